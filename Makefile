@@ -1,0 +1,60 @@
+# The project's everyday commands; `make help` lists them. Needs Python 3.11 or newer, pip, make.
+
+PYTHON ?= python3
+DIST ?= dist
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALLED := .venv/.installed
+
+# DVC's stages call `agiqa` by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check build constraints clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+venv: $(INSTALLED) ## create .venv with the pinned dependencies and agiqa itself
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agiqa needs Python 3.11 or newer, found " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (about 1.5 GB, some minutes the first time)"
+	@# torch first and alone, so that no other requirement picks its build.
+	@$(PIP) install --constraint constraints.txt torch
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: venv ## images to scores and a report, on a data set that the project makes itself
+	@$(BIN)/agiqa nano
+	@test -e .git || $(BIN)/dvc config --local core.no_scm true # unpacked from an archive
+	@$(BIN)/dvc repro --glob '*@demo*'
+	@echo "Open in a browser:"
+	@find runs/demo -name '*.html' | sort | sed 's/^/  /'
+
+test: venv ## run the tests
+	@$(BIN)/python -m pytest
+
+check: venv ## lint, format, types, layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+build: venv ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel --outdir $(DIST) . > /dev/null
+	@ls $(DIST)/*.whl
+
+constraints: ## write constraints.txt anew, from the newest versions that fit together
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) -m venv "$$folder" && \
+	"$$folder/bin/python" -m pip install --quiet "$$(grep '^torch==' constraints.txt)" && \
+	"$$folder/bin/python" -m pip install --quiet --editable '.[dev]' && \
+	{ grep '^#' constraints.txt && \
+	  "$$folder/bin/python" -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new && \
+	mv constraints.new constraints.txt
+
+clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,204 @@
+"""Runs on disk: a folder with the ensemble as safetensors, its settings and its provenance.
+
+    model.safetensors   projections, ridges and regressors of every split
+    params.yaml         all settings
+    provenance.json     data, stores with fingerprints, split, seeds, versions, git revision
+    curves.csv          learning curves
+    predictions.csv     test side, by `evaluate`, as all that follow
+    metrics.json        every figure
+    summary.json        the medians, for `dvc metrics`
+    scatter.csv         mean score of each tested image, for `dvc plots`
+
+No pickles. A run is written beside its place and moved there whole.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from agiqa.errors import AgiqaError
+from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
+from agiqa.model.moe import MixtureOfExperts
+from agiqa.model.projection import Projection
+from agiqa.model.ridge import Ridge
+from agiqa.params import Params, dump, from_tree
+
+LAYOUT = 1
+MODEL, PARAMS, PROVENANCE = "model.safetensors", "params.yaml", "provenance.json"
+CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
+SUMMARY, SCATTER = "summary.json", "scatter.csv"
+LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read from disk."""
+
+    folder: Path
+    ensemble: Ensemble
+    params: Params
+    provenance: Mapping[str, Any]
+
+
+def save_run(
+    folder: Path,
+    ensemble: Ensemble,
+    params: Params,
+    provenance: Mapping[str, Any],
+    curves: list[dict[str, Any]],
+) -> None:
+    """Write a run; one that stood there before is replaced only once the new one is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        staged = Path(temporary) / "run"
+        staged.mkdir()
+        save_file(_tensors(ensemble), staged / MODEL)
+        (staged / PARAMS).write_text(dump(params), encoding="utf-8")
+        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance}
+        write_json(staged / PROVENANCE, record)
+        pd.DataFrame(curves).to_csv(staged / CURVES, index=False, float_format="%.6g")
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        staged.rename(folder)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run.
+
+    Raises:
+        AgiqaError: no such run, a newer layout, or a damaged file.
+    """
+    provenance = load_provenance(folder)
+    try:
+        tree = yaml.safe_load((folder / PARAMS).read_text(encoding="utf-8"))
+        tensors = load_file(folder / MODEL)
+    except (ValueError, SafetensorError, yaml.YAMLError) as error:
+        raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
+    params = from_tree(tree, str(folder / PARAMS))
+    try:
+        ensemble = _ensemble(tensors, params, provenance)
+    except (KeyError, RuntimeError) as error:
+        raise AgiqaError(
+            f"{folder / MODEL}: does not fit its settings ({error}); run `agiqa fit` again."
+        ) from error
+    return Run(folder, ensemble, params, provenance)
+
+
+def load_provenance(folder: Path) -> dict[str, Any]:
+    """The provenance of the run in `folder`, which must have all its files."""
+    for name in (MODEL, PARAMS, PROVENANCE):
+        if not (folder / name).is_file():
+            raise AgiqaError(f"{folder}: not a run; expected {name}. Make one with `agiqa fit`.")
+    try:
+        provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
+    if provenance.get("layout") != LAYOUT:
+        raise AgiqaError(
+            f"{folder}: run layout {provenance.get('layout')}, this agiqa reads {LAYOUT}; "
+            "update agiqa or run `agiqa fit` again."
+        )
+    return provenance
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """JSON with a final newline; NaN becomes null, so that every reader takes it."""
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """Library versions, and the git revision of the working folder where there is one."""
+    done = (
+        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        if shutil.which("git")
+        else None
+    )
+    revision = done.stdout.strip() if done is not None and done.returncode == 0 else None
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"versions": versions, "git_revision": revision}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
+def _tensors(ensemble: Ensemble) -> dict[str, torch.Tensor]:
+    """Every array under a name such as `split.0.visual.components` or `moe.head.weight`."""
+    arrays: dict[str, np.ndarray] = {}
+    for place, split in enumerate(ensemble.splits):
+        parts = {"visual": split.visual}
+        parts |= {f"semantic.{p}": each for p, each in enumerate(split.semantic)}
+        for name, part in parts.items():
+            arrays[f"split.{place}.{name}.mean"] = part.mean
+            arrays[f"split.{place}.{name}.scale"] = part.scale
+            arrays[f"split.{place}.{name}.components"] = part.components
+        for name, ridge in split.ridges.items():
+            arrays[f"split.{place}.{name}.weights"] = ridge.weights
+            arrays[f"split.{place}.{name}.bias_alpha"] = np.array([ridge.bias, ridge.alpha])
+        arrays[f"split.{place}.mos"] = np.array([split.mos_mean, split.mos_sd])
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    for variant, regressor in ensemble.regressors.items():
+        tensors |= {f"{variant}.{name}": w for name, w in regressor.state_dict().items()}
+    return tensors
+
+
+def _ensemble(
+    tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
+) -> Ensemble:
+    prompts = len(provenance["experts"]) - 1
+
+    def projection(key: str) -> Projection:
+        return Projection(
+            *(tensors[f"{key}.{part}"].numpy() for part in ("mean", "scale", "components"))
+        )
+
+    splits = []
+    for place, seed in enumerate(provenance["seeds"]):
+        key = f"split.{place}"
+        mean, sd = tensors[f"{key}.mos"].tolist()
+        ridges = {
+            name: Ridge(
+                tensors[f"{key}.{name}.weights"].numpy(),
+                *tensors[f"{key}.{name}.bias_alpha"].tolist(),
+            )
+            for name in RIDGES
+        }
+        semantic = tuple(projection(f"{key}.semantic.{p}") for p in range(prompts))
+        splits.append(SplitModel(seed, projection(f"{key}.visual"), semantic, ridges, mean, sd))
+    regressors = {}
+    for variant in VARIANTS:
+        regressor = MixtureOfExperts(
+            models=len(splits) * params.fit.members,
+            visual=splits[0].visual.components.shape[1] if variant != "semantic" else 0,
+            semantic=splits[0].semantic[0].components.shape[1],
+            prompts=prompts if variant != "visual" else 0,
+            hidden=params.fit.hidden,
+            gate=params.fit.gate,
+            dropout=params.fit.dropout,
+            noise=params.fit.feature_noise,
+        )
+        prefix = f"{variant}."
+        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        regressor.load_state_dict(state)
+        regressors[variant] = regressor.eval()
+    return Ensemble(tuple(splits), regressors, params.fit.members)

@@ -1,0 +1,85 @@
+"""The command line: each command is a module here, loaded when it is called."""
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from agiqa import __version__
+from agiqa.errors import AgiqaError
+
+# Command: its module here and the line that `agiqa --help` shows, so that help loads no command.
+COMMANDS = {
+    "nano": ("nano", "Assemble the embedded LMM; `train` and `measure` its projector."),
+    "prepare": ("prepare", "Read a data set: images table and splits."),
+    "extract": ("extract", "Stage 1: vectors of every image, cached."),
+    "fit": ("fit", "Stage 2: train the regressors from cached vectors."),
+    "evaluate": ("evaluate", "Score the test sides of a run and measure."),
+    "report": ("report", "One HTML page about a run."),
+    "score": ("score", "Score new images with a run."),
+}
+
+
+class Agiqa(click.Group):
+    """Loads commands lazily and turns user errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"agiqa.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an AgiqaError or a full disk is one line and exit status 1."""
+        try:
+            return super().invoke(ctx)
+        except (AgiqaError, KeyboardInterrupt, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Error: {' '.join(_explain(error).split())}", err=True)
+            sys.exit(1)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted. Finished rows are kept; the same command goes on from there."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return str(error)
+
+
+@click.group(cls=Agiqa, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@click.version_option(__version__, prog_name="agiqa")
+def main(debug: bool, quiet: bool) -> None:
+    """Quality scores for AI-generated images.
+
+    A large multi-modality model sees every image once (extract); a light mixture of experts then
+    trains from its cached vectors, many times (fit).
+
+    \b
+    agiqa prepare demo && agiqa extract demo && agiqa fit demo
+    agiqa evaluate runs/demo/grouped && agiqa report runs/demo/grouped
+    agiqa score holiday.png pictures/ --run runs/demo/grouped
+
+    Settings come from params.yaml; --set section.key=value overrides one.
+    """
+    level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("agiqa").setLevel(level)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)

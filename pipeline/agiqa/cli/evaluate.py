@@ -1,0 +1,64 @@
+"""`agiqa evaluate`: the test sides of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.options import as_json, cache, show
+
+LABELS = {
+    "ridge": "ridge, both",
+    "ridge_visual": "ridge, visual only",
+    "ridge_semantic": "ridge, semantic only",
+    "visual": "light, visual only",
+    "semantic": "light, semantic only",
+    "moe": "light, mixture of experts",
+}
+COLUMNS = {
+    "srcc": "SRCC",
+    "plcc_logistic": "PLCC",
+    "plcc": "PLCC raw",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+}
+
+
+@click.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@cache
+@as_json
+def command(run: Path, cache: Path, as_json: bool) -> None:
+    """Score the test side of every split of RUN, once, and write metrics.json.
+
+    SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.
+
+    \b
+    agiqa evaluate runs/demo/grouped
+    agiqa evaluate runs/agiqa-3k/grouped --json
+    """
+    from agiqa.runs import evaluate_run
+
+    metrics = evaluate_run(run, cache).metrics
+    if as_json:
+        show(metrics, as_json)
+        return
+    _print(metrics)
+
+
+def _print(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}"
+    if metrics["synthetic"]:
+        title += " (synthetic: severity of degradation, not opinion)"
+    table = Table(title=title, caption=f"median ± sd over {metrics['splits']} splits, test side")
+    table.add_column("model")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for model, label in LABELS.items():
+        values = metrics["models"][model]
+        cells = [f"{values[c]['median']:.3f} ± {values[c]['sd']:.3f}" for c in COLUMNS]
+        table.add_row(label, *cells, style="bold" if model == "moe" else "")
+    Console(width=None if Console().is_terminal else 110).print(table)

@@ -1,0 +1,81 @@
+"""`agiqa extract`: stage 1."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.options import as_json, cache, read_settings, settings, show
+
+
+@click.command("extract")
+@click.argument("dataset")
+@click.option(
+    "--only",
+    type=click.Choice(["semantic", "visual"]),
+    help="Only the LMM's vectors, or only the visual backbone's. Default: both.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out images absent or changed since prepare.")
+@cache
+@settings
+@as_json
+def command(
+    dataset: str,
+    only: str | None,
+    skip_bad: bool,
+    cache: Path,
+    params_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Bring the feature stores of DATASET up to date.
+
+    Vectors live in the ledger ($AGIQA_STORE, or the user's cache folder), which all projects
+    share; CACHE/DATASET/<name>.zarr is packed from it. Only missing vectors are computed: after
+    a stop, the same command goes on.
+
+    \b
+    agiqa extract demo
+    agiqa extract agiqa-3k --only visual --set visual.image_size=448
+    agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
+    """
+    from agiqa.datasets.table import read_table
+    from agiqa.extraction import extract
+    from agiqa.extractors import Extractor, LMMExtractor, VisionExtractor
+
+    params = read_settings(params_file, overrides)
+    table = read_table(cache / dataset)
+    done: dict[str, Any] = {}
+    for kind in (only,) if only else ("semantic", "visual"):
+        chosen = params.semantic if kind == "semantic" else params.visual
+        extractor: Extractor = (
+            LMMExtractor(params.semantic) if kind == "semantic" else VisionExtractor(params.visual)
+        )
+        result = extract(
+            table,
+            extractor,
+            cache / dataset / f"{chosen.name}.{chosen.format}",
+            workers=chosen.workers,
+            skip_bad=skip_bad,
+        )
+        rate = result.computed / result.vectors / result.seconds
+        done[kind] = {
+            "store": str(result.store),
+            "images": result.images,
+            "vectors": result.vectors,
+            "width": result.width,
+            "cached": result.cached,
+            "computed": result.computed,
+            "seconds": round(result.seconds, 1),
+            "skipped": [f"{bad.path}: {bad.reason}" for bad in result.bad],
+        }
+        if not as_json:
+            click.echo(
+                f"{result.store}: {result.images} images x {result.vectors} vectors x "
+                f"{result.width}; {result.cached} cached, {result.computed} computed in "
+                f"{result.seconds:.0f} s" + (f" ({rate:.1f} images/s)" if result.computed else "")
+            )
+            for bad in result.bad:
+                click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+    if as_json:
+        show(done, as_json)

@@ -1,0 +1,59 @@
+"""`agiqa fit`: stage 2, training."""
+
+import time
+from pathlib import Path
+
+import click
+
+from agiqa.cli.options import RUNS, as_json, cache, read_settings, settings, show
+
+
+@click.command("fit")
+@click.argument("dataset")
+@click.option("--protocol", help="grouped, random or paper. Default: fit.protocol in the settings.")
+@click.option("--target", help="MOS column to predict. Default: fit.target in the settings.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run. Default: runs/DATASET/PROTOCOL.",
+)
+@cache
+@settings
+@as_json
+def command(
+    dataset: str,
+    protocol: str | None,
+    target: str | None,
+    out: Path | None,
+    cache: Path,
+    params_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train on DATASET's cached vectors: every split at once, baselines beside.
+
+    The validation side picks epochs and penalties; the test side is left to `agiqa evaluate`.
+
+    \b
+    agiqa fit demo
+    agiqa fit agiqa-3k --protocol random --target align
+    agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
+    """
+    from agiqa.runs import fit_run
+
+    params = read_settings(params_file, overrides)
+    extra = [f"fit.protocol={protocol}"] if protocol else []
+    extra += [f"fit.target={target}"] if target else []
+    if extra:
+        params = read_settings(params_file, (*overrides, *extra))
+    started = time.monotonic()
+    run = fit_run(dataset, cache, params, out, RUNS)
+    result = {
+        "run": str(run.folder),
+        "protocol": run.provenance["protocol"],
+        "splits": len(run.provenance["seeds"]),
+        "seconds": round(time.monotonic() - started, 1),
+        "next": f"agiqa evaluate {run.folder}",
+    }
+    show(result, as_json)

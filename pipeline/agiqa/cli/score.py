@@ -1,0 +1,141 @@
+"""`agiqa score`: scores for new images."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from agiqa.errors import AgiqaError
+
+if TYPE_CHECKING:
+    from agiqa.images import BadImage
+    from agiqa.scoring import Score, Scorer
+
+
+@click.command("score")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The run to score with.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print the scores.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
+def command(
+    images: tuple[Path, ...], run: Path, style: str, out: Path | None, skip_bad: bool
+) -> None:
+    """Score IMAGES, files or folders, best first.
+
+    The score is on the scale of the MOS the run was trained on; the spread is its standard
+    deviation over the run's splits; the gate says how much each expert weighed.
+
+    \b
+    agiqa score picture.png --run runs/agiqa-3k/grouped
+    agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
+    """
+    from agiqa.images import check_images
+    from agiqa.scoring import load_scorer
+
+    files = _files(images)
+    bad = check_images(files)
+    if bad and (not skip_bad or len(bad) == len(files)):
+        some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
+        raise AgiqaError(
+            f"{len(bad)} of {len(files)} images cannot be scored: {some}. "
+            "Repair them, or leave them out with --skip-bad."
+        )
+    lost = {each.path for each in bad}
+    scorer = load_scorer(run)
+    scores = scorer([file for file in files if str(file) not in lost])
+    scores.sort(key=lambda score: -score.score)
+    if out is None:
+        _write(scores, bad, scorer, style, sys.stdout)
+    else:
+        with out.open("w", encoding="utf-8", newline="") as stream:
+            _write(scores, bad, scorer, style, stream)
+    for each in bad:
+        click.echo(f"Skipped {each.path}: {each.reason}", err=True)
+
+
+def _files(images: Sequence[Path]) -> list[Path]:
+    """Files as given, folders as the images in them; each once."""
+    from agiqa.datasets.folder import find_images
+
+    files: dict[Path, None] = {}
+    for image in images:
+        if image.is_dir():
+            files |= dict.fromkeys(image / found for found in find_images(image))
+        elif image.exists():
+            files[image] = None
+        else:
+            raise AgiqaError(f"{image}: no such file or folder.")
+    return list(files)
+
+
+def _write(
+    scores: Sequence["Score"],
+    bad: Sequence["BadImage"],
+    scorer: "Scorer",
+    style: str,
+    stream: TextIO,
+) -> None:
+    experts = list(scorer.run.provenance["experts"])
+    low, high = scorer.scale
+    if style == "json":
+        content: dict[str, Any] = {
+            "run": str(scorer.run.folder),
+            "dataset": scorer.run.provenance["dataset"],
+            "target": scorer.run.provenance["target"],
+            "synthetic": scorer.run.provenance["synthetic"],
+            "scale": {"low": low, "high": high},
+            "scores": [vars(score) for score in scores],
+            "skipped": [vars(each) for each in bad],
+        }
+        stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    elif style == "csv":
+        writer = csv.writer(stream)
+        writer.writerow(["image", "score", "spread", *(f"gate_{name}" for name in experts)])
+        for score in scores:
+            gates = [f"{score.gate[name]:.4f}" for name in experts]
+            writer.writerow([score.image, f"{score.score:.4f}", f"{score.spread:.4f}", *gates])
+    else:
+        _table(scores, scorer, experts, stream)
+
+
+def _table(
+    scores: Sequence["Score"], scorer: "Scorer", experts: Sequence[str], stream: TextIO
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    low, high = scorer.scale
+    about = scorer.run.provenance
+    kind = "synthetic severity" if about["synthetic"] else about["target"]
+    table = Table(caption=f"{kind} on the scale of {about['dataset']}, {low:.2f} to {high:.2f}")
+    table.add_column("image", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("±", justify="right")
+    for expert in experts:
+        table.add_column(f"gate {expert}", justify="right")
+    for score in scores:
+        gates = [f"{score.gate[expert]:.2f}" for expert in experts]
+        table.add_row(score.image, f"{score.score:.2f}", f"{score.spread:.2f}", *gates)
+    console = Console(file=stream)
+    if not console.is_terminal:
+        console = Console(file=stream, width=110)
+    console.print(table)

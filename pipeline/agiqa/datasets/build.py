@@ -1,0 +1,115 @@
+"""From a list of image files and their labels to an images table, checked before it exists.
+
+Every data set ends here: the files are decoded in full and hashed, in threads, and only when that
+is done is there a table to write. Bad images stop everything, or are left out with `skip_bad`.
+"""
+
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from agiqa.datasets.labels import some
+from agiqa.datasets.table import TEXT_COLUMNS, ImagesTable, inner_path, observed_targets
+from agiqa.errors import AgiqaError
+from agiqa.images import BadImage, check_images, image_id, printable
+
+logger = logging.getLogger(__name__)
+
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+
+
+class BadImagesError(AgiqaError):
+    """Images that cannot be used; all of them are in `bad`, the message names the first."""
+
+    def __init__(self, bad: Sequence[BadImage], total: int, advice: str) -> None:
+        self.bad = tuple(bad)
+        named = some([f"{b.path} {b.reason}" for b in bad])
+        super().__init__(f"{len(bad)} of {total} images cannot be used: {named}. {advice}")
+
+
+def build_table(
+    name: str,
+    root: Path,
+    rows: pd.DataFrame,
+    targets: Sequence[str] = (),
+    *,
+    licence: str,
+    source: str,
+    synthetic: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ImagesTable:
+    """Check and hash the images of `rows`, and make the table.
+
+    Args:
+        name: of the data set.
+        root: the folder that the paths are relative to.
+        rows: columns path, prompt, group, generator, and the targets' as floats.
+        targets: the columns of `rows` that hold scores.
+        licence: of the data, as its owners state it.
+        source: where it came from, for people.
+        synthetic: whether the project made the images itself.
+        skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
+        workers: threads; None takes a few more than there are cores.
+        on_progress: called as (done, total) after each image.
+
+    Raises:
+        BadImagesError: an image cannot be used and `skip_bad` is off, or none can.
+    """
+    root = root.resolve()
+    rows = rows.reset_index(drop=True)
+    rows["path"] = [_as_spelled(root, inner_path(path, name)) for path in rows["path"]]
+    bad = [_relative(b, root) for b in check_images(_files(root, rows), workers, on_progress)]
+    named = {b.path for b in bad}
+    bad += [
+        BadImage(printable(path), "has a name that is not UTF-8: rename it")
+        for path in rows["path"]
+        if printable(path) != path and printable(path) not in named
+    ]
+    total = len(rows)
+    if bad and not skip_bad:
+        raise BadImagesError(bad, total, "Repair them, or leave them out with --skip-bad")
+    if len(bad) == total:
+        raise BadImagesError(bad, total, "Nothing would be left; is this the right folder?")
+    if bad:
+        named = {b.path for b in bad}
+        rows = rows[[printable(path) not in named for path in rows["path"]]]
+        rows = rows.reset_index(drop=True)
+        logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
+    with ThreadPoolExecutor(workers, thread_name_prefix="hash-images") as pool:
+        rows["image_id"] = list(pool.map(image_id, _files(root, rows)))
+    same = int(rows["image_id"].duplicated().sum())
+    if same:
+        logger.info("%s: %d images are byte-identical to an earlier one", name, same)
+    frame = rows[[*TEXT_COLUMNS, *targets]].astype(dict.fromkeys(targets, float))
+    found = observed_targets(frame, targets)
+    return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
+
+
+def prompt_group(prompts: "pd.Series[str]") -> "pd.Series[str]":
+    """The group a prompt stands for: its text, whatever the case and the space around it."""
+    return prompts.str.casefold().str.strip()
+
+
+def _files(root: Path, rows: pd.DataFrame) -> list[Path]:
+    return [root / path for path in rows["path"]]
+
+
+def _relative(bad: BadImage, root: Path) -> BadImage:
+    return BadImage(bad.path.removeprefix(f"{printable(root)}/"), bad.reason)
+
+
+def _as_spelled(root: Path, path: str) -> str:
+    """The path as the file system has it: archives made on macOS hold decomposed letters (NFD)."""
+    if not path.isascii() and not (root / path).exists():
+        for form in _FORMS:
+            other = unicodedata.normalize(form, path)
+            if (root / other).exists():
+                return other
+    return path

@@ -1,0 +1,172 @@
+"""The images table: what every data set becomes, and the only thing the later stages read of it.
+
+One row an image: `image_id` (sha256 of the file's bytes), `path` (relative to `root`, with forward
+slashes, spelled as the file system spells it), `prompt`, `group` (images that must stay on one
+side of a split; "" for none), `generator`, and one column of floats for each MOS target.
+
+On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
+holds the CSV's sha256, so a half-written pair is noticed.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pandas as pd
+
+from agiqa.datasets.labels import (
+    numbers,
+    read_text_csv,
+    refuse_duplicates,
+    require_columns,
+    some,
+)
+from agiqa.errors import AgiqaError
+from agiqa.images import BadImage, printable
+
+TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
+IMAGES_CSV = "images.csv"
+DATASET_JSON = "dataset.json"
+LAYOUT = 1  # of the two files; raised when a reader of today could not read them
+
+
+@dataclass(frozen=True)
+class Target:
+    """A score the images carry; higher is better."""
+
+    name: str
+    low: float  # observed
+    high: float  # observed
+
+
+@dataclass(frozen=True)
+class ImagesTable:
+    """A data set after `prepare`."""
+
+    name: str
+    root: Path
+    frame: pd.DataFrame
+    targets: tuple[Target, ...]
+    synthetic: bool  # made by the project itself: said wherever its numbers appear
+    licence: str
+    source: str
+    skipped: tuple[BadImage, ...] = ()  # left out by --skip-bad
+
+    def paths(self) -> list[Path]:
+        """The image files, in the table's order."""
+        return [self.root / path for path in self.frame["path"]]
+
+
+def inner_path(path: str, what: str) -> str:
+    """The relative path in its plain spelling (`./a//b.png` is `a/b.png`).
+
+    Only the spelling is judged: links inside the folder may point where their owner likes (DVC
+    keeps whole data sets as links).
+
+    Raises:
+        AgiqaError: it is empty, absolute, or climbs out of the folder; `what` begins the message.
+    """
+    parts: list[str] = []
+    for part in PurePosixPath(path).parts:
+        if part == "..":
+            if not parts:
+                break
+            parts.pop()
+        else:
+            parts.append(part)
+    else:
+        absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
+        if parts and not absolute and "\0" not in path:
+            return "/".join(parts)
+    raise AgiqaError(
+        f"{what}: the path {printable(path)!r} is not inside the data folder: "
+        "give paths relative to it, without leaving it"
+    )
+
+
+def observed_targets(frame: pd.DataFrame, names: Sequence[str]) -> tuple[Target, ...]:
+    """Targets with the range seen in their column."""
+    return tuple(Target(n, float(frame[n].min()), float(frame[n].max())) for n in names)
+
+
+def write_table(table: ImagesTable, folder: Path) -> None:
+    """Write `images.csv`, then `dataset.json`, each whole or not at all."""
+    csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    root, inside = table.root.resolve(), folder.resolve()
+    about = {
+        "layout": LAYOUT,
+        "name": table.name,
+        "root": root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root),
+        "images": len(table.frame),
+        "images_csv_sha256": hashlib.sha256(csv).hexdigest(),
+        "targets": [asdict(target) for target in table.targets],
+        "synthetic": table.synthetic,
+        "licence": table.licence,
+        "source": table.source,
+        "skipped": [asdict(bad) for bad in table.skipped],
+    }
+    write_whole(folder / IMAGES_CSV, csv)
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / DATASET_JSON, text.encode("utf-8"))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file through a temporary neighbour and a rename: never half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
+
+
+def read_table(folder: Path) -> ImagesTable:
+    """Read what `write_table` wrote, and check it.
+
+    Raises:
+        AgiqaError: a file or column is missing, the two files do not belong together, a path
+            leaves the root or stands twice, or a score is not a number.
+    """
+    again = "run `agiqa prepare` again"
+    for name in (IMAGES_CSV, DATASET_JSON):
+        if not (folder / name).is_file():
+            found = some(sorted(p.name for p in folder.glob("*"))) or "nothing"
+            raise AgiqaError(f"{folder}: expected {name}, found {found}: {again}")
+    csv = folder / IMAGES_CSV
+    try:
+        about = json.loads((folder / DATASET_JSON).read_text("utf-8"))
+        if about["layout"] != LAYOUT:
+            raise AgiqaError(
+                f"{folder / DATASET_JSON}: layout {about['layout']} is not the {LAYOUT} that this "
+                f"version reads: update agiqa, or {again}"
+            )
+        targets = tuple(Target(**target) for target in about["targets"])
+        skipped = tuple(BadImage(**bad) for bad in about["skipped"])
+        name, root, sha256 = about["name"], Path(about["root"]), about["images_csv_sha256"]
+        synthetic, licence, source = about["synthetic"], about["licence"], about["source"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgiqaError(f"{folder / DATASET_JSON}: damaged ({error!r}): {again}") from error
+    if hashlib.sha256(csv.read_bytes()).hexdigest() != sha256:
+        raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
+    frame = read_text_csv(csv)
+    require_columns(frame, [*TEXT_COLUMNS, *(target.name for target in targets)], csv)
+    for path in frame["path"]:
+        inner_path(path, str(csv))
+    refuse_duplicates(frame["path"], csv)
+    for target in targets:
+        frame[target.name] = numbers(frame, target.name, "path", csv)
+    root = root if root.is_absolute() else (folder / root).resolve()
+    return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)

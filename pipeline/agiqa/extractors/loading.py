@@ -1,0 +1,146 @@
+"""Find, identify and load models: `nano`, a local transformers folder, or a hub id.
+
+The Pillow image processors are asked for by name, because transformers otherwise takes whatever
+is installed and the vectors change with the environment.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agiqa.errors import AgiqaError
+from agiqa.nano.assemble import ensure_nano
+from agiqa.nano.parts import file_sha256
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "pillow")  # whose versions may change a vector
+WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
+NOT_IDENTITY = {"nano.json"}  # a record, not an input
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk: the name the user gave, and where it stands."""
+
+    name: str
+    path: Path
+
+    def identity(self) -> dict[str, str]:
+        """Digest over the bytes of every weight, configuration and tokenizer file."""
+        files = sorted({p for pattern in WEIGHTS for p in self.path.glob(pattern)})
+        listing = {p.name: file_sha256(p) for p in files if p.name not in NOT_IDENTITY}
+        text = json.dumps(listing, sort_keys=True)
+        return {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    def part_identity(self, part: str) -> dict[str, str]:
+        """Digest over the tensors whose name holds `part`, so that other parts may change.
+
+        Where no safetensors file has such tensors, that of the whole folder.
+        """
+        from safetensors import safe_open
+
+        sha = hashlib.sha256()
+        found = False
+        for path in sorted(self.path.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as tensors:
+                for name in sorted(name for name in tensors.keys() if part in name):  # noqa: SIM118
+                    found = True
+                    tensor = tensors.get_tensor(name)
+                    sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+                    sha.update(np.ascontiguousarray(tensor).data)
+        return {"sha256": sha.hexdigest()} if found else self.identity()
+
+
+def find_model(name: str) -> ModelFolder:
+    """Resolve `nano` (assembled on first use), a folder, or a hub id (downloaded once).
+
+    Raises:
+        AgiqaError: neither; or the hub cannot be reached and has no local copy.
+    """
+    if name == "nano":
+        return ModelFolder(name, ensure_nano())
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise AgiqaError(f"{folder}: not a transformers model folder; it has no config.json.")
+        return ModelFolder(folder.name, folder)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = snapshot_download(name, allow_patterns=list(WEIGHTS))
+    except HFValidationError as error:
+        raise AgiqaError(f"Model '{name}': no such folder, and not a valid hub id.") from error
+    except Exception as error:  # network stacks raise many kinds; all mean the same here
+        raise AgiqaError(
+            f"Model '{name}': no such folder, and the hub has or reaches no such model "
+            f"({type(error).__name__}). Put the model into a local folder and name that folder."
+        ) from error
+    return ModelFolder(name, Path(path))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that can change a vector."""
+    return {library: importlib.metadata.version(library) for library in LIBRARIES}
+
+
+def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> Any:
+    """`auto.from_pretrained` of the folder, in eval mode, frozen, on accelerate's device.
+
+    Raises:
+        AgiqaError: the folder holds another kind of model, or weights are missing from it.
+    """
+    import torch
+    import transformers
+    from accelerate import Accelerator
+
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model, report = auto.from_pretrained(
+            folder.path,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise AgiqaError(
+            f"Model '{folder.name}' cannot be loaded as {auto.__name__}: {reason}"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise AgiqaError(
+            f"Model '{folder.name}' lacks {len(missing)} weights, such as {missing[:3]}; "
+            "they would be random."
+        )
+    return model.eval().requires_grad_(False).to(Accelerator().device)
+
+
+def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:
+    """The folder's image processor, Pillow version; `image_size` overrides pixels a side."""
+    from transformers import AutoImageProcessor
+
+    options: dict[str, Any] = {"backend": "pil"}
+    if image_size is not None:
+        options |= {"size": {"height": image_size, "width": image_size}, "do_center_crop": False}
+    try:
+        return AutoImageProcessor.from_pretrained(folder.path, **options)
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise AgiqaError(
+            f"Model '{folder.name}' has no usable image processor: {reason}"
+        ) from error
+
+
+def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
+    """One image through the processor: float32 `(3, H, W)`."""
+    pixels = processor(images=image, return_tensors="np")["pixel_values"]
+    return np.asarray(pixels[0], dtype=np.float32)

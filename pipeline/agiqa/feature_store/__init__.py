@@ -1,0 +1,38 @@
+"""The feature store: a ledger that never loses a computed row, and packs that DVC can move.
+
+`extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs. See ledger.py and
+pack.py; the other modules serve these two.
+"""
+
+from agiqa.feature_store.chunks import DamagedRowsError
+from agiqa.feature_store.fingerprint import (
+    ABSENT,
+    Fingerprint,
+    FingerprintMismatchError,
+    difference,
+    digest,
+    require_same,
+)
+from agiqa.feature_store.ledger import Shelf, default_root
+from agiqa.feature_store.lock import LockedError
+from agiqa.feature_store.pack import FeatureStore, read_pack, write_pack
+from agiqa.feature_store.pack_layout import PackError
+from agiqa.feature_store.shelf_writer import ShelfWriter
+
+__all__ = [
+    "ABSENT",
+    "DamagedRowsError",
+    "FeatureStore",
+    "Fingerprint",
+    "FingerprintMismatchError",
+    "LockedError",
+    "PackError",
+    "Shelf",
+    "ShelfWriter",
+    "default_root",
+    "difference",
+    "digest",
+    "read_pack",
+    "require_same",
+    "write_pack",
+]

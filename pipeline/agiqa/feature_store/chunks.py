@@ -1,0 +1,136 @@
+"""Vectors in a Zarr v3 array: chunks of 256 rows with crc32c, and a checksum for each row.
+
+Ledger and pack share this layout. Zarr returns the fill value where a chunk's file is missing or
+empty, without a word; so the fill value is NaN, which no valid row holds, and each row's CRC-32
+(of its image id's 32 bytes and its vector's bytes, little-endian) is kept elsewhere and compared.
+Zarr's own store never fsyncs; `DurableStore` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
+
+from agiqa.errors import AgiqaError
+from agiqa.feature_store.durable import write_file
+
+Vectors = np.ndarray[Any, np.dtype[Any]]
+ROWS_A_CHUNK = 256  # 4 MiB at 2 x 4096 float16: few files for DVC, little to rewrite
+IDS_A_CHUNK = 65536  # for image ids and checksums: 2 MiB and 256 KiB
+DTYPES = {"float16": "<f2", "float32": "<f4"}
+_HEX = frozenset("0123456789abcdef")
+
+
+class DamagedRowsError(AgiqaError):
+    """Rows that were written cannot be read back; `image_ids` names them."""
+
+    def __init__(self, message: str, image_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.image_ids = tuple(image_ids)
+
+
+class DurableStore(LocalStore):
+    """A local Zarr store in which a value is on the disk, fsynced, once `set` returns."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Replace one chunk or metadata file atomically and durably."""
+        self._check_writable()
+        await asyncio.to_thread(write_file, self.root / key, value.to_bytes())
+
+
+def create_array(
+    folder: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    *,
+    chunk_rows: int = ROWS_A_CHUNK,
+    fill_value: float | None = None,
+) -> zarr.Array[Any]:
+    """Create an empty array in `folder`: chunks with crc32c, all in one flat folder."""
+    return zarr.create_array(
+        LocalStore(folder),
+        shape=shape,
+        dtype=dtype,
+        chunks=(chunk_rows, *shape[1:]),
+        compressors=Crc32cCodec(),
+        fill_value=fill_value,
+        chunk_key_encoding={"name": "default", "separator": "."},
+    )
+
+
+def open_array(store: LocalStore, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+    """Open an array that `create_array` made; AgiqaError where its metadata does not parse."""
+    try:
+        return zarr.open_array(store, mode=mode)
+    except OSError:
+        raise
+    except Exception as error:  # Zarr has many ways to reject metadata
+        raise AgiqaError(
+            f"{store.root}: expected a Zarr v3 array, found damaged metadata "
+            f"({type(error).__name__}); restore its zarr.json or move the folder above it away"
+        ) from error
+
+
+def read_block(array: zarr.Array[Any], start: int, stop: int) -> Vectors | None:
+    """Read rows `start` to `stop` (n, …); None where a chunk fails its checksum or is cut short.
+
+    OSError passes: a disk that cannot be read now says nothing about the rows.
+    """
+    try:
+        return np.asarray(array[start:stop])
+    except OSError:
+        raise
+    except Exception:  # each codec has its own ways to reject bytes
+        return None
+
+
+def id_bytes(image_ids: Sequence[str]) -> list[bytes]:
+    """The 32 bytes of each image id; AgiqaError names one that is not a sha256 in hex."""
+    for image_id in image_ids:
+        if len(image_id) != 64 or not _HEX.issuperset(image_id):
+            raise AgiqaError(
+                f"expected image ids that are sha256 in hex (64 characters), found {image_id!r}; "
+                "use the image_id column of the images table"
+            )
+    return [bytes.fromhex(image_id) for image_id in image_ids]
+
+
+def row_checksums(ids: Sequence[bytes], vectors: Vectors) -> list[int]:
+    """The CRC-32 of each row of `vectors` (N, …), begun with its image id."""
+    rows = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<"))
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    return [zlib.crc32(row.data, zlib.crc32(key)) for key, row in zip(ids, flat, strict=True)]
+
+
+def check_vectors(
+    image_ids: Sequence[str], vectors: Vectors, width: tuple[int, ...], dtype: str
+) -> None:
+    """AgiqaError unless `vectors` is (len(image_ids), *width) of `dtype`, every number finite."""
+    if vectors.dtype != np.dtype(dtype):
+        raise AgiqaError(
+            f"expected vectors of dtype {dtype}, found {vectors.dtype}; "
+            "cast them in the extractor, where the fingerprint states the dtype"
+        )
+    if vectors.shape != (len(image_ids), *width):
+        raise AgiqaError(
+            f"expected vectors of shape {(len(image_ids), *width)}, found {vectors.shape}; "
+            "give one row of the declared width for each image id"
+        )
+    finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim)))
+    if not finite.all():
+        first = image_ids[int(np.argmin(finite))]
+        raise AgiqaError(
+            f"expected finite vectors, found NaN or infinity for image {first} "
+            f"({int((~finite).sum())} of {len(vectors)} rows); nothing of these was stored: "
+            "check the model's dtype (bfloat16 values above 65504 overflow float16)"
+        )

@@ -1,0 +1,142 @@
+"""Packs: one data set's vectors in `cache/<dataset>/<extractor>.zarr` or `.h5`.
+
+`extract` packs them from the ledger; `fit`, `evaluate` and DVC read and move them, and need neither
+ledger nor images. Same inputs, same bytes, so DVC sees no change where there is none. What is in
+one: pack_layout.py; where it lies in each format: pack_zarr.py, pack_hdf5.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from agiqa.errors import AgiqaError
+from agiqa.feature_store import pack_hdf5, pack_zarr
+from agiqa.feature_store.chunks import Vectors
+from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.feature_store.fingerprint import Fingerprint
+from agiqa.feature_store.pack_layout import (
+    Contents,
+    PackError,
+    build,
+    verify_arrays,
+    verify_metadata,
+)
+
+
+class PackFormat(Protocol):
+    """What a module must offer to be a pack format."""
+
+    def write(self, path: Path, contents: Contents) -> None:
+        """Write a new pack; durability and placement are the caller's."""
+
+    def read_metadata(self, path: Path) -> Mapping[str, Any]:
+        """Read the metadata, unchecked."""
+
+    def read(self, path: Path, metadata: Mapping[str, Any]) -> Contents:
+        """Read the arrays, rows unchecked."""
+
+
+FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore:
+    """A pack, read whole and checked."""
+
+    path: Path
+    extractor: str
+    names: tuple[str, ...]  # of the P vectors
+    fingerprints: tuple[Fingerprint, ...]  # one for each name
+    image_ids: tuple[str, ...]  # in order of the rows
+    vectors: Vectors  # (N, P, D)
+
+    def rows(self, image_ids: Sequence[str]) -> Vectors:
+        """The rows of `image_ids`, in that order and as a copy: (n, P, D).
+
+        AgiqaError says how many are missing.
+        """
+        if missing := [image_id for image_id in image_ids if image_id not in self._places]:
+            raise AgiqaError(
+                f"{self.path}: expected rows for {len(image_ids)} images, found "
+                f"{len(image_ids) - len(missing)} (first missing: {missing[0]}); "
+                "run `agiqa extract`, which computes only the missing ones"
+            )
+        places = np.array([self._places[image_id] for image_id in image_ids], dtype=np.int64)
+        chosen: Vectors = self.vectors[places]
+        return chosen
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
+
+def write_pack(
+    path: Path,
+    extractor: str,
+    names: Sequence[str],
+    fingerprints: Sequence[Fingerprint],
+    image_ids: Sequence[str],
+    vectors: Vectors,
+) -> None:
+    """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
+
+    Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
+    (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
+    """
+    pack_format = _format(path)
+    contents = build(extractor, names, fingerprints, image_ids, vectors)
+    with disk_errors("write the pack", path):
+        _require_replaceable(path, pack_format)
+        with folder_aside(path) as aside:
+            new = aside / path.name
+            pack_format.write(new, contents)
+            sync_tree(aside)
+            put_in_place(new, path)
+
+
+def read_pack(path: Path) -> FeatureStore:
+    """Read a pack into memory, every chunk and row checked.
+
+    PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
+    rows are damaged or their chunk is missing. Never returns fill values as data.
+    """
+    pack_format = _format(path)
+    if not path.exists():
+        raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
+    with disk_errors("read the pack", path):
+        metadata = pack_format.read_metadata(path)
+        verify_metadata(path, metadata)
+        contents = pack_format.read(path, metadata)
+    return FeatureStore(
+        path=path,
+        extractor=metadata["extractor"],
+        names=tuple(metadata["names"]),
+        fingerprints=tuple(metadata["fingerprints"]),
+        image_ids=verify_arrays(path, contents),
+        vectors=contents.vectors,
+    )
+
+
+def _format(path: Path) -> PackFormat:
+    if path.suffix not in FORMATS:
+        raise AgiqaError(
+            f"{path}: expected a pack named *{' or *'.join(FORMATS)}, found {path.suffix!r}; "
+            "rename it"
+        )
+    return FORMATS[path.suffix]
+
+
+def _require_replaceable(path: Path, pack_format: PackFormat) -> None:
+    """Refuse to delete a stranger's data, or a whole folder that was named by mistake."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        verify_metadata(path, pack_format.read_metadata(path))
+    except PackError as error:
+        raise PackError(f"not overwritten: {error}") from error

@@ -1,0 +1,122 @@
+"""What a fit yields and how it scores: per split a projection and ridges, and stacked regressors.
+
+The unit that `checkpoints` stores and that `evaluation` and `scoring` use; `training` makes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agiqa.model.moe import MixtureOfExperts, Prediction
+from agiqa.model.projection import Projection
+from agiqa.model.ridge import Ridge
+
+VARIANTS = ("moe", "visual", "semantic")  # regressors: both inputs, or one of them
+RIDGES = ("ridge", "ridge_visual", "ridge_semantic")
+
+
+@dataclass(frozen=True)
+class SplitModel:
+    """What is fitted on one split before the regressors."""
+
+    seed: int
+    visual: Projection
+    semantic: tuple[Projection, ...]  # one for each prompt
+    ridges: Mapping[str, Ridge]  # by RIDGES
+    mos_mean: float  # of the training side
+    mos_sd: float
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """S splits with K members each."""
+
+    splits: tuple[SplitModel, ...]
+    regressors: Mapping[str, MixtureOfExperts]  # by VARIANTS; S * K models stacked
+    members: int
+
+    def predict(self, visual: np.ndarray, semantic: np.ndarray, variant: str = "moe") -> Prediction:
+        """Scores on the MOS scale for N images.
+
+        Args:
+            visual: vectors `(N, F)`.
+            semantic: vectors `(N, P, D)`.
+            variant: which regressor.
+
+        Returns:
+            score `(S, K, N)` and gate `(S, K, N, E)`.
+        """
+        inputs = project(self.splits, visual, semantic)
+        rows = [np.arange(len(visual))] * len(self.splits)
+        raw = predict_rows(self.regressors[variant], inputs, rows, self.members, variant)
+        shape = (len(self.splits), self.members)
+        mean = torch.tensor([split.mos_mean for split in self.splits])[:, None, None]
+        sd = torch.tensor([split.mos_sd for split in self.splits])[:, None, None]
+        return Prediction(raw.score.unflatten(0, shape) * sd + mean, raw.gate.unflatten(0, shape))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Projected vectors of N images under every split's projections."""
+
+    visual: Tensor  # (S, N, k)
+    semantic: Tensor  # (S, N, P, k')
+
+    def take(self, split: Tensor, rows: Tensor, variant: str) -> dict[str, Tensor | None]:
+        """Inputs of M regressors for a variant: `split` `(M, 1)` and `rows` `(M, B)` pick them."""
+        return {
+            "visual": self.visual[split, rows] if variant != "semantic" else None,
+            "semantic": self.semantic[split, rows] if variant != "visual" else None,
+        }
+
+
+def project(splits: Sequence[SplitModel], visual: np.ndarray, semantic: np.ndarray) -> Inputs:
+    """Visual `(N, F)` and semantic `(N, P, D)` vectors through each split's projections."""
+    seen = np.stack([split.visual.apply(visual) for split in splits])
+    said = [
+        np.stack([each.apply(semantic[:, p]) for p, each in enumerate(split.semantic)], axis=1)
+        for split in splits
+    ]
+    return Inputs(torch.from_numpy(seen), torch.from_numpy(np.stack(said)))
+
+
+def ridge_inputs(
+    split: SplitModel, visual: np.ndarray, semantic: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Standardised features `(N, F)` of each ridge of a split."""
+    seen = split.visual.standardise(visual)
+    said = np.concatenate(
+        [each.standardise(semantic[:, p]) for p, each in enumerate(split.semantic)], axis=1
+    )
+    both = np.concatenate([seen, said], axis=1)
+    return {"ridge": both, "ridge_visual": seen, "ridge_semantic": said}
+
+
+def predict_rows(
+    regressor: MixtureOfExperts,
+    inputs: Inputs,
+    rows: Sequence[np.ndarray],
+    members: int,
+    variant: str,
+    chunk: int = 512,
+) -> Prediction:
+    """Scores `(S * K, n)` and gates of each split's own rows, in units of its training deviation.
+
+    Sides of unequal length are padded with their first row; cut the result to each length.
+    """
+    regressor.eval()
+    longest = max(map(len, rows))
+    padded = np.stack([np.concatenate([r, np.repeat(r[:1], longest - len(r))]) for r in rows])
+    index = torch.from_numpy(padded).repeat_interleave(members, dim=0)
+    split = torch.arange(len(rows)).repeat_interleave(members)[:, None]
+    parts: list[Prediction] = []
+    with torch.inference_mode():
+        for start in range(0, longest, chunk):
+            parts.append(regressor(**inputs.take(split, index[:, start : start + chunk], variant)))
+    return Prediction(
+        torch.cat([part.score for part in parts], dim=1),
+        torch.cat([part.gate for part in parts], dim=1),
+    )

@@ -1,0 +1,239 @@
+"""Settings: `params.yaml` as frozen dataclasses; every knob has one name and one place.
+
+Order of precedence: the dataclass defaults, then the file, then `--set section.key=value` on the
+command line. An unknown key is an error that names the nearest valid one.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agiqa.errors import AgiqaError
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """How an images table is built."""
+
+    skip_bad: bool = False  # leave unreadable images out instead of stopping
+    workers: int = 4  # threads that hash and decode
+    seed: int = 0  # of the demo data set
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from; `agiqa prepare NAME` reads it, its options override it."""
+
+    kind: str = ""  # agiqa-3k, csv, folder or demo; by default the data set's own name
+    path: str = ""  # folder or CSV; by default $AGIQA_DATA/<name>
+    image_column: str = "path"  # csv: file names, relative to root
+    score_columns: tuple[str, ...] = ()  # csv: one or more columns of scores
+    prompt_column: str = ""  # csv: the text that the image was generated from
+    group_column: str = ""  # csv: images that must stay on one side; by default the prompt
+    generator_column: str = ""  # csv: the model that made the image
+    root: str = ""  # csv: folder of the images; by default that of the CSV
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How a table is divided into train, validation and test."""
+
+    count: int = 10  # seeded splits for each protocol (`paper` has one by definition)
+    seed: int = 0  # of the first split
+    ratio: tuple[float, ...] = (0.7, 0.1, 0.2)  # train, validation, test
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """Stage 1, the LMM: one vector an image and prompt."""
+
+    name: str = "nano"  # the store is cache/<dataset>/<name>.zarr
+    model: str = "nano"  # `nano`, a local transformers folder, or a hub id
+    prompts: str = "ma_agiqa"  # a file in prompts/, or a path to a YAML file
+    dtype: str = "float32"  # the model's weights and arithmetic: float32, bfloat16, float16
+    attention: str = "sdpa"  # transformers' attention kernel
+    batch_size: int = 16  # constant: the last batch is filled up, so a row never depends on it
+    workers: int = 2  # threads that decode and preprocess ahead of the model
+    format: str = "zarr"  # of the store: zarr or h5
+    precision: str = "float16"  # stored vectors: float16 or float32
+
+
+@dataclass(frozen=True)
+class Visual:
+    """Stage 1, the visual backbone: pooled features of several layers."""
+
+    name: str = "nano-vision"  # the store is cache/<dataset>/<name>.zarr
+    model: str = "nano"  # `nano` (its vision tower), a local transformers folder, or a hub id
+    layers: tuple[int, ...] = (3, 6, 9, 12)  # transformer blocks, counted from 1
+    pool: tuple[str, ...] = ("cls", "mean", "std")  # class token; mean and deviation of the patches
+    image_size: int = 336  # pixels a side; position embeddings are interpolated where it differs
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    batch_size: int = 16
+    workers: int = 2
+    format: str = "zarr"
+    precision: str = "float16"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Stage 2, the `light` preset: a mixture of experts on cached vectors."""
+
+    target: str = "quality"  # the MOS column to predict
+    protocol: str = "auto"  # auto, grouped, random or paper
+    components: int = 384  # principal components of the visual feature, fitted on train
+    semantic_components: int = 192  # the same for each semantic vector
+    hidden: int = 192  # width of each expert
+    gate: str = "softmax"  # softmax, or linear as in the paper
+    members: int = 4  # regressors with different seeds whose mean is the score
+    epochs: int = 60
+    batch_size: int = 128
+    lr: float = 2e-3
+    warmup: float = 0.1  # share of the steps with a rising learning rate
+    weight_decay: float = 0.05
+    dropout: float = 0.3
+    feature_noise: float = 0.1  # deviation of the noise on the inputs, in units of a component
+    rank_weight: float = 0.5  # pairwise ranking loss beside the squared error
+    plcc_weight: float = 0.5  # 1 - PLCC in the batch, likewise
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of `params.yaml`."""
+
+    datasets: tuple[str, ...] = ("demo",)
+    protocols: tuple[str, ...] = ("grouped", "random")
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    prepare: Prepare = field(default_factory=Prepare)
+    splits: Splits = field(default_factory=Splits)
+    semantic: Semantic = field(default_factory=Semantic)
+    visual: Visual = field(default_factory=Visual)
+    fit: Fit = field(default_factory=Fit)
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "fit.protocol": ("auto", "grouped", "random", "paper"),
+    "fit.gate": ("softmax", "linear"),
+    "semantic.dtype": ("float32", "bfloat16", "float16"),
+    "visual.dtype": ("float32", "bfloat16", "float16"),
+    "semantic.format": ("zarr", "h5"),
+    "visual.format": ("zarr", "h5"),
+    "semantic.precision": ("float16", "float32"),
+    "visual.precision": ("float16", "float32"),
+}
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
+    """Read `path` (or ./params.yaml where it exists) and apply `key.path=value` overrides.
+
+    Raises:
+        AgiqaError: file absent or no YAML mapping, unknown key, wrong type, value out of choice.
+    """
+    if path is None and Path("params.yaml").is_file():
+        path = Path("params.yaml")
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise AgiqaError(f"{path}: cannot be read ({error.strerror}).") from error
+        except yaml.YAMLError as error:
+            raise AgiqaError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded, dict | None):
+            raise AgiqaError(f"{path}: expected sections with settings, found a {_kind(loaded)}.")
+        tree = loaded or {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise AgiqaError(f"--set expects key=value (such as fit.lr=0.001), found '{override}'.")
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise AgiqaError(f"--set {override}: '{parent}' is a value, not a section.")
+            node = child
+        node[leaf] = yaml.safe_load(text)
+    return from_tree(tree, str(path) if path else "params")
+
+
+def from_tree(tree: Mapping[str, Any], where: str) -> Params:
+    """Settings out of nested mappings; `where` begins the message of an error."""
+    return typing.cast(Params, _build(Params, tree, "", where))
+
+
+def dump(params: Params) -> str:
+    """`params` as YAML text with every value, as it is kept in a run."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(params)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> object:
+    hints = typing.get_type_hints(cls)
+    values: dict[str, object] = {}
+    for key, value in tree.items():
+        full = f"{prefix}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(hints)}."
+            raise AgiqaError(f"{where}: unknown setting '{full}'; {hint}")
+        hint_type = hints[key]
+        if typing.get_origin(hint_type) is Mapping:
+            if not isinstance(value, Mapping | None):
+                raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")
+            item = typing.get_args(hint_type)[1]
+            entries = (value or {}).items()
+            values[key] = {k: _build(item, v or {}, f"{full}.{k}.", where) for k, v in entries}
+        elif dataclasses.is_dataclass(hint_type):
+            if not isinstance(value, Mapping):
+                raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")
+            values[key] = _build(typing.cast(type, hint_type), value, f"{full}.", where)
+        else:
+            values[key] = _convert(value, hint_type, full, where)
+    return cls(**values)
+
+
+def _convert(value: object, hint: Any, key: str, where: str) -> object:
+    """`value` as the annotated type; ints pass for floats, lists become tuples."""
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise AgiqaError(f"{where}: '{key}' expects a list, found {value!r}.")
+        item = typing.get_args(hint)[0]
+        return tuple(_convert(entry, item, key, where) for entry in value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    plain = hint if isinstance(hint, type) else types.NoneType
+    if not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
+        raise AgiqaError(f"{where}: '{key}' expects {_name(plain)}, found {value!r}.")
+    allowed = CHOICES.get(key)
+    if allowed and value not in allowed:
+        raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
+    return value
+
+
+def _name(cls: type) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[cls]
+
+
+def _kind(value: object) -> str:
+    return {list: "list", dict: "mapping", str: "text", int: "number", float: "number"}.get(
+        type(value), type(value).__name__
+    )

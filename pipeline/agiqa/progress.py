@@ -1,0 +1,73 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+LINE_EVERY = 20.0  # seconds between plain lines
+
+
+def track(
+    items: Iterable[Item], what: str, unit: int = 1, total: int | None = None
+) -> Iterator[Item]:
+    """Yield `items`, showing how far along they are.
+
+    Args:
+        items: what to iterate over; must have a length.
+        what: what is being done, in a word or two.
+        unit: images an item stands for, so that the rate counts images.
+        total: images in all; by default items times `unit`.
+    """
+    length = len(items) if isinstance(items, Sized) else 0
+    whole = total if total is not None else length * unit
+    if sys.stderr.isatty():
+        yield from _bar(items, what, unit, whole)
+    else:
+        yield from _lines(items, what, unit, whole)
+
+
+def _bar(items: Iterable[Item], what: str, unit: int, whole: int) -> Iterator[Item]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    started = time.monotonic()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=whole, rate="")
+        for done, item in enumerate(items, start=1):
+            yield item
+            count = min(done * unit, whole)
+            rate = count / max(time.monotonic() - started, 1e-9)
+            progress.update(task, completed=count, rate=f"{rate:.1f}/s")
+
+
+def _lines(items: Iterable[Item], what: str, unit: int, whole: int) -> Iterator[Item]:
+    started = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        count = min(done * unit, whole)
+        if now - last >= LINE_EVERY and count < whole:
+            rate = count / (now - started)
+            left = (whole - count) / rate
+            log.info("%s: %d of %d, %.1f/s, %.0f s left", what, count, whole, rate, left)
+            last = now
+    if last != started:
+        log.info("%s: %d done in %.0f s", what, whole, time.monotonic() - started)

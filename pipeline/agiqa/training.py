@@ -1,0 +1,234 @@
+"""Stage 2, `fit`: ten splits times a few members of the light regressor, trained as one.
+
+For every split the projections, the ridge baselines and three regressors (visual only, semantic
+only, mixture of experts on both) see the training side; the validation side alone picks penalties
+and epochs; the test side is not touched here.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agiqa.errors import AgiqaError
+from agiqa.features import Features
+from agiqa.metrics import plcc, srcc
+from agiqa.model.ensemble import (
+    RIDGES,
+    VARIANTS,
+    Ensemble,
+    Inputs,
+    SplitModel,
+    predict_rows,
+    project,
+    ridge_inputs,
+)
+from agiqa.model.losses import plcc_loss, rank_loss, squared_error
+from agiqa.model.moe import MixtureOfExperts
+from agiqa.model.projection import FLOOR, fit_projection
+from agiqa.model.ridge import fit_ridge
+from agiqa.params import Fit
+from agiqa.progress import track
+
+log = logging.getLogger(__name__)
+
+SELECT_EVERY = 2  # epochs between looks at the validation side
+LEAST = {"train": 8, "val": 2}  # images a split needs
+
+Sides = Mapping[int, Mapping[str, np.ndarray]]  # by split seed: row numbers of train and val
+
+
+def fit(
+    features: Features, mos: np.ndarray, sides: Sides, settings: Fit
+) -> tuple[Ensemble, list[dict[str, Any]]]:
+    """Train on every split.
+
+    Args:
+        features: of all N images.
+        mos: scores `(N,)`.
+        sides: by split seed, row numbers of train and val (a test side is not looked at).
+        settings: `params.yaml`, section fit.
+
+    Returns:
+        The fitted ensemble, and the curves: model, seed, epoch, train_loss, val_srcc, val_plcc.
+
+    Raises:
+        AgiqaError: too few images to form a batch, or scores without spread.
+    """
+    for seed, side in sides.items():
+        for name, least in LEAST.items():
+            if len(side[name]) < least:
+                raise AgiqaError(
+                    f"Split {seed} has {len(side[name])} {name} images; fit needs at least {least}."
+                )
+        if float(np.ptp(mos[side["train"]])) == 0:
+            raise AgiqaError(f"All training images of split {seed} have the same score.")
+    splits = tuple(
+        _fit_split(features, mos, seed, side, settings)
+        for seed, side in track(list(sides.items()), "Projections and ridge")
+    )
+    inputs = project(splits, features.visual, features.semantic)
+    curves: list[dict[str, Any]] = []
+    regressors = {}
+    for variant in VARIANTS:
+        run = _Run(variant, inputs, splits, sides, mos, settings)
+        curves += run.train()
+        regressors[variant] = run.regressor
+    return Ensemble(splits, regressors, settings.members), curves
+
+
+def _fit_split(
+    features: Features, mos: np.ndarray, seed: int, side: Mapping[str, np.ndarray], settings: Fit
+) -> SplitModel:
+    """Projections and ridges of one split; the visual inner products serve both."""
+    train, val = side["train"], side["val"]
+    seen = features.visual[train]
+    standardised = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + FLOOR)
+    gram = standardised @ standardised.T
+    semantic = tuple(
+        fit_projection(features.semantic[train, p], None, settings.semantic_components, seed)
+        for p in range(features.semantic.shape[1])
+    )
+    split = SplitModel(
+        seed=seed,
+        visual=fit_projection(seen, gram, settings.components, seed),
+        semantic=semantic,
+        ridges={},
+        mos_mean=float(mos[train].mean()),
+        mos_sd=float(mos[train].std()),
+    )
+    inputs = ridge_inputs(split, features.visual, features.semantic)
+    said = inputs["ridge_semantic"][train]
+    said_gram = said @ said.T
+    grams = {"ridge": gram + said_gram, "ridge_visual": gram, "ridge_semantic": said_gram}
+    ridges = {
+        name: fit_ridge(inputs[name][train], grams[name], mos[train], inputs[name][val], mos[val])
+        for name in RIDGES
+    }
+    return replace(split, ridges=ridges)
+
+
+class _Run:
+    """One variant, all splits and members at once; each split keeps its best epoch's weights."""
+
+    def __init__(
+        self,
+        variant: str,
+        inputs: Inputs,
+        splits: tuple[SplitModel, ...],
+        sides: Sides,
+        mos: np.ndarray,
+        settings: Fit,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.variant, self.inputs, self.settings = variant, inputs, settings
+        self.seeds = list(sides)
+        self.train_rows = [sides[seed]["train"] for seed in self.seeds]
+        self.val_rows = [sides[seed]["val"] for seed in self.seeds]
+        scaled = [(mos - split.mos_mean) / split.mos_sd for split in splits]
+        self.mos = torch.from_numpy(np.stack(scaled).astype(np.float32))  # (S, N)
+        self.regressor = MixtureOfExperts(
+            models=len(splits) * settings.members,
+            visual=inputs.visual.shape[-1] if variant != "semantic" else 0,
+            semantic=inputs.semantic.shape[-1],
+            prompts=inputs.semantic.shape[2] if variant != "visual" else 0,
+            hidden=settings.hidden,
+            gate=settings.gate,
+            dropout=settings.dropout,
+            noise=settings.feature_noise,
+        )
+        self.split = torch.arange(len(splits)).repeat_interleave(settings.members)[:, None]
+
+    def train(self) -> list[dict[str, Any]]:
+        """Train; returns the learning curves."""
+        settings, regressor = self.settings, self.regressor
+        optimiser = torch.optim.AdamW(
+            regressor.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        fewest = min(map(len, self.train_rows))
+        size = min(settings.batch_size, fewest)
+        per_epoch = fewest // size
+        steps = settings.epochs * per_epoch
+        rng = np.random.default_rng(settings.seed)
+        best = np.full(len(self.seeds), -math.inf)
+        kept = {name: weight.detach().clone() for name, weight in regressor.named_parameters()}
+        curves: list[dict[str, Any]] = []
+        for epoch in track(range(1, settings.epochs + 1), f"Fit {self.variant}"):
+            regressor.train()
+            orders = self._shuffle(rng, per_epoch * size)
+            total = torch.zeros(len(orders))
+            for step in range(per_epoch):
+                rate = _schedule((epoch - 1) * per_epoch + step, steps, settings)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                loss = self._loss(orders[:, step * size : (step + 1) * size])
+                optimiser.zero_grad()
+                loss.sum().backward()
+                optimiser.step()
+                total += loss.detach()
+            if epoch % SELECT_EVERY == 0 or epoch == settings.epochs:
+                rows = self._validate(epoch, total / per_epoch)
+                curves += rows
+                for place, row in enumerate(rows):
+                    value = row["val_srcc"] + row["val_plcc"]
+                    if value > best[place]:
+                        best[place] = value
+                        own = slice(place * settings.members, (place + 1) * settings.members)
+                        for name, weight in regressor.named_parameters():
+                            kept[name][own] = weight.detach()[own]
+        regressor.load_state_dict(kept)
+        regressor.eval()
+        return curves
+
+    def _shuffle(self, rng: np.random.Generator, length: int) -> Tensor:
+        """Training rows `(M, length)`, every member in its own order."""
+        orders = [
+            rng.permutation(rows)[:length]
+            for rows in self.train_rows
+            for _ in range(self.settings.members)
+        ]
+        return torch.from_numpy(np.stack(orders))
+
+    def _loss(self, rows: Tensor) -> Tensor:
+        """Loss `(M,)` on the rows `(M, B)`."""
+        score = self.regressor(**self.inputs.take(self.split, rows, self.variant)).score
+        mos = self.mos[self.split, rows]
+        return (
+            squared_error(score, mos)
+            + self.settings.plcc_weight * plcc_loss(score, mos)
+            + self.settings.rank_weight * rank_loss(score, mos)
+        )
+
+    def _validate(self, epoch: int, losses: Tensor) -> list[dict[str, Any]]:
+        """One row of the curves for each split: its members' mean score against the MOS."""
+        members = self.settings.members
+        prediction = predict_rows(
+            self.regressor, self.inputs, self.val_rows, members, self.variant
+        ).score.unflatten(0, (len(self.seeds), members))
+        rows = []
+        for place, seed in enumerate(self.seeds):
+            val = self.val_rows[place]
+            ours = prediction[place, :, : len(val)].mean(dim=0).numpy()
+            truth = self.mos[place].numpy()[val]
+            rows.append(
+                {
+                    "model": self.variant,
+                    "seed": seed,
+                    "epoch": epoch,
+                    "train_loss": float(losses.view(-1, members)[place].mean()),
+                    "val_srcc": srcc(truth, ours),
+                    "val_plcc": plcc(truth, ours),
+                }
+            )
+        return rows
+
+
+def _schedule(step: int, steps: int, settings: Fit) -> float:
+    """One cosine over the run after a linear warm-up."""
+    rise = min(1.0, (step + 1) / max(1.0, settings.warmup * steps))
+    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,209 @@
+import hashlib
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agiqa.datasets import folder
+from agiqa.datasets.build import BadImagesError, build_table
+from agiqa.datasets.table import (
+    DATASET_JSON,
+    IMAGES_CSV,
+    ImagesTable,
+    inner_path,
+    read_table,
+    write_table,
+)
+from agiqa.errors import AgiqaError
+from agiqa.images import image_id
+
+
+def rows(*paths: str, scores: list[float] | None = None) -> pd.DataFrame:
+    frame = pd.DataFrame({"path": list(paths), "prompt": "p", "group": "p", "generator": "g"})
+    return frame if scores is None else frame.assign(quality=scores)
+
+
+def build(root: Path, frame: pd.DataFrame, skip_bad: bool = False) -> ImagesTable:
+    targets = [column for column in frame.columns if column == "quality"]
+    return build_table(
+        "tiny", root, frame, targets, licence="none", source="a test", skip_bad=skip_bad
+    )
+
+
+def test_table_survives_the_disk_to_the_bit(
+    write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = ["a.png", "sub/b, \"quoted\".png", "NA.png", "猫 Größe.png"]  # fmt: skip
+    table = build(write_images(*names), rows(*names, scores=[0.1 + 0.2, 1 / 3, 1e-17, 5.0]))
+    write_table(table, tmp_path / "cache")
+    again = read_table(tmp_path / "cache")
+    pd.testing.assert_frame_equal(again.frame, table.frame, check_exact=True)
+    assert (again.name, again.root, again.targets) == (table.name, table.root, table.targets)
+    assert (again.synthetic, again.licence, again.source) == (False, "none", "a test")
+    assert all(path.is_file() for path in again.paths())
+    assert list(table.frame.columns[:5]) == ["image_id", "path", "prompt", "group", "generator"]
+    assert table.frame["image_id"].tolist() == [image_id(path) for path in table.paths()]
+    assert (table.targets[0].low, table.targets[0].high) == (1e-17, 5.0)
+
+
+def test_the_folder_can_move_when_the_images_are_in_it(
+    write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = build(write_images("a.png", folder="cache/images"), rows("a.png"))
+    write_table(table, tmp_path / "cache")
+    assert json.loads((tmp_path / "cache" / DATASET_JSON).read_text())["root"] == "images"
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    assert read_table(tmp_path / "moved").paths()[0].is_file()
+
+
+def test_writing_again_leaves_no_litter(write_images: Callable[..., Path], tmp_path: Path) -> None:
+    table = build(write_images("a.png"), rows("a.png"))
+    for _ in range(2):
+        write_table(table, tmp_path / "cache")
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [DATASET_JSON, IMAGES_CSV]
+
+
+def test_bad_images_stop_everything_or_are_left_out(write_images: Callable[..., Path]) -> None:
+    root = write_images("a.png", "b.png", "c.png", "d.png")
+    (root / "b.png").write_bytes(b"")
+    (root / "c.png").write_bytes((root / "c.png").read_bytes()[:300])
+    frame = rows("a.png", "b.png", "c.png", "d.png", "e.png", scores=[1, 2, 3, 4, 5])
+    with pytest.raises(BadImagesError, match=r"3 of 5 .* b\.png is empty .*--skip-bad") as caught:
+        build(root, frame)
+    assert [bad.path for bad in caught.value.bad] == ["b.png", "c.png", "e.png"]
+    table = build(root, frame, skip_bad=True)
+    assert table.frame["path"].tolist() == ["a.png", "d.png"]
+    assert table.frame["quality"].tolist() == [1, 4]
+    assert (table.targets[0].low, table.targets[0].high) == (1, 4)
+    assert table.skipped == caught.value.bad
+
+
+def test_skipped_images_are_remembered_on_disk(
+    write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = build(write_images("a.png"), rows("a.png", "gone.png"), skip_bad=True)
+    write_table(table, tmp_path / "cache")
+    assert read_table(tmp_path / "cache").skipped == table.skipped
+    assert [bad.path for bad in table.skipped] == ["gone.png"]
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    with pytest.raises(BadImagesError, match="Nothing would be left"):
+        build(tmp_path, rows("a.png"), skip_bad=True)
+
+
+def test_decomposed_letters_are_found(write_images: Callable[..., Path]) -> None:
+    root = write_images("Gro\u0308\u00dfe.png")  # o and a combining diaeresis, as macOS stores it
+    table = build(root, rows("Gr\u00f6\u00dfe.png"))
+    assert table.frame["path"].tolist() == ["Gro\u0308\u00dfe.png"]
+
+
+@pytest.mark.parametrize("path", ["../a.png", "/etc/a.png", "a/../../b.png", "", ".", "C:/a.png"])
+def test_paths_that_leave_the_folder_are_refused(path: str) -> None:
+    with pytest.raises(AgiqaError, match="not inside the data folder"):
+        inner_path(path, "test.csv")
+
+
+@given(st.lists(st.sampled_from(["a", "..", ".", "ü", "b.png"]), min_size=1, max_size=6))
+def test_accepted_paths_stay_inside(parts: list[str]) -> None:
+    try:
+        plain = inner_path("/".join(parts), "test.csv")
+    except AgiqaError:
+        depth = [0]
+        for part in parts:
+            depth.append(depth[-1] + {"..": -1, ".": 0}.get(part, 1))
+        assert min(depth) < 0 or depth[-1] == 0
+    else:
+        assert (Path("/root") / plain) == Path("/root", *parts).resolve()
+        assert inner_path(plain, "test.csv") == plain
+
+
+# What a damaged or foreign table gets
+
+
+@pytest.fixture
+def stored(write_images: Callable[..., Path], tmp_path: Path) -> Path:
+    names = ["a.png", "b.png"]
+    write_table(build(write_images(*names), rows(*names, scores=[1, 2])), tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def alter(stored: Path, old: str, new: str) -> None:
+    """Edit images.csv and make dataset.json agree with the edit."""
+    text = (stored / IMAGES_CSV).read_text("utf-8")
+    assert old in text
+    (stored / IMAGES_CSV).write_text(text.replace(old, new), "utf-8")
+    about = json.loads((stored / DATASET_JSON).read_text())
+    sha256 = hashlib.sha256((stored / IMAGES_CSV).read_bytes()).hexdigest()
+    (stored / DATASET_JSON).write_text(json.dumps(about | {"images_csv_sha256": sha256}))
+
+
+@pytest.mark.parametrize("name", [IMAGES_CSV, DATASET_JSON])
+def test_missing_file(stored: Path, name: str) -> None:
+    (stored / name).unlink()
+    with pytest.raises(AgiqaError, match=f"expected {name}, found .*agiqa prepare"):
+        read_table(stored)
+
+
+def test_half_of_a_pair(stored: Path) -> None:
+    (stored / IMAGES_CSV).write_text((stored / IMAGES_CSV).read_text() + "\n")
+    with pytest.raises(AgiqaError, match="not the file that dataset"):
+        read_table(stored)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"layout": 1}', "nonsense"])
+def test_damaged_description(stored: Path, text: str) -> None:
+    (stored / DATASET_JSON).write_text(text)
+    with pytest.raises(AgiqaError, match="damaged"):
+        read_table(stored)
+
+
+def test_newer_layout(stored: Path) -> None:
+    about = json.loads((stored / DATASET_JSON).read_text())
+    (stored / DATASET_JSON).write_text(json.dumps(about | {"layout": 99}))
+    with pytest.raises(AgiqaError, match="layout 99 is not the 1 that this version reads"):
+        read_table(stored)
+
+
+def test_missing_column(stored: Path) -> None:
+    alter(stored, "prompt", "promt")
+    with pytest.raises(AgiqaError, match="expected the column prompt; found image_id, path, promt"):
+        read_table(stored)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("b.png", "../b.png", "not inside the data folder"),
+        ("b.png", "a.png", r"1 image is listed more than once \(a.png\)"),
+        (",2.0\n", ",\n", r"column quality .* row 2 \(b.png\): ''"),
+        (",2.0", ",inf", r"row 2 \(b.png\): 'inf'"),
+    ],
+)
+def test_damaged_rows(stored: Path, old: str, new: str, message: str) -> None:
+    alter(stored, old, new)
+    with pytest.raises(AgiqaError, match=message):
+        read_table(stored)
+
+
+def test_no_room_leaves_what_was_there(stored: Path, write_images: Callable[..., Path]) -> None:
+    before = {path.name: path.read_bytes() for path in stored.iterdir()}
+    table = folder.prepare(write_images("y.png", "z.png"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as if the disk were full
+    try:
+        with pytest.raises(AgiqaError, match=r"cannot write .*images\.csv: .* left as it was"):
+            write_table(table, stored)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in stored.iterdir()} == before
+
+
+def test_folder_that_cannot_be_made(stored: Path, write_images: Callable[..., Path]) -> None:
+    with pytest.raises(AgiqaError, match="cannot write"):
+        write_table(folder.prepare(write_images("z.png")), stored / IMAGES_CSV / "cache")

@@ -1,0 +1,279 @@
+import json
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from agiqa.errors import AgiqaError
+from agiqa.feature_store import FingerprintMismatchError, LockedError, Shelf, default_root
+
+FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
+Ids = Callable[..., list[str]]
+Make = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf.open(tmp_path, FINGERPRINT, 8)
+
+
+def test_rows_come_back_in_the_order_asked_for(
+    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(5000), make_vectors(5000, 8)
+    with shelf.writer() as writer:
+        for start in range(0, 5000, 48):  # not a divisor of 256; crosses the array's growth at 4096
+            writer.add(ids[start : start + 48], vectors[start : start + 48])
+    again = Shelf.open(tmp_path, FINGERPRINT, 8)
+    assert again.ids() == frozenset(ids)
+    order = np.random.default_rng(1).permutation(5000)[:700]
+    np.testing.assert_array_equal(again.read([ids[row] for row in order]), vectors[order])
+    np.testing.assert_array_equal(again.read([ids[7], ids[7]]), vectors[[7, 7]])
+    assert again.read([]).shape == (0, 8)
+    assert again.damaged() == ()
+
+
+def test_the_array_opens_with_plain_zarr_and_is_nan_where_nothing_was_written(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make
+) -> None:
+    vectors = make_vectors(3, 8)
+    with shelf.writer() as writer:
+        writer.add(make_ids(3), vectors)
+    array = zarr.open_array(shelf.folder / "vectors", mode="r")
+    assert array.chunks == (256, 8)
+    np.testing.assert_array_equal(array[:3], vectors)
+    assert np.isnan(array[3:]).all()
+
+
+def test_rows_already_there_are_passed_over(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(4), make_vectors(4, 8)
+    with shelf.writer() as writer:
+        writer.add(ids[:2], vectors[:2])
+        writer.add([ids[1], ids[2], ids[2]], vectors[[0, 2, 3]])  # one pending, one twice
+        writer.flush()
+        writer.add(ids, vectors[::-1])  # three acknowledged
+    np.testing.assert_array_equal(shelf.read(ids), vectors[[0, 1, 2, 0]])
+
+
+def test_nothing_counts_before_it_is_flushed_and_time_flushes(
+    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    reader = Shelf.open(tmp_path, FINGERPRINT, 8)
+    ids, vectors = make_ids(300), make_vectors(300, 8)
+    with shelf.writer(flush_seconds=3600) as writer:
+        writer.add(ids[:255], vectors[:255])
+        assert reader.ids() == frozenset()
+        writer.add(ids[255:260], vectors[255:260])  # a chunk is full; a reader needs no lock
+        assert reader.ids() == frozenset(ids[:256])
+        np.testing.assert_array_equal(reader.read(ids[:256]), vectors[:256])
+        writer.flush()
+        assert len(reader.ids()) == 260
+    with shelf.writer(flush_seconds=0) as writer:
+        writer.add(ids[260:261], vectors[260:261])
+        assert reader.has(ids[260]) is False  # as of the last refresh
+        assert ids[260] in reader.ids()
+        assert reader.has(ids[260])
+
+
+def test_what_was_added_is_kept_when_the_body_fails(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make
+) -> None:
+    with pytest.raises(KeyboardInterrupt), shelf.writer() as writer:  # noqa: PT012
+        writer.add(make_ids(3), make_vectors(3, 8))
+        raise KeyboardInterrupt
+    assert len(shelf.ids()) == 3
+    with pytest.raises(RuntimeError, match="writer is closed"):
+        writer.add(make_ids(3), make_vectors(3, 8))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_not_finite_is_refused_with_its_image(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make, bad: float
+) -> None:
+    ids, vectors = make_ids(3), make_vectors(3, 8)
+    vectors[1, 5] = bad
+    with shelf.writer() as writer:
+        with pytest.raises(AgiqaError, match=rf"NaN or infinity for image {ids[1]} \(1 of 3"):
+            writer.add(ids, vectors)
+        writer.add(ids[:1], vectors[:1])
+    assert shelf.ids() == {ids[0]}
+
+
+def test_other_widths_dtypes_and_ids_are_refused(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids = make_ids(2)
+    with shelf.writer() as writer:
+        with pytest.raises(AgiqaError, match=r"of shape \(2, 8\), found \(2, 9\)"):
+            writer.add(ids, make_vectors(2, 9))
+        with pytest.raises(AgiqaError, match=r"of shape \(2, 8\), found \(3, 8\)"):
+            writer.add(ids, make_vectors(3, 8))
+        with pytest.raises(AgiqaError, match="dtype float16, found float32"):
+            writer.add(ids, make_vectors(2, 8, dtype="float32"))
+        with pytest.raises(AgiqaError, match=r"sha256 in hex .*, found 'cat\.png'"):
+            writer.add([ids[0], "cat.png"], make_vectors(2, 8))
+    assert shelf.ids() == frozenset()
+
+
+def test_an_absent_row_is_counted_and_named(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids = make_ids(3)
+    with shelf.writer() as writer:
+        writer.add(ids[:1], make_vectors(1, 8))
+    with pytest.raises(AgiqaError, match=rf"for 3 images, found 1 \(first missing: {ids[1]}\)"):
+        shelf.read(ids)
+
+
+def test_each_fingerprint_has_its_own_shelf(tmp_path: Path) -> None:
+    one = Shelf.open(tmp_path, FINGERPRINT, 8)
+    other = Shelf.open(tmp_path, {**FINGERPRINT, "prompt": "Describe it."}, 8)
+    odd = Shelf.open(tmp_path, {"extractor": "../org/model\n"}, 8)
+    assert one.folder.name.startswith("nano-")
+    assert odd.folder.name.startswith("org-model-")
+    assert len({one.folder, other.folder, odd.folder}) == 3
+    assert {one.folder.parent, other.folder.parent, odd.folder.parent} == {tmp_path}
+    assert len(list(tmp_path.iterdir())) == 3  # nothing left of their creation
+
+
+def test_a_shelf_of_another_fingerprint_or_width_names_field_and_values(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    with pytest.raises(FingerprintMismatchError, match=r"expected width = 9, found 8; choose"):
+        Shelf.open(tmp_path, FINGERPRINT, 9)
+    path = shelf.folder / "fingerprint.json"
+    path.write_text(path.read_text().replace("Describe the", "Rate the"))
+    message = "fingerprint.prompt = 'Describe the image.', found 'Rate the image.'"
+    with pytest.raises(FingerprintMismatchError, match=re.escape(message)):
+        Shelf.open(tmp_path, FINGERPRINT, 8)
+
+
+def test_a_newer_or_broken_shelf_is_one_clear_line(shelf: Shelf, tmp_path: Path) -> None:
+    path = shelf.folder / "fingerprint.json"
+    description = json.loads(path.read_text())
+    path.write_text(json.dumps({**description, "layout": 2}))
+    with pytest.raises(AgiqaError, match="expected layout 1, found the newer 2; upgrade agiqa"):
+        Shelf.open(tmp_path, FINGERPRINT, 8)
+    path.write_text("[]")
+    with pytest.raises(AgiqaError, match="expected the shelf's description"):
+        Shelf.open(tmp_path, FINGERPRINT, 8)
+    with pytest.raises(AgiqaError, match="dtype float16 or float32, found 8 and int8"):
+        Shelf.open(tmp_path, FINGERPRINT, 8, "int8")
+
+
+def test_a_store_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AgiqaError, match=r"expected to open or create .*; check") as caught:
+        Shelf.open(tmp_path / "file", FINGERPRINT, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_threads_may_create_the_same_shelf(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            Shelf.open(tmp_path, FINGERPRINT, 8)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGIQA_STORE", "~/features")
+    assert default_root() == Path.home() / "features"
+    monkeypatch.delenv("AGIQA_STORE")
+    assert default_root().name == "ledger"
+    assert default_root().is_absolute()
+
+
+def test_a_second_writer_is_refused_within_a_second_and_a_dead_ones_lock_is_free(
+    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make, worker: Callable
+) -> None:
+    with worker("hold_the_lock", tmp_path) as owner:
+        pid = owner.start()
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        started = time.monotonic()
+        expected = rf"found process {pid} on {re.escape(socket.gethostname())}, writing since 20"
+        with pytest.raises(LockedError, match=expected), shelf.writer():
+            pass
+        assert time.monotonic() - started < 1.0
+        assert shelf.ids() == frozenset()  # a reader may read
+        os.kill(pid, signal.SIGKILL)
+        assert owner.wait() == -signal.SIGKILL
+    with shelf.writer() as writer:
+        writer.add(make_ids(1), make_vectors(1, 8))
+    assert len(shelf.ids()) == 1
+
+
+def test_a_second_writer_in_the_same_process_is_refused_too(shelf: Shelf, tmp_path: Path) -> None:
+    second = Shelf.open(tmp_path, FINGERPRINT, 8)
+    with shelf.writer():
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
+            pass
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
+            pass  # the refusal took nothing from the owner
+    with second.writer():
+        pass
+
+
+FINITE_BITS = st.integers(0x0000, 0x7BFF) | st.integers(0x8000, 0xFBFF)  # every finite float16
+FINITE = hnp.arrays(np.uint16, (6, 3), elements=FINITE_BITS).map(lambda bits: bits.view(np.float16))
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "flush", "reopen"]),
+        st.lists(st.integers(0, 400), min_size=6, max_size=6),
+        FINITE,
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(STEPS)
+def test_what_is_read_is_what_was_first_written(make_ids: Ids, steps: list) -> None:
+    names = make_ids(401)
+    written: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shelf = Shelf.open(Path(folder), FINGERPRINT, 3)
+        opened = shelf.writer()
+        writer = opened.__enter__()
+        for step, rows, vectors in steps:
+            if step == "add":
+                writer.add([names[row] for row in rows], vectors)
+                for row, vector in zip(rows, vectors, strict=True):
+                    written.setdefault(names[row], vector)
+            elif step == "flush":
+                writer.flush()
+            else:
+                opened.__exit__(None, None, None)
+                shelf = Shelf.open(Path(folder), FINGERPRINT, 3)
+                opened = shelf.writer()
+                writer = opened.__enter__()
+        opened.__exit__(None, None, None)
+        again = Shelf.open(Path(folder), FINGERPRINT, 3)
+        assert again.ids() == written.keys()
+        found = again.read(list(written))
+        assert [row.tobytes() for row in found] == [row.tobytes() for row in written.values()]
