@@ -3,7 +3,7 @@
 PYTHON ?= python3
 DIST ?= dist
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 # DVC's stages call `agiqa` by name.

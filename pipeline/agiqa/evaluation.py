@@ -120,7 +120,7 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
         ]
     names = [name for name in per_split["moe"][0] if name not in ("seed", "images")]
     moe = predictions[predictions["model"] == "moe"]
-    gates = [column for column in moe if column.startswith("gate_")]
+    gates = [f"gate_{expert}" for expert in provenance["experts"]]
     return {
         "dataset": provenance["dataset"],
         "synthetic": provenance["synthetic"],

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 LEAST_FOR_LOGISTIC = 5  # images; through four the four parameters pass exactly
-MAX_EVALUATIONS = 2000  # of the logistic in one fit; an ordinary one takes 10 to 50
+MAX_EVALUATIONS = 400  # of the logistic in one fit; an ordinary one takes 10 to 50
 
 
 def srcc(mos: ArrayLike, score: ArrayLike) -> float:
@@ -58,7 +58,7 @@ def plcc(mos: ArrayLike, score: ArrayLike) -> float:
     """Pearson's linear correlation of the raw scores: covariance / (sd of MOS · sd of score).
 
     >>> round(plcc([1, 2, 3], [2, 4, 6.3]), 6)
-    0.999519
+    0.99919
     """
     truth, ours = _pair(mos, score)
     return _pearson(truth, ours) if _defined(truth, ours) else math.nan
@@ -73,15 +73,14 @@ def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
     truth, ours = _pair(mos, score)
     if not _defined(truth, ours):
         return math.nan
-    mapped = fit_logistic(truth, ours)
-    return _pearson(truth, mapped) if _defined(truth, mapped) else math.nan
+    return _pearson(_unit(truth), _fit_unit(_unit(truth), _unit(ours)))
 
 
 def rmse(mos: ArrayLike, score: ArrayLike) -> float:
     """√(mean (MOS − mapped score)²), in units of the MOS, after `fit_logistic`.
 
-    Constant scores map to the mean MOS, so they get its standard deviation (that of N, not N − 1);
-    fewer than two images, NaN or infinity give `nan`.
+    Constant scores map to the mean MOS, so they get its standard deviation (dividing by N); fewer
+    than two images, NaN or infinity give `nan`.
     """
     truth, ours = _pair(mos, score)
     if not _usable(truth, ours):
@@ -110,8 +109,8 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     The deviation of one value is 0. A NaN makes all three NaN, rather than leave a split out
     unsaid; so does an empty sequence.
 
-    >>> summarise([0.8, 0.9, 0.85])
-    {'median': 0.85, 'mean': 0.85, 'sd': 0.05}
+    >>> summarise([0.5, 1.0, 0.75])
+    {'median': 0.75, 'mean': 0.75, 'sd': 0.25}
     """
     array = np.asarray(values, dtype=np.float64)
     if len(array) == 0 or not np.isfinite(array).all():
@@ -127,8 +126,9 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
     highest and lowest MOS, b3 at the mean score, b4 from its deviation), and again from a wide,
     a steep and a falling curve; both sides are standardised first, so units do not matter.
 
-    The least-squares straight line, which a very wide logistic becomes, is returned where it is
-    at least as close: where no start converges, and for fewer than five images.
+    The closest curve found counts. Among them is the least-squares straight line, which a very
+    wide logistic becomes: so the result is never worse than that where no start converges (which
+    is logged), and it is the line for fewer than five images.
 
     Raises:
         AgiqaError: sides of different length, fewer than two images, NaN or infinity.
@@ -139,12 +139,18 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
             f"expected at least two finite scores to fit the logistic, found {len(truth)} images "
             f"with {int(np.sum(~(np.isfinite(truth) & np.isfinite(ours))))} that are not finite"
         )
+    centre, spread = float(truth.mean()), float(truth.std())
     if not _defined(truth, ours):
-        return np.full(len(truth), float(truth.mean()))
-    centre, scale = float(truth.mean()), float(truth.std()) or 1.0
-    y, x = _unit(truth), _unit(ours)  # both (N,), mean 0, deviation 1
-    best = float(np.dot(x, y)) / len(x) * x
+        return np.full(len(truth), centre)
+    return centre + spread * _fit_unit(_unit(truth), _unit(ours))
+
+
+def _fit_unit(y: Array, x: Array) -> Array:
+    """`fit_logistic` for sides `(N,)` that have mean 0 and deviation 1."""
+    best = float(np.mean(x * y)) * x
     least = _root_mean_square(y - best)
+    if len(x) < LEAST_FOR_LOGISTIC:
+        return best
     starts = (
         (y.max(), y.min(), 0.0, 0.25),  # VQEG's
         (y.max(), y.min(), 0.0, 1.0),
@@ -152,21 +158,21 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
         (y.min(), y.max(), 0.0, 0.5),
     )
     converged = False
-    for start in starts if len(x) >= LEAST_FOR_LOGISTIC else ():
-        try:
-            found, *_ = curve_fit(
-                _logistic, x, y, p0=start, jac=_slopes, method="lm", maxfev=MAX_EVALUATIONS,
-                full_output=True,
-            )  # fmt: skip
-        except RuntimeError:  # no convergence within MAX_EVALUATIONS
-            continue
-        converged = True
-        mapped = _logistic(x, *found)
-        if (distance := _root_mean_square(y - mapped)) < least:
-            best, least = mapped, distance
-    if not converged and len(x) >= LEAST_FOR_LOGISTIC:
-        log.info("The 4-parameter logistic did not converge on %d images: line used.", len(x))
-    return centre + scale * best
+    for start in starts:
+        found = least_squares(
+            lambda b: _logistic(x, *b) - y,
+            start,
+            jac=lambda b: _slopes(x, *b),
+            method="lm",
+            max_nfev=MAX_EVALUATIONS,
+        )
+        converged = converged or found.success
+        mapped = _logistic(x, *found.x)
+        if _root_mean_square(y - mapped) < least:
+            best, least = mapped, _root_mean_square(y - mapped)
+    if not converged:
+        log.debug("The logistic did not converge on %d images: closest curve used.", len(x))
+    return best
 
 
 def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:

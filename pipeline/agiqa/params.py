@@ -4,6 +4,7 @@ Order of precedence: the dataclass defaults, then the file, then `--set section.
 command line. An unknown key is an error that names the nearest valid one.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -129,6 +130,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "semantic.precision": ("float16", "float32"),
     "visual.precision": ("float16", "float32"),
 }
+AT_LEAST_ONE = ("workers", "batch_size", "count", "members", "epochs", "image_size")
 
 
 def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
@@ -145,7 +147,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
             loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise AgiqaError(f"{path}: cannot be read ({error.strerror}).") from error
-        except yaml.YAMLError as error:
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise AgiqaError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(loaded, dict | None):
             raise AgiqaError(f"{path}: expected sections with settings, found a {_kind(loaded)}.")
@@ -161,7 +163,11 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
             if not isinstance(child, dict):
                 raise AgiqaError(f"--set {override}: '{parent}' is a value, not a section.")
             node = child
-        node[leaf] = yaml.safe_load(text)
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            reason = " ".join(str(error).split())
+            raise AgiqaError(f"--set {override}: not a valid value: {reason}") from error
     return from_tree(tree, str(path) if path else "params")
 
 
@@ -214,10 +220,8 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
         item = typing.get_args(hint)[0]
         return tuple(_convert(entry, item, key, where) for entry in value)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     plain = hint if isinstance(hint, type) else types.NoneType
@@ -226,6 +230,8 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
     allowed = CHOICES.get(key)
     if allowed and value not in allowed:
         raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
+    if key.split(".")[-1] in AT_LEAST_ONE and isinstance(value, int) and value < 1:
+        raise AgiqaError(f"{where}: '{key}' must be at least 1, found {value}.")
     return value
 
 

@@ -37,7 +37,7 @@ class Scorer:
         self.ledger = ledger
         self.semantic = LMMExtractor(run.params.semantic)
         self.visual = VisionExtractor(run.params.visual)
-        extractors = {"semantic": self.semantic, "visual": self.visual}
+        extractors: dict[str, Extractor] = {"semantic": self.semantic, "visual": self.visual}
         found = {kind: _describe(extractor) for kind, extractor in extractors.items()}
         require_same_stores(run.provenance["stores"], found)
 

@@ -102,12 +102,12 @@ def _fit_split(
         mos_mean=float(mos[train].mean()),
         mos_sd=float(mos[train].std()),
     )
-    inputs = ridge_inputs(split, features.visual, features.semantic)
-    said = inputs["ridge_semantic"][train]
-    said_gram = said @ said.T
+    ours = ridge_inputs(split, seen, features.semantic[train])
+    held = ridge_inputs(split, features.visual[val], features.semantic[val])
+    said_gram = ours["ridge_semantic"] @ ours["ridge_semantic"].T
     grams = {"ridge": gram + said_gram, "ridge_visual": gram, "ridge_semantic": said_gram}
     ridges = {
-        name: fit_ridge(inputs[name][train], grams[name], mos[train], inputs[name][val], mos[val])
+        name: fit_ridge(ours[name], grams[name], mos[train], held[name], mos[val])
         for name in RIDGES
     }
     return replace(split, ridges=ridges)

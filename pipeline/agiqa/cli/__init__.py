@@ -66,7 +66,7 @@ def _explain(error: BaseException) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
 @click.version_option(__version__, prog_name="agiqa")
 def main(debug: bool, quiet: bool) -> None:
-    """Quality scores for AI-generated images.
+    r"""Quality scores for AI-generated images.
 
     A large multi-modality model sees every image once (extract); a light mixture of experts then
     trains from its cached vectors, many times (fit).

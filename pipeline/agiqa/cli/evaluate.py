@@ -29,7 +29,7 @@ COLUMNS = {
 @cache
 @as_json
 def command(run: Path, cache: Path, as_json: bool) -> None:
-    """Score the test side of every split of RUN, once, and write metrics.json.
+    r"""Score the test side of every split of RUN, once, and write metrics.json.
 
     SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.
 
@@ -47,18 +47,26 @@ def command(run: Path, cache: Path, as_json: bool) -> None:
 
 
 def _print(metrics: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     title = f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}"
     if metrics["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
-    table = Table(title=title, caption=f"median ± sd over {metrics['splits']} splits, test side")
-    table.add_column("model")
+    table = Table(
+        title=title,
+        box=SIMPLE_HEAD,
+        caption=f"median ± sd over {metrics['splits']} splits, test side",
+    )
+    table.add_column("model", no_wrap=True, min_width=max(map(len, LABELS.values())))
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for model, label in LABELS.items():
         values = metrics["models"][model]
         cells = [f"{values[c]['median']:.3f} ± {values[c]['sd']:.3f}" for c in COLUMNS]
         table.add_row(label, *cells, style="bold" if model == "moe" else "")
-    Console(width=None if Console().is_terminal else 110).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)

@@ -28,7 +28,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Bring the feature stores of DATASET up to date.
+    r"""Bring the feature stores of DATASET up to date.
 
     Vectors live in the ledger ($AGIQA_STORE, or the user's cache folder), which all projects
     share; CACHE/DATASET/<name>.zarr is packed from it. Only missing vectors are computed: after

@@ -31,7 +31,7 @@ def command(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train on DATASET's cached vectors: every split at once, baselines beside.
+    r"""Train on DATASET's cached vectors: every split at once, baselines beside.
 
     The validation side picks epochs and penalties; the test side is left to `agiqa evaluate`.
 

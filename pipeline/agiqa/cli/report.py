@@ -18,7 +18,7 @@ from agiqa.cli.options import as_json, cache, show
 @cache
 @as_json
 def command(run: Path, out: Path | None, cache: Path, as_json: bool) -> None:
-    """Write one self-contained HTML page about an evaluated RUN.
+    r"""Write one self-contained HTML page about an evaluated RUN.
 
     \b
     agiqa report runs/demo/grouped

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[Path, ...], run: Path, style: str, out: Path | None, skip_bad: bool
 ) -> None:
-    """Score IMAGES, files or folders, best first.
+    r"""Score IMAGES, files or folders, best first.
 
     The score is on the scale of the MOS the run was trained on; the spread is its standard
     deviation over the run's splits; the gate says how much each expert weighed.
@@ -120,13 +120,17 @@ def _write(
 def _table(
     scores: Sequence["Score"], scorer: "Scorer", experts: Sequence[str], stream: TextIO
 ) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     low, high = scorer.scale
     about = scorer.run.provenance
     kind = "synthetic severity" if about["synthetic"] else about["target"]
-    table = Table(caption=f"{kind} on the scale of {about['dataset']}, {low:.2f} to {high:.2f}")
+    table = Table(
+        box=SIMPLE_HEAD,
+        caption=f"{kind} on the scale of {about['dataset']}, {low:.2f} to {high:.2f}",
+    )
     table.add_column("image", overflow="fold")
     table.add_column("score", justify="right")
     table.add_column("±", justify="right")

@@ -40,7 +40,10 @@ class LMM:
 
     def visual_tokens(self, pixels: Any) -> Any:
         """Pixels `(B, 3, H, W)` to projected visual tokens `(B, T, D)`."""
-        return self.model.get_image_features(pixel_values=pixels).pooler_output
+        import torch
+
+        tokens = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return tokens if torch.is_tensor(tokens) else torch.stack(list(tokens))  # LLaVA: a list
 
     def embed(self, before: str, visual: Any, after: str) -> Any:
         """Text, image, text as input embeddings `(B, L, D)`; each side tokenised on its own."""
@@ -53,10 +56,8 @@ class LMM:
 
     def _ids(self, text: str, start: bool) -> Any:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        bos = (
-            self.tokenizer.bos_token_id if getattr(self.tokenizer, "add_bos_token", False) else None
-        )
-        return ([bos] if start and bos is not None else []) + ids
+        opening = self.tokenizer("")["input_ids"][:1] if start else []  # where texts start with BOS
+        return (opening if opening == [self.tokenizer.bos_token_id] else []) + ids
 
     def _join(self, before: list[int], visual: Any, after: list[int]) -> Any:
         import torch

@@ -45,17 +45,19 @@ class ModelFolder:
 
         Where no safetensors file has such tensors, that of the whole folder.
         """
+        import torch
         from safetensors import safe_open
 
         sha = hashlib.sha256()
         found = False
         for path in sorted(self.path.glob("*.safetensors")):
-            with safe_open(path, framework="numpy") as tensors:
+            with safe_open(path, framework="pt") as tensors:
                 for name in sorted(name for name in tensors.keys() if part in name):  # noqa: SIM118
                     found = True
                     tensor = tensors.get_tensor(name)
-                    sha.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-                    sha.update(np.ascontiguousarray(tensor).data)
+                    dtype = str(tensor.dtype).removeprefix("torch.")
+                    sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
+                    sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         return {"sha256": sha.hexdigest()} if found else self.identity()
 
 

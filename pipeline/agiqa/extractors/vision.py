@@ -23,6 +23,7 @@ from agiqa.params import Visual
 
 POOLS = ("cls", "mean", "std")
 TOWER = "vision_tower."  # in the names of an image-text model's weights
+PARTS = ("vision_tower", "vision_model")  # of an image-text model, of CLIP and SigLIP
 
 
 class VisionExtractor:
@@ -65,29 +66,36 @@ class VisionExtractor:
             batch = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
             hidden = self._tower(pixel_values=batch, **options).hidden_states
             chosen = [hidden[self.settings.layers[index]] for index in wanted]
-            return torch.stack([self._pool(states) for states in chosen], dim=1).cpu().numpy()
+            patches = (pixels.shape[-1] // int(self._config.patch_size)) ** 2
+            pooled = [self._pool(states, patches) for states in chosen]
+            return torch.stack(pooled, dim=1).cpu().numpy()
 
-    def _pool(self, states: Any) -> Any:
-        """Hidden states `(B, 1 + patches, C)` to `(B, pools * C)` in float32."""
+    def _pool(self, states: Any, count: int) -> Any:
+        """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
         import torch
 
         states = states.float()
-        patches = states[:, 1:]
+        if states.shape[1] == count and "cls" in self.settings.pool:
+            raise AgiqaError(
+                f"Model '{self.folder.name}' has no class token: leave cls out of visual.pool."
+            )
+        patches = states[:, -count:]
         pooled = {"cls": states[:, 0], "mean": patches.mean(dim=1), "std": patches.std(dim=1)}
         return torch.cat([pooled[pool] for pool in self.settings.pool], dim=1)
 
     def _load(self) -> Any:
-        import transformers
+        from transformers import AutoModel
 
-        auto = transformers.AutoModelForImageTextToText
-        if getattr(
-            transformers.AutoConfig.from_pretrained(self.folder.path), "vision_config", None
-        ):
-            whole = load_model(auto, self.folder, self.settings.dtype, self.settings.attention)
-            return whole.model.vision_tower
-        return load_model(
-            transformers.AutoModel, self.folder, self.settings.dtype, self.settings.attention
-        )
+        whole = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
+        if not hasattr(whole.config, "vision_config"):
+            return whole
+        towers = [getattr(whole, part) for part in PARTS if hasattr(whole, part)]
+        if not towers:
+            raise AgiqaError(
+                f"Model '{self.folder.name}' ({type(whole).__name__}) has none of "
+                f"{', '.join(PARTS)}, which the visual extractor needs."
+            )
+        return towers[0]
 
     def _check(self) -> None:
         depth = int(getattr(self._config, "num_hidden_layers", 0))

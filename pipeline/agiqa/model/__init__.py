@@ -1,1 +1,1 @@
-"""Stage 2's models: the projection of cached vectors, the mixture of experts, the ridge baseline."""
+"""Stage 2's models: projections of cached vectors, the mixture of experts, ridge."""

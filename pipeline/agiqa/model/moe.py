@@ -33,7 +33,8 @@ class StackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply each model's layer to its own rows."""
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        outputs: Tensor = torch.baddbmm(self.bias, inputs, self.weight)
+        return outputs
 
 
 class Expert(nn.Module):
@@ -48,7 +49,8 @@ class Expert(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         """Linear part plus GELU part."""
         curved: Tensor = self.dropout(functional.gelu(self.curved(vector)))
-        return curved + self.linear(vector)
+        straight: Tensor = self.linear(vector)
+        return curved + straight
 
 
 class MixtureOfExperts(nn.Module):

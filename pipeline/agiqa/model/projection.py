@@ -18,7 +18,7 @@ class Projection:
 
     def standardise(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors `(N, F)` with the training side's mean and deviation taken out."""
-        return (vectors - self.mean) / self.scale
+        return np.asarray((vectors - self.mean) / self.scale)
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors `(N, F)` to components `(N, k)` in float32."""

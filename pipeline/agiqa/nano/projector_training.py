@@ -9,7 +9,7 @@ given their own image, against a blank image and against another prompt's image.
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,8 @@ def _initialise(lmm: LMM, projector: Any, captions: Captions) -> None:
         projector.linear_2.weight.mul_(words / sample.norm(dim=-1).mean())
 
 
-def _nll(lmm: LMM, captions: Captions, rows: Sequence[int], visual: np.ndarray) -> tuple[Any, Any]:
-    """Summed NLL `(B,)` and token counts `(B,)` of the rows' captions given `visual` `(B, T, C)`."""
+def _nll(lmm: LMM, captions: Captions, rows: np.ndarray, visual: np.ndarray) -> tuple[Any, Any]:
+    """Summed NLL and token counts `(B,)` of the rows' captions given `visual` `(B, T, C)`."""
     import torch
 
     model = lmm.model

@@ -1,0 +1,40 @@
+"""Losses: one value a regressor, smallest where they should be, no gradient leaks between them."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agiqa.model.losses import plcc_loss, rank_loss, squared_error
+
+
+def _pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(3, 16, generator=generator), torch.randn(3, 16, generator=generator)
+
+
+@given(st.integers(0, 1000))
+def test_plcc_loss_is_one_minus_pearson_and_ignores_scale(seed: int) -> None:
+    score, mos = _pair(seed)
+    pearson = torch.stack(
+        [torch.corrcoef(torch.stack(p))[0, 1] for p in zip(score, mos, strict=True)]
+    )
+    torch.testing.assert_close(plcc_loss(score, mos), 1 - pearson, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plcc_loss(2 * score + 3, mos), 1 - pearson, atol=1e-4, rtol=1e-4)
+
+
+@given(st.integers(0, 1000))
+def test_rank_loss_prefers_the_right_order(seed: int) -> None:
+    _, mos = _pair(seed)
+    assert (rank_loss(mos, mos) < rank_loss(torch.zeros_like(mos), mos)).all()
+    assert (rank_loss(torch.zeros_like(mos), mos) < rank_loss(-mos, mos)).all()
+
+
+def test_each_regressor_has_its_own_loss() -> None:
+    score, mos = _pair(0)
+    score.requires_grad_(True)
+    for loss in (squared_error, plcc_loss, rank_loss):
+        values = loss(score, mos)
+        assert values.shape == (3,)
+        (gradient,) = torch.autograd.grad(values[1], score, retain_graph=True)
+        assert gradient[1].abs().sum() > 0
+        assert gradient[[0, 2]].abs().sum() == 0

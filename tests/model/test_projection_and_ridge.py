@@ -1,0 +1,66 @@
+"""The projection is PCA, and the dual ridge is ridge: both against scikit-learn's own."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge as ReferenceRidge
+
+from agiqa.model.projection import fit_projection
+from agiqa.model.ridge import fit_ridge
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=(60, 6)) * [9, 7, 5, 4, 3, 2]
+    return low @ rng.normal(size=(6, 90)) + 0.01 * rng.normal(size=(60, 90)) + 5
+
+
+@pytest.mark.parametrize("with_gram", [True, False])
+def test_components_are_those_of_pca(vectors: np.ndarray, with_gram: bool) -> None:
+    scaled = (vectors - vectors.mean(0)) / vectors.std(0)
+    gram = scaled @ scaled.T if with_gram else None
+    projection = fit_projection(vectors, gram, 5, seed=0)
+    ours = projection.apply(vectors)
+    reference = PCA(5).fit_transform(scaled)
+    assert ours.shape == (60, 5)
+    assert np.mean(np.square(ours)) == pytest.approx(1, rel=1e-2)
+    for column in range(5):  # up to sign and the common scale
+        assert abs(np.corrcoef(ours[:, column], reference[:, column])[0, 1]) > 0.999
+    ratio = ours.std(0) / reference.std(0)
+    assert np.allclose(ratio, ratio[0], rtol=1e-3)
+
+
+def test_more_components_than_there_are_and_constant_features() -> None:
+    vectors = np.random.default_rng(0).normal(size=(10, 4))
+    vectors[:, 2] = 7
+    projection = fit_projection(vectors, None, 100, seed=0)
+    assert projection.apply(vectors).shape == (10, 4)
+    assert np.isfinite(projection.apply(vectors)).all()
+
+
+def test_dual_ridge_equals_primal(vectors: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    train = (vectors - vectors.mean(0)) / vectors.std(0)
+    mos = 3 + train[:, 0] + 0.1 * rng.normal(size=60)
+    ours = fit_ridge(train[:40], train[:40] @ train[:40].T, mos[:40], train[40:], mos[40:], [10.0])
+    reference = ReferenceRidge(alpha=10, fit_intercept=False)
+    reference.fit(train[:40], mos[:40] - mos[:40].mean())
+    expected = reference.predict(train[40:]) + mos[:40].mean()
+    np.testing.assert_allclose(ours.predict(train[40:]), expected, rtol=1e-4)
+
+
+def test_the_penalty_is_chosen_on_validation() -> None:
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(80, 200))
+    mos = features[:, 0] + rng.normal(size=80)
+    train, val = slice(0, 40), slice(40, 80)
+    gram = features[train] @ features[train].T
+    picked = fit_ridge(features[train], gram, mos[train], features[val], mos[val])
+    values = {}
+    for alpha in (300.0, 1e3, 3e3, 1e4, 3e4, 1e5):
+        one = fit_ridge(features[train], gram, mos[train], features[val], mos[val], [alpha])
+        values[alpha] = np.corrcoef(
+            np.argsort(np.argsort(one.predict(features[val]))), np.argsort(np.argsort(mos[val]))
+        )[0, 1]
+    assert values[picked.alpha] == max(values.values())

@@ -1,0 +1,223 @@
+"""The command line: documented throughout, one line for what a user gets wrong, exit 0/1/2."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from scipy.stats import spearmanr
+
+from agiqa.cli import COMMANDS, main
+from agiqa.datasets.table import ImagesTable, read_table
+from agiqa.feature_store import write_pack
+
+IMAGES = 60
+FAST = [
+    "--set=fit.components=8",
+    "--set=fit.semantic_components=4",
+    "--set=fit.hidden=8",
+    "--set=fit.epochs=6",
+    "--set=fit.members=2",
+    "--set=fit.batch_size=16",
+]
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            for sub, inner in command.commands.items():
+                yield f"{name} {sub}", inner
+
+
+def _run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def _one_line(result: Result, *parts: str) -> None:
+    """A user error: exit 1, one line, no traceback, and it says these things."""
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert result.exit_code == 1, result.output
+    assert len(errors) == 1, lines
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
+) -> Path:
+    """A folder with real images, their labels, and feature stores that know the answer."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{row:02d}.png" for row in range(IMAGES)]
+    write_images(*names)
+    mos = np.random.default_rng(0).uniform(1, 5, IMAGES)
+    labels = pd.DataFrame(
+        {"file": names, "mos": mos, "prompt": [f"a {r // 4}" for r in range(IMAGES)]}
+    )
+    labels["maker"] = ["one" if row % 2 else "two" for row in range(IMAGES)]
+    labels.to_csv("images/labels.csv", index=False)
+    result = _run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+                  "--score-column", "mos", "--prompt-column", "prompt",
+                  "--generator-column", "maker")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    _write_stores(read_table(Path("cache/mine")))
+    return tmp_path
+
+
+def _write_stores(table: ImagesTable, model: str = "x") -> None:
+    rng = np.random.default_rng(1)
+    mos = table.frame["mos"].to_numpy()[:, None, None]
+    ids = list(table.frame["image_id"])
+    for name, vectors, width in (("nano-vision", ["layer1"], 10), ("nano", ["a", "b"], 6)):
+        rows = rng.normal(size=(len(ids), len(vectors), width)) + mos
+        prints = [{"extractor": name, "model": model, "vector": vector} for vector in vectors]
+        store = Path("cache") / table.name / f"{name}.zarr"
+        write_pack(store, name, vectors, prints, ids, rows.astype(np.float16))
+
+
+def test_every_command_and_option_is_documented_with_examples() -> None:
+    for name, command in _commands():
+        assert command.help, name
+        assert f"agiqa {name}" in command.help, f"{name} has no example"
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_help_imports_nothing_heavy_and_is_instant() -> None:
+    code = (
+        "import sys, time; started = time.perf_counter()\n"
+        "from click.testing import CliRunner\nfrom agiqa.cli import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'zarr', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fit_evaluate_and_json(workspace: Path) -> None:
+    fitted = _run("fit", "mine", "--target", "mos", "--json", *FAST)
+    assert fitted.exit_code == 0, fitted.output
+    found = json.loads(fitted.stdout)
+    assert found["run"] == "runs/mine/grouped"
+    assert found["splits"] == 10
+    shown = _run("evaluate", "runs/mine/grouped")
+    assert shown.exit_code == 0, shown.output
+    assert "mixture of experts" in shown.stdout
+    metrics = json.loads(_run("evaluate", "runs/mine/grouped", "--json").stdout)
+    assert metrics["models"]["moe"]["srcc"]["median"] > 0.8
+    run = workspace / "runs/mine/grouped"
+    kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
+    kept |= {"predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
+    assert {path.name for path in run.iterdir()} == kept
+    _predictions_bear_the_metrics_out(run, metrics)
+
+
+def _predictions_bear_the_metrics_out(run: Path, metrics: dict[str, Any]) -> None:
+    predictions = pd.read_csv(run / "predictions.csv")
+    splits = pd.read_csv("cache/mine/splits/grouped.csv")
+    for model, figures in metrics["models"].items():
+        rows = predictions[predictions["model"] == model]
+        values = []
+        for seed, part in rows.groupby("seed"):
+            test = splits[(splits["seed"] == seed) & (splits["side"] == "test")]
+            assert sorted(part["path"]) == sorted(test["name"])  # every test image, once
+            values.append(spearmanr(part["mos"], part["score"]).statistic)
+        assert figures["srcc"]["median"] == pytest.approx(np.median(values), abs=1e-3)
+        assert figures["srcc"]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-3)
+    gates = predictions.loc[predictions["model"] == "moe", ["gate_visual", "gate_a", "gate_b"]]
+    np.testing.assert_allclose(gates.sum(axis=1), 1, atol=1e-4)
+
+
+def test_settings_are_checked(workspace: Path) -> None:
+    _one_line(_run("fit", "mine", "--set", "fit.lrr=1"), "unknown setting 'fit.lrr'", "'fit.lr'")
+    _one_line(_run("fit", "mine", "--set", "fit.gate=hard"), "softmax, linear", "'hard'")
+    _one_line(_run("fit", "mine", "--set", "fit.epochs=few"), "a whole number", "'few'")
+    _one_line(_run("fit", "mine", "--params", "none.yaml"), "none.yaml")
+    _one_line(_run("fit", "mine", "--protocol", "honest"), "fit.protocol", "grouped", "'honest'")
+    assert _run("fit").exit_code == 2
+    assert _run("fit", "mine", "--nonsense").exit_code == 2
+    assert _run("nonsense").exit_code == 2
+
+
+def test_what_a_user_gets_wrong_is_one_line(workspace: Path) -> None:
+    _one_line(_run("fit", "yours"), "cache/yours", "prepare")
+    _one_line(_run("extract", "yours"), "cache/yours", "prepare")
+    _one_line(_run("fit", "mine"), "no target 'quality'", "--target mos")
+    _one_line(_run("fit", "mine", "--target", "mos", "--set", "semantic.name=other"),
+              "No feature store cache/mine/other.zarr", "agiqa extract mine")  # fmt: skip
+    _one_line(_run("evaluate", "runs/none"), "not a run", "agiqa fit")
+    _one_line(_run("report", "runs/none"), "not a run", "agiqa fit")
+    _one_line(_run("score", "images", "--run", "runs/none"), "not a run")
+    _one_line(_run("score", "absent.png", "--run", "runs/none"), "absent.png: no such file")
+    _one_line(_run("prepare", "unknown"), "Unknown data set 'unknown'", "demo")
+    _one_line(_run("prepare", "mine", "--from", "images/labels.csv"), "--score-column")
+    _one_line(_run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "name",
+                   "--score-column", "mos"), "name", "file")  # fmt: skip
+    _one_line(_run("prepare", "mine", "--from", "nowhere"), "nowhere")
+
+
+def test_bad_images_stop_prepare_before_anything_is_written(workspace: Path) -> None:
+    (workspace / "images/03.png").write_bytes(b"")
+    (workspace / "images/04.png").write_text("no image")
+    (workspace / "images/05.png").unlink()
+    before = (workspace / "cache/mine/images.csv").read_bytes()
+    arguments = ["prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+                 "--score-column", "mos"]  # fmt: skip
+    _one_line(_run(*arguments), "3 of 60", "03.png", "--skip-bad")
+    assert (workspace / "cache/mine/images.csv").read_bytes() == before
+    skipped = _run(*arguments, "--skip-bad")
+    assert skipped.exit_code == 0, skipped.output
+    assert len(read_table(Path("cache/mine")).frame) == IMAGES - 3
+    assert skipped.stderr.count("Skipped ") == 3
+
+
+def test_other_features_than_the_runs_are_refused_by_name(workspace: Path) -> None:
+    assert _run("fit", "mine", "--target", "mos", *FAST).exit_code == 0
+    _write_stores(read_table(Path("cache/mine")), model="y")
+    _one_line(_run("evaluate", "runs/mine/grouped"), "model = 'x'", "found 'y'", "fit again")
+
+
+def test_images_added_after_extraction_are_named(workspace: Path) -> None:
+    more = pd.read_csv("images/labels.csv")
+    (workspace / "images/new.png").write_bytes((workspace / "images/00.png").read_bytes() + b" ")
+    more.loc[len(more)] = ["new.png", 3.0, "a 99", "one"]
+    more.to_csv("images/labels.csv", index=False)
+    again = _run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+                 "--score-column", "mos", "--prompt-column", "prompt")  # fmt: skip
+    assert again.exit_code == 0, again.output
+    _one_line(_run("fit", "mine", "--target", "mos", *FAST), "agiqa extract")
+
+
+def test_debug_shows_the_traceback(workspace: Path) -> None:
+    result = _run("--debug", "evaluate", "runs/none")
+    assert result.exit_code == 1
+    assert result.exception is not None
+    assert "not a run" in str(result.exception)
+
+
+def test_progress_is_plain_lines_off_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from agiqa import progress
+
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    with caplog.at_level("INFO", logger="agiqa"):
+        for _ in progress.track(range(3), "Work", unit=16, total=40):
+            time.sleep(0.01)
+    assert caplog.messages[0].startswith("Work: 16 of 40, ")
+    assert "s left" in caplog.messages[0]
+    assert caplog.messages[-1].startswith("Work: 40 done in ")

@@ -1,0 +1,232 @@
+import doctest
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import curve_fit
+
+from agiqa import metrics
+from agiqa.errors import AgiqaError
+from agiqa.metrics import (
+    all_metrics,
+    fit_logistic,
+    krcc,
+    plcc,
+    plcc_logistic,
+    rmse,
+    srcc,
+    summarise,
+)
+
+Array = NDArray[np.float64]
+Metric = Callable[[Array, Array], float]
+
+CORRELATIONS: list[Metric] = [srcc, krcc, plcc, plcc_logistic]
+EVERY: list[Metric] = [*CORRELATIONS, rmse]
+
+
+def curved(seed: int = 0, count: int = 200, noise: float = 0.1) -> tuple[Array, Array]:
+    """MOS from 1 to 5 that a logistic of the scores explains, up to noise."""
+    rng = np.random.default_rng(seed)
+    score = rng.uniform(-2, 2, count)
+    return 1 + 4 / (1 + np.exp(-2.5 * score)) + rng.normal(0, noise, count), score
+
+
+def logistic_of_the_field(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
+    """As printed in MANIQA, MA-AGIQA and many others, after VQEG."""
+    return np.asarray((b1 - b2) / (1 + np.exp(-(x - b3) / abs(b4))) + b2)
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    found = doctest.testmod(metrics)
+    assert found.attempted >= 5
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("decimals", [8, 1, 0], ids=["no ties", "some ties", "many ties"])
+@pytest.mark.parametrize("count", [2, 3, 30, 600])
+def test_correlations_equal_scipy(decimals: int, count: int) -> None:
+    rng = np.random.default_rng(count)
+    mos = np.round(np.linspace(0, 5, count) + rng.normal(0, 0.1, count), decimals)
+    score = np.round(mos + rng.normal(0, 1, count), decimals) + np.arange(count) // (count - 1)
+    assert srcc(mos, score) == pytest.approx(stats.spearmanr(mos, score).statistic, abs=1e-12)
+    assert krcc(mos, score) == pytest.approx(stats.kendalltau(mos, score).statistic, abs=1e-12)
+    assert plcc(mos, score) == pytest.approx(stats.pearsonr(mos, score).statistic, abs=1e-12)
+
+
+def test_the_logistic_is_the_fields() -> None:
+    mos, score = curved()
+    start = [mos.max(), mos.min(), score.mean(), score.std() / 4]
+    found, *_ = curve_fit(logistic_of_the_field, score, mos, p0=start, maxfev=10_000)
+    mapped = logistic_of_the_field(score, *found)
+    assert fit_logistic(mos, score) == pytest.approx(mapped, abs=1e-4)
+    assert plcc_logistic(mos, score) == pytest.approx(stats.pearsonr(mos, mapped)[0], abs=1e-7)
+    assert rmse(mos, score) == pytest.approx(np.sqrt(np.mean((mos - mapped) ** 2)), abs=1e-6)
+    assert rmse(mos, score) == pytest.approx(0.1, abs=0.02)  # the noise that was put in
+    assert plcc_logistic(mos, score) > plcc(mos, score) + 0.01
+
+
+def test_scores_the_wrong_way_round_show_in_all_but_the_logistic() -> None:
+    mos, score = curved()
+    assert srcc(mos, -score) == pytest.approx(-srcc(mos, score))
+    assert krcc(mos, -score) == pytest.approx(-krcc(mos, score))
+    assert plcc(mos, -score) == pytest.approx(-plcc(mos, score))
+    assert plcc_logistic(mos, -score) == pytest.approx(plcc_logistic(mos, score), abs=1e-6)
+
+
+def test_where_no_start_converges_it_is_logged_and_no_worse_than_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mos, score = curved()
+    slope, offset = np.polyfit(score, mos, 1)
+    line = np.sqrt(np.mean((mos - slope * score - offset) ** 2))
+    monkeypatch.setattr(metrics, "MAX_EVALUATIONS", 1)
+    with caplog.at_level("INFO", logger="agiqa.metrics"):
+        assert rmse(mos, score) <= line
+        assert rmse(slope * score + offset, score) == pytest.approx(0, abs=1e-9)
+    assert "did not converge on 200 images" in caplog.text
+
+
+def test_a_power_law_gets_the_closest_logistic() -> None:
+    mos = np.linspace(0, 1, 300)
+    assert plcc(mos, mos**9) < 0.75
+    assert plcc_logistic(mos, mos**9) > 0.9
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_four_images_or_fewer_are_not_fitted_through(count: int) -> None:
+    mos, score = np.array([1.0, 3.0, 2.0, 5.0])[:count], np.arange(4.0)[:count]
+    assert plcc_logistic(mos, score) == pytest.approx(abs(plcc(mos, score)))
+
+
+@pytest.mark.parametrize("metric", CORRELATIONS)
+@pytest.mark.parametrize(
+    ("mos", "score"),
+    [
+        ([], []),
+        ([1.0], [2.0]),
+        ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1]),
+        ([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]),
+        ([1.0, 2.0, math.nan], [1.0, 2.0, 3.0]),
+        ([1.0, 2.0, 3.0], [1.0, math.inf, 3.0]),
+    ],
+    ids=["none", "one", "constant score", "constant MOS", "NaN", "infinity"],
+)
+def test_a_correlation_that_is_not_defined_is_nan(
+    metric: Metric, mos: list[float], score: list[float]
+) -> None:
+    assert math.isnan(metric(np.array(mos), np.array(score)))  # a warning would be an error here
+
+
+def test_rmse_of_constant_scores_is_the_spread_of_the_mos() -> None:
+    mos = np.array([1.0, 2.0, 4.0, 5.0])
+    assert rmse(mos, np.full(4, 7.0)) == pytest.approx(mos.std())
+    assert rmse(np.full(4, 7.0), mos) == 0.0
+    assert math.isnan(rmse(mos[:1], mos[:1]))
+    assert math.isnan(rmse(mos, np.array([1.0, 2.0, math.nan, 3.0])))
+
+
+@pytest.mark.parametrize("metric", EVERY)
+def test_sides_of_different_length_are_refused(metric: Metric) -> None:
+    with pytest.raises(AgiqaError, match=r"equal length; found shapes \(3,\) and \(2,\)"):
+        metric(np.arange(3.0), np.arange(2.0))
+    with pytest.raises(AgiqaError, match=r"found shapes \(2, 2\) and \(2, 2\)"):
+        metric(np.ones((2, 2)), np.ones((2, 2)))
+
+
+def test_fit_logistic_refuses_what_it_cannot_fit() -> None:
+    with pytest.raises(AgiqaError, match="found 2 images with 1 that are not finite"):
+        fit_logistic([1, math.nan], [1, 2])
+
+
+def test_all_metrics_are_the_single_ones() -> None:
+    mos, score = curved(3)
+    names = ["srcc", "krcc", "plcc", "plcc_logistic", "rmse"]
+    found = all_metrics(mos, score)
+    assert list(found) == names
+    for name, metric in zip(names, [srcc, krcc, plcc, plcc_logistic, rmse], strict=True):
+        assert found[name] == metric(mos, score)
+    assert all(type(value) is float for value in found.values())
+
+
+def test_summarise() -> None:
+    assert summarise([1.0, 2.0, 6.0]) == {
+        "median": 2.0,
+        "mean": 3.0,
+        "sd": pytest.approx(math.sqrt(7)),
+    }
+    assert summarise([0.5]) == {"median": 0.5, "mean": 0.5, "sd": 0.0}
+    for undefined in ([], [0.5, math.nan]):
+        assert all(math.isnan(value) for value in summarise(undefined).values())
+
+
+FEW = st.integers(2, 30)
+WHOLE = st.integers(-1000, 1000).map(float)
+PAIRS = FEW.flatmap(
+    lambda n: st.tuples(
+        npst.arrays(np.float64, n, elements=WHOLE), npst.arrays(np.float64, n, elements=WHOLE)
+    )
+)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+WILD = FEW.flatmap(
+    lambda n: st.tuples(
+        npst.arrays(np.float64, n, elements=FLOATS), npst.arrays(np.float64, n, elements=FLOATS)
+    )
+)
+
+
+def same(one: float, other: float, tolerance: float = 1e-9) -> bool:
+    return (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_rank_correlations_keep_under_monotone_maps(pair: tuple[Array, Array]) -> None:
+    mos, score = pair
+    for metric in (srcc, krcc):
+        assert same(metric(mos, score), metric(mos, np.arctan(score) * 3 - 1))
+        assert same(metric(mos, score), metric(mos**3, score))
+        assert same(metric(mos, score), -metric(mos, -score))
+
+
+@settings(deadline=None)
+@given(PAIRS, st.floats(0.01, 100), st.floats(-100, 100))
+def test_linear_figures_keep_under_positive_linear_maps(
+    pair: tuple[Array, Array], slope: float, offset: float
+) -> None:
+    mos, score = pair
+    assert same(plcc(mos, score), plcc(mos, slope * score + offset), 1e-6)
+    assert same(rmse(slope * mos + offset, score), slope * rmse(mos, score), 1e-3 * slope * 2000)
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_figures_are_symmetric_where_they_should_be(pair: tuple[Array, Array]) -> None:
+    mos, score = pair
+    for metric in (srcc, krcc, plcc):
+        assert same(metric(mos, score), metric(score, mos))
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_the_logistic_never_does_worse_than_a_line(pair: tuple[Array, Array]) -> None:
+    mos, score = pair
+    raw, mapped = plcc(mos, score), plcc_logistic(mos, score)
+    assert math.isnan(raw) == math.isnan(mapped)
+    if not math.isnan(raw):
+        assert mapped >= abs(raw) - 1e-9
+    assert rmse(mos, score) <= mos.std() * (1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(WILD)
+def test_any_finite_numbers_give_a_figure_in_range_or_nan(pair: tuple[Array, Array]) -> None:
+    for metric in CORRELATIONS:  # overflow or division by zero would warn, and so fail
+        found = metric(*pair)
+        assert math.isnan(found) or -1 <= found <= 1

@@ -1,0 +1,194 @@
+"""The light preset learns what is there to learn, from the training side alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from agiqa.checkpoints import load_run, save_run
+from agiqa.errors import AgiqaError
+from agiqa.features import Features
+from agiqa.model.ensemble import Ensemble
+from agiqa.params import Fit, Params
+from agiqa.training import Sides, fit
+
+SETTINGS = Fit(
+    components=20, semantic_components=8, hidden=16, members=2, epochs=30, batch_size=32, lr=0.01
+)
+IMAGES = 240
+
+
+@pytest.fixture(scope="module")
+def features() -> Features:
+    rng = np.random.default_rng(0)
+    return Features(
+        visual=rng.normal(size=(IMAGES, 20)).astype(np.float32),
+        semantic=rng.normal(size=(IMAGES, 2, 8)).astype(np.float32),
+        prompts=("semantic_content", "coherence"),
+        stores={},
+    )
+
+
+@pytest.fixture(scope="module")
+def mos(features: Features) -> np.ndarray:
+    """Half of it is visible, half of it was said."""
+    said = features.semantic[:, 1, 0] - features.semantic[:, 0, 1]
+    return np.asarray(3 + features.visual[:, 0] + features.visual[:, 1] + said, dtype=np.float64)
+
+
+@pytest.fixture(scope="module")
+def sides() -> Sides:
+    found = {}
+    for seed in (0, 1):
+        order = np.random.default_rng(seed).permutation(IMAGES)
+        found[seed] = {"train": order[:160], "val": order[160:190], "test": order[190:]}
+    return found
+
+
+@pytest.fixture(scope="module")
+def fitted(features: Features, mos: np.ndarray, sides: Sides) -> Ensemble:
+    return fit(features, mos, sides, SETTINGS)[0]
+
+
+def _test_srcc(ensemble: Ensemble, features: Features, mos: np.ndarray, sides: Sides) -> dict:
+    found = {}
+    for variant in ensemble.regressors:
+        score = ensemble.predict(features.visual, features.semantic, variant).score.mean(1).numpy()
+        found[variant] = min(
+            spearmanr(score[place][side["test"]], mos[side["test"]]).statistic
+            for place, side in enumerate(sides.values())
+        )
+    return found
+
+
+def test_both_sources_beat_either(
+    fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
+) -> None:
+    found = _test_srcc(fitted, features, mos, sides)
+    assert found["moe"] > 0.9
+    assert found["moe"] > found["visual"] + 0.1
+    assert found["moe"] > found["semantic"] + 0.1
+
+
+def test_the_test_side_is_not_touched(
+    fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
+) -> None:
+    """Without the test rows' scores and vectors, to the bit the same regressors."""
+    for seed, side in sides.items():
+        hidden = mos.copy()
+        hidden[side["test"]] = np.nan
+        visual, semantic = features.visual.copy(), features.semantic.copy()
+        visual[side["test"]] = 0
+        semantic[side["test"]] = 0
+        blind = dataclasses.replace(features, visual=visual, semantic=semantic)
+        alone, _ = fit(blind, hidden, {seed: side}, SETTINGS)
+        again, _ = fit(features, mos, {seed: side}, SETTINGS)
+        for variant, regressor in again.regressors.items():
+            for name, weight in regressor.state_dict().items():
+                assert torch.equal(weight, alone.regressors[variant].state_dict()[name]), name
+
+
+def test_same_seed_same_weights(
+    fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
+) -> None:
+    again, _ = fit(features, mos, sides, SETTINGS)
+    other, _ = fit(features, mos, sides, dataclasses.replace(SETTINGS, seed=1))
+    head = fitted.regressors["moe"].head.weight
+    assert torch.equal(head, again.regressors["moe"].head.weight)
+    assert not torch.equal(head, other.regressors["moe"].head.weight)
+
+
+def test_the_kept_epoch_is_the_best_on_validation(
+    features: Features, mos: np.ndarray, sides: Sides
+) -> None:
+    ensemble, curves = fit(features, mos, sides, SETTINGS)
+    for variant in ("moe", "visual", "semantic"):
+        score = ensemble.predict(features.visual, features.semantic, variant).score.mean(1).numpy()
+        for place, (seed, side) in enumerate(sides.items()):
+            val = side["val"]
+            srcc = spearmanr(score[place][val], mos[val]).statistic
+            plcc = np.corrcoef(score[place][val], mos[val])[0, 1]
+            rows = [row for row in curves if row["model"] == variant and row["seed"] == seed]
+            best = max(row["val_srcc"] + row["val_plcc"] for row in rows)
+            assert srcc + plcc == pytest.approx(best, abs=1e-4)
+
+
+def test_an_image_scores_the_same_alone(fitted: Ensemble, features: Features) -> None:
+    together = fitted.predict(features.visual, features.semantic)
+    for row in (0, 100, IMAGES - 1):
+        one = slice(row, row + 1)
+        alone = fitted.predict(features.visual[one], features.semantic[one])
+        torch.testing.assert_close(alone.score, together.score[..., one], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(alone.gate, together.gate[:, :, one], atol=1e-5, rtol=1e-5)
+
+
+def test_a_softmax_gate_sums_to_one(fitted: Ensemble, features: Features) -> None:
+    gate = fitted.predict(features.visual, features.semantic).gate
+    torch.testing.assert_close(gate.sum(-1), torch.ones(gate.shape[:-1]))
+    assert gate.std() > 0.01  # and it does look at the image
+
+
+def test_a_linear_gate_trains_too(features: Features, mos: np.ndarray, sides: Sides) -> None:
+    linear, _ = fit(features, mos, sides, dataclasses.replace(SETTINGS, gate="linear"))
+    assert _test_srcc(linear, features, mos, sides)["moe"] > 0.85
+    gate = linear.predict(features.visual, features.semantic).gate
+    assert float((gate.sum(-1) - 1).abs().max()) > 0.01
+
+
+def test_a_run_comes_back_from_disk_to_the_bit(
+    fitted: Ensemble, features: Features, tmp_path
+) -> None:
+    params = Params(fit=SETTINGS)
+    provenance = {"experts": features.experts, "seeds": [0, 1]}
+    save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}])
+    run = load_run(tmp_path / "run")
+    assert run.params == params
+    for variant in fitted.regressors:
+        ours = fitted.predict(features.visual, features.semantic, variant)
+        theirs = run.ensemble.predict(features.visual, features.semantic, variant)
+        assert torch.equal(ours.score, theirs.score)
+        assert torch.equal(ours.gate, theirs.gate)
+    for mine, back in zip(fitted.splits, run.ensemble.splits, strict=True):
+        for name, ridge in mine.ridges.items():
+            assert np.array_equal(ridge.weights, back.ridges[name].weights)
+            assert (ridge.bias, ridge.alpha) == (back.ridges[name].bias, back.ridges[name].alpha)
+
+
+def test_a_failed_save_leaves_the_old_run(fitted: Ensemble, features: Features, tmp_path) -> None:
+    good = {"experts": features.experts, "seeds": [0, 1]}
+    params = Params(fit=SETTINGS)
+    save_run(tmp_path / "run", fitted, params, good, [])
+    with pytest.raises(TypeError):
+        save_run(tmp_path / "run", fitted, params, {"unserialisable": object()}, [])
+    assert load_run(tmp_path / "run").provenance["seeds"] == [0, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_damaged_and_foreign_runs_are_refused(
+    fitted: Ensemble, features: Features, tmp_path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(AgiqaError, match=r"not a run; expected model\.safetensors"):
+        load_run(run)
+    save_run(run, fitted, Params(fit=SETTINGS), {"experts": features.experts, "seeds": [0, 1]}, [])
+    text = (run / "provenance.json").read_text()
+    (run / "provenance.json").write_text(text.replace('"layout": 1', '"layout": 99'))
+    with pytest.raises(AgiqaError, match="run layout 99, this agiqa reads 1"):
+        load_run(run)
+    (run / "provenance.json").write_text(text)
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(AgiqaError, match="damaged run"):
+        load_run(run)
+
+
+def test_too_few_images_and_flat_scores_are_explained(
+    features: Features, mos: np.ndarray, sides: Sides
+) -> None:
+    few = {7: {"train": np.arange(5), "val": np.arange(5, 9)}}
+    with pytest.raises(AgiqaError, match="Split 7 has 5 train images; fit needs at least 8"):
+        fit(features, mos, few, SETTINGS)
+    with pytest.raises(AgiqaError, match="training images of split 0 have the same score"):
+        fit(features, np.ones(IMAGES), sides, SETTINGS)
