@@ -1,15 +1,22 @@
-"""Fixtures that several test modules share: real images, small labelled folders, AGIQA-3K."""
+"""Fixtures that several test modules share: real images, small labelled folders, AGIQA-3K, and
+tiny random models that transformers itself builds and saves."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import settings
 from PIL import Image
 
 from agiqa.datasets.table import ImagesTable, Target
+
+settings.register_profile("agiqa", deadline=None)  # machines are busy; a slow example is no bug
+settings.load_profile("agiqa")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -68,3 +75,134 @@ def make_table() -> Callable[..., ImagesTable]:
         return ImagesTable(name, Path("nowhere"), frame, targets, False, "none", "a test")
 
     return make
+
+
+TINY_TOWER = {  # 32 px in patches of 8: 16 patches and a class token
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
+@pytest.fixture(scope="session")
+def build_vision() -> Callable[..., Path]:
+    """Saves a tiny random vision model (CLIP's by default) with its image processor."""
+
+    def build(folder: Path, config: str = "CLIPVisionConfig", seed: int = 0) -> Path:
+        import torch
+        import transformers
+
+        torch.manual_seed(seed)
+        sizes = TINY_TOWER
+        if config == "CLIPConfig":
+            text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+            sizes = {"text_config": text, "vision_config": TINY_TOWER}
+        made = getattr(transformers, config)(**sizes)
+        transformers.AutoModel.from_config(made).save_pretrained(folder)
+        _save_processor(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def build_lmm() -> Callable[..., Path]:
+    """Saves a tiny random image-text model: CLIP tower, Llama, byte-level tokenizer, processor.
+
+    `kind` is AyaVision, as nano is (4 visual tokens), or Llava (16); with `bos` the tokenizer
+    opens every text with a BOS token, as Llama's does.
+    """
+
+    def build(
+        folder: Path, kind: str = "AyaVision", seed: int = 0, bos: bool = False, dtype: str = ""
+    ) -> Path:
+        import torch
+        import transformers
+
+        tokenizer = _byte_tokenizer(bos)
+        options = {"downsample_factor": 2, "alignment_intermediate_size": 16}
+        config = getattr(transformers, f"{kind}Config")(
+            vision_config=transformers.CLIPVisionConfig(**TINY_TOWER),
+            text_config=transformers.LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=24,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                tie_word_embeddings=True,
+            ),
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+            vision_feature_layer=-2,
+            vision_feature_select_strategy="default",
+            tie_word_embeddings=True,
+            **(options if kind == "AyaVision" else {}),
+        )
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+        model.to(getattr(torch, dtype or "float32")).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        _save_processor(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_lmm(build_lmm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny image-text model's folder; not to be changed."""
+    return build_lmm(tmp_path_factory.mktemp("models") / "tiny-lmm")
+
+
+@pytest.fixture
+def write_prompts(tmp_path: Path) -> Callable[..., str]:
+    """Writes a prompt set with the given prompts and changed keys; gives its path."""
+
+    def write(questions: dict[str, str], file: str = "set.yaml", **changed: object) -> str:
+        tree = {
+            "name": "tiny",
+            "citation": "none",
+            "order": "text_first",
+            "template": "USER: {prompt}\n{image} ASSISTANT:",
+            "pooling": "mean",
+            "prompts": questions,
+        }
+        path = tmp_path / file
+        path.write_text(yaml.safe_dump(tree | changed), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def _byte_tokenizer(bos: bool) -> Any:
+    """One token a byte, no merges."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytewise = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bytewise,
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    )
+    if bos:
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.bos_token_id)]
+        )
+    return tokenizer
+
+
+def _save_processor(folder: Path) -> None:
+    import transformers
+
+    transformers.CLIPImageProcessorPil(
+        size={"height": 32, "width": 32}, do_center_crop=False
+    ).save_pretrained(folder)

@@ -119,6 +119,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     assert "mixture of experts" in shown.stdout
     metrics = json.loads(_run("evaluate", "runs/mine/grouped", "--json").stdout)
     assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
+    _one_line(_run("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
     kept |= {"predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
@@ -162,7 +163,6 @@ def test_what_a_user_gets_wrong_is_one_line(workspace: Path) -> None:
     _one_line(_run("evaluate", "runs/none"), "not a run", "agiqa fit")
     _one_line(_run("report", "runs/none"), "not a run", "agiqa fit")
     _one_line(_run("score", "images", "--run", "runs/none"), "not a run")
-    _one_line(_run("score", "absent.png", "--run", "runs/none"), "absent.png: no such file")
     _one_line(_run("prepare", "unknown"), "Unknown data set 'unknown'", "demo")
     _one_line(_run("prepare", "mine", "--from", "images/labels.csv"), "--score-column")
     _one_line(_run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "name",

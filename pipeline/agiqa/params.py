@@ -89,18 +89,19 @@ class Fit:
 
     target: str = "quality"  # the MOS column to predict
     protocol: str = "auto"  # auto, grouped, random or paper
-    components: int = 384  # principal components of the visual feature, fitted on train
+    components: int = 768  # principal components of the visual feature, fitted on train
     semantic_components: int = 192  # the same for each semantic vector
-    hidden: int = 192  # width of each expert
+    hidden: int = 128  # width of each expert's GELU layer
     gate: str = "softmax"  # softmax, or linear as in the paper
-    members: int = 4  # regressors with different seeds whose mean is the score
-    epochs: int = 60
+    members: int = 3  # regressors with different seeds whose mean is the score
+    epochs: int = 20
     batch_size: int = 128
-    lr: float = 2e-3
+    lr: float = 5e-4
+    linear_lr: float = 0.1  # share of it for the linear parts, which start as a ridge
     warmup: float = 0.1  # share of the steps with a rising learning rate
     weight_decay: float = 0.05
-    dropout: float = 0.3
-    feature_noise: float = 0.1  # deviation of the noise on the inputs, in units of a component
+    dropout: float = 0.5
+    feature_noise: float = 0.3  # deviation of the noise on the inputs, in units of a component
     rank_weight: float = 0.5  # pairwise ranking loss beside the squared error
     plcc_weight: float = 0.5  # 1 - PLCC in the batch, likewise
     seed: int = 0

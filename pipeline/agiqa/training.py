@@ -38,6 +38,7 @@ from agiqa.progress import track
 log = logging.getLogger(__name__)
 
 SELECT_EVERY = 2  # epochs between looks at the validation side
+ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3)  # penalties of the ridge start
 LEAST = {"train": 8, "val": 2}  # images a split needs
 
 Sides = Mapping[int, Mapping[str, np.ndarray]]  # by split seed: row numbers of train and val
@@ -143,13 +144,16 @@ class Run:
             noise=settings.feature_noise,
         )
         self.split = torch.arange(len(splits)).repeat_interleave(settings.members)[:, None]
+        for place in range(len(splits)):
+            self._start_from_ridge(place)
 
     def train(self) -> list[dict[str, Any]]:
         """Train; returns the learning curves."""
         settings, regressor = self.settings, self.regressor
         optimiser = torch.optim.AdamW(
-            regressor.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            regressor.groups(settings.lr, settings.linear_lr, settings.weight_decay)
         )
+        rates = [float(group["lr"]) for group in optimiser.param_groups]
         fewest = min(map(len, self.train_rows))
         size = min(settings.batch_size, fewest)
         per_epoch = fewest // size
@@ -158,14 +162,14 @@ class Run:
         best = np.full(len(self.seeds), -math.inf)
         kept = {name: weight.detach().clone() for name, weight in regressor.named_parameters()}
         curves: list[dict[str, Any]] = []
-        for epoch in track(range(1, settings.epochs + 1), f"Fit {self.variant}"):
+        for epoch in track(range(settings.epochs + 1), f"Fit {self.variant}"):
             regressor.train()
-            orders = self._shuffle(rng, per_epoch * size)
+            orders = self._shuffle(rng, per_epoch * size if epoch else 0)
             total = torch.zeros(len(orders))
-            for step in range(per_epoch):
-                rate = _schedule((epoch - 1) * per_epoch + step, steps, settings)
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
+            for step in range(per_epoch if epoch else 0):  # epoch 0 is the ridge itself
+                share = _schedule((epoch - 1) * per_epoch + step, steps, settings.warmup)
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
                 loss = self._loss(orders[:, step * size : (step + 1) * size])
                 optimiser.zero_grad()
                 loss.sum().backward()
@@ -184,6 +188,31 @@ class Run:
         regressor.load_state_dict(kept)
         regressor.eval()
         return curves
+
+    def _start_from_ridge(self, place: int) -> None:
+        """Begin one split's members as the ridge on the components that validates best."""
+        split = torch.tensor([[place]])
+        found = {}
+        for side, rows in (("train", self.train_rows), ("val", self.val_rows)):
+            index = torch.from_numpy(rows[place])[None]
+            inputs = self.inputs.take(split, index, self.variant)
+            vectors = self.regressor.vectors(inputs["visual"], inputs["semantic"])
+            found[side] = torch.cat(vectors, dim=-1)[0].double()
+        mos = self.mos[place].double()
+        train, val = mos[self.train_rows[place]], mos[self.val_rows[place]].numpy()
+        moments = found["train"].T @ found["train"]
+        target = found["train"].T @ train
+        best = -math.inf
+        for alpha in ALPHAS:
+            ridge = moments + alpha * torch.eye(len(moments), dtype=moments.dtype)
+            weights = torch.linalg.solve(ridge, target)
+            score = (found["val"] @ weights).numpy()
+            value = srcc(val, score) + plcc(val, score)
+            if value > best:
+                best = value
+                members = self.settings.members
+                own = slice(place * members, (place + 1) * members)
+                self.regressor.warm_start(own, weights.float())
 
     def _shuffle(self, rng: np.random.Generator, length: int) -> Tensor:
         """Training rows `(M, length)`, every member in its own order."""
@@ -228,7 +257,7 @@ class Run:
         return rows
 
 
-def _schedule(step: int, steps: int, settings: Fit) -> float:
-    """One cosine over the run after a linear warm-up."""
-    rise = min(1.0, (step + 1) / max(1.0, settings.warmup * steps))
-    return settings.lr * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate: one cosine over the run after a linear warm-up."""
+    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))

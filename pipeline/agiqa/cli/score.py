@@ -48,9 +48,11 @@ def command(
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
     """
+    from agiqa.checkpoints import load_provenance
     from agiqa.images import check_images
     from agiqa.scoring import load_scorer
 
+    load_provenance(run)  # a wrong run is said before the images are read
     files = _files(images)
     bad = check_images(files)
     if bad and (not skip_bad or len(bad) == len(files)):
@@ -79,7 +81,7 @@ def _files(images: Sequence[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for image in images:
         if image.is_dir():
-            files |= dict.fromkeys(image / found for found in find_images(image))
+            files |= dict.fromkeys(find_images(image))
         elif image.exists():
             files[image] = None
         else:

@@ -1,12 +1,15 @@
 """The `light` regressor: a mixture of experts over one visual and several semantic vectors.
 
-After MA-AGIQA (arXiv:2404.17762): one expert a vector, a gate that sees them all, and a linear
-head on the gated sum. Each expert here is a linear map plus a GELU layer, for a frozen feature
-leaves little else to learn. M regressors (splits times ensemble members) train as one, their
-weights stacked in the first dimension, which keeps small matrices busy.
+After MA-AGIQA (arXiv:2404.17762): one expert a vector, and a gate that sees them all. Here each
+expert gives a score of its own, a linear part plus a GELU layer, and the gate weighs the scores
+per image: with frozen features that is as good as mixing hidden states and can be read off. The
+linear parts start as a ridge regression (`warm_start`), the gate even and the GELU parts at zero,
+so training departs from the ridge and the validation side decides how far. M regressors (splits
+times ensemble members) train as one, their weights stacked in the first dimension.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,19 +41,20 @@ class StackedLinear(nn.Module):
 
 
 class Expert(nn.Module):
-    """One vector's expert: `(M, B, k)` to `(M, B, hidden)`."""
+    """One vector's expert: `(M, B, k)` to scores `(M, B)`."""
 
     def __init__(self, models: int, inputs: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.linear = StackedLinear(models, inputs, hidden, gain=0.3)
-        self.curved = StackedLinear(models, inputs, hidden)
+        self.linear = StackedLinear(models, inputs, 1, gain=0.0)
+        self.hidden = StackedLinear(models, inputs, hidden)
+        self.head = StackedLinear(models, hidden, 1, gain=0.0)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vector: Tensor) -> Tensor:
         """Linear part plus GELU part."""
-        curved: Tensor = self.dropout(functional.gelu(self.curved(vector)))
+        curved: Tensor = self.head(self.dropout(functional.gelu(self.hidden(vector))))
         straight: Tensor = self.linear(vector)
-        return curved + straight
+        return (straight + curved).squeeze(-1)
 
 
 class MixtureOfExperts(nn.Module):
@@ -61,7 +65,7 @@ class MixtureOfExperts(nn.Module):
         visual: width of the visual input, or 0 for none.
         semantic: width of each semantic input.
         prompts: P, semantic inputs, or 0 for none.
-        hidden: width of the experts.
+        hidden: width of the experts' GELU part.
         gate: softmax, or linear as in the paper.
         dropout: on the experts' GELU part.
         noise: deviation of the Gaussian noise on the inputs in training.
@@ -79,26 +83,48 @@ class MixtureOfExperts(nn.Module):
         noise: float,
     ) -> None:
         super().__init__()
-        widths = [visual] * (visual > 0) + [semantic] * prompts
-        self.experts = nn.ModuleList(Expert(models, k, hidden, dropout) for k in widths)
-        self.gate = StackedLinear(models, sum(widths), len(widths), gain=0.1)
+        self.widths = [visual] * (visual > 0) + [semantic] * prompts
+        self.experts = nn.ModuleList(Expert(models, k, hidden, dropout) for k in self.widths)
+        self.gate = StackedLinear(models, sum(self.widths), len(self.widths), gain=0.0)
         self.softmax = gate == "softmax"
         if not self.softmax:  # starts as an even mixture, like the softmax
-            nn.init.constant_(self.gate.bias, 1 / len(widths))
-        self.head = StackedLinear(models, hidden, 1)
+            nn.init.constant_(self.gate.bias, 1 / len(self.widths))
         self.noise = noise
 
     def forward(self, visual: Tensor | None, semantic: Tensor | None) -> Prediction:
         """Visual `(M, B, k)` and semantic `(M, B, P, k')` to scores and gate weights."""
-        vectors = [visual] if visual is not None else []
-        vectors += list(semantic.unbind(dim=2)) if semantic is not None else []
+        vectors = self.vectors(visual, semantic)
         if self.training and self.noise > 0:
             vectors = [vector + self.noise * torch.randn_like(vector) for vector in vectors]
         opinions = torch.stack(
-            [expert(vector) for expert, vector in zip(self.experts, vectors, strict=True)], dim=2
+            [expert(vector) for expert, vector in zip(self.experts, vectors, strict=True)], dim=-1
         )
         gate = self.gate(torch.cat(vectors, dim=-1))
         if self.softmax:
             gate = gate.softmax(dim=-1)
-        mixed = (gate.unsqueeze(-1) * opinions).sum(dim=2)
-        return Prediction(self.head(mixed).squeeze(-1), gate)
+        return Prediction((gate * opinions).sum(dim=-1), gate)
+
+    @staticmethod
+    def vectors(visual: Tensor | None, semantic: Tensor | None) -> list[Tensor]:
+        """The experts' inputs in their order."""
+        found = [visual] if visual is not None else []
+        return found + (list(semantic.unbind(dim=-2)) if semantic is not None else [])
+
+    def warm_start(self, models: slice, weights: Tensor) -> None:
+        """Let `models` begin as the linear regression `weights` on all inputs side by side."""
+        parts = weights.split(self.widths)
+        with torch.no_grad():
+            for expert, part in zip(self.experts, parts, strict=True):
+                linear = expert.linear.weight  # times E, for the even gate divides by E
+                linear[models] = part.unsqueeze(-1) * len(self.widths)
+
+    def groups(
+        self, lr: float, linear_lr: float, weight_decay: float
+    ) -> Sequence[dict[str, object]]:
+        """Parameter groups for an optimiser: the ridge moves slowly and is not decayed."""
+        slow = [p for name, p in self.named_parameters() if ".linear." in name]
+        fast = [p for name, p in self.named_parameters() if ".linear." not in name]
+        return [
+            {"params": slow, "lr": lr * linear_lr, "weight_decay": 0.0},
+            {"params": fast, "lr": lr, "weight_decay": weight_decay},
+        ]

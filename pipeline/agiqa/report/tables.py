@@ -1,0 +1,189 @@
+"""The run's figures as rows and sentences; every number is formatted here and nowhere else."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from agiqa.report.results import MODEL, Results
+
+# Models as `evaluation` names them, and what they are, in plain words.
+MODELS = {
+    "ridge": ("Ridge regression", "visual and semantic"),
+    "ridge_visual": ("Ridge regression", "visual only"),
+    "ridge_semantic": ("Ridge regression", "semantic only"),
+    "visual": ("Light network", "visual only"),
+    "semantic": ("Light network", "semantic only"),
+    "moe": ("Mixture of experts", "visual and semantic"),
+}
+# Metrics: heading, what it says, whether less is better.
+COLUMNS = {
+    "srcc": ("SRCC", "Spearman's rank correlation, raw scores", False),
+    "krcc": ("KRCC", "Kendall's tau-b, raw scores", False),
+    "plcc": ("PLCC raw", "Pearson's linear correlation, raw scores", False),
+    "plcc_logistic": ("PLCC fitted", "Pearson's after the 4-parameter logistic", False),
+    "rmse": ("RMSE", "root mean square error after the logistic, in units of the MOS", True),
+}
+PROTOCOLS = {
+    "grouped": "all images of one prompt stay on one side of a split",
+    "random": "images are split one by one, so a prompt can stand on both sides",
+    "paper": "the one random split of the MA-AGIQA paper, prompts on both sides",
+}
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Median and deviation as text, and whether no model has a better median."""
+
+    median: str
+    sd: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, or one generator, of a table."""
+
+    name: str
+    note: str
+    cells: tuple[Cell, ...]
+    main: bool = False  # the model that the page is about
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What training knew of the test images."""
+
+    clean: bool
+    sentences: tuple[str, ...]
+
+
+def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """A figure with a true minus sign; a dash for what is not defined."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The results table: a row for each model, best median of each column marked (ties too)."""
+    models = {name: metrics["models"][name] for name in _order(metrics["models"])}
+    best = {}
+    for column, (_, _, less) in COLUMNS.items():
+        shown = [number(values[column]["median"]) for values in models.values()]
+        seen = [float(text.replace("−", "-")) for text in shown if text != DASH]
+        best[column] = number((min if less else max)(seen)) if seen else None
+    rows = []
+    for name, values in models.items():
+        cells = tuple(
+            Cell(
+                number(values[column]["median"]),
+                number(values[column]["sd"]),
+                number(values[column]["median"]) == best[column],
+            )
+            for column in COLUMNS
+        )
+        label, note = MODELS.get(name, (name, ""))
+        rows.append(Row(label, note, cells, main=name == MODEL))
+    return rows
+
+
+def comparisons(metrics: Mapping[str, Any]) -> list[str]:
+    """The mixture of experts against the others, split by split: SRCC gained, splits won."""
+    ours = {row["seed"]: row["srcc"] for row in metrics["per_split"].get(MODEL, [])}
+    said = []
+    for name, what in (
+        ("ridge", "ridge regression on the same features"),
+        ("visual", "the same network without the semantic vectors"),
+        ("semantic", "the same network without the visual feature"),
+    ):
+        gains = [
+            ours[row["seed"]] - row["srcc"]
+            for row in metrics["per_split"].get(name, [])
+            if row["srcc"] is not None and ours.get(row["seed"]) is not None
+        ]
+        if gains:
+            won = sum(gain > 0 for gain in gains)
+            said.append(
+                f"{number(median(gains), signed=True)} SRCC against {what} "
+                f"(median; better in {won} of {counted(len(gains), 'split')})"
+            )
+    return said
+
+
+def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """One row for each generator: images, SRCC, PLCC, mean MOS and score, and their gap."""
+    rows = []
+    for name, values in metrics.get("generators", {}).items():
+        mos, score = values["mean_mos"], values["mean_score"]
+        rows.append(
+            Row(
+                name or "all images",
+                "",
+                (
+                    Cell(f"{values['images']:,}", ""),
+                    *(Cell(number(values[m]["median"]), number(values[m]["sd"])) for m in
+                      ("srcc", "plcc")),
+                    Cell(number(mos, 2), ""),
+                    Cell(number(score, 2), ""),
+                    Cell(number(score - mos, 2, signed=True), ""),
+                ),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def leaks(results: Results, prompts_known: bool) -> Leaks:
+    """How many test images share a prompt, or a whole file, with training."""
+    counts = results.provenance.get("leaks", [])
+    test = sum(leak["test"] for leak in counts)
+    if not test:
+        return Leaks(False, ("The run does not say what its splits share.",))
+    group, file = (sum(leak[k] for leak in counts) for k in ("same_group", "same_file"))
+    splits = counted(len(counts), "split")
+    sentences = []
+    if not prompts_known:
+        sentences.append("The data set names no prompts, so shared prompts cannot be counted.")
+    elif group:
+        sentences.append(
+            f"{_share(group, test)} of the test images share their prompt with a training image: "
+            "the figures hold for prompts that training saw, not for new ones."
+        )
+    if file:
+        sentences.append(
+            f"{_share(file, test)} of the test images are byte-identical to a training image."
+        )
+    if not group and not file:
+        what = "its prompt or its file" if prompts_known else "its file"
+        sentences.append(f"No test image shares {what} with a training image.")
+    sizes = [sorted(leak[side] for leak in counts) for side in ("train", "val", "test")]
+    train, val, tested = (_range(size) for size in sizes)
+    sentences.append(
+        f"Counted over {splits} of {train} training, {val} validation and {tested} test images."
+    )
+    return Leaks(not group and not file, tuple(sentences))
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 split`, `10 splits`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _order(models: Mapping[str, Any]) -> list[str]:
+    """Known models in their order, then any others."""
+    return [m for m in MODELS if m in models] + [m for m in models if m not in MODELS]
+
+
+def _share(part: int, whole: int) -> str:
+    percent = 100 * part / whole
+    text = f"{percent:.0f}" if part == whole or 10 <= percent < 99.5 else f"{percent:.2g}"
+    if part < whole and percent >= 99.5:
+        text = f"{math.floor(percent * 10) / 10:.1f}"
+    return f"{text} % ({part:,} of {whole:,})"
+
+
+def _range(sizes: Sequence[int]) -> str:
+    low, high = sizes[0], sizes[-1]
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

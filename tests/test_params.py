@@ -1,0 +1,156 @@
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agiqa.errors import AgiqaError
+from agiqa.params import Fit, Params, Prepare, Semantic, Source, Splits, Visual, dump, load
+
+SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+words = st.text(st.characters(exclude_categories=["C", "Z"]))  # YAML folds exotic line ends
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_override_beats_file_beats_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "fit:\n  lr: 0.5\n  epochs: 3\ndatasets: [a, b]\n")
+    params = load(path, ["fit.lr=0.25", "datasets=[c]", "semantic.name=other"])
+    assert params.fit == Fit(lr=0.25, epochs=3)
+    assert params.datasets == ("c",)
+    assert params.semantic.name == "other"
+    assert params.visual == Params().visual
+
+
+def test_the_file_of_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load() == Params()
+    write(tmp_path, "fit: {seed: 7}")
+    assert load().fit.seed == 7
+    write(tmp_path, "# all defaults\n")
+    assert load() == Params()
+
+
+def test_the_shipped_file_states_every_default_with_a_comment() -> None:
+    assert replace(load(SHIPPED), sources={}) == Params()
+    text = SHIPPED.read_text(encoding="utf-8")
+    tree = yaml.safe_load(text)
+    for section in fields(Params):
+        value = getattr(Params(), section.name)
+        names = [knob.name for knob in fields(value)] if is_dataclass(value) else []
+        assert not names or list(tree[section.name]) == names
+    commented = set(re.findall(r"^ *(\w+): .*#", text, flags=re.MULTILINE))
+    knobs = {knob.name for cls in (Prepare, Splits, Semantic, Visual, Fit) for knob in fields(cls)}
+    assert knobs <= commented  # where it stands first, if a section repeats it
+
+
+@given(
+    st.builds(
+        Params,
+        datasets=st.lists(words, max_size=3).map(tuple),
+        splits=st.builds(Splits, count=st.integers(1, 99), seed=st.integers()),
+        sources=st.dictionaries(
+            st.text(),
+            st.builds(Source, path=st.text(), score_columns=st.lists(st.text()).map(tuple)),
+            max_size=2,
+        ),
+        fit=st.builds(
+            Fit,
+            lr=st.floats(allow_nan=False),
+            gate=st.sampled_from(["softmax", "linear"]),
+            target=words,
+        ),
+    )
+)
+def test_dumped_settings_read_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, params: Params
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round-trip.yaml"
+    path.write_text(dump(params), encoding="utf-8")
+    assert load(path) == params
+
+
+def test_numbers_as_yaml_and_people_write_them() -> None:
+    assert load(None, ["fit.lr=1e-3"]).fit.lr == 1e-3  # text to YAML 1.1
+    assert load(None, ["fit.dropout=0"]).fit.dropout == 0.0
+    assert isinstance(load(None, ["fit.dropout=0"]).fit.dropout, float)
+    assert load(None, ["visual.layers=[1, 2]"]).visual.layers == (1, 2)
+
+
+def test_data_sets_of_ones_own() -> None:
+    params = load(None, ["sources.mine.kind=csv", "sources.mine.score_columns=[mos]", "sources.x="])
+    assert params.sources["mine"] == Source(kind="csv", score_columns=("mos",))
+    assert params.sources["x"] == Source()
+    with pytest.raises(
+        AgiqaError, match=r"'sources\.mine\.kin'; did you mean 'sources\.mine\.kind'"
+    ):
+        load(None, ["sources.mine.kin=csv"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.leanring_rate=1", r"unknown setting 'fit\.leanring_rate'; valid: .*epochs"),
+        ("fit.epoch=1", r"unknown setting 'fit\.epoch'; did you mean 'fit\.epochs'\?"),
+        ("semantics.name=a", r"'semantics'; did you mean 'semantic'\?"),
+        ("fit.epochs=many", r"'fit\.epochs' expects a whole number, found 'many'"),
+        ("fit.epochs=1.5", r"'fit\.epochs' expects a whole number, found 1\.5"),
+        ("fit.epochs=true", r"'fit\.epochs' expects a whole number, found True"),
+        ("fit.epochs=0", r"'fit\.epochs' must be at least 1, found 0"),
+        ("visual.batch_size=-4", r"'visual\.batch_size' must be at least 1, found -4"),
+        ("fit.lr=fast", r"'fit\.lr' expects a number, found 'fast'"),
+        ("fit.lr=", r"'fit\.lr' expects a number, found None"),
+        ("prepare.skip_bad=1", r"'prepare\.skip_bad' expects true or false, found 1"),
+        ("semantic.name=3", r"'semantic\.name' expects text, found 3"),
+        ("datasets=demo", r"'datasets' expects a list, found 'demo'"),
+        ("visual.layers=[one]", r"'visual\.layers' expects a whole number, found 'one'"),
+        ("fit.gate=hard", r"'fit\.gate' is one of softmax, linear; found 'hard'"),
+        ("fit=3", r"'fit' is a section, found a number"),
+        ("fit.lr", r"expects key=value \(such as fit\.lr=0\.001\), found 'fit\.lr'"),
+        ("datasets=[a", r"--set datasets=\[a: not a valid value"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(AgiqaError, match=message) as caught:
+        load(None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_is_not_a_section(tmp_path: Path) -> None:
+    path = write(tmp_path, "fit: 3\n")
+    with pytest.raises(AgiqaError, match="'fit' is a value, not a section"):
+        load(path, ["fit.lr=1"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"- a\n- b\n", "expected sections with settings, found a list"),
+        (b"fit: [", "not valid YAML"),
+        (b"fit: {target: \xff}", "not valid YAML"),
+        (b"fit:\n  lr: high\n", r"'fit\.lr' expects a number"),
+    ],
+)
+def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(data)
+    with pytest.raises(AgiqaError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(AgiqaError, match=r"none\.yaml: cannot be read \(No such file"):
+        load(tmp_path / "none.yaml")
