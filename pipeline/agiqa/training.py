@@ -164,16 +164,18 @@ class Run:
         curves: list[dict[str, Any]] = []
         for epoch in track(range(settings.epochs + 1), f"Fit {self.variant}"):
             regressor.train()
-            orders = self._shuffle(rng, per_epoch * size if epoch else 0)
+            orders = self._shuffle(rng, per_epoch * size)
             total = torch.zeros(len(orders))
-            for step in range(per_epoch if epoch else 0):  # epoch 0 is the ridge itself
-                share = _schedule((epoch - 1) * per_epoch + step, steps, settings.warmup)
+            for step in range(per_epoch):
+                share = _schedule(max(0, epoch - 1) * per_epoch + step, steps, settings.warmup)
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * share
-                loss = self._loss(orders[:, step * size : (step + 1) * size])
-                optimiser.zero_grad()
-                loss.sum().backward()
-                optimiser.step()
+                with torch.set_grad_enabled(epoch > 0):
+                    loss = self._loss(orders[:, step * size : (step + 1) * size])
+                if epoch > 0:  # epoch 0 looks at the ridge itself
+                    optimiser.zero_grad()
+                    loss.sum().backward()
+                    optimiser.step()
                 total += loss.detach()
             if epoch % SELECT_EVERY == 0 or epoch == settings.epochs:
                 rows = self._validate(epoch, total / per_epoch)

@@ -17,7 +17,6 @@ from markupsafe import Markup, escape
 
 from agiqa.metrics import fit_logistic
 from agiqa.report.results import GATE, Results
-from agiqa.report.tables import MODELS
 
 # Stand-ins, and what replaces them. Never seen, so any colours that nothing else uses.
 INK, FAINT, GRID = "#010101", "#010102", "#010103"
@@ -31,10 +30,18 @@ WIDTH = 5.2  # inches; at 72 units an inch about a phone's width, so text is not
 MOST_POINTS = 5000  # above, the scatter's points become one bitmap, in a colour for both pages
 ON_BOTH = "#3d8fd1"
 MOST_ROWS = 24  # generators in the gate plot
+SHORT = {
+    "ridge": "Ridge, both",
+    "ridge_visual": "Ridge, visual",
+    "ridge_semantic": "Ridge, semantic",
+    "visual": "Light, visual",
+    "semantic": "Light, semantic",
+    "moe": "Mixture",
+}
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # for measuring; the page's own font is shown
-    "font.size": 10,
+    "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -74,11 +81,12 @@ def scatter(images: pd.DataFrame, truth: str) -> Markup:
             color=ON_BOTH if many else SERIES[0],
             rasterized=many,
         )
-        low, high = float(min(score.min(), mos.min())), float(max(score.max(), mos.max()))
+        both = np.concatenate([score, mos]) if len(images) else np.zeros(1)
+        low, high = float(both.min()), float(both.max())
         room = 0.04 * (high - low) or 0.5
         low, high = low - room, high + room
         axes.plot([low, high], [low, high], color=FAINT, lw=1, ls=DASHES[1], label="exact")
-        if len(images) >= 2 and np.isfinite(score).all() and np.isfinite(mos).all():
+        if len(images) >= 2:
             order = np.argsort(score)
             axes.plot(
                 score[order],
@@ -130,7 +138,12 @@ def gates(results: Results) -> Markup:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("gate weight")
         axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handletextpad=0.2, columnspacing=1
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            handletextpad=0.1,
+            columnspacing=0.8,
+            fontsize="small",
         )
 
     what = f"Gate weights of {', '.join(experts)} for each of {len(order)} generators."
@@ -139,7 +152,7 @@ def gates(results: Results) -> Markup:
 
 def split_strip(metrics: dict[str, Any]) -> Markup:
     """Every split's SRCC for every model, the median marked."""
-    models = [name for name in MODELS if name in metrics["per_split"]]
+    models = [name for name in SHORT if name in metrics["per_split"]]
 
     def draw(axes: Any) -> None:
         for place, name in enumerate(reversed(models)):
@@ -152,9 +165,7 @@ def split_strip(metrics: dict[str, Any]) -> Markup:
             if values:
                 middle = float(np.median(values))
                 axes.plot([middle] * 2, [place - 0.32, place + 0.32], color=colour, lw=2.2)
-        labels = [", ".join(MODELS[name]).replace("visual and semantic", "both") for name in models]
-        short = [label.replace(" regression", "").replace(" of experts", "") for label in labels]
-        axes.set_yticks(range(len(models)), short[::-1])
+        axes.set_yticks(range(len(models)), [SHORT[name] for name in reversed(models)])
         axes.set_ylim(-0.6, len(models) - 0.4)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)

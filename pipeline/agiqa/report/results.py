@@ -57,6 +57,8 @@ def read_results(run: Path) -> Results:
         needed = {"dataset", "synthetic", "target", "protocol", "splits", "models", "per_split"}
         if missing := sorted(needed - set(metrics)):
             raise ValueError(f"no {', '.join(missing)}")
+        if MODEL not in metrics["models"]:
+            raise ValueError(f"no figures of model {MODEL}")
     except (ValueError, TypeError) as error:
         raise AgiqaError(
             f"{printable(run / METRICS)}: damaged ({error}): run `agiqa evaluate` again"
@@ -72,11 +74,12 @@ def read_results(run: Path) -> Results:
 
 
 def tested_images(results: Results) -> pd.DataFrame:
-    """One row for each image that was tested: path, generator, mos, and the mean over its splits.
+    """One row for each image that was tested and has a score that is a number.
 
-    Columns: path, generator, mos, score (mean), splits (how many tested it), error (score − MOS).
+    Columns: path, generator, mos, score (mean over the splits that tested it), splits (their
+    number), error (score − MOS).
     """
-    grouped = results.predictions.groupby("path", sort=True)
+    grouped = results.predictions.dropna(subset=["mos", "score"]).groupby("path", sort=True)
     images = grouped.agg(
         generator=("generator", "first"),
         mos=("mos", "mean"),

@@ -128,7 +128,7 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
                       ("srcc", "plcc")),
                     Cell(number(mos, 2), ""),
                     Cell(number(score, 2), ""),
-                    Cell(number(score - mos, 2, signed=True), ""),
+                    Cell(number(None if None in (mos, score) else score - mos, 2, True), ""),
                 ),
             )
         )  # fmt: skip

@@ -54,14 +54,15 @@ def galleries(images: pd.DataFrame, table: ImagesTable, low: float, high: float)
     too_high = images[images["error"] > 0].nlargest(PICTURES, "error")
     too_low = images[images["error"] < 0].nsmallest(PICTURES, "error")
     rest = images.drop(index=[*too_high.index, *too_low.index]).sort_values(["mos", "path"])
+    error = rest["error"].abs().to_numpy()
     hits = [
-        int(rest.index[part][rest["error"].iloc[part].abs().to_numpy().argmin()])
+        int(part[error[part].argmin()])  # row number in `rest`
         for part in np.array_split(np.arange(len(rest)), PICTURES)
         if len(part)
     ]
     chosen = (
         ("Best hits", "the closest in each sixth of the images, from the lowest to the highest",
-         rest.loc[hits]),
+         rest.iloc[hits]),
         ("Scored too high", "the largest misses upwards", too_high),
         ("Scored too low", "the largest misses downwards", too_low),
     )  # fmt: skip
