@@ -1,17 +1,17 @@
 """Fill the template with a run, and write the page."""
 
+import importlib.metadata
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agiqa import __version__
 from agiqa.datasets.labels import some
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
 from agiqa.feature_store.fingerprint import canonical, digest
 from agiqa.images import printable
 from agiqa.report import plots, tables
-from agiqa.report.results import MODEL, Results, read_results, tested_images
+from agiqa.report.results import MODEL, Results, average_images, read_results
 from agiqa.report.thumbnails import galleries, problems
 
 
@@ -62,13 +62,13 @@ def _render(content: dict[str, Any]) -> str:
 def _content(results: Results, table: ImagesTable, dataset: Path) -> dict[str, Any]:
     """Everything that the template names."""
     metrics, provenance = results.metrics, results.provenance
-    images = tested_images(results)
+    images = average_images(results)
     low = min(provenance["mos"]["low"], float(images["mos"].min()))
     high = max(provenance["mos"]["high"], float(images["mos"].max()))
     shown = galleries(images, table, low, high)
     missing = problems(shown)
     return {
-        "version": __version__,
+        "version": importlib.metadata.version("agiqa"),
         "metrics": metrics,
         "provenance": provenance,
         "truth": results.truth,

@@ -65,7 +65,7 @@ def scatter(images: pd.DataFrame, truth: str) -> Markup:
     """Predicted score against MOS, one point an image, with the fitted logistic.
 
     Args:
-        images: of `tested_images`.
+        images: of `average_images`.
         truth: MOS, in the page's words.
     """
 
@@ -130,13 +130,14 @@ def gates(results: Results) -> Markup:
                 color=colour,
                 label=expert.replace("_", " "),
             )
+        axes.set_xlabel("gate weight")
         if shares:
+            axes.set_xlabel("gate weight (dashed: equal shares)")
             axes.axvline(1 / len(experts), color=FAINT, lw=1, ls=DASHES[1], zorder=0)
         axes.set_yticks(range(len(order)), [_shortened(str(g) or "all images") for g in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("gate weight")
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
@@ -220,7 +221,7 @@ def _for_page(svg: str, name: str, what: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1var(--sans)", svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--sans)", svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     size = re.search(r'viewBox="[^"]*"', svg)

@@ -73,7 +73,7 @@ def read_results(run: Path) -> Results:
     )
 
 
-def tested_images(results: Results) -> pd.DataFrame:
+def average_images(results: Results) -> pd.DataFrame:
     """One row for each image that was tested and has a score that is a number.
 
     Columns: path, generator, mos, score (mean over the splits that tested it), splits (their

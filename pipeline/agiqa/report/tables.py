@@ -23,7 +23,7 @@ COLUMNS = {
     "krcc": ("KRCC", "Kendall's tau-b, raw scores", False),
     "plcc": ("PLCC raw", "Pearson's linear correlation, raw scores", False),
     "plcc_logistic": ("PLCC fitted", "Pearson's after the 4-parameter logistic", False),
-    "rmse": ("RMSE", "root mean square error after the logistic, in units of the MOS", True),
+    "rmse": ("RMSE", "root mean square error after the logistic", True),
 }
 PROTOCOLS = {
     "grouped": "all images of one prompt stay on one side of a split",
@@ -64,7 +64,8 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     """A figure with a true minus sign; a dash for what is not defined."""
     if value is None or not math.isfinite(value):
         return DASH
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    value = round(value, digits) + 0.0  # no minus before a zero
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
 
 
 def model_rows(metrics: Mapping[str, Any]) -> list[Row]:

@@ -46,7 +46,7 @@ def galleries(images: pd.DataFrame, table: ImagesTable, low: float, high: float)
     """Hits from the whole range, and the largest misses in both directions.
 
     Args:
-        images: of `tested_images`.
+        images: of `average_images`.
         table: the data set; only files that it lists are opened.
         low: the scale's lower end.
         high: its upper end.

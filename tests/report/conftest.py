@@ -1,0 +1,157 @@
+"""A small evaluated run and its data set, with names that want escaping and real image files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from agiqa.checkpoints import write_json
+from agiqa.datasets.table import ImagesTable, Target, write_table
+from agiqa.images import image_id
+from agiqa.metrics import all_metrics, summarise
+
+IMAGES = 48
+SEEDS = (0, 1, 2)
+GENERATORS = ("good <b>", "花 $x$", "x_2")
+EXPERTS = ("visual", "semantic_content", "coherence")
+NOISE = {
+    "ridge": 0.3, "ridge_visual": 0.4, "ridge_semantic": 0.9, "visual": 0.3, "semantic": 0.8,
+    "moe": 0.2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run; gives the folder that holds `run`, `cache/tiny` and `images`."""
+
+    def make(synthetic: bool = False, shared: int = 0) -> Path:
+        rng = np.random.default_rng(0)
+        images = tmp_path / "images"
+        images.mkdir()
+        for row in range(IMAGES):
+            pixels = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(images / f"{row:02d} a&b.png")
+        paths = sorted(images.iterdir())
+        frame = pd.DataFrame(
+            {
+                "image_id": [image_id(path) for path in paths],
+                "path": [path.name for path in paths],
+                "prompt": [f'a "cat" & <script>alert({row})</script>' for row in range(IMAGES)],
+                "group": [f"prompt {row}" for row in range(IMAGES)],
+                "generator": [GENERATORS[row % 3] for row in range(IMAGES)],
+                "quality": rng.uniform(1, 5, IMAGES),
+            }
+        )
+        table = ImagesTable(
+            "tiny", images, frame, (Target("quality", 1.0, 5.0),), synthetic, "CC0 <1>", "a test"
+        )
+        write_table(table, tmp_path / "cache" / "tiny")
+        run = tmp_path / "run"
+        run.mkdir()
+        predictions = _predictions(frame, rng)
+        predictions.to_csv(run / "predictions.csv", index=False)
+        write_json(run / "metrics.json", _metrics(predictions, synthetic))
+        write_json(run / "provenance.json", _provenance(synthetic, shared))
+        (run / "params.yaml").write_text("fit:\n  lr: 0.002 # <i>\n", encoding="utf-8")
+        (run / "model.safetensors").touch()
+        rows = [
+            (model, seed, epoch, 1 / epoch, 0.9 - 0.5 / epoch, 0.9)
+            for model in ("visual", "semantic", "moe")
+            for seed in SEEDS
+            for epoch in range(2, 12, 2)
+        ]
+        columns = ["model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc"]
+        pd.DataFrame(rows, columns=columns).to_csv(run / "curves.csv", index=False)
+        return tmp_path
+
+    return make
+
+
+def _predictions(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    parts = []
+    for model, noise in NOISE.items():
+        for seed in SEEDS:
+            test = rng.permutation(IMAGES)[:20]
+            part = frame.iloc[test].drop(columns=["prompt", "quality"])
+            mos = frame["quality"].to_numpy()[test]
+            part = part.assign(model=model, seed=seed, mos=mos)
+            part["score"] = mos + rng.normal(0, noise, len(test))
+            if model == "moe":
+                weights = rng.dirichlet((4, 2, 2), len(test))
+                for place, expert in enumerate(EXPERTS):
+                    part[f"gate_{expert}"] = weights[:, place]
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _metrics(predictions: pd.DataFrame, synthetic: bool) -> dict[str, Any]:
+    per_split = {
+        model: [
+            {"seed": seed, **all_metrics(part["mos"], part["score"])}
+            for seed in SEEDS
+            for part in [predictions[predictions["model"].eq(model) & predictions["seed"].eq(seed)]]
+        ]
+        for model in NOISE
+    }
+    names = ("srcc", "krcc", "plcc", "plcc_logistic", "rmse")
+    undefined = summarise([])
+    return {
+        "dataset": "tiny",
+        "synthetic": synthetic,
+        "target": "quality",
+        "protocol": "grouped",
+        "splits": len(SEEDS),
+        "models": {
+            model: {name: summarise([row[name] for row in rows]) for name in names}
+            for model, rows in per_split.items()
+        },
+        "per_split": per_split,
+        "generators": {
+            name: {"images": 16, "srcc": undefined, "plcc": undefined, "mean_mos": 3.0,
+                   "mean_score": 2.5}
+            for name in GENERATORS
+        },
+        "gate": {expert: {"mean": 1 / 3, "sd": 0.1} for expert in EXPERTS},
+    }  # fmt: skip
+
+
+def _provenance(synthetic: bool, shared: int) -> dict[str, Any]:
+    def store(*names: str) -> dict[str, Any]:
+        prints = [{"model": "nano", "prompt": name} for name in names]
+        return {"extractor": "nano", "names": list(names), "fingerprints": prints}
+
+    return {
+        "format": "agiqa-run",
+        "layout": 1,
+        "dataset": "tiny",
+        "synthetic": synthetic,
+        "target": "quality",
+        "protocol": "grouped",
+        "seeds": list(SEEDS),
+        "members": 2,
+        "mos": {"low": 1.0, "high": 5.0},
+        "experts": list(EXPERTS),
+        "images": IMAGES,
+        "stores": {"semantic": store(*EXPERTS[1:]), "visual": store("visual")},
+        "leaks": [
+            {
+                "protocol": "grouped",
+                "seed": seed,
+                "train": 24,
+                "val": 4,
+                "test": 20,
+                "same_group": shared,
+                "same_file": min(shared, 1),
+            }
+            for seed in SEEDS
+        ],
+        "versions": {"torch": "2.13.0"},
+        "git_revision": "0123456789abcdef",
+        "fit_seconds": 1.5,
+        "licence": "CC0 <1>",
+        "source": "a test",
+    }

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agiqa import evaluation
+from agiqa.report.results import read_results
+from agiqa.report.tables import COLUMNS, MODELS, comparisons, leaks, model_rows, number
+
+
+def figures(**medians: float) -> dict[str, Any]:
+    return {
+        model: {column: {"median": value, "mean": value, "sd": 0.01} for column in COLUMNS}
+        for model, value in medians.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "said"),
+    [
+        (0.89351, 3, False, "0.894"),
+        (-0.5, 2, False, "−0.50"),
+        (0.0123, 2, True, "+0.01"),
+        (-0.0001, 2, True, "0.00"),
+        (None, 3, False, "–"),
+        (float("nan"), 3, True, "–"),
+    ],
+)
+def test_number(value: float | None, digits: int, signed: bool, said: str) -> None:
+    assert number(value, digits, signed) == said
+
+
+def test_the_best_of_a_column_is_the_highest_but_the_lowest_rmse() -> None:
+    rows = model_rows({"models": figures(moe=0.9, ridge=0.8, visual=0.90001)})
+    assert [row.name for row in rows] == ["Ridge regression", "Light network", "Mixture of experts"]
+    assert [row.main for row in rows] == [False, False, True]
+    place = list(COLUMNS).index("rmse")
+    assert [row.cells[0].best for row in rows] == [False, True, True]  # a tie as shown
+    assert [row.cells[place].best for row in rows] == [True, False, False]
+
+
+def test_negative_medians_can_be_best() -> None:
+    rows = model_rows({"models": figures(moe=-0.2, ridge=-0.3)})
+    assert [row.cells[0].best for row in rows] == [False, True]
+
+
+def test_a_model_without_figures_is_never_best() -> None:
+    metrics = {"models": figures(moe=0.9, ridge=float("nan"))}
+    rows = model_rows(metrics)
+    assert rows[0].cells[0].median == "–"
+    assert [row.cells[0].best for row in rows] == [False, True]
+
+
+def test_comparisons_pair_the_splits() -> None:
+    def rows(*values: float | None) -> list[dict[str, Any]]:
+        return [{"seed": seed, "srcc": value} for seed, value in enumerate(values)]
+
+    said = comparisons(
+        {
+            "per_split": {
+                "moe": rows(0.9, 0.8, 0.7, 0.6),
+                "ridge": rows(0.8, 0.79, 0.75, None),
+                "visual": list(reversed(rows(0.9, 0.9, 0.9, 0.9))),
+            }
+        }
+    )
+    assert said[0].startswith("+0.010 SRCC against ridge regression on the same features")
+    assert said[0].endswith("(median; better in 2 of 3 splits)")
+    assert "−0.150 SRCC against the same network without the semantic vectors" in said[1]
+    assert "better in 0 of 4 splits" in said[1]
+    assert len(said) == 2
+
+
+def test_leaks_in_words(tiny_run: Callable[..., Path]) -> None:
+    results = read_results(tiny_run(shared=5) / "run")
+    found = leaks(results, prompts_known=True)
+    assert not found.clean
+    assert found.sentences[0].startswith("25 % (15 of 60) of the test images share their prompt")
+    assert found.sentences[1].startswith("5 % (3 of 60) of the test images are byte-identical")
+    assert found.sentences[2].startswith("Counted over 3 splits of 24 training")
+
+
+def test_no_leak_in_words(tiny_run: Callable[..., Path]) -> None:
+    results = read_results(tiny_run() / "run")
+    found = leaks(results, prompts_known=True)
+    assert found.clean
+    assert found.sentences[0] == (
+        "No test image shares its prompt or its file with a training image."
+    )
+    unknown = leaks(results, prompts_known=False)
+    assert unknown.sentences[0].startswith("The data set names no prompts")
+    assert unknown.sentences[1] == "No test image shares its file with a training image."
+
+
+def test_every_model_that_evaluate_measures_has_a_label() -> None:
+    assert tuple(MODELS) == evaluation.MODELS
