@@ -93,8 +93,8 @@ class Fit:
     semantic_components: int = 192  # the same for each semantic vector
     hidden: int = 128  # width of each expert's GELU layer
     gate: str = "softmax"  # softmax, or linear as in the paper
-    members: int = 3  # regressors with different seeds whose mean is the score
-    epochs: int = 20
+    members: int = 2  # regressors with different seeds whose mean is the score
+    epochs: int = 10
     batch_size: int = 128
     lr: float = 5e-4
     linear_lr: float = 0.1  # share of it for the linear parts, which start as a ridge

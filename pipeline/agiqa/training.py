@@ -5,6 +5,7 @@ only, mixture of experts on both) see the training side; the validation side alo
 and epochs; the test side is not touched here.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -31,14 +32,15 @@ from agiqa.model.ensemble import (
 from agiqa.model.losses import plcc_loss, rank_loss, squared_error
 from agiqa.model.moe import MixtureOfExperts
 from agiqa.model.projection import FLOOR, fit_projection
-from agiqa.model.ridge import fit_ridge
+from agiqa.model.ridge import decompose, fit_ridge
 from agiqa.params import Fit
 from agiqa.progress import track
 
 log = logging.getLogger(__name__)
 
 SELECT_EVERY = 2  # epochs between looks at the validation side
-ALPHAS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3)  # penalties of the ridge start
+ALPHAS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3)  # penalties of the ridge start
+SEMANTIC_PENALTIES = (1.0, 5.0, 25.0, 1e6)  # times as much on semantic components; 1e6: none used
 LEAST = {"train": 8, "val": 2}  # images a split needs
 
 Sides = Mapping[int, Mapping[str, np.ndarray]]  # by split seed: row numbers of train and val
@@ -90,7 +92,8 @@ def _fit_split(
     train, val = side["train"], side["val"]
     seen = features.visual[train]
     standardised = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + FLOOR)
-    gram = standardised @ standardised.T
+    seen_inner = standardised @ standardised.T
+    gram = decompose(seen_inner)
     semantic = tuple(
         fit_projection(features.semantic[train, p], None, settings.semantic_components, seed)
         for p in range(features.semantic.shape[1])
@@ -105,8 +108,12 @@ def _fit_split(
     )
     ours = ridge_inputs(split, seen, features.semantic[train])
     held = ridge_inputs(split, features.visual[val], features.semantic[val])
-    said_gram = ours["ridge_semantic"] @ ours["ridge_semantic"].T
-    grams = {"ridge": gram + said_gram, "ridge_visual": gram, "ridge_semantic": said_gram}
+    said_inner = ours["ridge_semantic"] @ ours["ridge_semantic"].T
+    grams = {
+        "ridge": decompose(seen_inner + said_inner),
+        "ridge_visual": gram,
+        "ridge_semantic": decompose(said_inner),
+    }
     ridges = {
         name: fit_ridge(ours[name], grams[name], mos[train], held[name], mos[val])
         for name in RIDGES
@@ -192,7 +199,11 @@ class Run:
         return curves
 
     def _start_from_ridge(self, place: int) -> None:
-        """Begin one split's members as the ridge on the components that validates best."""
+        """Begin one split's members as the ridge on the components that validates best.
+
+        The semantic vectors have a penalty of their own: where they carry less than the visual
+        feature, one penalty for both lets their noise in.
+        """
         split = torch.tensor([[place]])
         found = {}
         for side, rows in (("train", self.train_rows), ("val", self.val_rows)):
@@ -204,10 +215,13 @@ class Run:
         train, val = mos[self.train_rows[place]], mos[self.val_rows[place]].numpy()
         moments = found["train"].T @ found["train"]
         target = found["train"].T @ train
+        widths = self.regressor.widths
+        both = len(widths) > 1 and self.variant == "moe"
+        said = torch.arange(len(moments)) >= (widths[0] if both else len(moments))
         best = -math.inf
-        for alpha in ALPHAS:
-            ridge = moments + alpha * torch.eye(len(moments), dtype=moments.dtype)
-            weights = torch.linalg.solve(ridge, target)
+        for alpha, more in itertools.product(ALPHAS, SEMANTIC_PENALTIES if both else (1.0,)):
+            penalties = torch.where(said, alpha * more, alpha).to(moments.dtype)
+            weights = torch.linalg.solve(moments + penalties.diag(), target)
             score = (found["val"] @ weights).numpy()
             value = srcc(val, score) + plcc(val, score)
             if value > best:

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge as ReferenceRidge
 
 from agiqa.model.projection import fit_projection
-from agiqa.model.ridge import fit_ridge
+from agiqa.model.ridge import ALPHAS, decompose, fit_ridge
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def vectors() -> np.ndarray:
 @pytest.mark.parametrize("with_gram", [True, False])
 def test_components_are_those_of_pca(vectors: np.ndarray, with_gram: bool) -> None:
     scaled = (vectors - vectors.mean(0)) / vectors.std(0)
-    gram = scaled @ scaled.T if with_gram else None
+    gram = decompose(scaled @ scaled.T) if with_gram else None
     projection = fit_projection(vectors, gram, 5, seed=0)
     ours = projection.apply(vectors)
     reference = PCA(5).fit_transform(scaled)
@@ -43,7 +43,9 @@ def test_dual_ridge_equals_primal(vectors: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     train = (vectors - vectors.mean(0)) / vectors.std(0)
     mos = 3 + train[:, 0] + 0.1 * rng.normal(size=60)
-    ours = fit_ridge(train[:40], train[:40] @ train[:40].T, mos[:40], train[40:], mos[40:], [10.0])
+    ours = fit_ridge(
+        train[:40], decompose(train[:40] @ train[:40].T), mos[:40], train[40:], mos[40:], [10.0]
+    )
     reference = ReferenceRidge(alpha=10, fit_intercept=False)
     reference.fit(train[:40], mos[:40] - mos[:40].mean())
     expected = reference.predict(train[40:]) + mos[:40].mean()
@@ -55,10 +57,10 @@ def test_the_penalty_is_chosen_on_validation() -> None:
     features = rng.normal(size=(80, 200))
     mos = features[:, 0] + rng.normal(size=80)
     train, val = slice(0, 40), slice(40, 80)
-    gram = features[train] @ features[train].T
+    gram = decompose(features[train] @ features[train].T)
     picked = fit_ridge(features[train], gram, mos[train], features[val], mos[val])
     values = {}
-    for alpha in (300.0, 1e3, 3e3, 1e4, 3e4, 1e5):
+    for alpha in ALPHAS:
         one = fit_ridge(features[train], gram, mos[train], features[val], mos[val], [alpha])
         values[alpha] = np.corrcoef(
             np.argsort(np.argsort(one.predict(features[val]))), np.argsort(np.argsort(mos[val]))

@@ -112,11 +112,11 @@ class MixtureOfExperts(nn.Module):
 
     def warm_start(self, models: slice, weights: Tensor) -> None:
         """Let `models` begin as the linear regression `weights` on all inputs side by side."""
-        parts = weights.split(self.widths)
+        parts: Sequence[Tensor] = weights.split(self.widths)
         with torch.no_grad():
-            for expert, part in zip(self.experts, parts, strict=True):
-                linear = expert.linear.weight  # times E, for the even gate divides by E
-                linear[models] = part.unsqueeze(-1) * len(self.widths)
+            for place, part in enumerate(parts):
+                linear = self.get_parameter(f"experts.{place}.linear.weight")
+                linear[models] = part.unsqueeze(-1) * len(self.widths)  # the even gate divides by E
 
     def groups(
         self, lr: float, linear_lr: float, weight_decay: float
