@@ -1,0 +1,158 @@
+"""Vectors are those of the plain transformers forward; fingerprints hold what changes them."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from agiqa.datasets.table import ImagesTable
+from agiqa.errors import AgiqaError
+from agiqa.extractors import LMMExtractor, VisionExtractor
+from agiqa.images import decode
+from agiqa.params import Semantic, Visual
+
+
+def _pixels(extractor: LMMExtractor | VisionExtractor, table: ImagesTable) -> np.ndarray:
+    return np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:4]])
+
+
+def test_semantic_vectors_equal_the_plain_forward(
+    semantic: Semantic, tiny_lmm: Path, table: ImagesTable
+) -> None:
+    extractor = LMMExtractor(semantic)
+    pixels = _pixels(extractor, table)
+    ours = extractor.extract(pixels, [0, 1])
+    assert ours.shape == (4, 2, 24)
+    assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
+    model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_lmm)
+    for place, name in enumerate(extractor.prompt_set.prompts):
+        before, after = extractor.prompt_set.text(name)
+        text = before + "<image> " * 4 + after
+        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]] * 4)
+        with torch.inference_mode():
+            states = model(
+                input_ids=ids, pixel_values=torch.from_numpy(pixels), output_hidden_states=True
+            ).hidden_states[-1]
+        np.testing.assert_allclose(ours[:, place], states.mean(1).numpy(), atol=1e-5)
+
+
+def test_prompts_together_equal_each_alone(semantic: Semantic, table: ImagesTable) -> None:
+    extractor = LMMExtractor(semantic)
+    pixels = _pixels(extractor, table)
+    both = extractor.extract(pixels, [0, 1])
+    for index in (0, 1):
+        assert np.array_equal(both[:, index], extractor.extract(pixels, [index])[:, 0])
+
+
+@pytest.mark.parametrize("kind", ["semantic", "visual"])
+def test_a_row_is_the_same_to_the_bit_wherever_it_stands(
+    kind: str, semantic: Semantic, visual: Visual, table: ImagesTable
+) -> None:
+    extractor = LMMExtractor(semantic) if kind == "semantic" else VisionExtractor(visual)
+    pixels = _pixels(extractor, table)
+    forward = extractor.extract(pixels, [0, 1])
+    backward = extractor.extract(pixels[::-1].copy(), [0, 1])
+    assert np.array_equal(forward, backward[::-1])
+
+
+def test_visual_vectors_are_pooled_hidden_states(
+    visual: Visual, tiny_lmm: Path, table: ImagesTable
+) -> None:
+    extractor = VisionExtractor(visual)
+    pixels = _pixels(extractor, table)
+    assert pixels.shape[-2:] == (48, 48)
+    ours = extractor.extract(pixels, [0, 1])
+    assert ours.shape == (4, 2, extractor.width)
+    whole = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
+    with torch.inference_mode():
+        hidden = whole.model.vision_tower(
+            pixel_values=torch.from_numpy(pixels),
+            output_hidden_states=True,
+            interpolate_pos_encoding=True,
+        ).hidden_states
+    for place, layer in enumerate((1, 3)):
+        states = hidden[layer].numpy()
+        patches = states[:, 1:]
+        pooled = [states[:, 0], patches.mean(1), patches.std(1, ddof=1)]
+        np.testing.assert_allclose(ours[:, place], np.concatenate(pooled, 1), atol=1e-5)
+
+
+def _prints(settings: Semantic | Visual) -> list[object]:
+    kind = LMMExtractor if isinstance(settings, Semantic) else VisionExtractor
+    return [vector.fingerprint for vector in kind(settings).vectors]  # type: ignore[arg-type]
+
+
+def test_fingerprints_change_with_what_changes_the_numbers(
+    semantic: Semantic, tiny_lmm: Path, tmp_path: Path
+) -> None:
+    base = _prints(semantic)
+    text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
+
+    def with_prompts(old: str, new: str) -> list[object]:
+        assert old in text
+        path = tmp_path / "set.yaml"
+        path.write_text(text.replace(old, new))
+        return _prints(dataclasses.replace(semantic, prompts=str(path)))
+
+    other = with_prompts("violations of coherence", "violations of anatomy")
+    assert other[0] == base[0]
+    assert other[1] != base[1]
+    assert with_prompts("USER:", "HUMAN:")[0] != base[0]
+    assert with_prompts("name: ma_agiqa", "name: renamed") == base
+    assert with_prompts("  coherence: >-", "  logic: >-") == base
+    assert _prints(dataclasses.replace(semantic, dtype="bfloat16"))[0] != base[0]
+    assert _prints(dataclasses.replace(semantic, attention="eager"))[0] != base[0]
+    assert _prints(dataclasses.replace(semantic, precision="float32"))[0] != base[0]
+    assert _prints(dataclasses.replace(semantic, batch_size=2, workers=1, name="x")) == base
+
+
+def test_a_new_projector_leaves_the_visual_features_alone(
+    semantic: Semantic, visual: Visual, tiny_lmm: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_lmm, changed)
+
+    def scale(part: str) -> None:
+        weights = load_file(changed / "model.safetensors")
+        touched = {k: w * 1.5 if part in k else w for k, w in weights.items()}
+        save_file(touched, changed / "model.safetensors", metadata={"format": "pt"})
+
+    there = {"model": str(changed)}
+    scale("multi_modal_projector")
+    assert _prints(dataclasses.replace(visual, **there)) == _prints(visual)
+    assert _prints(dataclasses.replace(semantic, **there)) != _prints(semantic)
+    scale("vision_tower")
+    assert _prints(dataclasses.replace(visual, **there)) != _prints(visual)
+
+
+def test_wrong_models_and_layers_are_explained(
+    semantic: Semantic, visual: Visual, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AgiqaError, match=r"empty: not a transformers model folder"):
+        LMMExtractor(dataclasses.replace(semantic, model=str(tmp_path / "empty")))
+    with pytest.raises(AgiqaError, match="no such folder, and not a valid hub id"):
+        LMMExtractor(dataclasses.replace(semantic, model="./not/there/at/all"))
+    with pytest.raises(AgiqaError, match=r"blocks from 1 to 3 of 'lmm', found \[1, 9\]"):
+        VisionExtractor(dataclasses.replace(visual, layers=(1, 9)))
+    with pytest.raises(AgiqaError, match=r"some of cls, mean, std, found \['max'\]"):
+        VisionExtractor(dataclasses.replace(visual, pool=("max",)))
+
+
+def test_missing_weights_are_refused(
+    semantic: Semantic, tiny_lmm: Path, tmp_path: Path, table: ImagesTable
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_lmm, broken)
+    weights = load_file(broken / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "linear_1.weight" not in name}
+    save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
+    extractor = LMMExtractor(dataclasses.replace(semantic, model=str(broken)))
+    with pytest.raises(AgiqaError, match=r"lacks 1 weights.*linear_1\.weight"):
+        extractor.extract(_pixels(extractor, table), [0])
