@@ -21,7 +21,7 @@ from PIL import Image
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
-from agiqa.feature_store import Shelf, ShelfWriter, default_root, write_pack
+from agiqa.feature_store import DamagedRowsError, Shelf, ShelfWriter, default_root, write_pack
 from agiqa.images import BadImage, ImageError, decode, image_id
 from agiqa.progress import track
 
@@ -79,6 +79,7 @@ def extract(
     files = dict(zip(reversed(table.frame["image_id"]), reversed(table.paths()), strict=True))
     ids = list(dict.fromkeys(table.frame["image_id"]))
     shelves = open_shelves(extractor, ledger)
+    _drop_damaged(ids, shelves)
     jobs = _missing(ids, shelves)
     bad = _changed(files, [name for job in jobs for name in job.image_ids], workers)
     if bad and not skip_bad:
@@ -151,6 +152,7 @@ def vectors_of_files(
     """
     shelves = open_shelves(extractor, ledger)
     ids = list(files)
+    _drop_damaged(ids, shelves)
     jobs = _missing(ids, shelves)
     if jobs:
         _compute(jobs, files, extractor, shelves, workers)
@@ -166,6 +168,16 @@ def vectors_of_images(images: Sequence[Image.Image], extractor: Extractor) -> np
         filled = pixels + [pixels[0]] * (extractor.batch_size - len(pixels))
         parts.append(extractor.extract(np.stack(filled), wanted)[: len(pixels)])
     return np.concatenate(parts).astype(extractor.precision)
+
+
+def _drop_damaged(ids: Sequence[str], shelves: Sequence[Shelf]) -> None:
+    """Make rows that fail their checksum absent, so that they are computed again; logged."""
+    for shelf in shelves:
+        there = shelf.ids()
+        try:
+            shelf.read([name for name in ids if name in there])
+        except DamagedRowsError:
+            shelf.repair()
 
 
 def _missing(ids: Sequence[str], shelves: Sequence[Shelf]) -> list[_Job]:

@@ -93,6 +93,21 @@ def test_images_changed_since_prepare_stop_everything(
     assert sorted(Path(bad.path).name for bad in result.bad) == ["3.png", "5.png"]
 
 
+def test_damaged_rows_are_computed_again(
+    table: ImagesTable, semantic: Semantic, tmp_path: Path
+) -> None:
+    ledger, store = tmp_path / "ledger", tmp_path / "tiny.zarr"
+    extract(table, LMMExtractor(semantic), store, ledger=ledger)
+    good = read_pack(store).vectors
+    chunk = next(path for path in sorted(ledger.rglob("c.*")) if path.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[10] ^= 1
+    chunk.write_bytes(data)
+    again = extract(table, LMMExtractor(semantic), store, ledger=ledger)
+    assert again.computed == 10  # one vector's only chunk
+    assert np.array_equal(read_pack(store).vectors, good)
+
+
 WORKER = """
 import sys, time
 from pathlib import Path

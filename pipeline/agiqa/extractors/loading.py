@@ -46,18 +46,21 @@ class ModelFolder:
         Where no safetensors file has such tensors, that of the whole folder.
         """
         import torch
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         sha = hashlib.sha256()
         found = False
         for path in sorted(self.path.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as tensors:
-                for name in sorted(name for name in tensors.keys() if part in name):  # noqa: SIM118
-                    found = True
-                    tensor = tensors.get_tensor(name)
-                    dtype = str(tensor.dtype).removeprefix("torch.")
-                    sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
-                    sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys() if part in name}  # noqa: SIM118
+            except SafetensorError as error:
+                raise AgiqaError(f"{path}: damaged weights ({error}); copy them again.") from error
+            for name, tensor in sorted(tensors.items()):
+                found = True
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
+                sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
         return {"sha256": sha.hexdigest()} if found else self.identity()
 
 
@@ -103,6 +106,7 @@ def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> An
     import torch
     import transformers
     from accelerate import Accelerator
+    from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -112,7 +116,7 @@ def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> An
             attn_implementation=attention,
             output_loading_info=True,
         )
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AgiqaError(
             f"Model '{folder.name}' cannot be loaded as {auto.__name__}: {reason}"
