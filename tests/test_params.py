@@ -61,8 +61,8 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
         datasets=st.lists(words, max_size=3).map(tuple),
         splits=st.builds(Splits, count=st.integers(1, 99), seed=st.integers()),
         sources=st.dictionaries(
-            st.text(),
-            st.builds(Source, path=st.text(), score_columns=st.lists(st.text()).map(tuple)),
+            words,
+            st.builds(Source, path=words, score_columns=st.lists(words).map(tuple)),
             max_size=2,
         ),
         fit=st.builds(

@@ -66,6 +66,7 @@ def save_run(
         staged = Path(temporary) / "run"
         staged.mkdir()
         save_file(_tensors(ensemble), staged / MODEL)
+        (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
         (staged / PARAMS).write_text(dump(params), encoding="utf-8")
         record = {"format": "agiqa-run", "layout": LAYOUT, **provenance}
         write_json(staged / PROVENANCE, record)

@@ -82,11 +82,12 @@ def extract(
     _drop_damaged(ids, shelves)
     jobs = _missing(ids, shelves)
     bad = _changed(files, [name for job in jobs for name in job.image_ids], workers)
-    if bad and not skip_bad:
+    if bad and (not skip_bad or len(bad) == len(ids)):
         some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
             f"{len(bad)} images of '{table.name}' are not as they were at prepare: {some}. "
-            "Run `agiqa prepare` again, or leave them out with --skip-bad."
+            "Run `agiqa prepare` again"
+            + (", or leave them out with --skip-bad." if not skip_bad else "; none would be left.")
         )
     lost = {image.path for image in bad}
     ids = [name for name in ids if str(files[name]) not in lost]

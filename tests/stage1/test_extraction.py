@@ -2,22 +2,24 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from agiqa.datasets import folder
 from agiqa.datasets.table import ImagesTable, write_table
 from agiqa.errors import AgiqaError
-from agiqa.extraction import extract
+from agiqa.extraction import extract, open_shelves
 from agiqa.extractors import LMMExtractor, VisionExtractor
-from agiqa.feature_store import read_pack
+from agiqa.feature_store import LockedError, read_pack
 from agiqa.params import Semantic, Visual
 
 
@@ -31,6 +33,10 @@ class Counting(LMMExtractor):
     def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
         self.asked.append(tuple(wanted))
         return super().extract(pixels, wanted)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_only_missing_rows_and_vectors_are_computed(
@@ -61,9 +67,7 @@ def test_the_order_of_computing_does_not_show(
         extract(part, LMMExtractor(semantic), tmp_path / "part.zarr", ledger=tmp_path / "a")
     extract(table, LMMExtractor(semantic), tmp_path / "a.zarr", ledger=tmp_path / "a")
     extract(table, LMMExtractor(semantic), tmp_path / "b.zarr", ledger=tmp_path / "b")
-    ours, theirs = ({p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()}
-                    for r in (tmp_path / "a.zarr", tmp_path / "b.zarr"))  # fmt: skip
-    assert ours == theirs
+    assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
 
 
 def test_identical_files_are_computed_once(
@@ -108,7 +112,7 @@ def test_damaged_rows_are_computed_again(
     assert np.array_equal(read_pack(store).vectors, good)
 
 
-WORKER = """
+STALLING = """
 import sys, time
 from pathlib import Path
 from agiqa.datasets.table import read_table
@@ -116,45 +120,98 @@ from agiqa.extraction import extract
 from agiqa.extractors import LMMExtractor
 from agiqa.params import Semantic
 
-class Slow(LMMExtractor):
-    def extract(self, pixels, wanted):
-        time.sleep(float(sys.argv[3]))
-        rows = super().extract(pixels, wanted)
-        print("batch", flush=True)
-        return rows
+class Stalling(LMMExtractor):
+    calls = 0
 
-import agiqa.feature_store.shelf_writer as writer
-writer.FLUSH_SECONDS = 0.0
+    def extract(self, pixels, wanted):
+        self.calls += 1
+        if self.calls > 70:  # 280 images: a chunk of 256 rows is acknowledged, 24 more are added
+            time.sleep(600)
+        return super().extract(pixels, wanted)
+
 folder = Path(sys.argv[1])
 settings = Semantic(name="tiny", model=sys.argv[2], batch_size=4)
-import agiqa.feature_store.ledger as ledger
-result = extract(read_table(folder), Slow(settings), folder / "tiny.zarr", ledger=folder / "ledger")
-print("computed", result.computed, flush=True)
+extract(read_table(folder), Stalling(settings), folder / "tiny.zarr", ledger=folder / "ledger")
 """
 
 
-def test_kill_and_resume(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
+def test_kill_and_resume(
+    write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path
+) -> None:
     """SIGKILL in the middle: acknowledged rows are not computed again, the pack is the same."""
     data = tmp_path / "data"
+    table = folder.prepare(write_images(*[f"{row:03d}.png" for row in range(300)]), "many")
     write_table(table, data)
+    shelves = open_shelves(LMMExtractor(semantic), data / "ledger")
 
-    def start(pause: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", WORKER, str(data), semantic.model, str(pause)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
+    command = [sys.executable, "-c", STALLING, str(data), semantic.model]
+    with subprocess.Popen(command) as process:
+        while min(len(shelf.ids()) for shelf in shelves) < 256:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    safe = sum(len(shelf.ids()) for shelf in shelves)
+    assert 2 * 256 <= safe < 2 * 300
 
-    killed = start(6.0)  # longer than the 5 s between flushes: every batch is acknowledged
-    assert killed.stdout is not None
-    for _ in range(2):
-        assert killed.stdout.readline() == "batch\n"
-    time.sleep(1.5)  # the second batch is added and flushed
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    resumed = start(0.0)
-    out, _ = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0
-    assert out.count("batch") == 1
-    assert "computed 4" in out  # of 20: 16 were safe
+    extractor = Counting(semantic)
+    resumed = extract(table, extractor, data / "tiny.zarr", ledger=data / "ledger")
+    assert (resumed.cached, resumed.computed) == (safe, 600 - safe)
+    assert len(extractor.asked) <= 12  # batches of 4 for at most 44 images, not 75 for all
     extract(table, LMMExtractor(semantic), tmp_path / "u.zarr", ledger=tmp_path / "undisturbed")
-    ours, theirs = read_pack(data / "tiny.zarr"), read_pack(tmp_path / "u.zarr")
-    assert ours.image_ids == theirs.image_ids
-    assert np.array_equal(ours.vectors, theirs.vectors)
+    assert files(data / "tiny.zarr") == files(tmp_path / "u.zarr")
+
+
+class Interrupted(LMMExtractor):
+    """The real extractor, whose third batch never comes: Ctrl-C."""
+
+    batches = 0
+
+    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+        self.batches += 1
+        if self.batches == 3:
+            raise KeyboardInterrupt
+        return super().extract(pixels, wanted)
+
+
+def test_an_interruption_keeps_what_was_finished(
+    table: ImagesTable, semantic: Semantic, tmp_path: Path
+) -> None:
+    ledger, store = tmp_path / "ledger", tmp_path / "tiny.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        extract(table, Interrupted(semantic), store, ledger=ledger)
+    assert not store.exists()
+    assert extract(table, LMMExtractor(semantic), store, ledger=ledger).computed == 4  # of 20
+
+
+def test_a_second_writer_is_named(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
+    extractor = Counting(semantic)
+    with (
+        open_shelves(extractor, tmp_path)[0].writer(),
+        pytest.raises(LockedError, match=rf"found process {os.getpid()} on .*, writing since"),
+    ):
+        extract(table, extractor, tmp_path / "tiny.zarr", ledger=tmp_path)
+    assert extractor.asked == []
+
+
+def test_vectors_too_large_for_float16_are_refused_not_stored(
+    table: ImagesTable, semantic: Semantic, tiny_lmm: Path, tmp_path: Path
+) -> None:
+    loud = Path(shutil.copytree(tiny_lmm, tmp_path / "loud"))
+    weights = load_file(loud / "model.safetensors")
+    weights["language_model.model.norm.weight"] *= 1e7
+    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    settings = dataclasses.replace(semantic, model=str(loud))
+    with pytest.raises(AgiqaError, match=f"image {table.frame['image_id'][0]}") as caught:
+        extract(table, LMMExtractor(settings), tmp_path / "a.zarr", ledger=tmp_path / "ledger")
+    assert "\n" not in str(caught.value)
+    exact = LMMExtractor(dataclasses.replace(settings, precision="float32"))
+    extract(table, exact, tmp_path / "b.zarr", ledger=tmp_path / "ledger")
+    assert np.abs(read_pack(tmp_path / "b.zarr").vectors).max() > np.finfo(np.float16).max
+
+
+def test_nothing_left_to_extract(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
+    for path in table.paths():
+        path.unlink()
+    with pytest.raises(AgiqaError, match=r"10 images of 'ten' .* none would be left"):
+        extract(table, LMMExtractor(semantic), tmp_path / "s.zarr", ledger=tmp_path, skip_bad=True)

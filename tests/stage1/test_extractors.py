@@ -33,7 +33,7 @@ def test_semantic_vectors_equal_the_plain_forward(
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_lmm)
     for place, name in enumerate(extractor.prompt_set.prompts):
         before, after = extractor.prompt_set.text(name)
-        text = before + "<image> " * 4 + after
+        text = before + "<image>" * 4 + after
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]] * 4)
         with torch.inference_mode():
             states = model(
@@ -139,7 +139,7 @@ def test_wrong_models_and_layers_are_explained(
         LMMExtractor(dataclasses.replace(semantic, model=str(tmp_path / "empty")))
     with pytest.raises(AgiqaError, match="no such folder, and not a valid hub id"):
         LMMExtractor(dataclasses.replace(semantic, model="./not/there/at/all"))
-    with pytest.raises(AgiqaError, match=r"blocks from 1 to 3 of 'lmm', found \[1, 9\]"):
+    with pytest.raises(AgiqaError, match=r"blocks from 1 to 3 of 'tiny-lmm', found \[1, 9\]"):
         VisionExtractor(dataclasses.replace(visual, layers=(1, 9)))
     with pytest.raises(AgiqaError, match=r"some of cls, mean, std, found \['max'\]"):
         VisionExtractor(dataclasses.replace(visual, pool=("max",)))

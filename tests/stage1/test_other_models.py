@@ -1,0 +1,104 @@
+"""The extractors take more than nano's own build: LLaVA, tokenizers with BOS, other backbones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from agiqa.datasets.table import ImagesTable
+from agiqa.errors import AgiqaError
+from agiqa.extractors import LMMExtractor, VisionExtractor
+from agiqa.images import decode
+from agiqa.params import Semantic, Visual
+
+
+@pytest.mark.parametrize(
+    ("kind", "visual_tokens", "bos"),
+    [("AyaVision", 4, True), ("Llava", 16, False), ("Llava", 16, True)],
+)
+def test_semantic_vectors_equal_the_plain_forward(
+    kind: str,
+    visual_tokens: int,
+    bos: bool,
+    build_lmm: Callable[..., Path],
+    tmp_path: Path,
+    table: ImagesTable,
+) -> None:
+    folder = build_lmm(tmp_path / "model", kind, bos=bos)
+    extractor = LMMExtractor(Semantic(model=str(folder), batch_size=2))
+    pixels = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
+    ours = extractor.extract(pixels, [1])
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    before, after = extractor.prompt_set.text("coherence")
+    ids = tokenizer(before + "<image>" * visual_tokens + after, return_tensors="pt")["input_ids"]
+    assert (ids[0, 0] == tokenizer.bos_token_id) == bos
+    for row in range(2):
+        with torch.inference_mode():
+            states = model(
+                input_ids=ids,
+                pixel_values=torch.from_numpy(pixels[row : row + 1]),
+                output_hidden_states=True,
+            ).hidden_states[-1]
+        np.testing.assert_allclose(ours[row, 0], states[0].mean(0).numpy(), atol=1e-5)
+    assert np.abs(ours[0] - ours[1]).max() > 1e-3  # the image does matter
+
+
+@pytest.mark.parametrize(
+    ("config", "blocks", "others"),
+    [
+        ("CLIPVisionConfig", "encoder.layers", 1),
+        ("CLIPConfig", "vision_model.encoder.layers", 1),
+        ("Dinov2Config", "encoder.layer", 1),
+        ("Dinov2WithRegistersConfig", "encoder.layer", 5),  # 4 registers are no patches
+        ("SiglipVisionConfig", "encoder.layers", 0),
+    ],
+)
+@pytest.mark.parametrize("size", [32, 48])
+def test_visual_vectors_are_what_the_blocks_put_out(
+    config: str,
+    blocks: str,
+    others: int,
+    size: int,
+    build_vision: Callable[..., Path],
+    tmp_path: Path,
+    table: ImagesTable,
+) -> None:
+    folder = build_vision(tmp_path / "model", config)
+    pool = ("cls", "mean", "std") if others else ("mean", "std")
+    settings = Visual(model=str(folder), layers=(1, 3), pool=pool, image_size=size, batch_size=2)
+    extractor = VisionExtractor(settings)
+    pixels = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
+    ours = extractor.extract(pixels, [0, 1])
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    seen: list[np.ndarray] = []
+    for number in (0, 2):
+        model.get_submodule(f"{blocks}.{number}").register_forward_hook(
+            lambda _, __, out: seen.append((out[0] if isinstance(out, tuple) else out).numpy())
+        )
+    tower = getattr(model, "vision_model", model)
+    interpolate = {} if config.startswith("Dino") else {"interpolate_pos_encoding": size != 32}
+    with torch.inference_mode():
+        tower(pixel_values=torch.from_numpy(pixels), **interpolate)
+    assert len(seen) == 2
+    for place, states in enumerate(seen):
+        patches = states[:, others:]
+        assert patches.shape[1] == (size // 8) ** 2
+        pooled = [states[:, 0]] * bool(others) + [patches.mean(1), patches.std(1, ddof=1)]
+        np.testing.assert_allclose(ours[:, place], np.concatenate(pooled, 1), atol=1e-5)
+
+
+def test_a_backbone_without_class_token(
+    build_vision: Callable[..., Path], tmp_path: Path, table: ImagesTable
+) -> None:
+    folder = build_vision(tmp_path / "siglip", "SiglipVisionConfig")
+    extractor = VisionExtractor(Visual(model=str(folder), layers=(1,), image_size=32, batch_size=1))
+    pixels = extractor.preprocess(decode(table.paths()[0]))[None]
+    with pytest.raises(
+        AgiqaError, match=r"'siglip' has no class token: leave cls out of visual\.p"
+    ):
+        extractor.extract(pixels, [0])
