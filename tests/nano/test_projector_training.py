@@ -118,6 +118,8 @@ def test_what_cannot_be_trained_is_explained(
 ) -> None:
     with pytest.raises(AgiqaError, match="The recipe has no step"):
         train(lmm, captions, dataclasses.replace(RECIPE, epochs=0.1))
+    with pytest.raises(AgiqaError, match=r"'captioned' has 8 prompts: too few to hold 0\.1 "):
+        collect(lmm, captioned, Recipe())
     captioned.frame.loc[3, "prompt"] = " "
     with pytest.raises(AgiqaError, match="'captioned' has images without a prompt"):
         collect(lmm, captioned, RECIPE)

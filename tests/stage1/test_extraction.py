@@ -125,12 +125,12 @@ class Stalling(LMMExtractor):
 
     def extract(self, pixels, wanted):
         self.calls += 1
-        if self.calls > 70:  # 280 images: a chunk of 256 rows is acknowledged, 24 more are added
+        if self.calls > 17:  # 272 images: a chunk of 256 rows is acknowledged, 16 more are added
             time.sleep(600)
         return super().extract(pixels, wanted)
 
 folder = Path(sys.argv[1])
-settings = Semantic(name="tiny", model=sys.argv[2], batch_size=4)
+settings = Semantic(name="tiny", model=sys.argv[2], batch_size=16)
 extract(read_table(folder), Stalling(settings), folder / "tiny.zarr", ledger=folder / "ledger")
 """
 
@@ -139,7 +139,7 @@ def test_kill_and_resume(
     write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle: acknowledged rows are not computed again, the pack is the same."""
-    data = tmp_path / "data"
+    data, semantic = tmp_path / "data", dataclasses.replace(semantic, batch_size=16)
     table = folder.prepare(write_images(*[f"{row:03d}.png" for row in range(300)]), "many")
     write_table(table, data)
     shelves = open_shelves(LMMExtractor(semantic), data / "ledger")
@@ -157,7 +157,7 @@ def test_kill_and_resume(
     extractor = Counting(semantic)
     resumed = extract(table, extractor, data / "tiny.zarr", ledger=data / "ledger")
     assert (resumed.cached, resumed.computed) == (safe, 600 - safe)
-    assert len(extractor.asked) <= 12  # batches of 4 for at most 44 images, not 75 for all
+    assert len(extractor.asked) <= 4  # batches for at most 44 images, not 19 for all
     extract(table, LMMExtractor(semantic), tmp_path / "u.zarr", ledger=tmp_path / "undisturbed")
     assert files(data / "tiny.zarr") == files(tmp_path / "u.zarr")
 

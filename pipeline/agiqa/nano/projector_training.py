@@ -93,7 +93,7 @@ def collect(lmm: LMM, table: ImagesTable, recipe: Recipe) -> Captions:
     """Captions of a table with prompts, split by prompt.
 
     Raises:
-        AgiqaError: the table has no prompts.
+        AgiqaError: images without a prompt, or too few prompts to hold some out.
     """
     prompts = table.frame["prompt"].fillna("").astype(str)
     if not prompts.str.strip().all():
@@ -101,6 +101,11 @@ def collect(lmm: LMM, table: ImagesTable, recipe: Recipe) -> Captions:
     groups = table.frame["group"].to_numpy()
     order = np.random.default_rng(recipe.seed).permutation(np.unique(groups))
     held = round(len(order) * recipe.held_out)
+    if held < 2 or len(order) <= 2 * held:
+        raise AgiqaError(
+            f"Data set '{table.name}' has {len(order)} prompts: too few to hold "
+            f"{recipe.held_out:g} of them out for validation and again for test, at least 2 each."
+        )
     side = dict.fromkeys(order, "train")
     side |= dict.fromkeys(order[:held], "test") | dict.fromkeys(order[held : 2 * held], "val")
     end = lmm.tokenizer.eos_token_id
