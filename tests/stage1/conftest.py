@@ -1,6 +1,6 @@
 """Settings that name the tiny image-text model of tests/conftest.py, and images for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,18 @@ import pytest
 from agiqa.datasets import folder
 from agiqa.datasets.table import ImagesTable
 from agiqa.params import Semantic, Visual
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Threads of tiny models wait for each other; on a busy machine five times longer in all."""
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes that a test starts
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
