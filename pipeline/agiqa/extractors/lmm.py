@@ -24,6 +24,8 @@ from agiqa.extractors.loading import (
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set
 
+PROVEN = ("aya_vision", "llava")  # compared with the plain forward by the tests
+
 
 @dataclass(frozen=True)
 class LMM:
@@ -87,6 +89,11 @@ def load_lmm(settings: Semantic) -> LMM:
         raise AgiqaError(
             f"Model '{folder.name}' ({type(model).__name__}) has no separate vision tower and "
             "language model, which the semantic extractor needs."
+        )
+    if model.config.model_type not in PROVEN:
+        raise AgiqaError(
+            f"Model '{folder.name}' is a {model.config.model_type}, whose vectors are not proven "
+            f"right here yet; use one of {', '.join(PROVEN)}."
         )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path)
     return LMM(model, tokenizer, load_image_processor(folder))
