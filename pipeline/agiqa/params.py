@@ -194,7 +194,8 @@ def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> objec
     for key, value in tree.items():
         full = f"{prefix}{key}"
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
+            near = [name for name in hints if str(key).startswith(name)]  # lrate: lr, not gate
+            near = near or difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(hints)}."
             raise AgiqaError(f"{where}: unknown setting '{full}'; {hint}")
         hint_type = hints[key]
