@@ -50,7 +50,7 @@ constraints: ## write constraints.txt anew, from the newest versions that fit to
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(PYTHON) -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip install --quiet "$$(grep '^torch==' constraints.txt)" && \
-	"$$folder/bin/python" -m pip install --quiet --editable '.[dev]' && \
+	"$$folder/bin/python" -m pip install --quiet --editable '.[dev,timm]' && \
 	{ grep '^#' constraints.txt && \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new && \
 	mv constraints.new constraints.txt

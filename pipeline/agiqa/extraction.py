@@ -90,6 +90,7 @@ def extract(
             + (", or leave them out with --skip-bad." if not skip_bad else "; none would be left.")
         )
     lost = {image.path for image in bad}
+    left_out = [name for name in ids if str(files[name]) in lost]
     ids = [name for name in ids if str(files[name]) not in lost]
     jobs = [
         _Job(j.wanted, tuple(i for i in j.image_ids if str(files[i]) not in lost)) for j in jobs
@@ -113,6 +114,7 @@ def extract(
         [vector.fingerprint for vector in extractor.vectors],
         ids,
         vectors,
+        left_out,
     )
     return Extraction(
         store=store,

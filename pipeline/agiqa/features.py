@@ -3,8 +3,9 @@
 Nothing here knows which extractor made a vector. Byte-identical images share a row.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import FeatureStore, read_pack, require_same
+
+log = logging.getLogger(__name__)
 
 VISUAL = "visual"  # the name of the visual expert; the others have their prompts' names
 
@@ -32,21 +35,30 @@ class Features:
         return (VISUAL, *self.prompts)
 
 
-def load_features(table: ImagesTable, semantic: Path, visual: Path) -> Features:
+def load_features(table: ImagesTable, semantic: Path, visual: Path) -> tuple[ImagesTable, Features]:
     """Read both stores in bulk and align them with the table.
+
+    Returns:
+        The table without the images that `extract --skip-bad` left out, and its features.
 
     Raises:
         AgiqaError: a store is absent, damaged or foreign, or lacks images of the table.
     """
     stores = {"semantic": read_pack(semantic), "visual": read_pack(visual)}
+    left_out = frozenset().union(*(store.left_out for store in stores.values()))
+    absent = table.frame["image_id"].isin(left_out)
+    if absent.any():
+        log.warning("%d images have no vectors and are left out, as extract was told", absent.sum())
+        table = replace(table, frame=table.frame[~absent].reset_index(drop=True))
     ids = list(table.frame["image_id"])
     rows = {kind: store.rows(ids).astype(np.float32) for kind, store in stores.items()}
-    return Features(
+    features = Features(
         visual=rows["visual"].reshape(len(ids), -1),
         semantic=rows["semantic"],
         prompts=stores["semantic"].names,
         stores={kind: describe_store(store) for kind, store in stores.items()},
     )
+    return table, features
 
 
 def describe_store(store: FeatureStore) -> dict[str, Any]:

@@ -30,13 +30,15 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     """
     started = time.monotonic()
     table = read_table(cache / dataset)
-    mos = _scores(table, params.fit.target)
+    _require_target(table, params.fit.target)
     protocol = params.fit.protocol
     if protocol == "auto":
         protocol = default_protocol(table)
     params = replace(params, fit=replace(params.fit, protocol=protocol))
-    splits, sides = _sides(table, cache / dataset, protocol)
-    features = _features(table, cache / dataset, params)
+    splits = _splits(table, cache / dataset, protocol)
+    table, features = _features(table, cache / dataset, params)
+    splits, sides = _sides(table, splits)
+    mos = np.asarray(table.frame[params.fit.target].to_numpy(), dtype=np.float64)
     ensemble, curves = fit(features, mos, sides, params.fit)
     provenance: dict[str, Any] = {
         "dataset": dataset,
@@ -67,13 +69,14 @@ def evaluate_run(folder: Path, cache: Path) -> Evaluation:
     run = load_run(folder)
     dataset = cache / str(run.provenance["dataset"])
     table = read_table(dataset)
-    _, sides = _sides(table, dataset, str(run.provenance["protocol"]))
-    evaluation = evaluate(run, table, _features(table, dataset, run.params), sides)
+    splits = _splits(table, dataset, str(run.provenance["protocol"]))
+    table, features = _features(table, dataset, run.params)
+    evaluation = evaluate(run, table, features, _sides(table, splits)[1])
     write_evaluation(folder, evaluation)
     return evaluation
 
 
-def _scores(table: ImagesTable, target: str) -> np.ndarray:
+def _require_target(table: ImagesTable, target: str) -> None:
     names = [each.name for each in table.targets]
     if target not in names:
         if len(names) == 1:
@@ -81,12 +84,9 @@ def _scores(table: ImagesTable, target: str) -> np.ndarray:
         else:
             hint = f"it has {', '.join(names) or 'none, so it can be scored but not fitted'}"
         raise AgiqaError(f"Data set '{table.name}' has no target '{target}'; {hint}.")
-    return np.asarray(table.frame[target].to_numpy(), dtype=np.float64)
 
 
-def _sides(
-    table: ImagesTable, folder: Path, protocol: str
-) -> tuple[pd.DataFrame, Mapping[int, Mapping[str, np.ndarray]]]:
+def _splits(table: ImagesTable, folder: Path, protocol: str) -> pd.DataFrame:
     path = folder / "splits" / f"{protocol}.csv"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.csv"))) or "none"
@@ -94,10 +94,19 @@ def _sides(
             f"No split file {path}; there are: {there}. Run `agiqa prepare {table.name}`."
         )
     splits = read_splits(path)
+    side_rows(splits, table)  # refuses splits of another state of the data
+    return splits
+
+
+def _sides(
+    table: ImagesTable, splits: pd.DataFrame
+) -> tuple[pd.DataFrame, Mapping[int, Mapping[str, np.ndarray]]]:
+    """The splits of the images that have vectors, as a table and as row numbers."""
+    splits = splits[splits["image_id"].isin(table.frame["image_id"])]
     return splits, side_rows(splits, table)
 
 
-def _features(table: ImagesTable, folder: Path, params: Params) -> Features:
+def _features(table: ImagesTable, folder: Path, params: Params) -> tuple[ImagesTable, Features]:
     stores = [folder / f"{each.name}.{each.format}" for each in (params.semantic, params.visual)]
     for store in stores:
         if not store.exists():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -20,6 +21,7 @@ from agiqa.errors import AgiqaError
 from agiqa.extraction import extract, open_shelves
 from agiqa.extractors import LMMExtractor, VisionExtractor
 from agiqa.feature_store import LockedError, read_pack
+from agiqa.features import load_features
 from agiqa.params import Semantic, Visual
 
 
@@ -95,6 +97,22 @@ def test_images_changed_since_prepare_stop_everything(
     result = extract(table, extractor, tmp_path / "s.zarr", ledger=tmp_path / "l", skip_bad=True)
     assert result.images == 8
     assert sorted(Path(bad.path).name for bad in result.bad) == ["3.png", "5.png"]
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_stage_2_leaves_out_what_extract_left_out_and_nothing_else(
+    table: ImagesTable, semantic: Semantic, tmp_path: Path, suffix: str
+) -> None:
+    (table.root / "5.png").unlink()
+    store = tmp_path / f"s{suffix}"
+    extract(table, LMMExtractor(semantic), store, ledger=tmp_path / "l", skip_bad=True)
+    kept, features = load_features(table, store, store)
+    assert "5.png" not in set(kept.frame["path"])
+    assert len(kept.frame) == len(features.visual) == len(table.frame) - 1
+    added = table.frame.assign(image_id="f" * 64, path="new.png").iloc[:1]
+    grown = dataclasses.replace(table, frame=pd.concat([table.frame, added]))
+    with pytest.raises(AgiqaError, match=r"expected rows for 10 images, found 9"):
+        load_features(grown, store, store)
 
 
 def test_damaged_rows_are_computed_again(

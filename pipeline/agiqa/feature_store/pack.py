@@ -55,6 +55,7 @@ class FeatureStore:
     fingerprints: tuple[Fingerprint, ...]  # one for each name
     image_ids: tuple[str, ...]  # in order of the rows
     vectors: Vectors  # (N, P, D)
+    left_out: frozenset[str] = frozenset()  # images that `extract --skip-bad` left out
 
     def rows(self, image_ids: Sequence[str]) -> Vectors:
         """The rows of `image_ids`, in that order and as a copy: (n, P, D).
@@ -83,14 +84,17 @@ def write_pack(
     fingerprints: Sequence[Fingerprint],
     image_ids: Sequence[str],
     vectors: Vectors,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
+
+    `left_out` names images of the data set that are missing on purpose.
 
     Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
     (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
     """
     pack_format = _format(path)
-    contents = build(extractor, names, fingerprints, image_ids, vectors)
+    contents = build(extractor, names, fingerprints, image_ids, vectors, left_out)
     with disk_errors("write the pack", path):
         _require_replaceable(path, pack_format)
         with folder_aside(path) as aside:
@@ -120,6 +124,7 @@ def read_pack(path: Path) -> FeatureStore:
         fingerprints=tuple(metadata["fingerprints"]),
         image_ids=verify_arrays(path, contents),
         vectors=contents.vectors,
+        left_out=frozenset(metadata.get("left_out", ())),
     )
 
 

@@ -7,7 +7,8 @@ pack.py builds and reads `Contents`; pack_zarr.py and pack_hdf5.py put it on the
     row_crc32   (N,) uint32, the CRC-32 of the row's image id and vectors, little-endian
 
 Metadata: format, layout, extractor, names (P), fingerprints (P), rows, width, dtype, and `check`,
-the sha256 of the other metadata's canonical JSON.
+the sha256 of the other metadata's canonical JSON. Where `extract` was told to leave bad images out,
+`left_out` holds their ids.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def build(
     fingerprints: Sequence[Fingerprint],
     image_ids: Sequence[str],
     vectors: Vectors,
+    left_out: Sequence[str] = (),
 ) -> Contents:
     """Check what is to be packed and compute its checksums; AgiqaError for what does not fit."""
     if not image_ids or len(set(image_ids)) != len(image_ids):
@@ -87,6 +89,8 @@ def build(
         "width": int(vectors.shape[2]),
         "dtype": dtype,
     }
+    if left_out:
+        metadata["left_out"] = sorted(left_out)
     return Contents(
         metadata={**metadata, "check": _check(metadata)},
         vectors=np.ascontiguousarray(vectors, dtype=DTYPES[dtype]),
