@@ -104,9 +104,9 @@ def test_same_seed_same_weights(
 ) -> None:
     again, _ = fit(features, mos, sides, SETTINGS)
     other, _ = fit(features, mos, sides, dataclasses.replace(SETTINGS, seed=1))
-    head = fitted.regressors["moe"].experts[0].head.weight
-    assert torch.equal(head, again.regressors["moe"].experts[0].head.weight)
-    assert not torch.equal(head, other.regressors["moe"].experts[0].head.weight)
+    head = fitted.regressors["moe"].corrections[0].head.weight
+    assert torch.equal(head, again.regressors["moe"].corrections[0].head.weight)
+    assert not torch.equal(head, other.regressors["moe"].corrections[0].head.weight)
 
 
 def test_the_kept_epoch_is_the_best_on_validation(

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from agiqa.errors import AgiqaError
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
+from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
@@ -153,6 +154,10 @@ def _tensors(ensemble: Ensemble) -> dict[str, torch.Tensor]:
             arrays[f"split.{place}.{name}.mean"] = part.mean
             arrays[f"split.{place}.{name}.scale"] = part.scale
             arrays[f"split.{place}.{name}.components"] = part.components
+        for expert, kernel in enumerate(split.kernels):
+            arrays[f"split.{place}.kernel.{expert}.anchors"] = kernel.anchors
+            arrays[f"split.{place}.kernel.{expert}.dual"] = kernel.dual
+            arrays[f"split.{place}.kernel.{expert}.gamma"] = np.array(kernel.gamma)
         for name, ridge in split.ridges.items():
             arrays[f"split.{place}.{name}.weights"] = ridge.weights
             arrays[f"split.{place}.{name}.bias_alpha"] = np.array([ridge.bias, ridge.alpha])
@@ -185,7 +190,16 @@ def _ensemble(
             for name in RIDGES
         }
         semantic = tuple(projection(f"{key}.semantic.{p}") for p in range(prompts))
-        splits.append(SplitModel(seed, projection(f"{key}.visual"), semantic, ridges, mean, sd))
+        kernels = tuple(
+            KernelRidge(
+                tensors[f"{key}.kernel.{expert}.anchors"].numpy(),
+                tensors[f"{key}.kernel.{expert}.dual"].numpy(),
+                float(tensors[f"{key}.kernel.{expert}.gamma"]),
+            )
+            for expert in range(prompts + 1)
+        )
+        visual = projection(f"{key}.visual")
+        splits.append(SplitModel(seed, visual, semantic, kernels, ridges, mean, sd))
     regressors = {}
     for variant in VARIANTS:
         regressor = MixtureOfExperts(

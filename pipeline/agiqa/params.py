@@ -75,6 +75,9 @@ class Visual:
     layers: tuple[int, ...] = (3, 6, 9, 12)  # transformer blocks, counted from 1
     pool: tuple[str, ...] = ("cls", "mean", "std")  # class token; mean and deviation of the patches
     image_size: int = 336  # pixels a side; position embeddings are interpolated where it differs
+    closeup: int = (
+        512  # pixels a side of which the centre, the model's own size, is seen too; 0: no
+    )
     dtype: str = "float32"
     attention: str = "sdpa"
     batch_size: int = 16
@@ -94,10 +97,9 @@ class Fit:
     hidden: int = 128  # width of each expert's GELU layer
     gate: str = "softmax"  # softmax, or linear as in the paper
     members: int = 2  # regressors with different seeds whose mean is the score
-    epochs: int = 10
+    epochs: int = 6
     batch_size: int = 128
     lr: float = 5e-4
-    linear_lr: float = 0.1  # share of it for the linear parts, which start as a ridge
     warmup: float = 0.1  # share of the steps with a rising learning rate
     weight_decay: float = 0.05
     dropout: float = 0.5

@@ -5,42 +5,39 @@ only, mixture of experts on both) see the training side; the validation side alo
 and epochs; the test side is not touched here.
 """
 
-import itertools
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from agiqa.errors import AgiqaError
 from agiqa.features import Features
 from agiqa.metrics import plcc, srcc
 from agiqa.model.ensemble import (
-    RIDGES,
     VARIANTS,
     Ensemble,
     Inputs,
     SplitModel,
     predict_rows,
-    project,
-    ridge_inputs,
 )
+from agiqa.model.kernel import fit_kernel_ridge
 from agiqa.model.losses import plcc_loss, rank_loss, squared_error
 from agiqa.model.moe import MixtureOfExperts
-from agiqa.model.projection import FLOOR, fit_projection
-from agiqa.model.ridge import decompose, fit_ridge
+from agiqa.model.projection import fit_projection, moments
+from agiqa.model.ridge import Gram, Ridge, decompose, fit_ridge
 from agiqa.params import Fit
 from agiqa.progress import track
 
 log = logging.getLogger(__name__)
 
 SELECT_EVERY = 2  # epochs between looks at the validation side
-ALPHAS = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3)  # penalties of the ridge start
-SEMANTIC_PENALTIES = (1.0, 5.0, 25.0, 1e6)  # times as much on semantic components; 1e6: none used
+LEAST_SHARE = 0.02  # of the starting mixture for each expert, so that its gate can move
 LEAST = {"train": 8, "val": 2}  # images a split needs
 
 Sides = Mapping[int, Mapping[str, np.ndarray]]  # by split seed: row numbers of train and val
@@ -71,11 +68,12 @@ def fit(
                 )
         if float(np.ptp(mos[side["train"]])) == 0:
             raise AgiqaError(f"All training images of split {seed} have the same score.")
-    splits = tuple(
+    fitted = [
         _fit_split(features, mos, seed, side, settings)
-        for seed, side in track(list(sides.items()), "Projections and ridge")
-    )
-    inputs = project(splits, features.visual, features.semantic)
+        for seed, side in track(list(sides.items()), "Projections and ridges")
+    ]
+    splits = tuple(split for split, _ in fitted)
+    inputs = _inputs([known for _, known in fitted], len(mos))
     curves: list[dict[str, Any]] = []
     regressors = {}
     for variant in VARIANTS:
@@ -85,40 +83,92 @@ def fit(
     return Ensemble(splits, regressors, settings.members), curves
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What the regressors may see of one split: its training and validation side."""
+
+    rows: np.ndarray  # (m,) of the table
+    components: list[np.ndarray]  # (m, k) of each expert's vector
+    opinions: np.ndarray  # (m, E); those of training images are left-out ones
+
+
+def _inputs(splits: Sequence[_Known], images: int) -> Inputs:
+    """Inputs of all N images; zero where a split's test side would stand."""
+
+    def place(parts: Sequence[np.ndarray]) -> Tensor:
+        whole = np.zeros((len(splits), images, *parts[0].shape[1:]), dtype=np.float32)
+        for row, (split, part) in enumerate(zip(splits, parts, strict=True)):
+            whole[row, split.rows] = part
+        return torch.from_numpy(whole)
+
+    return Inputs(
+        visual=place([split.components[0] for split in splits]),
+        semantic=place([np.stack(split.components[1:], axis=1) for split in splits]),
+        opinions=place([split.opinions for split in splits]),
+    )
+
+
 def _fit_split(
     features: Features, mos: np.ndarray, seed: int, side: Mapping[str, np.ndarray], settings: Fit
-) -> SplitModel:
-    """Projections and ridges of one split; the visual inner products serve both."""
+) -> tuple[SplitModel, _Known]:
+    """Projections, ridges and kernel ridges of one split."""
     train, val = side["train"], side["val"]
-    seen = features.visual[train]
-    standardised = (seen - seen.mean(axis=0)) / (seen.std(axis=0) + FLOOR)
-    seen_inner = standardised @ standardised.T
-    gram = decompose(seen_inner)
-    semantic = tuple(
-        fit_projection(features.semantic[train, p], None, settings.semantic_components, seed)
-        for p in range(features.semantic.shape[1])
-    )
+    rows, count = np.concatenate([train, val]), len(train)
+    vectors = [features.visual, *np.moveaxis(features.semantic, 1, 0)]
+    scales = [moments(each[train]) for each in vectors]
+    standardised = [
+        (each[rows] - mean) / scale for each, (mean, scale) in zip(vectors, scales, strict=True)
+    ]
+    ridges, gram = _fit_ridges(standardised, mos[train], mos[val])
+    projections = [
+        fit_projection(each[:count], mean, scale, k, inner)
+        for each, (mean, scale), k, inner in zip(
+            standardised,
+            scales,
+            [settings.components] + [settings.semantic_components] * (len(vectors) - 1),
+            [gram] + [None] * (len(vectors) - 1),
+            strict=True,
+        )
+    ]
+    components = [p.project(each) for p, each in zip(projections, standardised, strict=True)]
+    mean, sd = float(mos[train].mean()), float(mos[train].std())
+    target = (mos[rows] - mean) / sd
+    kernels, opinions = [], []
+    for each in components:
+        kernel, left_out = fit_kernel_ridge(each[:count], target[:count])
+        kernels.append(kernel)
+        opinions.append(np.concatenate([left_out, kernel.predict(each[count:])]))
     split = SplitModel(
         seed=seed,
-        visual=fit_projection(seen, gram, settings.components, seed),
-        semantic=semantic,
-        ridges={},
-        mos_mean=float(mos[train].mean()),
-        mos_sd=float(mos[train].std()),
+        visual=projections[0],
+        semantic=tuple(projections[1:]),
+        kernels=tuple(kernels),
+        ridges=ridges,
+        mos_mean=mean,
+        mos_sd=sd,
     )
-    ours = ridge_inputs(split, seen, features.semantic[train])
-    held = ridge_inputs(split, features.visual[val], features.semantic[val])
-    said_inner = ours["ridge_semantic"] @ ours["ridge_semantic"].T
-    grams = {
-        "ridge": decompose(seen_inner + said_inner),
-        "ridge_visual": gram,
-        "ridge_semantic": decompose(said_inner),
-    }
+    return split, _Known(rows, components, np.stack(opinions, axis=1))
+
+
+def _fit_ridges(
+    standardised: Sequence[np.ndarray], mos: np.ndarray, val_mos: np.ndarray
+) -> tuple[dict[str, Ridge], Gram]:
+    """The baselines on standardised vectors of training and validation side, in this order.
+
+    Returns:
+        The ridges by RIDGES, and the visual inner products, which serve the projection too.
+    """
+    count = len(mos)
+    train, val = [each[:count] for each in standardised], [each[count:] for each in standardised]
+    inner = [each @ each.T for each in train]
+    seen, said = inner[0], np.sum(inner[1:], axis=0)
+    gram = decompose(seen)
     ridges = {
-        name: fit_ridge(ours[name], grams[name], mos[train], held[name], mos[val])
-        for name in RIDGES
+        "ridge": fit_ridge(train, decompose(seen + said), mos, val, val_mos),
+        "ridge_visual": fit_ridge(train[:1], gram, mos, val[:1], val_mos),
+        "ridge_semantic": fit_ridge(train[1:], decompose(said), mos, val[1:], val_mos),
     }
-    return replace(split, ridges=ridges)
+    return ridges, gram
 
 
 class Run:
@@ -152,15 +202,14 @@ class Run:
         )
         self.split = torch.arange(len(splits)).repeat_interleave(settings.members)[:, None]
         for place in range(len(splits)):
-            self._start_from_ridge(place)
+            self._start_from_mixture(place)
 
     def train(self) -> list[dict[str, Any]]:
         """Train; returns the learning curves."""
         settings, regressor = self.settings, self.regressor
         optimiser = torch.optim.AdamW(
-            regressor.groups(settings.lr, settings.linear_lr, settings.weight_decay)
+            regressor.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
-        rates = [float(group["lr"]) for group in optimiser.param_groups]
         fewest = min(map(len, self.train_rows))
         size = min(settings.batch_size, fewest)
         per_epoch = fewest // size
@@ -175,11 +224,11 @@ class Run:
             total = torch.zeros(len(orders))
             for step in range(per_epoch):
                 share = _schedule(max(0, epoch - 1) * per_epoch + step, steps, settings.warmup)
-                for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                    group["lr"] = rate * share
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.lr * share
                 with torch.set_grad_enabled(epoch > 0):
                     loss = self._loss(orders[:, step * size : (step + 1) * size])
-                if epoch > 0:  # epoch 0 looks at the ridge itself
+                if epoch > 0:  # epoch 0 looks at the start itself
                     optimiser.zero_grad()
                     loss.sum().backward()
                     optimiser.step()
@@ -198,37 +247,16 @@ class Run:
         regressor.eval()
         return curves
 
-    def _start_from_ridge(self, place: int) -> None:
-        """Begin one split's members as the ridge on the components that validates best.
-
-        The semantic vectors have a penalty of their own: where they carry less than the visual
-        feature, one penalty for both lets their noise in.
-        """
-        split = torch.tensor([[place]])
-        found = {}
-        for side, rows in (("train", self.train_rows), ("val", self.val_rows)):
-            index = torch.from_numpy(rows[place])[None]
-            inputs = self.inputs.take(split, index, self.variant)
-            vectors = self.regressor.vectors(inputs["visual"], inputs["semantic"])
-            found[side] = torch.cat(vectors, dim=-1)[0].double()
-        mos = self.mos[place].double()
-        train, val = mos[self.train_rows[place]], mos[self.val_rows[place]].numpy()
-        moments = found["train"].T @ found["train"]
-        target = found["train"].T @ train
-        widths = self.regressor.widths
-        both = len(widths) > 1 and self.variant == "moe"
-        said = torch.arange(len(moments)) >= (widths[0] if both else len(moments))
-        best = -math.inf
-        for alpha, more in itertools.product(ALPHAS, SEMANTIC_PENALTIES if both else (1.0,)):
-            penalties = torch.where(said, alpha * more, alpha).to(moments.dtype)
-            weights = torch.linalg.solve(moments + penalties.diag(), target)
-            score = (found["val"] @ weights).numpy()
-            value = srcc(val, score) + plcc(val, score)
-            if value > best:
-                best = value
-                members = self.settings.members
-                own = slice(place * members, (place + 1) * members)
-                self.regressor.warm_start(own, weights.float())
+    def _start_from_mixture(self, place: int) -> None:
+        """Begin one split's members with the one mixture that fits its left-out opinions best."""
+        rows = torch.from_numpy(self.train_rows[place])
+        opinions = self.inputs.take(torch.tensor(place), rows, self.variant)["opinions"]
+        assert opinions is not None
+        weights, _ = nnls(opinions.double().numpy(), self.mos[place, rows].double().numpy())
+        weights = np.maximum(weights, LEAST_SHARE * max(weights.sum(), LEAST_SHARE))
+        members = self.settings.members
+        own = slice(place * members, (place + 1) * members)
+        self.regressor.warm_start(own, torch.from_numpy(weights).float())
 
     def _shuffle(self, rng: np.random.Generator, length: int) -> Tensor:
         """Training rows `(M, length)`, every member in its own order."""

@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge as ReferenceRidge
 
-from agiqa.model.projection import fit_projection
+from agiqa.model.projection import fit_projection, moments
 from agiqa.model.ridge import ALPHAS, decompose, fit_ridge
 
 
@@ -17,10 +17,12 @@ def vectors() -> np.ndarray:
 
 
 @pytest.mark.parametrize("with_gram", [True, False])
-def test_components_are_those_of_pca(vectors: np.ndarray, with_gram: bool) -> None:
+@pytest.mark.parametrize("width", [90, 30])  # more features than images, and fewer
+def test_components_are_those_of_pca(vectors: np.ndarray, width: int, with_gram: bool) -> None:
+    vectors = vectors[:, :width]
     scaled = (vectors - vectors.mean(0)) / vectors.std(0)
     gram = decompose(scaled @ scaled.T) if with_gram else None
-    projection = fit_projection(vectors, gram, 5, seed=0)
+    projection = fit_projection(scaled, *moments(vectors), 5, gram)
     ours = projection.apply(vectors)
     reference = PCA(5).fit_transform(scaled)
     assert ours.shape == (60, 5)
@@ -34,7 +36,8 @@ def test_components_are_those_of_pca(vectors: np.ndarray, with_gram: bool) -> No
 def test_more_components_than_there_are_and_constant_features() -> None:
     vectors = np.random.default_rng(0).normal(size=(10, 4))
     vectors[:, 2] = 7
-    projection = fit_projection(vectors, None, 100, seed=0)
+    mean, scale = moments(vectors)
+    projection = fit_projection((vectors - mean) / scale, mean, scale, 100)
     assert projection.apply(vectors).shape == (10, 4)
     assert np.isfinite(projection.apply(vectors)).all()
 
@@ -43,9 +46,9 @@ def test_dual_ridge_equals_primal(vectors: np.ndarray) -> None:
     rng = np.random.default_rng(1)
     train = (vectors - vectors.mean(0)) / vectors.std(0)
     mos = 3 + train[:, 0] + 0.1 * rng.normal(size=60)
-    ours = fit_ridge(
-        train[:40], decompose(train[:40] @ train[:40].T), mos[:40], train[40:], mos[40:], [10.0]
-    )
+    gram = decompose(train[:40] @ train[:40].T)
+    sides = [train[:40, :50], train[:40, 50:]], [train[40:, :50], train[40:, 50:]]
+    ours = fit_ridge(sides[0], gram, mos[:40], sides[1], mos[40:], [10.0])
     reference = ReferenceRidge(alpha=10, fit_intercept=False)
     reference.fit(train[:40], mos[:40] - mos[:40].mean())
     expected = reference.predict(train[40:]) + mos[:40].mean()
@@ -58,10 +61,10 @@ def test_the_penalty_is_chosen_on_validation() -> None:
     mos = features[:, 0] + rng.normal(size=80)
     train, val = slice(0, 40), slice(40, 80)
     gram = decompose(features[train] @ features[train].T)
-    picked = fit_ridge(features[train], gram, mos[train], features[val], mos[val])
+    picked = fit_ridge([features[train]], gram, mos[train], [features[val]], mos[val])
     values = {}
     for alpha in ALPHAS:
-        one = fit_ridge(features[train], gram, mos[train], features[val], mos[val], [alpha])
+        one = fit_ridge([features[train]], gram, mos[train], [features[val]], mos[val], [alpha])
         values[alpha] = np.corrcoef(
             np.argsort(np.argsort(one.predict(features[val]))), np.argsort(np.argsort(mos[val]))
         )[0, 1]

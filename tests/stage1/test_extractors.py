@@ -56,18 +56,19 @@ def test_a_row_is_the_same_to_the_bit_wherever_it_stands(
 ) -> None:
     extractor = LMMExtractor(semantic) if kind == "semantic" else VisionExtractor(visual)
     pixels = _pixels(extractor, table)
-    forward = extractor.extract(pixels, [0, 1])
-    backward = extractor.extract(pixels[::-1].copy(), [0, 1])
+    every = range(len(extractor.vectors))
+    forward = extractor.extract(pixels, every)
+    backward = extractor.extract(pixels[::-1].copy(), every)
     assert np.array_equal(forward, backward[::-1])
 
 
 def test_visual_vectors_are_pooled_hidden_states(
     visual: Visual, tiny_lmm: Path, table: ImagesTable
 ) -> None:
-    extractor = VisionExtractor(visual)
-    pixels = _pixels(extractor, table)
-    assert pixels.shape[-2:] == (48, 48)
-    ours = extractor.extract(pixels, [0, 1])
+    extractor = VisionExtractor(dataclasses.replace(visual, closeup=0))
+    flat = _pixels(extractor, table)
+    ours = extractor.extract(flat, [0, 1])
+    pixels = flat.reshape(-1, 3, 48, 48)
     assert ours.shape == (4, 2, extractor.width)
     whole = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
     with torch.inference_mode():
@@ -143,6 +144,8 @@ def test_wrong_models_and_layers_are_explained(
         VisionExtractor(dataclasses.replace(visual, layers=(1, 9)))
     with pytest.raises(AgiqaError, match=r"some of cls, mean, std, found \['max'\]"):
         VisionExtractor(dataclasses.replace(visual, pool=("max",)))
+    with pytest.raises(AgiqaError, match=r"closeup expects 0 or at least 32.*found 31"):
+        VisionExtractor(dataclasses.replace(visual, closeup=31))
 
 
 def test_missing_weights_are_refused(

@@ -1,5 +1,6 @@
 """The extractors take more than nano's own build: LLaVA, tokenizers with BOS, other backbones."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
@@ -69,10 +71,13 @@ def test_visual_vectors_are_what_the_blocks_put_out(
 ) -> None:
     folder = build_vision(tmp_path / "model", config)
     pool = ("cls", "mean", "std") if others else ("mean", "std")
-    settings = Visual(model=str(folder), layers=(1, 3), pool=pool, image_size=size, batch_size=2)
+    settings = Visual(
+        model=str(folder), layers=(1, 3), pool=pool, image_size=size, closeup=0, batch_size=2
+    )
     extractor = VisionExtractor(settings)
-    pixels = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
-    ours = extractor.extract(pixels, [0, 1])
+    flat = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
+    ours = extractor.extract(flat, [0, 1])
+    pixels = flat.reshape(2, 3, size, size)
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
     seen: list[np.ndarray] = []
@@ -96,9 +101,36 @@ def test_a_backbone_without_class_token(
     build_vision: Callable[..., Path], tmp_path: Path, table: ImagesTable
 ) -> None:
     folder = build_vision(tmp_path / "siglip", "SiglipVisionConfig")
-    extractor = VisionExtractor(Visual(model=str(folder), layers=(1,), image_size=32, batch_size=1))
+    settings = Visual(model=str(folder), layers=(1,), image_size=32, closeup=0, batch_size=1)
+    extractor = VisionExtractor(settings)
     pixels = extractor.preprocess(decode(table.paths()[0]))[None]
     with pytest.raises(
         AgiqaError, match=r"'siglip' has no class token: leave cls out of visual\.p"
     ):
         extractor.extract(pixels, [0])
+
+
+def test_the_close_up_is_the_centre_of_a_larger_image(
+    build_vision: Callable[..., Path], tmp_path: Path, table: ImagesTable
+) -> None:
+    folder = build_vision(tmp_path / "model", "CLIPVisionConfig")
+    settings = Visual(model=str(folder), layers=(1, 3), image_size=48, closeup=72, batch_size=2)
+    extractor = VisionExtractor(settings)
+    assert [each.name for each in extractor.vectors] == ["layer1", "layer3", "closeup1", "closeup3"]
+    images = [decode(path) for path in table.paths()[:2]]
+    ours = extractor.extract(np.stack([extractor.preprocess(image) for image in images]), [0, 3])
+    whole = VisionExtractor(dataclasses.replace(settings, closeup=0))
+    alone = whole.extract(np.stack([whole.preprocess(image) for image in images]), [0])
+    np.testing.assert_array_equal(ours[:, 0], alone[:, 0])
+    assert extractor.vectors[0].fingerprint == whole.vectors[0].fingerprint
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    processor = transformers.CLIPImageProcessorPil(do_resize=False, do_center_crop=False)
+    large = [image.resize((72, 72), Image.Resampling.BICUBIC) for image in images]
+    centres = [image.crop((20, 20, 52, 52)) for image in large]
+    with torch.inference_mode():
+        pixels = processor(centres, return_tensors="pt")["pixel_values"]
+        states = model(pixel_values=pixels, output_hidden_states=True).hidden_states[3]
+    patches = states[:, 1:]
+    expected = torch.cat([states[:, 0], patches.mean(1), patches.std(1)], dim=1)
+    np.testing.assert_allclose(ours[:, 1], expected.numpy(), atol=1e-5)

@@ -1,11 +1,12 @@
 """Visual features: a frozen vision transformer's layers, pooled. Stage 1 of the `light` preset.
 
 For each chosen block: the class token, and mean and standard deviation over the patches. Early
-blocks carry distortions, late ones content.
+blocks carry distortions, late ones content. The image is seen whole, and its centre once more from
+close up, where shrinking has not hidden texture yet.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,8 +27,20 @@ TOWER = "vision_tower."  # in the names of an image-text model's weights
 PARTS = ("vision_tower", "vision_model")  # of an image-text model, of CLIP and SigLIP
 
 
+class _View(NamedTuple):
+    """One way to look at an image."""
+
+    name: str  # its vectors' names begin with it
+    size: int  # pixels a side that the image is resized to
+    side: int  # pixels a side of the central square that is seen
+
+
 class VisionExtractor:
-    """One vector for each chosen block, its pools side by side. Weights load on first use."""
+    """One vector for each view and chosen block, its pools side by side. Weights load on first use.
+
+    Views: the whole image at `image_size`; and, unless `closeup` is 0, the image at `closeup`
+    pixels a side, of which the tower sees the central square of its own size.
+    """
 
     def __init__(self, settings: Visual) -> None:
         from transformers import AutoConfig
@@ -40,7 +53,11 @@ class VisionExtractor:
         self.batch_size = settings.batch_size
         self.precision = settings.precision
         self._check()
-        self._processor = load_image_processor(self.folder, settings.image_size)
+        self._views = [_View("layer", settings.image_size, settings.image_size)]
+        if settings.closeup:
+            own = int(self._config.image_size)
+            self._views.append(_View("closeup", settings.closeup, own))
+        self._processors = [load_image_processor(self.folder, view.size) for view in self._views]
         self._tower: Any = None
         self.vectors = self._describe()
 
@@ -50,25 +67,46 @@ class VisionExtractor:
         return int(self._config.hidden_size) * len(self.settings.pool)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB image to float32 pixels `(3, H, W)`."""
-        return preprocess(self._processor, image)
+        """RGB image to float32 pixels: `(3, H, H)` of each view, flattened and side by side."""
+        seen = []
+        for view, processor in zip(self._views, self._processors, strict=True):
+            margin = (view.size - view.side) // 2
+            inside = slice(margin, margin + view.side)
+            seen.append(preprocess(processor, image)[:, inside, inside].ravel())
+        return np.concatenate(seen)
 
     def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """Pixels `(B, 3, H, W)` to float32 `(B, len(wanted), D)`."""
+        """Pixels of B images, as `preprocess` gives them, to float32 `(B, len(wanted), D)`."""
         import torch
 
         if self._tower is None:
             self._tower = self._load()
-        options: dict[str, Any] = {"output_hidden_states": True}
-        if self.settings.image_size != self._config.image_size:
-            options["interpolate_pos_encoding"] = True
+        depth = len(self.settings.layers)
+        found: dict[int, Any] = {}
+        start = 0
         with torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
-            hidden = self._tower(pixel_values=batch, **options).hidden_states
-            chosen = [hidden[self.settings.layers[index]] for index in wanted]
-            patches = (pixels.shape[-1] // int(self._config.patch_size)) ** 2
-            pooled = [self._pool(states, patches) for states in chosen]
-            return torch.stack(pooled, dim=1).cpu().numpy()
+            for place, view in enumerate(self._views):
+                length = 3 * view.side * view.side
+                seen = pixels[:, start : start + length].reshape(-1, 3, view.side, view.side)
+                start += length
+                mine = [index for index in wanted if index // depth == place]
+                if mine:
+                    layers = [self.settings.layers[index % depth] for index in mine]
+                    found |= dict(zip(mine, self._see(seen, layers), strict=True))
+            return torch.stack([found[index] for index in wanted], dim=1).cpu().numpy()
+
+    def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+        """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
+        import torch
+
+        batch = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
+        side = pixels.shape[-1]
+        options: dict[str, Any] = {"output_hidden_states": True}
+        if side != self._config.image_size:
+            options["interpolate_pos_encoding"] = True
+        hidden = self._tower(pixel_values=batch, **options).hidden_states
+        patches = (side // int(self._config.patch_size)) ** 2
+        return [self._pool(hidden[layer], patches) for layer in layers]
 
     def _pool(self, states: Any, count: int) -> Any:
         """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
@@ -105,6 +143,12 @@ class VisionExtractor:
                 f"visual.layers expects blocks from 1 to {depth} of '{self.folder.name}', "
                 f"found {list(self.settings.layers)}."
             )
+        own, closeup = int(self._config.image_size), self.settings.closeup
+        if closeup != 0 and closeup < own:
+            raise AgiqaError(
+                f"visual.closeup expects 0 or at least {own}, the size of '{self.folder.name}', "
+                f"found {closeup}."
+            )
         unknown = [pool for pool in self.settings.pool if pool not in POOLS]
         if unknown or not self.settings.pool:
             raise AgiqaError(
@@ -116,12 +160,19 @@ class VisionExtractor:
             "extractor": "vision",
             "model": self.folder.part_identity(TOWER) | {"config": self._config.to_diff_dict()},
             "pool": list(self.settings.pool),
-            "preprocessing": self._processor.to_dict() | {"backend": "pil"},
             "dtype": self.settings.dtype,
             "attention": self.settings.attention,
             "stored_as": self.precision,
             "libraries": versions(),
         }
         return tuple(
-            Vector(f"layer{layer}", shared | {"layer": layer}) for layer in self.settings.layers
+            Vector(
+                f"{view.name}{layer}",
+                shared
+                | {"preprocessing": processor.to_dict() | {"backend": "pil"}}
+                | ({"centre": view.side} if view.side != view.size else {})
+                | {"layer": layer},
+            )
+            for view, processor in zip(self._views, self._processors, strict=True)
+            for layer in self.settings.layers
         )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts, Prediction
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
@@ -25,6 +26,7 @@ class SplitModel:
     seed: int
     visual: Projection
     semantic: tuple[Projection, ...]  # one for each prompt
+    kernels: tuple[KernelRidge, ...]  # one for each expert: visual, then each prompt
     ridges: Mapping[str, Ridge]  # by RIDGES
     mos_mean: float  # of the training side
     mos_sd: float
@@ -60,27 +62,46 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Projected vectors of N images under every split's projections."""
+    """What the regressors see of N images under every split's projections and kernel ridges."""
 
     visual: Tensor  # (S, N, k)
     semantic: Tensor  # (S, N, P, k')
+    opinions: Tensor  # (S, N, E), in units of the training deviation
 
     def take(self, split: Tensor, rows: Tensor, variant: str) -> dict[str, Tensor | None]:
         """Inputs of M regressors for a variant: `split` `(M, 1)` and `rows` `(M, B)` pick them."""
+        experts = {"visual": slice(0, 1), "semantic": slice(1, None)}.get(variant, slice(None))
         return {
             "visual": self.visual[split, rows] if variant != "semantic" else None,
             "semantic": self.semantic[split, rows] if variant != "visual" else None,
+            "opinions": self.opinions[split, rows][..., experts],
         }
 
 
 def project(splits: Sequence[SplitModel], visual: np.ndarray, semantic: np.ndarray) -> Inputs:
-    """Visual `(N, F)` and semantic `(N, P, D)` vectors through each split's projections."""
+    """Visual `(N, F)` and semantic `(N, P, D)` vectors through each split's own machinery."""
     seen = np.stack([split.visual.apply(visual) for split in splits])
     said = [
         np.stack([each.apply(semantic[:, p]) for p, each in enumerate(split.semantic)], axis=1)
         for split in splits
     ]
-    return Inputs(torch.from_numpy(seen), torch.from_numpy(np.stack(said)))
+    opinions = [
+        np.stack(
+            [
+                kernel.predict(vectors)
+                for kernel, vectors in zip(
+                    split.kernels, [seen[place], *np.moveaxis(said[place], 1, 0)], strict=True
+                )
+            ],
+            axis=1,
+        )
+        for place, split in enumerate(splits)
+    ]
+    return Inputs(
+        torch.from_numpy(seen),
+        torch.from_numpy(np.stack(said)),
+        torch.from_numpy(np.stack(opinions)),
+    )
 
 
 def ridge_inputs(

@@ -1,15 +1,15 @@
 """The `light` regressor: a mixture of experts over one visual and several semantic vectors.
 
 After MA-AGIQA (arXiv:2404.17762): one expert a vector, and a gate that sees them all. Here each
-expert gives a score of its own, a linear part plus a GELU layer, and the gate weighs the scores
-per image: with frozen features that is as good as mixing hidden states and can be read off. The
-linear parts start as a ridge regression (`warm_start`), the gate even and the GELU parts at zero,
-so training departs from the ridge and the validation side decides how far. M regressors (splits
-times ensemble members) train as one, their weights stacked in the first dimension.
+expert gives a score of its own, the opinion of its kernel ridge (`kernel`) plus a GELU layer's
+correction, and the gate weighs the scores per image: with frozen features that is as good as
+mixing hidden states and can be read off. The gate starts as the one best mixture for all images
+(`warm_start`) and the corrections at zero, so training departs from there and the validation side
+decides how far. M regressors (splits times ensemble members) train as one, their weights stacked
+in the first dimension.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,21 +40,19 @@ class StackedLinear(nn.Module):
         return outputs
 
 
-class Expert(nn.Module):
-    """One vector's expert: `(M, B, k)` to scores `(M, B)`."""
+class Correction(nn.Module):
+    """What one expert adds to its kernel ridge: vectors `(M, B, k)` to scores `(M, B)`."""
 
     def __init__(self, models: int, inputs: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.linear = StackedLinear(models, inputs, 1, gain=0.0)
         self.hidden = StackedLinear(models, inputs, hidden)
         self.head = StackedLinear(models, hidden, 1, gain=0.0)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vector: Tensor) -> Tensor:
-        """Linear part plus GELU part."""
-        curved: Tensor = self.head(self.dropout(functional.gelu(self.hidden(vector))))
-        straight: Tensor = self.linear(vector)
-        return (straight + curved).squeeze(-1)
+        """One GELU layer; zero before training."""
+        score: Tensor = self.head(self.dropout(functional.gelu(self.hidden(vector))))
+        return score.squeeze(-1)
 
 
 class MixtureOfExperts(nn.Module):
@@ -65,9 +63,9 @@ class MixtureOfExperts(nn.Module):
         visual: width of the visual input, or 0 for none.
         semantic: width of each semantic input.
         prompts: P, semantic inputs, or 0 for none.
-        hidden: width of the experts' GELU part.
+        hidden: width of the experts' GELU layer.
         gate: softmax, or linear as in the paper.
-        dropout: on the experts' GELU part.
+        dropout: on the experts' GELU layer.
         noise: deviation of the Gaussian noise on the inputs in training.
     """
 
@@ -84,25 +82,35 @@ class MixtureOfExperts(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = [visual] * (visual > 0) + [semantic] * prompts
-        self.experts = nn.ModuleList(Expert(models, k, hidden, dropout) for k in self.widths)
+        self.corrections = nn.ModuleList(
+            Correction(models, k, hidden, dropout) for k in self.widths
+        )
         self.gate = StackedLinear(models, sum(self.widths), len(self.widths), gain=0.0)
+        self.scale = nn.Parameter(torch.ones(models, 1))
         self.softmax = gate == "softmax"
-        if not self.softmax:  # starts as an even mixture, like the softmax
-            nn.init.constant_(self.gate.bias, 1 / len(self.widths))
         self.noise = noise
 
-    def forward(self, visual: Tensor | None, semantic: Tensor | None) -> Prediction:
-        """Visual `(M, B, k)` and semantic `(M, B, P, k')` to scores and gate weights."""
+    def forward(
+        self, visual: Tensor | None, semantic: Tensor | None, opinions: Tensor
+    ) -> Prediction:
+        """Score B images with each of M regressors.
+
+        Args:
+            visual: components `(M, B, k)`, or None.
+            semantic: components `(M, B, P, k')`, or None.
+            opinions: scores of the kernel ridges `(M, B, E)`.
+        """
         vectors = self.vectors(visual, semantic)
         if self.training and self.noise > 0:
             vectors = [vector + self.noise * torch.randn_like(vector) for vector in vectors]
-        opinions = torch.stack(
-            [expert(vector) for expert, vector in zip(self.experts, vectors, strict=True)], dim=-1
-        )
+        corrections = [
+            correct(vector) for correct, vector in zip(self.corrections, vectors, strict=True)
+        ]
         gate = self.gate(torch.cat(vectors, dim=-1))
         if self.softmax:
             gate = gate.softmax(dim=-1)
-        return Prediction((gate * opinions).sum(dim=-1), gate)
+        mixed = (gate * (opinions + torch.stack(corrections, dim=-1))).sum(dim=-1)
+        return Prediction(self.scale * mixed, gate)
 
     @staticmethod
     def vectors(visual: Tensor | None, semantic: Tensor | None) -> list[Tensor]:
@@ -110,21 +118,10 @@ class MixtureOfExperts(nn.Module):
         found = [visual] if visual is not None else []
         return found + (list(semantic.unbind(dim=-2)) if semantic is not None else [])
 
-    def warm_start(self, models: slice, weights: Tensor) -> None:
-        """Let `models` begin as the linear regression `weights` on all inputs side by side."""
-        parts: Sequence[Tensor] = weights.split(self.widths)
+    def warm_start(self, models: slice, mixture: Tensor) -> None:
+        """Let `models` begin with one gate for all images: `mixture` `(E,)`, weights above zero."""
+        total = mixture.sum()
+        share = mixture / total
         with torch.no_grad():
-            for place, part in enumerate(parts):
-                linear = self.get_parameter(f"experts.{place}.linear.weight")
-                linear[models] = part.unsqueeze(-1) * len(self.widths)  # the even gate divides by E
-
-    def groups(
-        self, lr: float, linear_lr: float, weight_decay: float
-    ) -> Sequence[dict[str, object]]:
-        """Parameter groups for an optimiser: the ridge moves slowly and is not decayed."""
-        slow = [p for name, p in self.named_parameters() if ".linear." in name]
-        fast = [p for name, p in self.named_parameters() if ".linear." not in name]
-        return [
-            {"params": slow, "lr": lr * linear_lr, "weight_decay": 0.0},
-            {"params": fast, "lr": lr, "weight_decay": weight_decay},
-        ]
+            self.gate.bias[models] = share.log() if self.softmax else share
+            self.scale[models] = total

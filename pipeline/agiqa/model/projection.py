@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils.extmath import randomized_svd
 
-from agiqa.model.ridge import Gram
+from agiqa.model.ridge import Gram, decompose
 
 FLOOR = 1e-6  # added to deviations, so that a constant feature stays finite
 
@@ -24,28 +23,48 @@ class Projection:
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
         """Vectors `(N, F)` to components `(N, k)` in float32."""
+        return self.project(self.standardise(vectors))
+
+    def project(self, standardised: np.ndarray) -> np.ndarray:
+        """Standardised vectors `(N, F)` to components `(N, k)` in float32."""
         components = self.components.astype(np.float32)
-        return np.asarray(self.standardise(vectors) @ components, dtype=np.float32)
+        return np.asarray(standardised @ components, dtype=np.float32)
 
 
-def fit_projection(train: np.ndarray, gram: Gram | None, k: int, seed: int) -> Projection:
+def moments(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(F,)` of vectors `(n, F)`, the latter above zero."""
+    return train.mean(axis=0), train.std(axis=0) + FLOOR
+
+
+def fit_projection(
+    standardised: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    k: int,
+    gram: Gram | None = None,
+) -> Projection:
     """Principal components of the standardised training vectors.
 
     Args:
-        train: vectors `(n, F)`.
-        gram: inner products of the standardised vectors, decomposed, where they are at hand; the
-            components then follow from its eigenvectors.
-        k: components to keep, at most the rank of `train`.
-        seed: of the randomised decomposition that is used otherwise.
+        standardised: `(n, F)`, the training vectors less `mean`, over `scale`.
+        mean: `(F,)`.
+        scale: `(F,)`.
+        k: components to keep, at most the rank of the vectors.
+        gram: inner products `(n, n)` of the standardised vectors, decomposed, if at hand.
     """
-    mean, scale = train.mean(axis=0), train.std(axis=0) + FLOOR
-    centred = (train - mean) / scale
-    k = max(1, min(k, len(train) - 1, train.shape[1]))
-    if gram is None:
-        _, values, rows = randomized_svd(centred, k, n_iter=3, random_state=seed)
-        components = rows.T
+    count, width = standardised.shape
+    k = max(1, min(k, count - 1, width))
+    if gram is None and width <= count:
+        covariance = decompose(standardised.T @ standardised)
+        values, components = np.sqrt(_largest(covariance, k)), covariance.vectors[:, : -k - 1 : -1]
     else:
-        values = np.sqrt(np.maximum(gram.values[: -k - 1 : -1], FLOOR))
-        components = centred.T @ (gram.vectors[:, : -k - 1 : -1] / values)
-    common = np.sqrt(np.mean(np.square(values)) / len(train))  # deviation of a mean component
+        gram = gram or decompose(standardised @ standardised.T)
+        values = np.sqrt(_largest(gram, k))
+        components = standardised.T @ (gram.vectors[:, : -k - 1 : -1] / values)
+    common = np.sqrt(np.mean(np.square(values)) / count)  # deviation of a mean component
     return Projection(mean, scale, (components / common).astype(np.float16))
+
+
+def _largest(gram: Gram, k: int) -> np.ndarray:
+    """The k largest eigenvalues, descending, none below FLOOR."""
+    return np.asarray(np.maximum(gram.values[: -k - 1 : -1], FLOOR))

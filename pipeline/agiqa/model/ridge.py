@@ -43,31 +43,29 @@ class Ridge:
 
 
 def fit_ridge(
-    train: np.ndarray,
+    train: Sequence[np.ndarray],
     gram: Gram,
     mos: np.ndarray,
-    val: np.ndarray,
+    val: Sequence[np.ndarray],
     val_mos: np.ndarray,
     alphas: Sequence[float] = ALPHAS,
 ) -> Ridge:
-    """Fit on standardised `train` `(n, F)` and pick the penalty by SRCC on `val` `(m, F)`.
+    """Fit on the training side and pick the penalty by SRCC on the validation side.
 
     Args:
-        train: standardised features.
-        gram: their inner products, decomposed.
+        train: standardised features side by side, each `(n, F_i)`.
+        gram: inner products of the whole, decomposed.
         mos: scores of the training side `(n,)`.
-        val: standardised features of the validation side.
+        val: the same features of the validation side, each `(m, F_i)`.
         val_mos: its scores `(m,)`.
         alphas: penalties to try.
     """
     bias = float(mos.mean())
-    turned = gram.vectors.T @ (mos - bias).astype(train.dtype)
-    best: tuple[float, Ridge] | None = None
-    for alpha in alphas:
-        dual = gram.vectors @ (turned / (np.maximum(gram.values, 0) + alpha))
-        candidate = Ridge(train.T @ dual.astype(train.dtype), bias, alpha)
-        value = srcc(val_mos, candidate.predict(val))
-        if best is None or value > best[0]:
-            best = (value, candidate)
-    assert best is not None, "at least one penalty"
-    return best[1]
+    turned = gram.vectors.T @ (mos - bias).astype(gram.vectors.dtype)
+    shrunk = [turned / (np.maximum(gram.values, 0) + alpha) for alpha in alphas]
+    duals = (gram.vectors @ np.stack(shrunk, axis=1)).astype(np.float32)  # (n, alphas)
+    parts = [part.T @ duals for part in train]
+    predictions = sum((part @ weights for part, weights in zip(val, parts, strict=True)), bias)
+    values = [srcc(val_mos, prediction) for prediction in np.transpose(predictions)]
+    best = int(np.nanargmax(np.nan_to_num(values, nan=-np.inf)))
+    return Ridge(np.concatenate([weights[:, best] for weights in parts]), bias, alphas[best])

@@ -1,0 +1,74 @@
+"""The kernel ridge is scikit-learn's, and its left-out predictions are those of real refits."""
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge as Reference
+
+from agiqa.model.kernel import ALPHAS, CHUNK, fit_kernel_ridge
+
+TRAIN, VAL = 60, 25
+
+
+@pytest.fixture(scope="module")
+def components() -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(size=(TRAIN + VAL, 6))
+    return vectors.astype(np.float16).astype(np.float32)  # as a run keeps them
+
+
+@pytest.fixture(scope="module")
+def target(components: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(1).normal(size=TRAIN + VAL)
+    return np.asarray(np.abs(components[:, 0]) - 1 + 0.1 * noise)
+
+
+def _fit(components: np.ndarray, target: np.ndarray, *alphas: float) -> tuple:
+    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], alphas or ALPHAS)
+
+
+def test_equals_the_reference(components: np.ndarray, target: np.ndarray) -> None:
+    ours, _ = _fit(components, target, 0.1)
+    reference = Reference(alpha=0.1, kernel="rbf", gamma=ours.gamma)
+    reference.fit(components[:TRAIN], target[:TRAIN])
+    expected = reference.predict(components[TRAIN:])
+    np.testing.assert_allclose(ours.predict(components[TRAIN:]), expected, atol=1e-4)
+
+
+def test_left_out_predictions_are_those_of_refits(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    ours, left_out = _fit(components, target, 0.1)
+    for row in (0, 7, TRAIN - 1):
+        others = np.delete(np.arange(TRAIN), row)
+        refit = Reference(alpha=0.1, kernel="rbf", gamma=ours.gamma)
+        refit.fit(components[others], target[others])
+        assert left_out[row] == pytest.approx(refit.predict(components[[row]])[0], abs=1e-4)
+
+
+def test_the_penalty_is_chosen_by_the_images_left_out(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    def value(left_out: np.ndarray) -> float:
+        ranks = [np.argsort(np.argsort(each)) for each in (left_out, target[:TRAIN])]
+        return float(np.corrcoef(ranks)[0, 1] + np.corrcoef(left_out, target[:TRAIN])[0, 1])
+
+    every = [_fit(components, target, alpha) for alpha in ALPHAS]
+    values = [value(left_out) for _, left_out in every]
+    best = int(np.argmax(values))
+    assert min(values) < max(values) - 0.001
+    pair = [model.dual for model, _ in every][max(0, best - 1) : best + 1]
+    np.testing.assert_allclose(_fit(components, target)[0].dual, np.mean(pair, 0), atol=1e-6)
+
+
+def test_many_images_are_scored_in_parts(components: np.ndarray, target: np.ndarray) -> None:
+    ours, _ = _fit(components, target)
+    many = np.tile(components, (CHUNK // len(components) + 2, 1))
+    np.testing.assert_allclose(
+        ours.predict(many)[-len(components) :], ours.predict(components), atol=1e-5
+    )
+
+
+def test_images_that_are_all_the_same_do_not_break_it() -> None:
+    same = np.ones((20, 3), dtype=np.float32)
+    model, left_out = fit_kernel_ridge(same, np.arange(20) - 9.5)
+    assert np.isfinite(model.predict(same)).all()
+    assert np.isfinite(left_out).all()
