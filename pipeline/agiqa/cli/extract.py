@@ -41,7 +41,7 @@ def command(
     """
     from agiqa.datasets.table import read_table
     from agiqa.extraction import extract
-    from agiqa.extractors import Extractor, LMMExtractor, VisionExtractor
+    from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
 
     params = read_settings(params_file, overrides)
     table = read_table(cache / dataset)
@@ -49,7 +49,9 @@ def command(
     for kind in (only,) if only else ("semantic", "visual"):
         chosen = params.semantic if kind == "semantic" else params.visual
         extractor: Extractor = (
-            LMMExtractor(params.semantic) if kind == "semantic" else VisionExtractor(params.visual)
+            semantic_extractor(params.semantic)
+            if kind == "semantic"
+            else VisionExtractor(params.visual)
         )
         result = extract(
             table,

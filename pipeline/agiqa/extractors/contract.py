@@ -44,7 +44,7 @@ class Extractor(Protocol):
         """Of the stored vectors: float16 or float32; part of the fingerprint."""
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB image to float32 pixels `(3, H, W)`; called in worker threads."""
+        """RGB image to pixels `(3, H, W)` as `extract` takes them; called in worker threads."""
 
     def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
         """Pixels `(B, 3, H, W)` to float32 `(B, len(wanted), D)`, for those of the P vectors."""

@@ -87,7 +87,8 @@ def find_model(name: str) -> ModelFolder:
     except Exception as error:  # network stacks raise many kinds; all mean the same here
         raise AgiqaError(
             f"Model '{name}': no such folder, and the hub has or reaches no such model "
-            f"({type(error).__name__}). Put the model into a local folder and name that folder."
+            f"({type(error).__name__}). Put the model into a local folder, such as "
+            f"models/{name.rpartition('/')[2]}, and name that folder instead of '{name}'."
         ) from error
     return ModelFolder(name, Path(path))
 

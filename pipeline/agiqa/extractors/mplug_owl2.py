@@ -1,0 +1,93 @@
+"""Semantic vectors by mPLUG-Owl2, the LMM of MA-AGIQA (arXiv:2404.17762). Stage 1.
+
+As `LMMExtractor`, for a model that transformers does not have: its own network, tokenisation and
+preprocessing are in `agiqa.mplug_owl2`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from agiqa.extractors.contract import Vector
+from agiqa.extractors.loading import find_model, versions
+from agiqa.params import Semantic
+from agiqa.prompts import PromptSet, read_prompt_set
+
+if TYPE_CHECKING:
+    from agiqa.mplug_owl2.vectors import SemanticVectors
+
+
+class MplugOwl2Extractor:
+    """One vector for each prompt of a prompt set. Weights load on first use.
+
+    Raises:
+        AgiqaError: the folder's configuration or tokenizer is absent or another model's.
+    """
+
+    def __init__(self, settings: Semantic) -> None:
+        from agiqa.mplug_owl2.loading import load_config
+        from agiqa.mplug_owl2.processing import IMAGE_MARKER, load_tokenizer, tokenize
+
+        self.settings = settings
+        self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
+        self.folder = find_model(settings.model)
+        self.name = settings.name
+        self.batch_size = settings.batch_size
+        self.precision = settings.precision
+        config = load_config(self.folder.path)
+        self.width = int(config.hidden_size)
+        self._image_size = config.vision.image_size
+        tokenizer = load_tokenizer(self.folder.path, config.vocab_size)
+        self.texts = tuple(
+            tokenize(tokenizer, config.bos_token_id, IMAGE_MARKER.join(self.prompt_set.text(name)))
+            for name in self.prompt_set.prompts
+        )
+        self._model: SemanticVectors | None = None
+        self.vectors = self._describe()
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """RGB image to uint8 pixels `(3, H, W)`; they are normalised on the model's device."""
+        from agiqa.mplug_owl2.processing import square
+
+        return square(image, self._image_size)
+
+    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+        """Pixels `(B, 3, H, W)` to float32 `(B, len(wanted), D)`."""
+        from agiqa.mplug_owl2.loading import load_model
+        from agiqa.mplug_owl2.vectors import SemanticVectors
+
+        if self._model is None:
+            model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
+            self._model = SemanticVectors(model, self.texts, self.batch_size)
+        return self._model(pixels, wanted)
+
+    def _describe(self) -> tuple[Vector, ...]:
+        from agiqa.mplug_owl2.processing import preprocessing
+
+        chosen = self.prompt_set
+        shared = {
+            "extractor": "mplug_owl2",
+            "model": self.folder.identity(),
+            "preprocessing": preprocessing(self._image_size),
+            "dtype": self.settings.dtype,
+            "attention": self.settings.attention,
+            "stored_as": self.precision,
+            "libraries": versions(),
+        }
+        return tuple(
+            Vector(
+                name,
+                shared
+                | {
+                    "prompt": {
+                        "text": chosen.prompts[name],
+                        "template": chosen.template,
+                        "pooling": chosen.pooling,
+                        "tokens": [*text.before, -1, *text.after],  # -1: the image
+                    }
+                },
+            )
+            for name, text in zip(chosen.prompts, self.texts, strict=True)
+        )

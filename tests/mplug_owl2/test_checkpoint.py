@@ -1,0 +1,249 @@
+"""Weights are read from every form of folder, strictly, and never stand in memory twice."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import dispatch_model
+from safetensors.torch import save_file
+
+from agiqa.errors import AgiqaError
+from agiqa.mplug_owl2.checkpoint import load_weights, shards
+from agiqa.mplug_owl2.loading import (
+    build_empty,
+    load_config,
+    load_model,
+    place,
+    plan_devices,
+)
+from agiqa.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
+
+Weights = dict[str, torch.Tensor]
+BIN = "pytorch_model.bin"
+
+
+def split(folder: Path, kind: str, count: int = 3) -> list[Path]:
+    """Replace the one file of weights by shards and their index."""
+    weights = torch.load(folder / BIN, weights_only=True)
+    (folder / BIN).unlink()
+    stem = "pytorch_model" if kind == "bin" else "model"
+    index = {}
+    for number in range(count):
+        file = f"{stem}-{number + 1}-of-{count}.{kind}"
+        part = {name: weights[name].clone() for name in sorted(weights)[number::count]}
+        torch.save(part, folder / file) if kind == "bin" else save_file(part, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / f"{stem}.{kind}.index.json").write_text(json.dumps({"weight_map": index}))
+    return sorted(folder.glob(f"{stem}-*"))
+
+
+@pytest.fixture
+def owl(build: Callable[..., Path], tmp_path: Path) -> Path:
+    return build(tmp_path / "owl")
+
+
+def states(model: MplugOwl2Model) -> Weights:
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("form", ["bin shards", "safetensors shards", "safetensors", "old bin"])
+def test_every_form_of_checkpoint_gives_the_same_model(form: str, owl: Path, tiny: Path) -> None:
+    weights = torch.load(owl / BIN, weights_only=True)
+    if form.endswith("shards"):
+        split(owl, form.split()[0])
+    elif form == "safetensors":
+        save_file(weights, owl / "model.safetensors")
+        (owl / BIN).unlink()
+    else:
+        torch.save(weights, owl / BIN, _use_new_zipfile_serialization=False)
+    ours, wanted = (states(load_model(path, "float32", "sdpa")) for path in (owl, tiny))
+    assert ours.keys() == wanted.keys()
+    assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
+
+
+def test_a_loaded_model_is_whole_frozen_and_of_its_dtype(tiny: Path) -> None:
+    model = load_model(tiny, "bfloat16", "sdpa")
+    assert not model.training
+    assert {(w.dtype, w.device.type, w.requires_grad) for w in model.parameters()} == {
+        (torch.bfloat16, "cpu", False)
+    }
+    assert not any(buffer.is_meta for buffer in model.buffers())
+    assert "lm_head" not in dict(model.named_children())
+
+
+def test_an_unknown_attention_kernel(tiny: Path) -> None:
+    with pytest.raises(AgiqaError, match="attention=sdpa or eager; found 'flash_attention_2'"):
+        load_model(tiny, "float32", "flash_attention_2")
+
+
+def test_all_that_does_not_fit_is_listed_at_once(
+    build: Callable[..., Path], tmp_path: Path
+) -> None:
+    def change(weights: Weights) -> None:
+        del weights["model.layers.1.mlp.up_proj.weight"]
+        weights["model.layers.3.mlp.up_proj.weight"] = torch.zeros(1)
+        weights["model.norm.weight"] = torch.zeros(7)
+
+    with pytest.raises(AgiqaError) as error:
+        load_model(build(tmp_path / "odd", change), "float32", "sdpa")
+    for part in (
+        "1 missing (layers.1.mlp.up_proj.weight)",
+        "1 unexpected (layers.3.mlp.up_proj.weight)",
+        "1 misshapen (norm.weight (7,) instead of (64,))",
+    ):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_another_architecture(tiny_lmm: Path, owl: Path) -> None:
+    (owl / BIN).write_bytes((tiny_lmm / "model.safetensors").read_bytes())
+    (owl / BIN).rename(owl / "model.safetensors")
+    with pytest.raises(AgiqaError, match=r"124 missing \(embed_tokens.*unexpected.*whole check"):
+        load_model(owl, "float32", "sdpa")
+
+
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.98])
+def test_a_truncated_shard(kind: str, kept: float, owl: Path) -> None:
+    path = split(owl, kind)[1]
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(AgiqaError, match=rf"-2-of-3\.{kind}: damaged, truncated .* copy") as error:
+        load_model(owl, "float32", "sdpa")
+    assert "\n" not in str(error.value)
+
+
+def test_shards_that_are_not_there(owl: Path) -> None:
+    split(owl, "bin")[2].unlink()
+    with pytest.raises(AgiqaError, match=r"1 of 3 shards are absent, such as pytorch_model-3-of"):
+        load_model(owl, "float32", "sdpa")
+    (owl / f"{BIN}.index.json").write_text("[]")
+    with pytest.raises(AgiqaError, match="not an index of shards"):
+        shards(owl)
+    (owl / f"{BIN}.index.json").unlink()
+    with pytest.raises(AgiqaError, match=r"no weights; expected model\.safetensors or pytorch_mod"):
+        shards(owl)
+
+
+class Harmful:
+    """What a pickle may do when it is loaded without care."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code of the file was run')",)
+
+
+def test_code_in_a_checkpoint_is_not_run(owl: Path) -> None:
+    torch.save({"model.norm.weight": Harmful()}, owl / BIN)
+    with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
+        load_model(owl, "float32", "sdpa")
+    (owl / BIN).write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
+        load_model(owl, "float32", "sdpa")
+    torch.save(["no", "mapping"], owl / BIN)
+    with pytest.raises(AgiqaError, match="no mapping of names to tensors"):
+        load_model(owl, "float32", "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"visual_config": {"visual_model": {"hidden_size": None}}}, "visual_model.hidden_size is"),
+        ({"visual_config": {"visual_model": {"hidden_size": 8}}}, "another width"),
+    ],
+)
+def test_a_configuration_that_is_not_mplug_owl2s(
+    keys: dict[str, object], match: str, owl: Path, reconfigure: Callable[..., None]
+) -> None:
+    reconfigure(owl, **keys)
+    with pytest.raises(AgiqaError, match=match) as error:
+        load_config(owl)
+    assert "\n" not in str(error.value)
+    (owl / "config.json").write_text("{")
+    with pytest.raises(AgiqaError, match=r"config\.json: no configuration of mPLUG-Owl2"):
+        load_config(owl)
+
+
+def test_each_weight_goes_to_the_device_of_its_module(tiny: Path) -> None:
+    model = build_empty(load_config(tiny), "sdpa")
+    devices = {"": "meta", "layers": "meta", "layers.1": "cpu", "norm": "cpu"}
+    load_weights(model, tiny, torch.float16, devices, NOT_NEEDED)
+    here = {name for name, weight in model.named_parameters() if weight.device.type == "cpu"}
+    assert here == {n for n in states(model) if n.startswith(("layers.1.", "norm."))}
+
+
+def test_blocks_are_spread_over_gpus_and_never_split(tiny: Path) -> None:
+    model = build_empty(load_config(tiny), "sdpa")
+    size = sum(weight.numel() for weight in model.parameters()) * 4
+    assert plan_devices(model, torch.float32, {0: 2 * size, 1: size}) == {"": 0}
+    assert plan_devices(model, torch.float32, None) == {"": torch.device("cpu")}
+    planned = plan_devices(model, torch.float32, {0: int(0.7 * size), 1: size})
+    assert set(planned.values()) == {0, 1}
+    assert not any(name.startswith("layers.") and name.count(".") > 1 for name in planned)
+    with pytest.raises(AgiqaError, match=r"need 0\.0 GB of GPU memory in float32, more than is f"):
+        plan_devices(model, torch.float32, {0: size // 3, 1: size // 3})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_accelerates_hooks_change_nothing(tiny: Path, expected: Weights, dtype: str) -> None:
+    """As on several GPUs, where they move each block's input; also in a float32 pass."""
+    ids, pixels = expected["prompt_0_input_ids"].expand(3, -1), expected["pixel_values"]
+    plain, hooked = (load_model(tiny, dtype, "sdpa") for _ in range(2))
+    parts = ["vision_model", "visual_abstractor", "embed_tokens", "norm", "rotary_emb"]
+    devices = dict.fromkeys([*parts, *(f"layers.{n}" for n in range(3))], "cpu")
+    dispatch_model(hooked, devices, force_hooks=True)
+    with torch.inference_mode():
+        assert torch.equal(plain(ids, pixels)[0], hooked(ids, pixels)[0])
+
+
+def test_a_model_on_one_device_keeps_no_hooks(tiny: Path) -> None:
+    model = build_empty(load_config(tiny), "sdpa")
+    load_weights(model, tiny, torch.float32, {"": "cpu"}, NOT_NEEDED)
+    assert not hasattr(place(model, {"": "cpu"}), "hf_device_map")
+
+
+SIZES = {  # 67 million parameters: 134 MB in float16
+    "vocab_size": 16000,
+    "hidden_size": 1024,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 4,
+}
+LOAD = """
+import re, sys
+from pathlib import Path
+from agiqa.mplug_owl2.loading import load_model
+import accelerate.hooks, transformers.models.llama.modeling_llama  # so that only loading counts
+
+def memory(field):
+    return 1024 * int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = memory("VmRSS")
+model = load_model(Path(sys.argv[1]), sys.argv[2], "sdpa")
+weights = sum(w.numel() * w.element_size() for w in model.parameters())
+print(weights, memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("kind", "dtype"), [("bin", "float16"), ("safetensors", "float32")])
+def test_weights_never_stand_in_memory_twice(
+    kind: str, dtype: str, owl: Path, reconfigure: Callable[..., None]
+) -> None:
+    reconfigure(owl, **SIZES)
+    empty = build_empty(load_config(owl), "sdpa")
+    weights = {
+        f"model.{name}": torch.ones(weight.shape, dtype=torch.float16)
+        for name, weight in empty.named_parameters()
+    }
+    torch.save(weights, owl / BIN)
+    shard = max(path.stat().st_size for path in split(owl, kind, count=8))
+    command = [sys.executable, "-c", LOAD, str(owl), dtype]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    copy, used = map(int, printed.split())
+    assert copy > 100e6
+    assert copy < used < copy + shard + 40e6  # torch's own working memory
