@@ -1,7 +1,8 @@
 """Reading image files: one strict decoder, the content hash, and a check of many files at once.
 
 Where it stands in the flow: `prepare` checks every file here before anything is written, and the
-extractors and `score` decode through the same function, so what was checked is what is used.
+extractors and `score` decode through the same function, so what was checked is what is used. The
+resize of the `paper` presets stands here too.
 
 What becomes of unusual files:
 
@@ -111,6 +112,28 @@ def image_id(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror}") from error
+
+
+def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
+    """The whole image as a square, its aspect not kept, as the paper's regressor takes it.
+
+    OpenCV's `INTER_CUBIC` within one grey level: bicubic with a = −0.75 and no antialiasing.
+    (Pillow's own is another kernel and antialiased, up to 29 grey levels off.)
+
+    Args:
+        image: RGB `(H, W, 3)` uint8.
+        size: S, pixels a side.
+
+    Returns:
+        `(S, S, 3)` uint8.
+    """
+    import torch
+    from torch.nn import functional
+
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    small = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=False)
+    rounded = small[0].permute(1, 2, 0).round().clamp(0, 255)
+    return rounded.to(torch.uint8).contiguous().numpy()
 
 
 def check_images(
