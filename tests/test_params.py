@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agiqa.errors import AgiqaError
-from agiqa.params import Fit, Params, Prepare, Semantic, Source, Splits, Visual, dump, load
+from agiqa.params import (
+    Fit,
+    Network,
+    Paper,
+    Params,
+    Prepare,
+    Semantic,
+    Source,
+    Splits,
+    Visual,
+    dump,
+    load,
+)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -51,7 +63,8 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
         names = [knob.name for knob in fields(value)] if is_dataclass(value) else []
         assert not names or list(tree[section.name]) == names
     commented = set(re.findall(r"^ *(\w+): .*#", text, flags=re.MULTILINE))
-    knobs = {knob.name for cls in (Prepare, Splits, Semantic, Visual, Fit) for knob in fields(cls)}
+    sections = (Prepare, Splits, Semantic, Visual, Fit, Paper, Network)
+    knobs = {knob.name for cls in sections for knob in fields(cls)}
     assert knobs <= commented  # where it stands first, if a section repeats it
 
 
@@ -70,6 +83,13 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
             lr=st.floats(allow_nan=False),
             gate=st.sampled_from(["softmax", "linear"]),
             target=words,
+        ),
+        paper=st.builds(
+            Paper,
+            lr=st.one_of(st.just("preset"), st.floats(allow_nan=False)),
+            epochs=st.one_of(st.just("preset"), st.integers(1, 99)),
+            rotate=st.one_of(st.just("preset"), st.booleans()),
+            network=st.builds(Network, width=st.integers()),
         ),
     )
 )
@@ -116,6 +136,11 @@ def test_data_sets_of_ones_own() -> None:
         ("datasets=demo", r"'datasets' expects a list, found 'demo'"),
         ("visual.layers=[one]", r"'visual\.layers' expects a whole number, found 'one'"),
         ("fit.gate=hard", r"'fit\.gate' is one of softmax, linear; found 'hard'"),
+        ("paper.epochs=few", r"'paper\.epochs' expects a whole number or preset, found 'few'"),
+        ("paper.epochs=0", r"'paper\.epochs' must be at least 1, found 0"),
+        ("paper.micro_batch=-1", r"'paper\.micro_batch' must be at least 0, found -1"),
+        ("paper.flip=up", r"'paper\.flip' is one of preset, vertical, horizontal, none; found"),
+        ("paper.network.patch=8", r"did you mean 'paper\.network\.patch_size'"),
         ("fit=3", r"'fit' is a section, found a number"),
         ("fit.lr", r"expects key=value \(such as fit\.lr=0\.001\), found 'fit\.lr'"),
         ("datasets=[a", r"--set datasets=\[a: not a valid value"),

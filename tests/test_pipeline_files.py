@@ -26,7 +26,7 @@ def test_params_file_and_code_have_the_same_defaults() -> None:
 
 def test_every_setting_is_written_down() -> None:
     tree = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    for section in ("prepare", "splits", "semantic", "visual", "fit"):
+    for section in ("prepare", "splits", "semantic", "visual", "fit", "paper"):
         assert tree[section].keys() == vars(getattr(Params(), section)).keys()
 
 

@@ -1,6 +1,7 @@
 """Runs on disk: a folder with the ensemble as safetensors, its settings and its provenance.
 
-    model.safetensors   projections, ridges and regressors of every split
+    model.safetensors   projections, ridges and regressors of every split; of the paper presets
+                        the network's weights, as split.N.…
     params.yaml         all settings
     provenance.json     data, stores with fingerprints, split, seeds, versions, git revision
     curves.csv          learning curves
@@ -18,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ from agiqa.errors import AgiqaError
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts
+from agiqa.model.paper import PaperConfig
+from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
 from agiqa.params import Params, dump, from_tree
+from agiqa.presets import LIGHT
 
 LAYOUT = 1
 MODEL, PARAMS, PROVENANCE = "model.safetensors", "params.yaml", "provenance.json"
+CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
 LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
@@ -49,14 +54,14 @@ class Run:
     """A run read from disk."""
 
     folder: Path
-    ensemble: Ensemble
+    ensemble: Ensemble | PaperEnsemble  # of the preset light, or of a paper preset
     params: Params
     provenance: Mapping[str, Any]
 
 
 def save_run(
     folder: Path,
-    ensemble: Ensemble,
+    ensemble: Ensemble | PaperEnsemble,
     params: Params,
     provenance: Mapping[str, Any],
     curves: list[dict[str, Any]],
@@ -66,12 +71,19 @@ def save_run(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "run"
         staged.mkdir()
-        save_file(_tensors(ensemble), staged / MODEL)
+        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance}
+        if isinstance(ensemble, PaperEnsemble):
+            record["network"] = asdict(ensemble.config)
+            tensors = _paper_tensors(ensemble)
+        else:
+            tensors = _tensors(ensemble)
+        save_file(tensors, staged / MODEL)
         (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
         (staged / PARAMS).write_text(dump(params), encoding="utf-8")
-        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance}
         write_json(staged / PROVENANCE, record)
-        pd.DataFrame(curves).to_csv(staged / CURVES, index=False, float_format="%.6g")
+        pd.DataFrame(curves, columns=CURVE).to_csv(
+            staged / CURVES, index=False, float_format="%.6g"
+        )
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         staged.rename(folder)
@@ -90,9 +102,10 @@ def load_run(folder: Path) -> Run:
     except (ValueError, SafetensorError, yaml.YAMLError) as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
     params = from_tree(tree, str(folder / PARAMS))
+    light = params.fit.preset == LIGHT
     try:
-        ensemble = _ensemble(tensors, params, provenance)
-    except (KeyError, RuntimeError) as error:
+        ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise AgiqaError(
             f"{folder / MODEL}: does not fit its settings ({error}); run `agiqa fit` again."
         ) from error
@@ -217,3 +230,33 @@ def _ensemble(
         regressor.load_state_dict(state)
         regressors[variant] = regressor.eval()
     return Ensemble(tuple(splits), regressors, params.fit.members)
+
+
+def _paper_tensors(ensemble: PaperEnsemble) -> dict[str, torch.Tensor]:
+    """Every weight under a name such as `split.0.gating.weight`."""
+    return {
+        f"split.{place}.{name}": tensor
+        for place, weights in enumerate(ensemble.weights)
+        for name, tensor in weights.items()
+    }
+
+
+def _paper_ensemble(
+    tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
+) -> PaperEnsemble:
+    """The networks, their weights still in the file."""
+    network: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in provenance["network"].items()
+    }
+    weights: list[dict[str, torch.Tensor]] = [{} for _ in provenance["seeds"]]
+    for name, tensor in tensors.items():
+        _, place, inner = name.split(".", 2)
+        weights[int(place)][inner] = tensor
+    ensemble = PaperEnsemble(PaperConfig(**network), weights)
+    expected = {name: tensor.shape for name, tensor in ensemble.network.state_dict().items()}
+    for split, found in enumerate(weights):
+        different = expected.items() ^ {name: t.shape for name, t in found.items()}.items()
+        if different:
+            raise KeyError(f"split.{split}.{min(name for name, _ in different)}")
+    return ensemble

@@ -1,10 +1,12 @@
 """Stage 2, `evaluate`: the test side of every split, read once, scored and measured.
 
 SRCC and KRCC on raw scores; PLCC raw, and after the 4-parameter logistic together with RMSE, as
-the field does. Median and standard deviation over the splits; every test image is scored.
+the field does. Median and standard deviation over the splits; every test image is scored. The
+preset `paper` gives, beside, the figures that the authors' loader would: it shuffles the test side
+and drops the images that do not fill a batch, a few of them, others each time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.features import Features, require_same_stores
 from agiqa.metrics import all_metrics, summarise
-from agiqa.model.ensemble import RIDGES, VARIANTS, ridge_inputs
+from agiqa.model.paper_ensemble import PaperEnsemble
+from agiqa.paper_inputs import PaperInputs, require_width
+from agiqa.presets import RECIPES, recipe
+from agiqa.tested_models import MIXTURE, Tested, models_of
 
-MODELS = ("ridge", "ridge_visual", "ridge_semantic", "visual", "semantic", "moe")
+DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
 LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing
 
 
@@ -32,14 +37,17 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, table: ImagesTable, features: Features, sides: Mapping[int, Mapping[str, np.ndarray]]
+    run: Run,
+    table: ImagesTable,
+    features: Features | PaperInputs,
+    sides: Mapping[int, Mapping[str, np.ndarray]],
 ) -> Evaluation:
     """Score the test sides with every model of the run.
 
     Args:
         run: what `fit` made.
         table: the images and their MOS.
-        features: of the table's images.
+        features: of the table's images, as the run's preset takes them.
         sides: by split seed, row numbers of the test side.
 
     Raises:
@@ -47,6 +55,9 @@ def evaluate(
             run's.
     """
     target = run.provenance["target"]
+    if isinstance(run.ensemble, PaperEnsemble):
+        width = run.ensemble.config.semantic_width
+        require_width(features.semantic.shape[-1], width, f"The store of '{table.name}'")
     require_same_stores(run.provenance["stores"], features.stores)
     if target not in table.frame:
         names = ", ".join(each.name for each in table.targets) or "none"
@@ -56,7 +67,11 @@ def evaluate(
             f"The run was fitted on splits {run.provenance['seeds']}, the split file holds "
             f"{list(sides)}: run `agiqa fit` again."
         )
-    predictions = _predict(run, table, features, sides, table.frame[target].to_numpy())
+    tested, mos = models_of(run.ensemble, features), table.frame[target].to_numpy()
+    predictions = _predict(tested, table, features.experts, sides, mos)
+    if run.params.fit.preset in RECIPES and recipe(run.params).drop_last_test:
+        dropped = _drop_last(predictions, recipe(run.params).batch_size)
+        predictions = pd.concat([predictions, dropped], ignore_index=True)
     return Evaluation(predictions, _measure(run, predictions))
 
 
@@ -76,31 +91,21 @@ def write_evaluation(run: Path, evaluation: Evaluation) -> None:
 
 
 def _predict(
-    run: Run,
+    tested: Tested,
     table: ImagesTable,
-    features: Features,
+    experts: Sequence[str],
     sides: Mapping[int, Mapping[str, np.ndarray]],
     mos: np.ndarray,
 ) -> pd.DataFrame:
     parts = []
     described = table.frame[["path", "image_id", "generator", "group"]]
-    outputs = {
-        variant: run.ensemble.predict(features.visual, features.semantic, variant)
-        for variant in VARIANTS
-    }
-    for place, (seed, split) in enumerate(zip(sides, run.ensemble.splits, strict=True)):
-        test = sides[seed]["test"]
-        inputs = ridge_inputs(split, features.visual[test], features.semantic[test])
-        for model in MODELS:
-            part = described.iloc[test].assign(model=model, seed=seed, mos=mos[test])
-            if model in RIDGES:
-                part["score"] = split.ridges[model].predict(inputs[model])
-            else:
-                score = outputs[model].score[place].mean(dim=0).numpy()
-                part["score"] = score[test]
-            if model == "moe":
-                gate = outputs[model].gate[place].mean(dim=0).numpy()[test]
-                for index, expert in enumerate(features.experts):
+    for place, (seed, side) in enumerate(sides.items()):
+        test = side["test"]
+        for model in tested.models:
+            score, gate = tested.predict(model, place, test)
+            part = described.iloc[test].assign(model=model, seed=seed, mos=mos[test], score=score)
+            if gate is not None:
+                for index, expert in enumerate(experts):
                     part[f"gate_{expert}"] = gate[:, index]
             parts.append(part)
     first = ["model", "seed"]
@@ -108,10 +113,21 @@ def _predict(
     return whole[first + [column for column in whole if column not in first]]
 
 
+def _drop_last(predictions: pd.DataFrame, batch: int) -> pd.DataFrame:
+    """The mixture's rows that fill whole batches after a shuffle, as the authors' loader has it."""
+    mixture = predictions[predictions["model"] == MIXTURE]
+    parts = []
+    for _, part in mixture.groupby("seed", sort=False):
+        kept = len(part) // batch * batch or len(part)
+        rows = np.random.default_rng(0).permutation(len(part))[:kept]
+        parts.append(part.iloc[np.sort(rows)].assign(model=DROPPED))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
     provenance = run.provenance
     per_split: dict[str, list[dict[str, Any]]] = {}
-    for model in MODELS:
+    for model in predictions["model"].unique():
         rows = predictions[predictions["model"] == model]
         per_split[model] = [
             {"seed": int(str(seed)), "images": len(part)}
@@ -122,6 +138,7 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
     moe = predictions[predictions["model"] == "moe"]
     gates = [f"gate_{expert}" for expert in provenance["experts"]]
     return {
+        "preset": run.params.fit.preset,
         "dataset": provenance["dataset"],
         "synthetic": provenance["synthetic"],
         "target": provenance["target"],

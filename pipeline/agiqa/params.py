@@ -12,11 +12,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from agiqa.errors import AgiqaError
+
+PRESET = "preset"  # in section paper: the preset's own value
+OfPreset = Literal["preset"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ class Visual:
 
 @dataclass(frozen=True)
 class Fit:
-    """Stage 2, the `light` preset: a mixture of experts on cached vectors."""
+    """Stage 2, and all of its `light` preset: a mixture of experts on cached vectors."""
 
+    preset: str = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
     target: str = "quality"  # the MOS column to predict
     protocol: str = "auto"  # auto, grouped, random or paper
     components: int = 768  # principal components of the visual feature, fitted on train
@@ -110,6 +114,50 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Network:
+    """Sizes of the paper's network; those of the ViT must be its weights'."""
+
+    image_size: int = 224  # pixels a side
+    patch_size: int = 8
+    width: int = 768  # of the ViT and the first Swin stage; the second has half of it
+    heads: int = 12  # of the ViT's attention
+    layers_run: tuple[int, ...] = (6, 7, 8, 9)  # ViT blocks whose outputs are read, from 0
+    window: int = 4  # patches a side of a Swin window
+    swin_heads: int = 4
+    swin_mlp: int = 768  # hidden width of the MLPs in both Swin stages
+    swin_scale: float = 0.8  # of each Swin layer beside its input
+    dropout: float = 0.1
+    drop_path: float = 0.1  # stochastic depth of a Swin stage's last block
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Stage 2, the presets `paper` and `paper-fixed`, whose own values are in presets.py."""
+
+    backbone: str = "timm"  # the ViT starts from: timm (its download), a file, a transformers
+    #                         folder or hub id, or none (random)
+    epochs: int | OfPreset = "preset"
+    batch_size: int | OfPreset = "preset"  # images a step, over all GPUs together
+    lr: float | OfPreset = "preset"
+    weight_decay: float | OfPreset = "preset"
+    optimiser: str = "preset"  # adam, adamw
+    schedule: str = "preset"  # cycle, cosine
+    warmup: float | OfPreset = "preset"  # share of the steps with a rising learning rate
+    flip: str = "preset"  # vertical, horizontal, none
+    rotate: bool | OfPreset = "preset"  # by quarter turns
+    augment: float | OfPreset = "preset"  # probability of the flip, and of the rotation
+    drop_last_train: bool | OfPreset = "preset"  # leave out images that do not fill a batch
+    drop_last_val: bool | OfPreset = "preset"
+    drop_last_test: bool | OfPreset = "preset"  # beside the full figures, those without them
+    ema: float | OfPreset = "preset"  # decay of the averaged weights; 0: none
+    precision: str = "auto"  # auto (bfloat16 on GPUs that have it), float32, bfloat16
+    micro_batch: int = 0  # images at a time on a GPU; 0: all, halved where memory runs out
+    gradient_checkpointing: bool = False  # half the memory for a third more time
+    workers: int = 4  # threads that decode the images, once
+    network: Network = field(default_factory=Network)
+
+
+@dataclass(frozen=True)
 class Params:
     """All of `params.yaml`."""
 
@@ -121,9 +169,11 @@ class Params:
     semantic: Semantic = field(default_factory=Semantic)
     visual: Visual = field(default_factory=Visual)
     fit: Fit = field(default_factory=Fit)
+    paper: Paper = field(default_factory=Paper)
 
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "fit.preset": ("light", "paper", "paper-fixed"),
     "fit.protocol": ("auto", "grouped", "random", "paper"),
     "fit.gate": ("softmax", "linear"),
     "semantic.dtype": ("float32", "bfloat16", "float16"),
@@ -132,7 +182,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "visual.format": ("zarr", "h5"),
     "semantic.precision": ("float16", "float32"),
     "visual.precision": ("float16", "float32"),
+    "paper.optimiser": (PRESET, "adam", "adamw"),
+    "paper.schedule": (PRESET, "cycle", "cosine"),
+    "paper.flip": (PRESET, "vertical", "horizontal", "none"),
+    "paper.precision": ("auto", "float32", "bfloat16"),
 }
+AT_LEAST_ZERO = ("micro_batch",)
 AT_LEAST_ONE = ("workers", "batch_size", "count", "members", "epochs", "image_size")
 
 
@@ -223,6 +278,11 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
             raise AgiqaError(f"{where}: '{key}' expects a list, found {value!r}.")
         item = typing.get_args(hint)[0]
         return tuple(_convert(entry, item, key, where) for entry in value)
+    of_preset = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    if of_preset:
+        if value == PRESET:
+            return value
+        hint = typing.get_args(hint)[0]
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -230,12 +290,15 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
         value = float(value)
     plain = hint if isinstance(hint, type) else types.NoneType
     if not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
-        raise AgiqaError(f"{where}: '{key}' expects {_name(plain)}, found {value!r}.")
+        expected = _name(plain) + (f" or {PRESET}" if of_preset else "")
+        raise AgiqaError(f"{where}: '{key}' expects {expected}, found {value!r}.")
     allowed = CHOICES.get(key)
     if allowed and value not in allowed:
         raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
-    if key.split(".")[-1] in AT_LEAST_ONE and isinstance(value, int) and value < 1:
-        raise AgiqaError(f"{where}: '{key}' must be at least 1, found {value}.")
+    name = key.split(".")[-1]
+    least = 1 if name in AT_LEAST_ONE else 0 if name in AT_LEAST_ZERO else None
+    if least is not None and isinstance(value, int) and value < least:
+        raise AgiqaError(f"{where}: '{key}' must be at least {least}, found {value}.")
     return value
 
 

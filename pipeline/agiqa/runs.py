@@ -1,11 +1,14 @@
-"""Make and evaluate a run from what lies under `cache/`: the steps behind `fit` and `evaluate`."""
+"""Make and evaluate a run from what lies under `cache/`: the steps behind `fit` and `evaluate`.
+
+A run comes from a fit, of the preset that the settings name, or from a checkpoint of the authors.
+"""
 
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,16 +17,50 @@ from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, evaluate, write_evaluation
-from agiqa.features import Features, load_features
-from agiqa.params import Params
+from agiqa.feature_store import read_pack
+from agiqa.features import Features, describe_store, load_features
+from agiqa.fit_state import FitState
+from agiqa.model.ensemble import Ensemble
+from agiqa.model.paper_ensemble import PaperEnsemble
+from agiqa.nano.parts import file_sha256
+from agiqa.paper_inputs import (
+    PaperInputs,
+    experts,
+    load_paper_inputs,
+    require_width,
+    semantic_order,
+    without_left_out,
+)
+from agiqa.paper_training import fit_paper, start_processes
+from agiqa.params import Params, Semantic, Visual
+from agiqa.pixels import describe_pixels
+from agiqa.presets import LIGHT
+from agiqa.reference_checkpoint import read_reference_checkpoint
 from agiqa.splits import default_protocol, leaks, read_splits, side_rows
 from agiqa.training import fit
 
 log = logging.getLogger(__name__)
 
 
-def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: Path) -> Run:
+Sides = Mapping[int, Mapping[str, np.ndarray]]
+
+
+class Fitted(NamedTuple):
+    """What a fit of either preset comes to."""
+
+    ensemble: Ensemble | PaperEnsemble
+    curves: list[dict[str, Any]]
+    experts: tuple[str, ...]  # in the gate's order
+    stores: Mapping[str, Any]  # what the inputs were made by
+    members: int = 1  # networks a split
+    states: tuple[FitState, ...] = ()  # to be forgotten once the run is written
+
+
+def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: Path) -> Run | None:
     """Fit `dataset` as `params` say and write the run to `out`, or to runs/dataset/protocol.
+
+    Returns:
+        The run; None in all but the first of the processes that share a fit (several GPUs).
 
     Raises:
         AgiqaError: no such table, split file, store or target.
@@ -39,29 +76,91 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     table, features = _features(table, cache / dataset, params)
     splits, sides = _sides(table, splits)
     mos = np.asarray(table.frame[params.fit.target].to_numpy(), dtype=np.float64)
-    ensemble, curves = fit(features, mos, sides, params.fit)
-    provenance: dict[str, Any] = {
+    fitted = _fit(features, mos, sides, params)
+    if fitted is None:
+        return None
+    folder = out or runs / dataset / protocol
+    provenance = _provenance(dataset, table, splits, params, fitted)
+    provenance["fit_seconds"] = round(time.monotonic() - started, 1)
+    save_run(folder, fitted.ensemble, params, provenance, fitted.curves)
+    _log_curves(folder, fitted.curves)
+    for state in fitted.states:
+        state.remove()
+    return Run(folder, fitted.ensemble, params, provenance)
+
+
+def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, folder: Path) -> Run:
+    """Turn a checkpoint of the authors' code into a run on `dataset` by the protocol `paper`.
+
+    Raises:
+        AgiqaError: no such table, split file, store or target; or the checkpoint is damaged, of
+            another kind, or made for semantic vectors of another width than the store's.
+    """
+    table = read_table(cache / dataset)
+    _require_target(table, params.fit.target)
+    params = replace(params, fit=replace(params.fit, preset="paper", protocol="paper"))
+    splits = _splits(table, cache / dataset, "paper")
+    path = _store(table, cache / dataset, params.semantic)
+    store = read_pack(path)
+    table = without_left_out(table, store)
+    splits, _ = _sides(table, splits)
+    order = semantic_order(store.names, str(path))
+    ensemble = read_reference_checkpoint(checkpoint, params.paper.network)
+    require_width(store.vectors.shape[-1], ensemble.config.semantic_width, str(path))
+    stores = {
+        "semantic": describe_store(store),
+        "visual": describe_pixels(ensemble.config.image_size),
+    }
+    fitted = Fitted(ensemble, [], experts([store.names[p] for p in order]), stores)
+    provenance = _provenance(dataset, table, splits, params, fitted)
+    provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
+    save_run(folder, ensemble, params, provenance, [])
+    return Run(folder, ensemble, params, provenance)
+
+
+def _fit(
+    features: Features | PaperInputs, mos: np.ndarray, sides: Sides, params: Params
+) -> Fitted | None:
+    """Fit as the preset says; None in all but the first of several processes."""
+    given = (features.experts, features.stores)
+    if isinstance(features, Features):
+        ensemble, curves = fit(features, mos, sides, params.fit)
+        return Fitted(ensemble, curves, *given, params.fit.members)
+    accelerator = start_processes()
+    paper = fit_paper(features, mos, sides, params, accelerator)
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return None
+    return Fitted(paper.ensemble, paper.curves, *given, states=paper.states)
+
+
+def _provenance(
+    dataset: str,
+    table: ImagesTable,
+    splits: pd.DataFrame,
+    params: Params,
+    fitted: Fitted,
+) -> dict[str, Any]:
+    """What a run was made from."""
+    mos = table.frame[params.fit.target]
+    return {
+        "preset": params.fit.preset,
         "dataset": dataset,
         "synthetic": table.synthetic,
         "licence": table.licence,
         "source": table.source,
         "images": len(table.frame),
         "target": params.fit.target,
-        "protocol": protocol,
-        "seeds": list(sides),
-        "members": params.fit.members,
+        "protocol": params.fit.protocol,
+        "seeds": [int(seed) for seed in splits["seed"].unique()],
+        "members": fitted.members,
         "mos": {"low": float(mos.min()), "high": float(mos.max())},
-        "experts": list(features.experts),
-        "stores": dict(features.stores),
-        "splits_file": f"{protocol}.csv",
+        "experts": list(fitted.experts),
+        "stores": dict(fitted.stores),
+        "splits_file": f"{params.fit.protocol}.csv",
         "leaks": [vars(leak) for leak in leaks(splits, table)],
-        "fit_seconds": round(time.monotonic() - started, 1),
         **environment(),
     }
-    folder = out or runs / dataset / protocol
-    save_run(folder, ensemble, params, provenance, curves)
-    _log_curves(folder, curves)
-    return Run(folder, ensemble, params, provenance)
 
 
 def evaluate_run(folder: Path, cache: Path) -> Evaluation:
@@ -98,20 +197,29 @@ def _splits(table: ImagesTable, folder: Path, protocol: str) -> pd.DataFrame:
     return splits
 
 
-def _sides(
-    table: ImagesTable, splits: pd.DataFrame
-) -> tuple[pd.DataFrame, Mapping[int, Mapping[str, np.ndarray]]]:
+def _sides(table: ImagesTable, splits: pd.DataFrame) -> tuple[pd.DataFrame, Sides]:
     """The splits of the images that have vectors, as a table and as row numbers."""
     splits = splits[splits["image_id"].isin(table.frame["image_id"])]
     return splits, side_rows(splits, table)
 
 
-def _features(table: ImagesTable, folder: Path, params: Params) -> tuple[ImagesTable, Features]:
-    stores = [folder / f"{each.name}.{each.format}" for each in (params.semantic, params.visual)]
-    for store in stores:
-        if not store.exists():
-            raise AgiqaError(f"No feature store {store}; run `agiqa extract {table.name}`.")
-    return load_features(table, *stores)
+def _features(
+    table: ImagesTable, folder: Path, params: Params
+) -> tuple[ImagesTable, Features | PaperInputs]:
+    """The table without what `extract --skip-bad` left out, and what the preset sees of it."""
+    semantic = _store(table, folder, params.semantic)
+    if params.fit.preset == LIGHT:
+        return load_features(table, semantic, _store(table, folder, params.visual))
+    with start_processes().main_process_first():  # the first one decodes the images for all
+        size, workers = params.paper.network.image_size, params.paper.workers
+        return load_paper_inputs(table, semantic, size, workers)
+
+
+def _store(table: ImagesTable, folder: Path, settings: Semantic | Visual) -> Path:
+    store = folder / f"{settings.name}.{settings.format}"
+    if not store.exists():
+        raise AgiqaError(f"No feature store {store}; run `agiqa extract {table.name}`.")
+    return store
 
 
 def _log_curves(folder: Path, curves: list[dict[str, Any]]) -> None:

@@ -5,8 +5,9 @@ fingerprints compared, field by field, before any image is scored.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,9 +15,13 @@ from PIL import Image
 from agiqa.checkpoints import Run, load_run
 from agiqa.errors import AgiqaError
 from agiqa.extraction import vectors_of_files, vectors_of_images
-from agiqa.extractors import Extractor, LMMExtractor, VisionExtractor
+from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
 from agiqa.features import require_same_stores
 from agiqa.images import image_id
+from agiqa.model.moe import Prediction
+from agiqa.model.paper_ensemble import PaperEnsemble
+from agiqa.paper_inputs import require_width, semantic_order
+from agiqa.pixels import Pixels, describe_pixels, open_pixels, resized
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,48 @@ class Score:
     score: float  # on the scale of the training MOS; higher is better
     spread: float  # standard deviation over the run's splits
     gate: Mapping[str, float]  # mean weight of each expert
+    # Share of each place in the score, (h, w), mean over the splits; None for the light preset.
+    quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+class LightSight:
+    """What the `light` preset sees of an image: the visual extractor's vectors."""
+
+    def __init__(self, run: Run, ledger: Path | None) -> None:
+        self.extractor = VisionExtractor(run.params.visual)
+        self.workers, self.ledger = run.params.visual.workers, ledger
+
+    def describe(self) -> dict[str, object]:
+        """As a run's provenance names its stores."""
+        return _describe(self.extractor)
+
+    def files(self, files: Mapping[str, Path]) -> np.ndarray:
+        """Vectors `(N, F)` of files by image id, through the ledger."""
+        return _flat(vectors_of_files(files, self.extractor, self.ledger, self.workers))
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Vectors `(N, F)` of images in memory."""
+        return _flat(vectors_of_images(images, self.extractor))
+
+
+class PaperSight:
+    """What the `paper` presets see of an image: its pixels."""
+
+    def __init__(self, run: Run, size: int, ledger: Path | None) -> None:
+        self.size, self.ledger = size, ledger
+        self.workers = run.params.paper.workers
+
+    def describe(self) -> dict[str, object]:
+        """As a run's provenance names its stores."""
+        return describe_pixels(self.size)
+
+    def files(self, files: Mapping[str, Path]) -> Pixels:
+        """Pixels of files by image id, through the ledger."""
+        return open_pixels(files, self.size, self.ledger, self.workers)
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Pixels `(N, S, S, 3)` of images in memory."""
+        return np.stack([resized(image, self.size) for image in images])
 
 
 class Scorer:
@@ -35,10 +82,17 @@ class Scorer:
     def __init__(self, run: Run, ledger: Path | None = None) -> None:
         self.run = run
         self.ledger = ledger
-        self.semantic = LMMExtractor(run.params.semantic)
-        self.visual = VisionExtractor(run.params.visual)
-        extractors: dict[str, Extractor] = {"semantic": self.semantic, "visual": self.visual}
-        found = {kind: _describe(extractor) for kind, extractor in extractors.items()}
+        self.semantic = semantic_extractor(run.params.semantic)
+        self.order = list(range(len(self.semantic.vectors)))  # of the semantic experts
+        self.sight: LightSight | PaperSight
+        if isinstance(run.ensemble, PaperEnsemble):
+            config, where = run.ensemble.config, f"Model '{run.params.semantic.model}'"
+            require_width(self.semantic.width, config.semantic_width, where)
+            self.order = semantic_order([each.name for each in self.semantic.vectors], where)
+            self.sight = PaperSight(run, config.image_size, ledger)
+        else:
+            self.sight = LightSight(run, ledger)
+        found = {"semantic": _describe(self.semantic), "visual": self.sight.describe()}
         require_same_stores(run.provenance["stores"], found)
 
     @property
@@ -65,42 +119,38 @@ class Scorer:
         if loaded:
             names = [str(index) for index in range(len(loaded))]
             rgb = [image.convert("RGB") for image in loaded]
-            semantic, visual = (vectors_of_images(rgb, e) for e in (self.semantic, self.visual))
-        else:
-            names = [str(image) for image in images]
-            semantic, visual = self._cached([Path(name) for name in names])
-        return self._predict(names, semantic, visual)
-
-    def _cached(self, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-        """Semantic `(N, P, D)` and visual `(N, P', D')` vectors through the ledger."""
+            semantic = vectors_of_images(rgb, self.semantic)
+            found = self._predict(semantic, self.sight.images(rgb))
+            return [self._score(name, row, found) for row, name in enumerate(names)]
+        paths = [Path(image) for image in images if not isinstance(image, Image.Image)]
         ids = [image_id(path) for path in paths]
         files = dict(zip(ids, paths, strict=True))
-        place = {name: row for row, name in enumerate(files)}
-        rows = [place[name] for name in ids]
         workers = self.run.params.semantic.workers
-        return tuple(  # type: ignore[return-value]
-            vectors_of_files(files, extractor, self.ledger, workers)[rows]
-            for extractor in (self.semantic, self.visual)
-        )
-
-    def _predict(
-        self, names: Sequence[str], semantic: np.ndarray, visual: np.ndarray
-    ) -> list[Score]:
-        seen = visual.astype(np.float32).reshape(len(names), -1)
-        prediction = self.run.ensemble.predict(seen, semantic.astype(np.float32))
-        by_split = prediction.score.mean(dim=1).numpy()  # (S, N)
-        gate = prediction.gate.mean(dim=(0, 1)).numpy()  # (N, E)
-        spread = by_split.std(axis=0, ddof=1) if len(by_split) > 1 else np.zeros(len(names))
-        experts = self.run.provenance["experts"]
+        semantic = vectors_of_files(files, self.semantic, self.ledger, workers)
+        found = self._predict(semantic, self.sight.files(files))
+        place = {name: row for row, name in enumerate(files)}
         return [
-            Score(
-                image=name,
-                score=float(by_split[:, row].mean()),
-                spread=float(spread[row]),
-                gate={expert: float(gate[row, e]) for e, expert in enumerate(experts)},
-            )
-            for row, name in enumerate(names)
+            self._score(str(path), place[name], found)
+            for path, name in zip(images, ids, strict=True)
         ]
+
+    def _predict(self, semantic: np.ndarray, visual: Any) -> Prediction:
+        """Score `(S, N)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images."""
+        ours = semantic[:, self.order].astype(np.float32)
+        found = self.run.ensemble.predict(visual, ours)
+        quality_map = None if found.quality_map is None else found.quality_map.mean(dim=(0, 1))
+        return Prediction(found.score.mean(dim=1), found.gate.mean(dim=(0, 1)), quality_map)
+
+    def _score(self, name: str, row: int, found: Prediction) -> Score:
+        by_split = found.score[:, row].numpy()
+        experts = self.run.provenance["experts"]
+        return Score(
+            image=name,
+            score=float(by_split.mean()),
+            spread=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
+            gate=dict(zip(experts, found.gate[row].tolist(), strict=True)),
+            quality_map=None if found.quality_map is None else found.quality_map[row].numpy(),
+        )
 
 
 def load_scorer(run: Path | str, ledger: Path | None = None) -> Scorer:
@@ -110,6 +160,11 @@ def load_scorer(run: Path | str, ledger: Path | None = None) -> Scorer:
         AgiqaError: no run there, or this environment makes other features than it was trained on.
     """
     return Scorer(load_run(Path(run)), ledger)
+
+
+def _flat(vectors: np.ndarray) -> np.ndarray:
+    """Vectors `(N, P, D)` side by side, in float32."""
+    return vectors.astype(np.float32).reshape(len(vectors), -1)
 
 
 def _describe(extractor: Extractor) -> dict[str, object]:

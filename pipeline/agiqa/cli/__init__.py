@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": ("prepare", "Read a data set: images table and splits."),
     "extract": ("extract", "Stage 1: vectors of every image, cached."),
     "fit": ("fit", "Stage 2: train the regressors from cached vectors."),
+    "import-checkpoint": ("import_checkpoint", "A checkpoint of MA-AGIQA's authors as a run."),
     "evaluate": ("evaluate", "Score the test sides of a run and measure."),
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),

@@ -11,9 +11,10 @@ LABELS = {
     "ridge": "ridge, both",
     "ridge_visual": "ridge, visual only",
     "ridge_semantic": "ridge, semantic only",
-    "visual": "light, visual only",
-    "semantic": "light, semantic only",
-    "moe": "light, mixture of experts",
+    "visual": "{preset}, visual only",
+    "semantic": "{preset}, semantic only",
+    "moe": "{preset}, mixture of experts",
+    "moe_drop_last": "the same, last batch dropped",
 }
 COLUMNS = {
     "srcc": "SRCC",
@@ -59,10 +60,15 @@ def _print(metrics: dict[str, Any]) -> None:
         box=SIMPLE_HEAD,
         caption=f"median ± sd over {metrics['splits']} splits, test side",
     )
-    table.add_column("model", no_wrap=True, min_width=max(map(len, LABELS.values())))
+    labels = {
+        model: label.format(preset=metrics["preset"])
+        for model, label in LABELS.items()
+        if model in metrics["models"]
+    }
+    table.add_column("model", no_wrap=True, min_width=max(map(len, labels.values())))
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for model, label in LABELS.items():
+    for model, label in labels.items():
         values = metrics["models"][model]
         cells = [f"{values[c]['median']:.3f} ± {values[c]['sd']:.3f}" for c in COLUMNS]
         table.add_row(label, *cells, style="bold" if model == "moe" else "")

@@ -10,6 +10,10 @@ from agiqa.cli.options import RUNS, as_json, cache, read_settings, settings, sho
 
 @click.command("fit")
 @click.argument("dataset")
+@click.option(
+    "--preset",
+    help="light, paper or paper-fixed. Default: fit.preset in the settings.",
+)
 @click.option("--protocol", help="grouped, random or paper. Default: fit.protocol in the settings.")
 @click.option("--target", help="MOS column to predict. Default: fit.target in the settings.")
 @click.option(
@@ -23,6 +27,7 @@ from agiqa.cli.options import RUNS, as_json, cache, read_settings, settings, sho
 @as_json
 def command(
     dataset: str,
+    preset: str | None,
     protocol: str | None,
     target: str | None,
     out: Path | None,
@@ -35,20 +40,27 @@ def command(
 
     The validation side picks epochs and penalties; the test side is left to `agiqa evaluate`.
 
+    The presets paper and paper-fixed train MA-AGIQA's own network on the images and the semantic
+    vectors, one split after the other, and want a GPU; a stopped fit goes on after its last epoch
+    when started again. Several GPUs: accelerate launch .venv/bin/agiqa fit ...
+
     \b
     agiqa fit demo
     agiqa fit agiqa-3k --protocol random --target align
+    agiqa fit agiqa-3k --preset paper --protocol paper -o runs/agiqa-3k/ma-agiqa
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
     from agiqa.runs import fit_run
 
     params = read_settings(params_file, overrides)
-    extra = [f"fit.protocol={protocol}"] if protocol else []
-    extra += [f"fit.target={target}"] if target else []
+    given = {"preset": preset, "protocol": protocol, "target": target}
+    extra = [f"fit.{key}={value}" for key, value in given.items() if value]
     if extra:
         params = read_settings(params_file, (*overrides, *extra))
     started = time.monotonic()
     run = fit_run(dataset, cache, params, out, RUNS)
+    if run is None:  # another process of this fit wrote it
+        return
     result = {
         "run": str(run.folder),
         "protocol": run.provenance["protocol"],

@@ -105,7 +105,7 @@ def _write(
             "target": scorer.run.provenance["target"],
             "synthetic": scorer.run.provenance["synthetic"],
             "scale": {"low": low, "high": high},
-            "scores": [vars(score) for score in scores],
+            "scores": [_plain(score) for score in scores],
             "skipped": [vars(each) for each in bad],
         }
         stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -117,6 +117,11 @@ def _write(
             writer.writerow([score.image, f"{score.score:.4f}", f"{score.spread:.4f}", *gates])
     else:
         _table(scores, scorer, experts, stream)
+
+
+def _plain(score: "Score") -> dict[str, Any]:
+    """Without the quality map: that is for Python."""
+    return {key: value for key, value in vars(score).items() if key != "quality_map"}
 
 
 def _table(

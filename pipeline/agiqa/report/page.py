@@ -88,7 +88,7 @@ def _content(results: Results, table: ImagesTable, dataset: Path) -> dict[str, A
             for name, each in metrics.get("gate", {}).items()
         },
         "strip": plots.split_strip(metrics),
-        "curves": plots.learning_curves(results.curves),
+        "curves": plots.learning_curves(results.curves) if len(results.curves) else None,
         "galleries": shown,
         "missing": missing,
         "missing_some": some(missing),
@@ -126,10 +126,14 @@ def _commands(results: Results, dataset: Path) -> list[str]:
     params = shlex.quote(printable(results.folder / "params.yaml"))
     cache = printable(dataset.parent)
     where = "" if cache == "cache" else f" --cache {shlex.quote(cache)}"
+    made = f"agiqa fit {name}{where} --params {params} --out {run}"
+    if imported := results.provenance.get("imported"):
+        file = shlex.quote(imported["file"])
+        made = f"agiqa import-checkpoint {file} {run} --dataset {name}{where} --params {params}"
     return [
         f"agiqa prepare {name}{where} --params {params}",
         f"agiqa extract {name}{where} --params {params}",
-        f"agiqa fit {name}{where} --params {params} --out {run}",
+        made,
         f"agiqa evaluate {run}{where}",
         f"agiqa report {run}{where}",
     ]

@@ -16,6 +16,7 @@ MODELS = {
     "visual": ("Light network", "visual only"),
     "semantic": ("Light network", "semantic only"),
     "moe": ("Mixture of experts", "visual and semantic"),
+    "moe_drop_last": ("The same", "as the authors count: the last batch dropped"),
 }
 # Metrics: heading, what it says, whether less is better.
 COLUMNS = {

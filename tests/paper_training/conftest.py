@@ -1,0 +1,186 @@
+"""A data set with real image files, semantic vectors that know the answer, and tiny networks."""
+
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from agiqa.cli import main
+from agiqa.datasets.table import read_table
+from agiqa.feature_store import write_pack
+from agiqa.model.paper import PaperConfig, PaperRegressor, reference_name
+from agiqa.model.paper.weights import DEAD
+from agiqa.paper_inputs import PaperInputs
+from agiqa.paper_training import PaperFit, fit_paper, start_processes
+from agiqa.params import Fit, Network, Paper, Params
+from agiqa.pixels import Pixels
+
+IMAGES = 44
+WIDTH = 12  # of the semantic vectors
+TINY = Network(image_size=32, patch_size=4, width=16, heads=2, layers_run=(0, 1), swin_mlp=16)
+PROMPTS = ("semantic_content", "coherence")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of tiny networks wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Runs `agiqa` with these arguments."""
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return call
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Result],
+    write_store: Callable[..., None],
+) -> Path:
+    """A working folder with a prepared data set `mine`, its vectors, and settings for tiny nets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(1, 5, IMAGES)
+    (tmp_path / "images").mkdir()
+    for row, score in enumerate(mos):
+        noise = rng.integers(0, 40, (40, 48, 3))
+        pixels = np.clip(noise + 40 * score, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{row:02d}.png")
+    labels = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(IMAGES)], "quality": mos})
+    labels.to_csv(tmp_path / "images/labels.csv", index=False)
+    (tmp_path / "params.yaml").write_text(
+        "fit: {preset: paper, protocol: paper}\n"
+        "semantic: {name: lmm}\n"
+        "paper:\n"
+        "  {backbone: none, epochs: 3, batch_size: 4, lr: 0.003, augment: 0.2, workers: 1,\n"
+        "  network: {image_size: 32, patch_size: 4, width: 16, heads: 2, layers_run: [0, 1],\n"
+        "    swin_mlp: 16}}\n"
+    )
+    prepared = run("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
+    assert prepared.exit_code == 0, prepared.output
+    write_store()
+    return tmp_path
+
+
+@pytest.fixture
+def write_store() -> Callable[..., None]:
+    """Writes a store for the working folder's data set: vectors that hint at the score."""
+
+    def write(width: int = WIDTH, prompts: tuple[str, ...] = PROMPTS) -> None:
+        rng = np.random.default_rng(1)
+        table = read_table(Path("cache/mine"))
+        ids = list(table.frame["image_id"])
+        vectors = rng.normal(size=(len(ids), len(prompts), width)) / 2
+        vectors[..., 0] += table.frame["quality"].to_numpy()[:, None]
+        prints = [{"extractor": "lmm", "prompt": prompt, "width": width} for prompt in prompts]
+        path = Path("cache/mine/lmm.zarr")
+        write_pack(path, "lmm", prompts, prints, ids, vectors.astype(np.float16))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Network:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def mos() -> np.ndarray:
+    return np.random.default_rng(0).uniform(1, 5, IMAGES)
+
+
+@pytest.fixture(scope="session")
+def inputs(mos: np.ndarray) -> PaperInputs:
+    """Brighter images and longer vectors are better."""
+    rng = np.random.default_rng(1)
+    size = TINY.image_size
+    pixels = rng.integers(0, 60, (IMAGES, size, size, 3)) + 38 * mos[:, None, None, None]
+    semantic = rng.normal(size=(IMAGES, 2, WIDTH)) / 4 + mos[:, None, None] / 4
+    return PaperInputs(
+        image_ids=tuple(f"{row:064x}" for row in range(IMAGES)),
+        pixels=Pixels(pixels.astype(np.uint8), np.arange(IMAGES)),
+        semantic=semantic.astype(np.float32),
+        prompts=PROMPTS,
+        stores={"semantic": {}, "visual": {}},
+    )
+
+
+@pytest.fixture(scope="session")
+def sides() -> dict[int, dict[str, np.ndarray]]:
+    order = np.random.default_rng(2).permutation(IMAGES)
+    return {20: {"train": order[:29], "val": order[29:36], "test": order[36:]}}
+
+
+@pytest.fixture
+def fit_tiny(
+    tmp_path: Path,
+    inputs: PaperInputs,
+    mos: np.ndarray,
+    sides: dict[int, dict[str, np.ndarray]],
+) -> Callable[..., PaperFit]:
+    """Fits the tiny network with changed settings; `ledger` keeps what is unfinished."""
+
+    def fit(preset: str = "paper", ledger: str = "ledger", **changed: Any) -> PaperFit:
+        given = {"inputs": inputs, "mos": mos, "sides": sides}
+        given |= {name: changed.pop(name) for name in list(changed) if name in given}
+        paper = Paper(
+            **{"backbone": "none", "epochs": 3, "batch_size": 4, "lr": 0.003, "network": TINY}
+            | changed
+        )
+        params = Params(fit=Fit(preset=preset), paper=paper)
+        return fit_paper(
+            **given, params=params, accelerator=start_processes(), ledger=tmp_path / ledger
+        )
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
+    """The fill rule of the golden tensors: weights of a shape that follow from the name."""
+
+    def fill(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        u = rng.random(math.prod(shape), dtype=np.float32).reshape(shape) * 2 - 1
+        if len(shape) > 1:
+            table = name.endswith(("pos_embed", "cls_token", "relative_position_bias_table"))
+            fan_in = 100 if table else math.prod(shape[1:])
+            return torch.from_numpy(u * np.float32(0.6 * math.sqrt(3 / fan_in)))
+        scale = "norm" in name and name.endswith("weight")
+        return torch.from_numpy(np.float32(scale) + np.float32(0.1) * u)
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def reference_state(
+    filled: Callable[[str, tuple[int, ...]], torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """A tiny checkpoint of the authors': their names, and what never runs or follows from sizes."""
+    network = PaperRegressor(PaperConfig(semantic_width=WIDTH, **vars(TINY)))
+    names = {reference_name(name): p.shape for name, p in network.named_parameters()}
+    state = {name: filled(name, tuple(shape)) for name, shape in names.items()}
+    state |= {f"{name}weight": torch.ones(2, 3) for name in DEAD}
+    block = "swintransformer1.layers.0.blocks.1"
+    state[f"{block}.attn.relative_position_index"] = torch.arange(16)
+    state[f"{block}.attn_mask"] = torch.zeros(4, 16, 16)
+    return state

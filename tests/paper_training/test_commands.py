@@ -1,0 +1,264 @@
+"""The commands on runs of the paper presets: fit, evaluate, report, score; stops, and several
+processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import Result
+from safetensors.torch import load_file
+
+from agiqa.checkpoints import load_run
+
+Run = Callable[..., Result]
+FILES = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive",
+         "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}  # fmt: skip
+AGIQA = [sys.executable, "-c", "from agiqa.cli import main; main()"]
+
+
+def _done(result: Result) -> Result:
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def _one_line(result: Result, *parts: str) -> None:
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.exit_code == 1, result.output
+    assert len(errors) == 1, result.output
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in errors[0]
+
+
+def test_fit_evaluate_report(workspace: Path, run: Run) -> None:
+    fitted = json.loads(_done(run("fit", "mine", "--json")).stdout)
+    assert fitted["run"] == "runs/mine/paper"
+    assert fitted["splits"] == 1
+    folder = workspace / "runs/mine/paper"
+    shown = _done(run("evaluate", folder)).stdout
+    assert "paper, mixture of experts" in shown
+    assert "the same, last batch dropped" in shown
+    assert "ridge" not in shown
+    assert {path.name for path in folder.iterdir()} == FILES
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["models"].keys() == {"moe", "moe_drop_last"}
+    assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
+    counted = {model: rows[0]["images"] for model, rows in metrics["per_split"].items()}
+    assert counted == {"moe": 9, "moe_drop_last": 8}  # 9 test images in batches of 4
+    predictions = pd.read_csv(folder / "predictions.csv")
+    splits = pd.read_csv("cache/mine/splits/paper.csv")
+    tested = predictions[predictions["model"] == "moe"]
+    assert sorted(tested["path"]) == sorted(splits[splits["side"] == "test"]["name"])
+    gates = [f"gate_{name}" for name in ("semantic_content", "coherence", "visual")]
+    assert tested[gates].notna().all().all()
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["preset"] == "paper"
+    assert provenance["network"]["semantic_width"] == 12
+    _done(run("report", folder))
+    page = (folder / "report.html").read_text()
+    assert "Mixture of experts" in page
+    assert "the last batch dropped" in page
+    assert "Ridge" not in page
+    assert "What the mixture of experts adds" not in page
+
+
+def test_paper_fixed_scores_every_image_and_needs_no_second_figure(
+    workspace: Path, run: Run
+) -> None:
+    _done(run("fit", "mine", "--preset", "paper-fixed", "--protocol", "random",
+              "--set", "paper.epochs=1", "-o", "runs/fixed"))  # fmt: skip
+    assert "last batch" not in _done(run("evaluate", "runs/fixed")).stdout
+    metrics = json.loads(Path("runs/fixed/metrics.json").read_text())
+    assert metrics["models"].keys() == {"moe"}
+    assert metrics["splits"] == 10
+    assert len(load_file("runs/fixed/model.safetensors").keys()) == 10 * len(
+        load_run(Path("runs/fixed")).ensemble.weights[0]
+    )
+
+
+def test_the_light_preset_is_still_the_default(workspace: Path, run: Run) -> None:
+    text = (workspace / "params.yaml").read_text()
+    (workspace / "params.yaml").write_text(text.replace("preset: paper,", ""))
+    _one_line(run("fit", "mine"), "No feature store cache/mine/nano-vision.zarr")
+
+
+def test_a_run_comes_back_to_the_bit(workspace: Path, run: Run) -> None:
+    _done(run("fit", "mine"))
+    _done(run("evaluate", "runs/mine/paper"))
+    first = Path("runs/mine/paper/predictions.csv").read_bytes()
+    one, other = (load_run(Path("runs/mine/paper")) for _ in range(2))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    semantic = np.random.default_rng(0).normal(size=(5, 2, 12)).astype(np.float32)
+    before, after = (each.ensemble.predict(pixels, semantic) for each in (one, other))
+    assert torch.equal(before.score, after.score)
+    assert torch.equal(before.quality_map, after.quality_map)
+    _done(run("evaluate", "runs/mine/paper"))
+    assert Path("runs/mine/paper/predictions.csv").read_bytes() == first
+    Path("runs/mine/paper").rename("runs/again")
+    _done(run("fit", "mine"))
+    weights = [Path(f"runs/{name}/model.safetensors") for name in ("again", "mine/paper")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_damaged_and_foreign_runs_are_one_line(workspace: Path, run: Run) -> None:
+    _done(run("fit", "mine"))
+    folder = Path("runs/mine/paper")
+    provenance = (folder / "provenance.json").read_text()
+    (folder / "provenance.json").write_text(
+        provenance.replace('"semantic_width": 12', '"semantic_width": 13')
+    )
+    _one_line(run("evaluate", folder), "does not fit its settings", "split.0.")
+    (folder / "provenance.json").write_text(provenance)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    _one_line(run("evaluate", folder), "damaged run", "agiqa fit")
+
+
+def test_a_store_that_does_not_fit_is_one_line(
+    workspace: Path, run: Run, write_store: Callable[..., None]
+) -> None:
+    _done(run("fit", "mine"))
+    write_store(width=10)
+    _one_line(run("evaluate", "runs/mine/paper"), "semantic vectors 12 wide", "found 10")
+    write_store(prompts=("one", "two", "three"))
+    _one_line(run("fit", "mine"), "expected two vectors an image", "one, two, three")
+    write_store(prompts=("coherence", "semantic_content"))
+    _one_line(run("evaluate", "runs/mine/paper"), "trained on the semantic vectors")
+
+
+def test_prompts_are_known_by_name(
+    workspace: Path, run: Run, write_store: Callable[..., None]
+) -> None:
+    write_store(prompts=("coherence", "semantic_content"))
+    _done(run("fit", "mine"))
+    provenance = json.loads(Path("runs/mine/paper/provenance.json").read_text())
+    assert provenance["experts"] == ["semantic_content", "coherence", "visual"]
+
+
+def test_images_that_are_gone_are_one_line(workspace: Path, run: Run) -> None:
+    (workspace / "images/07.png").unlink()
+    _one_line(run("fit", "mine"), "1 images are not as they were", "07.png", "agiqa prepare")
+
+
+def test_unknown_presets_and_backbones_are_one_line(workspace: Path, run: Run) -> None:
+    _one_line(run("fit", "mine", "--preset", "heavy"), "fit.preset", "paper-fixed", "'heavy'")
+    _one_line(run("fit", "mine", "--set", "paper.backbone=nowhere/at/all"), "nowhere/at/all")
+
+
+def test_the_backbone_may_be_a_local_vit(workspace: Path, run: Run) -> None:
+    import transformers
+
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 3,
+             "num_attention_heads": 2, "image_size": 32, "patch_size": 4}  # fmt: skip
+    transformers.ViTModel(transformers.ViTConfig(**sizes)).save_pretrained("vit")
+    fit = ["fit", "mine", "--set", "paper.epochs=1", "--set", "paper.backbone=vit"]
+    _one_line(run(*fit, "--set=paper.network.width=32"), "vit", "paper.network")
+    _done(run(*fit, "--set=paper.lr=1e-9"))
+    ours = load_file("runs/mine/paper/model.safetensors")
+    theirs = load_file("vit/model.safetensors")
+    (name,) = [name for name in theirs if "layer.1.intermediate.dense.weight" in name]
+    start = ours["split.0.backbone.blocks.1.mlp.expand.weight"]
+    torch.testing.assert_close(start, theirs[name], atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.slow
+def test_a_killed_fit_goes_on_to_the_bit(workspace: Path, run: Run) -> None:
+    """SIGKILL, the real thing, after the second of many epochs."""
+    command = [*AGIQA, "fit", "mine", "--set", "paper.epochs=6"]
+    slow = "import time, agiqa.paper_training as t; step = t.Steps.step\n"
+    slow += "t.Steps.step = lambda *a: (time.sleep(0.02), step(*a))[1]\n"
+    command[2] = slow + command[2]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch 3 of 6" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert not Path("runs/mine/paper").exists()
+    done = subprocess.run([*AGIQA, "fit", "mine", "--set", "paper.epochs=6"], capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert re.search(r"Split 20 goes on after epoch [23]\.", done.stderr)
+    assert not list(Path("ledger").glob("fit-*"))  # its work is done
+    Path("runs/mine/paper").rename("runs/resumed")
+    subprocess.run([*AGIQA, "fit", "mine", "--set", "paper.epochs=6"], check=True)
+    weights = [Path(f"runs/{name}/model.safetensors") for name in ("resumed", "mine/paper")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    curves = [Path(f"runs/{name}/curves.csv") for name in ("resumed", "mine/paper")]
+    assert curves[0].read_bytes() == curves[1].read_bytes()
+
+
+STILL = ["--set=paper.network.dropout=0", "--set=paper.network.drop_path=0"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(workspace: Path) -> None:
+    """The same images a step, so the same weights: dropout, drawn by each, is out."""
+    (workspace / "fit.py").write_text(AGIQA[2])
+    fit = ["fit.py", "fit", "mine", "--json", "--set=paper.drop_last_train=false", *STILL]
+    subprocess.run([sys.executable, *fit, "-o", "runs/one"], check=True, capture_output=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    shared = subprocess.run(
+        [sys.executable, *launch, *fit, "-o", "runs/two"],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shared.stdout.count('"run": "runs/two"') == 1  # one of them writes and says so
+    assert shared.stderr.count("epoch 2 of 3") == 1
+    curves = [pd.read_csv(f"runs/{name}/curves.csv") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(curves[0], curves[1], rtol=1e-3)
+    one, two = (load_file(f"runs/{name}/model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], atol=2e-3, rtol=1e-2)
+
+
+def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
+    """With a real (tiny) image-text model, whose vectors the run was trained on."""
+    text = (workspace / "params.yaml").read_text()
+    lmm = f"semantic: {{name: lmm, model: {tiny_lmm}, batch_size: 8}}"
+    (workspace / "params.yaml").write_text(text.replace("semantic: {name: lmm}", lmm))
+    _done(run("extract", "mine", "--only", "semantic"))
+    _done(run("fit", "mine"))
+    _done(run("evaluate", "runs/mine/paper"))
+    shown = json.loads(
+        _done(run("score", "images", "--run", "runs/mine/paper", "--format", "json")).stdout
+    )
+    assert len(shown["scores"]) == 44
+    assert shown["scores"][0].keys() == {"image", "score", "spread", "gate"}
+    assert list(shown["scores"][0]["gate"]) == ["semantic_content", "coherence", "visual"]
+    scored = {Path(row["image"]).name: row["score"] for row in shown["scores"]}
+    predictions = pd.read_csv("runs/mine/paper/predictions.csv")
+    for path, score in predictions[["path", "score"]].itertuples(index=False):
+        assert scored[path] == pytest.approx(score, abs=1e-4)
+    _scorer_agrees(scored)
+
+
+def _scorer_agrees(scored: dict[str, float]) -> None:
+    import agiqa
+    from agiqa.errors import AgiqaError
+    from agiqa.images import decode
+
+    scorer = agiqa.load_scorer("runs/mine/paper")
+    files = [Path(f"images/{row:02d}.png") for row in (0, 1, 0)]
+    for score, path in zip(scorer(files), files, strict=True):
+        assert score.score == pytest.approx(scored[path.name], abs=1e-5)
+        assert score.quality_map is not None
+        assert score.quality_map.shape == (8, 8)
+    in_memory = scorer([decode(path) for path in files])
+    assert [s.score for s in in_memory] == pytest.approx([scored[p.name] for p in files], abs=1e-3)
+    text = Path("runs/mine/paper/params.yaml").read_text()
+    Path("runs/mine/paper/params.yaml").write_text(
+        text.replace("dtype: float32", "dtype: bfloat16")
+    )
+    with pytest.raises(AgiqaError, match="dtype = 'float32', found 'bfloat16'"):
+        agiqa.load_scorer("runs/mine/paper")
