@@ -27,8 +27,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from agiqa.computing import Source
 from agiqa.extraction import vectors_of_files
-from agiqa.extractors import Vector
+from agiqa.extractors import Sample, Vector
+from agiqa.extractors.contract import batch
 from agiqa.images import IMAGE_SUFFIXES, image_id
 from agiqa.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.mplug_owl2.loading import build_empty
@@ -145,26 +147,28 @@ class Extractor:
     """The benchmark's model behind the extractors' contract, to run the real pipeline with."""
 
     name, precision = "benchmark", "float16"
-    vectors = tuple(Vector(f"prompt{n}", {"benchmark": n}) for n in range(len(PROMPTS)))
 
     def __init__(self, compute: SemanticVectors, side: int) -> None:
         self.compute, self.side = compute, side
-        self.width = int(compute.model.config.hidden_size)
+        width = int(compute.model.config.hidden_size)
+        self.vectors = tuple(
+            Vector(f"prompt{n}", {"benchmark": n}, width) for n in range(len(PROMPTS))
+        )
         self.batch_size = compute.batch_size
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """As `MplugOwl2Extractor` does."""
-        return square(image, self.side)
+        return Sample({"pixel_values": square(image, self.side)[None]})
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Likewise."""
-        return self.compute(pixels, wanted)
+        return list(self.compute(batch(samples)["pixel_values"], wanted).swapaxes(0, 1))
 
 
 def from_files(folder: Path, extractor: Extractor, workers: int, most: int) -> tuple[int, float]:
     """Images and seconds for the files of a folder, decoded, computed and written to a ledger."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    files = {image_id(path): path for path in paths[:most]}
+    files = {image_id(path): Source(path) for path in paths[:most]}
     if not files:
         raise SystemExit(f"{folder}: no images.")
     with tempfile.TemporaryDirectory() as ledger:
@@ -179,7 +183,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, help="also from this folder's files, end to end")
     parser.add_argument("--most", type=int, default=3000, help="of those files")
-    parser.add_argument("--workers", type=int, default=8, help="threads that decode")
+    parser.add_argument("--workers", type=int, default=8, help="processes that decode")
     parser.add_argument("--batch-size", type=int, default=0, help="default: 32, with --tiny 2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="")

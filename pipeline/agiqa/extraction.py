@@ -8,26 +8,22 @@ before.
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from agiqa.computing import Job, Source, compute, in_batches, row_id
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
-from agiqa.feature_store import DamagedRowsError, Shelf, ShelfWriter, default_root, write_pack
-from agiqa.images import BadImage, ImageError, decode, image_id
-from agiqa.progress import track
+from agiqa.feature_store import DamagedRowsError, Shelf, default_root, write_pack
+from agiqa.images import BadImage, ImageError, image_id
 
 log = logging.getLogger(__name__)
-
-AHEAD = 4  # batches decoded ahead of the model
 
 
 @dataclass(frozen=True)
@@ -36,20 +32,12 @@ class Extraction:
 
     store: Path
     images: int  # distinct images in the store
-    vectors: int  # P, for each image
+    vectors: int  # P, for each image, what lies in the store of answers included
     width: int  # D
     cached: int  # vectors that were there already
     computed: int  # vectors computed now
     seconds: float
     bad: tuple[BadImage, ...]  # left out by skip_bad
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Images that lack the same vectors."""
-
-    wanted: tuple[int, ...]
-    image_ids: tuple[str, ...]
 
 
 def extract(
@@ -61,27 +49,30 @@ def extract(
     workers: int = 2,
     skip_bad: bool = False,
 ) -> Extraction:
-    """Bring the ledger up to date for `table` and write the pack `store`.
+    """Bring the ledger up to date for `table` and write the pack `store`, and `<store>-answers`.
 
     Args:
         table: the images; byte-identical files are computed once.
         extractor: what makes the vectors.
         store: the pack to write, `.zarr` or `.h5`.
         ledger: the ledger's folder; by default `feature_store.default_root()`.
-        workers: threads that decode and preprocess.
-        skip_bad: leave images out that are absent or changed since `prepare`.
+        workers: processes that decode and preprocess; 0: none.
+        skip_bad: leave images out that are absent or changed since `prepare`, or whose vectors
+            are not finite.
 
     Raises:
         AgiqaError: images absent or changed (before any work), another writer on the ledger, a
-            full disk, a vector that is not finite. Finished rows stay in every case.
+            full disk, vectors that are not finite (after all work). Finished rows stay in every
+            case.
     """
     started = time.monotonic()
-    files = dict(zip(reversed(table.frame["image_id"]), reversed(table.paths()), strict=True))
-    ids = list(dict.fromkeys(table.frame["image_id"]))
+    sources = sources_of(table)
+    ids = list(sources)
     shelves = open_shelves(extractor, ledger)
-    _drop_damaged(ids, shelves)
-    jobs = _missing(ids, shelves)
-    bad = _changed(files, [name for job in jobs for name in job.image_ids], workers)
+    rows = _Rows(extractor, shelves, sources)
+    rows.drop_damaged(ids)
+    jobs = rows.missing(ids)
+    bad = _changed(sources, [name for job in jobs for name in job.image_ids], workers)
     if bad and (not skip_bad or len(bad) == len(ids)):
         some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
@@ -90,188 +81,195 @@ def extract(
             + (", or leave them out with --skip-bad." if not skip_bad else "; none would be left.")
         )
     lost = {image.path for image in bad}
-    left_out = [name for name in ids if str(files[name]) in lost]
-    ids = [name for name in ids if str(files[name]) not in lost]
-    jobs = [
-        _Job(j.wanted, tuple(i for i in j.image_ids if str(files[i]) not in lost)) for j in jobs
-    ]
-    computed = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
+    left_out = [name for name in ids if str(sources[name].path) in lost]
+    ids = [name for name in ids if str(sources[name].path) not in lost]
+    jobs = rows.missing(ids)
+    wanted = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
         extractor.name,
         len(ids),
         len(shelves),
-        len(ids) * len(shelves) - computed,
+        len(ids) * len(shelves) - wanted,
         len(ids) * len(shelves),
     )
-    if computed:
-        _compute(jobs, files, extractor, shelves, workers)
-    vectors = read_vectors(ids, shelves)
-    write_pack(
-        store,
-        extractor.name,
-        [vector.name for vector in extractor.vectors],
-        [vector.fingerprint for vector in extractor.vectors],
-        ids,
-        vectors,
-        left_out,
-    )
+    if jobs:
+        compute(jobs, sources, extractor, shelves, workers)
+    odd = [name for job in rows.missing(ids) for name in job.image_ids]
+    if odd and (not skip_bad or len(odd) == len(ids)):
+        some = ", ".join(str(sources[name].path) for name in odd[:3])
+        raise AgiqaError(
+            f"{len(odd)} images of '{table.name}' gave vectors that are not finite in "
+            f"{extractor.precision}: {some}. Take semantic.precision=float32, or leave them out "
+            "with --skip-bad; all other vectors are kept."
+        )
+    bad += [BadImage(str(sources[name].path), "gave vectors that are not finite") for name in odd]
+    left_out += odd
+    ids = [name for name in ids if name not in set(odd)]
+    for kind, vectors in rows.read(ids).items():
+        mine = [vector for vector in extractor.vectors if vector.store == kind]
+        write_pack(
+            store_path(store, kind),
+            extractor.name,
+            [vector.name for vector in mine],
+            [vector.fingerprint for vector in mine],
+            ids,
+            vectors,
+            left_out,
+        )
     return Extraction(
         store=store,
         images=len(ids),
         vectors=len(shelves),
-        width=extractor.width,
-        cached=len(ids) * len(shelves) - computed,
-        computed=computed,
+        width=extractor.vectors[0].width,
+        cached=len(ids) * len(shelves) - wanted,
+        computed=wanted,
         seconds=time.monotonic() - started,
         bad=tuple(bad),
     )
+
+
+def missing_rows(
+    table: ImagesTable, extractor: Extractor, ledger: Path | None = None
+) -> tuple[dict[str, Source], list[Job]]:
+    """The table's images, and what the ledger lacks of them."""
+    sources = sources_of(table)
+    rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
+    return sources, rows.missing(list(sources))
+
+
+def store_path(store: Path, kind: str) -> Path:
+    """Where the vectors of that kind go, if `store` is where an extractor's main ones go."""
+    return store.with_name(f"{store.stem}-{kind}{store.suffix}") if kind else store
+
+
+def sources_of(table: ImagesTable) -> dict[str, Source]:
+    """Each distinct image of the table by id: the first row that has it."""
+    prompts = table.frame["prompt"] if "prompt" in table.frame else [None] * len(table.frame)
+    found: dict[str, Source] = {}
+    for name, path, prompt in zip(table.frame["image_id"], table.paths(), prompts, strict=True):
+        found.setdefault(name, Source(path, prompt if isinstance(prompt, str) else None))
+    return found
 
 
 def open_shelves(extractor: Extractor, ledger: Path | None) -> list[Shelf]:
     """The ledger's shelf for each of the extractor's vectors."""
     root = ledger or default_root()
     return [
-        Shelf.open(root, dict(vector.fingerprint), extractor.width, extractor.precision)
+        Shelf.open(root, dict(vector.fingerprint), vector.width, extractor.precision)
         for vector in extractor.vectors
     ]
 
 
-def read_vectors(ids: Sequence[str], shelves: Sequence[Shelf]) -> np.ndarray:
-    """Vectors `(N, P, D)` of the images; every row is checked."""
-    return np.stack([shelf.read(ids) for shelf in shelves], axis=1)
-
-
 def vectors_of_files(
-    files: Mapping[str, Path], extractor: Extractor, ledger: Path | None, workers: int
-) -> np.ndarray:
-    """Vectors `(N, P, D)` of images by id, through the ledger: what is there is not computed.
+    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, workers: int
+) -> dict[str, np.ndarray]:
+    """Vectors `(N, P, D)` of images by id, by store, through the ledger: nothing is done twice.
 
     Args:
-        files: an existing, decodable file for each image id.
+        sources: an existing, decodable file for each image id.
         extractor: what makes the vectors.
         ledger: the ledger's folder; by default `feature_store.default_root()`.
-        workers: threads that decode and preprocess.
+        workers: processes that decode and preprocess; 0: none.
+
+    Raises:
+        AgiqaError: vectors that are not finite.
     """
     shelves = open_shelves(extractor, ledger)
-    ids = list(files)
-    _drop_damaged(ids, shelves)
-    jobs = _missing(ids, shelves)
-    if jobs:
-        _compute(jobs, files, extractor, shelves, workers)
-    return read_vectors(ids, shelves)
+    rows, ids = _Rows(extractor, shelves, sources), list(sources)
+    rows.drop_damaged(ids)
+    if jobs := rows.missing(ids):
+        compute(jobs, sources, extractor, shelves, workers)
+    if odd := [name for job in rows.missing(ids) for name in job.image_ids]:
+        raise AgiqaError(
+            f"{sources[odd[0]].path}: its vectors are not finite in {extractor.precision}; leave "
+            "it out."
+        )
+    return rows.read(ids)
 
 
-def vectors_of_images(images: Sequence[Image.Image], extractor: Extractor) -> np.ndarray:
-    """Vectors `(N, P, D)` of images in memory, which have no file to know them by: not cached."""
+def vectors_of_images(
+    images: Sequence[Image.Image],
+    extractor: Extractor,
+    image_prompts: Sequence[str | None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Vectors `(N, P, D)`, by store, of images in memory, which have no file to know them by.
+
+    They are not cached.
+    """
     wanted = range(len(extractor.vectors))
-    parts = []
-    for start in range(0, len(images), extractor.batch_size):
-        pixels = [extractor.preprocess(image) for image in images[start:][: extractor.batch_size]]
-        filled = pixels + [pixels[0]] * (extractor.batch_size - len(pixels))
-        parts.append(extractor.extract(np.stack(filled), wanted)[: len(pixels)])
-    return np.concatenate(parts).astype(extractor.precision)
+    prompts = image_prompts or [None] * len(images)
+    samples = (
+        (place, extractor.preprocess(image, prompt))
+        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+    )
+    found = [
+        np.empty((len(images), vector.width), dtype=extractor.precision)
+        for vector in extractor.vectors
+    ]
+    for places, chosen in in_batches(samples, extractor.batch_size):
+        for rows, new in zip(found, extractor.extract(chosen, wanted), strict=True):
+            rows[places] = new[: len(places)]
+    return _by_store(extractor, found)
 
 
-def _drop_damaged(ids: Sequence[str], shelves: Sequence[Shelf]) -> None:
-    """Make rows that fail their checksum absent, so that they are computed again; logged."""
-    for shelf in shelves:
-        there = shelf.ids()
-        try:
-            shelf.read([name for name in ids if name in there])
-        except DamagedRowsError:
-            shelf.repair()
+class _Rows:
+    """The extractor's rows in the ledger, by image."""
+
+    def __init__(
+        self, extractor: Extractor, shelves: Sequence[Shelf], sources: Mapping[str, Source]
+    ) -> None:
+        self.extractor, self.shelves, self.sources = extractor, shelves, sources
+
+    def names(self, index: int, ids: Sequence[str]) -> list[str]:
+        """What the shelf of a vector knows the images by."""
+        vector = self.extractor.vectors[index]
+        return [row_id(vector, name, self.sources[name].image_prompt) for name in ids]
+
+    def drop_damaged(self, ids: Sequence[str]) -> None:
+        """Make rows that fail their checksum absent, so that they are computed again; logged."""
+        for index, shelf in enumerate(self.shelves):
+            there = shelf.ids()
+            try:
+                shelf.read([name for name in self.names(index, ids) if name in there])
+            except DamagedRowsError:
+                shelf.repair()
+
+    def missing(self, ids: Sequence[str]) -> list[Job]:
+        """The images that lack vectors, together with those that lack the same."""
+        present = [shelf.ids() for shelf in self.shelves]
+        known = [self.names(index, ids) for index in range(len(present))]
+        jobs: dict[tuple[int, ...], list[str]] = {}
+        for place, name in enumerate(ids):
+            wanted = tuple(p for p, there in enumerate(present) if known[p][place] not in there)
+            if wanted:
+                jobs.setdefault(wanted, []).append(name)
+        return [Job(wanted, tuple(names)) for wanted, names in jobs.items()]
+
+    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Vectors `(N, P, D)` of the images by store; every row is checked."""
+        found = [shelf.read(self.names(index, ids)) for index, shelf in enumerate(self.shelves)]
+        return _by_store(self.extractor, found)
 
 
-def _missing(ids: Sequence[str], shelves: Sequence[Shelf]) -> list[_Job]:
-    """The images that lack vectors, together with those that lack the same."""
-    present = [shelf.ids() for shelf in shelves]
-    jobs: dict[tuple[int, ...], list[str]] = {}
-    for name in ids:
-        wanted = tuple(p for p, there in enumerate(present) if name not in there)
-        if wanted:
-            jobs.setdefault(wanted, []).append(name)
-    return [_Job(wanted, tuple(names)) for wanted, names in jobs.items()]
+def _by_store(extractor: Extractor, found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Vectors `(N, D)` of each kind, stacked to `(N, P, D)` by store."""
+    stores: dict[str, list[np.ndarray]] = {}
+    for vector, rows in zip(extractor.vectors, found, strict=True):
+        stores.setdefault(vector.store, []).append(rows)
+    return {kind: np.stack(rows, axis=1) for kind, rows in stores.items()}
 
 
-def _changed(files: Mapping[str, Path], ids: Sequence[str], workers: int) -> list[BadImage]:
+def _changed(sources: Mapping[str, Source], ids: Sequence[str], workers: int) -> list[BadImage]:
     """Images whose file is absent, or no longer the one that was prepared."""
 
     def check(name: str) -> BadImage | None:
+        path = sources[name].path
         try:
-            same = image_id(files[name]) == name
+            same = image_id(path) == name
         except ImageError as error:
-            return BadImage(str(files[name]), error.reason)
-        return None if same else BadImage(str(files[name]), "has changed since prepare")
+            return BadImage(str(path), error.reason)
+        return None if same else BadImage(str(path), "has changed since prepare")
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(max(1, workers)) as pool:
         return [found for found in pool.map(check, ids) if found is not None]
-
-
-def _compute(
-    jobs: Sequence[_Job],
-    files: Mapping[str, Path],
-    extractor: Extractor,
-    shelves: Sequence[Shelf],
-    workers: int,
-) -> None:
-    total = sum(len(job.image_ids) for job in jobs)
-    batches = sum(-(-len(job.image_ids) // extractor.batch_size) for job in jobs)
-    with ExitStack() as stack:
-        needed = sorted({index for job in jobs for index in job.wanted})
-        writers: dict[int, ShelfWriter] = {
-            index: stack.enter_context(shelves[index].writer()) for index in needed
-        }
-        pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="decode"))
-        stream = _Sized(_decoded(jobs, files, extractor, pool), batches)
-        for job, names, pixels in track(
-            stream, f"Extract {extractor.name}", unit=extractor.batch_size, total=total
-        ):
-            rows = extractor.extract(pixels, job.wanted)[: len(names)]
-            with np.errstate(over="ignore"):  # an overflow is refused by the writer, with its image
-                stored = rows.astype(extractor.precision)
-            for place, index in enumerate(job.wanted):
-                writers[index].add(names, stored[:, place])
-
-
-_Batch = tuple[_Job, list[str], np.ndarray]
-
-
-class _Sized:
-    """A stream of batches that knows its length, for the progress bar."""
-
-    def __init__(self, stream: Iterator[_Batch], length: int) -> None:
-        self._stream, self._length = stream, length
-
-    def __iter__(self) -> Iterator[_Batch]:
-        return self._stream
-
-    def __len__(self) -> int:
-        return self._length
-
-
-def _decoded(
-    jobs: Sequence[_Job], files: Mapping[str, Path], extractor: Extractor, pool: ThreadPoolExecutor
-) -> Iterator[_Batch]:
-    """Batches of pixels `(B, 3, H, W)`, always full: the last is filled up with its first image.
-
-    Matrix kernels depend on the batch's shape and a row's last bits with them; with one shape a
-    row is the same to the bit whichever batch a resumed extraction finds it in.
-    """
-    size = extractor.batch_size
-    plan = [
-        (job, list(job.image_ids[start : start + size]))
-        for job in jobs
-        for start in range(0, len(job.image_ids), size)
-    ]
-
-    def load(name: str) -> np.ndarray:
-        return extractor.preprocess(decode(files[name]))
-
-    waiting: deque[list[Future[np.ndarray]]] = deque()
-    for index, (job, names) in enumerate(plan):
-        while len(waiting) < AHEAD and index + len(waiting) < len(plan):
-            waiting.append([pool.submit(load, name) for name in plan[index + len(waiting)][1]])
-        pixels = [future.result() for future in waiting.popleft()]
-        pixels += [pixels[0]] * (size - len(pixels))
-        yield job, names, np.stack(pixels)

@@ -56,6 +56,10 @@ class ImageError(AgiqaError):
         self.path = path
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
+        """As it was made, for the process that asked."""
+        return type(self), (self.path, self.reason)
+
 
 @dataclass(frozen=True)
 class BadImage:

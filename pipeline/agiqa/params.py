@@ -63,8 +63,15 @@ class Semantic:
     prompts: str = "ma_agiqa"  # a file in prompts/, or a path to a YAML file
     dtype: str = "float32"  # the model's weights and arithmetic: float32, bfloat16, float16
     attention: str = "sdpa"  # transformers' attention kernel
+    revision: str = ""  # of a hub id: branch, tag or commit; empty: the newest
+    quantization: str = "none"  # of the weights by bitsandbytes (an extra): none, 8bit, 4bit
+    device_map: str = ""  # auto: spread over all GPUs, for models larger than one
+    pixel_budget: int = 0  # most pixels of an image, for dynamic resolution; 0: the model's own
+    layers: tuple[int, ...] = ()  # blocks whose outputs are wanted beside the last state, from 1
+    compile: bool = False  # compile the language model's blocks (torch.compile)
+    remote_code: str = ""  # the model's name again, to run Python that comes with it
     batch_size: int = 16  # constant: the last batch is filled up, so a row never depends on it
-    workers: int = 2  # threads that decode and preprocess ahead of the model
+    workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
     format: str = "zarr"  # of the store: zarr or h5
     precision: str = "float16"  # stored vectors: float16 or float32
 
@@ -84,7 +91,7 @@ class Visual:
     dtype: str = "float32"
     attention: str = "sdpa"
     batch_size: int = 16
-    workers: int = 2
+    workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
     format: str = "zarr"
     precision: str = "float16"
 

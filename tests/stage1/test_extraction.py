@@ -19,22 +19,22 @@ from agiqa.datasets import folder
 from agiqa.datasets.table import ImagesTable, write_table
 from agiqa.errors import AgiqaError
 from agiqa.extraction import extract, open_shelves
-from agiqa.extractors import LMMExtractor, VisionExtractor
+from agiqa.extractors import ImageTextExtractor, Sample, VisionExtractor
 from agiqa.feature_store import LockedError, read_pack
 from agiqa.features import load_features
 from agiqa.params import Semantic, Visual
 
 
-class Counting(LMMExtractor):
+class Counting(ImageTextExtractor):
     """The real extractor, which keeps count of what it was asked for."""
 
     def __init__(self, settings: Semantic) -> None:
         super().__init__(settings)
         self.asked: list[tuple[int, ...]] = []
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         self.asked.append(tuple(wanted))
-        return super().extract(pixels, wanted)
+        return super().extract(samples, wanted)
 
 
 def files(folder: Path) -> dict[Path, bytes]:
@@ -46,8 +46,8 @@ def test_only_missing_rows_and_vectors_are_computed(
 ) -> None:
     ledger, store = tmp_path / "ledger", tmp_path / "tiny.zarr"
     half = dataclasses.replace(table, frame=table.frame.iloc[:5])
-    assert extract(half, LMMExtractor(semantic), store, ledger=ledger).computed == 10
-    rest = extract(table, LMMExtractor(semantic), store, ledger=ledger)
+    assert extract(half, ImageTextExtractor(semantic), store, ledger=ledger).computed == 10
+    rest = extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     assert (rest.cached, rest.computed, rest.images) == (10, 10, 10)
     again = Counting(semantic)
     assert extract(table, again, store, ledger=ledger).computed == 0
@@ -66,9 +66,9 @@ def test_the_order_of_computing_does_not_show(
     """Piece by piece or at once, through half-empty batches: the same pack, byte for byte."""
     for size in (3, 7):
         part = dataclasses.replace(table, frame=table.frame.iloc[:size])
-        extract(part, LMMExtractor(semantic), tmp_path / "part.zarr", ledger=tmp_path / "a")
-    extract(table, LMMExtractor(semantic), tmp_path / "a.zarr", ledger=tmp_path / "a")
-    extract(table, LMMExtractor(semantic), tmp_path / "b.zarr", ledger=tmp_path / "b")
+        extract(part, ImageTextExtractor(semantic), tmp_path / "part.zarr", ledger=tmp_path / "a")
+    extract(table, ImageTextExtractor(semantic), tmp_path / "a.zarr", ledger=tmp_path / "a")
+    extract(table, ImageTextExtractor(semantic), tmp_path / "b.zarr", ledger=tmp_path / "b")
     assert files(tmp_path / "a.zarr") == files(tmp_path / "b.zarr")
 
 
@@ -105,7 +105,7 @@ def test_stage_2_leaves_out_what_extract_left_out_and_nothing_else(
 ) -> None:
     (table.root / "5.png").unlink()
     store = tmp_path / f"s{suffix}"
-    extract(table, LMMExtractor(semantic), store, ledger=tmp_path / "l", skip_bad=True)
+    extract(table, ImageTextExtractor(semantic), store, ledger=tmp_path / "l", skip_bad=True)
     kept, features = load_features(table, store, store)
     assert "5.png" not in set(kept.frame["path"])
     assert len(kept.frame) == len(features.visual) == len(table.frame) - 1
@@ -119,13 +119,13 @@ def test_damaged_rows_are_computed_again(
     table: ImagesTable, semantic: Semantic, tmp_path: Path
 ) -> None:
     ledger, store = tmp_path / "ledger", tmp_path / "tiny.zarr"
-    extract(table, LMMExtractor(semantic), store, ledger=ledger)
+    extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     good = read_pack(store).vectors
     chunk = next(path for path in sorted(ledger.rglob("c.*")) if path.is_file())
     data = bytearray(chunk.read_bytes())
     data[10] ^= 1
     chunk.write_bytes(data)
-    again = extract(table, LMMExtractor(semantic), store, ledger=ledger)
+    again = extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     assert again.computed == 10  # one vector's only chunk
     assert np.array_equal(read_pack(store).vectors, good)
 
@@ -135,17 +135,17 @@ import sys, time
 from pathlib import Path
 from agiqa.datasets.table import read_table
 from agiqa.extraction import extract
-from agiqa.extractors import LMMExtractor
+from agiqa.extractors import ImageTextExtractor
 from agiqa.params import Semantic
 
-class Stalling(LMMExtractor):
+class Stalling(ImageTextExtractor):
     calls = 0
 
-    def extract(self, pixels, wanted):
+    def extract(self, samples, wanted):
         self.calls += 1
         if self.calls > 17:  # 272 images: a chunk of 256 rows is acknowledged, 16 more are added
             time.sleep(600)
-        return super().extract(pixels, wanted)
+        return super().extract(samples, wanted)
 
 folder = Path(sys.argv[1])
 settings = Semantic(name="tiny", model=sys.argv[2], batch_size=16)
@@ -160,7 +160,7 @@ def test_kill_and_resume(
     data, semantic = tmp_path / "data", dataclasses.replace(semantic, batch_size=16)
     table = folder.prepare(write_images(*[f"{row:03d}.png" for row in range(300)]), "many")
     write_table(table, data)
-    shelves = open_shelves(LMMExtractor(semantic), data / "ledger")
+    shelves = open_shelves(ImageTextExtractor(semantic), data / "ledger")
 
     command = [sys.executable, "-c", STALLING, str(data), semantic.model]
     with subprocess.Popen(command) as process:
@@ -176,20 +176,22 @@ def test_kill_and_resume(
     resumed = extract(table, extractor, data / "tiny.zarr", ledger=data / "ledger")
     assert (resumed.cached, resumed.computed) == (safe, 600 - safe)
     assert len(extractor.asked) <= 4  # batches for at most 44 images, not 19 for all
-    extract(table, LMMExtractor(semantic), tmp_path / "u.zarr", ledger=tmp_path / "undisturbed")
+    extract(
+        table, ImageTextExtractor(semantic), tmp_path / "u.zarr", ledger=tmp_path / "undisturbed"
+    )
     assert files(data / "tiny.zarr") == files(tmp_path / "u.zarr")
 
 
-class Interrupted(LMMExtractor):
+class Interrupted(ImageTextExtractor):
     """The real extractor, whose third batch never comes: Ctrl-C."""
 
     batches = 0
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         self.batches += 1
         if self.batches == 3:
             raise KeyboardInterrupt
-        return super().extract(pixels, wanted)
+        return super().extract(samples, wanted)
 
 
 def test_an_interruption_keeps_what_was_finished(
@@ -199,7 +201,7 @@ def test_an_interruption_keeps_what_was_finished(
     with pytest.raises(KeyboardInterrupt):
         extract(table, Interrupted(semantic), store, ledger=ledger)
     assert not store.exists()
-    assert extract(table, LMMExtractor(semantic), store, ledger=ledger).computed == 4  # of 20
+    assert extract(table, ImageTextExtractor(semantic), store, ledger=ledger).computed == 4  # of 20
 
 
 def test_a_second_writer_is_named(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
@@ -220,10 +222,15 @@ def test_vectors_too_large_for_float16_are_refused_not_stored(
     weights["language_model.model.norm.weight"] *= 1e7
     save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
     settings = dataclasses.replace(semantic, model=str(loud))
-    with pytest.raises(AgiqaError, match=f"image {table.frame['image_id'][0]}") as caught:
-        extract(table, LMMExtractor(settings), tmp_path / "a.zarr", ledger=tmp_path / "ledger")
+    with pytest.raises(
+        AgiqaError,
+        match=r"10 images of 'ten' gave vectors that are not finite in float16: .*0\.png",
+    ) as caught:
+        extract(
+            table, ImageTextExtractor(settings), tmp_path / "a.zarr", ledger=tmp_path / "ledger"
+        )
     assert "\n" not in str(caught.value)
-    exact = LMMExtractor(dataclasses.replace(settings, precision="float32"))
+    exact = ImageTextExtractor(dataclasses.replace(settings, precision="float32"))
     extract(table, exact, tmp_path / "b.zarr", ledger=tmp_path / "ledger")
     assert np.abs(read_pack(tmp_path / "b.zarr").vectors).max() > np.finfo(np.float16).max
 
@@ -232,4 +239,6 @@ def test_nothing_left_to_extract(table: ImagesTable, semantic: Semantic, tmp_pat
     for path in table.paths():
         path.unlink()
     with pytest.raises(AgiqaError, match=r"10 images of 'ten' .* none would be left"):
-        extract(table, LMMExtractor(semantic), tmp_path / "s.zarr", ledger=tmp_path, skip_bad=True)
+        extract(
+            table, ImageTextExtractor(semantic), tmp_path / "s.zarr", ledger=tmp_path, skip_bad=True
+        )

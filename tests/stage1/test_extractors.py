@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +13,27 @@ from safetensors.torch import load_file, save_file
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
-from agiqa.extractors import LMMExtractor, VisionExtractor
+from agiqa.extractors import Extractor, ImageTextExtractor, Sample, VisionExtractor
+from agiqa.extractors.contract import batch
 from agiqa.images import decode
 from agiqa.params import Semantic, Visual
 
 
-def _pixels(extractor: LMMExtractor | VisionExtractor, table: ImagesTable) -> np.ndarray:
-    return np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:4]])
+def _samples(extractor: Extractor, table: ImagesTable) -> list[Sample]:
+    return [extractor.preprocess(decode(path)) for path in table.paths()[:4]]
+
+
+def _vectors(extractor: Extractor, samples: Sequence[Sample], wanted: Sequence[int]) -> np.ndarray:
+    return np.stack(extractor.extract(samples, wanted), axis=1)
 
 
 def test_semantic_vectors_equal_the_plain_forward(
     semantic: Semantic, tiny_lmm: Path, table: ImagesTable
 ) -> None:
-    extractor = LMMExtractor(semantic)
-    pixels = _pixels(extractor, table)
-    ours = extractor.extract(pixels, [0, 1])
+    extractor = ImageTextExtractor(semantic)
+    samples = _samples(extractor, table)
+    pixels = batch(samples)["pixel_values"]
+    ours = _vectors(extractor, samples, [0, 1])
     assert ours.shape == (4, 2, 24)
     assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
     model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
@@ -43,22 +50,22 @@ def test_semantic_vectors_equal_the_plain_forward(
 
 
 def test_prompts_together_equal_each_alone(semantic: Semantic, table: ImagesTable) -> None:
-    extractor = LMMExtractor(semantic)
-    pixels = _pixels(extractor, table)
-    both = extractor.extract(pixels, [0, 1])
+    extractor = ImageTextExtractor(semantic)
+    samples = _samples(extractor, table)
+    both = extractor.extract(samples, [0, 1])
     for index in (0, 1):
-        assert np.array_equal(both[:, index], extractor.extract(pixels, [index])[:, 0])
+        assert np.array_equal(both[index], extractor.extract(samples, [index])[0])
 
 
 @pytest.mark.parametrize("kind", ["semantic", "visual"])
 def test_a_row_is_the_same_to_the_bit_wherever_it_stands(
     kind: str, semantic: Semantic, visual: Visual, table: ImagesTable
 ) -> None:
-    extractor = LMMExtractor(semantic) if kind == "semantic" else VisionExtractor(visual)
-    pixels = _pixels(extractor, table)
+    extractor = ImageTextExtractor(semantic) if kind == "semantic" else VisionExtractor(visual)
+    samples = _samples(extractor, table)
     every = range(len(extractor.vectors))
-    forward = extractor.extract(pixels, every)
-    backward = extractor.extract(pixels[::-1].copy(), every)
+    forward = _vectors(extractor, samples, every)
+    backward = _vectors(extractor, samples[::-1], every)
     assert np.array_equal(forward, backward[::-1])
 
 
@@ -66,9 +73,9 @@ def test_visual_vectors_are_pooled_hidden_states(
     visual: Visual, tiny_lmm: Path, table: ImagesTable
 ) -> None:
     extractor = VisionExtractor(dataclasses.replace(visual, closeup=0))
-    flat = _pixels(extractor, table)
-    ours = extractor.extract(flat, [0, 1])
-    pixels = flat.reshape(-1, 3, 48, 48)
+    samples = _samples(extractor, table)
+    ours = _vectors(extractor, samples, [0, 1])
+    pixels = batch(samples)["layer"]
     assert ours.shape == (4, 2, extractor.width)
     whole = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
     with torch.inference_mode():
@@ -85,7 +92,7 @@ def test_visual_vectors_are_pooled_hidden_states(
 
 
 def _prints(settings: Semantic | Visual) -> list[object]:
-    kind = LMMExtractor if isinstance(settings, Semantic) else VisionExtractor
+    kind = ImageTextExtractor if isinstance(settings, Semantic) else VisionExtractor
     return [vector.fingerprint for vector in kind(settings).vectors]  # type: ignore[arg-type]
 
 
@@ -137,9 +144,9 @@ def test_wrong_models_and_layers_are_explained(
 ) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AgiqaError, match=r"empty: not a transformers model folder"):
-        LMMExtractor(dataclasses.replace(semantic, model=str(tmp_path / "empty")))
+        ImageTextExtractor(dataclasses.replace(semantic, model=str(tmp_path / "empty")))
     with pytest.raises(AgiqaError, match="no such folder, and not a valid hub id"):
-        LMMExtractor(dataclasses.replace(semantic, model="./not/there/at/all"))
+        ImageTextExtractor(dataclasses.replace(semantic, model="./not/there/at/all"))
     with pytest.raises(AgiqaError, match=r"blocks from 1 to 3 of 'tiny-lmm', found \[1, 9\]"):
         VisionExtractor(dataclasses.replace(visual, layers=(1, 9)))
     with pytest.raises(AgiqaError, match=r"some of cls, mean, std, found \['max'\]"):
@@ -156,6 +163,6 @@ def test_missing_weights_are_refused(
     weights = load_file(broken / "model.safetensors")
     kept = {name: weight for name, weight in weights.items() if "linear_1.weight" not in name}
     save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
-    extractor = LMMExtractor(dataclasses.replace(semantic, model=str(broken)))
+    extractor = ImageTextExtractor(dataclasses.replace(semantic, model=str(broken)))
     with pytest.raises(AgiqaError, match=r"lacks 1 weights.*linear_1\.weight"):
-        extractor.extract(_pixels(extractor, table), [0])
+        extractor.extract(_samples(extractor, table), [0])

@@ -12,7 +12,8 @@ from PIL import Image
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
-from agiqa.extractors import LMMExtractor, VisionExtractor
+from agiqa.extractors import ImageTextExtractor, VisionExtractor
+from agiqa.extractors.contract import batch
 from agiqa.images import decode
 from agiqa.params import Semantic, Visual
 
@@ -30,9 +31,10 @@ def test_semantic_vectors_equal_the_plain_forward(
     table: ImagesTable,
 ) -> None:
     folder = build_lmm(tmp_path / "model", kind, bos=bos)
-    extractor = LMMExtractor(Semantic(model=str(folder), batch_size=2))
-    pixels = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
-    ours = extractor.extract(pixels, [1])
+    extractor = ImageTextExtractor(Semantic(model=str(folder), batch_size=2))
+    samples = [extractor.preprocess(decode(path)) for path in table.paths()[:2]]
+    pixels = batch(samples)["pixel_values"]
+    (ours,) = extractor.extract(samples, [1])
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     before, after = extractor.prompt_set.text("coherence")
@@ -45,7 +47,7 @@ def test_semantic_vectors_equal_the_plain_forward(
                 pixel_values=torch.from_numpy(pixels[row : row + 1]),
                 output_hidden_states=True,
             ).hidden_states[-1]
-        np.testing.assert_allclose(ours[row, 0], states[0].mean(0).numpy(), atol=1e-5)
+        np.testing.assert_allclose(ours[row], states[0].mean(0).numpy(), atol=1e-5)
     assert np.abs(ours[0] - ours[1]).max() > 1e-3  # the image does matter
 
 
@@ -75,9 +77,9 @@ def test_visual_vectors_are_what_the_blocks_put_out(
         model=str(folder), layers=(1, 3), pool=pool, image_size=size, closeup=0, batch_size=2
     )
     extractor = VisionExtractor(settings)
-    flat = np.stack([extractor.preprocess(decode(path)) for path in table.paths()[:2]])
-    ours = extractor.extract(flat, [0, 1])
-    pixels = flat.reshape(2, 3, size, size)
+    samples = [extractor.preprocess(decode(path)) for path in table.paths()[:2]]
+    ours = np.stack(extractor.extract(samples, [0, 1]), axis=1)
+    pixels = batch(samples)["layer"]
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
     seen: list[np.ndarray] = []
@@ -103,11 +105,11 @@ def test_a_backbone_without_class_token(
     folder = build_vision(tmp_path / "siglip", "SiglipVisionConfig")
     settings = Visual(model=str(folder), layers=(1,), image_size=32, closeup=0, batch_size=1)
     extractor = VisionExtractor(settings)
-    pixels = extractor.preprocess(decode(table.paths()[0]))[None]
+    sample = extractor.preprocess(decode(table.paths()[0]))
     with pytest.raises(
         AgiqaError, match=r"'siglip' has no class token: leave cls out of visual\.p"
     ):
-        extractor.extract(pixels, [0])
+        extractor.extract([sample], [0])
 
 
 def test_the_close_up_is_the_centre_of_a_larger_image(
@@ -118,10 +120,10 @@ def test_the_close_up_is_the_centre_of_a_larger_image(
     extractor = VisionExtractor(settings)
     assert [each.name for each in extractor.vectors] == ["layer1", "layer3", "closeup1", "closeup3"]
     images = [decode(path) for path in table.paths()[:2]]
-    ours = extractor.extract(np.stack([extractor.preprocess(image) for image in images]), [0, 3])
+    ours = extractor.extract([extractor.preprocess(image) for image in images], [0, 3])
     whole = VisionExtractor(dataclasses.replace(settings, closeup=0))
-    alone = whole.extract(np.stack([whole.preprocess(image) for image in images]), [0])
-    np.testing.assert_array_equal(ours[:, 0], alone[:, 0])
+    alone = whole.extract([whole.preprocess(image) for image in images], [0])
+    np.testing.assert_array_equal(ours[0], alone[0])
     assert extractor.vectors[0].fingerprint == whole.vectors[0].fingerprint
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -133,4 +135,4 @@ def test_the_close_up_is_the_centre_of_a_larger_image(
         states = model(pixel_values=pixels, output_hidden_states=True).hidden_states[3]
     patches = states[:, 1:]
     expected = torch.cat([states[:, 0], patches.mean(1), patches.std(1)], dim=1)
-    np.testing.assert_allclose(ours[:, 1], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(ours[1], expected.numpy(), atol=1e-5)

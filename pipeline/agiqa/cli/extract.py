@@ -1,11 +1,16 @@
 """`agiqa extract`: stage 1."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agiqa.cli.options import as_json, cache, read_settings, settings, show
+
+if TYPE_CHECKING:
+    from agiqa.datasets.table import ImagesTable
+    from agiqa.extractors import Extractor
 
 
 @click.command("extract")
@@ -16,6 +21,11 @@ from agiqa.cli.options import as_json, cache, read_settings, settings, show
     help="Only the LMM's vectors, or only the visual backbone's. Default: both.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images absent or changed since prepare.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be computed and what it would take, by a short warm-up; store nothing.",
+)
 @cache
 @settings
 @as_json
@@ -23,6 +33,7 @@ def command(
     dataset: str,
     only: str | None,
     skip_bad: bool,
+    dry_run: bool,
     cache: Path,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -36,6 +47,7 @@ def command(
 
     \b
     agiqa extract demo
+    agiqa extract agiqa-3k --only semantic --dry-run
     agiqa extract agiqa-3k --only visual --set visual.image_size=448
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     """
@@ -53,6 +65,9 @@ def command(
             if kind == "semantic"
             else VisionExtractor(params.visual)
         )
+        if dry_run:
+            done[kind] = _estimate(table, extractor, chosen.workers, as_json)
+            continue
         result = extract(
             table,
             extractor,
@@ -81,3 +96,30 @@ def command(
                 click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
     if as_json:
         show(done, as_json)
+
+
+def _estimate(
+    table: "ImagesTable", extractor: "Extractor", workers: int, as_json: bool
+) -> dict[str, Any]:
+    from agiqa.estimate import estimate
+
+    found = estimate(table, extractor, workers=workers)
+    if not as_json:
+        click.echo(
+            f"{extractor.name}: {found.images} images x {found.vectors} vectors; {found.cached} "
+            f"cached, {found.missing} to compute, for {found.missing_images} images"
+        )
+    if not as_json and found.cost:
+        cost = found.cost
+        click.echo(
+            f"  {cost.device}: {cost.flop / 1e9:.1f} GFLOP, {cost.model_seconds:.3f} s an image "
+            f"(decoding {cost.decode_seconds:.3f} s in each of {workers} processes), peak memory "
+            f"{cost.memory / 2**30:.1f} GiB; in all about {_time(found.seconds)}"
+        )
+    return asdict(found)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

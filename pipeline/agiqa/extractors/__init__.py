@@ -1,38 +1,46 @@
 """Extractors: models that turn an image into vectors worth keeping. Stage 1 of the pipeline."""
 
-import json
-
 from agiqa.errors import AgiqaError
-from agiqa.extractors.contract import Extractor, Vector
-from agiqa.extractors.lmm import LMMExtractor
-from agiqa.extractors.loading import ModelFolder, find_model
+from agiqa.extractors.contract import ANSWERS, Extractor, Sample, Vector
+from agiqa.extractors.dual_encoder import DualEncoderExtractor
+from agiqa.extractors.image_text import ImageTextExtractor
+from agiqa.extractors.loading import find_model, model_config, needs_remote_code
 from agiqa.extractors.mplug_owl2 import MplugOwl2Extractor
 from agiqa.extractors.vision import VisionExtractor
 from agiqa.params import Semantic
 
 __all__ = [
+    "ANSWERS",
+    "DualEncoderExtractor",
     "Extractor",
-    "LMMExtractor",
+    "ImageTextExtractor",
     "MplugOwl2Extractor",
+    "Sample",
     "Vector",
     "VisionExtractor",
     "semantic_extractor",
 ]
+
+DUAL = ("clip", "siglip", "siglip2")
 
 
 def semantic_extractor(settings: Semantic) -> Extractor:
     """The extractor for the model that `settings.model` names, by its configuration.
 
     Raises:
-        AgiqaError: no such model, or its configuration cannot be read.
+        AgiqaError: no such model, its configuration cannot be read, or it is of another kind.
     """
-    kind = _model_type(find_model(settings.model))
-    return MplugOwl2Extractor(settings) if kind == "mplug_owl2" else LMMExtractor(settings)
+    folder = find_model(settings.model, settings.revision)
+    kind = str(model_config(folder).get("model_type"))
+    if kind == "mplug_owl2":
+        return MplugOwl2Extractor(settings)
+    if kind in DUAL:
+        return DualEncoderExtractor(settings)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-
-def _model_type(folder: ModelFolder) -> str:
-    path = folder.path / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
-        raise AgiqaError(f"{path}: not a model's configuration; copy it again.") from error
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not needs_remote_code(folder):
+        raise AgiqaError(
+            f"Model '{folder.name}' is a {kind}, which takes no image and text: use an image-text "
+            "model (`agiqa extractors` lists some), CLIP or SigLIP."
+        )
+    return ImageTextExtractor(settings)

@@ -1,11 +1,13 @@
 """What stage 1 asks of an extractor, whatever model stands behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
+
+ANSWERS = "answers"  # the store of what an extractor gives beside its vectors
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,24 @@ class Vector:
 
     name: str
     fingerprint: Mapping[str, object]
+    width: int  # D, the same for all vectors of one store
+    store: str = ""  # "" or ANSWERS: which of the extractor's stores it belongs to
+    asks_image_prompt: bool = False  # its text holds the prompt that the image was made from
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image as its model takes it, made in a worker process."""
+
+    # By the model's argument, to be concatenated along axis 0; with an underscore first, what only
+    # the tokens around the image depend on.
+    arrays: Mapping[str, np.ndarray]
+    key: Hashable = None  # samples with equal keys form a batch
+    image_prompt: str | None = None  # what the image was made from, where a prompt asks for it
 
 
 class Extractor(Protocol):
-    """Turns images into `(B, P, D)`: P named vectors of width D for each of B images."""
+    """Turns images into vectors: P named ones of each."""
 
     @property
     def name(self) -> str:
@@ -32,19 +48,24 @@ class Extractor(Protocol):
         """The P vectors, in order."""
 
     @property
-    def width(self) -> int:
-        """D, the same for all vectors."""
-
-    @property
     def batch_size(self) -> int:
-        """B, always: a batch that is not full is filled up by repetition."""
+        """B, images in a full batch; one that is not full is filled up by repetition."""
 
     @property
     def precision(self) -> str:
         """Of the stored vectors: float16 or float32; part of the fingerprint."""
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB image to pixels `(3, H, W)` as `extract` takes them; called in worker threads."""
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """An RGB image as `extract` takes it; called in worker processes."""
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """Pixels `(B, 3, H, W)` to float32 `(B, len(wanted), D)`, for those of the P vectors."""
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples of one key to float32 `(B, D)` for each wanted one of the P vectors."""
+
+
+def batch(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """The samples' arrays, concatenated."""
+    return {
+        name: np.concatenate([sample.arrays[name] for sample in samples])
+        for name in samples[0].arrays
+        if not name.startswith("_")
+    }

@@ -6,6 +6,7 @@ is installed and the vectors change with the environment.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
+from agiqa.params import Semantic
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class ModelFolder:
         return {"sha256": sha.hexdigest()} if found else self.identity()
 
 
-def find_model(name: str) -> ModelFolder:
+def find_model(name: str, revision: str = "") -> ModelFolder:
     """Resolve `nano` (assembled on first use), a folder, or a hub id (downloaded once).
 
     Raises:
@@ -81,7 +83,7 @@ def find_model(name: str) -> ModelFolder:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = snapshot_download(name, allow_patterns=list(WEIGHTS))
+        path = snapshot_download(name, revision=revision or None, allow_patterns=list(WEIGHTS))
     except HFValidationError as error:
         raise AgiqaError(f"Model '{name}': no such folder, and not a valid hub id.") from error
     except Exception as error:  # network stacks raise many kinds; all mean the same here
@@ -98,8 +100,17 @@ def versions() -> dict[str, str]:
     return {library: importlib.metadata.version(library) for library in LIBRARIES}
 
 
-def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> Any:
-    """`auto.from_pretrained` of the folder, in eval mode, frozen, on accelerate's device.
+def load_model(
+    auto: Any, folder: ModelFolder, dtype: str, attention: str, settings: Semantic | None = None
+) -> Any:
+    """`auto.from_pretrained` of the folder, in eval mode, frozen, on this process's device.
+
+    Args:
+        auto: one of transformers' Auto classes.
+        folder: the model.
+        dtype: of its weights.
+        attention: transformers' attention kernel.
+        settings: where quantisation, a device map and remote code are asked for.
 
     Raises:
         AgiqaError: the folder holds another kind of model, or weights are missing from it.
@@ -110,12 +121,14 @@ def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> An
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
+    placement = _placement(folder, settings) if settings else {}
     try:
         model, report = auto.from_pretrained(
             folder.path,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             output_loading_info=True,
+            **placement,
         )
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -128,7 +141,64 @@ def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> An
             f"Model '{folder.name}' lacks {len(missing)} weights, such as {missing[:3]}; "
             "they would be random."
         )
-    return model.eval().requires_grad_(False).to(Accelerator().device)
+    model = model.eval().requires_grad_(False)
+    return model if "device_map" in placement else model.to(Accelerator().device)
+
+
+def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for quantisation, a device map and remote code."""
+    import torch
+
+    options: dict[str, Any] = {}
+    if settings.device_map:
+        options["device_map"] = settings.device_map
+    if settings.quantization != "none":
+        kinds = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True}}
+        if settings.quantization not in kinds:
+            raise AgiqaError(
+                f"semantic.quantization is one of none, 8bit, 4bit; found {settings.quantization!r}."
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise AgiqaError(
+                "semantic.quantization needs bitsandbytes: pip install 'agiqa[bitsandbytes]'."
+            )
+        from transformers import BitsAndBytesConfig
+
+        kind = kinds[settings.quantization]
+        compute = getattr(torch, settings.dtype)
+        options["quantization_config"] = BitsAndBytesConfig(**kind, bnb_4bit_compute_dtype=compute)
+        options.setdefault("device_map", "auto")
+    if needs_remote_code(folder):
+        if settings.remote_code != settings.model:
+            raise AgiqaError(
+                f"Model '{folder.name}' wants to run Python of its own, which is refused: look at "
+                f"it, then allow it by name, semantic.remote_code={settings.model}, or use "
+                "another model."
+            )
+        options["trust_remote_code"] = True
+    return options
+
+
+def needs_remote_code(folder: ModelFolder) -> bool:
+    """Whether transformers knows the model only by code that comes with it."""
+    from transformers import CONFIG_MAPPING
+
+    config = model_config(folder)
+    return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+
+
+def model_config(folder: ModelFolder) -> dict[str, Any]:
+    """The model's configuration as its folder has it.
+
+    Raises:
+        AgiqaError: it cannot be read.
+    """
+    path = folder.path / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise AgiqaError(f"{path}: not a model's configuration; copy it again.") from error
 
 
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:

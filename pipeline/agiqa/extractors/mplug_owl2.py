@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from agiqa.extractors.contract import Vector
+from agiqa.errors import AgiqaError
+from agiqa.extractors.contract import Sample, Vector, batch
 from agiqa.extractors.loading import find_model, versions
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set
@@ -32,7 +33,8 @@ class MplugOwl2Extractor:
 
         self.settings = settings
         self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
-        self.folder = find_model(settings.model)
+        _require_plain(self.prompt_set)
+        self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name
         self.batch_size = settings.batch_size
         self.precision = settings.precision
@@ -47,21 +49,22 @@ class MplugOwl2Extractor:
         self._model: SemanticVectors | None = None
         self.vectors = self._describe()
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB image to uint8 pixels `(3, H, W)`; they are normalised on the model's device."""
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """RGB image to uint8 pixels `(1, 3, H, W)`; they are normalised on the model's device."""
         from agiqa.mplug_owl2.processing import square
 
-        return square(image, self._image_size)
+        return Sample({"pixel_values": square(image, self._image_size)[None]})
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """Pixels `(B, 3, H, W)` to float32 `(B, len(wanted), D)`."""
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples to float32 `(B, D)` for each wanted vector."""
         from agiqa.mplug_owl2.loading import load_model
         from agiqa.mplug_owl2.vectors import SemanticVectors
 
         if self._model is None:
             model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
             self._model = SemanticVectors(model, self.texts, self.batch_size)
-        return self._model(pixels, wanted)
+        found = self._model(batch(samples)["pixel_values"], wanted)
+        return list(found.swapaxes(0, 1))
 
     def _describe(self) -> tuple[Vector, ...]:
         from agiqa.mplug_owl2.processing import preprocessing
@@ -84,10 +87,21 @@ class MplugOwl2Extractor:
                     "prompt": {
                         "text": chosen.prompts[name],
                         "template": chosen.template,
-                        "pooling": chosen.pooling,
+                        "pooling": "mean",
                         "tokens": [*text.before, -1, *text.after],  # -1: the image
                     }
                 },
+                self.width,
             )
             for name, text in zip(chosen.prompts, self.texts, strict=True)
+        )
+
+
+def _require_plain(prompt_set: PromptSet) -> None:
+    """Refuse what only models of transformers can be asked here."""
+    asks = any(prompt_set.asks_image_prompt(name) for name in prompt_set.prompts)
+    if prompt_set.poolings != ("mean",) or prompt_set.answers or prompt_set.is_chat or asks:
+        raise AgiqaError(
+            f"Prompt set '{prompt_set.name}': mPLUG-Owl2 takes sets with a template of their own, "
+            "the pooling mean and no answers or {image_prompt}, such as ma_agiqa."
         )

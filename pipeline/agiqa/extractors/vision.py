@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError
-from agiqa.extractors.contract import Vector
+from agiqa.extractors.contract import Sample, Vector, batch
 from agiqa.extractors.loading import (
     find_model,
     load_image_processor,
@@ -66,45 +66,42 @@ class VisionExtractor:
         """D: hidden size times the number of pools."""
         return int(self._config.hidden_size) * len(self.settings.pool)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """RGB image to float32 pixels: `(3, H, H)` of each view, flattened and side by side."""
-        seen = []
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """RGB image to float32 pixels `(1, 3, H, H)` of each view."""
+        seen = {}
         for view, processor in zip(self._views, self._processors, strict=True):
             margin = (view.size - view.side) // 2
             inside = slice(margin, margin + view.side)
-            seen.append(preprocess(processor, image)[:, inside, inside].ravel())
-        return np.concatenate(seen)
+            seen[view.name] = preprocess(processor, image)[None, :, inside, inside]
+        return Sample(seen)
 
-    def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """Pixels of B images, as `preprocess` gives them, to float32 `(B, len(wanted), D)`."""
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples to float32 `(B, D)` for each wanted vector."""
         import torch
 
         if self._tower is None:
             self._tower = self._load()
         depth = len(self.settings.layers)
         found: dict[int, Any] = {}
-        start = 0
+        pixels = batch(samples)
         with torch.inference_mode():
             for place, view in enumerate(self._views):
-                length = 3 * view.side * view.side
-                seen = pixels[:, start : start + length].reshape(-1, 3, view.side, view.side)
-                start += length
                 mine = [index for index in wanted if index // depth == place]
                 if mine:
                     layers = [self.settings.layers[index % depth] for index in mine]
-                    found |= dict(zip(mine, self._see(seen, layers), strict=True))
-            return torch.stack([found[index] for index in wanted], dim=1).cpu().numpy()
+                    found |= dict(zip(mine, self._see(pixels[view.name], layers), strict=True))
+            return [found[index].cpu().numpy() for index in wanted]
 
     def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
         """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
         import torch
 
-        batch = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
+        images = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
         side = pixels.shape[-1]
         options: dict[str, Any] = {"output_hidden_states": True}
         if side != self._config.image_size:
             options["interpolate_pos_encoding"] = True
-        hidden = self._tower(pixel_values=batch, **options).hidden_states
+        hidden = self._tower(pixel_values=images, **options).hidden_states
         patches = (side // int(self._config.patch_size)) ** 2
         return [self._pool(hidden[layer], patches) for layer in layers]
 
@@ -172,6 +169,7 @@ class VisionExtractor:
                 | {"preprocessing": processor.to_dict() | {"backend": "pil"}}
                 | ({"centre": view.side} if view.side != view.size else {})
                 | {"layer": layer},
+                self.width,
             )
             for view, processor in zip(self._views, self._processors, strict=True)
             for layer in self.settings.layers

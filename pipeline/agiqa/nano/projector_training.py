@@ -18,9 +18,9 @@ import numpy as np
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
-from agiqa.extractors.lmm import LMM, load_lmm
 from agiqa.extractors.loading import preprocess
 from agiqa.images import decode
+from agiqa.nano.whole import LMM, load_lmm
 from agiqa.params import Semantic
 from agiqa.progress import track
 

@@ -1,0 +1,113 @@
+"""Image vectors of CLIP and SigLIP, and how like each prompt's text an image is. Stage 1.
+
+Not an LMM: no prompt changes the vector. It is the baseline that an LMM has to beat.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agiqa.errors import AgiqaError
+from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.extractors.loading import (
+    find_model,
+    load_image_processor,
+    load_model,
+    preprocess,
+    versions,
+)
+from agiqa.params import Semantic
+from agiqa.prompts import read_prompt_set
+
+IMAGE, SIMILARITIES = "image", "similarities"
+
+
+class DualEncoderExtractor:
+    """One vector an image, of unit length; beside it its cosines with the prompts.
+
+    Weights load on first use.
+
+    Raises:
+        AgiqaError: the folder has no image processor, or the prompts ask for the image's own.
+    """
+
+    def __init__(self, settings: Semantic) -> None:
+        from transformers import AutoConfig
+
+        self.settings = settings
+        self.prompt_set = read_prompt_set(settings.prompts)
+        if any(self.prompt_set.asks_image_prompt(name) for name in self.prompt_set.prompts):
+            raise AgiqaError(
+                f"Prompt set '{self.prompt_set.name}' holds {{image_prompt}}, which a dual encoder "
+                "cannot be asked: use another set, or an image-text model."
+            )
+        self.folder = find_model(settings.model, settings.revision)
+        self.name = settings.name
+        self.batch_size = settings.batch_size
+        self.precision = settings.precision
+        config = AutoConfig.from_pretrained(self.folder.path)
+        projected = getattr(config, "projection_dim", None) if config.model_type == "clip" else None
+        self.width = int(projected or config.vision_config.hidden_size)
+        self._processor = load_image_processor(self.folder)
+        self._model: Any = None
+        self._texts: Any = None  # (P, D), of unit length
+        self.vectors = self._describe()
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """An RGB image to pixels `(1, 3, H, W)`."""
+        return Sample({"pixel_values": preprocess(self._processor, image)[None]})
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples to float32 `(B, D)` or `(B, P)` for each wanted vector."""
+        import torch
+
+        with torch.inference_mode():
+            if self._model is None:
+                self._load()
+            pixels = torch.from_numpy(batch(samples)["pixel_values"])
+            pixels = pixels.to(self._model.device, self._model.dtype)
+            images = _unit(self._model.get_image_features(pixel_values=pixels))
+            found = [images, images @ self._texts.T]
+        return [found[index].cpu().numpy() for index in wanted]
+
+    def _load(self) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        settings = self.settings
+        self._model = load_model(
+            AutoModel, self.folder, settings.dtype, settings.attention, settings
+        )
+        tokenizer = AutoTokenizer.from_pretrained(self.folder.path)
+        length = int(self._model.config.text_config.max_position_embeddings)
+        inputs = tokenizer(
+            list(self.prompt_set.prompts.values()),
+            padding="max_length",  # as SigLIP was trained; CLIP masks it
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        ).to(self._model.device)
+        self._texts = _unit(self._model.get_text_features(**inputs))
+
+    def _describe(self) -> tuple[Vector, ...]:
+        shared: dict[str, object] = {
+            "extractor": "dual_encoder",
+            "model": self.folder.identity(),
+            "preprocessing": self._processor.to_dict() | {"backend": "pil"},
+            "dtype": self.settings.dtype,
+            "attention": self.settings.attention,
+            "stored_as": self.precision,
+            "libraries": versions(),
+        }
+        texts = list(self.prompt_set.prompts.values())
+        return (
+            Vector(IMAGE, shared, self.width),
+            Vector(SIMILARITIES, shared | {"prompts": texts}, len(texts), ANSWERS),
+        )
+
+
+def _unit(found: Any) -> Any:
+    """Features `(N, D)` in float32, of unit length."""
+    features = getattr(found, "pooler_output", found).float()
+    return features / features.norm(dim=-1, keepdim=True)

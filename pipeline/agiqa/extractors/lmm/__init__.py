@@ -1,0 +1,1 @@
+"""Vectors from any image-text model of transformers: texts, shared passes, pooling."""
