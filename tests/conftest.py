@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: real images, small labelled folders, AGIQA-3K, and
 tiny random models that transformers itself builds and saves."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import settings
 from PIL import Image
 
 from agiqa.datasets.table import ImagesTable, Target
+from families import DUAL_ENCODERS, LMMS
 
 settings.register_profile("agiqa", deadline=None)  # machines are busy; a slow example is no bug
 settings.load_profile("agiqa")
@@ -157,6 +159,17 @@ def build_lmm() -> Callable[..., Path]:
 def tiny_lmm(build_lmm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny image-text model's folder; not to be changed."""
     return build_lmm(tmp_path_factory.mktemp("models") / "tiny-lmm")
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's tiny model (tests/families.py), built once; not to be changed."""
+
+    @functools.cache
+    def folder(family: str) -> Path:
+        return (LMMS | DUAL_ENCODERS)[family](tmp_path_factory.mktemp("families") / family)
+
+    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from agiqa.errors import AgiqaError
 from agiqa.extractors.loading import ModelFolder
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
 TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
 
@@ -30,10 +30,11 @@ def load_processor(folder: ModelFolder) -> Any:
     Raises:
         AgiqaError: the processor's class is unknown, or a part of it is absent or damaged.
     """
-    kind = _processor_class(folder)
+    kind, settings = _class_and_settings(folder)
     parts = [_part(folder, name) for name in kind.get_attributes()]
     try:
-        settings, _ = kind.get_processor_dict(folder.path)
+        if settings is None:
+            settings = kind.get_processor_dict(folder.path)[0]
         return _construct(kind, parts, settings)
     except (ValueError, TypeError, AttributeError, OSError, ImportError) as error:
         raise AgiqaError(
@@ -52,7 +53,8 @@ def image_features(
     one image, a thumbnail apart; never fewer than the least that the model takes.
 
     Raises:
-        AgiqaError: a pixel budget for a model that takes images of one size only.
+        AgiqaError: the processor refuses the image, or a pixel budget for a model that takes
+            images of one size only.
     """
     recorder = _Recorder(processor.image_processor)
     own = copy.copy(processor)
@@ -61,12 +63,15 @@ def image_features(
         image, options = _within(processor.image_processor, image, pixel_budget)
     else:
         options = {}
-    images_kwargs = _checkpoint_options(processor) | options
-    text = getattr(processor, "image_token", None)
-    if text is None:  # CLIP and the like: no text around the image
-        made = own(images=[image], images_kwargs=images_kwargs)
-    else:
-        made = own(images=[image], text=[text], images_kwargs=images_kwargs)
+    text = getattr(processor, "image_token", None)  # CLIP and the like have none
+    texts = {} if text is None else {"text": [text]}
+    try:
+        made = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
+    except ValueError as error:  # such as Qwen-VL's on an image 200 times as wide as high
+        raise AgiqaError(
+            f"{type(processor).__name__} refuses an image of {image.width} x {image.height} "
+            f"pixels: {_line(error)}."
+        ) from error
     wanted = {name for name in made if name not in NOT_ARRAYS_OF_IMAGES}
     counts = {f"_{name}": value for name, value in recorder.made.items() if name not in wanted}
     arrays = {name: made[name] for name in wanted} | counts
@@ -202,8 +207,9 @@ class _Ready:
         return getattr(self.real, name)
 
 
-def _processor_class(folder: ModelFolder) -> Any:
-    from transformers import AutoConfig, __version__
+def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None]:
+    """The processor's class; and its settings, where no file of the folder states them."""
+    from transformers import AutoConfig, LlavaProcessor, __version__
     from transformers.models.auto.processing_auto import (
         PROCESSOR_MAPPING,
         processor_class_from_name,
@@ -217,16 +223,28 @@ def _processor_class(folder: ModelFolder) -> Any:
         try:
             config = AutoConfig.from_pretrained(folder.path)
         except (ValueError, OSError, KeyError) as error:
-            raise AgiqaError(f"Model '{folder.name}': {_line(error)}") from error
+            raise AgiqaError(f"Model '{folder.name}': {_line(error)}.") from error
+        if config.model_type in LLAVA_LIKE:
+            return LlavaProcessor, _llava_settings(config)
         name = f"for {config.model_type}"
-        kind = PROCESSOR_MAPPING[type(config)] if type(config) in PROCESSOR_MAPPING else None
+        kind = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None:
         remote = any("AutoProcessor" in tree.get("auto_map", {}) for tree in trees)
         raise AgiqaError(
             f"Model '{folder.name}': transformers {__version__} has no processor {name}; "
             + ("it needs remote code." if remote else "is it an image-text model?")
         )
-    return kind
+    return kind, None
+
+
+def _llava_settings(config: Any) -> dict[str, Any]:
+    """LLaVA's processor for a folder of tokenizer and image processor alone, as nano's is."""
+    tower, strategy = config.vision_config, config.vision_feature_select_strategy
+    return {
+        "patch_size": tower.patch_size * getattr(config, "downsample_factor", 1),
+        "vision_feature_select_strategy": strategy,
+        "num_additional_image_tokens": int(strategy == "default"),  # the class token, dropped
+    }
 
 
 def _part(folder: ModelFolder, name: str) -> Any:
@@ -292,8 +310,7 @@ def _checkpoint_options(processor: Any) -> dict[str, Any]:
 
     Such as InternVL's crop_to_patches: its class crops even where the checkpoint does not.
     """
-    older = getattr(processor.valid_processor_kwargs, "_defaults", MappingProxyType({}))
-    defaults = dict(older.get("images_kwargs", {})) | dict(getattr(processor, "images_kwargs", {}))
+    defaults = getattr(processor, "images_kwargs", {})
     stated = processor.image_processor.to_dict()
     return {name: stated[name] for name in defaults if stated.get(name) is not None}
 
@@ -303,8 +320,9 @@ def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Imag
     stated = processor.to_dict()
     size = dict(stated.get("size") or {})
     if "temporal_patch_size" in stated and "longest_edge" in size:  # Qwen-VL: bounds in pixels
-        least = min(size["shortest_edge"], budget)
-        return image, {"size": {"shortest_edge": least, "longest_edge": max(budget, least)}}
+        most = min(size["longest_edge"], budget)
+        least = min(size["shortest_edge"], most)
+        return image, {"size": {"shortest_edge": least, "longest_edge": most}}
     if stated.get("crop_to_patches"):  # InternVL: a number of tiles
         tile = size["height"] * size["width"]
         most = max(1, min(stated["max_patches"], budget // tile))
@@ -316,16 +334,31 @@ def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Imag
     if "max_num_patches" in stated:  # SigLIP 2 NaFlex
         most = max(1, budget // stated["patch_size"] ** 2)
         return image, {"max_num_patches": min(stated["max_num_patches"], most)}
-    if stated.get("image_grid_pinpoints"):  # LLaVA-OneVision: tiles by the image's own size
-        scale = math.sqrt(budget / (image.width * image.height))
-        if scale < 1:
-            smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-            image = image.resize(smaller, Image.Resampling.BICUBIC)
-        return image, {}
+    if stated.get("image_grid_pinpoints"):  # LLaVA-OneVision: a canvas that the image fits
+        return _shrink_to_canvas(image, stated["image_grid_pinpoints"], budget), {}
     raise AgiqaError(
         f"A pixel budget expects a model of dynamic resolution, but {type(processor).__name__} "
         f"makes every image {size or 'one size'}: leave it out."
     )
+
+
+def _shrink_to_canvas(image: Image.Image, canvases: list[list[int]], budget: int) -> Image.Image:
+    """The image no larger than the canvas, of those within the budget, that suits it best.
+
+    The list of canvases is the model's as well, and cannot be cut down; a smaller image gets a
+    smaller canvas.
+    """
+    from transformers.image_processing_utils import select_best_resolution
+
+    size = (image.height, image.width)
+    least = min(height * width for height, width in canvases)
+    allowed = [each for each in canvases if each[0] * each[1] <= max(budget, least)]
+    height, width = select_best_resolution(size, allowed)
+    if (height, width) == tuple(select_best_resolution(size, canvases)):
+        return image  # the processor takes this canvas without our help
+    scale = min(width / image.width, height / image.height)
+    smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image.resize(smaller, Image.Resampling.BICUBIC)
 
 
 def _turn(question: str, order: str) -> list[dict[str, str]]:
