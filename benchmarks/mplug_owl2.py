@@ -152,7 +152,7 @@ class Extractor:
         self.width = int(compute.model.config.hidden_size)
         self.batch_size = compute.batch_size
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> np.ndarray:
         """As `MplugOwl2Extractor` does."""
         return square(image, self.side)
 

@@ -143,34 +143,48 @@ def read_vectors(ids: Sequence[str], shelves: Sequence[Shelf]) -> np.ndarray:
 
 
 def vectors_of_files(
-    files: Mapping[str, Path], extractor: Extractor, ledger: Path | None, workers: int
-) -> np.ndarray:
-    """Vectors `(N, P, D)` of images by id, through the ledger: what is there is not computed.
+    files: Mapping[str, Path],
+    extractor: Extractor,
+    ledger: Path | None,
+    workers: int,
+    image_prompts: Mapping[str, str] | None = None,
+) -> list[np.ndarray]:
+    """Each vector `(N, D)` of images by id, through the ledger: what is there is not computed.
 
     Args:
         files: an existing, decodable file for each image id.
         extractor: what makes the vectors.
         ledger: the ledger's folder; by default `feature_store.default_root()`.
         workers: threads that decode and preprocess.
+        image_prompts: the text that each image was generated from, for extractors that ask.
     """
+    if image_prompts and any(vector.asks_image_prompt for vector in extractor.vectors):
+        images = [decode(path) for path in files.values()]
+        return vectors_of_images(images, extractor, [image_prompts[name] for name in files])
     shelves = open_shelves(extractor, ledger)
     ids = list(files)
     _drop_damaged(ids, shelves)
     jobs = _missing(ids, shelves)
     if jobs:
         _compute(jobs, files, extractor, shelves, workers)
-    return read_vectors(ids, shelves)
+    return [shelf.read(ids) for shelf in shelves]
 
 
-def vectors_of_images(images: Sequence[Image.Image], extractor: Extractor) -> np.ndarray:
-    """Vectors `(N, P, D)` of images in memory, which have no file to know them by: not cached."""
-    wanted = range(len(extractor.vectors))
+def vectors_of_images(
+    images: Sequence[Image.Image],
+    extractor: Extractor,
+    image_prompts: Sequence[str] | None = None,
+) -> list[np.ndarray]:
+    """Each vector `(N, D)` of images in memory, which have no file to know them by: not cached."""
+    wanted, size = range(len(extractor.vectors)), extractor.batch_size
+    prompts: Sequence[str | None] = image_prompts or [None] * len(images)
+    asked = list(zip(images, prompts, strict=True))
     parts = []
-    for start in range(0, len(images), extractor.batch_size):
-        pixels = [extractor.preprocess(image) for image in images[start:][: extractor.batch_size]]
-        filled = pixels + [pixels[0]] * (extractor.batch_size - len(pixels))
+    for start in range(0, len(images), size):
+        pixels = [extractor.preprocess(*each) for each in asked[start : start + size]]
+        filled = pixels + [pixels[0]] * (size - len(pixels))
         parts.append(extractor.extract(np.stack(filled), wanted)[: len(pixels)])
-    return np.concatenate(parts).astype(extractor.precision)
+    return list(np.moveaxis(np.concatenate(parts).astype(extractor.precision), 1, 0))
 
 
 def _drop_damaged(ids: Sequence[str], shelves: Sequence[Shelf]) -> None:

@@ -7,6 +7,7 @@ from agiqa.extractors.contract import Extractor, Vector
 from agiqa.extractors.lmm import LMMExtractor
 from agiqa.extractors.loading import ModelFolder, find_model
 from agiqa.extractors.mplug_owl2 import MplugOwl2Extractor
+from agiqa.extractors.some_vectors import SomeVectors
 from agiqa.extractors.vision import VisionExtractor
 from agiqa.params import Semantic
 
@@ -14,6 +15,7 @@ __all__ = [
     "Extractor",
     "LMMExtractor",
     "MplugOwl2Extractor",
+    "SomeVectors",
     "Vector",
     "VisionExtractor",
     "semantic_extractor",

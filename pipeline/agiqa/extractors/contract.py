@@ -18,6 +18,9 @@ class Vector:
 
     name: str
     fingerprint: Mapping[str, object]
+    width: int = 0  # D
+    store: str = ""  # the pack it belongs to: "" the extractor's own, "answers" the one beside it
+    asks_image_prompt: bool = False  # its text holds the image's generation prompt
 
 
 class Extractor(Protocol):
@@ -43,7 +46,7 @@ class Extractor(Protocol):
     def precision(self) -> str:
         """Of the stored vectors: float16 or float32; part of the fingerprint."""
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> np.ndarray:
         """RGB image to pixels `(3, H, W)` as `extract` takes them; called in worker threads."""
 
     def extract(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:

@@ -120,7 +120,7 @@ class LMMExtractor:
 
         return int(AutoConfig.from_pretrained(self.folder.path).get_text_config().hidden_size)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> np.ndarray:
         """RGB image to float32 pixels `(3, H, W)`."""
         return preprocess(self._processor, image)
 
@@ -161,9 +161,10 @@ class LMMExtractor:
                     "prompt": {
                         "text": chosen.prompts[name],
                         "template": chosen.template,
-                        "pooling": chosen.pooling,
+                        "pooling": chosen.poolings[0],
                     }
                 },
+                asks_image_prompt=chosen.asks_image_prompt(name),
             )
             for name in chosen.prompts
         )

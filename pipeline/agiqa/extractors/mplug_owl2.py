@@ -47,7 +47,7 @@ class MplugOwl2Extractor:
         self._model: SemanticVectors | None = None
         self.vectors = self._describe()
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> np.ndarray:
         """RGB image to uint8 pixels `(3, H, W)`; they are normalised on the model's device."""
         from agiqa.mplug_owl2.processing import square
 
@@ -84,10 +84,11 @@ class MplugOwl2Extractor:
                     "prompt": {
                         "text": chosen.prompts[name],
                         "template": chosen.template,
-                        "pooling": chosen.pooling,
+                        "pooling": chosen.poolings[0],
                         "tokens": [*text.before, -1, *text.after],  # -1: the image
                     }
                 },
+                asks_image_prompt=chosen.asks_image_prompt(name),
             )
             for name, text in zip(chosen.prompts, self.texts, strict=True)
         )

@@ -66,7 +66,7 @@ class VisionExtractor:
         """D: hidden size times the number of pools."""
         return int(self._config.hidden_size) * len(self.settings.pool)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> np.ndarray:
         """RGB image to float32 pixels: `(3, H, H)` of each view, flattened and side by side."""
         seen = []
         for view, processor in zip(self._views, self._processors, strict=True):

@@ -15,7 +15,7 @@ from agiqa.feature_store.fingerprint import (
 )
 from agiqa.feature_store.ledger import Shelf, default_root
 from agiqa.feature_store.lock import LockedError
-from agiqa.feature_store.pack import FeatureStore, read_pack, write_pack
+from agiqa.feature_store.pack import FeatureStore, pack_beside, read_pack, write_pack
 from agiqa.feature_store.pack_layout import PackError
 from agiqa.feature_store.shelf_writer import ShelfWriter
 
@@ -32,6 +32,7 @@ __all__ = [
     "default_root",
     "difference",
     "digest",
+    "pack_beside",
     "read_pack",
     "require_same",
     "write_pack",

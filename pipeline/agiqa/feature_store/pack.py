@@ -128,6 +128,11 @@ def read_pack(path: Path) -> FeatureStore:
     )
 
 
+def pack_beside(path: Path, store: str) -> Path:
+    """The pack of the same extractor's other vectors: `lmm-answers.zarr` beside `lmm.zarr`."""
+    return path.with_name(f"{path.stem}-{store}{path.suffix}")
+
+
 def _format(path: Path) -> PackFormat:
     if path.suffix not in FORMATS:
         raise AgiqaError(
