@@ -100,7 +100,7 @@ def theirs(
     extractor: ImageTextExtractor, sources: dict[str, Source], prompts: Sequence[str]
 ) -> Any:
     """The reference's way, from files to vectors in memory; returns the time spent on data, too."""
-    model, texts = extractor._model.model, extractor._model.texts  # type: ignore[union-attr]
+    model = extractor._model.model  # type: ignore[union-attr]
     names, waited, rows = list(sources), 0.0, []
     for start in range(0, len(names), THEIR_BATCH):
         begun = time.perf_counter()
@@ -108,11 +108,9 @@ def theirs(
         samples = [sample for _, sample in samples_of(job, sources, extractor, workers=0)]
         waited += time.perf_counter() - begun
         arrays = extractor._model._on_device(batch(samples))  # type: ignore[union-attr]
-        seen = extractor._model.forward.encode(arrays, len(samples))  # type: ignore[union-attr]
-        tokens = seen.visual_tokens  # only to know the text's length; not timed against them below
         found = []
         for name in prompts:
-            ids = extractor._model._tokens(name, samples, tokens).arrays  # type: ignore[union-attr]
+            ids = extractor._model._tokens(name, samples).arrays  # type: ignore[union-attr]
             for _ in range(2):
                 output = model(**ids, **arrays, output_hidden_states=True, use_cache=False)
             found.append(output.hidden_states[-1].float().mean(dim=1).cpu().numpy())
@@ -167,39 +165,47 @@ def side_by_side(chosen: argparse.Namespace, sources: dict[str, Source]) -> None
                 precision="float32",
                 prompts=prompt_set(Path(folder), 2, order),
             )
-            extractor = ImageTextExtractor(settings)
-            prompts = list(extractor.prompt_set.prompts)
-            some = dict(list(sources.items())[:THEIR_BATCH])
-            ours(extractor, some, 0)  # loads the model, and warms up
-            few = [s for _, s in samples_of(Job((), tuple(some)), sources, extractor, 0)]
-            count = len(few)
-            counted = {
-                "ours": flop(lambda: extractor.extract(few, range(len(prompts)))) / count,
-                "reference": flop(lambda: theirs(extractor, some, prompts)) / count,
-            }
-            vectors = extractor.extract(few, range(len(prompts)))
-            apart = np.abs(np.stack(vectors, 1) - theirs(extractor, some, prompts)[0]).max()
-            taken: dict[str, list[float]] = {"ours": [], "reference": []}
-            waited: dict[str, list[float]] = {"ours": [], "reference": []}
-            for _ in range(chosen.rounds):
-                begun = time.perf_counter()
-                waited["ours"].append(ours(extractor, sources, chosen.workers))
-                taken["ours"].append(time.perf_counter() - begun)
-                begun = time.perf_counter()
-                waited["reference"].append(theirs(extractor, sources, prompts)[1])
-                taken["reference"].append(time.perf_counter() - begun)
             print(f"\n{order}, 2 prompts, {len(sources)} images, {chosen.rounds} rounds")
-            for name, values in taken.items():
-                speed = len(sources) / statistics.median(values)
-                lost = statistics.median(waited[name]) / statistics.median(values)
-                print(
-                    f"  {name:>9}: {speed:.3g} images/s, {counted[name] / 1e9:.1f} GFLOP an image, "
-                    f"{speed * counted[name] / rate:.0%} of the measured rate, {lost:.0%} of the "
-                    "time waiting for data"
-                )
-            ratios = [r / o for r, o in zip(taken["reference"], taken["ours"], strict=True)]
-            print(f"  the reference's way takes {statistics.median(ratios):.2f} times as long")
-            print(f"  largest difference between the vectors: {apart:.1e}")
+            compare(ImageTextExtractor(settings), sources, chosen, rate)
+
+
+def compare(
+    extractor: ImageTextExtractor,
+    sources: dict[str, Source],
+    chosen: argparse.Namespace,
+    rate: float,
+) -> None:
+    """One order of text and image: FLOP, the vectors' difference, and both ways in turn."""
+    prompts = list(extractor.prompt_set.prompts)
+    some = dict(list(sources.items())[:THEIR_BATCH])
+    ours(extractor, some, 0)  # loads the model, and warms up
+    few = [sample for _, sample in samples_of(Job((), tuple(some)), sources, extractor, 0)]
+    vectors = extractor.extract(few, range(len(prompts)))
+    counted = {
+        "ours": flop(lambda: extractor.extract(few, range(len(prompts)))) / len(few),
+        "reference": flop(lambda: theirs(extractor, some, prompts)) / len(few),
+    }
+    apart = np.abs(np.stack(vectors, 1) - theirs(extractor, some, prompts)[0]).max()
+    taken: dict[str, list[float]] = {"ours": [], "reference": []}
+    waited: dict[str, list[float]] = {"ours": [], "reference": []}
+    for _ in range(chosen.rounds):
+        begun = time.perf_counter()
+        waited["ours"].append(ours(extractor, sources, chosen.workers))
+        taken["ours"].append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        waited["reference"].append(theirs(extractor, sources, prompts)[1])
+        taken["reference"].append(time.perf_counter() - begun)
+    for name, values in taken.items():
+        speed = len(sources) / statistics.median(values)
+        lost = statistics.median(waited[name]) / statistics.median(values)
+        print(
+            f"  {name:>9}: {speed:.3g} images/s, {counted[name] / 1e9:.1f} GFLOP an image, "
+            f"{speed * counted[name] / rate:.0%} of the measured rate, {lost:.0%} of the "
+            "time waiting for data"
+        )
+    ratios = [r / o for r, o in zip(taken["reference"], taken["ours"], strict=True)]
+    print(f"  the reference's way takes {statistics.median(ratios):.2f} times as long")
+    print(f"  largest difference between the vectors: {apart:.1e}", flush=True)
 
 
 def growth(chosen: argparse.Namespace, sources: dict[str, Source]) -> None:

@@ -97,6 +97,44 @@ def test_every_command_and_option_is_documented_with_examples() -> None:
                 assert parameter.help, f"{name} {parameter.name}"
 
 
+def test_examples_keep_their_lines() -> None:
+    for name, command in [("", main), *_commands()]:
+        examples = [
+            line.strip()
+            for line in (command.callback.__doc__ or "").splitlines()
+            if line.strip().startswith("agiqa ")
+        ]
+        shown = [line.strip() for line in _run(*name.split(), "--help").stdout.splitlines()]
+        assert examples, name
+        assert set(examples) <= set(shown), name
+
+
+def test_extractors_for_people_and_programs() -> None:
+    plain = _run("extractors")
+    assert plain.exit_code == 0, plain.output
+    rows = [line.split("\t") for line in plain.stdout.splitlines()]
+    assert {len(row) for row in rows} == {8}
+    assert [row[0] for row in rows[:3]] == ["model", "nano", "MAGAer13/mplug-owl2-llama2-7b"]
+    listed = json.loads(_run("extractors", "--json").stdout)
+    assert [each["model"] for each in listed] == [row[0] for row in rows[1:]]
+    assert listed[0]["tokens"] == 49
+    assert "--set semantic.name=" in _run("extractors", "--help").stdout
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_extractors_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agiqa.cli import extractors
+    from agiqa.extractors.known_models import KNOWN_MODELS
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with CliRunner().isolation() as (out, *_):
+        extractors._table(KNOWN_MODELS)
+        shown = out.getvalue().decode()
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "up to 1024" in shown
+    assert "dual_encoder" in shown
+
+
 def test_help_imports_nothing_heavy_and_is_instant() -> None:
     code = (
         "import sys, time; started = time.perf_counter()\n"

@@ -24,7 +24,8 @@ def test_ma_agiqa_is_verbatim() -> None:
         " ASSISTANT:",
     )
     assert list(chosen.prompts) == ["semantic_content", "coherence"]
-    assert (chosen.order, chosen.pooling) == ("text_first", "mean")
+    assert (chosen.order, chosen.poolings, chosen.answers) == ("text_first", ("mean",), ())
+    assert not chosen.is_chat
     assert "arXiv:2404.17762" in chosen.citation
 
 
@@ -37,10 +38,58 @@ def test_every_bundled_set_is_valid_and_named_as_its_file(path: Path) -> None:
 def test_any_question_reaches_the_model_unchanged(question: str, template_end: str) -> None:
     """Braces in a question are text, not places to fill in."""
     end = template_end.replace("{", "(")
-    first = PromptSet("a", "", "text_first", "Q: {prompt}\n{image}" + end, "mean", {"q": question})
-    assert first.text("q") == (f"Q: {question}\n", end)
-    last = PromptSet("a", "", "image_first", "{image}{prompt}" + end, "mean", {"q": question})
+    question = question.replace("{image_prompt}", "")
+    texts = {"q": question}
+    first = PromptSet("a", "", "text_first", "Q: {prompt}\n{image}" + end, ("mean",), texts)
+    assert first.text("q", "a cat") == (f"Q: {question}\n", end)
+    last = PromptSet("a", "", "image_first", "{image}{prompt}" + end, ("mean",), texts)
     assert last.text("q") == ("", question + end)
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_the_images_own_prompt_stands_where_the_question_asks_for_it(image_prompt: str) -> None:
+    """Whatever it holds, placeholders included: it is text."""
+    chosen = PromptSet(
+        "a", "", "image_first", "U: {image}\n{prompt} A:", ("last",), {"q": "Is it {image_prompt}?"}
+    )
+    assert chosen.asks_image_prompt("q")
+    assert chosen.question("q", image_prompt) == f"Is it {image_prompt.strip()}?"
+    assert chosen.text("q", image_prompt) == ("U: ", f"\nIs it {image_prompt.strip()}? A:")
+    for nothing in (None, "", " "):
+        with pytest.raises(
+            AgiqaError, match=r"'q' of set 'a' holds \{image_prompt\}, but an image"
+        ):
+            chosen.question("q", nothing)
+
+
+def test_what_comes_with_agiqa() -> None:
+    paper = read_prompt_set("ma_agiqa")
+    for order in ("image_first", "text_first"):
+        chosen = read_prompt_set(f"ma_agiqa_{order}")
+        assert (chosen.order, chosen.prompts) == (order, paper.prompts)
+        assert chosen.poolings == ("mean", "text_mean", "image_mean", "last")
+    assert read_prompt_set("ma_agiqa_text_first").template == paper.template  # the same vectors
+    for name in ("aspects", "correspondence"):
+        chosen = read_prompt_set(name)
+        assert chosen.answers == ("bad", "poor", "fair", "good", "excellent")
+        assert all(answer in chosen.template for answer in chosen.answers)
+        asks = [chosen.asks_image_prompt(prompt) for prompt in chosen.prompts]
+        assert asks == [name == "correspondence"] * len(asks)
+    assert len(read_prompt_set("aspects").prompts) >= 8
+
+
+def test_chat_and_several_poolings(write_prompts: Write) -> None:
+    path = write_prompts(
+        {"a": 'Is {"b": 1} in {image_prompt}?'},
+        template="chat",
+        order="image_first",
+        pooling=["last", "mean"],
+        answers=["yes", "no"],
+    )
+    chosen = read_prompt_set(path)
+    assert chosen.is_chat
+    assert (chosen.poolings, chosen.answers) == (("last", "mean"), ("yes", "no"))
+    assert chosen.question("a", "x") == 'Is {"b": 1} in x?'
 
 
 def test_the_working_folder_comes_before_the_bundle(
@@ -59,7 +108,9 @@ def test_unknown_set_lists_the_known(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts").mkdir()
     write_prompts({"a": "b"}, "prompts/mine.yaml")
-    with pytest.raises(AgiqaError, match=r"Unknown prompt set 'other'; known: ma_agiqa, mine\."):
+    with pytest.raises(
+        AgiqaError, match=r"Unknown prompt set 'other'; known: .*ma_agiqa, .*mine\."
+    ):
         read_prompt_set("other")
     with pytest.raises(AgiqaError, match=r"Prompt set other\.yaml does not exist"):
         read_prompt_set("other.yaml")
@@ -74,7 +125,29 @@ def test_unknown_set_lists_the_known(
         ({"template": None}, r"must hold \{prompt\} exactly once"),
         ({"order": "sideways"}, "one of text_first, image_first; found 'sideways'"),
         ({"order": "image_first"}, "order says image_first, but the template is text_first"),
-        ({"pooling": "max"}, "pooling is one of mean; found 'max'"),
+        ({"template": "{image_prompt} {prompt} {image}"}, r"\{image_prompt\} stands in a prompt"),
+        ({"template": "{system} {prompt} {image}"}, r"unknown placeholder \{system\} in the templ"),
+        ({"template": "Chat"}, "exactly once, or be the word chat"),
+        ({"template": "chat", "order": "up"}, "one of text_first, image_first; found 'up'"),
+        ({"pooling": "max"}, "one of mean, text_mean, image_mean, last, or a list.*found 'max'"),
+        ({"pooling": ["mean", "max"]}, "or a list of them; found 'max'"),
+        ({"pooling": ["mean", "last", "mean"]}, "pooling 'mean' stands twice"),
+        ({"pooling": []}, "pooling is an empty list"),
+        ({"pooling": None}, "found None"),
+        ({"prompts": {"a": "Is it {foo}?"}}, r"unknown placeholder \{foo\} in prompt 'a'"),
+        ({"prompts": {"a": "Is it { image_prompt }?"}}, r"unknown placeholder \{ image_prompt \}"),
+        ({"prompts": {"a": "See {image}?"}}, r"unknown placeholder \{image\} in prompt 'a'"),
+        ({"prompts": {"a": "{image_prompt}{image_prompt}"}}, r"'a' holds \{image_prompt\} twice"),
+        ({"prompts": {"a.last": "b"}}, r"prompt name 'a\.last': letters, digits"),
+        ({"prompts": {"visual": "b"}}, "cannot be named 'visual'"),
+        ({"answers": ["yes"]}, r"at least two words; found \['yes'\]"),
+        ({"answers": "yes"}, "at least two words; found 'yes'"),
+        ({"answers": [True, False]}, "True is no text to YAML; put the word in quotes"),
+        ({"answers": ["very good", "bad"]}, "single words; found 'very good'"),
+        ({"answers": ["", "bad"]}, "single words; found ''"),
+        ({"answers": [["good"], "bad"]}, r"single words; found \['good'\]"),
+        ({"answers": ["good", "bad", "good"]}, "answer 'good' stands twice"),
+        ({"answer": ["good", "bad"]}, "unknown key 'answer'; did you mean 'answers'"),
         ({"prompts": {}}, "at least one name to a non-empty text"),
         ({"prompts": {"a": "  "}}, "at least one name to a non-empty text"),
         ({"prompts": {"a": 3}}, "at least one name to a non-empty text"),
@@ -88,6 +161,7 @@ def test_a_wrong_set_is_explained(
     with pytest.raises(AgiqaError, match=message) as caught:
         read_prompt_set(path)
     assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

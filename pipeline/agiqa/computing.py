@@ -1,4 +1,4 @@
-"""Images through an extractor into the ledger: decoded ahead, in batches of one shape, written behind.
+"""Images through an extractor into the ledger: decoded ahead, batched by shape, written behind.
 
 Worker processes decode and preprocess; the model's process only runs the model; a thread writes.
 """
@@ -48,7 +48,7 @@ class Job:
 
 
 def row_id(vector: Vector, image_id: str, image_prompt: str | None) -> str:
-    """What the ledger knows a vector of the image by: its bytes, and its prompt where that is asked."""
+    """What the ledger knows a vector by: the image's bytes, and its prompt where that is asked."""
     if not vector.asks_image_prompt:
         return image_id
     return sha256(f"{image_id}\n{image_prompt}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What an extraction would cost: rows that are missing, and a short measured warm-up on this device."""
+"""What an extraction would cost: the rows that are missing, and a short measured warm-up."""
 
 import resource
 import sys

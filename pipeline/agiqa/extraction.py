@@ -20,7 +20,7 @@ from agiqa.computing import Job, Source, compute, in_batches, row_id
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
-from agiqa.feature_store import DamagedRowsError, Shelf, default_root, write_pack
+from agiqa.feature_store import DamagedRowsError, Shelf, default_root, pack_beside, write_pack
 from agiqa.images import BadImage, ImageError, image_id
 
 log = logging.getLogger(__name__)
@@ -106,15 +106,17 @@ def extract(
     bad += [BadImage(str(sources[name].path), "gave vectors that are not finite") for name in odd]
     left_out += odd
     ids = [name for name in ids if name not in set(odd)]
-    for kind, vectors in rows.read(ids).items():
-        mine = [vector for vector in extractor.vectors if vector.store == kind]
+    found = rows.read(ids)
+    for kind in dict.fromkeys(vector.store for vector in extractor.vectors):
+        places = [p for p, vector in enumerate(extractor.vectors) if vector.store == kind]
+        mine = [extractor.vectors[place] for place in places]
         write_pack(
-            store_path(store, kind),
+            pack_beside(store, kind) if kind else store,
             extractor.name,
             [vector.name for vector in mine],
             [vector.fingerprint for vector in mine],
             ids,
-            vectors,
+            np.stack([found[place] for place in places], axis=1),
             left_out,
         )
     return Extraction(
@@ -138,11 +140,6 @@ def missing_rows(
     return sources, rows.missing(list(sources))
 
 
-def store_path(store: Path, kind: str) -> Path:
-    """Where the vectors of that kind go, if `store` is where an extractor's main ones go."""
-    return store.with_name(f"{store.stem}-{kind}{store.suffix}") if kind else store
-
-
 def sources_of(table: ImagesTable) -> dict[str, Source]:
     """Each distinct image of the table by id: the first row that has it."""
     prompts = table.frame["prompt"] if "prompt" in table.frame else [None] * len(table.frame)
@@ -163,8 +160,8 @@ def open_shelves(extractor: Extractor, ledger: Path | None) -> list[Shelf]:
 
 def vectors_of_files(
     sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, workers: int
-) -> dict[str, np.ndarray]:
-    """Vectors `(N, P, D)` of images by id, by store, through the ledger: nothing is done twice.
+) -> list[np.ndarray]:
+    """Each of the extractor's vectors `(N, D)` of images by id, through the ledger.
 
     Args:
         sources: an existing, decodable file for each image id.
@@ -192,10 +189,10 @@ def vectors_of_images(
     images: Sequence[Image.Image],
     extractor: Extractor,
     image_prompts: Sequence[str | None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Vectors `(N, P, D)`, by store, of images in memory, which have no file to know them by.
+) -> list[np.ndarray]:
+    """Each of the extractor's vectors `(N, D)` of images in memory.
 
-    They are not cached.
+    They have no file to know them by, and are not cached.
     """
     wanted = range(len(extractor.vectors))
     prompts = image_prompts or [None] * len(images)
@@ -210,7 +207,7 @@ def vectors_of_images(
     for places, chosen in in_batches(samples, extractor.batch_size):
         for rows, new in zip(found, extractor.extract(chosen, wanted), strict=True):
             rows[places] = new[: len(places)]
-    return _by_store(extractor, found)
+    return found
 
 
 class _Rows:
@@ -246,18 +243,9 @@ class _Rows:
                 jobs.setdefault(wanted, []).append(name)
         return [Job(wanted, tuple(names)) for wanted, names in jobs.items()]
 
-    def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Vectors `(N, P, D)` of the images by store; every row is checked."""
-        found = [shelf.read(self.names(index, ids)) for index, shelf in enumerate(self.shelves)]
-        return _by_store(self.extractor, found)
-
-
-def _by_store(extractor: Extractor, found: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Vectors `(N, D)` of each kind, stacked to `(N, P, D)` by store."""
-    stores: dict[str, list[np.ndarray]] = {}
-    for vector, rows in zip(extractor.vectors, found, strict=True):
-        stores.setdefault(vector.store, []).append(rows)
-    return {kind: np.stack(rows, axis=1) for kind, rows in stores.items()}
+    def read(self, ids: Sequence[str]) -> list[np.ndarray]:
+        """Each vector `(N, D)` of the images; every row is checked."""
+        return [shelf.read(self.names(index, ids)) for index, shelf in enumerate(self.shelves)]
 
 
 def _changed(sources: Mapping[str, Source], ids: Sequence[str], workers: int) -> list[BadImage]:

@@ -14,7 +14,7 @@ import numpy as np
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import FeatureStore, read_pack
-from agiqa.features import VISUAL, describe_store
+from agiqa.features import VISUAL, choose_vectors, describe_store
 from agiqa.model.paper import SEMANTIC
 from agiqa.pixels import Pixels, describe_pixels, open_pixels
 
@@ -38,7 +38,12 @@ class PaperInputs:
 
 
 def load_paper_inputs(
-    table: ImagesTable, semantic: Path, size: int, workers: int, ledger: Path | None = None
+    table: ImagesTable,
+    semantic: Path,
+    size: int,
+    workers: int,
+    ledger: Path | None = None,
+    patterns: Sequence[str] = (),
 ) -> tuple[ImagesTable, PaperInputs]:
     """Read the semantic store in bulk, decode what was not decoded yet, align both with the table.
 
@@ -48,16 +53,18 @@ def load_paper_inputs(
         size: pixels a side of the regressor's input.
         workers: threads that decode.
         ledger: where pixels are kept; by default `feature_store.default_root()`.
+        patterns: names of the two semantic vectors, or shell-style patterns; none: all there are.
 
     Returns:
         The table without the images that `extract --skip-bad` left out, and its inputs.
 
     Raises:
-        AgiqaError: the store is absent, damaged or foreign, lacks images, or has not two vectors
-            an image; or images are absent or changed.
+        AgiqaError: the store is absent, damaged or foreign, lacks images, or has not two such
+            vectors an image; or images are absent or changed.
     """
     store = read_pack(semantic)
-    order = semantic_order(store.names, str(semantic))
+    chosen = choose_vectors(store.names, patterns, str(semantic))
+    order = semantic_order(store.names, chosen, str(semantic))
     table = without_left_out(table, store)
     ids = list(table.frame["image_id"])
     files = dict(zip(reversed(ids), reversed(table.paths()), strict=True))
@@ -68,7 +75,7 @@ def load_paper_inputs(
         pixels=Pixels(pixels.file, np.array([place[name] for name in ids])),
         semantic=store.rows(ids)[:, order].astype(np.float32),
         prompts=tuple(store.names[p] for p in order),
-        stores={"semantic": describe_store(store), "visual": describe_pixels(size)},
+        stores={"semantic": describe_store(store, chosen), "visual": describe_pixels(size)},
     )
     return table, inputs
 
@@ -86,18 +93,25 @@ def experts(prompts: Sequence[str]) -> tuple[str, ...]:
     return (*prompts, VISUAL)
 
 
-def semantic_order(names: Sequence[str], where: str) -> list[int]:
+def semantic_order(names: Sequence[str], chosen: Sequence[int], where: str) -> list[int]:
     """Which vectors of a store are the network's two: the paper's by name, else as they stand.
+
+    Args:
+        names: of all its vectors.
+        chosen: the places of those that `fit.vectors` names.
+        where: begins the message of an error.
 
     Raises:
         AgiqaError: there are not two.
     """
-    if len(names) != len(SEMANTIC):
+    found = [names[place] for place in chosen]
+    if len(found) != len(SEMANTIC):
         raise AgiqaError(
             f"{where}: expected two vectors an image ({', '.join(SEMANTIC)}), found "
-            f"{len(names)} ({', '.join(names)}): use the prompt set ma_agiqa, or fit.preset=light."
+            f"{len(found)} ({', '.join(found)}): use the prompt set ma_agiqa, name two in "
+            "fit.vectors, or take fit.preset=light."
         )
-    return [names.index(name) for name in SEMANTIC] if set(names) == set(SEMANTIC) else [0, 1]
+    return [names.index(name) for name in SEMANTIC] if set(found) == set(SEMANTIC) else [*chosen]
 
 
 def require_width(found: int, expected: int, where: str) -> None:

@@ -103,6 +103,10 @@ class Fit:
     preset: str = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
     target: str = "quality"  # the MOS column to predict
     protocol: str = "auto"  # auto, grouped, random or paper
+    vectors: tuple[str, ...] = ()  # semantic vectors, by names or patterns (*.last); empty: all
+    answers: bool = (
+        False  # light: the probabilities of the prompts' answers as an expert of their own
+    )
     components: int = 768  # principal components of the visual feature, fitted on train
     semantic_components: int = 192  # the same for each semantic vector
     hidden: int = 128  # width of each expert's GELU layer

@@ -18,7 +18,7 @@ from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, evaluate, write_evaluation
 from agiqa.feature_store import read_pack
-from agiqa.features import Features, describe_store, load_features
+from agiqa.features import Features, choose_vectors, describe_store, load_features
 from agiqa.fit_state import FitState
 from agiqa.model.ensemble import Ensemble
 from agiqa.model.paper_ensemble import PaperEnsemble
@@ -98,17 +98,20 @@ def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, fold
     """
     table = read_table(cache / dataset)
     _require_target(table, params.fit.target)
-    params = replace(params, fit=replace(params.fit, preset="paper", protocol="paper"))
+    params = replace(
+        params, fit=replace(params.fit, preset="paper", protocol="paper", answers=False)
+    )
     splits = _splits(table, cache / dataset, "paper")
     path = _store(table, cache / dataset, params.semantic)
     store = read_pack(path)
     table = without_left_out(table, store)
     splits, _ = _sides(table, splits)
-    order = semantic_order(store.names, str(path))
+    chosen = choose_vectors(store.names, params.fit.vectors, str(path))
+    order = semantic_order(store.names, chosen, str(path))
     ensemble = read_reference_checkpoint(checkpoint, params.paper.network)
     require_width(store.vectors.shape[-1], ensemble.config.semantic_width, str(path))
     stores = {
-        "semantic": describe_store(store),
+        "semantic": describe_store(store, chosen),
         "visual": describe_pixels(ensemble.config.image_size),
     }
     fitted = Fitted(ensemble, [], experts([store.names[p] for p in order]), stores)
@@ -207,12 +210,18 @@ def _features(
     table: ImagesTable, folder: Path, params: Params
 ) -> tuple[ImagesTable, Features | PaperInputs]:
     """The table without what `extract --skip-bad` left out, and what the preset sees of it."""
-    semantic = _store(table, folder, params.semantic)
+    semantic, patterns = _store(table, folder, params.semantic), params.fit.vectors
     if params.fit.preset == LIGHT:
-        return load_features(table, semantic, _store(table, folder, params.visual))
+        visual = _store(table, folder, params.visual)
+        return load_features(table, semantic, visual, patterns, params.fit.answers)
+    if params.fit.answers:
+        raise AgiqaError(
+            f"fit.answers is for the preset {LIGHT}: the network of {params.fit.preset} takes two "
+            "semantic vectors and no more. Set it to false."
+        )
     with start_processes().main_process_first():  # the first one decodes the images for all
         size, workers = params.paper.network.image_size, params.paper.workers
-        return load_paper_inputs(table, semantic, size, workers)
+        return load_paper_inputs(table, semantic, size, workers, patterns=patterns)
 
 
 def _store(table: ImagesTable, folder: Path, settings: Semantic | Visual) -> Path:

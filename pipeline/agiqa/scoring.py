@@ -4,6 +4,7 @@ A run names the extractors it was trained on; they are built again from its sett
 fingerprints compared, field by field, before any image is scored.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,25 @@ import numpy as np
 from PIL import Image
 
 from agiqa.checkpoints import Run, load_run
+from agiqa.computing import Source
 from agiqa.errors import AgiqaError
 from agiqa.extraction import vectors_of_files, vectors_of_images
-from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
-from agiqa.features import require_same_stores
+from agiqa.extractors import (
+    Extractor,
+    SomeVectors,
+    Vector,
+    VisionExtractor,
+    semantic_extractor,
+)
+from agiqa.feature_store import ANSWERS
+from agiqa.features import choose_vectors, require_same_stores, with_answers
 from agiqa.images import image_id
 from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import require_width, semantic_order
 from agiqa.pixels import Pixels, describe_pixels, open_pixels, resized
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,11 +56,12 @@ class LightSight:
 
     def describe(self) -> dict[str, object]:
         """As a run's provenance names its stores."""
-        return _describe(self.extractor)
+        return _describe(self.extractor.name, self.extractor.vectors)
 
     def files(self, files: Mapping[str, Path]) -> np.ndarray:
         """Vectors `(N, F)` of files by image id, through the ledger."""
-        return _flat(vectors_of_files(files, self.extractor, self.ledger, self.workers))
+        sources = {name: Source(path) for name, path in files.items()}
+        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Vectors `(N, F)` of images in memory."""
@@ -82,18 +94,24 @@ class Scorer:
     def __init__(self, run: Run, ledger: Path | None = None) -> None:
         self.run = run
         self.ledger = ledger
-        self.semantic = semantic_extractor(run.params.semantic)
-        self.order = list(range(len(self.semantic.vectors)))  # of the semantic experts
+        where = f"Model '{run.params.semantic.model}'"
+        whole = semantic_extractor(run.params.semantic)
+        self.semantic = _wanted(whole, run, where)
+        self.said = [each for each in self.semantic.vectors if each.store != ANSWERS]
+        self.order = list(range(len(self.said)))  # of the semantic experts
+        self.asks_image_prompt = any(each.asks_image_prompt for each in self.semantic.vectors)
         self.sight: LightSight | PaperSight
         if isinstance(run.ensemble, PaperEnsemble):
-            config, where = run.ensemble.config, f"Model '{run.params.semantic.model}'"
-            require_width(self.semantic.width, config.semantic_width, where)
-            self.order = semantic_order([each.name for each in self.semantic.vectors], where)
+            config = run.ensemble.config
+            require_width(self.said[0].width, config.semantic_width, where)
+            self.order = semantic_order([each.name for each in self.said], self.order, where)
             self.sight = PaperSight(run, config.image_size, ledger)
         else:
             self.sight = LightSight(run, ledger)
-        found = {"semantic": _describe(self.semantic), "visual": self.sight.describe()}
-        require_same_stores(run.provenance["stores"], found)
+        found = {"semantic": self.said, ANSWERS: self.semantic.vectors[len(self.said) :]}
+        described = {kind: _describe(whole.name, vectors) for kind, vectors in found.items()}
+        described["visual"] = self.sight.describe()
+        require_same_stores(run.provenance["stores"], described)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -101,32 +119,42 @@ class Scorer:
         mos = self.run.provenance["mos"]
         return float(mos["low"]), float(mos["high"])
 
-    def __call__(self, images: Sequence[Path | str | Image.Image]) -> list[Score]:
+    def __call__(
+        self,
+        images: Sequence[Path | str | Image.Image],
+        image_prompts: Sequence[str] | None = None,
+    ) -> list[Score]:
         """Score images, in the order given.
 
         Args:
             images: files (their vectors are cached), or RGB images in memory (not cached); not
                 both in one call.
+            image_prompts: the text that each image was generated from; needed where the run's
+                prompt set asks for it (`asks_image_prompt`), otherwise of no use.
 
         Raises:
-            AgiqaError: a file cannot be decoded, or no image is given.
+            AgiqaError: a file cannot be decoded, no image is given, or generation prompts are
+                missing.
         """
         if not images:
             raise AgiqaError("No images to score.")
+        prompts = self._image_prompts(images, image_prompts)
         loaded = [image for image in images if isinstance(image, Image.Image)]
         if loaded and len(loaded) != len(images):
             raise AgiqaError("Give files or images in memory to score, not both in one call.")
         if loaded:
             names = [str(index) for index in range(len(loaded))]
             rgb = [image.convert("RGB") for image in loaded]
-            semantic = vectors_of_images(rgb, self.semantic)
+            semantic = vectors_of_images(rgb, self.semantic, prompts)
             found = self._predict(semantic, self.sight.images(rgb))
             return [self._score(name, row, found) for row, name in enumerate(names)]
         paths = [Path(image) for image in images if not isinstance(image, Image.Image)]
         ids = [image_id(path) for path in paths]
         files = dict(zip(ids, paths, strict=True))
         workers = self.run.params.semantic.workers
-        semantic = vectors_of_files(files, self.semantic, self.ledger, workers)
+        by_id = _by_id(paths, ids, prompts) if prompts else {}
+        sources = {name: Source(path, by_id.get(name)) for name, path in files.items()}
+        semantic = vectors_of_files(sources, self.semantic, self.ledger, workers)
         found = self._predict(semantic, self.sight.files(files))
         place = {name: row for row, name in enumerate(files)}
         return [
@@ -134,9 +162,38 @@ class Scorer:
             for path, name in zip(images, ids, strict=True)
         ]
 
-    def _predict(self, semantic: np.ndarray, visual: Any) -> Prediction:
-        """Score `(S, N)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images."""
-        ours = semantic[:, self.order].astype(np.float32)
+    def _image_prompts(
+        self, images: Sequence[object], image_prompts: Sequence[str] | None
+    ) -> list[str] | None:
+        """The generation prompts that the run needs: one for each image, or None."""
+        if not self.asks_image_prompt:
+            if image_prompts:
+                log.warning("The run's prompt set does not ask for the images' generation prompts.")
+            return None
+        if not image_prompts or not all(prompt.strip() for prompt in image_prompts):
+            raise AgiqaError(
+                f"The run's prompt set '{self.run.params.semantic.prompts}' asks for the text that "
+                "an image was generated from: give --image-prompt TEXT (in Python image_prompts, "
+                "one for each image)."
+            )
+        if len(image_prompts) != len(images):
+            raise AgiqaError(
+                f"Expected one generation prompt for each of {len(images)} images, found "
+                f"{len(image_prompts)}."
+            )
+        return list(image_prompts)
+
+    def _predict(self, semantic: Sequence[np.ndarray], visual: Any) -> Prediction:
+        """Score `(S, N)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images.
+
+        Args:
+            semantic: the vectors `(N, D)`, then the answers' probabilities `(N, K)` if there are.
+            visual: what `sight` sees.
+        """
+        vectors = [np.asarray(each, dtype=np.float32) for each in semantic]
+        ours = np.stack([vectors[place] for place in self.order], axis=1)
+        if len(vectors) > len(self.said):
+            ours = with_answers(ours, np.stack(vectors[len(self.said) :], axis=1))
         found = self.run.ensemble.predict(visual, ours)
         quality_map = None if found.quality_map is None else found.quality_map.mean(dim=(0, 1))
         return Prediction(found.score.mean(dim=1), found.gate.mean(dim=(0, 1)), quality_map)
@@ -162,14 +219,37 @@ def load_scorer(run: Path | str, ledger: Path | None = None) -> Scorer:
     return Scorer(load_run(Path(run)), ledger)
 
 
-def _flat(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `(N, P, D)` side by side, in float32."""
-    return vectors.astype(np.float32).reshape(len(vectors), -1)
+def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
+    """The extractor with the vectors that the run reads: semantic ones, then answers."""
+    stores = [vector.store for vector in extractor.vectors]
+    said = [place for place, store in enumerate(stores) if store != ANSWERS]
+    names = [extractor.vectors[place].name for place in said]
+    wanted = [said[place] for place in choose_vectors(names, run.params.fit.vectors, where)]
+    if run.params.fit.answers:
+        wanted += [place for place, store in enumerate(stores) if store == ANSWERS]
+    return SomeVectors(extractor, wanted)
 
 
-def _describe(extractor: Extractor) -> dict[str, object]:
+def _by_id(paths: Sequence[Path], ids: Sequence[str], prompts: Sequence[str]) -> dict[str, str]:
+    """Generation prompts by image id."""
+    found: dict[str, str] = {}
+    for path, name, prompt in zip(paths, ids, prompts, strict=True):
+        if found.setdefault(name, prompt) != prompt:
+            raise AgiqaError(
+                f"{path}: the same image is given twice with different generation prompts; score "
+                "it once for each."
+            )
+    return found
+
+
+def _flat(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Vectors `(N, D)` side by side, in float32."""
+    return np.concatenate(vectors, axis=1).astype(np.float32)
+
+
+def _describe(extractor: str, vectors: Sequence[Vector]) -> dict[str, object]:
     return {
-        "extractor": extractor.name,
-        "names": [vector.name for vector in extractor.vectors],
-        "fingerprints": [dict(vector.fingerprint) for vector in extractor.vectors],
+        "extractor": extractor,
+        "names": [vector.name for vector in vectors],
+        "fingerprints": [dict(vector.fingerprint) for vector in vectors],
     }

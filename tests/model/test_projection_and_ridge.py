@@ -69,3 +69,29 @@ def test_the_penalty_is_chosen_on_validation() -> None:
             np.argsort(np.argsort(one.predict(features[val]))), np.argsort(np.argsort(mos[val]))
         )[0, 1]
     assert values[picked.alpha] == max(values.values())
+
+
+@pytest.mark.parametrize("width", [700, 24])  # as wide as a vector of an LMM, and as they are
+def test_zeros_beside_the_answers_change_nothing(width: int) -> None:
+    """Probabilities of answers are filled up with zeros: of low rank, most columns constant."""
+    rng = np.random.default_rng(0)
+    mood = 2 * rng.normal(size=(300, 1, 1)) * np.linspace(-1, 1, 4)
+    odds = np.exp(mood + rng.normal(size=(300, 6, 4)) / 2)
+    said = (odds / odds.sum(-1, keepdims=True)).reshape(300, 24).astype(np.float32)
+    vectors = np.pad(said, ((0, 0), (0, width - 24)))
+    train, rest = vectors[:200], vectors[200:]
+    mean, scale = moments(train)
+    projection = fit_projection((train - mean) / scale, mean, scale, 96)
+    assert np.isfinite(projection.components).all()
+    components = projection.apply(rest)
+    assert components[:, :18].std(axis=0).min() > 0.1  # 6 prompts, of 4 answers that sum to 1
+    assert np.abs(components[:, 18:]).max() < 0.05
+    mos, val_mos = (each[:, :24] @ np.linspace(-1, 1, 24) for each in (train, rest))
+    ridges = []
+    for columns in (width, 24):
+        own, others = ((each - mean)[:, :columns] / scale[:columns] for each in (train, rest))
+        gram = decompose(own @ own.T)
+        ridges.append(fit_ridge([own], gram, mos, [others], val_mos, alphas=(100.0,)))
+    assert not ridges[0].weights[24:].any()
+    np.testing.assert_allclose(ridges[0].weights[:24], ridges[1].weights, atol=1e-5)
+    assert np.abs(ridges[1].weights).max() > 0.01  # it did learn

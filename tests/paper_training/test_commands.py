@@ -135,6 +135,24 @@ def test_a_store_that_does_not_fit_is_one_line(
     _one_line(run("evaluate", "runs/mine/paper"), "trained on the semantic vectors")
 
 
+def test_two_of_many_vectors(workspace: Path, run: Run, write_store: Callable[..., None]) -> None:
+    """Fit, evaluate and provenance take those that fit.vectors names."""
+    write_store(prompts=("a.mean", "a.last", "b.mean", "b.last"))
+    _one_line(run("fit", "mine"), "expected two vectors an image", "fit.vectors")
+    _one_line(run("fit", "mine", "--set", "fit.vectors=[c]"), "'c', which matches none", "b.last")
+    _one_line(
+        run("fit", "mine", "--set", "fit.answers=true"), "fit.answers is for the preset light"
+    )
+    _done(run("fit", "mine", "--set", "fit.vectors=['*.last']"))
+    _done(run("evaluate", "runs/mine/paper"))
+    provenance = load_run(Path("runs/mine/paper")).provenance
+    assert provenance["experts"] == ["a.last", "b.last", "visual"]
+    assert provenance["stores"]["semantic"]["names"] == ["a.last", "b.last"]
+    write_store(prompts=("a.last", "b.last"))
+    two = run("fit", "mine", "-o", "runs/two")
+    _done(two)
+
+
 def test_prompts_are_known_by_name(
     workspace: Path, run: Run, write_store: Callable[..., None]
 ) -> None:

@@ -14,6 +14,7 @@ from agiqa.errors import AgiqaError
 COMMANDS = {
     "nano": ("nano", "Assemble the embedded LMM; `train` and `measure` its projector."),
     "prepare": ("prepare", "Read a data set: images table and splits."),
+    "extractors": ("extractors", "Models that can look at the images, and what they cost."),
     "extract": ("extract", "Stage 1: vectors of every image, cached."),
     "fit": ("fit", "Stage 2: train the regressors from cached vectors."),
     "import-checkpoint": ("import_checkpoint", "A checkpoint of MA-AGIQA's authors as a run."),
@@ -36,6 +37,7 @@ class Agiqa(click.Group):
             return None
         module = importlib.import_module(f"agiqa.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
+        _keep_lines(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,6 +64,13 @@ def _explain(error: BaseException) -> str:
     return str(error)
 
 
+def _keep_lines(command: click.Command) -> None:
+    r"""Make `\b` in a raw docstring click's own sign, so that a paragraph keeps its lines."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for inner in getattr(command, "commands", {}).values():
+        _keep_lines(inner)
+
+
 @click.group(cls=Agiqa, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
@@ -84,3 +93,6 @@ def main(debug: bool, quiet: bool) -> None:
     logging.getLogger("agiqa").setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
+
+
+_keep_lines(main)

@@ -35,9 +35,19 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
 )
+@click.option(
+    "--image-prompt",
+    metavar="TEXT",
+    help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
 def command(
-    images: tuple[Path, ...], run: Path, style: str, out: Path | None, skip_bad: bool
+    images: tuple[Path, ...],
+    run: Path,
+    style: str,
+    out: Path | None,
+    image_prompt: str | None,
+    skip_bad: bool,
 ) -> None:
     r"""Score IMAGES, files or folders, best first.
 
@@ -47,6 +57,7 @@ def command(
     \b
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
+    agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
     from agiqa.checkpoints import load_provenance
     from agiqa.images import check_images
@@ -63,7 +74,8 @@ def command(
         )
     lost = {each.path for each in bad}
     scorer = load_scorer(run)
-    scores = scorer([file for file in files if str(file) not in lost])
+    kept = [file for file in files if str(file) not in lost]
+    scores = scorer(kept, None if image_prompt is None else [image_prompt] * len(kept))
     scores.sort(key=lambda score: -score.score)
     if out is None:
         _write(scores, bad, scorer, style, sys.stdout)

@@ -6,6 +6,7 @@ from agiqa.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.extractors.image_text import ImageTextExtractor
 from agiqa.extractors.loading import find_model, model_config, needs_remote_code
 from agiqa.extractors.mplug_owl2 import MplugOwl2Extractor
+from agiqa.extractors.some_vectors import SomeVectors
 from agiqa.extractors.vision import VisionExtractor
 from agiqa.params import Semantic
 
@@ -16,6 +17,7 @@ __all__ = [
     "ImageTextExtractor",
     "MplugOwl2Extractor",
     "Sample",
+    "SomeVectors",
     "Vector",
     "VisionExtractor",
     "semantic_extractor",

@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-ANSWERS = "answers"  # the store of what an extractor gives beside its vectors
+from agiqa.feature_store import ANSWERS
+
+__all__ = ["ANSWERS", "Extractor", "Sample", "Vector", "batch"]
 
 
 @dataclass(frozen=True)

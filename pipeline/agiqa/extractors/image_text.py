@@ -14,21 +14,15 @@ from PIL import Image
 
 from agiqa.errors import AgiqaError
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
-from agiqa.extractors.loading import (
-    ModelFolder,
-    find_model,
-    load_image_processor,
-    load_model,
-    preprocess,
-    versions,
-)
+from agiqa.extractors.lmm.texts import Texts
+from agiqa.extractors.loading import ModelFolder, find_model, load_model, versions
+from agiqa.extractors.processors import image_features, load_processor, names_processor
 from agiqa.halving import halve, ran_out
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set
 
 log = logging.getLogger(__name__)
 
-PLAIN = ("aya_vision", "llava")  # of which an image may be so many equal tokens and nothing else
 ADVICE = "or take semantic.dtype=bfloat16 or semantic.quantization; finished vectors are kept"
 
 
@@ -52,13 +46,7 @@ class ImageTextExtractor:
         self.batch_size = settings.batch_size
         self.precision = settings.precision
         self._config = AutoConfig.from_pretrained(self.folder.path)
-        self.is_plain = self._config.model_type in PLAIN and not _has_processor(self.folder)
-        if self.is_plain and self.prompt_set.is_chat:
-            raise AgiqaError(
-                f"Model '{self.folder.name}' has no processor with a chat template: use a prompt "
-                "set with a template of its own, such as ma_agiqa."
-            )
-        self._processor = self._load_processor()
+        self._processor = load_processor(self.folder)
         self._at_a_time = settings.batch_size
         self._model: _Model | None = None
         self._names = list(self.prompt_set.prompts)
@@ -71,17 +59,12 @@ class ImageTextExtractor:
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """An RGB image to what the model's image processor makes of it."""
-        if self.is_plain:
-            pixels = preprocess(self._processor, image)[None]
-            return Sample({"pixel_values": pixels}, None, image_prompt)
-        from agiqa.extractors.processors import image_features
-
         budget = self.settings.pixel_budget or None
         arrays = image_features(self._processor, image, budget)
         return Sample(arrays, _key(arrays), image_prompt)
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples of one key to float32 `(B, D)` for each wanted vector; NaN where none is finite.
+        """B samples of one key to float32 `(B, D)` for each wanted vector; not always finite.
 
         Raises:
             AgiqaError: the device's memory is too small for one image.
@@ -89,7 +72,9 @@ class ImageTextExtractor:
         import torch
 
         if self._model is None:
-            self._model = _Model(self.settings, self.folder, self.prompt_set, self._texts())
+            self._model = _Model(
+                self.settings, self.folder, Texts(self.prompt_set, self._processor)
+            )
         parts: list[list[np.ndarray]] = []
         done = 0
         while done < len(samples):
@@ -140,37 +125,19 @@ class ImageTextExtractor:
             rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
         return [np.array(row) for row in rows]
 
-    def _texts(self) -> Any:
-        import transformers
-
-        from agiqa.extractors.lmm.texts import PlainTexts, ProcessorTexts
-
-        if not self.is_plain:
-            return ProcessorTexts(self.prompt_set, self._processor)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder.path)
-        return PlainTexts(self.prompt_set, tokenizer, int(self._config.image_token_index))
-
-    def _load_processor(self) -> Any:
-        from agiqa.extractors.processors import load_processor
-
-        if self.is_plain:
-            return load_image_processor(self.folder)
-        return load_processor(self.folder)
-
     def _describe(self) -> tuple[Vector, ...]:
         """The vectors, and beside them `_plan`: the prompt, layer and pooling of each."""
         settings, chosen = self.settings, self.prompt_set
-        images = self._processor if self.is_plain else self._processor.image_processor
         shared: dict[str, object] = {
             "extractor": "lmm",
             "model": self.folder.identity(),
-            "preprocessing": images.to_dict() | {"backend": "pil"},
+            "preprocessing": self._processor.image_processor.to_dict() | {"backend": "pil"},
             "dtype": settings.dtype,
             "attention": settings.attention,
             "stored_as": self.precision,
             "libraries": versions(),
         }
-        if not self.is_plain:
+        if names_processor(self.folder):  # nano names none
             shared |= {"texts": "processor", "pixel_budget": settings.pixel_budget}
         if settings.quantization != "none":
             shared["quantization"] = settings.quantization
@@ -212,15 +179,13 @@ class ImageTextExtractor:
 class _Model:
     """The loaded model: samples and prompts to pooled states and answers' probabilities."""
 
-    def __init__(
-        self, settings: Semantic, folder: ModelFolder, prompt_set: PromptSet, texts: Any
-    ) -> None:
+    def __init__(self, settings: Semantic, folder: ModelFolder, texts: Texts) -> None:
         import torch
         import transformers
 
         from agiqa.extractors.lmm.forward import SharedForward, decoder_blocks
 
-        self.prompt_set, self.texts = prompt_set, texts
+        self.prompt_set, self.texts = texts.prompt_set, texts
         auto = transformers.AutoModelForImageTextToText
         self.model = load_model(auto, folder, settings.dtype, settings.attention, settings)
         if not hasattr(self.model, "get_image_features"):
@@ -228,7 +193,7 @@ class _Model:
                 f"Model '{folder.name}' ({type(self.model).__name__}) has no separate vision "
                 "tower, which the semantic extractor needs: use another model."
             )
-        self.forward = SharedForward(self.model, prompt_set.poolings, settings.layers)
+        self.forward = SharedForward(self.model, self.prompt_set.poolings, settings.layers)
         if settings.compile:
             for block in decoder_blocks(self.model):
                 block.compile(dynamic=False)
@@ -241,7 +206,7 @@ class _Model:
         """By prompt: pooled states `(B, layers, K, D)` and answers' probabilities `(B, A)`."""
         arrays = self._on_device(batch(samples))
         seen = self.forward.encode(arrays, len(samples))
-        prompts = [self._tokens(name, samples, seen.visual_tokens) for name in names]
+        prompts = [self._tokens(name, samples) for name in names]
         found = self.forward(seen, prompts)
         return {
             name: (each.pooled.cpu().numpy(), self._answers(name, samples, each.last))
@@ -282,12 +247,12 @@ class _Model:
             tensors[name] = tensor.to(device, non_blocking=True).to(kind)
         return tensors
 
-    def _tokens(self, name: str, samples: Sequence[Sample], visual_tokens: int) -> Any:
+    def _tokens(self, name: str, samples: Sequence[Sample]) -> Any:
         import torch
 
         from agiqa.extractors.lmm.forward import Tokens
 
-        rows = [self.texts.tokens(name, sample, visual_tokens) for sample in samples]
+        rows = [self.texts.tokens(name, sample) for sample in samples]
         lengths = [len(row["input_ids"]) for row in rows]
         arrays = {
             key: np.stack([np.pad(row[key], (0, max(lengths) - len(row[key]))) for row in rows])
@@ -313,10 +278,6 @@ class _Model:
         logits = torch.tanh(logits / cap) * cap if cap else logits
         chosen = logits.gather(1, torch.tensor(tokens, device=logits.device))
         return np.asarray(chosen.softmax(dim=1).cpu().numpy())
-
-
-def _has_processor(folder: ModelFolder) -> bool:
-    return (folder.path / "processor_config.json").is_file()
 
 
 def _key(arrays: Mapping[str, np.ndarray]) -> object:

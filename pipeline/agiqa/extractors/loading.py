@@ -156,7 +156,8 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
         kinds = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True}}
         if settings.quantization not in kinds:
             raise AgiqaError(
-                f"semantic.quantization is one of none, 8bit, 4bit; found {settings.quantization!r}."
+                "semantic.quantization is one of none, 8bit, 4bit; found "
+                f"{settings.quantization!r}."
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise AgiqaError(

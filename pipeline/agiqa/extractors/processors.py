@@ -43,6 +43,11 @@ def load_processor(folder: ModelFolder) -> Any:
         ) from error
 
 
+def names_processor(folder: ModelFolder) -> bool:
+    """Whether the folder says which processor is its own; nano's does not."""
+    return any(_json(folder.path / name).get("processor_class") for name in CLASS_NAMED_IN)
+
+
 def image_features(
     processor: Any, image: Image.Image, pixel_budget: int | None = None
 ) -> dict[str, np.ndarray]:

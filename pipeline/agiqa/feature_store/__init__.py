@@ -15,12 +15,13 @@ from agiqa.feature_store.fingerprint import (
 )
 from agiqa.feature_store.ledger import Shelf, default_root
 from agiqa.feature_store.lock import LockedError
-from agiqa.feature_store.pack import FeatureStore, read_pack, write_pack
+from agiqa.feature_store.pack import ANSWERS, FeatureStore, pack_beside, read_pack, write_pack
 from agiqa.feature_store.pack_layout import PackError
 from agiqa.feature_store.shelf_writer import ShelfWriter
 
 __all__ = [
     "ABSENT",
+    "ANSWERS",
     "DamagedRowsError",
     "FeatureStore",
     "Fingerprint",
@@ -32,6 +33,7 @@ __all__ = [
     "default_root",
     "difference",
     "digest",
+    "pack_beside",
     "read_pack",
     "require_same",
     "write_pack",

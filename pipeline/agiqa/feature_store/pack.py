@@ -44,6 +44,8 @@ class PackFormat(Protocol):
 
 FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
 
+ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's vectors
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
@@ -126,6 +128,11 @@ def read_pack(path: Path) -> FeatureStore:
         vectors=contents.vectors,
         left_out=frozenset(metadata.get("left_out", ())),
     )
+
+
+def pack_beside(path: Path, store: str) -> Path:
+    """The pack of the same extractor's other vectors: `lmm-answers.zarr` beside `lmm.zarr`."""
+    return path.with_name(f"{path.stem}-{store}{path.suffix}")
 
 
 def _format(path: Path) -> PackFormat:

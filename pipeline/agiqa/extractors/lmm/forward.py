@@ -67,14 +67,6 @@ class Seen:
     arrays: Mapping[str, Tensor]
     images: int  # B
 
-    @property
-    def visual_tokens(self) -> int:
-        """Of each image."""
-        features = self.output.pooler_output
-        parts = [features] if torch.is_tensor(features) else list(features)
-        rows = sum(part.reshape(-1, part.shape[-1]).shape[0] for part in parts)
-        return rows // self.images
-
 
 class Vectors(NamedTuple):
     """What a prompt's texts become."""
@@ -112,7 +104,8 @@ class _Sums:
 
     def vectors(self) -> Vectors:
         """When all is added."""
-        assert self.pooled is not None and self.last is not None
+        assert self.pooled is not None
+        assert self.last is not None
         return Vectors(self.pooled, self.last)
 
 

@@ -1,12 +1,11 @@
-"""Prompts as tokens around an image: by the model's processor, or by its tokenizer alone.
+"""Prompts as tokens around an image, by the model's own processor.
 
-A model's own processor knows how many tokens an image of some size becomes and what stands around
-them. `nano` has no processor, nor need of one: its image is so many equal tokens.
+It knows how many tokens an image of some size becomes, and what stands around them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,47 +15,8 @@ from agiqa.extractors.processors import chat_text, placeholder, token_ids
 from agiqa.prompts import PromptSet
 
 
-class Texts(Protocol):
-    """Prompts by name, to tokens."""
-
-    def tokens(self, name: str, sample: Sample, visual_tokens: int) -> Mapping[str, np.ndarray]:
-        """`input_ids` and what type ids the model wants, each `(L,)`, for one image."""
-
-    def answers(self, name: str, words: Sequence[str], sample: Sample) -> list[int]:
-        """The first token of each answer to the prompt."""
-
-
 @dataclass(eq=False)
-class PlainTexts:
-    """Each side of the image tokenised on its own, the image's token repeated between them."""
-
-    prompt_set: PromptSet
-    tokenizer: Any
-    image_token: int
-
-    def tokens(self, name: str, sample: Sample, visual_tokens: int) -> Mapping[str, np.ndarray]:
-        """Text, image, text."""
-        before, after = self.prompt_set.text(name, sample.image_prompt)
-        image = [self.image_token] * visual_tokens
-        return {
-            "input_ids": np.array([*self._opening(), *self._ids(before), *image, *self._ids(after)])
-        }
-
-    def answers(self, name: str, words: Sequence[str], sample: Sample) -> list[int]:
-        """The token after the text, answer by answer."""
-        after = self.prompt_set.text(name, sample.image_prompt)[1]
-        return first_tokens(self._ids, after, words)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _opening(self) -> list[int]:
-        opening = list(self.tokenizer("")["input_ids"][:1])  # where texts start with BOS
-        return opening if opening == [self.tokenizer.bos_token_id] else []
-
-
-@dataclass(eq=False)
-class ProcessorTexts:
+class Texts:
     """The text as the processor has it: the model's chat template, or the prompt set's own."""
 
     prompt_set: PromptSet
@@ -65,7 +25,7 @@ class ProcessorTexts:
         default_factory=dict
     )
 
-    def tokens(self, name: str, sample: Sample, visual_tokens: int) -> Mapping[str, np.ndarray]:
+    def tokens(self, name: str, sample: Sample) -> Mapping[str, np.ndarray]:
         """Tokens for the image's size; those of one size are made once."""
         asks = self.prompt_set.asks_image_prompt(name)
         key = (name, sample.key, sample.image_prompt if asks else None)
@@ -111,7 +71,7 @@ def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
         if token in firsts[:place]:
             other = words[firsts.index(token)]
             raise AgiqaError(
-                f"The answers '{other}' and '{word}' begin with the same token of this model, so it "
-                "cannot be asked for their probabilities: choose other words."
+                f"The answers '{other}' and '{word}' begin with the same token of this model, "
+                "which cannot be asked for their probabilities: choose other words."
             )
     return firsts
