@@ -4,6 +4,10 @@ Only rows that the ledger lacks are computed, so adding images, a changed prompt
 or a kill never repeats finished work. Images are hashed again first: a file that is not the one
 `prepare` checked must not lend its vectors to another's name, and a file that is has been decoded
 before.
+
+Where a launcher started several processes, each computes its share of the images into its own
+section of the ledger; rank 0 then waits for the others, computes what they left, if anything, and
+writes the pack.
 """
 
 import logging
@@ -23,7 +27,9 @@ from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
 from agiqa.feature_store import DamagedRowsError, Shelf, ShelfWriter, default_root, write_pack
 from agiqa.images import BadImage, ImageError, decode, image_id
+from agiqa.other_ranks import wait_for_others
 from agiqa.progress import track
+from agiqa.ranks import Process, this_process
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +38,17 @@ AHEAD = 4  # batches decoded ahead of the model
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did."""
+    """What an extraction did; of several processes rank 0 tells of all, others of their share."""
 
     store: Path
-    images: int  # distinct images in the store
+    images: int  # distinct images in the store, or in the share
     vectors: int  # P, for each image
     width: int  # D
     cached: int  # vectors that were there already
     computed: int  # vectors computed now
     seconds: float
     bad: tuple[BadImage, ...]  # left out by skip_bad
+    rank: int  # of the process that tells
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,9 @@ def extract(
     ledger: Path | None = None,
     workers: int = 2,
     skip_bad: bool = False,
+    process: Process | None = None,
 ) -> Extraction:
-    """Bring the ledger up to date for `table` and write the pack `store`.
+    """Bring the ledger up to date for `table` and write the pack `store`, which rank 0 alone does.
 
     Args:
         table: the images; byte-identical files are computed once.
@@ -70,69 +78,103 @@ def extract(
         ledger: the ledger's folder; by default `feature_store.default_root()`.
         workers: threads that decode and preprocess.
         skip_bad: leave images out that are absent or changed since `prepare`.
+        process: which of several this is; by default what the launcher's variables say.
 
     Raises:
         AgiqaError: images absent or changed (before any work), another writer on the ledger, a
             full disk, a vector that is not finite. Finished rows stay in every case.
     """
     started = time.monotonic()
+    process = process or this_process()
     files = dict(zip(reversed(table.frame["image_id"]), reversed(table.paths()), strict=True))
     ids = list(dict.fromkeys(table.frame["image_id"]))
-    shelves = open_shelves(extractor, ledger)
-    _drop_damaged(ids, shelves)
+    share = process.share(ids)
+    shelves = open_shelves(extractor, ledger, process.rank)
+    if process.world == 1:
+        _drop_damaged(ids, shelves)
+    told = ids if process.rank == 0 else share
+    lacking = _count(_missing(told, shelves))
+    bad = _complete(share, table.name, files, extractor, shelves, workers, skip_bad, process)
+    if process.rank == 0 and process.world > 1:
+        wait_for_others(ids, shelves, process.world, started)
+        alone = Process()
+        lacking += _drop_damaged(ids, shelves)  # only now: no section is being written to
+        if _missing(ids, shelves):
+            bad = _complete(ids, table.name, files, extractor, shelves, workers, skip_bad, alone)
+    computed = lacking - _count(_missing(told, shelves))
+    lost = {image.path for image in bad}
+    left_out = [name for name in told if str(files[name]) in lost]
+    told = [name for name in told if str(files[name]) not in lost]
+    if process.rank == 0:
+        write_pack(
+            store,
+            extractor.name,
+            [vector.name for vector in extractor.vectors],
+            [vector.fingerprint for vector in extractor.vectors],
+            told,
+            read_vectors(told, shelves),
+            left_out,
+        )
+    return Extraction(
+        store=store,
+        images=len(told),
+        vectors=len(shelves),
+        width=extractor.width,
+        cached=len(told) * len(shelves) - computed,
+        computed=computed,
+        seconds=time.monotonic() - started,
+        bad=tuple(bad),
+        rank=process.rank,
+    )
+
+
+def _complete(
+    ids: Sequence[str],
+    name: str,
+    files: Mapping[str, Path],
+    extractor: Extractor,
+    shelves: Sequence[Shelf],
+    workers: int,
+    skip_bad: bool,
+    process: Process,
+) -> list[BadImage]:
+    """Compute what the ledger lacks of `ids`; the images that had to be left out.
+
+    AgiqaError where images of the data set `name` are absent or changed, unless `skip_bad`.
+    """
     jobs = _missing(ids, shelves)
-    bad = _changed(files, [name for job in jobs for name in job.image_ids], workers)
-    if bad and (not skip_bad or len(bad) == len(ids)):
+    bad = _changed(files, [image for job in jobs for image in job.image_ids], workers)
+    none_left = process.world == 1 and len(bad) == len(ids)
+    if bad and (not skip_bad or none_left):
         some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
-            f"{len(bad)} images of '{table.name}' are not as they were at prepare: {some}. "
+            f"{len(bad)} images of '{name}' are not as they were at prepare: {some}. "
             "Run `agiqa prepare` again"
             + (", or leave them out with --skip-bad." if not skip_bad else "; none would be left.")
         )
     lost = {image.path for image in bad}
-    left_out = [name for name in ids if str(files[name]) in lost]
-    ids = [name for name in ids if str(files[name]) not in lost]
     jobs = [
         _Job(j.wanted, tuple(i for i in j.image_ids if str(files[i]) not in lost)) for j in jobs
     ]
-    computed = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
+    count = len(ids) - len(bad)
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
         extractor.name,
-        len(ids),
+        count,
         len(shelves),
-        len(ids) * len(shelves) - computed,
-        len(ids) * len(shelves),
+        count * len(shelves) - _count(jobs),
+        count * len(shelves),
     )
-    if computed:
+    if _count(jobs):
         _compute(jobs, files, extractor, shelves, workers)
-    vectors = read_vectors(ids, shelves)
-    write_pack(
-        store,
-        extractor.name,
-        [vector.name for vector in extractor.vectors],
-        [vector.fingerprint for vector in extractor.vectors],
-        ids,
-        vectors,
-        left_out,
-    )
-    return Extraction(
-        store=store,
-        images=len(ids),
-        vectors=len(shelves),
-        width=extractor.width,
-        cached=len(ids) * len(shelves) - computed,
-        computed=computed,
-        seconds=time.monotonic() - started,
-        bad=tuple(bad),
-    )
+    return bad
 
 
-def open_shelves(extractor: Extractor, ledger: Path | None) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors."""
+def open_shelves(extractor: Extractor, ledger: Path | None, rank: int = 0) -> list[Shelf]:
+    """The ledger's shelf for each of the extractor's vectors; written to in the rank's section."""
     root = ledger or default_root()
     return [
-        Shelf.open(root, dict(vector.fingerprint), extractor.width, extractor.precision)
+        Shelf.open(root, dict(vector.fingerprint), extractor.width, extractor.precision, rank)
         for vector in extractor.vectors
     ]
 
@@ -173,14 +215,17 @@ def vectors_of_images(images: Sequence[Image.Image], extractor: Extractor) -> np
     return np.concatenate(parts).astype(extractor.precision)
 
 
-def _drop_damaged(ids: Sequence[str], shelves: Sequence[Shelf]) -> None:
-    """Make rows that fail their checksum absent, so that they are computed again; logged."""
+def _drop_damaged(ids: Sequence[str], shelves: Sequence[Shelf]) -> int:
+    """Make rows that fail their checksum absent, so that they are computed again: how many."""
+    count = 0
     for shelf in shelves:
         there = shelf.ids()
         try:
             shelf.read([name for name in ids if name in there])
-        except DamagedRowsError:
+        except DamagedRowsError as error:
             shelf.repair()
+            count += len(error.image_ids)
+    return count
 
 
 def _missing(ids: Sequence[str], shelves: Sequence[Shelf]) -> list[_Job]:
@@ -192,6 +237,11 @@ def _missing(ids: Sequence[str], shelves: Sequence[Shelf]) -> list[_Job]:
         if wanted:
             jobs.setdefault(wanted, []).append(name)
     return [_Job(wanted, tuple(names)) for wanted, names in jobs.items()]
+
+
+def _count(jobs: Sequence[_Job]) -> int:
+    """Number of vectors to compute."""
+    return sum(len(job.wanted) * len(job.image_ids) for job in jobs)
 
 
 def _changed(files: Mapping[str, Path], ids: Sequence[str], workers: int) -> list[BadImage]:

@@ -1,10 +1,15 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere.
+
+Of several processes that a launcher started, rank 0 alone shows its own.
+"""
 
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
+
+from agiqa.ranks import this_process
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +30,12 @@ def track(
     """
     length = len(items) if isinstance(items, Sized) else 0
     whole = total if total is not None else length * unit
-    if sys.stderr.isatty():
+    process = this_process()
+    if process.world > 1:
+        what = f"{what}, {process}"
+    if process.rank > 0:
+        yield from items
+    elif sys.stderr.isatty():
         yield from _bar(items, what, unit, whole)
     else:
         yield from _lines(items, what, unit, whole)

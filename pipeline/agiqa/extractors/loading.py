@@ -18,6 +18,7 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
+from agiqa.ranks import device
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +100,13 @@ def versions() -> dict[str, str]:
 
 
 def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> Any:
-    """`auto.from_pretrained` of the folder, in eval mode, frozen, on accelerate's device.
+    """`auto.from_pretrained` of the folder, in eval mode, frozen, on this process's device.
 
     Raises:
         AgiqaError: the folder holds another kind of model, or weights are missing from it.
     """
     import torch
     import transformers
-    from accelerate import Accelerator
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
@@ -128,7 +128,7 @@ def load_model(auto: Any, folder: ModelFolder, dtype: str, attention: str) -> An
             f"Model '{folder.name}' lacks {len(missing)} weights, such as {missing[:3]}; "
             "they would be random."
         )
-    return model.eval().requires_grad_(False).to(Accelerator().device)
+    return model.eval().requires_grad_(False).to(device())
 
 
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:
