@@ -113,7 +113,7 @@ def test_extractors_for_people_and_programs() -> None:
     plain = _run("extractors")
     assert plain.exit_code == 0, plain.output
     rows = [line.split("\t") for line in plain.stdout.splitlines()]
-    assert {len(row) for row in rows} == {8}
+    assert {len(row) for row in rows} == {7}
     assert [row[0] for row in rows[:3]] == ["model", "nano", "MAGAer13/mplug-owl2-llama2-7b"]
     listed = json.loads(_run("extractors", "--json").stdout)
     assert [each["model"] for each in listed] == [row[0] for row in rows[1:]]

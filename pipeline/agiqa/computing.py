@@ -5,12 +5,15 @@ Worker processes decode and preprocess; the model's process only runs the model;
 
 import logging
 import multiprocessing
+import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,9 +63,8 @@ def compute(
     extractor: Extractor,
     shelves: Sequence[Shelf],
     workers: int,
-    part: int = 0,
 ) -> float:
-    """Compute what the jobs lack and add it to the shelves, as this process's `part` of them.
+    """Compute what the jobs lack and add it to the shelves.
 
     Vectors that are not finite as they would be stored are not added; what is there afterwards
     tells which.
@@ -204,6 +206,7 @@ def samples_of(
         num_workers=workers,
         prefetch_factor=max(1, AHEAD * extractor.batch_size // workers),
         collate_fn=_as_it_is,
+        worker_init_fn=partial(_leave_with, os.getpid()),
         multiprocessing_context="fork" if "fork" in methods else None,
     )
     for (name, _), sample in zip(items, loader, strict=True):
@@ -230,6 +233,17 @@ class _Images:
 
 def _load(extractor: Extractor, source: Source) -> Sample:
     return extractor.preprocess(decode(source.path), source.image_prompt)
+
+
+def _leave_with(parent: int, _worker: int) -> None:
+    """End this process when its parent has been killed: it may hang on a pipe that nobody reads."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(sample: Any) -> Any:

@@ -4,6 +4,10 @@ Only rows that the ledger lacks are computed, so adding images, a changed prompt
 or a kill never repeats finished work. Images are hashed again first: a file that is not the one
 `prepare` checked must not lend its vectors to another's name, and a file that is has been decoded
 before.
+
+Where a launcher started several processes, each computes its share of the images into its own
+section of the ledger; rank 0 then waits for the others, computes what they left, if anything, and
+writes the packs.
 """
 
 import logging
@@ -22,22 +26,25 @@ from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
 from agiqa.feature_store import DamagedRowsError, Shelf, default_root, pack_beside, write_pack
 from agiqa.images import BadImage, ImageError, image_id
+from agiqa.other_ranks import wait_for_others
+from agiqa.ranks import Process, this_process
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did."""
+    """What an extraction did; of several processes rank 0 tells of all, others of their share."""
 
     store: Path
-    images: int  # distinct images in the store
+    images: int  # distinct images in the store, or in the share
     vectors: int  # P, for each image, what lies in the store of answers included
     width: int  # D
     cached: int  # vectors that were there already
     computed: int  # vectors computed now
     seconds: float
     bad: tuple[BadImage, ...]  # left out by skip_bad
+    rank: int  # of the process that tells
 
 
 def extract(
@@ -48,8 +55,11 @@ def extract(
     ledger: Path | None = None,
     workers: int = 2,
     skip_bad: bool = False,
+    process: Process | None = None,
 ) -> Extraction:
     """Bring the ledger up to date for `table` and write the pack `store`, and `<store>-answers`.
+
+    Of several processes rank 0 alone writes packs.
 
     Args:
         table: the images; byte-identical files are computed once.
@@ -59,6 +69,7 @@ def extract(
         workers: processes that decode and preprocess; 0: none.
         skip_bad: leave images out that are absent or changed since `prepare`, or whose vectors
             are not finite.
+        process: which of several this is; by default what the launcher's variables say.
 
     Raises:
         AgiqaError: images absent or changed (before any work), another writer on the ledger, a
@@ -66,47 +77,103 @@ def extract(
             case.
     """
     started = time.monotonic()
+    process = process or this_process()
     sources = sources_of(table)
     ids = list(sources)
-    shelves = open_shelves(extractor, ledger)
-    rows = _Rows(extractor, shelves, sources)
-    rows.drop_damaged(ids)
+    rows = _Rows(extractor, open_shelves(extractor, ledger, process.rank), sources)
+    if process.world == 1:
+        rows.drop_damaged(ids)
+    told = ids if process.rank == 0 else list(process.share(ids))
+    lacking = _count(rows.missing(told))
+    how = _How(table.name, workers, skip_bad)
+    bad = _complete(process.share(ids), rows, how, process)
+    if process.rank == 0 and process.world > 1:
+        wait_for_others(rows.known(ids), rows.shelves, process.world, started)
+        lacking += rows.drop_damaged(ids)  # only now: no section is being written to
+        if rows.missing(ids):
+            bad = _complete(ids, rows, how, Process())
+    computed = lacking - _count(rows.missing(told))
+    lost = {image.path for image in bad}
+    left_out = [name for name in told if str(sources[name].path) in lost]
+    told = [name for name in told if str(sources[name].path) not in lost]
+    if process.rank == 0:
+        _write(store, extractor, told, rows.read(told), left_out)
+    return Extraction(
+        store=store,
+        images=len(told),
+        vectors=len(rows.shelves),
+        width=extractor.vectors[0].width,
+        cached=len(told) * len(rows.shelves) - computed,
+        computed=computed,
+        seconds=time.monotonic() - started,
+        bad=tuple(bad),
+        rank=process.rank,
+    )
+
+
+@dataclass(frozen=True)
+class _How:
+    """How an extraction is to go about its work."""
+
+    dataset: str
+    workers: int
+    skip_bad: bool
+
+
+def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) -> list[BadImage]:
+    """Compute what the ledger lacks of `ids`; the images that had to be left out.
+
+    AgiqaError where images are absent or changed (before any work) or give vectors that are not
+    finite (after it), unless `how.skip_bad`.
+    """
     jobs = rows.missing(ids)
-    bad = _changed(sources, [name for job in jobs for name in job.image_ids], workers)
-    if bad and (not skip_bad or len(bad) == len(ids)):
+    bad = _changed(rows.sources, [name for job in jobs for name in job.image_ids], how.workers)
+    none_left = process.world == 1 and len(bad) == len(ids)
+    if bad and (not how.skip_bad or none_left):
         some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
-            f"{len(bad)} images of '{table.name}' are not as they were at prepare: {some}. "
+            f"{len(bad)} images of '{how.dataset}' are not as they were at prepare: {some}. "
             "Run `agiqa prepare` again"
-            + (", or leave them out with --skip-bad." if not skip_bad else "; none would be left.")
+            + (
+                ", or leave them out with --skip-bad."
+                if not how.skip_bad
+                else "; none would be left."
+            )
         )
     lost = {image.path for image in bad}
-    left_out = [name for name in ids if str(sources[name].path) in lost]
-    ids = [name for name in ids if str(sources[name].path) not in lost]
-    jobs = rows.missing(ids)
-    wanted = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
+    ids = [name for name in ids if str(rows.sources[name].path) not in lost]
+    jobs, extractor = rows.missing(ids), rows.extractor
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
         extractor.name,
         len(ids),
-        len(shelves),
-        len(ids) * len(shelves) - wanted,
-        len(ids) * len(shelves),
+        len(rows.shelves),
+        len(ids) * len(rows.shelves) - _count(jobs),
+        len(ids) * len(rows.shelves),
     )
-    if jobs:
-        compute(jobs, sources, extractor, shelves, workers)
+    if not jobs:
+        return bad
+    compute(jobs, rows.sources, extractor, rows.shelves, how.workers)
     odd = [name for job in rows.missing(ids) for name in job.image_ids]
-    if odd and (not skip_bad or len(odd) == len(ids)):
-        some = ", ".join(str(sources[name].path) for name in odd[:3])
+    if odd and (not how.skip_bad or (process.world == 1 and len(odd) == len(ids))):
+        some = ", ".join(str(rows.sources[name].path) for name in odd[:3])
         raise AgiqaError(
-            f"{len(odd)} images of '{table.name}' gave vectors that are not finite in "
+            f"{len(odd)} images of '{how.dataset}' gave vectors that are not finite in "
             f"{extractor.precision}: {some}. Take semantic.precision=float32, or leave them out "
             "with --skip-bad; all other vectors are kept."
         )
-    bad += [BadImage(str(sources[name].path), "gave vectors that are not finite") for name in odd]
-    left_out += odd
-    ids = [name for name in ids if name not in set(odd)]
-    found = rows.read(ids)
+    reason = "gave vectors that are not finite"
+    return bad + [BadImage(str(rows.sources[name].path), reason) for name in odd]
+
+
+def _write(
+    store: Path,
+    extractor: Extractor,
+    ids: Sequence[str],
+    found: Sequence[np.ndarray],
+    left_out: Sequence[str],
+) -> None:
+    """Pack each vector's rows `(N, D)`, store by store."""
     for kind in dict.fromkeys(vector.store for vector in extractor.vectors):
         places = [p for p, vector in enumerate(extractor.vectors) if vector.store == kind]
         mine = [extractor.vectors[place] for place in places]
@@ -119,16 +186,11 @@ def extract(
             np.stack([found[place] for place in places], axis=1),
             left_out,
         )
-    return Extraction(
-        store=store,
-        images=len(ids),
-        vectors=len(shelves),
-        width=extractor.vectors[0].width,
-        cached=len(ids) * len(shelves) - wanted,
-        computed=wanted,
-        seconds=time.monotonic() - started,
-        bad=tuple(bad),
-    )
+
+
+def _count(jobs: Sequence[Job]) -> int:
+    """Number of vectors to compute."""
+    return sum(len(job.wanted) * len(job.image_ids) for job in jobs)
 
 
 def missing_rows(
@@ -149,11 +211,11 @@ def sources_of(table: ImagesTable) -> dict[str, Source]:
     return found
 
 
-def open_shelves(extractor: Extractor, ledger: Path | None) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors."""
+def open_shelves(extractor: Extractor, ledger: Path | None, rank: int = 0) -> list[Shelf]:
+    """The ledger's shelf for each of the extractor's vectors; written to in the rank's section."""
     root = ledger or default_root()
     return [
-        Shelf.open(root, dict(vector.fingerprint), vector.width, extractor.precision)
+        Shelf.open(root, dict(vector.fingerprint), vector.width, extractor.precision, rank)
         for vector in extractor.vectors
     ]
 
@@ -223,19 +285,26 @@ class _Rows:
         vector = self.extractor.vectors[index]
         return [row_id(vector, name, self.sources[name].image_prompt) for name in ids]
 
-    def drop_damaged(self, ids: Sequence[str]) -> None:
-        """Make rows that fail their checksum absent, so that they are computed again; logged."""
-        for index, shelf in enumerate(self.shelves):
+    def known(self, ids: Sequence[str]) -> list[list[str]]:
+        """The images' row ids, shelf by shelf."""
+        return [self.names(index, ids) for index in range(len(self.shelves))]
+
+    def drop_damaged(self, ids: Sequence[str]) -> int:
+        """Make rows that fail their checksum absent, so that they are computed again: how many."""
+        count = 0
+        for names, shelf in zip(self.known(ids), self.shelves, strict=True):
             there = shelf.ids()
             try:
-                shelf.read([name for name in self.names(index, ids) if name in there])
-            except DamagedRowsError:
+                shelf.read([name for name in names if name in there])
+            except DamagedRowsError as error:
                 shelf.repair()
+                count += len(error.image_ids)
+        return count
 
     def missing(self, ids: Sequence[str]) -> list[Job]:
         """The images that lack vectors, together with those that lack the same."""
         present = [shelf.ids() for shelf in self.shelves]
-        known = [self.names(index, ids) for index in range(len(present))]
+        known = self.known(ids)
         jobs: dict[tuple[int, ...], list[str]] = {}
         for place, name in enumerate(ids):
             wanted = tuple(p for p, there in enumerate(present) if known[p][place] not in there)

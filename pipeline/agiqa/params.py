@@ -70,7 +70,7 @@ class Semantic:
     layers: tuple[int, ...] = ()  # blocks whose outputs are wanted beside the last state, from 1
     compile: bool = False  # compile the language model's blocks (torch.compile)
     remote_code: str = ""  # the model's name again, to run Python that comes with it
-    batch_size: int = 16  # constant: the last batch is filled up, so a row never depends on it
+    batch_size: int = 16  # images, always: the last batch is filled up; 0: by the device
     workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
     format: str = "zarr"  # of the store: zarr or h5
     precision: str = "float16"  # stored vectors: float16 or float32

@@ -1,10 +1,15 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere.
+
+Of several processes that a launcher started, rank 0 alone shows its own.
+"""
 
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
+
+from agiqa.ranks import this_process
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +36,13 @@ def track(
     length = len(items) if isinstance(items, Sized) else 0
     whole = total if total is not None else length * unit
     count = size or (lambda _: unit)
-    yield from (_bar if sys.stderr.isatty() else _lines)(items, what, count, whole)
+    process = this_process()
+    if process.world > 1:
+        what = f"{what}, {process}"
+    if process.rank > 0:
+        yield from items
+    else:
+        yield from (_bar if sys.stderr.isatty() else _lines)(items, what, count, whole)
 
 
 def _bar(

@@ -70,7 +70,7 @@ def test_sigkill_at_random_moments_loses_no_acknowledged_row(
     np.testing.assert_array_equal(shelf.read(ids), vectors)
     kept = {name: data for name, data in array_files(shelf).items() if "partial" not in name}
     assert kept == array_files(undisturbed)  # to the bit, whatever happened on the way
-    assert shelf.journal.next_position == ROWS  # no row was stored twice
+    assert shelf._sections[0].journal.next_position == ROWS  # no row was stored twice
 
 
 @pytest.fixture

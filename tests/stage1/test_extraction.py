@@ -153,6 +153,11 @@ extract(read_table(folder), Stalling(settings), folder / "tiny.zarr", ledger=fol
 """
 
 
+def _children(pid: int) -> list[str]:
+    """Processes that the process has started (Linux)."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 def test_kill_and_resume(
     write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path
 ) -> None:
@@ -167,8 +172,14 @@ def test_kill_and_resume(
         while min(len(shelf.ids()) for shelf in shelves) < 256:
             assert process.poll() is None
             time.sleep(0.02)
+        workers = _children(process.pid)
         process.kill()
     assert process.returncode == -signal.SIGKILL
+    assert workers
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, "the killed extraction's workers live on"
+        time.sleep(0.1)
     safe = sum(len(shelf.ids()) for shelf in shelves)
     assert 2 * 256 <= safe < 2 * 300
 

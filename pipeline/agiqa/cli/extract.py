@@ -1,5 +1,6 @@
 """`agiqa extract`: stage 1."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.options import as_json, cache, read_settings, settings, show
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from agiqa.datasets.table import ImagesTable
@@ -43,7 +46,8 @@ def command(
 
     Vectors live in the ledger ($AGIQA_STORE, or the user's cache folder), which all projects
     share; CACHE/DATASET/<name>.zarr is packed from it. Only missing vectors are computed: after
-    a stop, the same command goes on.
+    a stop, the same command goes on. Under torchrun, accelerate launch or srun each process
+    computes its share, and rank 0 packs them all.
 
     \b
     agiqa extract demo
@@ -54,7 +58,12 @@ def command(
     from agiqa.datasets.table import read_table
     from agiqa.extraction import extract
     from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
+    from agiqa.ranks import this_process
 
+    process = this_process()
+    if process.world > 1:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
     params = read_settings(params_file, overrides)
     table = read_table(cache / dataset)
     done: dict[str, Any] = {}
@@ -74,7 +83,16 @@ def command(
             cache / dataset / f"{chosen.name}.{chosen.format}",
             workers=chosen.workers,
             skip_bad=skip_bad,
+            process=process,
         )
+        if result.rank > 0:
+            log.info(
+                "share done: %d vectors computed in %.0f s; rank 0 writes %s",
+                result.computed,
+                result.seconds,
+                result.store,
+            )
+            continue
         rate = result.computed / result.vectors / result.seconds
         done[kind] = {
             "store": str(result.store),
@@ -94,7 +112,7 @@ def command(
             )
             for bad in result.bad:
                 click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
-    if as_json:
+    if as_json and done:
         show(done, as_json)
 
 

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from agiqa.extractors.known_models import Known
 
-COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "needs", "note")
+COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "note")
 
 
 @click.command("extractors")
@@ -41,8 +41,7 @@ def command(as_json: bool) -> None:
 def _cells(each: "Known") -> list[str]:
     """The model's row, by COLUMNS."""
     size, tokens = f"{each.billions:.2f} B", f"{'up to ' if each.dynamic else ''}{each.tokens}"
-    needs = ", ".join(each.needs)
-    return [each.model, each.kind, size, each.licence, str(each.width), tokens, needs, each.note]
+    return [each.model, each.kind, size, each.licence, str(each.width), tokens, each.note]
 
 
 def _table(models: Sequence["Known"]) -> None:
@@ -56,11 +55,11 @@ def _table(models: Sequence["Known"]) -> None:
     table.add_column("licence", max_width=13)
     table.add_column("width", justify="right", no_wrap=True)
     table.add_column("tokens", justify="right", no_wrap=True)
-    table.add_column("needs", max_width=12)
+    table.add_column("note", max_width=12)
     for kind, group in itertools.groupby(models, key=lambda each: each.kind):
         table.add_row(f"[bold]{kind}[/]")
         for each in group:
-            model, _, *rest, needs, note = _cells(each)
-            table.add_row(model, *rest, needs or note)
+            model, _, *rest = _cells(each)
+            table.add_row(model, *rest)
         table.add_section()
     Console().print(table)

@@ -4,7 +4,7 @@ from agiqa.errors import AgiqaError
 from agiqa.extractors.contract import ANSWERS, Extractor, Sample, Vector
 from agiqa.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.extractors.image_text import ImageTextExtractor
-from agiqa.extractors.loading import find_model, model_config, needs_remote_code
+from agiqa.extractors.loading import find_model, model_config, trust
 from agiqa.extractors.mplug_owl2 import MplugOwl2Extractor
 from agiqa.extractors.some_vectors import SomeVectors
 from agiqa.extractors.vision import VisionExtractor
@@ -40,7 +40,7 @@ def semantic_extractor(settings: Semantic) -> Extractor:
         return DualEncoderExtractor(settings)
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not needs_remote_code(folder):
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not trust(folder, settings):
         raise AgiqaError(
             f"Model '{folder.name}' is a {kind}, which takes no image and text: use an image-text "
             "model (`agiqa extractors` lists some), CLIP or SigLIP."

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError
+from agiqa.extractors.batch_size import Remembered, batch_size
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
 from agiqa.extractors.lmm.texts import Texts
-from agiqa.extractors.loading import ModelFolder, find_model, load_model, versions
+from agiqa.extractors.loading import ModelFolder, find_model, load_model, trust, versions
 from agiqa.extractors.processors import image_features, load_processor, names_processor
 from agiqa.halving import halve, ran_out
 from agiqa.params import Semantic
@@ -43,14 +44,17 @@ class ImageTextExtractor:
         self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
         self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name
-        self.batch_size = settings.batch_size
+        self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
-        self._config = AutoConfig.from_pretrained(self.folder.path)
-        self._processor = load_processor(self.folder)
-        self._at_a_time = settings.batch_size
+        trusted = trust(self.folder, settings)
+        self._config = AutoConfig.from_pretrained(self.folder.path, **trusted)
+        self._processor = load_processor(self.folder, **trusted)
+        self._at_a_time = 0  # images; known when the model is loaded
         self._model: _Model | None = None
         self._names = list(self.prompt_set.prompts)
-        self.vectors = self._describe()
+        identity = self.folder.identity()
+        self.vectors = self._describe(identity)
+        self._room = Remembered(identity["sha256"], settings.dtype)
 
     @property
     def width(self) -> int:
@@ -72,9 +76,9 @@ class ImageTextExtractor:
         import torch
 
         if self._model is None:
-            self._model = _Model(
-                self.settings, self.folder, Texts(self.prompt_set, self._processor)
-            )
+            texts = Texts(self.prompt_set, self._processor)
+            self._model = _Model(self.settings, self.folder, texts)
+            self._at_a_time = self._room.least(self.batch_size)
         parts: list[list[np.ndarray]] = []
         done = 0
         while done < len(samples):
@@ -89,6 +93,7 @@ class ImageTextExtractor:
                     raise
             # Out here, where nothing refers to the failed batch's tensors.
             self._at_a_time = halve(self._at_a_time, "extraction", ADVICE)
+            self._room.note(self._at_a_time)
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _finite(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
@@ -125,12 +130,12 @@ class ImageTextExtractor:
             rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
         return [np.array(row) for row in rows]
 
-    def _describe(self) -> tuple[Vector, ...]:
+    def _describe(self, identity: Mapping[str, str]) -> tuple[Vector, ...]:
         """The vectors, and beside them `_plan`: the prompt, layer and pooling of each."""
         settings, chosen = self.settings, self.prompt_set
         shared: dict[str, object] = {
             "extractor": "lmm",
-            "model": self.folder.identity(),
+            "model": dict(identity),
             "preprocessing": self._processor.image_processor.to_dict() | {"backend": "pil"},
             "dtype": settings.dtype,
             "attention": settings.attention,

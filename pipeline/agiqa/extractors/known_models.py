@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 LMM, MPLUG_OWL2, DUAL = "image_text_to_text", "mplug_owl2", "dual_encoder"
 UP_TO = True
-VIDEO = ("torchvision",)  # the processor's video half asks for it
-SMOLVLM = ("torchvision", "num2words")  # likewise
 APACHE, GEMMA = "Apache-2.0", "Gemma terms"
 GATED = "gated"  # until one accepts its terms on the hub
 
@@ -25,28 +23,23 @@ class Known:
     width: int  # of a vector
     tokens: int  # an image of 1024 x 1024 becomes, with the processor's own settings
     dynamic: bool = False  # whether smaller or narrower images become fewer
-    needs: tuple[str, ...] = ()  # packages beside agiqa's own
     note: str = ""
 
 
 KNOWN_MODELS = (
     Known("nano", LMM, 0.22, "Apache-2.0, MIT", 576, 49, note="any machine"),
     Known("MAGAer13/mplug-owl2-llama2-7b", MPLUG_OWL2, 8.2, APACHE, 4096, 65, note="of the paper"),
-    Known(
-        "HuggingFaceTB/SmolVLM2-256M-Video-Instruct", LMM, 0.26, APACHE, 576, 1088, UP_TO, SMOLVLM
-    ),
-    Known(
-        "HuggingFaceTB/SmolVLM2-500M-Video-Instruct", LMM, 0.51, APACHE, 960, 1088, UP_TO, SMOLVLM
-    ),
-    Known("HuggingFaceTB/SmolVLM2-2.2B-Instruct", LMM, 2.25, APACHE, 2048, 1377, UP_TO, SMOLVLM),
-    Known("Qwen/Qwen3-VL-2B-Instruct", LMM, 2.13, APACHE, 2048, 1024, UP_TO, VIDEO),
-    Known("Qwen/Qwen3-VL-4B-Instruct", LMM, 4.44, APACHE, 2560, 1024, UP_TO, VIDEO),
-    Known("Qwen/Qwen3-VL-8B-Instruct", LMM, 8.77, APACHE, 4096, 1024, UP_TO, VIDEO),
-    Known("Qwen/Qwen2.5-VL-3B-Instruct", LMM, 3.75, "Qwen Research", 2048, 1369, UP_TO, VIDEO),
-    Known("Qwen/Qwen2.5-VL-7B-Instruct", LMM, 8.29, APACHE, 3584, 1369, UP_TO, VIDEO),
-    Known("OpenGVLab/InternVL3-8B-hf", LMM, 7.94, "Qwen", 3584, 2560, UP_TO, VIDEO),
+    Known("HuggingFaceTB/SmolVLM2-256M-Video-Instruct", LMM, 0.26, APACHE, 576, 1088, UP_TO),
+    Known("HuggingFaceTB/SmolVLM2-500M-Video-Instruct", LMM, 0.51, APACHE, 960, 1088, UP_TO),
+    Known("HuggingFaceTB/SmolVLM2-2.2B-Instruct", LMM, 2.25, APACHE, 2048, 1377, UP_TO),
+    Known("Qwen/Qwen3-VL-2B-Instruct", LMM, 2.13, APACHE, 2048, 1024, UP_TO),
+    Known("Qwen/Qwen3-VL-4B-Instruct", LMM, 4.44, APACHE, 2560, 1024, UP_TO),
+    Known("Qwen/Qwen3-VL-8B-Instruct", LMM, 8.77, APACHE, 4096, 1024, UP_TO),
+    Known("Qwen/Qwen2.5-VL-3B-Instruct", LMM, 3.75, "Qwen Research", 2048, 1369, UP_TO),
+    Known("Qwen/Qwen2.5-VL-7B-Instruct", LMM, 8.29, APACHE, 3584, 1369, UP_TO),
+    Known("OpenGVLab/InternVL3-8B-hf", LMM, 7.94, "Qwen", 3584, 2560, UP_TO),
     Known("llava-hf/llava-1.5-7b-hf", LMM, 7.06, "Llama 2", 4096, 576),
-    Known("llava-hf/llava-onevision-qwen2-7b-ov-hf", LMM, 8.03, APACHE, 3584, 7371, UP_TO, VIDEO),
+    Known("llava-hf/llava-onevision-qwen2-7b-ov-hf", LMM, 8.03, APACHE, 3584, 7371, UP_TO),
     Known("google/gemma-3-4b-it", LMM, 4.3, GEMMA, 2560, 256, note=GATED),
     Known("google/gemma-3-12b-it", LMM, 12.19, GEMMA, 3840, 256, note=GATED),
     Known(

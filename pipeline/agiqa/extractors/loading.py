@@ -20,6 +20,7 @@ from agiqa.errors import AgiqaError
 from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
 from agiqa.params import Semantic
+from agiqa.ranks import device
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,6 @@ def load_model(
     """
     import torch
     import transformers
-    from accelerate import Accelerator
     from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
@@ -142,7 +142,7 @@ def load_model(
             "they would be random."
         )
     model = model.eval().requires_grad_(False)
-    return model if "device_map" in placement else model.to(Accelerator().device)
+    return model if "device_map" in placement else model.to(device())
 
 
 def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
@@ -169,23 +169,27 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
         compute = getattr(torch, settings.dtype)
         options["quantization_config"] = BitsAndBytesConfig(**kind, bnb_4bit_compute_dtype=compute)
         options.setdefault("device_map", "auto")
-    if needs_remote_code(folder):
-        if settings.remote_code != settings.model:
-            raise AgiqaError(
-                f"Model '{folder.name}' wants to run Python of its own, which is refused: look at "
-                f"it, then allow it by name, semantic.remote_code={settings.model}, or use "
-                "another model."
-            )
-        options["trust_remote_code"] = True
-    return options
+    return options | trust(folder, settings)
 
 
-def needs_remote_code(folder: ModelFolder) -> bool:
-    """Whether transformers knows the model only by code that comes with it."""
+def trust(folder: ModelFolder, settings: Semantic) -> dict[str, bool]:
+    """The argument that lets a model run its own code; empty where transformers has its code.
+
+    Raises:
+        AgiqaError: the model needs code of its own, and is not allowed to run it by name.
+    """
     from transformers import CONFIG_MAPPING
 
     config = model_config(folder)
-    return "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING
+    if "auto_map" not in config or config.get("model_type") in CONFIG_MAPPING:
+        return {}
+    if settings.remote_code != settings.model:
+        raise AgiqaError(
+            f"Model '{folder.name}' wants to run Python of its own, which is refused: look at "
+            f"it, then allow it by name, semantic.remote_code={settings.model}, or use another "
+            "model."
+        )
+    return {"trust_remote_code": True}
 
 
 def model_config(folder: ModelFolder) -> dict[str, Any]:

@@ -24,12 +24,16 @@ TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a mod
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
 
 
-def load_processor(folder: ModelFolder) -> Any:
+def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
     """The folder's own `ProcessorMixin`, its image processor the Pillow version.
 
     Raises:
         AgiqaError: the processor's class is unknown, or a part of it is absent or damaged.
     """
+    if trust_remote_code:  # it brings its own processor, whatever backend that has
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(folder.path, trust_remote_code=True)
     kind, settings = _class_and_settings(folder)
     parts = [_part(folder, name) for name in kind.get_attributes()]
     try:

@@ -1,4 +1,4 @@
-"""The journal of a shelf: it alone decides which rows are valid.
+"""The journal of a section: it alone decides which rows are valid.
 
 A JSON line for each acknowledged write, each with a checksum of itself:
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 class Journal:
-    """The valid rows of a shelf, kept up to date by `refresh` and, under the lock, by writes."""
+    """The valid rows of a section, kept up to date by `refresh` and, under the lock, by writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

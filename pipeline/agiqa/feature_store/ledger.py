@@ -4,19 +4,16 @@
 one extractor (one fingerprint), its rows keyed by image id, under `default_root()`:
 
     <extractor>-<first 16 digits of the fingerprint's digest>/
-        fingerprint.json   layout version, width, dtype and the whole fingerprint
-        journal.jsonl      which rows are valid (journal.py)
-        vectors/           Zarr v3 array, NaN where nothing was written (chunks.py)
-        writer.lock, owner.json
+        fingerprint.json             layout version, width, dtype and the whole fingerprint
+        journal.jsonl, vectors/, …   the rows of rank 0, a section (section.py)
+        part-1/, part-2/, …          sections of further ranks, where several processes extracted
 
-The array's length is a capacity, grown 4,096 rows at a time; only the journal says what is valid.
-A row is whole and checksummed, or absent.
+A shelf is the union of its sections, whichever number of processes wrote or reads them.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,27 +21,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.chunks import (
-    DTYPES,
-    ROWS_A_CHUNK,
-    DamagedRowsError,
-    Vectors,
-    create_array,
-)
-from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
+from agiqa.feature_store.chunks import DTYPES, DamagedRowsError, Vectors
+from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.fingerprint import Fingerprint, digest, plain, require_same
-from agiqa.feature_store.journal import Journal
-from agiqa.feature_store.lock import writer_lock
-from agiqa.feature_store.shelf_reader import CHUNKS_A_READ, read_rows
+from agiqa.feature_store.section import JOURNAL, Section, lay_out
 from agiqa.feature_store.shelf_writer import FLUSH_SECONDS, ShelfWriter
-
-logger = logging.getLogger(__name__)
 
 LAYOUT = 1
 _DESCRIPTION = "fingerprint.json"
+_PART = re.compile(r"part-([1-9][0-9]*)")
 
 
 def default_root() -> Path:
@@ -55,22 +44,31 @@ def default_root() -> Path:
 
 
 class Shelf:
-    """One vector of one extractor; any number of readers, one writer at a time."""
+    """One vector of one extractor; any number of readers, one writer at a time in each section."""
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint, width: int, dtype: str) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: Fingerprint, width: int, dtype: str, section: int = 0
+    ) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
         self.width = width
         self.dtype = dtype
-        self.journal = Journal(folder / "journal.jsonl")
+        self.section = section  # that `writer` adds to
+        self._sections = {0: Section(folder, width, dtype)}  # by number, in ascending order
 
     @classmethod
     def open(
-        cls, root: Path, fingerprint: Fingerprint, width: int, dtype: str = "float16"
+        cls,
+        root: Path,
+        fingerprint: Fingerprint,
+        width: int,
+        dtype: str = "float16",
+        section: int = 0,
     ) -> Shelf:
         """Open the shelf of `fingerprint` under `root`, creating it where there is none.
 
-        The folder's name starts with the fingerprint's "extractor" field, if it has one.
+        The folder's name starts with the fingerprint's "extractor" field, if it has one. `section`
+        is where `writer` adds: processes that write at once have different ones, their rank.
         AgiqaError where the shelf on disk is of another fingerprint, width, dtype or layout.
         """
         if dtype not in DTYPES or width < 1:
@@ -80,35 +78,35 @@ class Shelf:
             )
         name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
         folder = root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:16]}"
-        shelf = cls(folder, fingerprint, width, dtype)
+        shelf = cls(folder, fingerprint, width, dtype, section)
         with disk_errors("open or create", folder):
             if not (folder / _DESCRIPTION).exists():
-                shelf._create()
+                text = json.dumps(shelf._description(), indent=2) + "\n"
+                lay_out(folder, width, dtype, {_DESCRIPTION: text})
             shelf._verify_description()
         return shelf
 
     def ids(self) -> frozenset[str]:
         """The image ids of all valid rows, those added since by another process included."""
         self._refresh()
-        return frozenset(self.journal.rows)
+        return frozenset().union(*(part.journal.rows for part in self._sections.values()))
 
     def has(self, image_id: str) -> bool:
         """Whether a valid row for this image is there, as of the last `ids`, `read` or write."""
-        return image_id in self.journal.rows
+        return any(image_id in part.journal.rows for part in self._sections.values())
 
     def read(self, ids: Sequence[str]) -> Vectors:
         """Read the rows of `ids`, in that order: (N, D). Every row is checked against its checksum.
 
         AgiqaError where a row was never added; DamagedRowsError where one cannot be read back.
         """
-        self._refresh()
-        rows = self.journal.rows
-        if missing := [image_id for image_id in ids if image_id not in rows]:
+        present = self.ids()
+        if missing := [image_id for image_id in ids if image_id not in present]:
             raise AgiqaError(
                 f"{self.folder}: expected rows for {len(ids)} images, found "
                 f"{len(ids) - len(missing)} (first missing: {missing[0]}); run `agiqa extract`"
             )
-        vectors, damaged = self._read_valid(ids)
+        vectors, damaged = self._read_present(ids)
         if damaged:
             raise DamagedRowsError(
                 f"{self.folder}: expected {len(ids)} whole rows, found {len(damaged)} damaged or "
@@ -119,69 +117,64 @@ class Shelf:
         return vectors
 
     def damaged(self) -> tuple[str, ...]:
-        """Check every row; the image ids of those that cannot be read back."""
+        """Check every row; the image ids of those that no section can read back."""
         self._refresh()
-        rows = self.journal.rows
-        ordered = sorted(rows, key=lambda image_id: rows[image_id].position)
-        found: list[str] = []
-        step = CHUNKS_A_READ * ROWS_A_CHUNK
-        for start in range(0, len(ordered), step):
-            found += self._read_valid(ordered[start : start + step])[1]
-        return tuple(found)
+        found = [name for part in self._sections.values() for name in part.damaged()]
+        return tuple(self._read_present(list(dict.fromkeys(found)))[1])
 
     def repair(self) -> tuple[str, ...]:
-        """Drop every damaged row, so that it counts as absent; logs and returns which."""
-        with self.writer() as writer:
-            damaged = self.damaged()
-            writer.drop(damaged)
-        return damaged
+        """Drop every damaged row of every section, so that it counts as absent; says which."""
+        self._refresh()
+        dropped: list[str] = []
+        for part in self._sections.values():
+            if damaged := part.damaged():
+                with part.writer(FLUSH_SECONDS) as writer:  # drops those of the last chunk itself
+                    writer.drop(part.damaged())
+                dropped += damaged
+        return tuple(dict.fromkeys(dropped))
 
     @contextmanager
     def writer(self, flush_seconds: float = FLUSH_SECONDS) -> Iterator[ShelfWriter]:
-        """Write to the shelf alone; LockedError, within a second, names another writer.
+        """Write to this shelf's section alone; LockedError, within a second, names another writer.
 
         What was added is flushed at the end, also when the body fails or is interrupted.
         """
-        with writer_lock(self.folder):
+        if self.section not in self._sections:
+            with disk_errors("open or create", folder := self.folder / f"part-{self.section}"):
+                if not (folder / JOURNAL).exists():
+                    lay_out(folder, self.width, self.dtype, {})
             self._refresh()
-            writer = ShelfWriter(self.folder, self.journal, self.width, self.dtype, flush_seconds)
-            try:
-                yield writer
-            except BaseException:
-                try:
-                    writer.close()
-                except AgiqaError as error:
-                    logger.warning("%s", error)  # the body's own failure is the one to show
-                raise
-            writer.close()
+        with self._sections[self.section].writer(flush_seconds) as writer:
+            yield writer
+
+    def is_written(self, section: int) -> bool:
+        """Whether a process is writing to this section now."""
+        return section in self._sections and self._sections[section].is_written()
 
     def _refresh(self) -> None:
-        with disk_errors("read", self.journal.path):
-            self.journal.refresh()
-
-    def _read_valid(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-        """Rows of `ids` (N, D), and the ids of those among them that are damaged."""
-        rows = [self.journal.rows[image_id] for image_id in ids]
+        """Take in what was added since, whole sections included."""
         with disk_errors("read", self.folder):
-            return read_rows(self.folder / "vectors", ids, rows, self.width, self.dtype)
+            for path in self.folder.glob(f"part-*/{JOURNAL}"):
+                name = _PART.fullmatch(path.parent.name)
+                if name is not None and int(name[1]) not in self._sections:
+                    part = Section(path.parent, self.width, self.dtype)
+                    self._sections[int(name[1])] = part
+        self._sections = dict(sorted(self._sections.items()))
+        for part in self._sections.values():
+            part.refresh()
 
-    def _create(self) -> None:
-        """Lay out an empty shelf aside and move it into place; another process may be first."""
-        with folder_aside(self.folder) as aside:
-            new = aside / "shelf"
-            new.mkdir()
-            shape, dtype = (0, self.width), DTYPES[self.dtype]
-            create_array(new / "vectors", shape, dtype, fill_value=float("nan"))
-            (new / "journal.jsonl").touch()
-            text = json.dumps(self._description(), indent=2) + "\n"
-            (new / _DESCRIPTION).write_text(text, encoding="utf-8")
-            sync_tree(new)
-            try:
-                new.rename(self.folder)
-            except OSError:
-                if not (self.folder / _DESCRIPTION).exists():
-                    raise
-            sync_folder(self.folder.parent)
+    def _read_present(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
+        """Rows of `ids` (N, D), each from the first section that has it whole; and the damaged."""
+        vectors = np.full((len(ids), self.width), np.nan, dtype=self.dtype)
+        left = list(range(len(ids)))
+        for part in self._sections.values():
+            there = [place for place in left if ids[place] in part.journal.rows]
+            if not there:
+                continue
+            vectors[there], damaged = part.read([ids[place] for place in there])
+            whole = {ids[place] for place in there}.difference(damaged)
+            left = [place for place in left if ids[place] not in whole]
+        return vectors, [ids[place] for place in left]
 
     def _description(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""One writer for each shelf: a lock that the kernel holds, and a note of who holds it.
+"""One writer for each section of a shelf: a lock that the kernel holds, and a note of who has it.
 
 The kernel drops the lock when its owner dies, however it dies, so no lock is ever stale. The note
 (`owner.json`) serves the error message alone: a stage orphaned by a killed `dvc` is named by its
@@ -54,6 +54,18 @@ def writer_lock(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             note.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process is the writer in `folder` now."""
+    lock = filelock.FileLock(folder / LOCK_NAME)
+    with disk_errors("lock", folder):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        lock.release()
+    return False
 
 
 def _owner(folder: Path) -> str:

@@ -1,6 +1,6 @@
-"""Reading rows of a shelf: whole chunks in bulk, every row compared with its journal checksum.
+"""Reading rows of a section: whole chunks in bulk, every row compared with its journal checksum.
 
-`Shelf` reads through here. Damage is found row by row and reported, never returned as data; a
+`Section` reads through here. Damage is found row by row and reported, never returned as data; a
 chunk that fails is read alone, so its neighbours stay readable.
 """
 

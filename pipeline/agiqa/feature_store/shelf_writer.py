@@ -1,8 +1,8 @@
-"""Adding rows to a shelf: buffered, then made durable, then acknowledged in the journal.
+"""Adding rows to a section: buffered, then made durable, then acknowledged in the journal.
 
-Only `Shelf.writer` makes one, holding the shelf's lock. Rows gather in the last chunk, in memory;
-`flush` writes that chunk whole (aside, fsync, rename) and then its journal line. A kill between the
-two leaves a chunk with rows that no line names: they do not count and are written over.
+Only `Section.writer` makes one, holding the section's lock. Rows gather in the last chunk, in
+memory; `flush` writes that chunk whole (aside, fsync, rename) and then its journal line. A kill
+between the two leaves a chunk with rows that no line names: they do not count and are overwritten.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GROWTH_CHUNKS = 16  # the array's metadata is rewritten once in so many chunks
 
 
 class ShelfWriter:
-    """The one writer of a shelf. Not for use from several threads at once."""
+    """The one writer of a section. Not for use from several threads at once."""
 
     def __init__(
         self, folder: Path, journal: Journal, width: int, dtype: str, flush_seconds: float

@@ -1,6 +1,6 @@
 """A folder's mPLUG-Owl2 on its device: built without memory, then filled shard by shard.
 
-Devices: the GPU that accelerate chooses for this process, else the CPU. Where one process sees
+Devices: the GPU of this process (agiqa.ranks), else the CPU. Where one process sees
 several GPUs and the model does not fit the first, accelerate spreads its blocks over them in
 order; activations then travel between GPUs, which work in turn. Nothing is offloaded to the CPU.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, dispatch_model, infer_auto_device_map
+from accelerate import dispatch_model, infer_auto_device_map
 from huggingface_hub.errors import StrictDataclassError
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -18,6 +18,7 @@ from agiqa.mplug_owl2.blocks import KERNELS
 from agiqa.mplug_owl2.checkpoint import load_weights
 from agiqa.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
+from agiqa.ranks import device, this_process
 
 Devices = Mapping[str, str | int | torch.device]
 SHARE = 0.9  # of a GPU's free memory that weights may take; the rest is for activations
@@ -79,13 +80,13 @@ def plan_devices(
     Args:
         model: its blocks are never split.
         dtype: that its weights will have.
-        free: bytes for each GPU that may be used; None: all on accelerate's device.
+        free: bytes for each GPU that may be used; None: all on this process's device.
 
     Raises:
         AgiqaError: the GPUs together cannot hold the weights.
     """
     if free is None:
-        return {"": Accelerator().device}
+        return {"": device()}
     planned: Devices = infer_auto_device_map(
         model,
         max_memory=dict(free),
@@ -109,11 +110,11 @@ def place(model: MplugOwl2Model, devices: Devices) -> MplugOwl2Model:
 
 def _free_memory() -> dict[int, int] | None:
     """Bytes for weights on each GPU that this process may use; None on a CPU."""
-    accelerator = Accelerator()
-    if accelerator.device.type != "cuda":
+    own = device()
+    if own.type != "cuda":
         return None
-    one = accelerator.num_processes > 1 or torch.cuda.device_count() == 1
-    places = [accelerator.device.index or 0] if one else range(torch.cuda.device_count())
+    one = this_process().world > 1 or torch.cuda.device_count() == 1
+    places = [own.index or 0] if one else range(torch.cuda.device_count())
     return {place: int(torch.cuda.mem_get_info(place)[0] * SHARE) for place in places}
 
 

@@ -1,0 +1,61 @@
+"""How many images a device takes at a time: asked for, or found out once and remembered.
+
+What did not fit is remembered in the ledger's folder, by model, type and device, so that the next
+run does not try it again.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from agiqa.feature_store import default_root
+from agiqa.feature_store.durable import write_file
+
+log = logging.getLogger(__name__)
+
+AUTO = {"cpu": 16, "cuda": 64}  # where semantic.batch_size is 0
+FILE = "batch-sizes.json"
+
+
+def device_name() -> str:
+    """Such as `cpu` or `NVIDIA H200`."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def batch_size(asked: int) -> int:
+    """Images in a batch: `asked`, or by the kind of device where that is 0."""
+    if asked:
+        return asked
+    import torch
+
+    return AUTO["cuda" if torch.cuda.is_available() else "cpu"]
+
+
+class Remembered:
+    """The most images at a time that one model was found to have room for on one device."""
+
+    def __init__(self, model: str, dtype: str, root: Path | None = None) -> None:
+        self.path = (root or default_root()) / FILE
+        self.key = f"{model[:16]} {dtype} {device_name()}"
+
+    def least(self, size: int) -> int:
+        """`size`, or less if less was found."""
+        return min(size, self._read().get(self.key, size))
+
+    def note(self, size: int) -> None:
+        """Remember that more than `size` does not fit."""
+        found = self._read() | {self.key: size}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self.path, (json.dumps(found, indent=2) + "\n").encode())
+        except OSError as error:  # it will be found out again
+            log.debug("%s: %s", self.path, error)
+
+    def _read(self) -> dict[str, int]:
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            return {str(key): max(1, int(size)) for key, size in found.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}

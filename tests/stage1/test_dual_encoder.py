@@ -1,0 +1,95 @@
+"""CLIP and SigLIP: the image's vector, and its cosines with the prompts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import yaml
+
+import families
+from agiqa.datasets.table import ImagesTable
+from agiqa.errors import AgiqaError
+from agiqa.extraction import extract
+from agiqa.extractors import DualEncoderExtractor, semantic_extractor
+from agiqa.feature_store import read_pack
+from agiqa.images import decode
+from agiqa.params import Semantic
+
+
+def _prompts(tmp_path: Path, **texts: str) -> str:
+    tree = {
+        "name": "two",
+        "citation": "none",
+        "order": "image_first",
+        "template": "{image} {prompt}",
+        "pooling": "mean",
+        "prompts": texts,
+    }
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip2"])
+def test_vectors_and_similarities_are_the_models_own(
+    family: str, tmp_path: Path, table: ImagesTable
+) -> None:
+    folder = getattr(families, family)(tmp_path / family)
+    texts = {"good": "a good photo", "bad": "a bad, bad photo"}
+    settings = Semantic(
+        name="dual",
+        model=str(folder),
+        prompts=_prompts(tmp_path, **texts),
+        batch_size=4,
+        precision="float32",
+        workers=0,
+    )
+    extractor = semantic_extractor(settings)
+    assert isinstance(extractor, DualEncoderExtractor)
+    extract(table, extractor, tmp_path / "dual.zarr", ledger=tmp_path / "ledger", workers=0)
+    store, beside = read_pack(tmp_path / "dual.zarr"), read_pack(tmp_path / "dual-answers.zarr")
+    assert (store.names, beside.names) == (("image",), ("similarities",))
+    assert beside.vectors.shape == (10, 1, 2)
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    images = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    length = model.config.text_config.max_position_embeddings
+    asked = words(
+        list(texts.values()),
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    pixels = images([decode(path) for path in table.paths()], return_tensors="pt")
+    with torch.inference_mode():
+        whole = model(**asked, **pixels)
+    rows = store.rows(list(table.frame["image_id"]))[:, 0]
+    np.testing.assert_allclose(rows, whole.image_embeds.numpy(), atol=1e-5)
+    cosines = whole.image_embeds @ whole.text_embeds.T
+    found = beside.rows(list(table.frame["image_id"]))[:, 0]
+    np.testing.assert_allclose(found, cosines.numpy(), atol=1e-5)
+
+
+def test_a_dual_encoder_cannot_be_asked_for_the_images_prompt(tmp_path: Path) -> None:
+    folder = families.clip(tmp_path / "clip")
+    prompts = _prompts(tmp_path, match='Does it show "{image_prompt}"?')
+    with pytest.raises(AgiqaError, match=r"image_prompt.*use another set, or an image-text model"):
+        semantic_extractor(Semantic(model=str(folder), prompts=prompts))
+
+
+def test_a_model_that_takes_no_images_is_named(tmp_path: Path) -> None:
+    transformers.LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(AgiqaError, match="is a llama, which takes no image and text: use an image"):
+        semantic_extractor(Semantic(model=str(tmp_path)))
+
+
+def test_remote_code_is_refused_unless_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "odd", "auto_map": {"AutoConfig": "odd.OddConfig"}}'
+    )
+    with pytest.raises(AgiqaError, match="wants to run Python of its own, which is refused"):
+        semantic_extractor(Semantic(model=str(tmp_path)))

@@ -1,0 +1,113 @@
+"""Too little memory and vectors that overflow: dealt with, said, and nothing lost."""
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from agiqa.datasets.table import ImagesTable
+from agiqa.errors import AgiqaError
+from agiqa.extraction import extract
+from agiqa.extractors import ImageTextExtractor
+from agiqa.extractors.lmm.forward import SharedForward
+from agiqa.feature_store import read_pack
+from agiqa.images import decode
+from agiqa.params import Semantic
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "root"))
+
+
+def _small_gpu(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """A device with room for so many images; returns the sizes that were tried."""
+    tried: list[int] = []
+    encode = SharedForward.encode
+
+    def limited(forward: SharedForward, arrays: Any, images: int) -> Any:
+        tried.append(images)
+        if images > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return encode(forward, arrays, images)
+
+    monkeypatch.setattr(SharedForward, "encode", limited)
+    return tried
+
+
+def test_too_little_memory_halves_the_batch_and_is_remembered(
+    semantic: Semantic,
+    table: ImagesTable,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    samples = [ImageTextExtractor(semantic).preprocess(decode(p)) for p in table.paths()[:4]]
+    whole = ImageTextExtractor(semantic).extract(samples, [0, 1])
+    tried = _small_gpu(monkeypatch, room=2)
+    with caplog.at_level(logging.WARNING):
+        halved = ImageTextExtractor(semantic).extract(samples, [0, 1])
+    assert tried == [4, 2, 2]
+    assert "Memory ran out with 4 images at a time (extraction): 2 now." in caplog.text
+    for ours, theirs in zip(halved, whole, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    tried.clear()
+    ImageTextExtractor(semantic).extract(samples, [0])
+    assert tried == [2, 2]  # another run does not try what did not fit
+
+
+def test_room_for_not_even_one_image_is_one_line(
+    semantic: Semantic, table: ImagesTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractor = ImageTextExtractor(semantic)
+    _small_gpu(monkeypatch, room=0)
+    with pytest.raises(AgiqaError, match=r"with 1 image at a time.*finished vectors are kept") as e:
+        extractor.extract([extractor.preprocess(decode(table.paths()[0]))], [0])
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_overflows_is_computed_again_in_float32(
+    dtype: str,
+    semantic: Semantic,
+    tiny_lmm: Path,
+    table: ImagesTable,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loud = Path(shutil.copytree(tiny_lmm, tmp_path / "loud"))
+    weights = load_file(loud / "model.safetensors")
+    weights["language_model.model.norm.weight"] *= 2e4  # beyond 65,504 for some of the states
+    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    settings = dataclasses.replace(semantic, model=str(loud), precision="float32", dtype=dtype)
+    with caplog.at_level(logging.WARNING):
+        extract(table, ImageTextExtractor(settings), tmp_path / f"{dtype}.zarr", ledger=tmp_path)
+    vectors = read_pack(tmp_path / f"{dtype}.zarr").vectors
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors).max() > 1000
+    assert ("overflowed in float16" in caplog.text) == (dtype == "float16")
+
+
+def test_images_without_finite_vectors_are_left_out_when_told(
+    semantic: Semantic, table: ImagesTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ImageTextExtractor.extract
+
+    def odd(self: ImageTextExtractor, samples: Any, wanted: Any) -> list[np.ndarray]:
+        rows = original(self, samples, wanted)
+        rows[0][1] = np.nan  # the second image of each batch
+        return rows
+
+    monkeypatch.setattr(ImageTextExtractor, "extract", odd)
+    store = tmp_path / "odd.zarr"
+    with pytest.raises(AgiqaError, match=r"3 images of 'ten' gave vectors that are not finite"):
+        extract(table, ImageTextExtractor(semantic), store, ledger=tmp_path)
+    assert not store.exists()
+    done = extract(table, ImageTextExtractor(semantic), store, ledger=tmp_path, skip_bad=True)
+    assert (done.images, len(done.bad)) == (9, 1)  # of the three left, one is second again
+    assert len(read_pack(store).left_out) == 1

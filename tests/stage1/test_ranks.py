@@ -1,0 +1,189 @@
+"""Several ranks give the store of one, whichever are killed and however many go on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agiqa.datasets import folder
+from agiqa.datasets.table import write_table
+
+IMAGES, VECTORS = 30, 2
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Ranks:
+    """Starts ranks on a table, each a process with the variables that launchers set."""
+
+    def __init__(self, table: Path, process: "subprocess.Popen[str]") -> None:
+        self.table = table
+        self.process = process
+
+    def start(self, ledger: str, rank: int = 0, world: int = 0, stall: int = 0) -> int:
+        """Start one, of `world` 0 without a launcher, and give its process id."""
+        found = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        job = {"ledger": ledger, "environment": found if world else {}, "stall": stall}
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def run(self, ledger: str, world: int) -> list[list[int]]:
+        """Run a whole extraction: images, cached and computed of each rank."""
+        for rank in range(world):
+            (self.table / ledger / f"ended-{rank}").unlink(missing_ok=True)
+            self.start(ledger, rank, world)
+        return [json.loads(self.ended(ledger, rank)) for rank in range(world)]
+
+    def ended(self, ledger: str, rank: int = 0) -> str:
+        """Wait for a rank's end and give what it said."""
+        path = self.table / ledger / f"ended-{rank}"
+        wait_for(lambda: path.is_file() and path.stat().st_size > 0)
+        return path.read_text()
+
+    def kill_stalled(self, ledger: str, rank: int, pid: int) -> None:
+        wait_for((self.table / ledger / f"stalled-{rank}").exists)
+        os.kill(pid, signal.SIGKILL)
+
+    def rows_written(self, ledger: str) -> list[int]:
+        """Rows that the sections' journals acknowledged, ever, for each vector."""
+        shelves = sorted((self.table / ledger).glob("*/fingerprint.json"))
+        lines = [
+            [json.loads(line) for path in found.parent.rglob("journal.jsonl")
+             for line in path.read_text().splitlines() if line.endswith("}")]
+            for found in shelves
+        ]  # fmt: skip
+        return [sum(len(line.get("ids", ())) for line in shelf) for shelf in lines]
+
+    def store(self, ledger: str) -> dict[Path, bytes]:
+        return files(self.table / f"{ledger}.zarr")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Iterator[Ranks]:
+    """With the store of a process that was alone, `one`."""
+    root = tmp_path_factory.mktemp("ranks")
+    (root / "images").mkdir()
+    for number in range(IMAGES):
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{number:02d}.png")
+    write_table(folder.prepare(root / "images", "some"), root / "some")
+    script = Path(__file__).with_name("rank_worker.py")
+    command = [sys.executable, str(script), str(root / "some"), str(tiny_lmm)]
+    pipe, one_thread = subprocess.PIPE, os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=one_thread) as process:
+        ranks = Ranks(root / "some", process)
+        ranks.start("one")
+        assert json.loads(ranks.ended("one")) == [IMAGES, 0, IMAGES * VECTORS]
+        yield ranks
+        process.stdin.close()
+
+
+def test_two_ranks_give_the_store_of_one(ranks: Ranks) -> None:
+    first, second = ranks.run("two", world=2)
+    assert second == [15, 0, 30]
+    assert first[0] == IMAGES
+    assert ranks.store("two") == ranks.store("one")
+    assert ranks.rows_written("two") == [IMAGES] * VECTORS
+    parts = [len(list((ranks.table / "two").rglob(f"part-{part}"))) for part in (1, 2)]
+    assert parts == [VECTORS, 0]
+    assert ranks.run("two", world=1) == [[IMAGES, IMAGES * VECTORS, 0]]
+    assert ranks.store("two") == ranks.store("one")
+
+
+def test_what_a_killed_rank_leaves_rank_0_computes(ranks: Ranks) -> None:
+    killed = ranks.start("left", 1, 2, stall=3)
+    wait_for((ranks.table / "left" / "stalled-1").exists)
+    ranks.start("left", 0, 2)
+    wait_for(lambda: ranks.rows_written("left") == [15 + 8] * VECTORS)
+    time.sleep(1.0)  # rank 0 now waits, and has seen rank 1 at work
+    ranks.kill_stalled("left", 1, killed)
+    ranks.ended("left", 0)
+    assert not (ranks.table / "left" / "ended-1").exists()
+    assert ranks.store("left") == ranks.store("one")
+    assert ranks.rows_written("left") == [IMAGES] * VECTORS  # of those in rank 1's hands no row
+
+
+def test_a_rank_that_is_there_already_is_named(ranks: Ranks) -> None:
+    stalled = ranks.start("twice", 1, 2, stall=2)
+    wait_for((ranks.table / "twice" / "stalled-1").exists)
+    ranks.start("twice", 1, 2)
+    said = ranks.ended("twice", 1)
+    assert f"part-1: expected to be the only writer, found process {stalled} on" in said
+    assert "\n" not in said
+    os.kill(stalled, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_killed_ranks_go_on_in_any_number(ranks: Ranks) -> None:
+    """Both killed in their third batch: what was flushed is never computed again."""
+    started = [ranks.start("killed", rank, 2, stall=3) for rank in range(2)]
+    # A thread writes behind the model.
+    wait_for(lambda: ranks.rows_written("killed") == [16] * VECTORS)
+    for rank, pid in enumerate(started):
+        ranks.kill_stalled("killed", rank, pid)
+    assert ranks.rows_written("killed") == [16] * VECTORS  # two batches of four each
+    assert not (ranks.table / "killed.zarr").exists()
+    for world in (3, 2, 1):
+        ledger = f"by-{world}"
+        shutil.copytree(ranks.table / "killed", ranks.table / ledger)
+        ranks.run(ledger, world)
+        assert ranks.store(ledger) == ranks.store("one")
+        assert ranks.rows_written(ledger) == [IMAGES] * VECTORS
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_damaged_rows_of_a_rank_are_computed_again(ranks: Ranks, world: int) -> None:
+    ledger = f"damaged-{world}"
+    ranks.run(ledger, world=2)
+    chunk = min((ranks.table / ledger).glob("*/part-1/vectors/c.0.0"))
+    data = bytearray(chunk.read_bytes())
+    data[10] ^= 1
+    chunk.write_bytes(data)
+    shutil.rmtree(ranks.table / f"{ledger}.zarr")
+    assert ranks.run(ledger, world)[0] == [IMAGES, 45, 15]  # rank 0 sees to damage
+    assert ranks.store(ledger) == ranks.store("one")
+
+
+@pytest.mark.slow
+def test_the_command_under_torchrun(ranks: Ranks, tiny_lmm: Path) -> None:
+    """One store, one result on stdout, and every other line says whose it is."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    agiqa = [sys.executable, "-c", "from agiqa.cli import main; main()", "extract", "some"]
+    options = ["--only", "semantic", "--json", "--cache", str(ranks.table.parent)]
+    settings = [f"--set=semantic.model={tiny_lmm}", "--set=semantic.name=run",
+                "--set=semantic.batch_size=4"]  # fmt: skip
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "--no-python", *agiqa, *options, *settings],
+        env=os.environ | {"AGIQA_STORE": str(ranks.table / "torchrun")},
+        cwd=ranks.table,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["semantic"]["computed"] == IMAGES * VECTORS
+    assert "[rank 1 of 2] share done: 30 vectors computed" in done.stderr
+    assert "[rank 0 of 2] run: 15 images, 2 vectors each, 0 of 30 cached" in done.stderr
+    found, one = ranks.store("run"), ranks.store("one")
+    metadata = Path("zarr.json")  # of the group: it holds the extractor's name
+    assert found.pop(metadata) != one.pop(metadata)
+    assert found == one

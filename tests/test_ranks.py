@@ -1,0 +1,74 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agiqa.errors import AgiqaError
+from agiqa.ranks import Process, this_process
+
+SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "process"),
+    [
+        ({}, Process(0, 1, 0)),
+        ({"LOCAL_RANK": "1"}, Process(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Process(3, 4, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Process(1, 2, 1)),
+        (SLURM, Process(5, 8, 1)),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "6"}, Process(5, 6, 1)),
+        (SLURM | {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, Process(0, 2, 0)),
+        ({"SLURM_NTASKS": "8"}, Process(0, 1, 0)),  # in salloc's shell: nothing was started yet
+        ({"ENVIRONMENT": "BATCH", **SLURM, "SLURM_PROCID": "0"}, Process(0, 1, 0)),
+        ({"ENVIRONMENT": "BATCH", **SLURM, "SLURM_STEP_NUM_TASKS": "8"}, Process(5, 8, 1)),
+    ],
+)
+def test_launchers_variables(environment: dict[str, str], process: Process) -> None:
+    assert this_process(environment) == process
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"RANK": "1"}, r"RANK and WORLD_SIZE as numbers, .* found WORLD_SIZE=\(unset\)"),
+        ({"WORLD_SIZE": "2"}, r"found RANK=\(unset\)"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "found RANK=one"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "0 to WORLD_SIZE - 1, found RANK=2, WORLD_SIZE=2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "found RANK=-1"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE=0"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "LOCAL_RANK=2; start with torchrun"),
+        ({"SLURM_PROCID": "0"}, r"SLURM_PROCID and SLURM_NTASKS .* SLURM_NTASKS=\(unset\)"),
+        (SLURM | {"SLURM_NTASKS": "5"}, "found SLURM_PROCID=5, SLURM_NTASKS=5"),
+    ],
+)
+def test_variables_that_do_not_fit_are_one_line(environment: dict[str, str], found: str) -> None:
+    with pytest.raises(AgiqaError, match=found) as caught:
+        this_process(environment)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 12])
+def test_shares_are_disjoint_and_make_the_whole(world: int) -> None:
+    items = list(range(10))
+    shares = [Process(rank, world).share(items) for rank in range(world)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_ranks_device_needs_no_process_group() -> None:
+    """With these variables accelerate itself would wait for a second process."""
+    code = (
+        "import os, torch; from agiqa.ranks import device; found = device(); "
+        "assert not torch.distributed.is_initialized(); "
+        "assert [os.environ[n] for n in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['1', '2', '1'];"
+        "print(found, torch.accelerator.device_count())"
+    )
+    launched = os.environ | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=launched, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found, count = done.stdout.split()
+    assert found == "cpu" if count == "0" else found.endswith(f":{1 % int(count)}")
