@@ -160,7 +160,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     _one_line(_run("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
-    kept |= {"predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
+    kept |= {"prompts.yaml", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
 
@@ -186,7 +186,8 @@ def test_settings_are_checked(workspace: Path) -> None:
     _one_line(_run("fit", "mine", "--set", "fit.gate=hard"), "softmax, linear", "'hard'")
     _one_line(_run("fit", "mine", "--set", "fit.epochs=few"), "a whole number", "'few'")
     _one_line(_run("fit", "mine", "--params", "none.yaml"), "none.yaml")
-    _one_line(_run("fit", "mine", "--protocol", "honest"), "fit.protocol", "grouped", "'honest'")
+    honest = _run("fit", "mine", "--set", "fit.protocol=honest")
+    _one_line(honest, "fit.protocol", "grouped", "'honest'")
     assert _run("fit").exit_code == 2
     assert _run("fit", "mine", "--nonsense").exit_code == 2
     assert _run("nonsense").exit_code == 2
@@ -238,6 +239,22 @@ def test_images_added_after_extraction_are_named(workspace: Path) -> None:
                  "--score-column", "mos", "--prompt-column", "prompt")  # fmt: skip
     assert again.exit_code == 0, again.output
     _one_line(_run("fit", "mine", "--target", "mos", *FAST), "agiqa extract")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["prepare", "../out", "--from", "."], "expected a plain name, found '../out'"),
+        (["prepare", "demo", "--root", "absent"], "--root is for a CSV; 'demo' is read as demo"),
+        (["nano", "--wheels", "not/there"], "'not/there' does not exist"),
+        (["fit", "demo", "--protocol", "odd"], "'odd' is not one of 'auto', 'grouped'"),
+        (["fit", "demo", "--preset", "odd"], "'odd' is not one of 'light', 'paper'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(command: list[str], message: str) -> None:
+    result = _run(*command)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
 
 
 def test_debug_shows_the_traceback(workspace: Path) -> None:

@@ -80,16 +80,16 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
         ),
         fit=st.builds(
             Fit,
-            lr=st.floats(allow_nan=False),
+            lr=st.floats(0, exclude_min=True),
             gate=st.sampled_from(["softmax", "linear"]),
             target=words,
         ),
         paper=st.builds(
             Paper,
-            lr=st.one_of(st.just("preset"), st.floats(allow_nan=False)),
+            lr=st.one_of(st.just("preset"), st.floats(0, exclude_min=True)),
             epochs=st.one_of(st.just("preset"), st.integers(1, 99)),
             rotate=st.one_of(st.just("preset"), st.booleans()),
-            network=st.builds(Network, width=st.integers()),
+            network=st.builds(Network, width=st.integers(1)),
         ),
     )
 )
@@ -179,3 +179,23 @@ def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, data: bytes, message:
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(AgiqaError, match=r"none\.yaml: cannot be read \(No such file"):
         load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.lr=-1", "'fit.lr' must be above 0, found -1"),
+        ("paper.lr=0", "'paper.lr' must be above 0"),
+        ("fit.dropout=2", "'fit.dropout' must be from 0 to below 1, found 2"),
+        ("fit.hidden=0", "'fit.hidden' must be at least 1, found 0"),
+        ("fit.components=-5", "'fit.components' must be at least 1"),
+        ("prepare.workers=0", "'prepare.workers' must be at least 1"),
+        ("splits.ratio=[0.5, 0.5]", "expects three shares above 0 that sum to 1"),
+        ("splits.ratio=[0.7, 0.5, 0.3]", "expects three shares above 0 that sum to 1"),
+        ("paper.network.layers_run=[]", "expects at least one block"),
+    ],
+)
+def test_values_out_of_range_are_one_line(override: str, message: str) -> None:
+    with pytest.raises(AgiqaError, match=re.escape(message)):
+        load(SHIPPED, [override])
+    assert load(SHIPPED, ["semantic.workers=0", "semantic.batch_size=0"]).semantic.workers == 0

@@ -149,7 +149,7 @@ def test_a_run_comes_back_from_disk_to_the_bit(
 ) -> None:
     params = Params(fit=SETTINGS)
     provenance = {"experts": features.experts, "seeds": [0, 1]}
-    save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}])
+    save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}], "")
     run = load_run(tmp_path / "run")
     assert run.params == params
     for variant in fitted.regressors:
@@ -166,9 +166,9 @@ def test_a_run_comes_back_from_disk_to_the_bit(
 def test_a_failed_save_leaves_the_old_run(fitted: Ensemble, features: Features, tmp_path) -> None:
     good = {"experts": features.experts, "seeds": [0, 1]}
     params = Params(fit=SETTINGS)
-    save_run(tmp_path / "run", fitted, params, good, [])
+    save_run(tmp_path / "run", fitted, params, good, [], "")
     with pytest.raises(TypeError):
-        save_run(tmp_path / "run", fitted, params, {"unserialisable": object()}, [])
+        save_run(tmp_path / "run", fitted, params, {"unserialisable": object()}, [], "")
     assert load_run(tmp_path / "run").provenance["seeds"] == [0, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -179,7 +179,9 @@ def test_damaged_and_foreign_runs_are_refused(
     run = tmp_path / "run"
     with pytest.raises(AgiqaError, match=r"not a run; expected model\.safetensors"):
         load_run(run)
-    save_run(run, fitted, Params(fit=SETTINGS), {"experts": features.experts, "seeds": [0, 1]}, [])
+    save_run(
+        run, fitted, Params(fit=SETTINGS), {"experts": features.experts, "seeds": [0, 1]}, [], ""
+    )
     text = (run / "provenance.json").read_text()
     (run / "provenance.json").write_text(text.replace('"layout": 1', '"layout": 99'))
     with pytest.raises(AgiqaError, match="run layout 99, this agiqa reads 1"):

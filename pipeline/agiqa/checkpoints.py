@@ -3,6 +3,7 @@
     model.safetensors   projections, ridges and regressors of every split; of the paper presets
                         the network's weights, as split.N.…
     params.yaml         all settings
+    prompts.yaml        the prompt set, as it was
     provenance.json     data, stores with fingerprints, split, seeds, versions, git revision
     curves.csv          learning curves
     predictions.csv     test side, by `evaluate`, as all that follow
@@ -43,6 +44,7 @@ from agiqa.presets import LIGHT
 
 LAYOUT = 1
 MODEL, PARAMS, PROVENANCE = "model.safetensors", "params.yaml", "provenance.json"
+PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
@@ -65,8 +67,13 @@ def save_run(
     params: Params,
     provenance: Mapping[str, Any],
     curves: list[dict[str, Any]],
+    prompts: str,
 ) -> None:
-    """Write a run; one that stood there before is replaced only once the new one is whole."""
+    """Write a run; one that stood there before is replaced only once the new one is whole.
+
+    Raises:
+        AgiqaError: the disk refuses the weights, such as for want of space.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "run"
@@ -77,9 +84,16 @@ def save_run(
             tensors = _paper_tensors(ensemble)
         else:
             tensors = _tensors(ensemble)
-        save_file(tensors, staged / MODEL)
+        try:
+            save_file(tensors, staged / MODEL)
+        except SafetensorError as error:  # it wraps what the disk said
+            raise AgiqaError(
+                f"{folder}: the run cannot be written ({error}); make room, or choose another "
+                "folder (-o), then run `agiqa fit` again."
+            ) from error
         (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
         (staged / PARAMS).write_text(dump(params), encoding="utf-8")
+        (staged / PROMPTS).write_text(prompts, encoding="utf-8")
         write_json(staged / PROVENANCE, record)
         pd.DataFrame(curves, columns=CURVE).to_csv(
             staged / CURVES, index=False, float_format="%.6g"
@@ -121,6 +135,8 @@ def load_provenance(folder: Path) -> dict[str, Any]:
         provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
+    if not isinstance(provenance, dict):
+        raise AgiqaError(f"{folder / PROVENANCE}: damaged; run `agiqa fit` again.")
     if provenance.get("layout") != LAYOUT:
         raise AgiqaError(
             f"{folder}: run layout {provenance.get('layout')}, this agiqa reads {LAYOUT}; "

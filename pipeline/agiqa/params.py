@@ -198,8 +198,18 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "paper.flip": (PRESET, "vertical", "horizontal", "none"),
     "paper.precision": ("auto", "float32", "bfloat16"),
 }
-AT_LEAST_ZERO = ("micro_batch",)
-AT_LEAST_ONE = ("workers", "batch_size", "count", "members", "epochs", "image_size")
+LEAST = {  # by a key, or by its last part
+    **dict.fromkeys(("semantic.workers", "semantic.batch_size", "visual.workers"), 0),
+    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup"), 0),
+    **dict.fromkeys(("workers", "batch_size"), 1),
+    **dict.fromkeys(("noise", "feature_noise", "rank_weight", "plcc_weight", "weight_decay"), 0),
+    **dict.fromkeys(("count", "members", "epochs", "image_size", "patch_size", "hidden"), 1),
+    **dict.fromkeys(("components", "semantic_components", "width", "heads", "window"), 1),
+    **dict.fromkeys(("swin_heads", "swin_mlp"), 1),
+}
+POSITIVE = ("lr",)
+BELOW_ONE = ("dropout", "drop_path", "warmup", "ema")  # from 0
+SHARES = ("augment",)  # from 0 to 1
 
 
 def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
@@ -242,7 +252,18 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
 
 def from_tree(tree: Mapping[str, Any], where: str) -> Params:
     """Settings out of nested mappings; `where` begins the message of an error."""
-    return typing.cast(Params, _build(Params, tree, "", where))
+    if not isinstance(tree, Mapping):
+        raise AgiqaError(f"{where}: expected sections with settings, found a {_kind(tree)}.")
+    params = typing.cast(Params, _build(Params, tree, "", where))
+    ratio = params.splits.ratio
+    if len(ratio) != 3 or min(ratio) <= 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise AgiqaError(
+            f"{where}: 'splits.ratio' expects three shares above 0 that sum to 1 (train, "
+            f"validation, test), found {list(ratio)}."
+        )
+    if not params.paper.network.layers_run:
+        raise AgiqaError(f"{where}: 'paper.network.layers_run' expects at least one block.")
+    return params
 
 
 def dump(params: Params) -> str:
@@ -306,11 +327,25 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
     allowed = CHOICES.get(key)
     if allowed and value not in allowed:
         raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
-    name = key.split(".")[-1]
-    least = 1 if name in AT_LEAST_ONE else 0 if name in AT_LEAST_ZERO else None
-    if least is not None and isinstance(value, int) and value < least:
-        raise AgiqaError(f"{where}: '{key}' must be at least {least}, found {value}.")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_range(value, key, where)
     return value
+
+
+def _check_range(value: float, key: str, where: str) -> None:
+    name = key.split(".")[-1]
+    wrong = ""
+    least = LEAST.get(key, LEAST.get(name))
+    if least is not None and value < least:
+        wrong = f"must be at least {least}"
+    elif name in POSITIVE and not value > 0:
+        wrong = "must be above 0"
+    elif name in BELOW_ONE and not 0 <= value < 1:
+        wrong = "must be from 0 to below 1"
+    elif name in SHARES and not 0 <= value <= 1:
+        wrong = "must be from 0 to 1"
+    if wrong:
+        raise AgiqaError(f"{where}: '{key}' {wrong}, found {value}.")
 
 
 def _name(cls: type) -> str:

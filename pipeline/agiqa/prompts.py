@@ -111,6 +111,19 @@ def read_prompt_set(name: str) -> PromptSet:
         raise AgiqaError(f"{path}: {error}") from error
 
 
+def prompt_set_text(name: str) -> str:
+    """The YAML text of the prompt set of that name.
+
+    Raises:
+        AgiqaError: no such set (the known ones are listed), or it cannot be read.
+    """
+    path = _locate(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgiqaError(f"{path}: not a readable prompt set: {error}") from error
+
+
 def _locate(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():

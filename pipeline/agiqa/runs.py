@@ -17,7 +17,7 @@ from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, evaluate, write_evaluation
-from agiqa.feature_store import read_pack
+from agiqa.feature_store import read_pack, require_same
 from agiqa.features import Features, choose_vectors, describe_store, load_features
 from agiqa.fit_state import FitState
 from agiqa.model.ensemble import Ensemble
@@ -35,12 +35,16 @@ from agiqa.paper_training import fit_paper, start_processes
 from agiqa.params import Params, Semantic, Visual
 from agiqa.pixels import describe_pixels
 from agiqa.presets import LIGHT
+from agiqa.prompts import prompt_set_text, read_prompt_set
 from agiqa.reference_checkpoint import read_reference_checkpoint
 from agiqa.splits import default_protocol, leaks, read_splits, side_rows
 from agiqa.training import fit
 
 log = logging.getLogger(__name__)
 
+
+# Kinds of extractors whose vectors are not what a store is named after.
+OTHERS = {"semantic": ("vision",), "visual": ("lmm", "mplug_owl2", "dual_encoder")}
 
 Sides = Mapping[int, Mapping[str, np.ndarray]]
 
@@ -66,6 +70,7 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
         AgiqaError: no such table, split file, store or target.
     """
     started = time.monotonic()
+    prompts = prompt_set_text(params.semantic.prompts)
     table = read_table(cache / dataset)
     _require_target(table, params.fit.target)
     protocol = params.fit.protocol
@@ -74,6 +79,7 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     params = replace(params, fit=replace(params.fit, protocol=protocol))
     splits = _splits(table, cache / dataset, protocol)
     table, features = _features(table, cache / dataset, params)
+    _require_settings(features.stores, params)
     splits, sides = _sides(table, splits)
     mos = np.asarray(table.frame[params.fit.target].to_numpy(), dtype=np.float64)
     fitted = _fit(features, mos, sides, params)
@@ -82,7 +88,7 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     folder = out or runs / dataset / protocol
     provenance = _provenance(dataset, table, splits, params, fitted)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
-    save_run(folder, fitted.ensemble, params, provenance, fitted.curves)
+    save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts)
     _log_curves(folder, fitted.curves)
     for state in fitted.states:
         state.remove()
@@ -96,6 +102,7 @@ def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, fold
         AgiqaError: no such table, split file, store or target; or the checkpoint is damaged, of
             another kind, or made for semantic vectors of another width than the store's.
     """
+    prompts = prompt_set_text(params.semantic.prompts)
     table = read_table(cache / dataset)
     _require_target(table, params.fit.target)
     params = replace(
@@ -117,7 +124,7 @@ def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, fold
     fitted = Fitted(ensemble, [], experts([store.names[p] for p in order]), stores)
     provenance = _provenance(dataset, table, splits, params, fitted)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
-    save_run(folder, ensemble, params, provenance, [])
+    save_run(folder, ensemble, params, provenance, [], prompts)
     return Run(folder, ensemble, params, provenance)
 
 
@@ -222,6 +229,40 @@ def _features(
     with start_processes().main_process_first():  # the first one decodes the images for all
         size, workers = params.paper.network.image_size, params.paper.workers
         return load_paper_inputs(table, semantic, size, workers, patterns=patterns)
+
+
+def _require_settings(stores: Mapping[str, Any], params: Params) -> None:
+    """Refuse stores that other settings made: the run could never score.
+
+    Raises:
+        AgiqaError: names the vector, the field and both values.
+    """
+    prompts = read_prompt_set(params.semantic.prompts)
+    texts, layers = list(prompts.prompts.values()), list(params.visual.layers)
+    for kind, settings in (("semantic", params.semantic), ("visual", params.visual)):
+        if stores[kind]["extractor"] == "pixels":  # of the paper presets
+            continue
+        for name, made in zip(stores[kind]["names"], stores[kind]["fingerprints"], strict=True):
+            asked = {
+                "dtype": settings.dtype,
+                "attention": settings.attention,
+                "stored_as": settings.precision,
+                "pool": list(params.visual.pool),
+            }
+            wanted = {field: asked.get(field, value) for field, value in made.items()}
+            if made.get("extractor") in OTHERS[kind]:
+                wanted["extractor"] = f"one of {kind} vectors"
+            if made.get("layer", layers[0]) not in layers:
+                wanted["layer"] = f"one of {layers}"
+            if isinstance(prompt := made.get("prompt"), Mapping):
+                text = prompt["text"] if prompt["text"] in texts else " | ".join(texts)
+                wanted["prompt"] = {**prompt, "text": text, "template": prompts.template}
+            require_same(
+                wanted,
+                made,
+                where=f"the {kind} store's vector '{name}'",
+                advice="run `agiqa extract` with these settings, or give `fit` those of the store",
+            )
 
 
 def _store(table: ImagesTable, folder: Path, settings: Semantic | Visual) -> Path:

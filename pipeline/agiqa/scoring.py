@@ -6,14 +6,14 @@ fingerprints compared, field by field, before any image is scored.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agiqa.checkpoints import Run, load_run
+from agiqa.checkpoints import PROMPTS, Run, load_run
 from agiqa.computing import Source
 from agiqa.errors import AgiqaError
 from agiqa.extraction import vectors_of_files, vectors_of_images
@@ -95,7 +95,10 @@ class Scorer:
         self.run = run
         self.ledger = ledger
         where = f"Model '{run.params.semantic.model}'"
-        whole = semantic_extractor(run.params.semantic)
+        settings = run.params.semantic
+        if (run.folder / PROMPTS).is_file():  # the run's own, wherever it was fitted from
+            settings = replace(settings, prompts=str(run.folder / PROMPTS))
+        whole = semantic_extractor(settings)
         self.semantic = _wanted(whole, run, where)
         self.said = [each for each in self.semantic.vectors if each.store != ANSWERS]
         self.order = list(range(len(self.said)))  # of the semantic experts

@@ -22,9 +22,9 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from agiqa.datasets.labels import read_text_csv, require_columns, some
+from agiqa.datasets.labels import read_text_csv, require_columns
 from agiqa.datasets.table import ImagesTable, write_whole
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 
 SIDES = ("train", "val", "test")
 COLUMNS = ("name", "image_id", "seed", "side", "protocol")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from agiqa.checkpoints import load_run
 
 Run = Callable[..., Result]
-FILES = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive",
-         "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}  # fmt: skip
+FILES = {"model.safetensors", "params.yaml", "prompts.yaml", "provenance.json", "curves.csv",
+         "dvclive", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}  # fmt: skip
 AGIQA = [sys.executable, "-c", "from agiqa.cli import main; main()"]
 
 
@@ -168,7 +168,8 @@ def test_images_that_are_gone_are_one_line(workspace: Path, run: Run) -> None:
 
 
 def test_unknown_presets_and_backbones_are_one_line(workspace: Path, run: Run) -> None:
-    _one_line(run("fit", "mine", "--preset", "heavy"), "fit.preset", "paper-fixed", "'heavy'")
+    heavy = run("fit", "mine", "--set", "fit.preset=heavy")
+    _one_line(heavy, "fit.preset", "paper-fixed", "'heavy'")
     _one_line(run("fit", "mine", "--set", "paper.backbone=nowhere/at/all"), "nowhere/at/all")
 
 

@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 
 from agiqa.errors import AgiqaError
-from agiqa.extractors.loading import ModelFolder
+from agiqa.extractors.loading import ModelFolder, find_model
 from agiqa.extractors.processors import (
     chat_text,
     image_features,
@@ -299,7 +299,7 @@ def test_a_model_that_is_not_image_text(tmp_path: Path) -> None:
 def test_missing_and_damaged_parts(changed: Callable[..., ModelFolder]) -> None:
     with pytest.raises(AgiqaError, match="'gemma3' has no usable image processor"):
         load_processor(changed("gemma3", preprocessor_config=None))
-    with pytest.raises(AgiqaError, match="'llava' has no usable tokenizer"):
+    with pytest.raises(AgiqaError, match="'llava' has no tokenizer: expected one of"):
         load_processor(changed("llava", tokenizer=None, tokenizer_config=None))
     with pytest.raises(
         AgiqaError, match=r"InternVLProcessor cannot be put together: .*image_token"
@@ -313,3 +313,12 @@ def test_missing_and_damaged_parts(changed: Callable[..., ModelFolder]) -> None:
     (damaged.path / "preprocessor_config.json").write_text("{")
     with pytest.raises(AgiqaError, match=r"preprocessor_config\.json: not readable as JSON"):
         load_processor(damaged)
+
+
+def test_a_folder_without_tokenizer_is_refused(tiny_lmm: Path, tmp_path: Path) -> None:
+    """transformers would make one up, and the vectors would be wrong without a word."""
+    bare = Path(shutil.copytree(tiny_lmm, tmp_path / "bare"))
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(AgiqaError, match=r"no tokenizer: expected one of tokenizer\.json"):
+        load_processor(find_model(str(bare)))

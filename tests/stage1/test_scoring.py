@@ -1,6 +1,8 @@
 """Stage 1 meets stage 2: files, images in memory and the run's own test side score alike."""
 
+import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +87,60 @@ def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTa
     (run / "params.yaml").write_text(text.replace("image_size: 32", "image_size: 48"))
     with pytest.raises(AgiqaError, match=r"preprocessing\.size\.height = 32, found 48"):
         agiqa.load_scorer(run)
+
+
+def test_a_store_made_with_other_settings_is_refused_by_fit(run: Path, tmp_path: Path) -> None:
+    """A run on it could never score: its settings would make other vectors."""
+    text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
+    other = tmp_path / "other.yaml"
+    other.write_text(text.replace("violations of coherence", "broken coherence"))
+    for extra, field in (
+        (f"semantic.prompts={other}", "prompt.text"),
+        ("semantic.attention=eager", "attention"),
+        ("visual.layers=[1]", "layer"),
+        ('visual.pool=["mean"]', "pool"),
+    ):
+        result = CliRunner().invoke(main, ["fit", "mine", "--set", extra, "-o", "elsewhere"])
+        assert result.exit_code == 1, result.output
+        assert field in result.stderr
+        assert "run `agiqa extract` with these settings" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+    store = tmp_path / "cache/mine/tiny.zarr"
+    shutil.rmtree(store)
+    shutil.copytree(tmp_path / "cache/mine/tiny-vision.zarr", store)
+    result = CliRunner().invoke(main, ["fit", "mine", "-o", "elsewhere"])
+    assert (result.exit_code, "extractor" in result.stderr) == (1, True)
+
+
+def test_a_run_keeps_its_prompts(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted from a path, it scores from any folder, and after the file has changed."""
+    text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("violations of coherence", "odd coherence"))
+    options = ["--set", "semantic.prompts=mine.yaml"]
+    for command in (["extract", "mine"], ["fit", "mine", "-o", "runs/own"]):
+        assert CliRunner().invoke(main, [*command, *options]).exit_code == 0
+    (tmp_path / "mine.yaml").unlink()
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path / "far")
+    image = tmp_path / "images/00.png"
+    result = CliRunner().invoke(main, ["score", str(image), "--run", str(tmp_path / "runs/own")])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_full_disk_keeps_the_old_scores(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.csv"
+    out.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agiqa.feature_store.durable.os.fsync", full)
+    command = ["score", str(tmp_path / "images/00.png"), "--run", str(run), "-o", str(out)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert str(out) in result.stderr
+    assert out.read_text() == "old"

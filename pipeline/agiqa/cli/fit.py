@@ -6,15 +6,21 @@ from pathlib import Path
 import click
 
 from agiqa.cli.options import RUNS, as_json, cache, read_settings, settings, show
+from agiqa.params import CHOICES
 
 
 @click.command("fit")
 @click.argument("dataset")
 @click.option(
     "--preset",
-    help="light, paper or paper-fixed. Default: fit.preset in the settings.",
+    type=click.Choice(CHOICES["fit.preset"]),
+    help="Default: fit.preset in the settings.",
 )
-@click.option("--protocol", help="grouped, random or paper. Default: fit.protocol in the settings.")
+@click.option(
+    "--protocol",
+    type=click.Choice(CHOICES["fit.protocol"]),
+    help="Default: fit.protocol in the settings.",
+)
 @click.option("--target", help="MOS column to predict. Default: fit.target in the settings.")
 @click.option(
     "-o",

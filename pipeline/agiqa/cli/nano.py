@@ -15,7 +15,7 @@ from agiqa.cli.options import as_json, show
 )
 @click.option(
     "--wheels",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder with the wheels, for machines without PyPI.",
 )
 @as_json

@@ -67,6 +67,8 @@ def command(
     from agiqa.datasets.table import write_table
     from agiqa.splits import PROTOCOLS, leaks, make_splits, write_leaks, write_splits
 
+    if Path(name).name != name or name in (".", ".."):
+        raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="NAME")
     params = read_settings(params_file, overrides)
     source = _source(name, path, kind, columns, params)
     folder = cache / name
@@ -132,6 +134,9 @@ def _source(
                 "AGIQA_DATA to the folder that holds your data sets."
             )
         where = str(Path(shelf) / name)
+    if given and chosen != "csv":
+        option = "--" + next(iter(given)).replace("_columns", "-column").replace("_", "-")
+        raise click.UsageError(f"{option} is for a CSV; '{name}' is read as {chosen}.")
     return dataclasses.replace(source, kind=chosen, path=where)
 
 

@@ -1,6 +1,7 @@
 """`agiqa score`: scores for new images."""
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def command(
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
     from agiqa.checkpoints import load_provenance
+    from agiqa.feature_store.durable import disk_errors, write_file
     from agiqa.images import check_images
     from agiqa.scoring import load_scorer
 
@@ -67,6 +69,8 @@ def command(
     files = _files(images)
     bad = check_images(files)
     if bad and (not skip_bad or len(bad) == len(files)):
+        for each in bad[3:]:
+            click.echo(f"{each.path}: {each.reason}", err=True)
         some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
         raise AgiqaError(
             f"{len(bad)} of {len(files)} images cannot be scored: {some}. "
@@ -80,8 +84,10 @@ def command(
     if out is None:
         _write(scores, bad, scorer, style, sys.stdout)
     else:
-        with out.open("w", encoding="utf-8", newline="") as stream:
-            _write(scores, bad, scorer, style, stream)
+        text = io.StringIO(newline="")
+        _write(scores, bad, scorer, style, text)
+        with disk_errors("write", out):
+            write_file(out, text.getvalue().encode())
     for each in bad:
         click.echo(f"Skipped {each.path}: {each.reason}", err=True)
 

@@ -12,15 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.datasets.build import build_table, prompt_group
-from agiqa.datasets.labels import (
-    numbers,
-    read_text_csv,
-    refuse_duplicates,
-    require_columns,
-    some,
-)
+from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 
 NAME = "agiqa-3k"
 FOLDER = "AGIQA-3K"

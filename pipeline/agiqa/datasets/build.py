@@ -13,9 +13,8 @@ from typing import Literal
 
 import pandas as pd
 
-from agiqa.datasets.labels import some
 from agiqa.datasets.table import TEXT_COLUMNS, ImagesTable, inner_path, observed_targets
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 from agiqa.images import BadImage, check_images, image_id, printable
 
 logger = logging.getLogger(__name__)

@@ -10,15 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.datasets.build import build_table, prompt_group
-from agiqa.datasets.labels import (
-    numbers,
-    read_text_csv,
-    refuse_duplicates,
-    require_columns,
-    some,
-)
+from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
 from agiqa.datasets.table import TEXT_COLUMNS, ImagesTable, inner_path
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 
 
 def prepare(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 from agiqa.images import printable
 
 
@@ -64,9 +64,3 @@ def numbers(frame: pd.DataFrame, column: str, name_column: str, csv: Path) -> "p
             "fill in or remove those rows"
         )
     return values
-
-
-def some(items: Sequence[str], limit: int = 5) -> str:
-    """A short list for a message: the first few, and how many more there are."""
-    more = len(items) - limit
-    return ", ".join(items[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -18,14 +18,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
-from agiqa.datasets.labels import (
-    numbers,
-    read_text_csv,
-    refuse_duplicates,
-    require_columns,
-    some,
-)
-from agiqa.errors import AgiqaError
+from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
+from agiqa.errors import AgiqaError, some
 from agiqa.images import BadImage, printable
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")

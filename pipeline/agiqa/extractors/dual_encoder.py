@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError
+from agiqa.extractors.batch_size import batch_size
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
 from agiqa.extractors.loading import (
     find_model,
@@ -45,7 +46,7 @@ class DualEncoderExtractor:
             )
         self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name
-        self.batch_size = settings.batch_size
+        self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
         config = AutoConfig.from_pretrained(self.folder.path)
         projected = getattr(config, "projection_dim", None) if config.model_type == "clip" else None

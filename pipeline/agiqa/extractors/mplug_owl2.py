@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError
+from agiqa.extractors.batch_size import batch_size
 from agiqa.extractors.contract import Sample, Vector, batch
 from agiqa.extractors.loading import find_model, versions
 from agiqa.params import Semantic
@@ -36,7 +37,7 @@ class MplugOwl2Extractor:
         _require_plain(self.prompt_set)
         self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name
-        self.batch_size = settings.batch_size
+        self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
         config = load_config(self.folder.path)
         self.width = int(config.hidden_size)

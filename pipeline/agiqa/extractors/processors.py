@@ -20,6 +20,14 @@ from agiqa.extractors.loading import ModelFolder
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
 
@@ -275,6 +283,11 @@ def _part(folder: ModelFolder, name: str) -> Any:
         ),
     }
     words = name.replace("_", " ")
+    if name == "tokenizer" and not any((folder.path / file).is_file() for file in TOKENIZERS):
+        raise AgiqaError(  # transformers would make one up
+            f"Model '{folder.name}' has no tokenizer: expected one of {', '.join(TOKENIZERS)} in "
+            f"{folder.path}; copy it there."
+        )
     if name not in loaders:
         raise AgiqaError(f"Model '{folder.name}' wants a {words}, which stage 1 cannot serve.")
     auto, file, options = loaders[name]

@@ -17,6 +17,7 @@ from agiqa.extractors.loading import (
     find_model,
     load_image_processor,
     load_model,
+    model_config,
     preprocess,
     versions,
 )
@@ -47,8 +48,20 @@ class VisionExtractor:
 
         self.settings = settings
         self.folder = find_model(settings.model)
-        config = AutoConfig.from_pretrained(self.folder.path)
+        try:
+            config = AutoConfig.from_pretrained(self.folder.path)
+        except (ValueError, OSError, KeyError) as error:
+            kind = model_config(self.folder).get("model_type")
+            raise AgiqaError(
+                f"Model '{self.folder.name}': this transformers knows no models of type {kind!r}; "
+                "use another one as visual.model."
+            ) from error
         self._config = getattr(config, "vision_config", config)
+        if not hasattr(self._config, "image_size") or not hasattr(self._config, "patch_size"):
+            raise AgiqaError(
+                f"Model '{self.folder.name}' is a {config.model_type}, not a vision transformer: "
+                "use another one as visual.model, such as a CLIP, SigLIP, ViT or DINOv2."
+            )
         self.name = settings.name
         self.batch_size = settings.batch_size
         self.precision = settings.precision
@@ -139,6 +152,12 @@ class VisionExtractor:
             raise AgiqaError(
                 f"visual.layers expects blocks from 1 to {depth} of '{self.folder.name}', "
                 f"found {list(self.settings.layers)}."
+            )
+        patch = int(self._config.patch_size)
+        if self.settings.image_size < patch or self.settings.image_size % patch:
+            raise AgiqaError(
+                f"visual.image_size expects a multiple of {patch}, the patches of "
+                f"'{self.folder.name}', found {self.settings.image_size}."
             )
         own, closeup = int(self._config.image_size), self.settings.closeup
         if closeup != 0 and closeup < own:

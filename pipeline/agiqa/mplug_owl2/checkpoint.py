@@ -17,10 +17,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; also with .index.json
-SHOWN = 3  # names of each kind in an error
+SHOWN = 20  # names of each kind in an error
 
 
 def load_weights(
@@ -135,9 +135,7 @@ def _require_fit(model: nn.Module, found: Mapping[str, torch.Size], folder: Path
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     lists = [
-        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
-        for kind, names in kinds.items()
-        if names
+        f"{len(names)} {kind} ({some(names, SHOWN)})" for kind, names in kinds.items() if names
     ]
     if lists:
         raise AgiqaError(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agiqa.datasets.labels import some
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
+from agiqa.errors import some
 from agiqa.feature_store.fingerprint import canonical, digest
 from agiqa.images import printable
 from agiqa.report import plots, tables

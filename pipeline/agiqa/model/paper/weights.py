@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, some
 from agiqa.model.paper.regressor import PaperRegressor
 
-SHOWN = 3  # names of each kind in an error
+SHOWN = 20  # names of each kind in an error
 
 # Part of a parameter's name here: the authors' part. Empty where they have no such level.
 RENAMED = {
@@ -180,9 +180,7 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], expected: str, sizes: 
         "misshapen": misshapen,
     }
     lists = [
-        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
-        for kind, names in kinds.items()
-        if names
+        f"{len(names)} {kind} ({some(names, SHOWN)})" for kind, names in kinds.items() if names
     ]
     if lists:
         raise AgiqaError(
