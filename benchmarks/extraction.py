@@ -268,17 +268,13 @@ def random_weights(chosen: argparse.Namespace) -> None:
         return Tokens({"input_ids": whole, "mm_token_type_ids": kinds}, lengths)
 
     forward = SharedForward(model, ("mean",))
-    lead = rng.integers(0, 1000, 4)
     print(
         f"{chosen.random}: {sum(w.numel() for w in model.parameters()) / 1e9:.2f} billion weights"
     )
     print(f"{device.type}: {rate / 1e12:.3f} TFLOP/s measured on a large product, {chosen.dtype}")
     for order in ("text_first", "image_first"):
         prompts = [text(30, 8) if order == "text_first" else text(0, 38) for _ in range(2)]
-        if order == "image_first":
-            for prompt in prompts:
-                prompt.ids[:, : len(lead)] = prompt.ids[:, : len(lead)]
-        forward.shares = None
+        forward.shares = None  # found anew for each order
 
         def us(prompts: Sequence[Tokens] = prompts) -> Any:
             return forward(forward.encode(arrays, size), prompts)
