@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from measuring import matmul_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
 from agiqa.computing import Job, Source, compute, samples_of
@@ -68,24 +69,6 @@ SHAPES = {  # by name: transformers' configuration, with its published sizes
         },
     },
 }
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """That `work` takes, the device's queue emptied before and after."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
-    wait()
-    started = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - started
-
-
-def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s that the device reaches on a large product; the best of ten."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    torch.mm(left, right)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(left, right)) for _ in range(10))
 
 
 def flop(work: Callable[[], Any]) -> float:

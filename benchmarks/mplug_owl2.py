@@ -15,14 +15,14 @@ import copy
 import resource
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from measuring import matmul_rate, seconds
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -116,24 +116,6 @@ def count_flop(config: MplugOwl2Config) -> tuple[float, float]:
             work()
         counts.append(float(counter.get_total_flops()))
     return counts[0], counts[1]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """That `work` takes, the device's queue emptied before and after."""
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
-    wait()
-    started = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - started
-
-
-def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s that the device reaches on a large product; the best of ten."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    torch.mm(left, right)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(left, right)) for _ in range(10))
 
 
 def peak_memory(device: torch.device) -> float:

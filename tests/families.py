@@ -66,16 +66,20 @@ VISION = {
 
 
 def tokenizer(
-    special: Sequence[str], named: dict[str, str] | None = None, bos: str = "", eos: str = "</s>"
+    special: Sequence[str],
+    named: dict[str, str] | None = None,
+    bos: str = "",
+    eos: str = "</s>",
+    more: Sequence[str] = (),
 ) -> Any:
-    """One token a byte, then the special tokens; `named` ones become attributes.
+    """One token a byte and `more`, then the special tokens; `named` ones become attributes.
 
     With `bos` every text opens with it.
     """
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *more]
     bytewise = Tokenizer(models.BPE({letter: n for n, letter in enumerate(letters)}, merges=[]))
     bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytewise.decoder = decoders.ByteLevel()
@@ -399,7 +403,7 @@ def siglip2_naflex(folder: Path) -> Path:
     """Images in up to 16 patches of 8 px, by their own aspect ratio."""
     import transformers
 
-    words = tokenizer([], bos="<bos>", eos="<eos>")
+    words = tokenizer([], bos="<bos>", eos="<eos>", more=["<unk>", "▁"])  # its class asks for them
     words.model_max_length = 64
     text = VISION | {"max_position_embeddings": 64, "projection_size": 16}
     config = transformers.Siglip2Config(

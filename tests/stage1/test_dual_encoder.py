@@ -32,7 +32,7 @@ def _prompts(tmp_path: Path, **texts: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip2"])
+@pytest.mark.parametrize("family", ["clip", "siglip2", "siglip2_naflex"])
 def test_vectors_and_similarities_are_the_models_own(
     family: str, tmp_path: Path, table: ImagesTable
 ) -> None:

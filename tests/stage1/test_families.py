@@ -16,8 +16,9 @@ import families
 from agiqa.errors import AgiqaError
 from agiqa.extractors import ImageTextExtractor, semantic_extractor
 from agiqa.extractors.lmm.forward import LEVELS, Shares
+from agiqa.extractors.lmm.inputs import chat_text, placeholder
 from agiqa.extractors.loading import find_model
-from agiqa.extractors.processors import chat_text, load_processor, placeholder
+from agiqa.extractors.processors import load_processor
 from agiqa.params import Semantic
 
 FAMILIES = (

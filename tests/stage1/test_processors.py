@@ -14,14 +14,9 @@ import transformers
 from PIL import Image
 
 from agiqa.errors import AgiqaError
+from agiqa.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
 from agiqa.extractors.loading import ModelFolder, find_model
-from agiqa.extractors.processors import (
-    chat_text,
-    image_features,
-    load_processor,
-    placeholder,
-    token_ids,
-)
+from agiqa.extractors.processors import load_processor
 from families import DUAL_ENCODERS, LMMS
 
 WHOLE = ("llava", "idefics3", "gemma3", "paligemma")  # AutoProcessor builds these as well

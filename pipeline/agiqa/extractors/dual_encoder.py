@@ -16,7 +16,6 @@ from agiqa.extractors.loading import (
     find_model,
     load_image_processor,
     load_model,
-    preprocess,
     versions,
 )
 from agiqa.params import Semantic
@@ -57,8 +56,8 @@ class DualEncoderExtractor:
         self.vectors = self._describe()
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image to pixels `(1, 3, H, W)`."""
-        return Sample({"pixel_values": preprocess(self._processor, image)[None]})
+        """An RGB image to what the model takes: pixels, of SigLIP 2 NaFlex their shape as well."""
+        return Sample(dict(self._processor(images=image, return_tensors="np")))
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """B samples to float32 `(B, D)` or `(B, P)` for each wanted vector."""
@@ -67,9 +66,10 @@ class DualEncoderExtractor:
         with torch.inference_mode():
             if self._model is None:
                 self._load()
-            pixels = torch.from_numpy(batch(samples)["pixel_values"])
-            pixels = pixels.to(self._model.device, self._model.dtype)
-            images = _unit(self._model.get_image_features(pixel_values=pixels))
+            arrays = {n: torch.from_numpy(a) for n, a in batch(samples).items()}
+            arrays = {n: a.to(self._model.device) for n, a in arrays.items()}
+            arrays["pixel_values"] = arrays["pixel_values"].to(self._model.dtype)
+            images = _unit(self._model.get_image_features(**arrays))
             found = [images, images @ self._texts.T]
         return [found[index].cpu().numpy() for index in wanted]
 

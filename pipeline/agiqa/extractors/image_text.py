@@ -15,9 +15,10 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.extractors.batch_size import Remembered, batch_size
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.extractors.lmm.inputs import image_features
 from agiqa.extractors.lmm.texts import Texts
 from agiqa.extractors.loading import ModelFolder, find_model, load_model, trust, versions
-from agiqa.extractors.processors import image_features, load_processor, names_processor
+from agiqa.extractors.processors import load_processor, names_processor
 from agiqa.halving import halve, ran_out
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set

@@ -11,7 +11,7 @@ import numpy as np
 
 from agiqa.errors import AgiqaError
 from agiqa.extractors.contract import Sample
-from agiqa.extractors.processors import chat_text, placeholder, token_ids
+from agiqa.extractors.lmm.inputs import chat_text, placeholder, token_ids
 from agiqa.prompts import PromptSet
 
 
