@@ -1,6 +1,5 @@
 """The command line: each command is a module here, loaded when it is called."""
 
-import importlib
 import logging
 import sys
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import click
 
 from agiqa import __version__
+from agiqa.cli.lazy import LazyGroup, keep_lines
 from agiqa.errors import AgiqaError
 
-# Command: its module here and the line that `agiqa --help` shows, so that help loads no command.
+# Command: its module here and the line that `agiqa --help` shows.
 COMMANDS = {
     "nano": ("nano", "Assemble the embedded LMM; `train` and `measure` its projector."),
     "prepare": ("prepare", "Read a data set: images table and splits."),
@@ -21,29 +21,12 @@ COMMANDS = {
     "evaluate": ("evaluate", "Score the test sides of a run and measure."),
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),
+    "cache": ("cache", "Care for the stores of vectors: list, verify, merge, export ..."),
 }
 
 
-class Agiqa(click.Group):
-    """Loads commands lazily and turns user errors into one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the work."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"agiqa.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
-        _keep_lines(command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+class Agiqa(LazyGroup):
+    """All commands; turns user errors into one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an AgiqaError or a full disk is one line and exit status 1."""
@@ -64,14 +47,7 @@ def _explain(error: BaseException) -> str:
     return str(error)
 
 
-def _keep_lines(command: click.Command) -> None:
-    r"""Make `\b` in a raw docstring click's own sign, so that a paragraph keeps its lines."""
-    command.help = (command.help or "").replace("\\b\n", "\b\n")
-    for inner in getattr(command, "commands", {}).values():
-        _keep_lines(inner)
-
-
-@click.group(cls=Agiqa, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Agiqa, loads=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
 @click.version_option(__version__, prog_name="agiqa")
@@ -95,4 +71,4 @@ def main(debug: bool, quiet: bool) -> None:
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)
 
 
-_keep_lines(main)
+keep_lines(main)

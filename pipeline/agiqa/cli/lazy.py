@@ -1,0 +1,41 @@
+"""A group of commands that imports a command's module only when the command is called."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+
+class LazyGroup(click.Group):
+    """Its commands are known by name and line alone, so that help loads none of them."""
+
+    def __init__(self, *args: Any, loads: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        """Take `loads`: for each command its module in `agiqa.cli` and its line in the help."""
+        super().__init__(*args, **kwargs)
+        self.loads = loads
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work."""
+        return list(self.loads)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module, whose `command` it is."""
+        if cmd_name not in self.loads:
+            return None
+        module = importlib.import_module(f"agiqa.cli.{self.loads[cmd_name][0]}")
+        command: click.Command = module.command
+        keep_lines(command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.loads.items()])
+
+
+def keep_lines(command: click.Command) -> None:
+    r"""Make `\b` in a raw docstring click's own sign, so that a paragraph keeps its lines."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    for inner in getattr(command, "commands", {}).values():
+        keep_lines(inner)
