@@ -3,8 +3,8 @@
 Ledger and pack share this layout. Zarr returns the fill value where a chunk's file is missing or
 empty, without a word; so the fill value is NaN, which no valid row holds, and each row's CRC-32
 (of its image id's 32 bytes and its vector's bytes, little-endian) is kept elsewhere and compared.
-Zarr's own store never fsyncs; `DurableStore` does, and `write_chunk` puts one whole chunk on the disk
-as Zarr would, without the two changes of thread that Zarr makes for each.
+Zarr's own store never fsyncs; `DurableStore` does, and `write_chunk` puts a whole chunk on the disk
+with the bytes that Zarr would write, without the two changes of thread that Zarr makes for each.
 """
 
 from __future__ import annotations

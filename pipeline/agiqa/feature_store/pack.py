@@ -8,8 +8,9 @@ one: pack_layout.py; where it lies in each format: pack_zarr.py, pack_hdf5.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +21,14 @@ from agiqa.feature_store import pack_hdf5, pack_zarr
 from agiqa.feature_store.chunks import Vectors
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.feature_store.fingerprint import Fingerprint
+from agiqa.feature_store.mapped import load
 from agiqa.feature_store.pack_layout import (
     Contents,
     PackError,
+    Rows,
+    Stored,
     build,
+    copy_rows,
     verify_arrays,
     verify_metadata,
 )
@@ -38,8 +43,8 @@ class PackFormat(Protocol):
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
         """Read the metadata, unchecked."""
 
-    def read(self, path: Path, metadata: Mapping[str, Any]) -> Contents:
-        """Read the arrays, rows unchecked."""
+    def opened(self, path: Path) -> AbstractContextManager[Stored]:
+        """Give the arrays, rows unchecked."""
 
 
 FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
@@ -49,7 +54,7 @@ ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's v
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """A pack, read whole and checked."""
+    """A pack, checked; its vectors lie in memory or in a memory map (mapped.py)."""
 
     path: Path
     extractor: str
@@ -85,12 +90,13 @@ def write_pack(
     names: Sequence[str],
     fingerprints: Sequence[Fingerprint],
     image_ids: Sequence[str],
-    vectors: Vectors,
+    vectors: Rows,
     left_out: Sequence[str] = (),
 ) -> None:
     """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
 
-    `left_out` names images of the data set that are missing on purpose.
+    `vectors` is an array, or what gives slices of rows as an array would: they are taken block by
+    block. `left_out` names images of the data set that are missing on purpose.
 
     Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
     (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
@@ -107,7 +113,7 @@ def write_pack(
 
 
 def read_pack(path: Path) -> FeatureStore:
-    """Read a pack into memory, every chunk and row checked.
+    """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
@@ -118,14 +124,21 @@ def read_pack(path: Path) -> FeatureStore:
     with disk_errors("read the pack", path):
         metadata = pack_format.read_metadata(path)
         verify_metadata(path, metadata)
-        contents = pack_format.read(path, metadata)
+        with pack_format.opened(path) as stored:
+            verify_arrays(path, metadata, stored)
+            vectors = load(
+                key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
+                shape=stored.shape,
+                dtype=metadata["dtype"],
+                fill=partial(copy_rows, path, stored),
+            )
     return FeatureStore(
         path=path,
         extractor=metadata["extractor"],
         names=tuple(metadata["names"]),
         fingerprints=tuple(metadata["fingerprints"]),
-        image_ids=verify_arrays(path, contents),
-        vectors=contents.vectors,
+        image_ids=tuple(key.tobytes().hex() for key in stored.image_id),
+        vectors=vectors,
         left_out=frozenset(metadata.get("left_out", ())),
     )
 
