@@ -9,7 +9,8 @@ Plain `zarr.open` reads it. Chunks are not compressed: float vectors gain next t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from agiqa.feature_store.chunks import create_array
+from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
+from agiqa.feature_store.chunks import DTYPES, create_array
 from agiqa.feature_store.pack_layout import ARRAYS, Contents, PackError, damaged
+
+GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
 def write(path: Path, contents: Contents) -> None:
@@ -51,6 +55,37 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         f"{path}: expected a Zarr v3 pack of agiqa, found {found}; "
         "name the pack that `agiqa extract` wrote, or run it again"
     )
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The arrays by name, to be read piece by piece; KeyError where one is not there."""
+    arrays = {}
+    for name in ARRAYS:
+        try:
+            arrays[name] = zarr.open_array(LocalStore(path / name, read_only=True), mode="r")
+        except FileNotFoundError:
+            raise KeyError(name) from None
+    yield arrays
+
+
+def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What is wrong outside the arrays' chunks, file by file: every word of each zarr.json."""
+    found = []
+    group, wrong = read_json(path / "zarr.json")
+    if group is None or group != GROUP | {"attributes": group.get("attributes")}:
+        found.append((path / "zarr.json", wrong or "has fields that no pack of agiqa has"))
+    rows, width = int(metadata["rows"]), int(metadata["width"])
+    shapes: dict[str, tuple[tuple[int, ...], str, float | str]] = {
+        "vectors": ((rows, len(metadata["names"]), width), DTYPES[metadata["dtype"]], "NaN"),
+        "image_id": ((rows, 32), "u1", 0),
+        "row_crc32": ((rows,), "<u4", 0),
+    }
+    for name, (shape, dtype, fill) in shapes.items():
+        expected = expected_metadata(shape, dtype, min(ARRAYS[name], rows), fill)
+        if wrong := metadata_damage(path / name, expected):
+            found.append((path / name / "zarr.json", wrong))
+    return found
 
 
 def read(path: Path, metadata: Mapping[str, Any]) -> Contents:
