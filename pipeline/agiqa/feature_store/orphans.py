@@ -20,7 +20,7 @@ from agiqa.feature_store.durable import STALE_SECONDS, disk_errors, sync_folder
 from agiqa.feature_store.journal import check_journal
 from agiqa.feature_store.ledger import Shelf
 from agiqa.feature_store.lock import writer_lock, writer_of
-from agiqa.feature_store.section import Section
+from agiqa.feature_store.section import ARRAY, Section
 from agiqa.feature_store.section_files import PARTIAL, section_files, size_of
 
 
@@ -72,7 +72,9 @@ def remove_orphans(folder: Path, chosen: list[Orphan]) -> list[Orphan]:
     removed: list[Orphan] = []
     wanted = {orphan.path for orphan in chosen}
     for section in Shelf.at(folder).sections().values():
-        inside = [path for path in wanted if path.parent in (section.folder, _array(section))]
+        inside = [
+            path for path in wanted if path.parent in (section.folder, section.folder / ARRAY)
+        ]
         if not inside:
             continue
         with writer_lock(section.folder), disk_errors("free space in", section.folder):
@@ -98,13 +100,15 @@ def leftovers(folder: Path) -> list[Orphan]:
     return found
 
 
-def remove_leftover(orphan: Orphan) -> None:
-    """Remove a file or folder that `leftovers` found."""
-    with disk_errors("remove", orphan.path):
-        if orphan.path.is_dir() and not orphan.path.is_symlink():
-            shutil.rmtree(orphan.path)
-        else:
-            orphan.path.unlink()
+def remove_leftovers(chosen: list[Orphan]) -> list[Orphan]:
+    """Remove files and folders that `leftovers` found; says which."""
+    for orphan in chosen:
+        with disk_errors("remove", orphan.path):
+            if orphan.path.is_dir() and not orphan.path.is_symlink():
+                shutil.rmtree(orphan.path)
+            else:
+                orphan.path.unlink(missing_ok=True)
+    return chosen
 
 
 def remove_shelf(folder: Path) -> None:
@@ -126,20 +130,13 @@ def remove_shelf(folder: Path) -> None:
         shutil.rmtree(aside)
 
 
-def last_written(folder: Path) -> float:
-    """When a row of the shelf in `folder` was last written or dropped, in seconds since 1970."""
-    sections = Shelf.at(folder).sections().values()
-    return max((section_files(section.folder).written for section in sections), default=0.0)
-
-
 def require_no_stranger(folder: Path) -> None:
     """AgiqaError where strangers' files lie in the shelf's folder; they must not go with it."""
-    for section in Shelf.at(folder).sections().values():
-        if foreign := section_files(section.folder).foreign:
-            raise AgiqaError(
-                f"{folder}: expected files of agiqa alone, found {foreign[0].name}; move it away"
-            )
-
-
-def _array(section: Section) -> Path:
-    return section.folder / "vectors"
+    sections = Shelf.at(folder).sections().values()
+    known = {path for section in sections for path in (section.folder, section.folder / ARRAY)}
+    foreign = [path for section in sections for path in section_files(section.folder).foreign]
+    foreign += [path for path in folder.iterdir() if path.is_dir() and path not in known]
+    if foreign:
+        raise AgiqaError(
+            f"{folder}: expected files of agiqa alone, found {foreign[0].name}; move it away"
+        )

@@ -25,6 +25,7 @@ from agiqa.feature_store.pack_layout import (
     Contents,
     PackError,
     build,
+    damaged,
     verify_arrays,
     verify_metadata,
 )
@@ -145,6 +146,21 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
         metadata = chosen.read_metadata(path)
         verify_metadata(path, metadata)
     return metadata
+
+
+def read_pack_ids(path: Path) -> tuple[str, ...]:
+    """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
+    read_pack_metadata(path)
+    with disk_errors("read the pack", path):
+        try:
+            with pack_format(path).open_arrays(path) as arrays:
+                return tuple(row.tobytes().hex() for row in np.asarray(arrays["image_id"][...]))
+        except OSError as error:
+            if error.errno is not None:  # the disk's own, not HDF5's
+                raise
+            raise damaged(path, "image ids that cannot be read") from error
+        except Exception as error:  # each codec has its own ways to reject bytes
+            raise damaged(path, "image ids that cannot be read") from error
 
 
 def pack_beside(path: Path, store: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,18 @@ from zarr.storage import LocalStore
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
+from agiqa.feature_store.chunk_rescue import rescue_chunk
 from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, open_array, read_block
 from agiqa.feature_store.durable import disk_errors, write_file
 from agiqa.feature_store.findings import Finding, Report
 from agiqa.feature_store.journal import check_journal
 from agiqa.feature_store.ledger import Shelf
 from agiqa.feature_store.lock import writer_lock, writer_of
-from agiqa.feature_store.section import ARRAY, Section
+from agiqa.feature_store.section import ARRAY, JOURNAL, Section
 from agiqa.feature_store.section_files import section_files
+from agiqa.feature_store.shelf_description import DESCRIPTION
 from agiqa.feature_store.shelf_reader import CHUNKS_A_READ
-from agiqa.feature_store.shelf_writer import FLUSH_SECONDS, GROWTH_CHUNKS
+from agiqa.feature_store.shelf_writer import GROWTH_CHUNKS
 
 
 def check_shelf(folder: Path) -> Report:
@@ -41,7 +44,11 @@ def check_shelf(folder: Path) -> Report:
             error.__cause__, FileNotFoundError
         ):
             raise
-        report.findings.append(Finding(folder, str(error).removeprefix(f"{folder}: ")))
+        found = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
+        if any((folder / name).exists() for name in (DESCRIPTION, JOURNAL, ARRAY)):
+            report.findings.append(Finding(folder, found))
+        else:
+            report.notes.append("not a shelf: nothing of agiqa is in it")
         return report
     for section in sections.values():
         _check_section(section, report)
@@ -80,11 +87,8 @@ def _check_section(section: Section, report: Report) -> None:
         if not wrong:
             report.findings.append(Finding(array / "zarr.json", str(error)))
         bad = []
-    by_chunk: dict[int, list[str]] = defaultdict(list)
-    for image_id in bad:
-        by_chunk[section.journal.rows[image_id].position // ROWS_A_CHUNK].append(image_id)
     report.chunks += len({row.position // ROWS_A_CHUNK for row in section.journal.rows.values()})
-    for chunk, ids in sorted(by_chunk.items()):
+    for chunk, ids in _by_chunk(section, bad).items():
         path = array / f"c.{chunk}.0"
         report.findings.append(Finding(path, _what_is_wrong(section, chunk), tuple(ids)))
 
@@ -105,7 +109,7 @@ def bad_rows(section: Section) -> list[str]:
 
 
 def repair_shelf(folder: Path) -> list[str]:
-    """Make whatever is bad in the shelf absent, durably; says in words what was done.
+    """Save what can be saved and make the rest absent, durably; says in words what was done.
 
     LockedError where a section is being written, before anything in it is touched; AgiqaError
     where the description is damaged, which cannot be made again from the rest.
@@ -120,22 +124,33 @@ def _repair_section(section: Section) -> list[str]:
     array, done = section.folder / ARRAY, []
     with disk_errors("read", section.folder):
         damaged = check_journal(section.journal.path).damaged
-    if damaged or metadata_damage(array, _expected(section)):
-        with writer_lock(section.folder), disk_errors("repair", section.folder):
-            if damaged:
-                section.journal.forget_damaged()
-                done.append(f"{section.journal.path}: {len(damaged)} damaged lines taken out")
-            section.refresh()
-            if metadata_damage(array, _expected(section)):
-                _write_metadata(array, section)
-                done.append(f"{array / 'zarr.json'}: written anew")
-    if bad_rows(section):
-        before = len(section.journal.rows)
-        with section.writer(FLUSH_SECONDS) as writer:  # drops those of the last chunk itself
-            if bad := bad_rows(section):
-                writer.drop(bad)
-        done.append(f"{section.folder}: {before - len(section.journal.rows)} rows dropped")
+    wrong = metadata_damage(array, _expected(section))
+    if not damaged and not wrong and not bad_rows(section):
+        return []
+    with writer_lock(section.folder), disk_errors("repair", section.folder):
+        section.refresh()
+        if damaged:
+            section.journal.forget_damaged()
+            done.append(f"{section.journal.path}: damaged lines taken out: {len(damaged)}")
+        if wrong:
+            _write_metadata(array, section)
+            done.append(f"{array / 'zarr.json'}: written anew")
+        for chunk, ids in _by_chunk(section, bad_rows(section)).items():
+            rows = {image_id: section.journal.rows[image_id] for image_id in ids}
+            saved = rescue_chunk(array, chunk, rows, section.width, section.dtype)
+            if saved:
+                done.append(f"{array / f'c.{chunk}.0'}: written anew, {saved} rows saved")
+        if bad := bad_rows(section):
+            section.journal.drop(bad)
+            done.append(f"{section.folder}: {len(bad)} rows dropped")
     return done
+
+
+def _by_chunk(section: Section, ids: Sequence[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    for image_id in ids:
+        found[section.journal.rows[image_id].position // ROWS_A_CHUNK].append(image_id)
+    return dict(sorted(found.items()))
 
 
 def _expected(section: Section) -> dict[str, object]:

@@ -56,8 +56,8 @@ def read_description(folder: Path) -> Description:
     with disk_errors("read", path):
         if not path.is_file():
             raise AgiqaError(
-                f"{folder}: expected a shelf of the ledger, found no {DESCRIPTION} in it; name a "
-                "folder that `agiqa cache ls` lists"
+                f"{folder}: expected a shelf of the ledger, found no {DESCRIPTION} in it; restore "
+                "the file or move the folder away"
             )
         found, wrong = read_json(path)
     advice = "restore the file or move the folder away"
