@@ -83,7 +83,8 @@ def command(
     from agiqa.feature_store import default_root
     from agiqa.upkeep.clearing import carry_out, plan
 
-    given = (default_root(), caches or (CACHE,), runs or (RUNS,), unused, older_than)
+    run_folders = runs or ((RUNS,) if RUNS.is_dir() else ())  # nothing may have been fitted yet
+    given = (default_root(), caches or (CACHE,), run_folders, unused, older_than)
     planned = plan(*given)
     found = planned.all()
     if not as_json:
