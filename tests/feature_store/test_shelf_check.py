@@ -27,7 +27,7 @@ Make = Callable[..., np.ndarray]
 
 @pytest.fixture
 def shelf(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Shelf:
-    """Two sections; the first one with three chunks, 15 journal lines in all, and two dropped rows."""
+    """Two sections; the first one with three chunks, two dropped rows."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
     with shelf.writer() as writer:

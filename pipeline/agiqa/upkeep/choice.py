@@ -16,7 +16,7 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
     AgiqaError where none is, or several shelves' names or digests begin so.
     """
     path = Path(text)
-    if path.exists():
+    if text and path.exists():
         if path.suffix in FORMATS:
             return PACK, path
         if (path / DESCRIPTION).exists():

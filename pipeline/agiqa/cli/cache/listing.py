@@ -86,7 +86,7 @@ def print_tables(
 
     console = Console(highlight=False)
     total = size_text(sum(shelf.size for shelf in shelves))
-    console.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'folder')}, {total}")
+    console.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'shelf')}, {total}")
     if good := [shelf for shelf in shelves if not shelf.problem]:
         console.print(_shelf_table(good, console.width))
     _print_lines(shelves)
@@ -123,8 +123,9 @@ def _shelf_table(shelves: "Sequence[Store]", columns: int) -> Any:
                 _some(datasets),
             ]
         )
-    others = sum(max(len(row[place]) for row in rows) for place in (0, 2, 3, 4, 5, 6))
-    room = max(12, columns - others - len(rows[0]) - 1)
+    heads = [str(column.header) for column in table.columns]
+    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+    room = max(12, columns - (sum(widths) - widths[1]) - len(widths) - 1)
     for row in rows:
         row[1] = row[1] if len(row[1]) <= room else row[1][: room - 1] + "…"
         _add(table, *row)
