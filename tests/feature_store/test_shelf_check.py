@@ -151,9 +151,9 @@ def test_repair_saves_all_rows_but_the_changed_one(
     done = repair_shelf(shelf.folder)
     assert [line.removeprefix(f"{shelf.folder}") for line in done] == [
         "/vectors/zarr.json: written anew",
-        "/vectors/c.1.0: written anew, 255 rows saved",
-        ": 1 rows dropped",
-        "/part-2/vectors/c.0.0: written anew, 50 rows saved",
+        "/vectors/c.1.0: written anew, rows saved: 255",
+        ": rows dropped: 1",
+        "/part-2/vectors/c.0.0: written anew, rows saved: 50",
     ]
     assert check_shelf(shelf.folder).is_whole
     kept = [image_id for image_id in ids if image_id not in (ids[3], ids[4], ids[266])]

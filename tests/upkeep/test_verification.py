@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import zarr
 from click.testing import Result
 
 from agiqa.feature_store import Shelf, read_pack
@@ -60,15 +61,37 @@ def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) ->
     said = [line.strip() for line in result.stdout.splitlines() if "repaired" in line]
     assert said == [
         "repaired: journal.jsonl: damaged lines taken out: 1",
-        "repaired: 40 rows that it lacked taken from packs",
+        "repaired: rows that it lacked taken from packs: 40",
         "repaired: its description was written anew, out of a pack's fingerprint",
-        "repaired: 40 rows dropped",
-        "repaired: 40 rows that it lacked taken from packs",
+        "repaired: rows dropped: 40",
+        "repaired: rows that it lacked taken from packs: 40",
     ]
     for place, prompt in enumerate("ab"):
         rows = Shelf.at(project.shelf(prompt)).read(project.ids)
         np.testing.assert_array_equal(rows, project.vectors[:, place])
     assert agiqa("cache", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_two_layers_with_different_damage_mend_each_other(
+    project: Any, agiqa: Agiqa, suffix: str
+) -> None:
+    project.pack.rename(Path("elsewhere.zarr"))
+    pack = project.pack.with_suffix(suffix)
+    project.write_pack(pack)
+    with Shelf.at(project.shelf("a")).writer() as writer:
+        writer.drop(project.ids[:5])
+    if pack.is_dir():
+        zarr.open_array(pack / "vectors", mode="r+")[20, 0, 0] = 7
+    else:
+        with h5py.File(pack, "r+") as file:
+            file["vectors"][20, 0, 0] = 7
+    (project.shelf("a") / "vectors" / "zarr.json").unlink()
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 0, result.output
+    assert "rows that it lacked taken from packs: 5" in result.stdout
+    assert "40 rows packed again" in result.stdout
+    np.testing.assert_array_equal(read_pack(pack).vectors, project.vectors)
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

@@ -6,7 +6,7 @@ the same promises for whole packs, but stops at the first thing that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.findings import Finding, Report
 from agiqa.feature_store.pack import pack_format, read_pack_metadata
+from agiqa.feature_store.pack_layout import damaged
 from agiqa.feature_store.section_files import size_of
 
 
@@ -44,6 +45,29 @@ def check_pack(path: Path) -> Report:
         if report.is_whole and not path.is_dir():
             _add_structure(report, chosen.structure_damage(path, metadata))
     return report
+
+
+def whole_rows(path: Path) -> Iterator[tuple[list[str], Vectors]]:
+    """Image ids and vectors (n, P, D) of the rows that are whole, chunk by chunk; others left out.
+
+    AgiqaError where the metadata or the image ids are damaged, so that no row can be trusted.
+    """
+    report = Report(path, "pack")
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).open_arrays(path) as arrays:
+        ids, checksums = (_whole(path, arrays, name, report) for name in ("image_id", "row_crc32"))
+        if ids is None or checksums is None:
+            raise damaged(path, report.findings[0].path.name + " that cannot be read")
+        for start in range(0, int(metadata["rows"]), ROWS_A_CHUNK):
+            keys = [row.tobytes() for row in ids[start : start + ROWS_A_CHUNK]]
+            try:
+                found = np.asarray(arrays["vectors"][start : start + len(keys)])
+            except Exception as error:  # each codec has its own ways to reject bytes
+                _raise_disk(error)
+                continue
+            fits = np.array(row_checksums(keys, found), dtype=np.uint32)
+            places = np.flatnonzero(fits == checksums[start : start + len(keys)]).tolist()
+            yield [keys[place].hex() for place in places], found[places]
 
 
 def _add_structure(report: Report, found: list[tuple[Path, str]]) -> None:

@@ -82,10 +82,8 @@ def _check_section(section: Section, report: Report) -> None:
     try:
         bad = bad_rows(section)
     except AgiqaError as error:
-        if isinstance(error.__cause__, OSError):
+        if not wrong:  # the disk's own failure: that says nothing about the rows
             raise
-        if not wrong:
-            report.findings.append(Finding(array / "zarr.json", str(error)))
         bad = []
     report.chunks += len({row.position // ROWS_A_CHUNK for row in section.journal.rows.values()})
     for chunk, ids in _by_chunk(section, bad).items():
@@ -139,10 +137,10 @@ def _repair_section(section: Section) -> list[str]:
             rows = {image_id: section.journal.rows[image_id] for image_id in ids}
             saved = rescue_chunk(array, chunk, rows, section.width, section.dtype)
             if saved:
-                done.append(f"{array / f'c.{chunk}.0'}: written anew, {saved} rows saved")
+                done.append(f"{array / f'c.{chunk}.0'}: written anew, rows saved: {saved}")
         if bad := bad_rows(section):
             section.journal.drop(bad)
-            done.append(f"{section.folder}: {len(bad)} rows dropped")
+            done.append(f"{section.folder}: rows dropped: {len(bad)}")
     return done
 
 
@@ -168,6 +166,7 @@ def _expected(section: Section) -> dict[str, object]:
 
 def _write_metadata(array: Path, section: Section) -> None:
     expected = _expected(section) | {"attributes": {}, "storage_transformers": []}
+    array.mkdir(exist_ok=True)
     write_file(array / "zarr.json", json.dumps(expected, indent=2).encode())
 
 

@@ -1,10 +1,11 @@
 """Checking stores, and mending what can be mended from the other layer: `agiqa cache verify`.
 
-A shelf drops its bad rows and takes what it lacks from whole packs; a pack is packed again from the
+A shelf drops its bad rows and takes what it lacks from packs; a pack is packed again from the
 ledger. What neither layer has is left for `agiqa extract` to compute.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from agiqa.datasets.table import IMAGES_CSV, ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.extraction import sources_of
 from agiqa.extractors import Vector
-from agiqa.feature_store import Fingerprint, Shelf, digest, read_pack, write_pack
+from agiqa.feature_store import Fingerprint, PackError, Shelf, digest, write_pack
 from agiqa.feature_store.findings import Report
 from agiqa.feature_store.ledger import find_shelves, shelf_folder
 from agiqa.feature_store.pack import read_pack_ids, read_pack_metadata
-from agiqa.feature_store.pack_check import check_pack
+from agiqa.feature_store.pack_check import check_pack, whole_rows
 from agiqa.feature_store.shelf_check import check_shelf, repair_shelf
 from agiqa.feature_store.shelf_description import read_description, restore_description
 from agiqa.prompts import IMAGE_PROMPT
@@ -55,26 +56,23 @@ def mend(kind: str, path: Path, ledger: Path, caches: Sequence[Path]) -> list[st
         done.append(f"{path}: its description was written anew, out of a pack's fingerprint")
     done += repair_shelf(path)
     if added := _refill(path, caches):
-        done.append(f"{path}: {added} rows that it lacked taken from packs")
+        done.append(f"{path}: rows that it lacked taken from packs: {added}")
     return done
 
 
 def _refill(folder: Path, caches: Sequence[Path]) -> int:
-    """Add to a shelf what it lacks and whole packs have under its fingerprint: how many rows."""
+    """Add to a shelf what it lacks and packs have whole under its fingerprint: how many rows."""
     shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
     wanted = digest(shelf.fingerprint)
     for path in (path for cache in caches for path in find_packs(cache)):
-        if wanted not in read_pack_store(path).digests:
+        pack = read_pack_store(path)
+        if wanted not in pack.digests:
             continue
-        try:
-            pack = read_pack(path)
-        except AgiqaError:  # it will be mended from here
-            continue
-        place = [digest(each) for each in pack.fingerprints].index(wanted)
-        table = _table(path)
-        rows = _row_ids(pack.names[place], shelf.fingerprint, shelf.width, pack.image_ids, table)
-        with shelf.writer() as writer:
-            writer.add(rows, pack.vectors[:, place])
+        place, table = pack.digests.index(wanted), _table(path)
+        with suppress(PackError), shelf.writer() as writer:
+            for ids, vectors in whole_rows(path):
+                rows = _row_ids(pack.vectors[place], shelf.fingerprint, shelf.width, ids, table)
+                writer.add(rows, vectors[:, place])
     return len(shelf.ids()) - before
 
 

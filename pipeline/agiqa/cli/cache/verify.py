@@ -36,7 +36,7 @@ class _Outcome:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Drop bad rows of the ledger, or take them from whole packs; pack bad packs again from "
+    help="Drop bad rows of the ledger, or take them from packs; pack bad packs again from "
     "the ledger. Each repair is printed.",
 )
 @cache
