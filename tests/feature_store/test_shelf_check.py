@@ -80,14 +80,14 @@ def test_every_bit_of_the_description_counts(shelf: Shelf) -> None:
     path = shelf.folder / "fingerprint.json"
     whole, passed = path.read_bytes(), []
     for place in range(len(whole)):
-        for bit in range(8):
+        for bit in (0, 5):
             flip(path, place, 1 << bit)
             with contextlib.suppress(AgiqaError):
                 read_description(shelf.folder)
                 assert not check_shelf(shelf.folder).is_whole, (place, bit)  # the width, say
                 passed.append(place)
             path.write_bytes(whole)
-    assert len(passed) < 20
+    assert len(passed) < 10
 
 
 @pytest.mark.parametrize(

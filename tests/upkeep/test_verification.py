@@ -58,7 +58,7 @@ def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) ->
     flip(project.shelf("b") / "fingerprint.json", 100)
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 0, result.output
-    said = [line.strip() for line in result.stdout.splitlines() if "repaired" in line]
+    said = [line.strip() for line in result.stdout.splitlines() if "repaired:" in line]
     assert said == [
         "repaired: journal.jsonl: damaged lines taken out: 1",
         "repaired: rows that it lacked taken from packs: 40",
@@ -154,3 +154,16 @@ def test_a_strangers_folder_and_an_empty_store(
     assert result.exit_code == 0, result.output
     assert "checked 0 shelves and 0 packs" in result.stdout
     assert not Path("nowhere").exists()
+
+
+def test_what_cannot_be_read_now_is_not_dropped(project: Any, agiqa: Agiqa) -> None:
+    chunk = project.shelf("a") / "vectors" / "c.0.0"
+    chunk.rename(chunk.with_name("aside"))
+    chunk.symlink_to(chunk.name)  # a loop, which the system refuses to open
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 1
+    assert "could not be checked: expected to read" in result.stdout
+    assert "checked 2 shelves and 1 pack: 80 rows" in result.stdout  # the others were
+    chunk.with_name("aside").replace(chunk)
+    assert len(Shelf.at(project.shelf("a")).ids()) == 40
+    assert agiqa("cache", "verify").exit_code == 0

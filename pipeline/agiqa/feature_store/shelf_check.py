@@ -51,7 +51,8 @@ def check_shelf(folder: Path) -> Report:
             report.notes.append("not a shelf: nothing of agiqa is in it")
         return report
     for section in sections.values():
-        _check_section(section, report)
+        with disk_errors("read", section.folder):
+            _check_section(section, report)
     return report
 
 
@@ -59,8 +60,7 @@ def _check_section(section: Section, report: Report) -> None:
     writer = writer_of(section.folder)
     if writer:
         report.notes.append(f"{section.folder}: being written by {writer}")
-    with disk_errors("read", section.folder):
-        journal = check_journal(section.journal.path)
+    journal = check_journal(section.journal.path)
     report.lines += journal.lines
     for line in journal.damaged:
         named = "the rows" if line.rows is None else f"the {line.rows} rows"
@@ -81,7 +81,7 @@ def _check_section(section: Section, report: Report) -> None:
         report.findings.append(Finding(array / "zarr.json", wrong))
     try:
         bad = bad_rows(section)
-    except AgiqaError as error:
+    except AgiqaError:
         if not wrong:  # the disk's own failure: that says nothing about the rows
             raise
         bad = []
@@ -114,14 +114,14 @@ def repair_shelf(folder: Path) -> list[str]:
     """
     done: list[str] = []
     for section in Shelf.at(folder).sections().values():
-        done += _repair_section(section)
+        with disk_errors("read", section.folder):
+            done += _repair_section(section)
     return done
 
 
 def _repair_section(section: Section) -> list[str]:
     array, done = section.folder / ARRAY, []
-    with disk_errors("read", section.folder):
-        damaged = check_journal(section.journal.path).damaged
+    damaged = check_journal(section.journal.path).damaged
     wrong = metadata_damage(array, _expected(section))
     if not damaged and not wrong and not bad_rows(section):
         return []

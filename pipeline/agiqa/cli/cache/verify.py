@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,13 +59,12 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
     from agiqa.upkeep.choice import choose_store
     from agiqa.upkeep.verification import all_stores
 
-    # Found lines are printed here, as findings.
-    logging.getLogger("agiqa.feature_store.journal").setLevel(logging.ERROR)
     ledger, started = default_root(), time.monotonic()
     chosen = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
     outcomes = []
     for kind, path in chosen:
-        outcome = _verify(kind, path, repair, ledger, cache)
+        with _quiet():
+            outcome = _verify(kind, path, repair, ledger, cache)
         outcomes.append(outcome)
         if not as_json:
             _print(outcome)
@@ -75,10 +76,25 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
         sys.exit(1)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the journal's own warnings: its damaged lines are printed as findings."""
+    logger = logging.getLogger("agiqa.feature_store.journal")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _verify(kind: str, path: Path, repair: bool, ledger: Path, cache: Path) -> _Outcome:
     from agiqa.upkeep.verification import check, mend
 
-    outcome = _Outcome(check(kind, path))
+    try:
+        outcome = _Outcome(check(kind, path))
+    except AgiqaError as error:  # the disk cannot be read now: nothing is to be dropped for that
+        return _unreadable(kind, path, error)
     outcome.is_whole = outcome.report.is_whole
     if repair and not outcome.is_whole:
         try:
@@ -87,6 +103,13 @@ def _verify(kind: str, path: Path, repair: bool, ledger: Path, cache: Path) -> _
             outcome.refused = str(error)
         outcome.is_whole = check(kind, path).is_whole
     return outcome
+
+
+def _unreadable(kind: str, path: Path, error: AgiqaError) -> _Outcome:
+    from agiqa.feature_store.findings import Finding, Report
+
+    finding = Finding(path, f"could not be checked: {error}")
+    return _Outcome(Report(path, kind, findings=[finding]), is_whole=False)
 
 
 def _print(outcome: _Outcome) -> None:
@@ -131,7 +154,9 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
     bad = sum(not outcome.is_whole for outcome in outcomes)
     stores = count_text(sum(not report.is_whole for report in reports), "store")
     advice = "" if repair else "; --repair drops bad rows and packs bad packs again"
-    left = f"; {count_text(bad, 'store')} still bad" if repair and bad else ""
+    left = ""
+    if repair:
+        left = f"; {count_text(bad, 'store')} still bad" if bad else "; all repaired"
     click.echo(
         f"{count_text(findings, 'finding')} in {stores}, {count_text(rows, 'bad row')}"
         f"{left}{advice}"
