@@ -3,7 +3,7 @@ tiny random models that transformers itself builds and saves."""
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ settings.register_profile("agiqa", deadline=None)  # machines are busy; a slow e
 settings.load_profile("agiqa")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _maps_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Memory maps of packs go into a folder of this session, not into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGIQA_MAPS", str(tmp_path_factory.mktemp("maps")))
+        yield
 
 
 @pytest.fixture(scope="session")

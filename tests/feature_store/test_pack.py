@@ -3,6 +3,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, PackError, read_pack, write_pack
+from agiqa.feature_store import DamagedRowsError, PackError, pack_layout, read_pack, write_pack
 from agiqa.feature_store import durable as durable_module
 
 NAMES = ["quality", "coherence"]
@@ -349,3 +351,60 @@ def test_any_pack_comes_back(
     assert store.names == tuple(names)
     assert store.fingerprints == tuple(fingerprints)
     assert (store.extractor, store.image_ids) == ("é", tuple(make_ids(shape[0])))
+
+
+FAIL_IN_THE_MIDDLE = """
+import os, resource, sys
+from pathlib import Path
+from conftest import make_ids, make_vectors
+from agiqa.feature_store import write_pack
+from agiqa.errors import AgiqaError
+
+path, ids, vectors = Path(sys.argv[1]), make_ids(2000), make_vectors(2000, 1, 512)
+os.posix_fallocate = lambda *_: None  # as where reserved space proves to be none
+for limit in range(2_000, 2_100_000, 100_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_pack(path, "nano", ["a"], [{}], ids, vectors)
+        print("written", limit)
+    except AgiqaError as error:
+        print(error)
+"""
+
+
+def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAIL_IN_THE_MIDDLE, str(tmp_path / "nano.h5")]
+    here = Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 21
+    assert all("found: File too large; check the disk" in line for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both_formats
+def test_a_large_pack_is_written_and_read_in_blocks(
+    tmp_path: Path,
+    suffix: str,
+    make_ids: Ids,
+    make_vectors: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids, vectors = make_ids(2_000), make_vectors(2_000, 2, WIDTH)
+    write(tmp_path / f"whole{suffix}", ids, vectors)
+    monkeypatch.setattr(pack_layout, "BLOCK_BYTES", 1)
+
+    class Given:
+        shape, dtype = vectors.shape, vectors.dtype
+        most = 0
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            self.most = max(self.most, rows.stop - rows.start)
+            return vectors[rows]
+
+    given = Given()
+    write_pack(tmp_path / f"blocks{suffix}", "nano", NAMES, FINGERPRINTS, ids, given)
+    assert given.most == 256
+    assert files(tmp_path / f"blocks{suffix}") == files(tmp_path / f"whole{suffix}")
+    np.testing.assert_array_equal(read_pack(tmp_path / f"blocks{suffix}").vectors, vectors)

@@ -64,15 +64,16 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(parent))
 
 
-def write_file(path: Path, data: bytes | bytearray | memoryview) -> None:
-    """Replace `path` by `data` atomically and durably.
+def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+    """Replace `path` by `parts`, one after the other, atomically and durably.
 
     The temporary name is fixed, so a killed writer leaves at most one; callers hold a lock.
     """
     aside = path.with_name(path.name + ".partial")
     try:
         with aside.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

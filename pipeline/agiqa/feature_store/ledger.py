@@ -132,8 +132,8 @@ class Shelf:
 
         AgiqaError where a row was never added; DamagedRowsError where one cannot be read back.
         """
-        present = self.ids()
-        if missing := [image_id for image_id in ids if image_id not in present]:
+        self._refresh()
+        if missing := [image_id for image_id in ids if not self.has(image_id)]:
             raise AgiqaError(
                 f"{self.folder}: expected rows for {len(ids)} images, found "
                 f"{len(ids) - len(missing)} (first missing: {missing[0]}); run `agiqa extract`"

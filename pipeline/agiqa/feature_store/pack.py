@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +21,14 @@ from agiqa.feature_store import pack_hdf5, pack_zarr
 from agiqa.feature_store.chunks import Vectors
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.feature_store.fingerprint import Fingerprint
+from agiqa.feature_store.mapped import load
 from agiqa.feature_store.pack_layout import (
     Contents,
     PackError,
+    Rows,
+    Stored,
     build,
-    damaged,
+    copy_rows,
     verify_arrays,
     verify_metadata,
 )
@@ -40,11 +43,8 @@ class PackFormat(Protocol):
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
         """Read the metadata, unchecked."""
 
-    def read(self, path: Path, metadata: Mapping[str, Any]) -> Contents:
-        """Read the arrays, rows unchecked."""
-
-    def open_arrays(self, path: Path) -> AbstractContextManager[Mapping[str, Any]]:
-        """The arrays by name, to be read piece by piece."""
+    def opened(self, path: Path) -> AbstractContextManager[Stored]:
+        """Give the arrays, rows unchecked."""
 
     def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
         """What is wrong outside the arrays' chunks: file, and what in words."""
@@ -57,7 +57,7 @@ ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's v
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """A pack, read whole and checked."""
+    """A pack, checked; its vectors lie in memory or in a memory map (mapped.py)."""
 
     path: Path
     extractor: str
@@ -93,12 +93,13 @@ def write_pack(
     names: Sequence[str],
     fingerprints: Sequence[Fingerprint],
     image_ids: Sequence[str],
-    vectors: Vectors,
+    vectors: Rows,
     left_out: Sequence[str] = (),
 ) -> None:
     """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
 
-    `left_out` names images of the data set that are missing on purpose.
+    `vectors` is an array, or what gives slices of rows as an array would: they are taken block by
+    block. `left_out` names images of the data set that are missing on purpose.
 
     Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
     (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
@@ -115,21 +116,27 @@ def write_pack(
 
 
 def read_pack(path: Path) -> FeatureStore:
-    """Read a pack into memory, every chunk and row checked.
+    """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
     metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path):
-        contents = pack_format(path).read(path, metadata)
+    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
+        verify_arrays(path, metadata, stored)
+        vectors = load(
+            key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
+            shape=stored.shape,
+            dtype=metadata["dtype"],
+            fill=partial(copy_rows, path, stored),
+        )
     return FeatureStore(
         path=path,
         extractor=metadata["extractor"],
         names=tuple(metadata["names"]),
         fingerprints=tuple(metadata["fingerprints"]),
-        image_ids=verify_arrays(path, contents),
-        vectors=contents.vectors,
+        image_ids=tuple(key.tobytes().hex() for key in stored.image_id),
+        vectors=vectors,
         left_out=frozenset(metadata.get("left_out", ())),
     )
 
@@ -151,16 +158,8 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
 def read_pack_ids(path: Path) -> tuple[str, ...]:
     """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
     read_pack_metadata(path)
-    with disk_errors("read the pack", path):
-        try:
-            with pack_format(path).open_arrays(path) as arrays:
-                return tuple(row.tobytes().hex() for row in np.asarray(arrays["image_id"][...]))
-        except OSError as error:
-            if error.errno is not None:  # the disk's own, not HDF5's
-                raise
-            raise damaged(path, "image ids that cannot be read") from error
-        except Exception as error:  # each codec has its own ways to reject bytes
-            raise damaged(path, "image ids that cannot be read") from error
+    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
+        return tuple(key.tobytes().hex() for key in stored.image_id)
 
 
 def pack_beside(path: Path, store: str) -> Path:

@@ -6,7 +6,8 @@ the same promises for whole packs, but stops at the first thing that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import errno
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.findings import Finding, Report
 from agiqa.feature_store.pack import pack_format, read_pack_metadata
-from agiqa.feature_store.pack_layout import damaged
+from agiqa.feature_store.pack_layout import PackError, Stored, verify_arrays
 from agiqa.feature_store.section_files import size_of
 
 
@@ -52,22 +53,31 @@ def whole_rows(path: Path) -> Iterator[tuple[list[str], Vectors]]:
 
     AgiqaError where the metadata or the image ids are damaged, so that no row can be trusted.
     """
-    report = Report(path, "pack")
     metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).open_arrays(path) as arrays:
-        ids, checksums = (_whole(path, arrays, name, report) for name in ("image_id", "row_crc32"))
-        if ids is None or checksums is None:
-            raise damaged(path, report.findings[0].path.name + " that cannot be read")
-        for start in range(0, int(metadata["rows"]), ROWS_A_CHUNK):
-            keys = [row.tobytes() for row in ids[start : start + ROWS_A_CHUNK]]
+    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
+        verify_arrays(path, metadata, stored)
+        for rows in _chunks(metadata):
+            keys = [row.tobytes() for row in stored.image_id[rows]]
             try:
-                found = np.asarray(arrays["vectors"][start : start + len(keys)])
-            except Exception as error:  # each codec has its own ways to reject bytes
+                found = stored.read(rows)
+            except PackError as error:
                 _raise_disk(error)
                 continue
-            fits = np.array(row_checksums(keys, found), dtype=np.uint32)
-            places = np.flatnonzero(fits == checksums[start : start + len(keys)]).tolist()
+            places = np.flatnonzero(~_wrong(keys, found, stored.row_crc32[rows])).tolist()
             yield [keys[place].hex() for place in places], found[places]
+
+
+def _chunks(metadata: Mapping[str, Any]) -> Iterator[slice]:
+    rows = int(metadata["rows"])
+    for start in range(0, rows, ROWS_A_CHUNK):
+        yield slice(start, min(start + ROWS_A_CHUNK, rows))
+
+
+def _wrong(keys: Sequence[bytes], vectors: Vectors, checksums: Vectors) -> Vectors:
+    """Which rows (n,) fail their checksum or are not finite."""
+    wrong = np.array(row_checksums(keys, vectors), dtype=np.uint32) != checksums
+    unusual = ~np.isfinite(vectors).all(axis=(1, 2))
+    return np.asarray(wrong | unusual)
 
 
 def _add_structure(report: Report, found: list[tuple[Path, str]]) -> None:
@@ -75,66 +85,39 @@ def _add_structure(report: Report, found: list[tuple[Path, str]]) -> None:
 
 
 def _check_rows(path: Path, metadata: Mapping[str, Any], report: Report) -> None:
-    rows = int(metadata["rows"])
     try:
-        with pack_format(path).open_arrays(path) as arrays:
-            ids, checksums = (
-                _whole(path, arrays, name, report) for name in ("image_id", "row_crc32")
-            )
-            if ids is None or checksums is None:
-                return
-            for start in range(0, rows, ROWS_A_CHUNK):
-                stop = min(start + ROWS_A_CHUNK, rows)
+        with pack_format(path).opened(path) as stored:
+            verify_arrays(path, metadata, stored)
+            for rows in _chunks(metadata):
                 report.chunks += 1
-                _check_chunk(
-                    path, arrays["vectors"], ids[start:stop], checksums[start:stop], start, report
-                )
+                _check_chunk(path / "vectors", stored, rows, report)
+    except PackError as error:
+        _raise_disk(error)
+        report.findings.append(Finding(path, str(error).removeprefix(f"{path}: ")))
     except OSError as error:
         if error.errno is not None:  # the disk's own, not HDF5's
             raise
         report.findings.append(Finding(path, "HDF5 cannot read it"))
-    except KeyError as error:
-        report.findings.append(Finding(path, f"has no array {error}"))
 
 
-def _whole(path: Path, arrays: Mapping[str, Any], name: str, report: Report) -> Vectors | None:
-    """One of the two small arrays, or None and a finding."""
+def _check_chunk(array: Path, stored: Stored, rows: slice, report: Report) -> None:
+    keys = [row.tobytes() for row in stored.image_id[rows]]
+    chunk = f"chunk {rows.start // ROWS_A_CHUNK}"
     try:
-        return np.asarray(arrays[name][...])
-    except (KeyError, FileNotFoundError):
-        raise
-    except Exception as error:  # each codec has its own ways to reject bytes
-        _raise_disk(error)
-        report.findings.append(Finding(_inside(path, name), "a chunk fails its checksum"))
-        return None
-
-
-def _check_chunk(
-    path: Path, vectors: Any, ids: Vectors, checksums: Vectors, start: int, report: Report
-) -> None:
-    keys = [row.tobytes() for row in ids]
-    chunk = f"chunk {start // ROWS_A_CHUNK}"
-    try:
-        found = np.asarray(vectors[start : start + len(keys)])
-    except Exception as error:  # each codec has its own ways to reject bytes
+        wrong = _wrong(keys, stored.read(rows), stored.row_crc32[rows])
+    except PackError as error:
         _raise_disk(error)
         names = tuple(key.hex() for key in keys)
-        what = f"{chunk} fails its checksum"
-        report.findings.append(Finding(_inside(path, "vectors"), what, names))
+        report.findings.append(Finding(array, f"{chunk} fails its checksum", names))
         return
-    wrong = np.array(row_checksums(keys, found), dtype=np.uint32) != checksums
-    wrong |= ~np.isfinite(found).all(axis=(1, 2))
     if wrong.any():
         names = tuple(keys[place].hex() for place in np.flatnonzero(wrong).tolist())
         what = f"{chunk} has rows that are missing, changed or not finite"
-        report.findings.append(Finding(_inside(path, "vectors"), what, names))
+        report.findings.append(Finding(array, what, names))
 
 
-def _raise_disk(error: Exception) -> None:
+def _raise_disk(error: PackError) -> None:
     """Raise what the disk itself said; HDF5's own errors have no number."""
-    if isinstance(error, OSError) and error.errno is not None:
-        raise error
-
-
-def _inside(path: Path, name: str) -> Path:
-    return path / name
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno != errno.ENOENT:
+        raise cause

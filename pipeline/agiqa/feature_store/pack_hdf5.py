@@ -4,50 +4,107 @@
     /metadata                          (M,) uint8, the metadata as JSON (attributes end at 64 KiB)
     /vectors, /image_id, /row_crc32    the arrays
 
-Plain `h5py.File` reads it. HDF5 crashes the whole process on a full disk, so the file is built in
-memory and its bytes are written by us.
+Plain `h5py.File` reads it. HDF5 crashes the whole process where a write fails, so that it never
+meets one: it writes through `_Sink`, which reserves the space first and keeps errors for itself.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
 import numpy as np
 
-from agiqa.feature_store.pack_layout import ARRAYS, FORMAT, Contents, PackError, damaged
+from agiqa.errors import AgiqaError
+from agiqa.feature_store.chunks import DTYPES, Vectors
+from agiqa.feature_store.pack_layout import ARRAYS, FORMAT, Contents, PackError, Stored, damaged
+
+
+class _Sink(io.FileIO):
+    """A file to HDF5 that never fails; `failure` is what really happened first."""
+
+    def __init__(self, path: Path, reserve: int) -> None:
+        super().__init__(path, "w+")
+        self.failure: OSError | None = None
+        self._length = 0  # of what was written; space is reserved beyond it
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self.fileno(), 0, reserve)
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place; the end is that of what was written."""
+        if whence == os.SEEK_END:
+            return super().seek(self._length + place)
+        return super().seek(place, whence)
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or drop it once the disk has failed."""
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while self.failure is None and written < len(view):
+                written += super().write(view[written:]) or 0
+        except OSError as error:
+            self.failure = error
+        self._length = max(self._length, self.tell())
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Note the length; what was reserved beyond it goes at the end."""
+        self._length = self.tell() if size is None else size
+        return self._length
+
+    def finish(self) -> None:
+        """Give the file its length."""
+        super().truncate(self._length)
 
 
 def write(path: Path, contents: Contents) -> None:
     """Write a new file; the caller makes it durable and moves it into place."""
-    path.write_bytes(_image(path.name, contents))
+    size = np.dtype(contents.metadata["dtype"]).itemsize * math.prod(contents.shape)
+    with _Sink(path, size + size // 64 + (1 << 16)) as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                _fill(file, contents)
+        except Exception as error:  # HDF5 missed what the disk did not take
+            raise sink.failure or error from error
+        if sink.failure:
+            raise sink.failure
+        sink.finish()
 
 
-def _image(name: str, contents: Contents) -> bytes:
-    """The file's bytes."""
-    with h5py.File(name, "w", driver="core", backing_store=False) as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["layout"] = contents.metadata["layout"]
-        text = json.dumps(contents.metadata).encode()
-        metadata = np.frombuffer(text, dtype=np.uint8)
-        file.create_dataset("metadata", data=metadata, chunks=metadata.shape, fletcher32=True)
-        for array, chunk_rows in ARRAYS.items():
-            values = getattr(contents, array)
-            file.create_dataset(
-                array,
-                data=values,
-                chunks=(min(chunk_rows, len(values)), *values.shape[1:]),
-                fletcher32=True,
-                fillvalue=np.nan if array == "vectors" else None,
-                track_times=False,
-            )
-        file.flush()
-        image: bytes = file.id.get_file_image()
-    return image
+def _fill(file: h5py.File, contents: Contents) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["layout"] = contents.metadata["layout"]
+    text = json.dumps(contents.metadata).encode()
+    metadata = np.frombuffer(text, dtype=np.uint8)
+    file.create_dataset("metadata", data=metadata, chunks=metadata.shape, fletcher32=True)
+    vectors = _create(file, "vectors", contents.shape, DTYPES[contents.metadata["dtype"]])
+    for rows, block in contents.blocks():
+        vectors[rows] = block
+    for name in ("image_id", "row_crc32"):
+        values = getattr(contents, name)
+        _create(file, name, values.shape, values.dtype.str)[...] = values
+
+
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+    return file.create_dataset(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(min(ARRAYS[name], shape[0]), *shape[1:]),
+        fletcher32=True,
+        fillvalue=np.nan if name == "vectors" else None,
+        track_times=False,
+    )
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
@@ -74,26 +131,46 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The arrays by name, to be read piece by piece; KeyError where one is not there."""
+def opened(path: Path) -> Iterator[Stored]:
+    """Give the arrays of a pack whose metadata has been checked; rows are not checked yet."""
     with h5py.File(path, "r") as file:
-        yield {name: file[name] for name in ARRAYS}
+        for name in ARRAYS:
+            if not isinstance(file.get(name), h5py.Dataset):
+                raise damaged(path, f"no data set {name}")
+        everything = slice(None)
+        yield Stored(
+            image_id=_read(path, file, "image_id", everything),
+            row_crc32=_read(path, file, "row_crc32", everything),
+            shape=file["vectors"].shape,
+            dtype=file["vectors"].dtype,
+            read=lambda rows: _read(path, file, "vectors", rows),
+        )
+
+
+def _read(path: Path, file: h5py.File, name: str, rows: slice) -> Vectors:
+    try:
+        return np.asarray(file[name][rows])
+    except Exception as error:  # HDF5 has many ways to reject bytes
+        raise damaged(path, f"a data set {name} with a chunk that fails its checksum") from error
 
 
 def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """What is wrong outside the arrays' chunks: a whole pack, written anew, has the same bytes.
+    """What is wrong outside the arrays' chunks: the same pack, written anew, has the same bytes.
 
-    HDF5's own structures have no checksum in this version of its format. Takes memory for the file
-    twice over; call it for packs whose rows are whole.
+    HDF5's own structures have no checksum in this version of its format. Takes room for another
+    such file in the system's temporary folder; for packs whose rows are whole.
     """
-    try:
-        image = _image(path.name, read(path, metadata))
-    except Exception:  # HDF5 has many ways to reject bytes
-        return [(path, "cannot be read whole")]
-    found = path.read_bytes()
-    if found == image:
+    with TemporaryDirectory(prefix="agiqa-") as folder:
+        again = Path(folder) / path.name
+        try:
+            with opened(path) as stored:
+                rows = _StoredRows(stored.shape, stored.dtype, stored.read)
+                write(again, Contents(metadata, stored.image_id, rows))
+        except AgiqaError as error:
+            return [(path, str(error).removeprefix(f"{path}: "))]
+        differ = _bytes_that_differ(path, again)
+    if not differ:
         return []
-    differ = sum(a != b for a, b in zip(found, image, strict=False)) + abs(len(found) - len(image))
     what = (
         f"every row is whole, but {differ} bytes differ from those of the same pack written now: "
         "damaged outside the checksums, or written by another version of HDF5"
@@ -101,16 +178,22 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
     return [(path, what)]
 
 
-def read(path: Path, metadata: Mapping[str, Any]) -> Contents:
-    """Read all arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    arrays = {}
-    with h5py.File(path, "r") as file:
-        for name in ARRAYS:
-            try:
-                arrays[name] = np.asarray(file[name][...])
-            except KeyError as error:
-                raise damaged(path, f"no data set {name}") from error
-            except Exception as error:  # HDF5 has many ways to reject bytes
-                found = f"a data set {name} with a chunk that fails its checksum"
-                raise damaged(path, found) from error
-    return Contents(metadata, **arrays)
+@dataclass(frozen=True)
+class _StoredRows:
+    """A pack's vectors as what another is written from."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[slice], Vectors]
+
+    def __getitem__(self, rows: slice) -> Vectors:
+        return self.read(rows)
+
+
+def _bytes_that_differ(one: Path, other: Path) -> int:
+    count = abs(one.stat().st_size - other.stat().st_size)
+    with one.open("rb") as left, other.open("rb") as right:
+        while (a := left.read(1 << 20)) and (b := right.read(1 << 20)):
+            if a != b:
+                count += sum(x != y for x, y in zip(a, b, strict=False))
+    return count

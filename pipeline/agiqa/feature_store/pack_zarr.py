@@ -19,8 +19,8 @@ import zarr
 from zarr.storage import LocalStore
 
 from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
-from agiqa.feature_store.chunks import DTYPES, create_array
-from agiqa.feature_store.pack_layout import ARRAYS, Contents, PackError, damaged
+from agiqa.feature_store.chunks import DTYPES, Vectors, create_array
+from agiqa.feature_store.pack_layout import ARRAYS, Contents, PackError, Stored, damaged
 
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
@@ -28,17 +28,18 @@ GROUP = {"zarr_format": 3, "node_type": "group"}
 def write(path: Path, contents: Contents) -> None:
     """Write a new folder; the caller makes it durable and moves it into place."""
     zarr.create_group(LocalStore(path), attributes=dict(contents.metadata))
-    for name, chunk_rows in ARRAYS.items():
+    vectors = _create(path / "vectors", contents.shape, DTYPES[contents.metadata["dtype"]])
+    for rows, block in contents.blocks():
+        vectors[rows] = block
+    for name in ("image_id", "row_crc32"):
         values = getattr(contents, name)
-        fill = float("nan") if name == "vectors" else None
-        array = create_array(
-            path / name,
-            values.shape,
-            values.dtype.str,
-            chunk_rows=min(chunk_rows, len(values)),
-            fill_value=fill,
-        )
-        array[...] = values
+        _create(path / name, values.shape, values.dtype.str)[...] = values
+
+
+def _create(folder: Path, shape: tuple[int, ...], dtype: str) -> zarr.Array[Any]:
+    fill = float("nan") if folder.name == "vectors" else None
+    rows = min(ARRAYS[folder.name], shape[0])
+    return create_array(folder, shape, dtype, chunk_rows=rows, fill_value=fill)
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
@@ -58,15 +59,37 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The arrays by name, to be read piece by piece; KeyError where one is not there."""
-    arrays = {}
-    for name in ARRAYS:
-        try:
-            arrays[name] = zarr.open_array(LocalStore(path / name, read_only=True), mode="r")
-        except FileNotFoundError:
-            raise KeyError(name) from None
-    yield arrays
+def opened(path: Path) -> Iterator[Stored]:
+    """Give the arrays of a pack whose metadata has been checked; rows are not checked yet."""
+    arrays = {name: _open(path, name) for name in ARRAYS}
+    everything = slice(None)
+    yield Stored(
+        image_id=_read(path, arrays, "image_id", everything),
+        row_crc32=_read(path, arrays, "row_crc32", everything),
+        shape=arrays["vectors"].shape,
+        dtype=np.dtype(arrays["vectors"].dtype),
+        read=lambda rows: _read(path, arrays, "vectors", rows),
+    )
+
+
+def _open(path: Path, name: str) -> zarr.Array[Any]:
+    try:
+        return zarr.open_array(LocalStore(path / name), mode="r")
+    except FileNotFoundError as error:
+        raise damaged(path, f"no array {name}") from error
+    except OSError:
+        raise
+    except Exception as error:  # Zarr has many ways to reject metadata
+        raise damaged(path, f"an array {name} with damaged metadata") from error
+
+
+def _read(path: Path, arrays: Mapping[str, zarr.Array[Any]], name: str, rows: slice) -> Vectors:
+    try:
+        return np.asarray(arrays[name][rows])
+    except OSError:
+        raise
+    except Exception as error:  # each codec has its own ways to reject bytes
+        raise damaged(path, f"an array {name} with a chunk that fails its checksum") from error
 
 
 def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
@@ -86,19 +109,3 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
         if wrong := metadata_damage(path / name, expected):
             found.append((path / name / "zarr.json", wrong))
     return found
-
-
-def read(path: Path, metadata: Mapping[str, Any]) -> Contents:
-    """Read all arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    arrays = {}
-    for name in ARRAYS:
-        try:
-            array = zarr.open_array(LocalStore(path / name), mode="r")
-            arrays[name] = np.asarray(array[...])
-        except FileNotFoundError as error:
-            raise damaged(path, f"no array {name}") from error
-        except OSError:
-            raise
-        except Exception as error:  # each codec has its own ways to reject bytes
-            raise damaged(path, f"an array {name} with a chunk that fails its checksum") from error
-    return Contents(metadata, **arrays)

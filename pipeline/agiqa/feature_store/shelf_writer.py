@@ -23,6 +23,7 @@ from agiqa.feature_store.chunks import (
     open_array,
     read_block,
     row_checksums,
+    write_chunk,
 )
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.journal import Journal
@@ -95,7 +96,7 @@ class ShelfWriter:
             if self._array.shape[0] < first + ROWS_A_CHUNK:
                 chunks = (self._chunk // GROWTH_CHUNKS + 1) * GROWTH_CHUNKS
                 self._array.resize((chunks * ROWS_A_CHUNK, self._width))
-            self._array[first : first + ROWS_A_CHUNK] = self._block
+            write_chunk(self._folder / "vectors", self._chunk, self._block)
             checksums = row_checksums(id_bytes(self._pending), new)
             self._journal.acknowledge(first + start, self._pending, checksums)
         self._pending = []
