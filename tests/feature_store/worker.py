@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 from agiqa.feature_store import Shelf, write_pack
+from agiqa.feature_store.ledger import find_shelves
+from agiqa.feature_store.orphans import orphans_of_shelf, remove_orphans
+from agiqa.feature_store.shelf_check import repair_shelf
 from conftest import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -46,7 +49,20 @@ def hold_the_lock(folder: Path) -> None:
         time.sleep(60)
 
 
-JOBS = {"extract": extract, "pack_forever": pack_forever, "hold_the_lock": hold_the_lock}
+def mend(folder: Path) -> None:
+    """Repair the only shelf under `folder` and free what holds nothing."""
+    (shelf,) = find_shelves(folder)
+    (folder / "started").touch()
+    repair_shelf(shelf)
+    remove_orphans(shelf, orphans_of_shelf(shelf)[0])
+
+
+JOBS = {
+    "extract": extract,
+    "pack_forever": pack_forever,
+    "hold_the_lock": hold_the_lock,
+    "mend": mend,
+}
 
 
 def main(job: str, folder: str) -> None:
