@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -408,3 +410,30 @@ def test_a_large_pack_is_written_and_read_in_blocks(
     assert given.most == 256
     assert files(tmp_path / f"blocks{suffix}") == files(tmp_path / f"whole{suffix}")
     np.testing.assert_array_equal(read_pack(tmp_path / f"blocks{suffix}").vectors, vectors)
+
+
+class Planted:
+    """Leaves a file behind when a pickle of it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("suffix", [".zarr"])
+def test_a_pickle_posing_as_chunks_runs_nothing(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array of Zarr v2 may name pickle as its codec; some versions of numcodecs obey."""
+    monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "order": "C"}
+    array |= {"compressor": None, "fill_value": None}
+    array["filters"] = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+    (pack / "vectors/zarr.json").unlink()
+    (pack / "vectors/.zarray").write_text(json.dumps(array))
+    (pack / "vectors/0").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    with pytest.raises(PackError, match=r"nano\.zarr: expected a whole pack, found no array vec"):
+        read_pack(pack)
+    assert not (tmp_path / "ran").exists()

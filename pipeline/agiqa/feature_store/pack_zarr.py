@@ -74,7 +74,7 @@ def opened(path: Path) -> Iterator[Stored]:
 
 def _open(path: Path, name: str) -> zarr.Array[Any]:
     try:
-        return zarr.open_array(LocalStore(path / name), mode="r")
+        return zarr.open_array(LocalStore(path / name), mode="r", zarr_format=3)
     except FileNotFoundError as error:
         raise damaged(path, f"no array {name}") from error
     except OSError:
