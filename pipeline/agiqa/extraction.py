@@ -5,6 +5,9 @@ or a kill never repeats finished work. Images are hashed again first: a file tha
 `prepare` checked must not lend its vectors to another's name, and a file that is has been decoded
 before.
 
+A pack that is there already gives its rows to a ledger that lacks them (`from_packs`), so features
+that came with `dvc pull` are not computed again.
+
 Where a launcher started several processes, each computes its share of the images into its own
 section of the ledger; rank 0 then waits for the others, computes what they left, if anything, and
 writes the packs.
@@ -24,7 +27,14 @@ from agiqa.computing import Job, Source, compute, in_batches, row_id
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
-from agiqa.feature_store import DamagedRowsError, Shelf, default_root, pack_beside, write_pack
+from agiqa.feature_store import (
+    DamagedRowsError,
+    Shelf,
+    default_root,
+    row_ids_digest,
+    write_pack,
+)
+from agiqa.from_packs import Packs, pack_of
 from agiqa.images import BadImage, ImageError, image_id
 from agiqa.other_ranks import wait_for_others
 from agiqa.ranks import Process, this_process
@@ -82,11 +92,23 @@ def extract(
     process = process or this_process()
     sources = sources_of(table)
     ids = list(sources)
+    packs = Packs(store, extractor, sources)
+    if process.rank == 0:
+        packs.require_replaceable()
     rows = _Rows(extractor, open_shelves(extractor, ledger, process.rank), sources)
     if process.world == 1:
         rows.drop_damaged(ids)
     told = ids if process.rank == 0 else list(process.share(ids))
-    lacking = _count(rows.missing(told))
+    packs.give(rows.missing(process.share(ids)), ledger or default_root(), process.rank)
+    left = rows.missing(told)
+    lacking = _count(left)
+    if process.rank == 0 and process.world > 1:
+        mine = set(process.share(ids))
+        others = [
+            Job(job.wanted, tuple(name for name in job.image_ids if name not in mine))
+            for job in left
+        ]
+        lacking -= packs.count(others)  # they take them from the packs themselves
     how = _How(table.name, workers, skip_bad)
     bad = _complete(process.share(ids), rows, how, process)
     if process.rank == 0 and process.world > 1:
@@ -175,13 +197,18 @@ def _write(store: Path, rows: "_Rows", ids: Sequence[str], left_out: Sequence[st
         places = [p for p, vector in enumerate(extractor.vectors) if vector.store == kind]
         mine = [extractor.vectors[place] for place in places]
         write_pack(
-            pack_beside(store, kind) if kind else store,
+            pack_of(store, kind),
             extractor.name,
             [vector.name for vector in mine],
             [vector.fingerprint for vector in mine],
             ids,
             _InLedger(rows, places, ids),
             left_out,
+            {
+                vector.name: row_ids_digest(rows.names(place, ids))
+                for place, vector in zip(places, mine, strict=True)
+                if vector.asks_image_prompt
+            },
         )
 
 

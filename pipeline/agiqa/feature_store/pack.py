@@ -95,19 +95,25 @@ def write_pack(
     image_ids: Sequence[str],
     vectors: Rows,
     left_out: Sequence[str] = (),
+    row_ids: Mapping[str, str] | None = None,
 ) -> None:
     """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
 
     `vectors` is an array, or what gives slices of rows as an array would: they are taken block by
-    block. `left_out` names images of the data set that are missing on purpose.
+    block. `left_out` names images of the data set that are missing on purpose; `row_ids` has, by
+    vector, the `row_ids_digest` of what the ledger knows rows by, where these are not image ids.
 
     Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
     (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
     """
+    put_contents(path, build(extractor, names, fingerprints, image_ids, vectors, left_out, row_ids))
+
+
+def put_contents(path: Path, contents: Contents) -> None:
+    """Write what `build` made as the pack `path`, as `write_pack` says."""
     chosen = pack_format(path)
-    contents = build(extractor, names, fingerprints, image_ids, vectors, left_out)
     with disk_errors("write the pack", path):
-        _require_replaceable(path, chosen)
+        require_replaceable(path)
         with folder_aside(path) as aside:
             new = aside / path.name
             chosen.write(new, contents)
@@ -177,11 +183,16 @@ def pack_format(path: Path) -> PackFormat:
     return FORMATS[path.suffix]
 
 
-def _require_replaceable(path: Path, chosen: PackFormat) -> None:
+def is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def require_replaceable(path: Path) -> None:
     """Refuse to delete a stranger's data, or a whole folder that was named by mistake."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return
     try:
-        verify_metadata(path, chosen.read_metadata(path))
+        verify_metadata(path, pack_format(path).read_metadata(path))
     except PackError as error:
         raise PackError(f"not overwritten: {error}") from error

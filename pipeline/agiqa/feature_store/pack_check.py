@@ -48,25 +48,6 @@ def check_pack(path: Path) -> Report:
     return report
 
 
-def whole_rows(path: Path) -> Iterator[tuple[list[str], Vectors]]:
-    """Image ids and vectors (n, P, D) of the rows that are whole, chunk by chunk; others left out.
-
-    AgiqaError where the metadata or the image ids are damaged, so that no row can be trusted.
-    """
-    metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
-        verify_arrays(path, metadata, stored)
-        for rows in _chunks(metadata):
-            keys = [row.tobytes() for row in stored.image_id[rows]]
-            try:
-                found = stored.read(rows)
-            except PackError as error:
-                _raise_disk(error)
-                continue
-            places = np.flatnonzero(~_wrong(keys, found, stored.row_crc32[rows])).tolist()
-            yield [keys[place].hex() for place in places], found[places]
-
-
 def _chunks(metadata: Mapping[str, Any]) -> Iterator[slice]:
     rows = int(metadata["rows"])
     for start in range(0, rows, ROWS_A_CHUNK):

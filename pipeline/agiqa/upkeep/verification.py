@@ -15,14 +15,23 @@ from agiqa.datasets.table import IMAGES_CSV, ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.extraction import sources_of
 from agiqa.extractors import Vector
-from agiqa.feature_store import Fingerprint, PackError, Shelf, digest, write_pack
+from agiqa.feature_store import (
+    Fingerprint,
+    PackError,
+    Shelf,
+    add_pack,
+    digest,
+    row_ids_digest,
+    write_pack,
+)
 from agiqa.feature_store.findings import Report
 from agiqa.feature_store.ledger import find_shelves, shelf_folder
 from agiqa.feature_store.pack import read_pack_ids, read_pack_metadata
-from agiqa.feature_store.pack_check import check_pack, whole_rows
+from agiqa.feature_store.pack_check import check_pack
 from agiqa.feature_store.shelf_check import check_shelf, repair_shelf
 from agiqa.feature_store.shelf_description import read_description, restore_description
 from agiqa.prompts import IMAGE_PROMPT
+from agiqa.upkeep.own_prompts import own_prompt_rows
 from agiqa.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
 
 
@@ -65,14 +74,10 @@ def _refill(folder: Path, caches: Sequence[Path]) -> int:
     shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
     wanted = digest(shelf.fingerprint)
     for path in (path for cache in caches for path in find_packs(cache)):
-        pack = read_pack_store(path)
-        if wanted not in pack.digests:
-            continue
-        place, table = pack.digests.index(wanted), _table(path)
-        with suppress(PackError), shelf.writer() as writer:
-            for ids, vectors in whole_rows(path):
-                rows = _row_ids(pack.vectors[place], shelf.fingerprint, shelf.width, ids, table)
-                writer.add(rows, vectors[:, place])
+        if wanted in read_pack_store(path).digests:
+            with suppress(PackError):
+                ids = read_pack_ids(path)
+                add_pack(path, folder.parent, own_prompt_rows(path), {wanted: set(ids)})
     return len(shelf.ids()) - before
 
 
@@ -96,6 +101,12 @@ def restore_pack(path: Path, ledger: Path) -> str:
                 "fingerprint; run `agiqa extract`"
             )
         rows = _row_ids(name, fingerprint, width, ids, table)
+        recorded = metadata.get("row_ids", {}).get(name)
+        if recorded not in (None, row_ids_digest(rows)):
+            raise AgiqaError(
+                f"{path}: cannot be packed again: the images' own prompts, which '{name}' asks "
+                "for, have changed since; run `agiqa extract`"
+            )
         found.append(Shelf.at(folder).read(rows))
     write_pack(
         path,
@@ -105,6 +116,7 @@ def restore_pack(path: Path, ledger: Path) -> str:
         ids,
         np.stack(found, axis=1),
         metadata.get("left_out", ()),
+        metadata.get("row_ids"),
     )
     return f"{path}: {len(ids)} rows packed again from the ledger"
 
