@@ -34,6 +34,7 @@ from agiqa.feature_store import (
     row_ids_digest,
     write_pack,
 )
+from agiqa.feature_store.shelf_check import repair_shelf
 from agiqa.from_packs import Packs, pack_of
 from agiqa.images import BadImage, ImageError, image_id
 from agiqa.other_ranks import wait_for_others
@@ -314,7 +315,10 @@ class _Rows:
         return [self.names(index, ids) for index in range(len(self.shelves))]
 
     def drop_damaged(self, ids: Sequence[str]) -> int:
-        """Make rows that fail their checksum absent, so that they are computed again: how many."""
+        """Make rows that fail their checksum absent, so that they are computed again: how many.
+
+        What can be saved is (`repair_shelf`): damaged metadata make whole rows look damaged.
+        """
         count = 0
         for names, shelf in zip(self.known(ids), self.shelves, strict=True):
             present = shelf.ids()
@@ -323,7 +327,9 @@ class _Rows:
                 try:
                     shelf.read(there[start : start + ROWS_A_READ])
                 except DamagedRowsError:
-                    count += len(shelf.repair())
+                    for done in repair_shelf(shelf.folder):
+                        log.warning("%s", done)
+                    count += len(present - shelf.ids())
                     break
         return count
 

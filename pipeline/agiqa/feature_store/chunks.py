@@ -92,7 +92,7 @@ def open_array(store: LocalStore, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
     except Exception as error:  # Zarr has many ways to reject metadata
         raise AgiqaError(
             f"{store.root}: expected a Zarr v3 array, found damaged metadata "
-            f"({type(error).__name__}); restore its zarr.json or move the folder above it away"
+            f"({type(error).__name__}); `agiqa cache verify --repair` writes them anew"
         ) from error
 
 
