@@ -74,7 +74,9 @@ def test_a_table_says_nothing_of_the_machine_and_is_read_without_images(
     table = read_table(there)
     assert table.root is None
     assert table.frame.equals(read_table(here).frame)
-    with pytest.raises(AgiqaError, match="'tiny' came without its images; .* `agiqa prepare tiny`"):
+    with pytest.raises(
+        AgiqaError, match=r"'tiny' came without its images; .* `agiqa prepare tiny`"
+    ):
         table.paths()
     (there / ROOT_JSON).write_text("[]")
     with pytest.raises(AgiqaError, match=r"root.json: damaged .* run `agiqa prepare` again"):

@@ -133,7 +133,7 @@ def _explain(error: Exception, url: str) -> tuple[str, str]:
     """What went wrong, and what to do."""
     said = one_line(error) or type(error).__name__
     protocol = re.split(r"::|://", url)[0]
-    again = "then run the same command again (finished rows are safe)"
+    again = "then run the same command again"
     if isinstance(error, ImportError):
         advice = _EXTRAS.get(protocol, "install the package that it names")
         return f"no package for {protocol}:// ({said})", advice

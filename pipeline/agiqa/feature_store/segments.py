@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.chunks import DTYPES, Vectors, check_vectors, id_bytes, row_checksums
+from agiqa.feature_store.chunks import DTYPES, Vectors, id_bytes, row_checksums
 
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
 FORMAT, LAYOUT = "agiqa-segment", "1"
@@ -73,11 +73,10 @@ def parse(name: str, data: bytes, digest: str, width: int, dtype: str) -> tuple[
         raise SegmentError("rows of another layout or fingerprint")
     if keys.shape != (rows_of(name), ID_BYTES) or keys.dtype != np.uint8:
         raise SegmentError(f"image ids of shape {keys.shape}, {keys.dtype}")
-    ids = ids_of(keys.tobytes())
-    try:
-        check_vectors(ids, vectors, (width,), dtype)
-    except AgiqaError as error:
-        raise SegmentError(f"vectors that do not fit: {error}") from error
+    if vectors.shape != (len(keys), width) or vectors.dtype != np.dtype(dtype):
+        raise SegmentError(f"vectors of shape {vectors.shape}, {vectors.dtype}")
+    if not np.isfinite(vectors).all():
+        raise SegmentError("NaN or infinity")
     if row_checksums([row.tobytes() for row in keys], vectors) != checksums.tolist():
         raise SegmentError("rows that fail their checksums")
-    return ids, vectors
+    return ids_of(keys.tobytes()), vectors

@@ -108,7 +108,7 @@ def _push_last(work: Sequence[tuple[SharedShelf, Sequence[str]]]) -> None:
     except AgiqaError as error:
         left = sum(len(each.lacking(ids)) for each, ids in work)
         logger.warning(
-            "%d vectors are not at %s yet: %s; they are safe here: the same command pushes them",
+            "%d vectors are not at %s yet (they are safe here): %s to push them",
             left,
             where,
             error,
