@@ -112,6 +112,7 @@ def _push(author: Path, remote: str, command: Callable[..., str]) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some ten processes, each of which loads DVC or torch
 def test_a_colleague_pulls_and_fits(author: Path, command: Callable[..., str]) -> None:
     colleague = _push(author, str(author.parent / "remote"), command)
     command(colleague, "dvc pull prepare extract_semantic extract_visual")
@@ -125,6 +126,7 @@ def test_a_colleague_pulls_and_fits(author: Path, command: Callable[..., str]) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # some ten processes, each of which loads DVC or torch
 def test_a_colleague_reproduces_from_a_bucket(
     author: Path, bucket: str, command: Callable[..., str]
 ) -> None:

@@ -166,3 +166,15 @@ def _refused(result: Result, status: int, message: str) -> None:
     assert result.exit_code == status, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_cache_show_and_verify_take_a_packs_url(
+    machine: Machines, bucket: str, tmp_path: Path
+) -> None:
+    machine("a").enter()
+    upload(pack(tmp_path / "some" / "nano.zarr", 30).parent, bucket)
+    url = f"s3://{bucket}/some/nano.zarr"
+    shown = run("cache", "show", url, "--json")
+    assert '"rows": 30' in shown.stdout, shown.output
+    assert run("cache", "verify", url).exit_code == 0
+    _refused(run("cache", "show", f"{url[:-5]}.h5"), 1, "nano.h5: expected a file or folder")
