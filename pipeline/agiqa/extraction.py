@@ -31,7 +31,10 @@ from agiqa.feature_store import (
     DamagedRowsError,
     Shelf,
     default_root,
+    pull,
+    pushing,
     row_ids_digest,
+    shared_shelves,
     write_pack,
 )
 from agiqa.feature_store.shelf_check import repair_shelf
@@ -99,6 +102,9 @@ def extract(
     rows = _Rows(extractor, open_shelves(extractor, ledger, process.rank), sources)
     if process.world == 1:
         rows.drop_damaged(ids)
+    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+    share = process.share(ids)
+    pull(shared, rows.known(share))
     told = ids if process.rank == 0 else list(process.share(ids))
     packs.give(rows.missing(process.share(ids)), ledger or default_root(), process.rank)
     left = rows.missing(told)
@@ -111,12 +117,15 @@ def extract(
         ]
         lacking -= packs.count(others)  # they take them from the packs themselves
     how = _How(table.name, workers, skip_bad)
-    bad = _complete(process.share(ids), rows, how, process)
+    with pushing(shared, rows.known(share)):
+        bad = _complete(share, rows, how, process)
     if process.rank == 0 and process.world > 1:
         wait_for_others(rows.known(ids), rows.shelves, process.world, started)
         lacking += rows.drop_damaged(ids)  # only now: no section is being written to
-        if rows.missing(ids):
-            bad = _complete(ids, rows, how, Process())
+        with pushing(shared, rows.known(ids)):
+            if rows.missing(ids):
+                pull(shared, rows.known(ids), or_warn=True)
+                bad = _complete(ids, rows, how, Process())
     computed = lacking - _count(rows.missing(told))
     lost = {image.path for image in bad}
     left_out = [name for name in told if str(sources[name].path) in lost]
@@ -221,10 +230,13 @@ def _count(jobs: Sequence[Job]) -> int:
 def missing_rows(
     table: ImagesTable, extractor: Extractor, ledger: Path | None = None
 ) -> tuple[dict[str, Source], list[Job]]:
-    """The table's images, and what the ledger lacks of them."""
+    """The table's images, and what the ledger lacks of them, here and at the URL it may have."""
     sources = sources_of(table)
     rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
-    return sources, rows.missing(list(sources))
+    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+    for each in shared:
+        each.look()
+    return sources, rows.missing(list(sources), [each.ids() for each in shared])
 
 
 def sources_of(table: ImagesTable) -> dict[str, Source]:
@@ -333,9 +345,14 @@ class _Rows:
                     break
         return count
 
-    def missing(self, ids: Sequence[str]) -> list[Job]:
-        """The images that lack vectors, together with those that lack the same."""
+    def missing(self, ids: Sequence[str], elsewhere: Sequence[frozenset[str]] = ()) -> list[Job]:
+        """The images that lack vectors, together with those that lack the same.
+
+        Rows `elsewhere`, shelf by shelf, are not lacking.
+        """
         present = [shelf.ids() for shelf in self.shelves]
+        if elsewhere:
+            present = [here | there for here, there in zip(present, elsewhere, strict=True)]
         known = self.known(ids)
         jobs: dict[tuple[int, ...], list[str]] = {}
         for place, name in enumerate(ids):

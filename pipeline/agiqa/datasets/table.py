@@ -5,7 +5,8 @@ slashes, spelled as the file system spells it), `prompt`, `group` (images that m
 side of a split; "" for none), `generator`, and one column of floats for each MOS target.
 
 On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
-holds the CSV's sha256, so a half-written pair is noticed.
+holds the CSV's sha256, so a half-written pair is noticed. Where the images are on this machine is
+in `root.json` beside them; whoever gets the table without it can fit, not extract.
 """
 
 import hashlib
@@ -25,7 +26,8 @@ from agiqa.images import BadImage, printable
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
 DATASET_JSON = "dataset.json"
-LAYOUT = 1  # of the two files; raised when a reader of today could not read them
+ROOT_JSON = "root.json"
+LAYOUT = 2  # of the two files; raised when a reader of today could not read them
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ImagesTable:
     """A data set after `prepare`."""
 
     name: str
-    root: Path
+    root: Path | None  # of the images; None where the table came without them
     frame: pd.DataFrame
     targets: tuple[Target, ...]
     synthetic: bool  # made by the project itself: said wherever its numbers appear
@@ -51,8 +53,17 @@ class ImagesTable:
     skipped: tuple[BadImage, ...] = ()  # left out by --skip-bad
 
     def paths(self) -> list[Path]:
-        """The image files, in the table's order."""
-        return [self.root / path for path in self.frame["path"]]
+        """The image files, in the table's order; AgiqaError as `folder`."""
+        return [self.folder() / path for path in self.frame["path"]]
+
+    def folder(self) -> Path:
+        """The images' folder; AgiqaError where the table came to this machine without them."""
+        if self.root is None:
+            raise AgiqaError(
+                f"The table of '{self.name}' came without its images; with them on this machine, "
+                f"run `agiqa prepare {self.name}` first."
+            )
+        return self.root
 
 
 def inner_path(path: str, what: str) -> str:
@@ -88,13 +99,13 @@ def observed_targets(frame: pd.DataFrame, names: Sequence[str]) -> tuple[Target,
 
 
 def write_table(table: ImagesTable, folder: Path) -> None:
-    """Write `images.csv`, then `dataset.json`, each whole or not at all."""
+    """Write `images.csv` and `root.json`, then `dataset.json`, each whole or not at all."""
     csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
-    root, inside = table.root.resolve(), folder.resolve()
+    root, inside = table.folder().resolve(), folder.resolve()
+    place = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
     about = {
         "layout": LAYOUT,
         "name": table.name,
-        "root": root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root),
         "images": len(table.frame),
         "images_csv_sha256": hashlib.sha256(csv).hexdigest(),
         "targets": [asdict(target) for target in table.targets],
@@ -104,6 +115,7 @@ def write_table(table: ImagesTable, folder: Path) -> None:
         "skipped": [asdict(bad) for bad in table.skipped],
     }
     write_whole(folder / IMAGES_CSV, csv)
+    write_whole(folder / ROOT_JSON, json.dumps({"root": place}).encode("utf-8"))
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
 
@@ -149,7 +161,7 @@ def read_table(folder: Path) -> ImagesTable:
             )
         targets = tuple(Target(**target) for target in about["targets"])
         skipped = tuple(BadImage(**bad) for bad in about["skipped"])
-        name, root, sha256 = about["name"], Path(about["root"]), about["images_csv_sha256"]
+        name, sha256 = about["name"], about["images_csv_sha256"]
         synthetic, licence, source = about["synthetic"], about["licence"], about["source"]
     except (ValueError, KeyError, TypeError) as error:
         raise AgiqaError(f"{folder / DATASET_JSON}: damaged ({error!r}): {again}") from error
@@ -162,5 +174,16 @@ def read_table(folder: Path) -> ImagesTable:
     refuse_duplicates(frame["path"], csv)
     for target in targets:
         frame[target.name] = numbers(frame, target.name, "path", csv)
-    root = root if root.is_absolute() else (folder / root).resolve()
-    return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+    return ImagesTable(name, _root(folder), frame, targets, synthetic, licence, source, skipped)
+
+
+def _root(folder: Path) -> Path | None:
+    """Where the images are on this machine; None where nobody has said."""
+    path = folder / ROOT_JSON
+    if not path.exists():
+        return None
+    try:
+        root = Path(json.loads(path.read_text("utf-8"))["root"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgiqaError(f"{path}: damaged ({error!r}): run `agiqa prepare` again") from error
+    return root if root.is_absolute() else (folder / root).resolve()

@@ -35,15 +35,32 @@ from agiqa.feature_store.shelf_description import (
     require_description,
 )
 from agiqa.feature_store.shelf_writer import FLUSH_SECONDS, ShelfWriter
+from agiqa.urls import folder_name, is_url
 
 _PART = re.compile(r"part-([1-9][0-9]*)")
 
 
 def default_root() -> Path:
-    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder."""
+    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
+
+    Where $AGIQA_STORE is a URL (sharing.py), a folder for that URL in the user's cache folder.
+    """
+    if url := default_url():
+        return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
     if chosen := os.environ.get("AGIQA_STORE"):
         return Path(chosen).expanduser()
+    return own_root()
+
+
+def own_root() -> Path:
+    """The ledger's folder where nothing else is said."""
     return platformdirs.user_cache_path("agiqa") / "ledger"
+
+
+def default_url() -> str | None:
+    """The URL of the shared ledger, where $AGIQA_STORE is one."""
+    chosen = os.environ.get("AGIQA_STORE", "")
+    return chosen.rstrip("/") if is_url(chosen) else None
 
 
 def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:

@@ -20,6 +20,7 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import pack_hdf5, pack_zarr
 from agiqa.feature_store.chunks import Vectors
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.feature_store.fetch import at_hand
 from agiqa.feature_store.fingerprint import Fingerprint
 from agiqa.feature_store.mapped import load
 from agiqa.feature_store.pack_layout import (
@@ -121,12 +122,16 @@ def put_contents(path: Path, contents: Contents) -> None:
             put_in_place(new, path)
 
 
-def read_pack(path: Path) -> FeatureStore:
+def read_pack(path: Path | str) -> FeatureStore:
     """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
+
+    Of a URL a copy is read (fetch.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
+    pack_format(Path(path))
+    path = at_hand(path, read_pack)
     metadata = read_pack_metadata(path)
     with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
         verify_arrays(path, metadata, stored)

@@ -96,20 +96,25 @@ def read_description(folder: Path) -> Description:
 def require_description(folder: Path, wanted: Description) -> None:
     """AgiqaError unless the shelf in `folder` holds what is wanted, naming the field."""
     path = folder / DESCRIPTION
+    require_text(path.read_bytes(), wanted, file=str(path), where=str(folder))
+
+
+def require_text(text: bytes, wanted: Description, *, file: str, where: str) -> None:
+    """AgiqaError unless `text`, found in `file` of the shelf `where`, says what is wanted."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(text)
         layout = int(found["layout"])
     except (ValueError, KeyError, TypeError) as error:
         raise AgiqaError(
-            f"{path}: expected the shelf's description, found {type(error).__name__}; "
+            f"{file}: expected the shelf's description, found {type(error).__name__}; "
             "restore the file or move the folder away"
         ) from error
     if layout > LAYOUT:
         raise AgiqaError(
-            f"{path}: expected layout {LAYOUT}, found the newer {layout}; upgrade agiqa"
+            f"{file}: expected layout {LAYOUT}, found the newer {layout}; upgrade agiqa"
         )
-    advice = "choose another store folder (AGIQA_STORE), or move this one away"
-    require_same(wanted.tree(), found, where=str(folder), advice=advice)
+    advice = "choose another store (AGIQA_STORE), or move this one away"
+    require_same(wanted.tree(), found, where=where, advice=advice)
 
 
 def restore_description(folder: Path, candidates: Iterable[Fingerprint]) -> bool:

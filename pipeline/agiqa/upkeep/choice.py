@@ -1,9 +1,9 @@
-"""Which store a user means: a path, or the beginning of a shelf's name or digest."""
+"""Which store a user means: a path, a URL, or the beginning of a shelf's name or digest."""
 
 from pathlib import Path
 
 from agiqa.errors import AgiqaError, some
-from agiqa.feature_store import digest
+from agiqa.feature_store import at_hand, digest, read_pack
 from agiqa.feature_store.ledger import find_shelves
 from agiqa.feature_store.pack import FORMATS
 from agiqa.feature_store.shelf_description import DESCRIPTION, read_description
@@ -11,11 +11,11 @@ from agiqa.upkeep.stores import PACK, SHELF
 
 
 def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
-    """The kind and the path of the store that `text` names.
+    """The kind and the path of the store that `text` names; of a pack's URL, that of a copy.
 
     AgiqaError where none is, or several shelves' names or digests begin so.
     """
-    path = Path(text)
+    path = at_hand(text, read_pack)
     if text and path.exists():
         if path.suffix in FORMATS:
             return PACK, path
