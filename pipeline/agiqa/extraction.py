@@ -104,13 +104,13 @@ def extract(
         rows.drop_damaged(ids)
     shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
     share = process.share(ids)
+    packs.give(rows.missing(share), ledger or default_root(), process.rank)
     pull(shared, rows.known(share))
-    told = ids if process.rank == 0 else list(process.share(ids))
-    packs.give(rows.missing(process.share(ids)), ledger or default_root(), process.rank)
+    told = ids if process.rank == 0 else list(share)
     left = rows.missing(told)
     lacking = _count(left)
     if process.rank == 0 and process.world > 1:
-        mine = set(process.share(ids))
+        mine = set(share)
         others = [
             Job(job.wanted, tuple(name for name in job.image_ids if name not in mine))
             for job in left

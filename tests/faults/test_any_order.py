@@ -24,7 +24,14 @@ from hypothesis.stateful import (
 )
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import Shelf, read_pack, write_pack
+from agiqa.feature_store import (
+    Shelf,
+    add_pack,
+    add_shelf,
+    convert_pack,
+    read_pack,
+    write_pack,
+)
 from agiqa.feature_store.journal import Journal
 from agiqa.feature_store.pack_check import check_pack
 from agiqa.feature_store.shelf_check import check_shelf, repair_shelf
@@ -153,15 +160,8 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data(), to=suffixes)
     def convert(self, data: st.DataObject, to: str) -> None:
         suffix = data.draw(st.sampled_from(sorted(self.packs)))
-        store = read_pack(self.root / f"a{suffix}")
-        write_pack(
-            self.root / f"a{to}",
-            store.extractor,
-            store.names,
-            store.fingerprints,
-            store.image_ids,
-            store.vectors,
-        )
+        if to != suffix:
+            convert_pack(self.root / f"a{suffix}", self.root / f"a{to}", force=True)
         self.packs[to] = self.packs[suffix]
 
     @precondition(lambda self: self.packs)
@@ -173,8 +173,33 @@ class Store(RuleBasedStateMachine):
         aside.mkdir(exist_ok=True)
         (aside / f"a{suffix}").write_bytes(b"half" * rows)
 
-    # Rules for merge and gc of the ledger belong here: their models are `self.rows[0] |= other
-    # rows` (what is there wins) and dropping from both sections what no pack names.
+    def take(self, other: dict[str, bytes]) -> int:
+        """The model of a merge: what is there stays; how many rows are new."""
+        new = {name: row for name, row in other.items() if name not in self.union()}
+        self.rows[0] |= new
+        return len(new)
+
+    @rule(rows=some_rows, attempt=tries, twice=st.booleans())
+    def merge_a_ledger(self, rows: list[int], attempt: int, twice: bool) -> None:
+        """Rows that another machine computed, perhaps with other numbers."""
+        with tempfile.TemporaryDirectory() as machine:
+            source = Shelf.open(Path(machine), FINGERPRINT, WIDTH)
+            with source.writer() as writer:
+                writer.add([IDS[row] for row in rows], TRIES[attempt][rows])
+            other = {IDS[row]: TRIES[attempt][row].tobytes() for row in rows}
+            for _ in range(1 + twice):
+                assert add_shelf(source, self.shelf()).added == self.take(other)
+
+    @precondition(lambda self: self.packs)
+    @rule(data=st.data())
+    def merge_a_pack(self, data: st.DataObject) -> None:
+        """As after `dvc pull` on a machine that lost its ledger, or never had it."""
+        suffix = data.draw(st.sampled_from(sorted(self.packs)))
+        found = add_pack(self.root / f"a{suffix}", self.root)
+        assert found["a"].added == self.take(self.packs[suffix])
+
+    # A rule for gc of the ledger belongs here: its model drops from both sections what no pack
+    # names.
 
     @invariant()
     def what_is_read_is_what_was_written(self) -> None:

@@ -162,6 +162,18 @@ def test_convert_and_export(workspace: Path) -> None:
     one_line(run("cache", "export", "good.npz", "-o", "b.npz"), "expected a pack named *.zarr")
 
 
+def test_packs_at_urls(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "user"))
+    source = pack("good", ["q"], 4)
+    url = (workspace / source).as_uri()
+    assert f"{IMAGES} rows, {IMAGES} added" in succeed("cache", "merge", url)
+    assert succeed("cache", "convert", url, "good.h5") == "good.h5: written\n"
+    succeed("cache", "export", url, "-o", "good.npz")
+    with np.load("good.npz") as file:
+        assert np.array_equal(file["vectors/q"], read_pack(source).vectors[:, 0])
+    one_line(run("cache", "merge", url.replace("good", "none")), "none.zarr", "found nothing")
+
+
 def test_strangers_files_are_one_line(workspace: Path) -> None:
     """A pickle posing as features, whatever its name; foreign HDF5 and Zarr; a newer layout."""
     import h5py

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, show
+from agiqa.cli.options import as_json, pack_at_hand, show
 
 
 @click.command("export")
-@click.argument("pack", type=click.Path(path_type=Path))
+@click.argument("pack", callback=pack_at_hand)
 @click.option(
     "-o",
     "--out",
@@ -19,7 +19,7 @@ from agiqa.cli.options import as_json, show
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @as_json
 def command(pack: Path, out: Path, force: bool, as_json: bool) -> None:
-    r"""Write PACK (.zarr, .h5) as one file that numpy or safetensors read.
+    r"""Write PACK (.zarr, .h5; a path or a URL) as one file that numpy or safetensors read.
 
     One array a vector, named vectors/<name>; image_id; path, where the images table lies beside
     the pack; fingerprints as JSON in the metadata. No pickles.

@@ -4,20 +4,26 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, show
+from agiqa.cli.options import as_json, pack_at_hand, show
 from agiqa.errors import AgiqaError
 
 
+def _all_at_hand(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[Path, ...]:
+    return tuple(pack_at_hand(context, option, value) for value in values)
+
+
 @click.command("merge")
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True, callback=_all_at_hand)
 @as_json
 def command(sources: tuple[Path, ...], as_json: bool) -> None:
     r"""Add the rows of SOURCES to this ledger ($AGIQA_STORE).
 
-    A source is a ledger of another machine, one shelf of it, or a pack (.zarr, .h5). Each row goes
-    under its own fingerprint. Rows that are there already are passed over, also those with other
-    numbers, which are counted; damaged rows are left out, and the exit status is then 1. After a
-    stop, the same command goes on.
+    A source is a ledger of another machine, one shelf of it, or a pack (.zarr, .h5; a path or a
+    URL). Each row goes under its own fingerprint. Rows that are there already are passed over, also
+    those with other numbers, which are counted; damaged rows are left out, and the exit status is
+    then 1. After a stop, the same command goes on.
 
     Vectors whose question holds the image's own prompt are taken from a pack only where the images
     table lies beside it.
