@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, show
+from agiqa.cli.options import as_json, pack_at_hand, show
 
 
 @click.command("convert")
-@click.argument("pack", type=click.Path(path_type=Path))
+@click.argument("pack", callback=pack_at_hand)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace another pack that TARGET holds.")
 @as_json
@@ -16,7 +16,7 @@ def command(pack: Path, target: Path, force: bool, as_json: bool) -> None:
     r"""Write PACK as TARGET in the other format, which its suffix names: .zarr or .h5.
 
     Nothing is lost: converted back, it is the same bytes again. PACK stays. The answers' pack
-    beside it (<name>-answers) is a pack of its own.
+    beside it (<name>-answers) is a pack of its own. PACK may be a URL.
 
     \b
     agiqa cache convert cache/demo/nano.zarr cache/demo/nano.h5

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, show
+from agiqa.cli.options import as_json, pack_at_hand, show
 
 
 @click.command("export")
-@click.argument("pack", type=click.Path(path_type=Path))
+@click.argument("pack", callback=pack_at_hand)
 @click.option(
     "-o",
     "--out",
@@ -22,7 +22,7 @@ def command(pack: Path, out: Path, force: bool, as_json: bool) -> None:
     r"""Write PACK (.zarr, .h5) as one file that numpy or safetensors read.
 
     One array a vector, named vectors/<name>; image_id; path, where the images table lies beside
-    the pack; fingerprints as JSON in the metadata. No pickles.
+    the pack; fingerprints as JSON in the metadata. No pickles. PACK may be a URL.
 
     \b
     agiqa cache export cache/demo/nano.zarr -o nano.npz
