@@ -168,7 +168,7 @@ def _refused(result: Result, status: int, message: str) -> None:
     assert "Traceback" not in result.output
 
 
-def test_cache_show_and_verify_take_a_packs_url(
+def test_the_cache_commands_take_a_packs_url(
     machine: Machines, bucket: str, tmp_path: Path
 ) -> None:
     machine("a").enter()
@@ -177,4 +177,8 @@ def test_cache_show_and_verify_take_a_packs_url(
     shown = run("cache", "show", url, "--json")
     assert '"rows": 30' in shown.stdout, shown.output
     assert run("cache", "verify", url).exit_code == 0
+    assert run("cache", "export", url, "-o", tmp_path / "nano.npz").exit_code == 0
+    assert np.load(tmp_path / "nano.npz")["image_id"].shape[0] == 30
+    assert run("cache", "convert", url, tmp_path / "nano.h5").exit_code == 0
+    assert read_pack(tmp_path / "nano.h5").image_ids == read_pack(url).image_ids
     _refused(run("cache", "show", f"{url[:-5]}.h5"), 1, "nano.h5: expected a file or folder")
