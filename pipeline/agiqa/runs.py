@@ -80,7 +80,7 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     splits = _splits(table, cache / dataset, protocol)
     table, features = _features(table, cache / dataset, params)
     _require_settings(features.stores, params)
-    splits, sides = _sides(table, splits)
+    splits, sides = _sides(table, splits, params.fit.target)
     mos = np.asarray(table.frame[params.fit.target].to_numpy(), dtype=np.float64)
     fitted = _fit(features, mos, sides, params)
     if fitted is None:
@@ -112,7 +112,7 @@ def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, fold
     path = _store(table, cache / dataset, params.semantic)
     store = read_pack(path)
     table = without_left_out(table, store)
-    splits, _ = _sides(table, splits)
+    splits, _ = _sides(table, splits, params.fit.target)
     chosen = choose_vectors(store.names, params.fit.vectors, str(path))
     order = semantic_order(store.names, chosen, str(path))
     ensemble = read_reference_checkpoint(checkpoint, params.paper.network)
@@ -177,10 +177,11 @@ def evaluate_run(folder: Path, cache: Path) -> Evaluation:
     """Evaluate the run in `folder` on its data set's test sides and write the results into it."""
     run = load_run(folder)
     dataset = cache / str(run.provenance["dataset"])
-    table = read_table(dataset)
+    table, target = read_table(dataset), str(run.provenance["target"])
+    _require_target(table, target)
     splits = _splits(table, dataset, str(run.provenance["protocol"]))
     table, features = _features(table, dataset, run.params)
-    evaluation = evaluate(run, table, features, _sides(table, splits)[1])
+    evaluation = evaluate(run, table, features, _sides(table, splits, target)[1])
     write_evaluation(folder, evaluation)
     return evaluation
 
@@ -207,9 +208,29 @@ def _splits(table: ImagesTable, folder: Path, protocol: str) -> pd.DataFrame:
     return splits
 
 
-def _sides(table: ImagesTable, splits: pd.DataFrame) -> tuple[pd.DataFrame, Sides]:
-    """The splits of the images that have vectors, as a table and as row numbers."""
+def _sides(table: ImagesTable, splits: pd.DataFrame, target: str) -> tuple[pd.DataFrame, Sides]:
+    """The splits of the images that have vectors and a score, as a table and as row numbers.
+
+    Raises:
+        AgiqaError: no image of some side has a score.
+    """
     splits = splits[splits["image_id"].isin(table.frame["image_id"])]
+    unknown = splits["name"].isin(table.frame["path"][table.frame[target].isna()])
+    if unknown.any():
+        scored = splits[~unknown]
+        for seed, side in splits[["seed", "side"]].drop_duplicates().itertuples(index=False):
+            if not ((scored["seed"] == seed) & (scored["side"] == side)).any():
+                raise AgiqaError(
+                    f"No image on the {side} side of split {seed} has a score '{target}', which "
+                    f"'{table.name}' keeps to itself for {table.frame[target].isna().sum()} "
+                    "images: choose another --protocol."
+                )
+        log.warning(
+            "%d images have no score '%s' and are left out of training and metrics",
+            splits["name"][unknown].nunique(),
+            target,
+        )
+        splits = scored
     return splits, side_rows(splits, table)
 
 
