@@ -140,7 +140,8 @@ def test_off_the_scale(labels: Path) -> None:
     scores[7] = 5.5
     savemat(labels / "DATA/MOS/mosz2.mat", {"MOSz": scores})
     with pytest.raises(
-        AgiqaError, match=r"authenticity must be from 0 to 5; 1 of 2,400 are not \(7.png: 5.5\)"
+        AgiqaError,
+        match=r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
     ):
         aigciqa2023.prepare(labels)
 

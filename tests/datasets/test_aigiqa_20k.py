@@ -94,7 +94,7 @@ def test_another_folder(tmp_path: Path) -> None:
         (
             ",2.7\n",
             ",27\n",
-            r"quality must be from 0 to 5; .* 18 are not \(train/midjourney_v5.2_1017.png: 27",
+            r"quality must be from 0 to 5; found others in 1 of 33 rows \(train/mid.*_1017.png: 27",
         ),
         (",2.7\n", ",\n", r"column mos must hold a number .* \(midjourney_v5.2_1017.png\): ''"),
         ("DALLE2_1001.png", "DALLE2_1000.png", "1 image is listed more than once"),

@@ -33,7 +33,7 @@ FACTS = Facts(
     scale=(0, 5),
     licence="MIT",
     address="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
-    get="follow the links at https://github.com/lcysyzxdxc/AGIQA-3k-Database, or give --download",
+    get="follow the links at https://github.com/lcysyzxdxc/AGIQA-3k-Database",
     hub=HubCopy(
         "chaofengc/IQA-PyTorch-Datasets",
         "e874459ad97a21e02874115a6090722c1ce19f24",

@@ -47,7 +47,7 @@ FACTS = Facts(
     scale=(0, 5),
     licence="none stated",
     address="https://github.com/wangjiarui153/AIGCIQA2023",
-    get="follow the links at https://github.com/wangjiarui153/AIGCIQA2023, or give --download",
+    get="follow the links at https://github.com/wangjiarui153/AIGCIQA2023",
     hub=HubCopy(
         "IntMeGroup/AIGCIQA2023",
         "main",

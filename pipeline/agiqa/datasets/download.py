@@ -82,10 +82,10 @@ def _fetch(facts: Facts, hub: HubCopy, folder: Path) -> None:
             hub.repository, repo_type="dataset", revision=hub.revision, local_dir=folder
         )
     except Exception as error:  # network stacks raise many kinds; all mean the same here
+        reason = f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
         raise AgiqaError(
             f"{facts.title} cannot be fetched from huggingface.co/datasets/{hub.repository} "
-            f"({type(error).__name__}: {one_line(error)[:120]}). Try again, the download goes on "
-            f"where it stopped; or by hand: {facts.get}"
+            f"({reason}). Try again, the download goes on where it stopped; or by hand: {facts.get}"
         ) from error
     absent = [name for name in hub.files if not (folder / name).is_file()]
     if absent:

@@ -32,10 +32,15 @@ class Facts:
     scale: Range  # ends of the MOS's nominal scale
     licence: str  # as its owners state it
     address: str  # the official source
-    get: str  # what a person does there
+    get: str  # what a person does to have it
     hub: HubCopy | None = None
 
     @property
     def source(self) -> str:
         """Title and address, as a table and its runs keep them."""
         return f"{self.title}, {self.address}"
+
+    @property
+    def how(self) -> str:
+        """How to get it, for the end of an error."""
+        return f"{self.get}, or give --download" if self.hub else self.get

@@ -31,7 +31,7 @@ FACTS = Facts(
     scale=(0, 100),
     licence="its own terms",
     address="https://database.mmsp-kn.de/koniq-10k-database.html",
-    get="images from https://database.mmsp-kn.de/koniq-10k-database.html (or --download), "
+    get="fetch the images from https://database.mmsp-kn.de/koniq-10k-database.html and "
     f"{LABELS} from https://github.com/subpic/koniq/tree/master/metadata",
     hub=HubCopy(
         "chaofengc/IQA-PyTorch-Datasets",

@@ -47,7 +47,7 @@ def bases(source: Path, facts: Facts, *folders: str) -> list[Path]:
     """
     if not source.is_dir():
         raise AgiqaError(
-            f"{source}: expected the folder of the unpacked {facts.title}, found none: {facts.get}"
+            f"{source}: expected the folder of the unpacked {facts.title}, found none: {facts.how}"
         )
     return [source, *(source / name for name in folders if (source / name).is_dir())]
 
@@ -69,7 +69,7 @@ def absent(source: Path, what: str, facts: Facts) -> AgiqaError:
     there = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"
     return AgiqaError(
         f"{source}: expected {what} of {facts.title}, found {there}: give the folder that the "
-        f"official download unpacks to; {facts.get}"
+        f"official download unpacks to; {facts.how}"
     )
 
 
@@ -198,9 +198,9 @@ def _check_scores(found: Download, scale: Range) -> None:
             pairs = zip(wrong["path"], wrong[target], strict=True)
             named = [f"{printable(path)}: {score:g}" for path, score in pairs]
             raise AgiqaError(
-                f"{labels}: {target} must be from {scale[0]:g} to {scale[1]:g}; {len(wrong):,} of "
-                f"{len(rows):,} are not ({some(named)}): take the labels of the official "
-                f"{facts.title}, {facts.address}"
+                f"{labels}: {target} must be from {scale[0]:g} to {scale[1]:g}; found others in "
+                f"{len(wrong):,} of {len(rows):,} rows ({some(named)}): take the labels of the "
+                f"official {facts.title}, {facts.address}"
             )
         low, high = (end * factor for end in published)
         if scores.min() < low - ROUNDING * factor or scores.max() > high + ROUNDING * factor:

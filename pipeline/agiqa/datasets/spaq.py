@@ -33,7 +33,7 @@ FACTS = Facts(
     scale=(0, 100),
     licence="research use",
     address="https://github.com/h4nwei/SPAQ",
-    get="follow the links at https://github.com/h4nwei/SPAQ, or give --download",
+    get="follow the links at https://github.com/h4nwei/SPAQ",
     hub=HubCopy(
         "chaofengc/IQA-PyTorch-Datasets",
         "e874459ad97a21e02874115a6090722c1ce19f24",
