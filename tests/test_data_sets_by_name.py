@@ -152,7 +152,8 @@ def test_nothing_half_is_written(shelf: Path) -> None:
 
 def test_official_sides_reach_the_table_file(shelf: Path) -> None:
     official_downloads.aigiqa_20k(shelf / "aigiqa-20k")
-    _done("prepare", "aigiqa-20k")
+    said = _done("prepare", "aigiqa-20k").stdout
+    assert "quality 0.2…4.7 (18 of 33 images)" in said
     frame = pd.read_csv("cache/aigiqa-20k/images.csv")
     assert frame.groupby("set")["quality"].count().to_dict() == {"test": 0, "train": 18, "val": 0}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from agiqa.cli.options import as_json, cache, read_settings, settings, show
 from agiqa.cli.sources import KINDS, OFFICIAL, find_source
 from agiqa.errors import AgiqaError
 from agiqa.params import Params, Source
+
+if TYPE_CHECKING:
+    from agiqa.datasets.table import ImagesTable, Target
 
 
 @click.command("prepare")
@@ -111,7 +114,7 @@ def command(
         "table": str(folder / "images.csv"),
         "images": len(table.frame),
         "skipped": len(table.skipped),
-        "targets": ", ".join(f"{t.name} {t.low:g}…{t.high:g}" for t in table.targets) or "none",
+        "targets": ", ".join(_said(table, t) for t in table.targets) or "none",
     }
     for protocol in dict.fromkeys(leak.protocol for leak in found):
         mine = [leak for leak in found if leak.protocol == protocol]
@@ -125,6 +128,13 @@ def command(
     show(result, as_json)
     for bad in table.skipped:
         click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+
+
+def _said(table: "ImagesTable", target: "Target") -> str:
+    """The target with its range, and the number of its scores where images have none."""
+    scored = int(table.frame[target.name].notna().sum())
+    count = "" if scored == len(table.frame) else f" ({scored} of {len(table.frame)} images)"
+    return f"{target.name} {target.low:g}…{target.high:g}{count}"
 
 
 def _download(name: str, source: Source) -> None:

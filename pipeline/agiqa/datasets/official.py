@@ -46,8 +46,10 @@ def bases(source: Path, facts: Facts, *folders: str) -> list[Path]:
         AgiqaError: there is no such folder.
     """
     if not source.is_dir():
+        found = "a file" if source.exists() else "none"
         raise AgiqaError(
-            f"{source}: expected the folder of the unpacked {facts.title}, found none: {facts.how}"
+            f"{source}: expected the folder of the unpacked {facts.title}, found {found}: "
+            f"{facts.how}"
         )
     return [source, *(source / name for name in folders if (source / name).is_dir())]
 
