@@ -4,7 +4,10 @@
 pack.py; the other modules serve these two.
 """
 
+from agiqa.feature_store.adding import Added, add_shelf, differing, require_fits
 from agiqa.feature_store.chunks import DamagedRowsError
+from agiqa.feature_store.converting import convert_pack
+from agiqa.feature_store.fetch import at_hand, copies_folder, fetch
 from agiqa.feature_store.fingerprint import (
     ABSENT,
     Fingerprint,
@@ -13,28 +16,65 @@ from agiqa.feature_store.fingerprint import (
     digest,
     require_same,
 )
-from agiqa.feature_store.ledger import Shelf, default_root
+from agiqa.feature_store.ledger import Shelf, default_root, find_shelves
 from agiqa.feature_store.lock import LockedError
-from agiqa.feature_store.pack import ANSWERS, FeatureStore, pack_beside, read_pack, write_pack
-from agiqa.feature_store.pack_layout import PackError
+from agiqa.feature_store.pack import (
+    ANSWERS,
+    FORMATS,
+    FeatureStore,
+    is_free,
+    pack_beside,
+    read_pack,
+    read_pack_metadata,
+    require_replaceable,
+    write_pack,
+)
+from agiqa.feature_store.pack_layout import PackError, row_ids_digest
+from agiqa.feature_store.pack_rows import open_pack
+from agiqa.feature_store.remote import RemoteError
+from agiqa.feature_store.sharing import pull, pushing, shared_shelves
+from agiqa.feature_store.shelf_description import DESCRIPTION
 from agiqa.feature_store.shelf_writer import ShelfWriter
+from agiqa.feature_store.unpacking import add_pack, count_offered
 
 __all__ = [
     "ABSENT",
     "ANSWERS",
+    "DESCRIPTION",
+    "FORMATS",
+    "Added",
     "DamagedRowsError",
     "FeatureStore",
     "Fingerprint",
     "FingerprintMismatchError",
     "LockedError",
     "PackError",
+    "RemoteError",
     "Shelf",
     "ShelfWriter",
+    "add_pack",
+    "add_shelf",
+    "at_hand",
+    "convert_pack",
+    "copies_folder",
+    "count_offered",
     "default_root",
     "difference",
+    "differing",
     "digest",
+    "fetch",
+    "find_shelves",
+    "is_free",
+    "open_pack",
     "pack_beside",
+    "pull",
+    "pushing",
     "read_pack",
+    "read_pack_metadata",
+    "require_fits",
+    "require_replaceable",
     "require_same",
+    "row_ids_digest",
+    "shared_shelves",
     "write_pack",
 ]

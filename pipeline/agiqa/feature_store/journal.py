@@ -17,10 +17,13 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from agiqa.feature_store.durable import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,24 @@ class Row(NamedTuple):
     crc32: int
 
 
+@dataclass(frozen=True)
+class DamagedLine:
+    """A line that was whole once and fails its checksum now."""
+
+    number: int  # from 1
+    start: int  # byte
+    rows: int | None  # that it named, where the lines around it tell; 0: it dropped rows
+
+
+@dataclass(frozen=True)
+class JournalCheck:
+    """What reading every line of a journal found."""
+
+    lines: int
+    damaged: tuple[DamagedLine, ...]
+    torn: int  # bytes of a last line that a killed writer did not finish; no row was promised
+
+
 class Journal:
     """The valid rows of a section, kept up to date by `refresh` and, under the lock, by writes."""
 
@@ -42,12 +63,16 @@ class Journal:
         self.rows: dict[str, Row] = {}
         self.next_position = 0  # first position in the array that no valid line has used
         self._end = 0  # bytes up to the end of the last valid line
+        self._file = (0, 0)  # device and inode: another one after `forget_damaged`
 
     def refresh(self) -> None:
         """Take in the lines that were added since; a torn tail is left for the next writer."""
         with self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._end:  # not our file any more: start over
+            status = os.fstat(file.fileno())
+            same = (status.st_dev, status.st_ino)
+            if status.st_size < self._end or same != self._file:  # not our file: start over
                 self.rows, self.next_position, self._end = {}, 0, 0
+            self._file = same
             file.seek(self._end)
             data = file.read()
         place, damaged = self._end, []
@@ -74,6 +99,16 @@ class Journal:
     def drop(self, ids: Sequence[str]) -> None:
         """Record durably that the rows of `ids` are not valid any more."""
         self._append({"dropped": list(ids)})
+
+    def forget_damaged(self) -> None:
+        """Take damaged lines, and a torn tail, out of the file; for its writer, after `refresh`.
+
+        The rows that they named are absent before and after; the others stay where they are.
+        """
+        whole = self.path.read_bytes()
+        kept = [line for line in whole.splitlines(keepends=True) if _parse(line) is not None]
+        write_file(self.path, b"".join(kept))
+        self.refresh()
 
     def _append(self, entry: dict[str, Any]) -> None:
         body = json.dumps(entry, separators=(",", ":")).encode()
@@ -102,6 +137,45 @@ class Journal:
         for offset, (image_id, crc32) in enumerate(zip(ids, entry["crc32"], strict=True)):
             self.rows[image_id] = Row(first + offset, crc32)
         self.next_position = max(self.next_position, first + len(ids))
+
+
+def check_journal(path: Path) -> JournalCheck:
+    """Read every line of a journal and name the damaged ones; nothing is changed.
+
+    A last line without its end is what a kill leaves, unless it would be whole with it.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged: list[DamagedLine] = []
+    place = torn = 0
+    for index, line in enumerate(lines):
+        if _parse(line) is None:
+            last = index == len(lines) - 1
+            if last and not line.endswith(b"\n") and _parse(line[:-1] + b"\n") is None:
+                torn = len(line)
+            else:
+                damaged.append(DamagedLine(index + 1, place, _rows_between(lines, index)))
+        place += len(line)
+    return JournalCheck(len(lines) - bool(torn), tuple(damaged), torn)
+
+
+def _rows_between(lines: Sequence[bytes], index: int) -> int | None:
+    """Rows that no valid line names, between those before and after line `index`.
+
+    Positions are handed out in turn. None where the neighbours are damaged or absent.
+    """
+
+    def firsts(found: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        for line in found:
+            entry = _parse(line)
+            if entry is None or "first" in entry:
+                yield entry or {}
+
+    start: dict[str, Any] = {"first": 0, "ids": []}
+    before = next(firsts(reversed(lines[:index])), start)
+    after = next(firsts(iter(lines[index + 1 :])), {})
+    if not before or not after:
+        return None
+    return max(0, int(after["first"]) - int(before["first"]) - len(before["ids"]))
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

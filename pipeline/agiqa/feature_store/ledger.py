@@ -13,13 +13,11 @@ A shelf is the union of its sections, whichever number of processes wrote or rea
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import platformdirs
@@ -27,20 +25,59 @@ import platformdirs
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DTYPES, DamagedRowsError, Vectors
 from agiqa.feature_store.durable import disk_errors
-from agiqa.feature_store.fingerprint import Fingerprint, digest, plain, require_same
+from agiqa.feature_store.fingerprint import Fingerprint, digest
 from agiqa.feature_store.section import JOURNAL, Section, lay_out
+from agiqa.feature_store.shelf_description import (
+    DESCRIPTION,
+    SHORT,
+    Description,
+    read_description,
+    require_description,
+)
 from agiqa.feature_store.shelf_writer import FLUSH_SECONDS, ShelfWriter
+from agiqa.urls import folder_name, is_url
 
-LAYOUT = 1
-_DESCRIPTION = "fingerprint.json"
 _PART = re.compile(r"part-([1-9][0-9]*)")
 
 
 def default_root() -> Path:
-    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder."""
+    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
+
+    Where $AGIQA_STORE is a URL (sharing.py), a folder for that URL in the user's cache folder.
+    """
+    if url := default_url():
+        return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
     if chosen := os.environ.get("AGIQA_STORE"):
         return Path(chosen).expanduser()
+    return own_root()
+
+
+def own_root() -> Path:
+    """The ledger's folder where nothing else is said."""
     return platformdirs.user_cache_path("agiqa") / "ledger"
+
+
+def default_url() -> str | None:
+    """The URL of the shared ledger, where $AGIQA_STORE is one."""
+    chosen = os.environ.get("AGIQA_STORE", "")
+    return chosen.rstrip("/") if is_url(chosen) else None
+
+
+def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:
+    """Where the shelf of `fingerprint` lies under `root`, whether it is there or not."""
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
+    return root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:SHORT]}"
+
+
+def find_shelves(root: Path) -> list[Path]:
+    """The folders under `root`, in order: shelves, and whatever else was put there.
+
+    Hidden ones are left out: a shelf that is being made lies in one.
+    """
+    if not root.exists():
+        return []
+    with disk_errors("read", root):
+        return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
 class Shelf:
@@ -76,15 +113,27 @@ class Shelf:
                 f"expected a width of at least 1 and dtype {' or '.join(DTYPES)}, "
                 f"found {width} and {dtype}; correct the extractor"
             )
-        name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
-        folder = root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:16]}"
-        shelf = cls(folder, fingerprint, width, dtype, section)
+        folder = shelf_folder(root, fingerprint)
+        wanted = Description(fingerprint, width, dtype)
         with disk_errors("open or create", folder):
-            if not (folder / _DESCRIPTION).exists():
-                text = json.dumps(shelf._description(), indent=2) + "\n"
-                lay_out(folder, width, dtype, {_DESCRIPTION: text})
-            shelf._verify_description()
-        return shelf
+            if not (folder / DESCRIPTION).exists():
+                lay_out(folder, width, dtype, {DESCRIPTION: wanted.text()})
+            require_description(folder, wanted)
+        return cls(folder, fingerprint, width, dtype, section)
+
+    @classmethod
+    def at(cls, folder: Path, section: int = 0) -> Shelf:
+        """Open the shelf that lies in `folder`; nothing is created.
+
+        AgiqaError where there is none, or its description is foreign, newer or damaged.
+        """
+        described = read_description(folder)
+        return cls(folder, described.fingerprint, described.width, described.dtype, section)
+
+    def sections(self) -> dict[int, Section]:
+        """The sections by number, those included that another process has added since."""
+        self._refresh()
+        return dict(self._sections)
 
     def ids(self) -> frozenset[str]:
         """The image ids of all valid rows, those added since by another process included."""
@@ -175,29 +224,3 @@ class Shelf:
             whole = {ids[place] for place in there}.difference(damaged)
             left = [place for place in left if ids[place] not in whole]
         return vectors, [ids[place] for place in left]
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "format": "agiqa-ledger",
-            "layout": LAYOUT,
-            "width": self.width,
-            "dtype": self.dtype,
-            "fingerprint": plain(self.fingerprint),
-        }
-
-    def _verify_description(self) -> None:
-        path = self.folder / _DESCRIPTION
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            layout = int(found["layout"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise AgiqaError(
-                f"{path}: expected the shelf's description, found {type(error).__name__}; "
-                "restore the file or move the folder away"
-            ) from error
-        if layout > LAYOUT:
-            raise AgiqaError(
-                f"{path}: expected layout {LAYOUT}, found the newer {layout}; upgrade agiqa"
-            )
-        advice = "choose another store folder (AGIQA_STORE), or move this one away"
-        require_same(self._description(), found, where=str(self.folder), advice=advice)

@@ -68,6 +68,21 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def writer_of(folder: Path) -> str | None:
+    """Who writes in `folder` now, in words; None where nobody does.
+
+    For listings: nothing is touched where there is no note, and where the lock cannot be tried (a
+    store that may only be read) the note is believed.
+    """
+    if not (folder / OWNER_NAME).exists():
+        return None
+    try:
+        locked = is_locked(folder)
+    except AgiqaError:
+        locked = True
+    return _owner(folder) if locked else None
+
+
 def _owner(folder: Path) -> str:
     """Describe the lock's owner; its note may be a moment behind the lock itself."""
     for _ in range(5):

@@ -20,6 +20,7 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import pack_hdf5, pack_zarr
 from agiqa.feature_store.chunks import Vectors
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.feature_store.fetch import at_hand
 from agiqa.feature_store.fingerprint import Fingerprint
 from agiqa.feature_store.mapped import load
 from agiqa.feature_store.pack_layout import (
@@ -45,6 +46,9 @@ class PackFormat(Protocol):
 
     def opened(self, path: Path) -> AbstractContextManager[Stored]:
         """Give the arrays, rows unchecked."""
+
+    def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        """What is wrong outside the arrays' chunks: file, and what in words."""
 
 
 FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
@@ -92,46 +96,51 @@ def write_pack(
     image_ids: Sequence[str],
     vectors: Rows,
     left_out: Sequence[str] = (),
+    row_ids: Mapping[str, str] | None = None,
 ) -> None:
     """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
 
     `vectors` is an array, or what gives slices of rows as an array would: they are taken block by
-    block. `left_out` names images of the data set that are missing on purpose.
+    block. `left_out` names images of the data set that are missing on purpose; `row_ids` has, by
+    vector, the `row_ids_digest` of what the ledger knows rows by, where these are not image ids.
 
     Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
     (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
     """
-    pack_format = _format(path)
-    contents = build(extractor, names, fingerprints, image_ids, vectors, left_out)
+    put_contents(path, build(extractor, names, fingerprints, image_ids, vectors, left_out, row_ids))
+
+
+def put_contents(path: Path, contents: Contents) -> None:
+    """Write what `build` made as the pack `path`, as `write_pack` says."""
+    chosen = pack_format(path)
     with disk_errors("write the pack", path):
-        _require_replaceable(path, pack_format)
+        require_replaceable(path)
         with folder_aside(path) as aside:
             new = aside / path.name
-            pack_format.write(new, contents)
+            chosen.write(new, contents)
             sync_tree(aside)
             put_in_place(new, path)
 
 
-def read_pack(path: Path) -> FeatureStore:
+def read_pack(path: Path | str) -> FeatureStore:
     """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
+
+    Of a URL a copy is read (fetch.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
-    pack_format = _format(path)
-    if not path.exists():
-        raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
-    with disk_errors("read the pack", path):
-        metadata = pack_format.read_metadata(path)
-        verify_metadata(path, metadata)
-        with pack_format.opened(path) as stored:
-            verify_arrays(path, metadata, stored)
-            vectors = load(
-                key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
-                shape=stored.shape,
-                dtype=metadata["dtype"],
-                fill=partial(copy_rows, path, stored),
-            )
+    pack_format(Path(path))
+    path = at_hand(path, read_pack)
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
+        verify_arrays(path, metadata, stored)
+        vectors = load(
+            key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
+            shape=stored.shape,
+            dtype=metadata["dtype"],
+            fill=partial(copy_rows, path, stored),
+        )
     return FeatureStore(
         path=path,
         extractor=metadata["extractor"],
@@ -143,12 +152,34 @@ def read_pack(path: Path) -> FeatureStore:
     )
 
 
+def read_pack_metadata(path: Path) -> Mapping[str, Any]:
+    """The metadata of the pack `path` (pack_layout.py), checked; none of its rows is read.
+
+    PackError where it is absent, foreign, of a newer layout or damaged.
+    """
+    chosen = pack_format(path)
+    if not path.exists():
+        raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
+    with disk_errors("read the pack", path):
+        metadata = chosen.read_metadata(path)
+        verify_metadata(path, metadata)
+    return metadata
+
+
+def read_pack_ids(path: Path) -> tuple[str, ...]:
+    """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
+    read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
+        return tuple(key.tobytes().hex() for key in stored.image_id)
+
+
 def pack_beside(path: Path, store: str) -> Path:
     """The pack of the same extractor's other vectors: `lmm-answers.zarr` beside `lmm.zarr`."""
     return path.with_name(f"{path.stem}-{store}{path.suffix}")
 
 
-def _format(path: Path) -> PackFormat:
+def pack_format(path: Path) -> PackFormat:
+    """The format that the name of `path` says; AgiqaError where it says none."""
     if path.suffix not in FORMATS:
         raise AgiqaError(
             f"{path}: expected a pack named *{' or *'.join(FORMATS)}, found {path.suffix!r}; "
@@ -157,11 +188,16 @@ def _format(path: Path) -> PackFormat:
     return FORMATS[path.suffix]
 
 
-def _require_replaceable(path: Path, pack_format: PackFormat) -> None:
+def is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def require_replaceable(path: Path) -> None:
     """Refuse to delete a stranger's data, or a whole folder that was named by mistake."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if is_free(path):
         return
     try:
-        verify_metadata(path, pack_format.read_metadata(path))
+        verify_metadata(path, pack_format(path).read_metadata(path))
     except PackError as error:
         raise PackError(f"not overwritten: {error}") from error

@@ -14,14 +14,17 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
 import numpy as np
 
+from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DTYPES, Vectors
 from agiqa.feature_store.pack_layout import ARRAYS, FORMAT, Contents, PackError, Stored, damaged
 
@@ -149,3 +152,48 @@ def _read(path: Path, file: h5py.File, name: str, rows: slice) -> Vectors:
         return np.asarray(file[name][rows])
     except Exception as error:  # HDF5 has many ways to reject bytes
         raise damaged(path, f"a data set {name} with a chunk that fails its checksum") from error
+
+
+def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What is wrong outside the arrays' chunks: the same pack, written anew, has the same bytes.
+
+    HDF5's own structures have no checksum in this version of its format. Takes room for another
+    such file in the system's temporary folder; for packs whose rows are whole.
+    """
+    with TemporaryDirectory(prefix="agiqa-") as folder:
+        again = Path(folder) / path.name
+        try:
+            with opened(path) as stored:
+                rows = _StoredRows(stored.shape, stored.dtype, stored.read)
+                write(again, Contents(metadata, stored.image_id, rows))
+        except AgiqaError as error:
+            return [(path, str(error).removeprefix(f"{path}: "))]
+        differ = _bytes_that_differ(path, again)
+    if not differ:
+        return []
+    what = (
+        f"every row is whole, but {differ} bytes differ from those of the same pack written now: "
+        "damaged outside the checksums, or written by another version of HDF5"
+    )
+    return [(path, what)]
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """A pack's vectors as what another is written from."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[slice], Vectors]
+
+    def __getitem__(self, rows: slice) -> Vectors:
+        return self.read(rows)
+
+
+def _bytes_that_differ(one: Path, other: Path) -> int:
+    count = abs(one.stat().st_size - other.stat().st_size)
+    with one.open("rb") as left, other.open("rb") as right:
+        while (a := left.read(1 << 20)) and (b := right.read(1 << 20)):
+            if a != b:
+                count += sum(x != y for x, y in zip(a, b, strict=False))
+    return count

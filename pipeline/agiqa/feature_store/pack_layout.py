@@ -8,7 +8,9 @@ pack.py writes and reads packs; pack_zarr.py and pack_hdf5.py put the arrays on 
 
 Metadata: format, layout, extractor, names (P), fingerprints (P), rows, width, dtype, and `check`,
 the sha256 of the other metadata's canonical JSON. Where `extract` was told to leave bad images out,
-`left_out` holds their ids. Vectors pass in blocks, so that no pack has to fit into memory.
+`left_out` holds their ids. Vectors whose rows the ledger does not know by the image id alone (their
+question holds the image's own prompt) have the digest of their row ids in `row_ids`, by name.
+Vectors pass in blocks, so that no pack has to fit into memory.
 """
 
 from __future__ import annotations
@@ -117,6 +119,7 @@ def build(
     image_ids: Sequence[str],
     vectors: Rows,
     left_out: Sequence[str] = (),
+    row_ids: Mapping[str, str] | None = None,
 ) -> Contents:
     """Check what is to be packed, but for its numbers; AgiqaError for what does not fit."""
     if not image_ids or len(set(image_ids)) != len(image_ids):
@@ -152,6 +155,8 @@ def build(
     }
     if left_out:
         metadata["left_out"] = sorted(left_out)
+    if row_ids:
+        metadata["row_ids"] = dict(row_ids)
     return Contents(
         metadata={**metadata, "check": _check(metadata)},
         image_id=np.frombuffer(b"".join(id_bytes(image_ids)), dtype=np.uint8).reshape(-1, 32),
@@ -223,6 +228,11 @@ def damaged(path: Path, found: str) -> PackError:
         f"{path}: expected a whole pack, found {found}; delete it and run `agiqa extract`, "
         "which packs it again from the ledger"
     )
+
+
+def row_ids_digest(row_ids: Sequence[str]) -> str:
+    """The sha256 of the ledger's row ids, one for each row of the pack and in its order."""
+    return hashlib.sha256(b"".join(id_bytes(row_ids))).hexdigest()
 
 
 def _check(metadata: Mapping[str, Any]) -> str:

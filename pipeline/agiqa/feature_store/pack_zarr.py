@@ -18,8 +18,11 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
+from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
 from agiqa.feature_store.chunks import DTYPES, Vectors, create_array
 from agiqa.feature_store.pack_layout import ARRAYS, Contents, PackError, Stored, damaged
+
+GROUP = {"zarr_format": 3, "node_type": "group"}
 
 
 def write(path: Path, contents: Contents) -> None:
@@ -71,7 +74,7 @@ def opened(path: Path) -> Iterator[Stored]:
 
 def _open(path: Path, name: str) -> zarr.Array[Any]:
     try:
-        return zarr.open_array(LocalStore(path / name), mode="r")
+        return zarr.open_array(LocalStore(path / name), mode="r", zarr_format=3)
     except FileNotFoundError as error:
         raise damaged(path, f"no array {name}") from error
     except OSError:
@@ -87,3 +90,22 @@ def _read(path: Path, arrays: Mapping[str, zarr.Array[Any]], name: str, rows: sl
         raise
     except Exception as error:  # each codec has its own ways to reject bytes
         raise damaged(path, f"an array {name} with a chunk that fails its checksum") from error
+
+
+def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """What is wrong outside the arrays' chunks, file by file: every word of each zarr.json."""
+    found = []
+    group, wrong = read_json(path / "zarr.json")
+    if group is None or group != GROUP | {"attributes": group.get("attributes")}:
+        found.append((path / "zarr.json", wrong or "has fields that no pack of agiqa has"))
+    rows, width = int(metadata["rows"]), int(metadata["width"])
+    shapes: dict[str, tuple[tuple[int, ...], str, float | str]] = {
+        "vectors": ((rows, len(metadata["names"]), width), DTYPES[metadata["dtype"]], "NaN"),
+        "image_id": ((rows, 32), "u1", 0),
+        "row_crc32": ((rows,), "<u4", 0),
+    }
+    for name, (shape, dtype, fill) in shapes.items():
+        expected = expected_metadata(shape, dtype, min(ARRAYS[name], rows), fill)
+        if wrong := metadata_damage(path / name, expected):
+            found.append((path / name / "zarr.json", wrong))
+    return found
