@@ -86,7 +86,7 @@ def fit_run(
     splits = _splits(table, cache / dataset, protocol)
     table, features = _features(table, cache / dataset, params)
     _require_settings(features.stores, params)
-    splits, sides = _sides(table, splits)
+    splits, sides = _sides(table, splits, params.fit.target)
     mos = np.asarray(table.frame[params.fit.target].to_numpy(), dtype=np.float64)
     fitted = _fit(features, mos, sides, params)
     if fitted is None:
@@ -121,7 +121,7 @@ def import_run(
     path = _store(table, cache / dataset, params.semantic)
     store = read_pack(path)
     table = without_left_out(table, store)
-    splits, _ = _sides(table, splits)
+    splits, _ = _sides(table, splits, params.fit.target)
     chosen = choose_vectors(store.names, params.fit.vectors, str(path))
     order = semantic_order(store.names, chosen, str(path))
     ensemble = read_reference_checkpoint(checkpoint, params.paper.network)
@@ -187,10 +187,11 @@ def evaluate_run(folder: Path, cache: Path | str) -> Evaluation:
     run = load_run(folder)
     name = str(run.provenance["dataset"])
     dataset = at_hand(cache, name, _packs(run.params)) / name
-    table = read_table(dataset)
+    table, target = read_table(dataset), str(run.provenance["target"])
+    _require_target(table, target)
     splits = _splits(table, dataset, str(run.provenance["protocol"]))
     table, features = _features(table, dataset, run.params)
-    evaluation = evaluate(run, table, features, _sides(table, splits)[1])
+    evaluation = evaluate(run, table, features, _sides(table, splits, target)[1])
     write_evaluation(folder, evaluation)
     return evaluation
 
@@ -217,9 +218,29 @@ def _splits(table: ImagesTable, folder: Path, protocol: str) -> pd.DataFrame:
     return splits
 
 
-def _sides(table: ImagesTable, splits: pd.DataFrame) -> tuple[pd.DataFrame, Sides]:
-    """The splits of the images that have vectors, as a table and as row numbers."""
+def _sides(table: ImagesTable, splits: pd.DataFrame, target: str) -> tuple[pd.DataFrame, Sides]:
+    """The splits of the images that have vectors and a score, as a table and as row numbers.
+
+    Raises:
+        AgiqaError: no image of some side has a score.
+    """
     splits = splits[splits["image_id"].isin(table.frame["image_id"])]
+    unknown = splits["name"].isin(table.frame["path"][table.frame[target].isna()])
+    if unknown.any():
+        scored = splits[~unknown]
+        for seed, side in splits[["seed", "side"]].drop_duplicates().itertuples(index=False):
+            if not ((scored["seed"] == seed) & (scored["side"] == side)).any():
+                raise AgiqaError(
+                    f"No image on the {side} side of split {seed} has a score '{target}', which "
+                    f"'{table.name}' keeps to itself for {table.frame[target].isna().sum()} "
+                    "images: choose another --protocol."
+                )
+        log.warning(
+            "%d images have no score '%s' and are left out of training and metrics",
+            splits["name"][unknown].nunique(),
+            target,
+        )
+        splits = scored
     return splits, side_rows(splits, table)
 
 
