@@ -37,7 +37,10 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
         assert command is not None
         yield name, command
         if isinstance(command, click.Group):
-            for sub, inner in command.commands.items():
+            context = click.Context(command)
+            for sub in command.list_commands(context):
+                inner = command.get_command(context, sub)
+                assert inner is not None
                 yield f"{name} {sub}", inner
 
 
