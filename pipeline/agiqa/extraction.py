@@ -37,7 +37,7 @@ from agiqa.feature_store import (
     shared_shelves,
     write_pack,
 )
-from agiqa.feature_store.shelf_check import repair_shelf
+from agiqa.feature_store.ledger.shelf_check import repair_shelf
 from agiqa.from_packs import Packs, pack_of
 from agiqa.images import BadImage, ImageError, image_id
 from agiqa.other_ranks import wait_for_others

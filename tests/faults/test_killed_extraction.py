@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.feature_store import Shelf
-from agiqa.feature_store.pack_check import check_pack
+from agiqa.feature_store.packs.pack_check import check_pack
 
 IMAGES, VECTORS, KILLS = 160, 2, 3
 

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.feature_store.journal import DamagedLine, Journal, JournalCheck, Row, check_journal
+from agiqa.feature_store.ledger.journal import (
+    DamagedLine,
+    Journal,
+    JournalCheck,
+    Row,
+    check_journal,
+)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import LockedError, Shelf
-from agiqa.feature_store.orphans import (
+from agiqa.feature_store.ledger.orphans import (
     leftovers,
     orphans_of_shelf,
     remove_leftovers,

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, PackError, pack_layout, read_pack, write_pack
+from agiqa.feature_store import DamagedRowsError, PackError, read_pack, write_pack
 from agiqa.feature_store import durable as durable_module
+from agiqa.feature_store.packs import pack_layout
 
 NAMES = ["quality", "coherence"]
 FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]

@@ -16,7 +16,7 @@ from agiqa.feature_store import (
     row_ids_digest,
     write_pack,
 )
-from agiqa.feature_store import pack_layout as pack_layout_module
+from agiqa.feature_store.packs import pack_layout as pack_layout_module
 
 NAMES = ["quality", "coherence"]
 PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]

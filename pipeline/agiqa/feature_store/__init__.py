@@ -1,13 +1,15 @@
 """The feature store: a ledger that never loses a computed row, and packs that DVC can move.
 
-`extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs. See ledger.py and
-pack.py; the other modules serve these two.
+`extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs.
+
+    ledger/     shelves of rows, by fingerprint: journal, lock, checks and repairs (shelf.py)
+    packs/      a data set's vectors as Zarr or HDF5, and their memory maps (pack.py)
+    shared/     both at URLs
+    chunks.py, durable.py, fingerprint.py, array_metadata.py, findings.py serve all three;
+    unpacking.py takes rows from packs back into the ledger
 """
 
-from agiqa.feature_store.adding import Added, add_shelf, differing, require_fits
 from agiqa.feature_store.chunks import DamagedRowsError
-from agiqa.feature_store.converting import convert_pack
-from agiqa.feature_store.fetch import at_hand, copies_folder, fetch
 from agiqa.feature_store.fingerprint import (
     ABSENT,
     Fingerprint,
@@ -16,9 +18,13 @@ from agiqa.feature_store.fingerprint import (
     digest,
     require_same,
 )
-from agiqa.feature_store.ledger import Shelf, default_root, find_shelves
-from agiqa.feature_store.lock import LockedError
-from agiqa.feature_store.pack import (
+from agiqa.feature_store.ledger.adding import Added, add_shelf, differing, require_fits
+from agiqa.feature_store.ledger.lock import LockedError
+from agiqa.feature_store.ledger.shelf import Shelf, default_root, find_shelves
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
+from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
+from agiqa.feature_store.packs.converting import convert_pack
+from agiqa.feature_store.packs.pack import (
     ANSWERS,
     FORMATS,
     FeatureStore,
@@ -29,12 +35,11 @@ from agiqa.feature_store.pack import (
     require_replaceable,
     write_pack,
 )
-from agiqa.feature_store.pack_layout import PackError, row_ids_digest
-from agiqa.feature_store.pack_rows import open_pack
-from agiqa.feature_store.remote import RemoteError
-from agiqa.feature_store.sharing import pull, pushing, shared_shelves
-from agiqa.feature_store.shelf_description import DESCRIPTION
-from agiqa.feature_store.shelf_writer import ShelfWriter
+from agiqa.feature_store.packs.pack_layout import PackError, row_ids_digest
+from agiqa.feature_store.packs.pack_rows import open_pack
+from agiqa.feature_store.shared.fetch import at_hand, copies_folder, fetch
+from agiqa.feature_store.shared.remote import RemoteError
+from agiqa.feature_store.shared.sharing import pull, pushing, shared_shelves
 from agiqa.feature_store.unpacking import add_pack, count_offered
 
 __all__ = [

@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from agiqa.feature_store.adding import Added, checksums, compare, require_fits
 from agiqa.feature_store.chunks import Vectors, id_bytes, row_checksums
 from agiqa.feature_store.fingerprint import digest
-from agiqa.feature_store.ledger import Shelf
-from agiqa.feature_store.pack_layout import row_ids_digest
-from agiqa.feature_store.pack_rows import PackRows, open_pack
-from agiqa.feature_store.shelf_writer import ShelfWriter
+from agiqa.feature_store.ledger.adding import Added, checksums, compare, require_fits
+from agiqa.feature_store.ledger.shelf import Shelf
+from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
+from agiqa.feature_store.packs.pack_layout import row_ids_digest
+from agiqa.feature_store.packs.pack_rows import PackRows, open_pack
 
 RowIds = Mapping[str, Mapping[str, str]]
 """By the digest of a fingerprint: the row id of each image id, where it is another."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from agiqa.errors import AgiqaError, some
 from agiqa.feature_store import at_hand, digest, read_pack
-from agiqa.feature_store.ledger import find_shelves
-from agiqa.feature_store.pack import FORMATS
-from agiqa.feature_store.shelf_description import DESCRIPTION, read_description
+from agiqa.feature_store.ledger.shelf import find_shelves
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION, read_description
+from agiqa.feature_store.packs.pack import FORMATS
 from agiqa.upkeep.stores import PACK, SHELF
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import STALE_SECONDS
-from agiqa.feature_store.orphans import (
+from agiqa.feature_store.ledger.orphans import (
     Orphan,
     leftovers,
     orphans_of_shelf,

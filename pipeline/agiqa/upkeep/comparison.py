@@ -11,7 +11,7 @@ from pathlib import Path
 from agiqa.datasets.table import IMAGES_CSV, ImagesTable, read_table
 from agiqa.extraction import sources_of
 from agiqa.feature_store import Fingerprint, Shelf, difference, digest
-from agiqa.feature_store.pack import read_pack_ids, read_pack_metadata
+from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
 from agiqa.params import Params
 from agiqa.upkeep.present import Present, present_vectors, row_ids, rows_there
 from agiqa.upkeep.stores import PACK, label

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.feature_store import Fingerprint
-from agiqa.feature_store.journal import check_journal
-from agiqa.feature_store.pack import read_pack_metadata
-from agiqa.feature_store.shelf_summary import summarise_shelf
+from agiqa.feature_store.ledger.journal import check_journal
+from agiqa.feature_store.ledger.shelf_summary import summarise_shelf
+from agiqa.feature_store.packs.pack import read_pack_metadata
 from agiqa.upkeep.stores import (
     SHELF,
     Store,

@@ -9,7 +9,7 @@ from agiqa.datasets.table import ImagesTable
 from agiqa.extraction import sources_of
 from agiqa.extractors import ANSWERS, Vector, VisionExtractor, semantic_extractor
 from agiqa.feature_store import Fingerprint, Shelf
-from agiqa.feature_store.ledger import shelf_folder
+from agiqa.feature_store.ledger.shelf import shelf_folder
 from agiqa.params import Params
 
 SEMANTIC, VISUAL = "semantic", "visual"

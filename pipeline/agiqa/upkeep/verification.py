@@ -25,11 +25,11 @@ from agiqa.feature_store import (
     write_pack,
 )
 from agiqa.feature_store.findings import Report
-from agiqa.feature_store.ledger import find_shelves, shelf_folder
-from agiqa.feature_store.pack import read_pack_ids, read_pack_metadata
-from agiqa.feature_store.pack_check import check_pack
-from agiqa.feature_store.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.shelf_description import read_description, restore_description
+from agiqa.feature_store.ledger.shelf import find_shelves, shelf_folder
+from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.feature_store.ledger.shelf_description import read_description, restore_description
+from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.feature_store.packs.pack_check import check_pack
 from agiqa.prompts import IMAGE_PROMPT
 from agiqa.upkeep.own_prompts import own_prompt_rows
 from agiqa.upkeep.stores import PACK, SHELF, find_packs, read_pack_store

@@ -13,7 +13,7 @@ from agiqa.cli.options import CACHE, RUNS
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.feature_store.orphans import Orphan
+    from agiqa.feature_store.ledger.orphans import Orphan
     from agiqa.upkeep.clearing import Plan
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}

@@ -79,7 +79,7 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the journal's own warnings: its damaged lines are printed as findings."""
-    logger = logging.getLogger("agiqa.feature_store.journal")
+    logger = logging.getLogger("agiqa.feature_store.ledger.journal")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

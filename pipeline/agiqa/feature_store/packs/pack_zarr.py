@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 
 from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
 from agiqa.feature_store.chunks import DTYPES, Vectors, create_array
-from agiqa.feature_store.pack_layout import ARRAYS, Contents, PackError, Stored, damaged
+from agiqa.feature_store.packs.pack_layout import ARRAYS, Contents, PackError, Stored, damaged
 
 GROUP = {"zarr_format": 3, "node_type": "group"}
 

@@ -1,7 +1,7 @@
 """A section of a shelf: the rows that one writer added, with their own chunks, journal and lock.
 
     journal.jsonl              which rows are valid (journal.py)
-    vectors/                   Zarr v3 array, NaN where nothing was written (chunks.py)
+    vectors/                   Zarr v3 array, NaN where nothing was written (../chunks.py)
     writer.lock, owner.json    who writes (lock.py)
 
 The array's length is a capacity, grown 4,096 rows at a time; only the journal says what is valid.
@@ -18,10 +18,10 @@ from pathlib import Path
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, Vectors, create_array
 from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
-from agiqa.feature_store.journal import Journal
-from agiqa.feature_store.lock import is_locked, writer_lock
-from agiqa.feature_store.shelf_reader import CHUNKS_A_READ, read_rows
-from agiqa.feature_store.shelf_writer import ShelfWriter
+from agiqa.feature_store.ledger.journal import Journal
+from agiqa.feature_store.ledger.lock import is_locked, writer_lock
+from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ, read_rows
+from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import pack_hdf5, pack_zarr
 from agiqa.feature_store.chunks import Vectors
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, sync_tree
-from agiqa.feature_store.fetch import at_hand
 from agiqa.feature_store.fingerprint import Fingerprint
-from agiqa.feature_store.mapped import load
-from agiqa.feature_store.pack_layout import (
+from agiqa.feature_store.packs import pack_hdf5, pack_zarr
+from agiqa.feature_store.packs.mapped import load
+from agiqa.feature_store.packs.pack_layout import (
     Contents,
     PackError,
     Rows,
@@ -33,6 +32,7 @@ from agiqa.feature_store.pack_layout import (
     verify_arrays,
     verify_metadata,
 )
+from agiqa.feature_store.shared.fetch import at_hand
 
 
 class PackFormat(Protocol):
@@ -125,7 +125,7 @@ def put_contents(path: Path, contents: Contents) -> None:
 def read_pack(path: Path | str) -> FeatureStore:
     """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
 
-    Of a URL a copy is read (fetch.py).
+    Of a URL a copy is read (../shared/fetch.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.

@@ -16,8 +16,8 @@ import numpy as np
 
 from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
-from agiqa.feature_store.pack import pack_format, read_pack_metadata
-from agiqa.feature_store.pack_layout import PackError, Stored, row_blocks, verify_arrays
+from agiqa.feature_store.packs.pack import pack_format, read_pack_metadata
+from agiqa.feature_store.packs.pack_layout import PackError, Stored, row_blocks, verify_arrays
 
 
 class Block(NamedTuple):

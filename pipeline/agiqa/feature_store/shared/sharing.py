@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from threading import Event, Thread
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.ledger import Shelf, default_url
-from agiqa.feature_store.remote import RemoteError
-from agiqa.feature_store.shared_shelf import SharedShelf
+from agiqa.feature_store.ledger.shelf import Shelf, default_url
+from agiqa.feature_store.shared.remote import RemoteError
+from agiqa.feature_store.shared.shared_shelf import SharedShelf
 from agiqa.urls import shown
 
 logger = logging.getLogger(__name__)

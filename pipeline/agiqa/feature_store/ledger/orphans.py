@@ -17,11 +17,11 @@ from pathlib import Path
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import ROWS_A_CHUNK
 from agiqa.feature_store.durable import STALE_SECONDS, disk_errors, sync_folder
-from agiqa.feature_store.journal import check_journal
-from agiqa.feature_store.ledger import Shelf
-from agiqa.feature_store.lock import writer_lock, writer_of
-from agiqa.feature_store.section import ARRAY, Section
-from agiqa.feature_store.section_files import PARTIAL, section_files, size_of
+from agiqa.feature_store.ledger.journal import check_journal
+from agiqa.feature_store.ledger.lock import writer_lock, writer_of
+from agiqa.feature_store.ledger.section import ARRAY, Section
+from agiqa.feature_store.ledger.section_files import PARTIAL, section_files, size_of
+from agiqa.feature_store.ledger.shelf import Shelf
 
 
 @dataclass(frozen=True)

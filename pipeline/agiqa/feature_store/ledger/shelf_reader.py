@@ -22,7 +22,7 @@ from agiqa.feature_store.chunks import (
     read_block,
     row_checksums,
 )
-from agiqa.feature_store.journal import Row
+from agiqa.feature_store.ledger.journal import Row
 
 CHUNKS_A_READ = 16  # bounds the memory of a read beside its result: 32 MiB at 4096 float16
 

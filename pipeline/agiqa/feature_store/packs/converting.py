@@ -14,9 +14,9 @@ import numpy as np
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DamagedRowsError, Vectors
-from agiqa.feature_store.pack import FORMATS, is_free, pack_format, put_contents
-from agiqa.feature_store.pack_layout import Contents, row_blocks
-from agiqa.feature_store.pack_rows import PackRows, open_pack
+from agiqa.feature_store.packs.pack import FORMATS, is_free, pack_format, put_contents
+from agiqa.feature_store.packs.pack_layout import Contents, row_blocks
+from agiqa.feature_store.packs.pack_rows import PackRows, open_pack
 
 
 def convert_pack(path: Path, target: Path, force: bool = False) -> bool:

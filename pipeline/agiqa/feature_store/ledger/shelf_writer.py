@@ -26,7 +26,7 @@ from agiqa.feature_store.chunks import (
     write_chunk,
 )
 from agiqa.feature_store.durable import disk_errors
-from agiqa.feature_store.journal import Journal
+from agiqa.feature_store.ledger.journal import Journal
 
 logger = logging.getLogger(__name__)
 

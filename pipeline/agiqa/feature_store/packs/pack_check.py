@@ -17,9 +17,9 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.findings import Finding, Report
-from agiqa.feature_store.pack import pack_format, read_pack_metadata
-from agiqa.feature_store.pack_layout import PackError, Stored, verify_arrays
-from agiqa.feature_store.section_files import size_of
+from agiqa.feature_store.ledger.section_files import size_of
+from agiqa.feature_store.packs.pack import pack_format, read_pack_metadata
+from agiqa.feature_store.packs.pack_layout import PackError, Stored, verify_arrays
 
 
 def check_pack(path: Path) -> Report:

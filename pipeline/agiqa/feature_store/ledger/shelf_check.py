@@ -16,18 +16,18 @@ from zarr.storage import LocalStore
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
-from agiqa.feature_store.chunk_rescue import rescue_chunk
 from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, open_array, read_block
 from agiqa.feature_store.durable import disk_errors, write_file
 from agiqa.feature_store.findings import Finding, Report
-from agiqa.feature_store.journal import check_journal
-from agiqa.feature_store.ledger import Shelf
-from agiqa.feature_store.lock import writer_lock, writer_of
-from agiqa.feature_store.section import ARRAY, JOURNAL, Section
-from agiqa.feature_store.section_files import section_files
-from agiqa.feature_store.shelf_description import DESCRIPTION
-from agiqa.feature_store.shelf_reader import CHUNKS_A_READ
-from agiqa.feature_store.shelf_writer import GROWTH_CHUNKS
+from agiqa.feature_store.ledger.chunk_rescue import rescue_chunk
+from agiqa.feature_store.ledger.journal import check_journal
+from agiqa.feature_store.ledger.lock import writer_lock, writer_of
+from agiqa.feature_store.ledger.section import ARRAY, JOURNAL, Section
+from agiqa.feature_store.ledger.section_files import section_files
+from agiqa.feature_store.ledger.shelf import Shelf
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
+from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ
+from agiqa.feature_store.ledger.shelf_writer import GROWTH_CHUNKS
 
 
 def check_shelf(folder: Path) -> Report:

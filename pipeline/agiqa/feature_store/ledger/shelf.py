@@ -26,15 +26,15 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DTYPES, DamagedRowsError, Vectors
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.fingerprint import Fingerprint, digest
-from agiqa.feature_store.section import JOURNAL, Section, lay_out
-from agiqa.feature_store.shelf_description import (
+from agiqa.feature_store.ledger.section import JOURNAL, Section, lay_out
+from agiqa.feature_store.ledger.shelf_description import (
     DESCRIPTION,
     SHORT,
     Description,
     read_description,
     require_description,
 )
-from agiqa.feature_store.shelf_writer import FLUSH_SECONDS, ShelfWriter
+from agiqa.feature_store.ledger.shelf_writer import FLUSH_SECONDS, ShelfWriter
 from agiqa.urls import folder_name, is_url
 
 _PART = re.compile(r"part-([1-9][0-9]*)")
@@ -43,7 +43,7 @@ _PART = re.compile(r"part-([1-9][0-9]*)")
 def default_root() -> Path:
     """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
 
-    Where $AGIQA_STORE is a URL (sharing.py), a folder for that URL in the user's cache folder.
+    Where $AGIQA_STORE is a URL (../shared/sharing.py), a folder for it in the user's cache folder.
     """
     if url := default_url():
         return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)

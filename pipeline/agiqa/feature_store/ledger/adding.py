@@ -15,9 +15,9 @@ import numpy as np
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, id_bytes, row_checksums
 from agiqa.feature_store.fingerprint import Fingerprint
-from agiqa.feature_store.ledger import Shelf, shelf_folder
-from agiqa.feature_store.shelf_description import DESCRIPTION
-from agiqa.feature_store.shelf_reader import CHUNKS_A_READ
+from agiqa.feature_store.ledger.shelf import Shelf, shelf_folder
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
+from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ
 
 ROWS_A_READ = CHUNKS_A_READ * ROWS_A_CHUNK
 

@@ -26,7 +26,14 @@ import h5py
 import numpy as np
 
 from agiqa.feature_store.chunks import DTYPES, Vectors
-from agiqa.feature_store.pack_layout import ARRAYS, FORMAT, Contents, PackError, Stored, damaged
+from agiqa.feature_store.packs.pack_layout import (
+    ARRAYS,
+    FORMAT,
+    Contents,
+    PackError,
+    Stored,
+    damaged,
+)
 
 TRAILER = b"\nsha256 %s\n"
 

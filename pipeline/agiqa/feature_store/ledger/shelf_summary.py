@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.feature_store.fingerprint import Fingerprint
-from agiqa.feature_store.ledger import Shelf
-from agiqa.feature_store.lock import writer_of
-from agiqa.feature_store.section_files import section_files
+from agiqa.feature_store.ledger.lock import writer_of
+from agiqa.feature_store.ledger.section_files import section_files
+from agiqa.feature_store.ledger.shelf import Shelf
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from agiqa.feature_store.chunks import (
     open_array,
     row_checksums,
 )
-from agiqa.feature_store.journal import Row
+from agiqa.feature_store.ledger.journal import Row
 
 
 def rescue_chunk(array: Path, chunk: int, rows: Mapping[str, Row], width: int, dtype: str) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.feature_store.durable import disk_errors
-from agiqa.feature_store.lock import LOCK_NAME, OWNER_NAME
-from agiqa.feature_store.section import ARRAY, JOURNAL
-from agiqa.feature_store.shelf_description import DESCRIPTION
+from agiqa.feature_store.ledger.lock import LOCK_NAME, OWNER_NAME
+from agiqa.feature_store.ledger.section import ARRAY, JOURNAL
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
 
 PARTIAL = ".partial"  # ends the name of what `durable` has not moved into place yet
 _CHUNK = re.compile(r"c\.(\d+)\.0")

@@ -16,9 +16,11 @@ from collections.abc import Iterator, Sequence
 
 from agiqa.feature_store.chunks import DamagedRowsError, Vectors
 from agiqa.feature_store.fingerprint import digest
-from agiqa.feature_store.ledger import Shelf, own_root
-from agiqa.feature_store.remote import Remote
-from agiqa.feature_store.segments import (
+from agiqa.feature_store.ledger.shelf import Shelf, own_root
+from agiqa.feature_store.ledger.shelf_description import DESCRIPTION, Description, require_text
+from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
+from agiqa.feature_store.shared.remote import Remote
+from agiqa.feature_store.shared.segments import (
     ID_BYTES,
     ROWS_A_SEGMENT,
     SegmentError,
@@ -27,8 +29,6 @@ from agiqa.feature_store.segments import (
     parse,
     rows_of,
 )
-from agiqa.feature_store.shelf_description import DESCRIPTION, Description, require_text
-from agiqa.feature_store.shelf_writer import ShelfWriter
 from agiqa.urls import shown
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import platformdirs
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, write_file
-from agiqa.feature_store.remote import Remote, RemoteError, RemoteFile
+from agiqa.feature_store.shared.remote import Remote, RemoteError, RemoteFile
 from agiqa.urls import folder_name, is_url, shown
 
 
