@@ -5,6 +5,7 @@ No torch here: to start is to fork a small process.
 
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,17 @@ def add_at(folder: str, jumps: list[float]) -> None:
 
 
 def try_as(user: int, calls: list[list[Any]]) -> list[str | None]:
-    """Do each of the calls as this user; the line that the user would see, or None."""
+    """Do each of the calls as this user; the line that the user would see, or None.
+
+    All of them are done once before, elsewhere, since this user may not read what they import.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("write", "read", "check", "repair"):
+            TRIES[name](Path(folder) / "ledger")
+        for suffix, name in itertools.product(
+            (".zarr", ".h5"), ("pack", "read pack", "check pack")
+        ):
+            TRIES[name](Path(folder) / f"a{suffix}")
     os.setgid(user)
     os.setuid(user)
     return [_line(TRIES[name], *map(Path, paths)) for name, *paths in calls]

@@ -159,7 +159,7 @@ def test_damaged_rows_of_a_rank_are_computed_again(ranks: Ranks, world: int) -> 
     data[10] ^= 1
     chunk.write_bytes(data)
     shutil.rmtree(ranks.table / f"{ledger}.zarr")
-    assert ranks.run(ledger, world)[0] == [IMAGES, 45, 15]  # rank 0 sees to damage
+    assert ranks.run(ledger, world)[0] == [IMAGES, 59, 1]  # rank 0 saves the rest of the chunk
     assert ranks.store(ledger) == ranks.store("one")
 
 
@@ -180,7 +180,9 @@ def test_the_command_under_torchrun(ranks: Ranks, tiny_lmm: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["semantic"]["computed"] == IMAGES * VECTORS
+    told = json.loads(done.stdout)["semantic"]
+    assert told["cached"] + told["computed"] == IMAGES * VECTORS
+    assert told["computed"] >= 30  # what the other rank had before rank 0 looked counts as cached
     assert "[rank 1 of 2] share done: 30 vectors computed" in done.stderr
     assert "[rank 0 of 2] run: 15 images, 2 vectors each, 0 of 30 cached" in done.stderr
     found, one = ranks.store("run"), ranks.store("one")
