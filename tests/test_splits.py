@@ -121,7 +121,7 @@ def test_unknown_protocol_lists_the_known(make_table: MakeTable) -> None:
 
 
 def test_too_few(make_table: MakeTable) -> None:
-    with pytest.raises(AgiqaError, match="2 images, too few"):
+    with pytest.raises(AgiqaError, match="2 images with a score, too few"):
         make_splits(make_table(["a", "b"]), "random")
     with pytest.raises(AgiqaError, match="expected at least 1"):
         make_splits(make_table(["a", "b", "c"]), "random", count=0)

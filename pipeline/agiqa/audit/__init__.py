@@ -1,0 +1,6 @@
+"""The leak audit: what the sides of any split share, down to near-identical pictures."""
+
+from agiqa.audit.across import NEAR, Across, Audit, Pair, audit
+from agiqa.audit.perceptual import perceptual_hashes
+
+__all__ = ["NEAR", "Across", "Audit", "Pair", "audit", "perceptual_hashes"]
