@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner, Result
 from scipy.stats import spearmanr
 
 from agiqa.cli import COMMANDS, main
-from agiqa.datasets.table import ImagesTable, read_table
+from agiqa.datasets.table import ImagesTable, read_table, write_table
 from agiqa.feature_store import write_pack
 
 IMAGES = 60
@@ -222,6 +223,33 @@ def test_bad_images_stop_prepare_before_anything_is_written(workspace: Path) -> 
     assert skipped.exit_code == 0, skipped.output
     assert len(read_table(Path("cache/mine")).frame) == IMAGES - 3
     assert skipped.stderr.count("Skipped ") == 3
+
+
+def test_images_without_a_score_are_in_no_metric(
+    workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = read_table(Path("cache/mine"))
+    secret = table.frame.assign(mos=table.frame["mos"].where(table.frame.index >= 12))
+    write_table(replace(table, frame=secret), Path("cache/mine"))
+    splits = pd.read_csv("cache/mine/splits/grouped.csv")
+    splits[splits["seed"] < 2].to_csv("cache/mine/splits/grouped.csv", index=False)
+    assert _run("fit", "mine", "--target", "mos", *FAST).exit_code == 0
+    assert "12 images have no score 'mos' and are left out" in caplog.text
+    assert _run("evaluate", "runs/mine/grouped").exit_code == 0
+    predictions = pd.read_csv("runs/mine/grouped/predictions.csv")
+    assert predictions["mos"].notna().all()
+    assert set(predictions["path"]) <= set(table.frame["path"][12:])
+    assert _run("report", "runs/mine/grouped").exit_code == 0
+
+
+def test_a_side_without_any_score_is_one_line(workspace: Path) -> None:
+    table = read_table(Path("cache/mine"))
+    splits = pd.read_csv("cache/mine/splits/grouped.csv")
+    tested = set(splits["name"][(splits["seed"] == 3) & (splits["side"] == "test")])
+    secret = table.frame.assign(mos=table.frame["mos"].where(~table.frame["path"].isin(tested)))
+    write_table(replace(table, frame=secret), Path("cache/mine"))
+    _one_line(_run("fit", "mine", "--target", "mos", *FAST), "test side of split 3", "'mos'",
+              f"{len(tested)} images", "--protocol")  # fmt: skip
 
 
 def test_other_features_than_the_runs_are_refused_by_name(workspace: Path) -> None:

@@ -181,13 +181,12 @@ def evaluate_run(folder: Path, cache: Path) -> Evaluation:
     """Evaluate the run in `folder` on its data set's test sides and write the results into it."""
     run = load_run(folder)
     dataset = cache / str(run.provenance["dataset"])
-    table = read_table(dataset)
-    _require_target(table, str(run.provenance["target"]))
+    table, target = read_table(dataset), str(run.provenance["target"])
+    _require_target(table, target)
     splits = read_protocol(dataset, table, str(run.provenance["protocol"]))
     _require_same_splits(run, splits)
     table, features = _features(table, dataset, run.params)
-    _, sides = _sides(table, splits, str(run.provenance["target"]))
-    evaluation = evaluate(run, table, features, sides)
+    evaluation = evaluate(run, table, features, _sides(table, splits, target)[1])
     write_evaluation(folder, evaluation)
     return evaluation
 
@@ -213,12 +212,29 @@ def _require_same_splits(run: Run, splits: pd.DataFrame) -> None:
 
 
 def _sides(table: ImagesTable, splits: pd.DataFrame, target: str) -> tuple[pd.DataFrame, Sides]:
-    """The splits of the images that have vectors and a score, as a table and as row numbers."""
-    usable = table.frame[np.isfinite(table.frame[target].to_numpy(dtype=float))]
-    kept = pd.MultiIndex.from_frame(splits[["name", "image_id"]]).isin(
-        pd.MultiIndex.from_frame(usable[["path", "image_id"]])
-    )
-    return splits[kept], side_rows(splits[kept], table)
+    """The splits of the images that have vectors and a score, as a table and as row numbers.
+
+    Raises:
+        AgiqaError: no image of some side has a score.
+    """
+    splits = splits[splits["image_id"].isin(table.frame["image_id"])]
+    unknown = splits["name"].isin(table.frame["path"][table.frame[target].isna()])
+    if unknown.any():
+        scored = splits[~unknown]
+        for seed, side in splits[["seed", "side"]].drop_duplicates().itertuples(index=False):
+            if not ((scored["seed"] == seed) & (scored["side"] == side)).any():
+                raise AgiqaError(
+                    f"No image on the {side} side of split {seed} has a score '{target}', which "
+                    f"'{table.name}' keeps to itself for {table.frame[target].isna().sum()} "
+                    "images: choose another --protocol."
+                )
+        log.warning(
+            "%d images have no score '%s' and are left out of training and metrics",
+            splits["name"][unknown].nunique(),
+            target,
+        )
+        splits = scored
+    return splits, side_rows(splits, table)
 
 
 def _features(

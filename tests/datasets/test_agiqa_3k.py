@@ -32,7 +32,12 @@ def test_official_layout(official: Path) -> None:
     assert table.frame["group"].tolist() == ["a corgi", "a corgi", "sushi"]
     assert table.frame["quality"].tolist() == [1.5, 0.9, 4.25]
     assert table.frame["align"].tolist() == [0.5, 0.4, 4.0]
-    assert [target.name for target in table.targets] == ["quality", "align"]
+    assert table.frame["quality_sd"].tolist() == [0.2, 0.2, 0.2]
+    assert table.frame["align_sd"].tolist() == [0.6, 0.6, 0.6]
+    assert [(t.name, t.scale, t.deviation) for t in table.targets] == [
+        ("quality", (0, 5), "quality_sd"),
+        ("align", (0, 5), "align_sd"),
+    ]
     assert (table.licence, table.synthetic) == ("MIT", False)
 
 

@@ -4,6 +4,7 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from agiqa.datasets.table import (
     DATASET_JSON,
     IMAGES_CSV,
     ImagesTable,
+    Target,
     inner_path,
     read_table,
     write_table,
@@ -49,6 +51,63 @@ def test_table_survives_the_disk_to_the_bit(
     assert list(table.frame.columns[:5]) == ["image_id", "path", "prompt", "group", "generator"]
     assert table.frame["image_id"].tolist() == [image_id(path) for path in table.paths()]
     assert (table.targets[0].low, table.targets[0].high) == (1e-17, 5.0)
+
+
+def test_scores_kept_secret_sides_scale_and_deviations_survive_the_disk(
+    write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    frame = rows("a.png", "b.png", "c.png").assign(
+        set=["train", "val", ""], quality=[1.5, np.nan, 4.0], quality_sd=[0.5, np.nan, 0.25]
+    )
+    table = build_table(
+        "tiny",
+        write_images("a.png", "b.png", "c.png"),
+        frame,
+        ["quality"],
+        licence="none",
+        source="a test",
+        scale=(0, 5),
+        deviations={"quality": "quality_sd"},
+    )
+    assert table.targets == (Target("quality", 1.5, 4.0, (0, 5), "quality_sd"),)
+    write_table(table, tmp_path / "cache")
+    again = read_table(tmp_path / "cache")
+    pd.testing.assert_frame_equal(again.frame, table.frame, check_exact=True)
+    assert again.targets == table.targets
+    assert again.frame["quality"].isna().tolist() == [False, True, False]
+    assert again.frame["set"].tolist() == ["train", "val", ""]
+    about = json.loads((tmp_path / "cache" / DATASET_JSON).read_text())
+    assert about["targets"][0]["direction"] == "higher is better"
+    assert about["targets"][0]["scale"] == [0, 5]
+
+
+def test_no_score_at_all(write_images: Callable[..., Path]) -> None:
+    with pytest.raises(AgiqaError, match="no image has a score in quality"):
+        build(write_images("a.png"), rows("a.png", scores=[float("nan")]))
+
+
+def test_tables_of_earlier_versions_are_read(stored: Path) -> None:
+    about = json.loads((stored / DATASET_JSON).read_text())
+    about["layout"] = 1
+    for target in about["targets"]:
+        for key in ("scale", "deviation", "direction"):
+            del target[key]
+    (stored / DATASET_JSON).write_text(json.dumps(about))
+    assert read_table(stored).targets == (Target("quality", 1, 2),)
+
+
+def test_another_direction_or_side_is_refused(
+    stored: Path, write_images: Callable[..., Path]
+) -> None:
+    about = json.loads((stored / DATASET_JSON).read_text())
+    about["targets"][0]["direction"] = "lower is better"
+    (stored / DATASET_JSON).write_text(json.dumps(about))
+    with pytest.raises(AgiqaError, match=r"damaged .*direction of quality is 'lower is better'"):
+        read_table(stored)
+    frame = rows("a.png", scores=[1]).assign(set="training")
+    write_table(build(write_images("a.png"), frame), stored)
+    with pytest.raises(AgiqaError, match="column set holds training, no known side"):
+        read_table(stored)
 
 
 def test_the_folder_can_move_when_the_images_are_in_it(
@@ -166,7 +225,9 @@ def test_damaged_description(stored: Path, text: str) -> None:
 def test_newer_layout(stored: Path) -> None:
     about = json.loads((stored / DATASET_JSON).read_text())
     (stored / DATASET_JSON).write_text(json.dumps(about | {"layout": 99}))
-    with pytest.raises(AgiqaError, match="layout 99 is not the 1 that this version reads"):
+    with pytest.raises(
+        AgiqaError, match=r"layout 99 is none of those that this version reads \(1, 2\)"
+    ):
         read_table(stored)
 
 
@@ -181,7 +242,7 @@ def test_missing_column(stored: Path) -> None:
     [
         ("b.png", "../b.png", "not inside the data folder"),
         ("b.png", "a.png", r"1 image is listed more than once \(a.png\)"),
-        (",2.0\n", ",\n", r"column quality .* row 2 \(b.png\): ''"),
+        (",2.0\n", ",?\n", r"column quality .* row 2 \(b.png\): '\?'"),
         (",2.0", ",inf", r"row 2 \(b.png\): 'inf'"),
     ],
 )

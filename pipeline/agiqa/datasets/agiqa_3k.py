@@ -20,6 +20,7 @@ NAME = "agiqa-3k"
 FOLDER = "AGIQA-3K"
 LABELS = "data.csv"
 TARGETS = {"quality": "mos_quality", "align": "mos_align"}  # ours: the official column
+DEVIATIONS = {"quality": "quality_sd", "align": "align_sd"}
 
 
 def prepare(
@@ -49,6 +50,8 @@ def prepare(
     )
     for target, column in TARGETS.items():
         rows[target] = numbers(labels, column, "name", csv)
+        spread = column.replace("mos_", "std_")
+        rows[DEVIATIONS[target]] = numbers(labels, spread, "name", csv)
     return build_table(
         NAME,
         root,
@@ -56,6 +59,8 @@ def prepare(
         list(TARGETS),
         licence="MIT",
         source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+        scale=(0, 5),
+        deviations=DEVIATIONS,
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress,

@@ -6,14 +6,21 @@ is done is there a table to write. Bad images stop everything, or are left out w
 
 import logging
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 
-from agiqa.datasets.table import TEXT_COLUMNS, ImagesTable, inner_path, observed_targets
+from agiqa.datasets.table import (
+    SET_COLUMN,
+    TEXT_COLUMNS,
+    ImagesTable,
+    inner_path,
+    observed_targets,
+)
 from agiqa.errors import AgiqaError, some
 from agiqa.images import BadImage, check_images, image_id, printable
 
@@ -39,6 +46,8 @@ def build_table(
     *,
     licence: str,
     source: str,
+    scale: tuple[float, float] | None = None,
+    deviations: Mapping[str, str] = MappingProxyType({}),
     synthetic: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -49,10 +58,13 @@ def build_table(
     Args:
         name: of the data set.
         root: the folder that the paths are relative to.
-        rows: columns path, prompt, group, generator, and the targets' as floats.
+        rows: columns path, prompt, group, generator, and the targets' as floats (NaN: the data
+            set keeps it to itself); `set` where there are official sides.
         targets: the columns of `rows` that hold scores.
         licence: of the data, as its owners state it.
         source: where it came from, for people.
+        scale: the ends of the raters' scale, the same for all targets, where it is known.
+        deviations: for a target, the column of `rows` with the raters' standard deviations.
         synthetic: whether the project made the images itself.
         skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
         workers: threads; None takes a few more than there are cores.
@@ -86,8 +98,10 @@ def build_table(
     same = int(rows["image_id"].duplicated().sum())
     if same:
         logger.info("%s: %d images are byte-identical to an earlier one", name, same)
-    frame = rows[[*TEXT_COLUMNS, *targets]].astype(dict.fromkeys(targets, float))
-    found = observed_targets(frame, targets)
+    texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
+    scores = [*targets, *deviations.values()]
+    frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
+    found = observed_targets(frame, targets, scale, deviations)
     return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from agiqa.datasets.build import build_table, prompt_group
 from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
-from agiqa.datasets.table import TEXT_COLUMNS, ImagesTable, inner_path
+from agiqa.datasets.table import SET_COLUMN, TEXT_COLUMNS, ImagesTable, inner_path
 from agiqa.errors import AgiqaError, some
 
 
@@ -76,7 +76,7 @@ def prepare(
 def _check_scores(columns: Sequence[str]) -> None:
     if not columns:
         raise AgiqaError("expected at least one score column, found none: name one, or use folder")
-    taken = [c for c in columns if c in TEXT_COLUMNS]
+    taken = [c for c in columns if c in (*TEXT_COLUMNS, SET_COLUMN)]
     if taken:
         raise AgiqaError(
             f"a score column cannot be called {some(taken)}, which the images table uses itself: "

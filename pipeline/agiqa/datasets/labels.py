@@ -50,10 +50,18 @@ def refuse_duplicates(paths: "pd.Series[str]", csv: Path) -> None:
         )
 
 
-def numbers(frame: pd.DataFrame, column: str, name_column: str, csv: Path) -> "pd.Series[float]":
-    """The column as finite floats; a row without one is named, counting from 1 below the header."""
+def numbers(
+    frame: pd.DataFrame, column: str, name_column: str, csv: Path, *, may_be_empty: bool = False
+) -> "pd.Series[float]":
+    """The column as finite floats; a row without one is named, counting from 1 below the header.
+
+    An empty cell is NaN where it `may_be_empty`.
+    """
     values = pd.to_numeric(frame[column], errors="coerce").astype(float)
-    wrong = np.flatnonzero(~np.isfinite(values.to_numpy()))
+    usable = np.isfinite(values.to_numpy())
+    if may_be_empty:
+        usable |= (frame[column] == "").to_numpy()
+    wrong = np.flatnonzero(~usable)
     if len(wrong):
         rows = [
             f"row {i + 1} ({printable(frame[name_column].iloc[i])}): {frame[column].iloc[i]!r}"

@@ -2,7 +2,12 @@
 
 One row an image: `image_id` (sha256 of the file's bytes), `path` (relative to `root`, with forward
 slashes, spelled as the file system spells it), `prompt`, `group` (images that must stay on one
-side of a split; "" for none), `generator`, and one column of floats for each MOS target.
+side of a split; "" for none), `generator`, one column of floats for each MOS target, and one for
+each target's deviations where those of the raters are known. A column `set` ("train", "val",
+"test", or "") is there only where the data set has official sides.
+
+A score is empty (NaN once read) where the data set keeps it to itself, as AIGIQA-20K does for its
+validation and test sets: such an image has vectors and a prediction, but is in no metric.
 
 On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
 holds the CSV's sha256, so a half-written pair is noticed.
@@ -12,9 +17,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -25,7 +31,11 @@ from agiqa.images import BadImage, printable
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
 DATASET_JSON = "dataset.json"
-LAYOUT = 1  # of the two files; raised when a reader of today could not read them
+SET_COLUMN = "set"
+SETS = ("train", "val", "test", "")
+DIRECTION = "higher is better"  # of every target, said in dataset.json
+LAYOUT = 2  # of the two files; raised when a reader of today could not read them
+READABLE = (1, 2)  # 1 knew neither scales nor deviations nor sets
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class Target:
     name: str
     low: float  # observed
     high: float  # observed
+    scale: tuple[float, float] | None = None  # nominal, where known: the ends of the raters' scale
+    deviation: str = ""  # column with the raters' standard deviations, in the score's own units
 
 
 @dataclass(frozen=True)
@@ -82,9 +94,30 @@ def inner_path(path: str, what: str) -> str:
     )
 
 
-def observed_targets(frame: pd.DataFrame, names: Sequence[str]) -> tuple[Target, ...]:
-    """Targets with the range seen in their column."""
-    return tuple(Target(n, float(frame[n].min()), float(frame[n].max())) for n in names)
+def observed_targets(
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    scale: tuple[float, float] | None = None,
+    deviations: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Target, ...]:
+    """Targets with the range seen in their column, images without a score left out.
+
+    Raises:
+        AgiqaError: a column has no score at all.
+    """
+    empty = [name for name in names if frame[name].isna().all()]
+    if empty:
+        raise AgiqaError(f"no image has a score in {some(empty)}: is this the right folder?")
+    return tuple(
+        Target(
+            name,
+            float(frame[name].min()),
+            float(frame[name].max()),
+            scale,
+            deviations.get(name, ""),
+        )
+        for name in names
+    )
 
 
 def write_table(table: ImagesTable, folder: Path) -> None:
@@ -97,7 +130,7 @@ def write_table(table: ImagesTable, folder: Path) -> None:
         "root": root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root),
         "images": len(table.frame),
         "images_csv_sha256": hashlib.sha256(csv).hexdigest(),
-        "targets": [asdict(target) for target in table.targets],
+        "targets": [asdict(target) | {"direction": DIRECTION} for target in table.targets],
         "synthetic": table.synthetic,
         "licence": table.licence,
         "source": table.source,
@@ -132,7 +165,8 @@ def read_table(folder: Path) -> ImagesTable:
 
     Raises:
         AgiqaError: a file or column is missing, the two files do not belong together, a path
-            leaves the root or stands twice, or a score is not a number.
+            leaves the root or stands twice, a score is neither a number nor empty, or an official
+            side is unknown.
     """
     again = "run `agiqa prepare` again"
     for name in (IMAGES_CSV, DATASET_JSON):
@@ -142,12 +176,12 @@ def read_table(folder: Path) -> ImagesTable:
     csv = folder / IMAGES_CSV
     try:
         about = json.loads((folder / DATASET_JSON).read_text("utf-8"))
-        if about["layout"] != LAYOUT:
+        if about["layout"] not in READABLE:
             raise AgiqaError(
-                f"{folder / DATASET_JSON}: layout {about['layout']} is not the {LAYOUT} that this "
-                f"version reads: update agiqa, or {again}"
+                f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
+                f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {again}"
             )
-        targets = tuple(Target(**target) for target in about["targets"])
+        targets = tuple(_target(**target) for target in about["targets"])
         skipped = tuple(BadImage(**bad) for bad in about["skipped"])
         name, root, sha256 = about["name"], Path(about["root"]), about["images_csv_sha256"]
         synthetic, licence, source = about["synthetic"], about["licence"], about["source"]
@@ -156,11 +190,30 @@ def read_table(folder: Path) -> ImagesTable:
     if hashlib.sha256(csv.read_bytes()).hexdigest() != sha256:
         raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
     frame = read_text_csv(csv)
-    require_columns(frame, [*TEXT_COLUMNS, *(target.name for target in targets)], csv)
+    scores = [t.name for t in targets] + [t.deviation for t in targets if t.deviation]
+    require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
     for path in frame["path"]:
         inner_path(path, str(csv))
     refuse_duplicates(frame["path"], csv)
-    for target in targets:
-        frame[target.name] = numbers(frame, target.name, "path", csv)
+    for column in scores:
+        frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
+    if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
+        raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {again}")
     root = root if root.is_absolute() else (folder / root).resolve()
     return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+
+
+def _target(
+    *,
+    name: str,
+    low: float,
+    high: float,
+    scale: Sequence[float] | None = None,
+    deviation: str = "",
+    direction: str = DIRECTION,
+) -> Target:
+    """A target as dataset.json has it; layout 1 had the first three."""
+    if direction != DIRECTION:
+        raise ValueError(f"direction of {name} is {direction!r}")
+    ends = None if scale is None else (float(scale[0]), float(scale[1]))
+    return Target(name, low, high, ends, deviation)
