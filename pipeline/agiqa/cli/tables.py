@@ -38,5 +38,5 @@ def print_table(
         table.add_row(*map(escape, row), style="bold" if number in bold else "")
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=160)
     console.print(table)
