@@ -62,9 +62,13 @@ def read_contenders(given: Sequence[str]) -> list[Contender]:
     wanted = [(name, *_run_and_model(name)) for name in given]
     runs = {folder: _read(folder) for _, folder, _ in wanted}
     if len(wanted) == 1 and not wanted[0][2]:
-        name, folder, _ = wanted[0]
-        return [_contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])]
-    return [_contender(name, folder, model or "moe", runs[folder]) for name, folder, model in wanted]
+        folder = wanted[0][1]
+        return [
+            _contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])
+        ]
+    return [
+        _contender(name, folder, model or "moe", runs[folder]) for name, folder, model in wanted
+    ]
 
 
 def _run_and_model(name: str) -> tuple[Path, str]:
@@ -89,11 +93,11 @@ def _read(folder: Path) -> Read:
         frame = pd.read_csv(
             folder / PREDICTIONS,
             usecols=list(COLUMNS),
-            dtype={name: str for name in ("model", "path", "image_id", "generator", "group")},
+            dtype=dict.fromkeys(("model", "path", "image_id", "generator", "group"), str),
             keep_default_na=False,
             na_values={"mos": ["", "nan"], "score": ["", "nan"]},
         )
-        sizes = {(str(m), int(s)): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
+        sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
         for model, rows in per_split.items():
             for row in rows:
                 if row.get("images", sizes[model, row["seed"]]) != sizes[model, row["seed"]]:
@@ -143,13 +147,15 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
     for other in contenders[1:]:
         _require_same(first, other)
     drawn = draw(first.sides)
-    resamples = [resample_splits(drawn, _test_sides(each)) for each in contenders]
+    resamples = resample_splits(drawn, [_test_sides(each) for each in contenders])
     ratio = _test_to_train(first)
-    comparisons = []
+    comparisons: list[dict[str, Any]] = []
     for each, theirs in zip(contenders[1:], resamples[1:], strict=True):
         figures = {}
         for figure in FIGURES:
-            by_split = [b[figure] - a[figure] for a, b in zip(first.figures, each.figures, strict=True)]
+            by_split = [
+                b[figure] - a[figure] for a, b in zip(first.figures, each.figures, strict=True)
+            ]
             gains = (theirs[figure] - resamples[0][figure]).T
             chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
             figures[figure] = _difference(figure, by_split, ratio) | _bootstrapped(chosen)
@@ -162,9 +168,9 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
             }
         )
     for figure in FIGURES:
-        adjusted = holm([each["figures"][figure]["p"] for each in comparisons])
-        for each, p in zip(comparisons, adjusted, strict=True):
-            each["figures"][figure]["p_holm"] = p
+        adjusted = holm([found["figures"][figure]["p"] for found in comparisons])
+        for found, p in zip(comparisons, adjusted, strict=True):
+            found["figures"][figure]["p_holm"] = p
     return {**_about(first), "drawn": drawn.unit, "test_to_train": ratio,
             "contenders": [_described(each) for each in contenders],
             "comparisons": comparisons}  # fmt: skip
@@ -194,7 +200,7 @@ def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
     drawn = draw([both])
     mos = both["mos"].to_numpy(float)
     sides = [test_side(mos, both[name].to_numpy(float)) for name in ("score", "score_other")]
-    first, second = (resample_splits(drawn, [side]) for side in sides)
+    first, second = resample_splits(drawn, [[side] for side in sides])
     figures = {}
     measured = [all_metrics(side.mos, side.score) for side in sides]
     for figure in FIGURES:
@@ -230,7 +236,7 @@ def _require_same(one: Contender, other: Contender) -> None:
             f"{one.name} has the splits {one.seeds}, {other.name} {other.seeds}: compare runs of "
             "the same splits"
         )
-    made = [each.provenance.get("splits_sha256") for each in (one, other)]
+    made = [str(each.provenance.get("splits_sha256", "")) for each in (one, other)]
     if all(made) and made[0] != made[1]:
         raise AgiqaError(
             f"{one.name} and {other.name} were fitted on different {one.provenance['protocol']} "

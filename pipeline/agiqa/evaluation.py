@@ -142,12 +142,14 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
             for seed, part in rows.groupby("seed", sort=False)
         ]
     names = [name for name in per_split["moe"][0] if name not in ("seed", "images")]
-    intervals = {
-        model: model_intervals(
-            [part for _, part in predictions[predictions["model"] == model].groupby("seed", sort=False)]
-        )
-        for model in per_split
+    sides = {
+        model: [part for _, part in rows.groupby("seed", sort=False)]
+        for model, rows in predictions.groupby("model", sort=False)
     }
+    dropped = {model: sides.pop(model) for model in (DROPPED,) if model in sides}
+    intervals = model_intervals(sides)  # type: ignore[arg-type]
+    if dropped:  # on fewer images than the others
+        intervals |= model_intervals(dropped)
     for model, rows in per_split.items():
         for row, found in zip(rows, intervals[model].splits, strict=True):
             row["intervals"] = found

@@ -294,10 +294,12 @@ def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> objec
             item = typing.get_args(hint_type)[1]
             entries = (value or {}).items()
             if dataclasses.is_dataclass(item):
-                made = {k: _build(item, v or {}, f"{full}.{k}.", where) for k, v in entries}
+                values[key] = {
+                    k: _build(typing.cast(type, item), v or {}, f"{full}.{k}.", where)
+                    for k, v in entries
+                }
             else:
-                made = {k: _convert(v, item, f"{full}.{k}", where) for k, v in entries}
-            values[key] = made
+                values[key] = {k: _convert(v, item, f"{full}.{k}", where) for k, v in entries}
         elif dataclasses.is_dataclass(hint_type):
             if not isinstance(value, Mapping):
                 raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")

@@ -8,13 +8,13 @@ are never nearer than 8. Only rows and sides matter here, so any split can be au
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, islice, product
+from itertools import combinations, islice, pairwise, product
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agiqa.audit.near import NearHashes, near_hashes
+from agiqa.audit.near import NearHashes
 from agiqa.datasets.table import ImagesTable
 from agiqa.splits import SIDES, side_rows
 
@@ -63,9 +63,8 @@ class Audit:
 def audit(
     table: ImagesTable,
     splits: pd.DataFrame,
-    hashes: npt.NDArray[np.uint64],
+    near: NearHashes,
     *,
-    distance: int = NEAR,
     pairs: int = 10,
 ) -> Audit:
     """Look for relatives across the sides of every split of one protocol.
@@ -73,11 +72,9 @@ def audit(
     Args:
         table: N images.
         splits: the protocol's split file.
-        hashes: of the table's images `(N,)`, from `perceptual_hashes`.
-        distance: most bits in which near-identical pictures differ.
+        near: which images' hashes are near, from `near_hashes(perceptual_hashes(table), NEAR)`.
         pairs: how many of the worst to name.
     """
-    near = near_hashes(hashes, distance)
     groups = _codes(table.frame["group"])
     groups[(table.frame["group"] == "").to_numpy()] = -1
     files = _codes(table.frame["image_id"])
@@ -168,7 +165,7 @@ def _related(near: NearHashes) -> Iterator[tuple[int, int, int]]:
     """Pairs of rows with equal hashes, then with near ones by distance: rows, bits."""
     order = np.argsort(near.row, kind="stable")
     starts = np.searchsorted(near.row[order], np.arange(near.row.max() + 2))
-    members = [order[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    members = [order[a:b] for a, b in pairwise(starts)]
     for rows in members:
         if len(rows) > 1:
             for one, other in combinations(rows.tolist(), 2):

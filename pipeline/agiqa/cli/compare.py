@@ -40,7 +40,7 @@ def command(
 
     A run's mixture of experts counts, or another of its models (RUN:ridge); one RUN alone has its
     models compared. Over splits: mean difference, deviation, in how many splits it is better, and
-    the corrected resampled t-test, which knows that splits overlap. Over images: a paired bootstrap.
+    the corrected resampled t-test, which knows that splits overlap. Over images: paired bootstrap.
 
     \b
     agiqa compare runs/agiqa-3k/grouped runs/agiqa-3k/linear-gate
@@ -157,8 +157,8 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
     title = f"The {across['images']:,} images that both tested, scores averaged over splits"
     _table(headings, rows, title, markdown)
     click.echo(
-        f"Paired by image: the same images, their {result['drawn']} drawn once for both. The medians "
-        "above are of different test sides and belong in different columns."
+        f"Paired by image: the same images, their {result['drawn']} drawn once for both. The "
+        "medians above are of different test sides and belong in different columns."
     )
 
 

@@ -81,18 +81,14 @@ def side_rows(
     Raises:
         AgiqaError: the splits were made from another state of the data.
     """
-    place = {
-        key: row
-        for row, key in enumerate(zip(table.frame["path"], table.frame["image_id"], strict=True))
-    }
-    keys = list(zip(splits["name"], splits["image_id"], strict=True))
-    foreign = [name for name, file in keys if (name, file) not in place]
+    there = pd.MultiIndex.from_frame(table.frame[["path", "image_id"]])
+    rows = there.get_indexer(pd.MultiIndex.from_frame(splits[["name", "image_id"]]))
+    foreign = list(splits["name"][rows < 0])
     if foreign:
         raise AgiqaError(
             f"the splits hold {len(foreign)} images that {table.name} has not, or has otherwise "
             f"({some(foreign, 3)}): run `agiqa prepare` again"
         )
-    rows = np.array([place[key] for key in keys], dtype=np.intp)
     seeds, sides = splits["seed"].to_numpy(), splits["side"].to_numpy()
     return {
         int(seed): {side: rows[(seeds == seed) & (sides == side)] for side in SIDES}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from agiqa.datasets.labels import read_text_csv
@@ -100,9 +101,7 @@ def import_splits(
     return Imported(splits[list(COLUMNS)], matched, len(unused), taken)
 
 
-def _column(
-    frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str
-) -> str:
+def _column(frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str) -> str:
     """The column that holds `what`: the one given, or the first with a usual name."""
     spelled = {_plain(str(column)): str(column) for column in reversed(frame.columns)}
     for name in (_plain(given),) if given else usual:
@@ -133,10 +132,10 @@ def _sides(frame: pd.DataFrame, file: Path, given: str) -> list[str]:
     return [SPELLINGS[value] for value in values]
 
 
-def _seeds(frame: pd.DataFrame, file: Path, given: str) -> "pd.Series[int]":
+def _seeds(frame: pd.DataFrame, file: Path, given: str) -> npt.NDArray[np.int_]:
     spelled = {_plain(str(column)) for column in frame.columns}
     if not given and not spelled & set(SEED_COLUMNS):
-        return pd.Series(np.zeros(len(frame), dtype=int))
+        return np.zeros(len(frame), dtype=int)
     column = _column(frame, file, "seeds", SEED_COLUMNS, given)
     seeds = pd.to_numeric(frame[column], errors="coerce")
     wrong = frame[column][seeds.isna() | (seeds % 1 != 0)]
@@ -145,7 +144,7 @@ def _seeds(frame: pd.DataFrame, file: Path, given: str) -> "pd.Series[int]":
             f"{file}: column {column} must hold a whole number in every row; "
             f"found {some([repr(value) for value in dict.fromkeys(wrong)])}"
         )
-    return seeds.astype(int)
+    return seeds.to_numpy().astype(int)
 
 
 def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int], dict[str, int]]:
@@ -221,9 +220,7 @@ def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: 
             )
 
 
-def _take_val(
-    splits: pd.DataFrame, table: ImagesTable, share: float
-) -> tuple[pd.DataFrame, int]:
+def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[pd.DataFrame, int]:
     """The splits with a share of each training side as validation, and how many images that is."""
     splits = splits.reset_index(drop=True)
     place = {path: row for row, path in enumerate(table.frame["path"])}
@@ -253,7 +250,9 @@ def _require_sides(splits: pd.DataFrame, file: Path) -> None:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    return tuple(part for part in path.strip().replace("\\", "/").split("/") if part not in ("", "."))
+    return tuple(
+        part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")
+    )
 
 
 def _stem(name: str) -> str:

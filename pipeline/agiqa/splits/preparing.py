@@ -74,7 +74,10 @@ def count_leaks(table: ImagesTable, folder: Path) -> list[Leak]:
     """Count the leaks of every usable split file in the data set's folder, and write them there."""
     found: list[Leak] = []
     there = protocols_there(folder)
-    for protocol in [*(p for p in PROTOCOLS if p in there), *(p for p in there if p not in PROTOCOLS)]:
+    for protocol in [
+        *(p for p in PROTOCOLS if p in there),
+        *(p for p in there if p not in PROTOCOLS),
+    ]:
         try:
             found += leaks(read_protocol(folder, table, protocol), table)
         except AgiqaError:

@@ -10,8 +10,9 @@ groups unknown, images are drawn, and the result says so.
 values are not ten independent ones, and sd/√10 would be a lie. Therefore each resample draws groups
 **once, for all splits** (a group that was drawn twice counts twice on every test side that has it)
 and then draws the splits themselves with replacement, which lets the spread between trained models
-in. The second step repeats some of the first one's variance: the interval errs to the wide side. In
-simulations with known truth (tests/statistics) it covers 93 to 98 %.
+in. The second step repeats a part of the first one's variance, so the interval errs to the wide
+side: simulated with known truth (300 data sets each of 60 or 300 prompts), 95 to 96 % are covered
+by one split, 97 to 100 % by the median of five or ten.
 
 **What does not vary.** Models are not fitted again, and nobody's raters are asked again: the
 interval is for this MOS, from models trained on this data set's splits. With a single split (paper,
@@ -30,7 +31,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from agiqa.statistics.resampling import FIGURES, TestSide, resampled, test_side
+from agiqa.statistics.resampling import FIGURES, TestSide, drawn_counts, resampled, test_side
 
 Array = NDArray[np.float64]
 
@@ -81,16 +82,21 @@ def draw(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> Drawn:
     return Drawn(unit, tuple(np.split(codes.astype(np.intp), ends)), len(units), splits)
 
 
-def resample_splits(drawn: Drawn, sides: Sequence[TestSide]) -> dict[str, Array]:
-    """The figures of every resample of every split `(S, B)`, by figure."""
-    found = {figure: np.empty((len(sides), len(drawn.splits))) for figure in FIGURES}
+def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[dict[str, Array]]:
+    """For each model the figures of every resample of every split `(S, B)`, by figure.
+
+    All models get the same resamples, on the same test sides: `models[m][s]`.
+    """
+    shape = (len(drawn.units), len(drawn.splits))
+    found = [{figure: np.empty(shape) for figure in FIGURES} for _ in models]
     start = 0
     for block in drawn.blocks():
         rows = slice(start, start + len(block))
-        for split, side in enumerate(sides):
-            counts = block[:, drawn.units[split]].astype(np.float64)
-            for figure, values in resampled(side, counts).items():
-                found[figure][split, rows] = values
+        for split, units in enumerate(drawn.units):
+            counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
+            for values, sides in zip(found, models, strict=True):
+                for figure, resamples in resampled(sides[split], counts).items():
+                    values[figure][split, rows] = resamples
         start += len(block)
     return found
 
@@ -119,25 +125,44 @@ class Intervals:
     splits: tuple[Mapping[str, tuple[float, float]], ...]
 
 
-def model_intervals(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> Intervals:
-    """95 % intervals of one model.
+def model_intervals(
+    models: Mapping[str, Sequence[pd.DataFrame]], resamples: int = RESAMPLES
+) -> dict[str, Intervals]:
+    """95 % intervals of models that were tested on the same sides.
 
     Args:
-        sides: by split, its test side with the columns path, group, mos and score.
+        models: for each, by split, its test side with the columns path, group, mos and score; the
+            same images in the same order for all.
         resamples: how many.
     """
-    undefined = dict.fromkeys(FIGURES, (math.nan, math.nan))
-    if not all(len(side) > 1 and np.isfinite(side[["mos", "score"]]).all(axis=None) for side in sides):
-        return Intervals("images", undefined, tuple(undefined for _ in sides))
-    drawn = draw(sides, resamples)
+    drawn = draw(next(iter(models.values())), resamples)
+    usable = {name: sides for name, sides in models.items() if all(map(_finite, sides))}
     found = resample_splits(
-        drawn, [test_side(side["mos"].to_numpy(float), side["score"].to_numpy(float)) for side in sides]
+        drawn,
+        [
+            [
+                test_side(side["mos"].to_numpy(float), side["score"].to_numpy(float))
+                for side in sides
+            ]
+            for sides in usable.values()
+        ],
     )
-    return Intervals(
-        drawn.unit,
-        {figure: percentile_interval(over_splits(found[figure], drawn)) for figure in FIGURES},
-        tuple(
-            {figure: percentile_interval(found[figure][split]) for figure in FIGURES}
-            for split in range(len(sides))
-        ),
-    )
+    undefined = dict.fromkeys(FIGURES, (math.nan, math.nan))
+    intervals = {
+        name: Intervals(drawn.unit, undefined, (undefined,) * len(sides))
+        for name, sides in models.items()
+    }
+    for name, values in zip(usable, found, strict=True):
+        intervals[name] = Intervals(
+            drawn.unit,
+            {f: percentile_interval(over_splits(values[f], drawn)) for f in FIGURES},
+            tuple(
+                {f: percentile_interval(values[f][split]) for f in FIGURES}
+                for split in range(len(drawn.units))
+            ),
+        )
+    return intervals
+
+
+def _finite(side: pd.DataFrame) -> bool:
+    return len(side) > 1 and bool(np.isfinite(side[["mos", "score"]].to_numpy(float)).all())

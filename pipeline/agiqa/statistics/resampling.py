@@ -45,61 +45,65 @@ def test_side(mos: Array, score: Array) -> TestSide:
     return TestSide(mos, score, fit_logistic(mos, score), _kendall_parts(mos, score))
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Counts of a test side's images, with what every model on that side shares."""
+
+    counts: Array  # (B, n): how often each image was drawn
+    mos_ranks: Array  # (B, n), less the mean rank
+
+
+def drawn_counts(counts: Array, mos: Array) -> Draw:
+    """Prepare counts `(B, n)` for all models that are measured against the MOS `(n,)`.
+
+    Rows may differ in their sums: groups of unequal size were drawn.
+    """
+    return Draw(counts, _ranks(mos, counts))
+
+
 test_side.__test__ = False  # type: ignore[attr-defined]
 
 
-def resampled(side: TestSide, counts: Array) -> dict[str, Array]:
-    """The figures of each resample.
-
-    Args:
-        side: n images.
-        counts: how often each image was drawn `(B, n)`; rows differ in their sums where groups of
-            unequal size were drawn.
-
-    Returns:
-        By figure `(B,)`; NaN where a resample holds a single image or value.
-    """
-    total = counts.sum(axis=1)
+def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
+    """The figures of each of B resamples `(B,)`; NaN where one holds a single image or value."""
+    mos, score, mapped = (each - each.mean() for each in (side.mos, side.score, side.mapped))
+    error = np.square(side.mos - side.mapped)
+    columns = (np.ones_like(mos), mos, mos * mos, score, score * score, mos * score,
+               mapped, mapped * mapped, mos * mapped, error)  # fmt: skip
+    n, x, xx, y, yy, xy, z, zz, xz, squares = (drawn.counts @ np.stack(columns, axis=1)).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = counts @ np.square(side.mos - side.mapped)
         return {
-            "srcc": _weighted_srcc(side.mos, side.score, counts),
-            "krcc": _linear_krcc(side.kendall, counts),
-            "plcc": _weighted_plcc(side.mos, side.score, counts),
-            "plcc_logistic": _weighted_plcc(side.mos, side.mapped, counts),
-            "rmse": np.sqrt(error / total),
+            "srcc": _weighted_srcc(drawn, side.score),
+            "krcc": _linear_krcc(side.kendall, drawn.counts, n),
+            "plcc": (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2)),
+            "plcc_logistic": (n * xz - x * z) / np.sqrt((n * xx - x**2) * (n * zz - z**2)),
+            "rmse": np.sqrt(squares / n),
         }
 
 
-def _weighted_plcc(x: Array, y: Array, counts: Array) -> Array:
-    x, y = x - x.mean(), y - y.mean()
-    sums = counts @ np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
-    n, sx, sy, sxx, syy, sxy = sums.T
-    return np.asarray((n * sxy - sx * sy) / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2)))
-
-
-def _weighted_srcc(x: Array, y: Array, counts: Array) -> Array:
-    one, other = (_ranks(values, counts) for values in (x, y))
-    n = counts.sum(axis=1)
-    middle = ((n + 1) / 2)[:, None]  # the mean rank
-    one -= middle
-    other -= middle
-    covariance = np.einsum("bn,bn,bn->b", counts, one, other)
-    spread = np.einsum("bn,bn,bn->b", counts, one, one)
-    spread_other = np.einsum("bn,bn,bn->b", counts, other, other)
-    return np.asarray(covariance / np.sqrt(spread * spread_other))
+def _weighted_srcc(drawn: Draw, score: Array) -> Array:
+    ranks = _ranks(score, drawn.counts)
+    mos = drawn.counts * drawn.mos_ranks
+    covariance = np.einsum("bn,bn->b", mos, ranks)
+    mos_spread = np.einsum("bn,bn->b", mos, drawn.mos_ranks)
+    spread = np.einsum("bn,bn,bn->b", drawn.counts, ranks, ranks)
+    return np.asarray(covariance / np.sqrt(mos_spread * spread))
 
 
 def _ranks(values: Array, counts: Array) -> Array:
-    """Mean ranks of each image's value among all that were drawn `(B, n)`."""
+    """Mean ranks of each image's value among all that were drawn, less their mean `(B, n)`."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    drawn = np.add.reduceat(counts[:, order], first, axis=1)  # of each distinct value
-    rank = np.cumsum(drawn, axis=1) - (drawn - 1) / 2
+    drawn = counts[:, order]
+    if len(first) < len(values):
+        drawn = np.add.reduceat(drawn, first, axis=1)  # of each distinct value
+    rank = np.cumsum(drawn, axis=1)
+    middle = (rank[:, -1:] + 1) / 2
+    rank -= (drawn - 1) / 2 + middle
     place = np.empty(len(values), dtype=np.intp)
     place[order] = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(values)]))
-    return np.asarray(rank[:, place])
+    return np.asarray(np.take(rank, place, axis=1))
 
 
 def _kendall_parts(mos: Array, score: Array) -> tuple[Array, Array, Array]:
@@ -118,8 +122,8 @@ def _kendall_parts(mos: Array, score: Array) -> tuple[Array, Array, Array]:
     return agree, mos_differs, score_differs
 
 
-def _linear_krcc(parts: tuple[Array, Array, Array], counts: Array) -> Array:
+def _linear_krcc(parts: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:
     """Tau-b with each of its three mean counts replaced by 2·(their mean in the resample) − all."""
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    agree, mos_differs, score_differs = (2 * (shares @ part) - part.mean() for part in parts)
+    every = np.stack(parts, axis=1)  # (n, 3)
+    agree, mos_differs, score_differs = (2 * (counts @ every).T / total) - every.mean(0)[:, None]
     return np.asarray(agree / np.sqrt(mos_differs * score_differs))

@@ -48,7 +48,7 @@ def command(
     agiqa splits audit agiqa-3k
     agiqa splits audit agiqa-3k --protocol grouped --pairs 30 --json
     """
-    from agiqa.audit import audit, perceptual_hashes
+    from agiqa.audit import audit, near_hashes, perceptual_hashes
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
     from agiqa.splits import protocols_there, read_protocol
@@ -59,11 +59,8 @@ def command(
     if not chosen:
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
     splits = {protocol: read_protocol(folder, table, protocol) for protocol in chosen}
-    hashes = perceptual_hashes(table)
-    found = {
-        protocol: audit(table, frame, hashes, distance=distance, pairs=pairs)
-        for protocol, frame in splits.items()
-    }
+    near = near_hashes(perceptual_hashes(table), distance)
+    found = {protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()}
     if as_json:
         result = {protocol: asdict(each) for protocol, each in found.items()}
         click.echo(json.dumps({"dataset": dataset, "distance": distance, "protocols": result}))
