@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agiqa.params import Params, load
+from agiqa.cli.sources import OFFICIAL
+from agiqa.params import Params, Source, load
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -20,7 +21,8 @@ def stages() -> dict[str, Any]:
 def test_params_file_and_code_have_the_same_defaults() -> None:
     """The wheel has no params.yaml; its users must get the same numbers."""
     written = load(REPOSITORY / "params.yaml")
-    assert written.sources.keys() == {"agiqa-3k"}
+    assert tuple(written.sources) == OFFICIAL
+    assert all(written.sources[name] == Source(kind=name) for name in OFFICIAL)
     assert Params(sources=written.sources) == written
 
 

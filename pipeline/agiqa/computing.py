@@ -52,8 +52,11 @@ class Job:
 
 def row_id(vector: Vector, image_id: str, image_prompt: str | None) -> str:
     """What the ledger knows a vector by: the image's bytes, and its prompt where that is asked."""
-    if not vector.asks_image_prompt:
-        return image_id
+    return prompted_row_id(image_id, image_prompt) if vector.asks_image_prompt else image_id
+
+
+def prompted_row_id(image_id: str, image_prompt: str | None) -> str:
+    """What the ledger knows a vector by whose question holds the image's own prompt."""
     return sha256(f"{image_id}\n{image_prompt}".encode()).hexdigest()
 
 

@@ -5,6 +5,9 @@ or a kill never repeats finished work. Images are hashed again first: a file tha
 `prepare` checked must not lend its vectors to another's name, and a file that is has been decoded
 before.
 
+A pack that is there already gives its rows to a ledger that lacks them (`from_packs`), so features
+that came with `dvc pull` are not computed again.
+
 Where a launcher started several processes, each computes its share of the images into its own
 section of the ledger; rank 0 then waits for the others, computes what they left, if anything, and
 writes the packs.
@@ -24,7 +27,18 @@ from agiqa.computing import Job, Source, compute, in_batches, row_id
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor
-from agiqa.feature_store import DamagedRowsError, Shelf, default_root, pack_beside, write_pack
+from agiqa.feature_store import (
+    DamagedRowsError,
+    Shelf,
+    default_root,
+    pull,
+    pushing,
+    row_ids_digest,
+    shared_shelves,
+    write_pack,
+)
+from agiqa.feature_store.ledger.shelf_check import repair_shelf
+from agiqa.from_packs import Packs, pack_of
 from agiqa.images import BadImage, ImageError, image_id
 from agiqa.other_ranks import wait_for_others
 from agiqa.ranks import Process, this_process
@@ -82,18 +96,36 @@ def extract(
     process = process or this_process()
     sources = sources_of(table)
     ids = list(sources)
+    packs = Packs(store, extractor, sources)
+    if process.rank == 0:
+        packs.require_replaceable()
     rows = _Rows(extractor, open_shelves(extractor, ledger, process.rank), sources)
     if process.world == 1:
         rows.drop_damaged(ids)
-    told = ids if process.rank == 0 else list(process.share(ids))
-    lacking = _count(rows.missing(told))
+    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+    share = process.share(ids)
+    packs.give(rows.missing(share), ledger or default_root(), process.rank)
+    pull(shared, rows.known(share))
+    told = ids if process.rank == 0 else list(share)
+    left = rows.missing(told)
+    lacking = _count(left)
+    if process.rank == 0 and process.world > 1:
+        mine = set(share)
+        others = [
+            Job(job.wanted, tuple(name for name in job.image_ids if name not in mine))
+            for job in left
+        ]
+        lacking -= packs.count(others)  # they take them from the packs themselves
     how = _How(table.name, workers, skip_bad)
-    bad = _complete(process.share(ids), rows, how, process)
+    with pushing(shared, rows.known(share)):
+        bad = _complete(share, rows, how, process)
     if process.rank == 0 and process.world > 1:
         wait_for_others(rows.known(ids), rows.shelves, process.world, started)
         lacking += rows.drop_damaged(ids)  # only now: no section is being written to
-        if rows.missing(ids):
-            bad = _complete(ids, rows, how, Process())
+        with pushing(shared, rows.known(ids)):
+            if rows.missing(ids):
+                pull(shared, rows.known(ids), or_warn=True)
+                bad = _complete(ids, rows, how, Process())
     computed = lacking - _count(rows.missing(told))
     lost = {image.path for image in bad}
     left_out = [name for name in told if str(sources[name].path) in lost]
@@ -175,13 +207,18 @@ def _write(store: Path, rows: "_Rows", ids: Sequence[str], left_out: Sequence[st
         places = [p for p, vector in enumerate(extractor.vectors) if vector.store == kind]
         mine = [extractor.vectors[place] for place in places]
         write_pack(
-            pack_beside(store, kind) if kind else store,
+            pack_of(store, kind),
             extractor.name,
             [vector.name for vector in mine],
             [vector.fingerprint for vector in mine],
             ids,
             _InLedger(rows, places, ids),
             left_out,
+            {
+                vector.name: row_ids_digest(rows.names(place, ids))
+                for place, vector in zip(places, mine, strict=True)
+                if vector.asks_image_prompt
+            },
         )
 
 
@@ -193,10 +230,13 @@ def _count(jobs: Sequence[Job]) -> int:
 def missing_rows(
     table: ImagesTable, extractor: Extractor, ledger: Path | None = None
 ) -> tuple[dict[str, Source], list[Job]]:
-    """The table's images, and what the ledger lacks of them."""
+    """The table's images, and what the ledger lacks of them, here and at the URL it may have."""
     sources = sources_of(table)
     rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
-    return sources, rows.missing(list(sources))
+    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+    for each in shared:
+        each.look()
+    return sources, rows.missing(list(sources), [each.ids() for each in shared])
 
 
 def sources_of(table: ImagesTable) -> dict[str, Source]:
@@ -287,7 +327,10 @@ class _Rows:
         return [self.names(index, ids) for index in range(len(self.shelves))]
 
     def drop_damaged(self, ids: Sequence[str]) -> int:
-        """Make rows that fail their checksum absent, so that they are computed again: how many."""
+        """Make rows that fail their checksum absent, so that they are computed again: how many.
+
+        What can be saved is (`repair_shelf`): damaged metadata make whole rows look damaged.
+        """
         count = 0
         for names, shelf in zip(self.known(ids), self.shelves, strict=True):
             present = shelf.ids()
@@ -296,13 +339,20 @@ class _Rows:
                 try:
                     shelf.read(there[start : start + ROWS_A_READ])
                 except DamagedRowsError:
-                    count += len(shelf.repair())
+                    for done in repair_shelf(shelf.folder):
+                        log.warning("%s", done)
+                    count += len(present - shelf.ids())
                     break
         return count
 
-    def missing(self, ids: Sequence[str]) -> list[Job]:
-        """The images that lack vectors, together with those that lack the same."""
+    def missing(self, ids: Sequence[str], elsewhere: Sequence[frozenset[str]] = ()) -> list[Job]:
+        """The images that lack vectors, together with those that lack the same.
+
+        Rows `elsewhere`, shelf by shelf, are not lacking.
+        """
         present = [shelf.ids() for shelf in self.shelves]
+        if elsewhere:
+            present = [here | there for here, there in zip(present, elsewhere, strict=True)]
         known = self.known(ids)
         jobs: dict[tuple[int, ...], list[str]] = {}
         for place, name in enumerate(ids):

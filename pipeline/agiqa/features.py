@@ -18,6 +18,7 @@ from agiqa.feature_store import ANSWERS, FeatureStore, pack_beside, read_pack, r
 
 log = logging.getLogger(__name__)
 
+IMPORTED = "reference-pt"  # the extractor of vectors that other code made (upkeep/import_pt.py)
 VISUAL = "visual"  # the name of the visual expert; the others have their vectors' names
 
 

@@ -31,7 +31,7 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import default_root, digest
 from agiqa.feature_store.durable import disk_errors, sync_folder, write_file
 from agiqa.feature_store.fingerprint import plain
-from agiqa.feature_store.lock import writer_lock
+from agiqa.feature_store.ledger.lock import writer_lock
 
 log = logging.getLogger(__name__)
 

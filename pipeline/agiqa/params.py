@@ -35,7 +35,7 @@ class Prepare:
 class Source:
     """Where a data set comes from; `agiqa prepare NAME` reads it, its options override it."""
 
-    kind: str = ""  # agiqa-3k, csv, folder or demo; by default the data set's own name
+    kind: str = ""  # an official data set, csv, folder or demo; by default the data set's own name
     path: str = ""  # folder or CSV; by default $AGIQA_DATA/<name>
     image_column: str = "path"  # csv: file names, relative to root
     score_columns: tuple[str, ...] = ()  # csv: one or more columns of scores

@@ -6,7 +6,7 @@ cached vectors:
 
     pixels-<first 16 digits of the fingerprint's digest>/
         fingerprint.json   layout version and the whole fingerprint
-        journal.jsonl      which rows are valid (feature_store/journal.py)
+        journal.jsonl      which rows are valid (feature_store/ledger/journal.py)
         pixels.u8          rows of size x size x 3 bytes, one after the other
         writer.lock, owner.json
 
@@ -31,8 +31,8 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import default_root, digest, require_same
 from agiqa.feature_store.chunks import id_bytes, row_checksums
 from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
-from agiqa.feature_store.journal import Journal
-from agiqa.feature_store.lock import writer_lock
+from agiqa.feature_store.ledger.journal import Journal
+from agiqa.feature_store.ledger.lock import writer_lock
 from agiqa.images import ImageError, decode, image_id, resize_bicubic
 from agiqa.progress import track
 

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from agiqa.cache_folder import at_hand
 from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, evaluate, write_evaluation
-from agiqa.feature_store import read_pack, require_same
+from agiqa.feature_store import ANSWERS, pack_beside, read_pack, require_same
 from agiqa.features import Features, choose_vectors, describe_store, load_features
 from agiqa.fit_state import FitState
 from agiqa.model.ensemble import Ensemble
@@ -60,8 +61,12 @@ class Fitted(NamedTuple):
     states: tuple[FitState, ...] = ()  # to be forgotten once the run is written
 
 
-def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: Path) -> Run | None:
+def fit_run(
+    dataset: str, cache: Path | str, params: Params, out: Path | None, runs: Path
+) -> Run | None:
     """Fit `dataset` as `params` say and write the run to `out`, or to runs/dataset/protocol.
+
+    `cache` is a folder here or a URL, which is read through a copy (cache_folder.py).
 
     Returns:
         The run; None in all but the first of the processes that share a fit (several GPUs).
@@ -71,6 +76,7 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     """
     started = time.monotonic()
     prompts = prompt_set_text(params.semantic.prompts)
+    cache = at_hand(cache, dataset, _packs(params))
     table = read_table(cache / dataset)
     _require_target(table, params.fit.target)
     protocol = params.fit.protocol
@@ -96,7 +102,9 @@ def fit_run(dataset: str, cache: Path, params: Params, out: Path | None, runs: P
     return Run(folder, fitted.ensemble, params, provenance)
 
 
-def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, folder: Path) -> Run:
+def import_run(
+    checkpoint: Path, dataset: str, cache: Path | str, params: Params, folder: Path
+) -> Run:
     """Turn a checkpoint of the authors' code into a run on `dataset` by the protocol `paper`.
 
     Raises:
@@ -104,11 +112,12 @@ def import_run(checkpoint: Path, dataset: str, cache: Path, params: Params, fold
             another kind, or made for semantic vectors of another width than the store's.
     """
     prompts = prompt_set_text(params.semantic.prompts)
-    table = read_table(cache / dataset)
-    _require_target(table, params.fit.target)
     params = replace(
         params, fit=replace(params.fit, preset="paper", protocol="paper", answers=False)
     )
+    cache = at_hand(cache, dataset, _packs(params))
+    table = read_table(cache / dataset)
+    _require_target(table, params.fit.target)
     splits = read_protocol(cache / dataset, table, "paper")
     digest = split_digest(splits)
     path = _store(table, cache / dataset, params.semantic)
@@ -177,10 +186,11 @@ def _provenance(
     }
 
 
-def evaluate_run(folder: Path, cache: Path) -> Evaluation:
+def evaluate_run(folder: Path, cache: Path | str) -> Evaluation:
     """Evaluate the run in `folder` on its data set's test sides and write the results into it."""
     run = load_run(folder)
-    dataset = cache / str(run.provenance["dataset"])
+    name = str(run.provenance["dataset"])
+    dataset = at_hand(cache, name, _packs(run.params)) / name
     table, target = read_table(dataset), str(run.provenance["target"])
     _require_target(table, target)
     splits = read_protocol(dataset, table, str(run.provenance["protocol"]))
@@ -287,6 +297,15 @@ def _require_settings(stores: Mapping[str, Any], params: Params) -> None:
                 where=f"the {kind} store's vector '{name}'",
                 advice="run `agiqa extract` with these settings, or give `fit` those of the store",
             )
+
+
+def _packs(params: Params) -> list[str]:
+    """Names of the packs that the preset reads."""
+    semantic = f"{params.semantic.name}.{params.semantic.format}"
+    if params.fit.preset != LIGHT:
+        return [semantic]
+    answers = [pack_beside(Path(semantic), ANSWERS).name] if params.fit.answers else []
+    return [semantic, f"{params.visual.name}.{params.visual.format}", *answers]
 
 
 def _store(table: ImagesTable, folder: Path, settings: Semantic | Visual) -> Path:

@@ -25,7 +25,7 @@ from agiqa.extractors import (
     semantic_extractor,
 )
 from agiqa.feature_store import ANSWERS
-from agiqa.features import choose_vectors, require_same_stores, with_answers
+from agiqa.features import IMPORTED, choose_vectors, require_same_stores, with_answers
 from agiqa.images import image_id
 from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
@@ -96,6 +96,7 @@ class Scorer:
         self.ledger = ledger
         where = f"Model '{run.params.semantic.model}'"
         settings = run.params.semantic
+        _require_extractor(run)
         if (run.folder / PROMPTS).is_file():  # the run's own, wherever it was fitted from
             settings = replace(settings, prompts=str(run.folder / PROMPTS))
         whole = semantic_extractor(settings)
@@ -220,6 +221,17 @@ def load_scorer(run: Path | str, ledger: Path | None = None) -> Scorer:
         AgiqaError: no run there, or this environment makes other features than it was trained on.
     """
     return Scorer(load_run(Path(run)), ledger)
+
+
+def _require_extractor(run: Run) -> None:
+    """Refuse runs whose vectors nothing here can make of a new image."""
+    prints = run.provenance["stores"]["semantic"]["fingerprints"]
+    if any(each.get("extractor") == IMPORTED for each in prints):
+        raise AgiqaError(
+            f"{run.folder}: fitted on vectors that were imported (agiqa cache import-pt), and what "
+            f"made them is known by name only (model: {prints[0].get('model')}), so new images "
+            "cannot be scored: fit on vectors of `agiqa extract` for that."
+        )
 
 
 def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:

@@ -50,7 +50,10 @@ def test_all_in_one_folder(official: Path) -> None:
 
 def test_no_labels(official: Path) -> None:
     (official / "data.csv").unlink()
-    with pytest.raises(AgiqaError, match=r"expected data.csv beside .* found AGIQA-3K: give the"):
+    with pytest.raises(
+        AgiqaError,
+        match=r"expected data.csv beside the folder AGIQA-3K of .* found AGIQA-3K: give the",
+    ):
         agiqa_3k.prepare(official)
 
 
@@ -73,7 +76,7 @@ def test_missing_column(official: Path) -> None:
 
 def test_one_image_absent(official: Path) -> None:
     (official / "AGIQA-3K" / NAMES[2]).unlink()
-    with pytest.raises(AgiqaError, match=r"1 of 3 .*: xl2.2_normal_299.jpg does not exist"):
+    with pytest.raises(AgiqaError, match=r"1 of the 3 .* not exist \(xl2.2_normal_299.jpg\)"):
         agiqa_3k.prepare(official)
     assert len(agiqa_3k.prepare(official, skip_bad=True).frame) == 2
 

@@ -15,6 +15,7 @@ from agiqa.datasets.build import BadImagesError, build_table
 from agiqa.datasets.table import (
     DATASET_JSON,
     IMAGES_CSV,
+    ROOT_JSON,
     ImagesTable,
     Target,
     inner_path,
@@ -86,14 +87,20 @@ def test_no_score_at_all(write_images: Callable[..., Path]) -> None:
         build(write_images("a.png"), rows("a.png", scores=[float("nan")]))
 
 
-def test_tables_of_earlier_versions_are_read(stored: Path) -> None:
+@pytest.mark.parametrize("layout", [1, 2])
+def test_tables_of_earlier_versions_are_read(stored: Path, layout: int) -> None:
+    before = read_table(stored)
     about = json.loads((stored / DATASET_JSON).read_text())
-    about["layout"] = 1
+    about["layout"] = layout
     for target in about["targets"]:
         for key in ("scale", "deviation", "direction"):
             del target[key]
+    if layout == 1:  # which had no root.json
+        about["root"] = json.loads((stored / ROOT_JSON).read_text())["root"]
+        (stored / ROOT_JSON).unlink()
     (stored / DATASET_JSON).write_text(json.dumps(about))
     assert read_table(stored).targets == (Target("quality", 1, 2),)
+    assert read_table(stored).root == before.root
 
 
 def test_another_direction_or_side_is_refused(
@@ -115,16 +122,41 @@ def test_the_folder_can_move_when_the_images_are_in_it(
 ) -> None:
     table = build(write_images("a.png", folder="cache/images"), rows("a.png"))
     write_table(table, tmp_path / "cache")
-    assert json.loads((tmp_path / "cache" / DATASET_JSON).read_text())["root"] == "images"
+    assert json.loads((tmp_path / "cache" / ROOT_JSON).read_text()) == {"root": "images"}
     (tmp_path / "cache").rename(tmp_path / "moved")
     assert read_table(tmp_path / "moved").paths()[0].is_file()
+
+
+def test_a_table_says_nothing_of_the_machine_and_is_read_without_images(
+    write_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "cache", tmp_path / "there"
+    write_table(build(write_images("a.png"), rows("a.png")), here)
+    there.mkdir()
+    for name in (IMAGES_CSV, DATASET_JSON):
+        assert str(tmp_path) not in (here / name).read_text()
+        (there / name).write_bytes((here / name).read_bytes())
+    table = read_table(there)
+    assert table.root is None
+    assert table.frame.equals(read_table(here).frame)
+    with pytest.raises(
+        AgiqaError, match=r"'tiny' came without its images; .* `agiqa prepare tiny`"
+    ):
+        table.paths()
+    (there / ROOT_JSON).write_text("[]")
+    with pytest.raises(AgiqaError, match=r"root.json: damaged .* run `agiqa prepare` again"):
+        read_table(there)
 
 
 def test_writing_again_leaves_no_litter(write_images: Callable[..., Path], tmp_path: Path) -> None:
     table = build(write_images("a.png"), rows("a.png"))
     for _ in range(2):
         write_table(table, tmp_path / "cache")
-    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [DATASET_JSON, IMAGES_CSV]
+    assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == [
+        DATASET_JSON,
+        IMAGES_CSV,
+        ROOT_JSON,
+    ]
 
 
 def test_bad_images_stop_everything_or_are_left_out(write_images: Callable[..., Path]) -> None:
@@ -226,7 +258,7 @@ def test_newer_layout(stored: Path) -> None:
     about = json.loads((stored / DATASET_JSON).read_text())
     (stored / DATASET_JSON).write_text(json.dumps(about | {"layout": 99}))
     with pytest.raises(
-        AgiqaError, match=r"layout 99 is none of those that this version reads \(1, 2\)"
+        AgiqaError, match=r"layout 99 is none of those that this version reads \(1, 2, 3\)"
     ):
         read_table(stored)
 

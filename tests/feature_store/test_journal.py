@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.feature_store.journal import Journal, Row
+from agiqa.feature_store.ledger.journal import (
+    DamagedLine,
+    Journal,
+    JournalCheck,
+    Row,
+    check_journal,
+)
 
 
 @pytest.fixture
@@ -94,3 +100,45 @@ def test_a_journal_that_was_replaced_by_a_shorter_one_is_read_anew(path: Path) -
     journal.refresh()
     assert journal.rows == {}
     assert journal.next_position == 0
+
+
+def test_a_check_names_every_damaged_line_and_the_rows_it_named(path: Path) -> None:
+    Journal(path).refresh()
+    journal = load(path)
+    journal.drop(["c"])
+    journal.acknowledge(3, ["d", "e"], [13, 14])
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert check_journal(path) == JournalCheck(4, (), 0)
+    starts = [sum(map(len, lines[:number])) for number in range(4)]
+    for number, rows in enumerate((2, 1, 0, None)):  # the last one's rows nobody can tell
+        bad = lines.copy()
+        bad[number] = bad[number][:-4] + b"!" + bad[number][-3:]
+        path.write_bytes(b"".join(bad))
+        assert check_journal(path) == JournalCheck(
+            4, (DamagedLine(number + 1, starts[number], rows),), 0
+        )
+    path.write_bytes(b"".join(bad[:3]) + lines[3][:-1] + b"\x8a")  # the end of the line flipped
+    assert [line.number for line in check_journal(path).damaged] == [4]
+
+
+def test_a_torn_tail_is_no_damage(path: Path) -> None:
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first + 1, len(whole)):
+        path.write_bytes(whole[:length])
+        assert check_journal(path) == JournalCheck(1, (), length - first)
+
+
+def test_damaged_lines_are_forgotten_and_readers_start_over(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"a"', b'"q"'))
+    reader, writer = load(path), load(path)
+    writer.forget_damaged()
+    assert check_journal(path) == JournalCheck(1, (), 0)
+    writer.acknowledge(3, ["d"], [13])
+    caplog.clear()
+    reader.refresh()
+    assert reader.rows == writer.rows == {"c": Row(2, 12), "d": Row(3, 13)}
+    assert not caplog.text

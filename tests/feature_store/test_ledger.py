@@ -1,11 +1,7 @@
 import json
-import os
 import re
-import signal
-import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import FingerprintMismatchError, LockedError, Shelf, default_root
+from agiqa.feature_store import FingerprintMismatchError, Shelf, default_root
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 Ids = Callable[..., list[str]]
@@ -206,37 +202,6 @@ def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("AGIQA_STORE")
     assert default_root().name == "ledger"
     assert default_root().is_absolute()
-
-
-def test_a_second_writer_is_refused_within_a_second_and_a_dead_ones_lock_is_free(
-    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make, worker: Callable
-) -> None:
-    with worker("hold_the_lock", tmp_path) as owner:
-        pid = owner.start()
-        while not (tmp_path / "held").exists():
-            time.sleep(0.01)
-        started = time.monotonic()
-        expected = rf"found process {pid} on {re.escape(socket.gethostname())}, writing since 20"
-        with pytest.raises(LockedError, match=expected), shelf.writer():
-            pass
-        assert time.monotonic() - started < 1.0
-        assert shelf.ids() == frozenset()  # a reader may read
-        os.kill(pid, signal.SIGKILL)
-        assert owner.wait() == -signal.SIGKILL
-    with shelf.writer() as writer:
-        writer.add(make_ids(1), make_vectors(1, 8))
-    assert len(shelf.ids()) == 1
-
-
-def test_a_second_writer_in_the_same_process_is_refused_too(shelf: Shelf, tmp_path: Path) -> None:
-    second = Shelf.open(tmp_path, FINGERPRINT, 8)
-    with shelf.writer():
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
-            pass
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
-            pass  # the refusal took nothing from the owner
-    with second.writer():
-        pass
 
 
 FINITE_BITS = st.integers(0x0000, 0x7BFF) | st.integers(0x8000, 0xFBFF)  # every finite float16

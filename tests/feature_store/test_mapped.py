@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.feature_store import DamagedRowsError, FeatureStore, mapped, read_pack, write_pack
+from agiqa.feature_store import DamagedRowsError, FeatureStore, read_pack, write_pack
+from agiqa.feature_store.packs import mapped
 
 Ids = Callable[..., list[str]]
 Make = Callable[..., np.ndarray]

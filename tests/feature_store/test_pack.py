@@ -1,8 +1,5 @@
-import errno
 import json
-import os
-import random
-import signal
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -11,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -19,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, PackError, pack_layout, read_pack, write_pack
+from agiqa.feature_store import DamagedRowsError, PackError, read_pack, write_pack
 from agiqa.feature_store import durable as durable_module
+from agiqa.feature_store.packs import pack_layout
 
 NAMES = ["quality", "coherence"]
 FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
@@ -170,31 +169,6 @@ def test_a_missing_chunk_names_its_rows(pack: Path, make_ids: Ids) -> None:
 
 
 @both_formats
-def test_no_flipped_bit_in_any_file_is_returned_as_data(
-    pack: Path, make_ids: Ids, make_vectors: Make
-) -> None:
-    ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
-    moments = random.Random(5)
-    refused = 0
-    for inner in [pack] if pack.is_file() else [p for p in pack.rglob("*") if p.is_file()]:
-        whole = inner.read_bytes()
-        for _ in range(20):
-            data = bytearray(whole)
-            data[moments.randrange(len(data))] ^= 1 << moments.randrange(8)
-            inner.write_bytes(data)
-            try:
-                store = read_pack(pack)
-            except AgiqaError:
-                refused += 1
-            else:
-                assert store.image_ids == tuple(ids)
-                assert store.fingerprints == tuple(FINGERPRINTS)
-                np.testing.assert_array_equal(store.vectors, vectors)
-        inner.write_bytes(whole)
-    assert refused >= 10
-
-
-@both_formats
 def test_absent_foreign_and_newer_stores_are_one_clear_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"nano{suffix}"
     with pytest.raises(PackError, match="expected a pack, found nothing; run `agiqa extract`"):
@@ -256,56 +230,6 @@ def test_inputs_that_do_not_fit_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@both_formats
-@pytest.mark.parametrize("failing", [1, 3])
-def test_a_full_disk_leaves_the_old_pack(
-    pack: Path,
-    make_ids: Ids,
-    make_vectors: Make,
-    monkeypatch: pytest.MonkeyPatch,
-    failing: int,
-) -> None:
-    calls, real = 0, os.fsync
-
-    def fsync(descriptor: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls >= failing or pack.is_file():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor)
-
-    before = files(pack)
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(AgiqaError, match="No space left on device; free some space"):
-        write(pack, make_ids(3), make_vectors(3, 2, WIDTH))
-    assert files(pack) == before
-    assert list(pack.parent.iterdir()) == [pack]
-
-
-@both_formats
-def test_sigkill_at_random_moments_leaves_one_pack_or_the_other(
-    tmp_path: Path, suffix: str, make_ids: Ids, make_vectors: Make, worker: Callable
-) -> None:
-    moments = random.Random(11)
-    path = tmp_path / f"nano{suffix}"
-    with worker("pack_forever", tmp_path) as packing:
-        for _ in range(10):
-            pid = packing.start()
-            while not (tmp_path / "started").exists():
-                time.sleep(0.002)
-            time.sleep(moments.uniform(0.0, 0.15))
-            os.kill(pid, signal.SIGKILL)
-            assert packing.wait() == -signal.SIGKILL
-            store = read_pack(path)
-            seed = store.fingerprints[0]["seed"]
-            np.testing.assert_array_equal(store.vectors, make_vectors(600, 2, 64, seed=seed))
-    left = time.time() - 2 * durable_module.STALE_SECONDS
-    for aside in tmp_path.glob(".nano.*.partial"):
-        os.utime(aside, (left, left))
-    write_pack(path, "nano", ["a", "b"], [{"seed": 0}] * 2, make_ids(600), store.vectors)
-    assert list(tmp_path.glob(f".nano{suffix}.*")) == []  # what the killed ones left is gone
-
-
 def test_replacing_a_pack_works_without_the_atomic_exchange(
     tmp_path: Path, make_ids: Ids, make_vectors: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +280,7 @@ def test_any_pack_comes_back(
 FAIL_IN_THE_MIDDLE = """
 import os, resource, sys
 from pathlib import Path
-from conftest import make_ids, make_vectors
+from stored_rows import make_ids, make_vectors
 from agiqa.feature_store import write_pack
 from agiqa.errors import AgiqaError
 
@@ -374,7 +298,7 @@ for limit in range(2_000, 2_100_000, 100_000):
 
 def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FAIL_IN_THE_MIDDLE, str(tmp_path / "nano.h5")]
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -408,3 +332,30 @@ def test_a_large_pack_is_written_and_read_in_blocks(
     assert given.most == 256
     assert files(tmp_path / f"blocks{suffix}") == files(tmp_path / f"whole{suffix}")
     np.testing.assert_array_equal(read_pack(tmp_path / f"blocks{suffix}").vectors, vectors)
+
+
+class Planted:
+    """Leaves a file behind when a pickle of it is loaded."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("suffix", [".zarr"])
+def test_a_pickle_posing_as_chunks_runs_nothing(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An array of Zarr v2 may name pickle as its codec; some versions of numcodecs obey."""
+    monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
+    array = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "order": "C"}
+    array |= {"compressor": None, "fill_value": None}
+    array["filters"] = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+    (pack / "vectors/zarr.json").unlink()
+    (pack / "vectors/.zarray").write_text(json.dumps(array))
+    (pack / "vectors/0").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    with pytest.raises(PackError, match=r"nano\.zarr: expected a whole pack, found no array vec"):
+        read_pack(pack)
+    assert not (tmp_path / "ran").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from agiqa.feature_store import DamagedRowsError, LockedError, Shelf
 from agiqa.feature_store.chunks import create_array, id_bytes, row_checksums
-from agiqa.feature_store.journal import Journal
+from agiqa.feature_store.ledger.journal import Journal
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 Ids = Callable[..., list[str]]

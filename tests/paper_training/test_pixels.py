@@ -15,7 +15,7 @@ import pytest
 
 from agiqa import pixels
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.lock import writer_lock
+from agiqa.feature_store.ledger.lock import writer_lock
 from agiqa.images import decode, image_id
 from agiqa.pixels import open_pixels, resized
 

@@ -125,9 +125,14 @@ def test_damaged_rows_are_computed_again(
     data = bytearray(chunk.read_bytes())
     data[10] ^= 1
     chunk.write_bytes(data)
-    again = extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
-    assert again.computed == 10  # one vector's only chunk
-    assert np.array_equal(read_pack(store).vectors, good)
+    elsewhere = tmp_path / "other.zarr"  # so that no pack can give them back
+    again = extract(table, ImageTextExtractor(semantic), elsewhere, ledger=ledger)
+    assert again.computed == 1  # the others in its chunk were saved
+    assert np.array_equal(read_pack(elsewhere).vectors, good)
+    metadata = next(ledger.rglob("vectors/zarr.json"))
+    metadata.write_text(metadata.read_text().replace("little", "big"))  # every row looks damaged
+    assert extract(table, ImageTextExtractor(semantic), elsewhere, ledger=ledger).computed == 0
+    assert np.array_equal(read_pack(elsewhere).vectors, good)
 
 
 STALLING = """

@@ -14,6 +14,7 @@ from agiqa.errors import AgiqaError
 COMMANDS = {
     "nano": ("nano", "Assemble the embedded LMM; `train` and `measure` its projector."),
     "prepare": ("prepare", "Read a data set: images table and splits."),
+    "datasets": ("datasets", "Official data sets: what they are, where to get them, what is here."),
     "splits": ("splits", "Protocols: show, import, export, and audit for leaks."),
     "extractors": ("extractors", "Models that can look at the images, and what they cost."),
     "extract": ("extract", "Stage 1: vectors of every image, cached."),

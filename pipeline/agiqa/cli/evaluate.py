@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agiqa.cli.options import as_json, cache, show
+from agiqa.cli.options import as_json, cache_or_url, show
 
 COLUMNS = {
     "srcc": "SRCC",
@@ -19,9 +19,9 @@ WITH_INTERVAL = ("srcc", "plcc_logistic")  # the others' stand in metrics.json
 
 @click.command("evaluate")
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@cache
+@cache_or_url
 @as_json
-def command(run: Path, cache: Path, as_json: bool) -> None:
+def command(run: Path, cache: Path | str, as_json: bool) -> None:
     r"""Score the test side of every split of RUN, once, and write metrics.json.
 
     SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.

@@ -66,6 +66,7 @@ def command(
             handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
     params = read_settings(params_file, overrides)
     table = read_table(cache / dataset)
+    table.folder()  # before any model is loaded
     done: dict[str, Any] = {}
     for kind in (only,) if only else ("semantic", "visual"):
         chosen = params.semantic if kind == "semantic" else params.visual

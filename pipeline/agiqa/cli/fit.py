@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import RUNS, as_json, cache, read_settings, settings, show
+from agiqa.cli.options import RUNS, as_json, cache_or_url, read_settings, settings, show
 from agiqa.params import CHOICES
 
 
@@ -29,7 +29,7 @@ from agiqa.params import CHOICES
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the run. Default: runs/DATASET/PROTOCOL.",
 )
-@cache
+@cache_or_url
 @settings
 @as_json
 def command(
@@ -38,7 +38,7 @@ def command(
     protocol: str | None,
     target: str | None,
     out: Path | None,
-    cache: Path,
+    cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, cache, read_settings, settings, show
+from agiqa.cli.options import as_json, cache_or_url, read_settings, settings, show
 
 
 @click.command("import-checkpoint")
@@ -16,7 +16,7 @@ from agiqa.cli.options import as_json, cache, read_settings, settings, show
     help="The prepared data set it was trained on; its paper split says what is tested.",
 )
 @click.option("--target", help="MOS column it predicts. Default: fit.target in the settings.")
-@cache
+@cache_or_url
 @settings
 @as_json
 def command(
@@ -24,7 +24,7 @@ def command(
     run: Path,
     dataset: str,
     target: str | None,
-    cache: Path,
+    cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from agiqa.params import Params, load
+from agiqa.urls import is_url, shown
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,12 +37,53 @@ def settings(function: Command) -> Command:
     return function
 
 
+def _folder_here(context: click.Context, option: click.Parameter, value: str) -> Path:
+    """A folder to write to."""
+    if is_url(value):
+        raise click.BadParameter(
+            f"expected a folder on this machine, found the URL {shown(value)}. fit, evaluate and "
+            "report read from URLs; extract shares vectors through AGIQA_STORE.",
+            context,
+            option,
+        )
+    return _folder(context, option, value)
+
+
+def _folder_or_url(context: click.Context, option: click.Parameter, value: str) -> Path | str:
+    """A folder to read from, a URL as it is."""
+    return value if is_url(value) else _folder(context, option, value)
+
+
+def _folder(context: click.Context, option: click.Parameter, value: str) -> Path:
+    click.Path(file_okay=False).convert(value, option, context)
+    return Path(value)
+
+
+def pack_at_hand(context: click.Context, option: click.Parameter, value: str) -> Path:
+    """Callback of an argument that names a pack: its path, of a URL that of a checked copy."""
+    if not is_url(value):
+        return Path(value)
+    from agiqa.feature_store import at_hand, read_pack
+
+    return at_hand(value, read_pack)
+
+
 cache = click.option(
     "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=CACHE,
+    metavar="DIRECTORY",
+    callback=_folder_here,
+    default=str(CACHE),
     show_default=True,
     help="Folder of images tables and feature stores.",
+)
+
+cache_or_url = click.option(
+    "--cache",
+    metavar="DIRECTORY|URL",
+    callback=_folder_or_url,
+    default=str(CACHE),
+    show_default=True,
+    help="Folder of images tables and feature stores, or its URL, such as s3://bucket/cache.",
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -1,17 +1,18 @@
 """`agiqa prepare`: from what the user has to an images table and its splits."""
 
 import dataclasses
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agiqa.cli.options import as_json, cache, read_settings, settings, show
+from agiqa.cli.sources import KINDS, OFFICIAL, find_source
 from agiqa.errors import AgiqaError
 from agiqa.params import Params, Source
 
-KINDS = ("agiqa-3k", "csv", "folder", "demo")
+if TYPE_CHECKING:
+    from agiqa.datasets.table import ImagesTable, Target
 
 
 @click.command("prepare")
@@ -38,7 +39,18 @@ KINDS = ("agiqa-3k", "csv", "folder", "demo")
 )
 @click.option("--generator-column", help="csv: column of the image generators.")
 @click.option("--root", help="csv: folder of the images. Default: that of the CSV.")
-@click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out unreadable images, and images and labels without each other, instead of "
+    "stopping.",
+)
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch the data set first, where the hub has a copy, unless it is there: into --from, or "
+    "where it would be looked for. A stopped download goes on.",
+)
 @cache
 @settings
 @as_json
@@ -47,6 +59,7 @@ def command(
     path: Path | None,
     kind: str | None,
     skip_bad: bool,
+    download: bool,
     cache: Path,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -60,9 +73,13 @@ def command(
     official where the data set names its own sets. Other people's splits: agiqa splits import, or
     sources.NAME.splits in the settings.
 
+    Of an official data set, labels are held against images, and their number and scores against
+    the published ones; `agiqa datasets` lists those that are read.
+
     \b
     agiqa prepare demo
     agiqa prepare agiqa-3k --from ~/data/agiqa-3k
+    agiqa prepare aigciqa2023 --from ~/data/aigciqa2023 --download
     agiqa prepare mine --from labels.csv --image-column file --score-column mos
     agiqa prepare holiday --from ~/pictures
     """
@@ -72,8 +89,10 @@ def command(
     if Path(name).name != name or name in (".", ".."):
         raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="NAME")
     params = read_settings(params_file, overrides)
-    source = _source(name, path, kind, columns, params)
+    source = find_source(name, path, kind, columns, params)
     folder = cache / name
+    if download:
+        _download(name, source)
     table = _prepare(name, source, folder, params, skip_bad or params.prepare.skip_bad)
     prepared = make_all_splits(table, params.splits, source.splits)
     write_table(table, folder)
@@ -84,7 +103,7 @@ def command(
         "table": str(folder / "images.csv"),
         "images": len(table.frame),
         "skipped": len(table.skipped),
-        "targets": ", ".join(f"{t.name} {t.low:g}…{t.high:g}" for t in table.targets) or "none",
+        "targets": ", ".join(_said(table, t) for t in table.targets) or "none",
     }
     for protocol in dict.fromkeys(leak.protocol for leak in found):
         mine = [leak for leak in found if leak.protocol == protocol]
@@ -100,44 +119,40 @@ def command(
         click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
 
 
-def _source(
-    name: str, path: Path | None, kind: str | None, columns: dict[str, Any], params: Params
-) -> Source:
-    """The source from the settings, with the command line's options on top."""
-    given: dict[str, Any] = {key: value for key, value in columns.items() if value}
-    source = dataclasses.replace(params.sources.get(name, Source()), **given)
-    where = str(path) if path else source.path
-    chosen = kind or source.kind or (name if name in KINDS else "")
-    if not chosen and where:
-        chosen = "csv" if where.lower().endswith(".csv") else "folder"
-    if not chosen:
-        raise AgiqaError(
-            f"Unknown data set '{name}': give --from with a CSV or a folder, or add it to "
-            f"'sources' in params.yaml. Built in: {', '.join(KINDS)}."
+def _said(table: "ImagesTable", target: "Target") -> str:
+    """The target with its range, and the number of its scores where images have none."""
+    scored = int(table.frame[target.name].notna().sum())
+    count = "" if scored == len(table.frame) else f" ({scored} of {len(table.frame)} images)"
+    return f"{target.name} {target.low:g}…{target.high:g}{count}"
+
+
+def _download(name: str, source: Source) -> None:
+    """Fetch an official data set into the source's folder, unless it is there."""
+    from agiqa.datasets import OFFICIAL as ADAPTERS
+    from agiqa.datasets.download import download
+
+    if source.kind not in OFFICIAL:
+        raise click.UsageError(
+            f"--download is for {', '.join(OFFICIAL)}; '{name}' is read as {source.kind}."
         )
-    if not where and chosen != "demo":
-        shelf = os.environ.get("AGIQA_DATA")
-        if not shelf:
-            raise AgiqaError(
-                f"Where is '{name}'? Give --from, set sources.{name}.path in params.yaml, or set "
-                "AGIQA_DATA to the folder that holds your data sets."
-            )
-        where = str(Path(shelf) / name)
-    if given and chosen != "csv":
-        option = "--" + next(iter(given)).replace("_columns", "-column").replace("_", "-")
-        raise click.UsageError(f"{option} is for a CSV; '{name}' is read as {chosen}.")
-    return dataclasses.replace(source, kind=chosen, path=where)
+    adapter, folder = ADAPTERS[source.kind], Path(source.path).expanduser()
+    try:
+        adapter.find(folder)
+    except AgiqaError:
+        download(adapter.FACTS, folder)
 
 
 def _prepare(name: str, source: Source, folder: Path, params: Params, skip_bad: bool) -> Any:
-    from agiqa.datasets import DATASETS
+    from agiqa.datasets import OFFICIAL as ADAPTERS
+    from agiqa.datasets import OWN
 
-    make, path = DATASETS[source.kind], Path(source.path).expanduser()
-    workers = params.prepare.workers
+    path, workers = Path(source.path).expanduser(), params.prepare.workers
+    if source.kind in OFFICIAL:
+        table = ADAPTERS[source.kind].prepare(path, skip_bad=skip_bad, workers=workers)
+        return dataclasses.replace(table, name=name)
+    make = OWN[source.kind]
     if source.kind == "demo":
         return make(folder, params.prepare.seed, workers=workers)
-    if source.kind == "agiqa-3k":
-        return dataclasses.replace(make(path, skip_bad=skip_bad, workers=workers), name=name)
     if source.kind == "folder":
         return make(path, name, skip_bad=skip_bad, workers=workers)
     if not source.score_columns:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, cache, show
+from agiqa.cli.options import as_json, cache_or_url, show
 
 
 @click.command("report")
@@ -15,18 +15,19 @@ from agiqa.cli.options import as_json, cache, show
     type=click.Path(path_type=Path, dir_okay=False),
     help="The page. Default: RUN/report.html.",
 )
-@cache
+@cache_or_url
 @as_json
-def command(run: Path, out: Path | None, cache: Path, as_json: bool) -> None:
+def command(run: Path, out: Path | None, cache: Path | str, as_json: bool) -> None:
     r"""Write one self-contained HTML page about an evaluated RUN.
 
     \b
     agiqa report runs/demo/grouped
     agiqa report runs/agiqa-3k/grouped -o agiqa-3k.html
     """
+    from agiqa.cache_folder import at_hand
     from agiqa.checkpoints import load_provenance
     from agiqa.report import write_report
 
-    dataset = cache / str(load_provenance(run)["dataset"])
-    page = write_report(run, dataset, out or run / "report.html")
+    dataset = str(load_provenance(run)["dataset"])
+    page = write_report(run, at_hand(cache, dataset, ()) / dataset, out or run / "report.html")
     show({"report": str(page)}, as_json)

@@ -6,40 +6,58 @@ the file names hold further dots (`sd1.5_lowcorr_012.jpg`). Nine sets of files, 
 byte-identical, across prompts and even generators.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from agiqa.datasets.build import build_table, prompt_group
-from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError, some
+from agiqa.datasets.build import prompt_group
+from agiqa.datasets.facts import Facts, HubCopy
+from agiqa.datasets.labels import numbers, read_text_csv, require_columns
+from agiqa.datasets.official import Download, bases, find_file, images_in, preparing
 
-NAME = "agiqa-3k"
 FOLDER = "AGIQA-3K"
 LABELS = "data.csv"
-TARGETS = {"quality": "mos_quality", "align": "mos_align"}  # ours: the official column
 DEVIATIONS = {"quality": "quality_sd", "align": "align_sd"}
+COLUMNS = {  # ours: the official column
+    "quality": "mos_quality",
+    "quality_sd": "std_quality",
+    "align": "mos_align",
+    "align_sd": "std_align",
+}
+
+FACTS = Facts(
+    name="agiqa-3k",
+    title="AGIQA-3K",
+    images=2982,
+    targets={"quality": (0, 4.489), "align": (0.021, 4.286)},
+    scale=(0, 5),
+    licence="MIT",
+    address="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+    get="follow the links at https://github.com/lcysyzxdxc/AGIQA-3k-Database",
+    hub=HubCopy(
+        "chaofengc/IQA-PyTorch-Datasets",
+        "e874459ad97a21e02874115a6090722c1ce19f24",
+        ("AGIQA-3K.zip",),
+        0.1,
+        "a copy by the authors of IQA-PyTorch",
+    ),
+)
 
 
-def prepare(
-    source: Path,
-    *,
-    skip_bad: bool = False,
-    workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
-) -> ImagesTable:
+def find(source: Path) -> tuple[Path, Path]:
+    """The labels file and the folder of images."""
+    folders = bases(source, FACTS, FOLDER)
+    what = f"{LABELS} beside the folder {FOLDER}"
+    csv = find_file([folder / LABELS for folder in folders], what, FACTS, source)
+    images = csv.parent / FOLDER
+    return csv, images if images.is_dir() else csv.parent
+
+
+def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of `data.csv`."""
-    csv, root = _find(source)
+    csv, root = find(source)
     labels = read_text_csv(csv)
-    require_columns(labels, ["name", "prompt", *TARGETS.values()], csv)
-    refuse_duplicates(labels["name"], csv)
-    if not any((root / name).is_file() for name in labels["name"]):
-        raise AgiqaError(
-            f"{root}: none of the {len(labels)} images that {csv.name} lists is here, such as "
-            f"{some(list(labels['name']), 1)}: put the folder {FOLDER} beside {csv}"
-        )
+    require_columns(labels, ["name", "prompt", *COLUMNS.values()], csv)
     rows = pd.DataFrame(
         {
             "path": labels["name"],
@@ -48,35 +66,9 @@ def prepare(
             "generator": labels["name"].str.replace(r"_\d+\.[^.]*$", "", regex=True),
         }
     )
-    for target, column in TARGETS.items():
-        rows[target] = numbers(labels, column, "name", csv)
-        spread = column.replace("mos_", "std_")
-        rows[DEVIATIONS[target]] = numbers(labels, spread, "name", csv)
-    return build_table(
-        NAME,
-        root,
-        rows,
-        list(TARGETS),
-        licence="MIT",
-        source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database",
-        scale=(0, 5),
-        deviations=DEVIATIONS,
-        skip_bad=skip_bad,
-        workers=workers,
-        on_progress=on_progress,
-    )
+    for ours, column in COLUMNS.items():
+        rows[ours] = numbers(labels, column, "name", csv)
+    return Download(FACTS, root, rows, images_in(root, [""]), csv, DEVIATIONS)
 
 
-def _find(source: Path) -> tuple[Path, Path]:
-    """The labels file and the folder of images."""
-    if not source.is_dir():
-        raise AgiqaError(f"{source}: expected the folder of the unpacked AGIQA-3K, found none")
-    for csv in (source / LABELS, source / FOLDER / LABELS):
-        if csv.is_file():
-            images = csv.parent / FOLDER
-            return csv, images if images.is_dir() else csv.parent
-    found = some(sorted(p.name for p in source.iterdir())) or "nothing"
-    raise AgiqaError(
-        f"{source}: expected {LABELS} beside the folder {FOLDER}, found {found}: "
-        "give the folder that the official download unpacks to"
-    )
+prepare = preparing(read)

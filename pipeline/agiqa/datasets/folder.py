@@ -31,7 +31,7 @@ def prepare(
         folder,
         rows,
         licence="the owner's own",
-        source=str(folder),
+        source=folder.resolve().name,
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress,

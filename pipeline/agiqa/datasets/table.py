@@ -10,7 +10,8 @@ A score is empty (NaN once read) where the data set keeps it to itself, as AIGIQ
 validation and test sets: such an image has vectors and a prediction, but is in no metric.
 
 On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
-holds the CSV's sha256, so a half-written pair is noticed.
+holds the CSV's sha256, so a half-written pair is noticed. Where the images are on this machine is
+in `root.json` beside them; whoever gets the table without it can fit, not extract.
 """
 
 import hashlib
@@ -31,11 +32,12 @@ from agiqa.images import BadImage, printable
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
 DATASET_JSON = "dataset.json"
+ROOT_JSON = "root.json"
 SET_COLUMN = "set"
 SETS = ("train", "val", "test", "")
 DIRECTION = "higher is better"  # of every target, said in dataset.json
-LAYOUT = 2  # of the two files; raised when a reader of today could not read them
-READABLE = (1, 2)  # 1 knew neither scales nor deviations nor sets
+LAYOUT = 3  # of the two files; raised when a reader of today could not read them
+READABLE = (1, 2, 3)  # 1 holds the root itself; 1 and 2 know no scales, deviations and directions
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ImagesTable:
     """A data set after `prepare`."""
 
     name: str
-    root: Path
+    root: Path | None  # of the images; None where the table came without them
     frame: pd.DataFrame
     targets: tuple[Target, ...]
     synthetic: bool  # made by the project itself: said wherever its numbers appear
@@ -63,8 +65,17 @@ class ImagesTable:
     skipped: tuple[BadImage, ...] = ()  # left out by --skip-bad
 
     def paths(self) -> list[Path]:
-        """The image files, in the table's order."""
-        return [self.root / path for path in self.frame["path"]]
+        """The image files, in the table's order; AgiqaError as `folder`."""
+        return [self.folder() / path for path in self.frame["path"]]
+
+    def folder(self) -> Path:
+        """The images' folder; AgiqaError where the table came to this machine without them."""
+        if self.root is None:
+            raise AgiqaError(
+                f"The table of '{self.name}' came without its images; with them on this machine, "
+                f"run `agiqa prepare {self.name}` first."
+            )
+        return self.root
 
 
 def inner_path(path: str, what: str) -> str:
@@ -121,13 +132,13 @@ def observed_targets(
 
 
 def write_table(table: ImagesTable, folder: Path) -> None:
-    """Write `images.csv`, then `dataset.json`, each whole or not at all."""
+    """Write `images.csv` and `root.json`, then `dataset.json`, each whole or not at all."""
     csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
-    root, inside = table.root.resolve(), folder.resolve()
+    root, inside = table.folder().resolve(), folder.resolve()
+    place = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
     about = {
         "layout": LAYOUT,
         "name": table.name,
-        "root": root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root),
         "images": len(table.frame),
         "images_csv_sha256": hashlib.sha256(csv).hexdigest(),
         "targets": [asdict(target) | {"direction": DIRECTION} for target in table.targets],
@@ -137,6 +148,7 @@ def write_table(table: ImagesTable, folder: Path) -> None:
         "skipped": [asdict(bad) for bad in table.skipped],
     }
     write_whole(folder / IMAGES_CSV, csv)
+    write_whole(folder / ROOT_JSON, json.dumps({"root": place}).encode("utf-8"))
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
 
@@ -183,7 +195,7 @@ def read_table(folder: Path) -> ImagesTable:
             )
         targets = tuple(_target(**target) for target in about["targets"])
         skipped = tuple(BadImage(**bad) for bad in about["skipped"])
-        name, root, sha256 = about["name"], Path(about["root"]), about["images_csv_sha256"]
+        name, sha256 = about["name"], about["images_csv_sha256"]
         synthetic, licence, source = about["synthetic"], about["licence"], about["source"]
     except (ValueError, KeyError, TypeError) as error:
         raise AgiqaError(f"{folder / DATASET_JSON}: damaged ({error!r}): {again}") from error
@@ -199,7 +211,7 @@ def read_table(folder: Path) -> ImagesTable:
         frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
     if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
         raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {again}")
-    root = root if root.is_absolute() else (folder / root).resolve()
+    root = _root(folder, about.get("root"))
     return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
 
 
@@ -212,8 +224,25 @@ def _target(
     deviation: str = "",
     direction: str = DIRECTION,
 ) -> Target:
-    """A target as dataset.json has it; layout 1 had the first three."""
+    """A target as dataset.json has it; layouts 1 and 2 had the first three."""
     if direction != DIRECTION:
         raise ValueError(f"direction of {name} is {direction!r}")
     ends = None if scale is None else (float(scale[0]), float(scale[1]))
     return Target(name, low, high, ends, deviation)
+
+
+def _root(folder: Path, recorded: str | None) -> Path | None:
+    """Where the images are on this machine; None where nobody has said.
+
+    `recorded` is what dataset.json itself says, as in layout 1.
+    """
+    path = folder / ROOT_JSON
+    if not path.exists() and recorded is None:
+        return None
+    try:
+        root = Path(recorded or "")
+        if path.exists():
+            root = Path(json.loads(path.read_text("utf-8"))["root"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AgiqaError(f"{path}: damaged ({error!r}): run `agiqa prepare` again") from error
+    return root if root.is_absolute() else (folder / root).resolve()

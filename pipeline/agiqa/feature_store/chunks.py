@@ -81,15 +81,18 @@ def write_chunk(folder: Path, number: int, block: Vectors) -> None:
 
 
 def open_array(store: LocalStore, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
-    """Open an array that `create_array` made; AgiqaError where its metadata does not parse."""
+    """Open an array that `create_array` made; AgiqaError where its metadata does not parse.
+
+    Zarr v3 only: arrays of v2 may name pickle as their codec, which would run a stranger's code.
+    """
     try:
-        return zarr.open_array(store, mode=mode)
+        return zarr.open_array(store, mode=mode, zarr_format=3)
     except OSError:
         raise
     except Exception as error:  # Zarr has many ways to reject metadata
         raise AgiqaError(
             f"{store.root}: expected a Zarr v3 array, found damaged metadata "
-            f"({type(error).__name__}); restore its zarr.json or move the folder above it away"
+            f"({type(error).__name__}); `agiqa cache verify --repair` writes them anew"
         ) from error
 
 

@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import filelock
+
 from agiqa.errors import AgiqaError
 
 STALE_SECONDS = 3600.0  # a temporary folder this old was left by a killed process
+_ALIVE = "alive.lock"  # in a temporary folder, held by its process
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -38,7 +41,7 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "check the disk and run the same command again")
-        reason = error.strerror or str(error) or type(error).__name__
+        reason = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
         raise AgiqaError(
             f"expected to {doing} {path}, found: {reason}; {advice} (finished rows are safe)"
         ) from error
@@ -88,17 +91,21 @@ def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
 def folder_aside(path: Path) -> Iterator[Path]:
     """Give an empty folder beside `path`, on the same disk, and remove it with what is left in it.
 
-    Folders that killed processes left behind are removed as well, once they are an hour old.
+    Folders that killed processes left behind are removed as well, once they are an hour old. One
+    whose process lives is locked and stays, whatever clocks say: a folder that is removed while it
+    is filled would be put in place without what it had.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix, suffix = f".{path.name}.", ".partial"
     for stale in path.parent.glob(f"{prefix}*{suffix}"):
-        with suppress(OSError):
+        with suppress(OSError):  # filelock.Timeout is one, too
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(stale, ignore_errors=True)
+                with filelock.FileLock(stale / _ALIVE, timeout=0):
+                    shutil.rmtree(stale, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
     try:
-        yield aside
+        with filelock.FileLock(aside / _ALIVE, timeout=0):
+            yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -89,6 +89,8 @@ def _pictures(
         source, problem = "", ""
         if path not in prompts:
             problem = "is not in the data set any more"
+        elif table.root is None:
+            problem = "is not on this machine"
         else:
             try:
                 source = _embedded(decode(table.root / path))

@@ -24,4 +24,9 @@ def command() -> None:
 
     The ledger ($AGIQA_STORE, or the user's cache folder) holds every vector ever computed; packs in
     cache/ are made from it.
+
+    \b
+    agiqa cache ls
+    agiqa cache diff cache/demo/nano.zarr
+    agiqa cache verify --repair
     """

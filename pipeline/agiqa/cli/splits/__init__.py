@@ -18,4 +18,9 @@ def command() -> None:
     r"""Split files: who trains, who selects, who is tested.
 
     `agiqa prepare` writes one for each protocol; results name theirs.
+
+    \b
+    agiqa splits show agiqa-3k
+    agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
+    agiqa splits audit agiqa-3k
     """

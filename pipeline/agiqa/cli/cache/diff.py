@@ -1,0 +1,179 @@
+"""`agiqa cache diff`: why vectors would be computed again, field by field."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
+from agiqa.cli.cache.figures import count_text
+from agiqa.cli.options import read_settings, settings
+
+if TYPE_CHECKING:
+    from agiqa.upkeep.comparison import Comparison, Missing
+
+SHOWN = 5  # images that are named
+
+
+@click.command("diff")
+@click.argument("store")
+@click.argument("other", required=False)
+@settings
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    store: str,
+    other: str | None,
+    params_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    r"""Explain what of STORE would be computed again under the present settings, and why.
+
+    STORE is a pack, a shelf's folder, or the beginning of a shelf's name or digest. Each field of
+    the fingerprints that differs is shown with its value there and its value now, and so are
+    prompts and images that were added or removed. Rows that the ledger has under the present
+    fingerprints count as cached. With OTHER, the two stores are compared with each other.
+
+    \b
+    agiqa cache diff cache/demo/nano.zarr
+    agiqa cache diff cache/demo/nano.zarr --set semantic.dtype=bfloat16
+    agiqa cache diff lmm-43ba lmm-c6ed
+    """
+    from agiqa.feature_store import default_root
+    from agiqa.upkeep.choice import choose_store
+
+    kind, path = choose_store(store, default_root())
+    if other is not None:
+        _two(kind, path, *choose_store(other, default_root()), as_json)
+        return
+    from agiqa.upkeep.comparison import compare_with_settings
+
+    params = read_settings(params_file, overrides)
+    present, found, missing = compare_with_settings(kind, path, params, default_root())
+    if as_json:
+        click.echo(json.dumps(_tree(found) | _missing_tree(missing), ensure_ascii=False))
+        return
+    how = "" if present.by_name or kind != "pack" else f", by what it holds: {path.stem} is no name"
+    how = how and f"{how} in the settings"
+    click.echo(f"{path}, against the settings of section {present.section}{how}")
+    _print(found, ("there", "now"))
+    _print_missing(missing)
+
+
+def _two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> None:
+    from agiqa.upkeep.comparison import compare, image_ids, named_fingerprints, nearest
+
+    there, now = named_fingerprints(kind, path), named_fingerprints(other_kind, other)
+    if kind != "pack":  # its vector has no name
+        name = nearest(next(iter(there.values())), now)
+        there = {name: next(iter(there.values()))}
+    elif other_kind != "pack":
+        name = nearest(next(iter(now.values())), there)
+        now = {name: next(iter(now.values()))}
+    found = compare(there, now)
+    one, two = image_ids(kind, path), image_ids(other_kind, other)
+    counts = {"both": len(one & two), "only_first": len(one - two), "only_second": len(two - one)}
+    if as_json:
+        click.echo(json.dumps(_tree(found) | {"images": counts}, ensure_ascii=False))
+        return
+    click.echo(f"first:  {path}\nsecond: {other}")
+    _print(found, ("first", "second"))
+    click.echo(
+        f"{count_text(counts['both'], 'image')} in both, {counts['only_first']} only in the first, "
+        f"{counts['only_second']} only in the second"
+    )
+    equal = not (found.changed or found.removed or found.added)
+    click.echo("the same vectors" if equal else "different vectors")
+
+
+def _print(found: "Comparison", sides: tuple[str, str]) -> None:
+    """The fields that differ: first those that do so alike in every vector, then the rest."""
+    fields = list(found.changed.values())
+    keys = [{_key(field) for field in each} for each in fields]
+    alike = set.intersection(*keys) if len(keys) > 1 else set()
+    if alike:
+        click.echo(f"in {count_text(len(fields), 'vector')} ({', '.join(found.changed)})")
+        for field in fields[0]:
+            if _key(field) in alike:
+                print_difference(*field, sides)
+    for name, each in found.changed.items():
+        own = [field for field in each if _key(field) not in alike]
+        if own:
+            click.echo(f"in {name}")
+            for field in own:
+                print_difference(*field, sides)
+    for name, new in found.renamed.items():
+        click.echo(f"renamed: {name} -> {new} (nothing else changed)")
+    for what in ("removed", "added", "same"):
+        if names := getattr(found, what):
+            print_wrapped(f"{'unchanged' if what == 'same' else what}: {', '.join(names)}")
+
+
+def _print_missing(missing: "Missing") -> None:
+    for note in missing.notes:
+        click.echo(note)
+    if new := missing.new_images:
+        print_wrapped(f"not in the pack: {count_text(len(new), 'image')}: {_some(new)}")
+    if missing.gone_images:
+        click.echo(f"only in the pack: {count_text(missing.gone_images, 'image')}")
+    total = sum(missing.vectors.values())
+    if not total:
+        click.echo("nothing would be computed")
+        return
+    lacking = {name: count for name, count in missing.vectors.items() if count}
+    width = max(map(len, lacking))
+    click.echo(f"not in the ledger, of {count_text(missing.images, 'image')}")
+    if len(lacking) > 2 and len(set(lacking.values())) == 1:
+        click.echo(f"  each of {len(lacking)} vectors  {max(lacking.values())}")
+        lacking = {}
+    for name, count in lacking.items():
+        click.echo(f"  {name:<{width}}  {count}")
+    if len(missing.missing_images) < missing.images:
+        print_wrapped(f"images: {_some(missing.missing_images)}")
+    if missing.in_pack:
+        click.echo(
+            f"the pack has {missing.in_pack} of them: `agiqa cache merge` puts them into the ledger"
+        )
+    images = count_text(len(missing.missing_images), "image")
+    click.echo(f"{count_text(total, 'vector')} of {images} would be computed")
+
+
+def _some(images: tuple[str, ...]) -> str:
+    from agiqa.errors import some
+
+    return some(images, SHOWN)
+
+
+def _key(field: tuple[str, object, object]) -> tuple[str, str, str]:
+    return field[0], value_text(field[1]), value_text(field[2])
+
+
+def _tree(found: "Comparison") -> dict[str, Any]:
+    from agiqa.feature_store import ABSENT
+
+    def fields(each: Any) -> list[dict[str, Any]]:
+        names = ("field", "there", "now")
+        return [
+            {key: value for key, value in zip(names, one, strict=True) if value is not ABSENT}
+            for one in each
+        ]
+
+    return {
+        "unchanged": list(found.same),
+        "renamed": dict(found.renamed),
+        "changed": {name: fields(each) for name, each in found.changed.items()},
+        "removed": list(found.removed),
+        "added": list(found.added),
+    }
+
+
+def _missing_tree(missing: "Missing") -> dict[str, Any]:
+    return {
+        "images": missing.images,
+        "missing": dict(missing.vectors),
+        "missing_images": list(missing.missing_images),
+        "new_images": list(missing.new_images),
+        "gone_images": missing.gone_images,
+        "in_pack": missing.in_pack,
+    }

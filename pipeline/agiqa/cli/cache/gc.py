@@ -1,0 +1,127 @@
+"""`agiqa cache gc`: free what nothing uses."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.options import CACHE, RUNS
+from agiqa.errors import AgiqaError
+
+if TYPE_CHECKING:
+    from agiqa.feature_store.ledger.orphans import Orphan
+    from agiqa.upkeep.clearing import Plan
+
+UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
+    """A time such as 30d, in seconds."""
+    found = re.fullmatch(r"(\d+)([hdw])", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age such as 12h, 30d or 8w")
+    return int(found[1]) * UNITS[found[2]]
+
+
+@click.command("gc")
+@click.option("--dry-run", is_flag=True, help="List what would go, with bytes; remove nothing.")
+@click.option("--yes", is_flag=True, help="Remove it without asking.")
+@click.option(
+    "--unused",
+    is_flag=True,
+    help="Shelves, too, that no pack in CACHE and no run in RUNS uses. Their vectors are lost, and "
+    "cost what they cost to compute again.",
+)
+@click.option(
+    "--older-than",
+    callback=_seconds,
+    default="30d",
+    show_default=True,
+    metavar="AGE",
+    help="With --unused: only shelves that nobody wrote to for so long: 12h, 30d, 8w.",
+)
+@click.option(
+    "--cache",
+    "caches",
+    type=click.Path(path_type=Path, file_okay=False),
+    multiple=True,
+    help="Folder of packs, whose shelves stay; repeatable, for every project.  [default: cache]",
+)
+@click.option(
+    "--runs",
+    "runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    multiple=True,
+    help="Folder of runs, whose shelves stay; repeatable.  [default: runs]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def command(
+    dry_run: bool,
+    yes: bool,
+    unused: bool,
+    older_than: float,
+    caches: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    r"""Free the space of what holds nothing: leftovers of stopped processes, chunks without a row.
+
+    Vectors stay, unless --unused is given: then whole shelves go that nothing in sight uses. The
+    ledger is shared by all projects of a user, and only those are in sight whose folders are named.
+    What would go is listed first, and removed after a yes. What is being written is passed over.
+
+    \b
+    agiqa cache gc --dry-run
+    agiqa cache gc --yes
+    agiqa cache gc --unused --older-than 8w --cache cache --cache ../other/cache \
+        --runs runs --runs ../other/runs
+    """
+    from agiqa.feature_store import default_root
+    from agiqa.upkeep.clearing import carry_out, plan
+
+    run_folders = runs or ((RUNS,) if RUNS.is_dir() else ())  # nothing may have been fitted yet
+    given = (default_root(), caches or (CACHE,), run_folders, unused, older_than)
+    planned = plan(*given)
+    found = planned.all()
+    if not as_json:
+        _print(planned)
+    elif dry_run or not found:
+        click.echo(_json(found, planned.kept))
+    if not found or dry_run:
+        return
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise AgiqaError("expected --yes, or a terminal to ask at; nothing was removed")
+        click.confirm("Remove all this?", abort=True)
+    removed, refused = carry_out(planned, plan(*given))
+    if as_json:
+        click.echo(_json(removed, refused))
+    else:
+        for line in refused:
+            click.echo(f"kept: {line}")
+        click.echo(f"removed {_sum(removed)}")
+
+
+def _print(planned: "Plan") -> None:
+    found = planned.all()
+    width = max((len(size_text(each.size)) for each in found), default=0)
+    for each in found:
+        click.echo(f"{size_text(each.size):>{width}}  {each.path}: {each.why}")
+    for line in planned.kept:
+        click.echo(f"kept: {line}")
+    click.echo(f"can go: {_sum(found)}" if found else "nothing can go")
+
+
+def _sum(found: "list[Orphan]") -> str:
+    size = sum(each.size for each in found)
+    return f"{count_text(len(found), 'item')}, {size_text(size)} ({size:,} bytes)"
+
+
+def _json(found: "list[Orphan]", kept: list[str]) -> str:
+    items = [{"path": str(each.path), "why": each.why, "bytes": each.size} for each in found]
+    size = sum(each.size for each in found)
+    return json.dumps({"items": items, "bytes": size, "kept": kept}, ensure_ascii=False)

@@ -1,0 +1,185 @@
+"""`agiqa cache ls`: every store, who uses it, who writes it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.options import cache
+
+if TYPE_CHECKING:
+    from agiqa.upkeep.stores import Store
+
+COLUMNS = (
+    "kind", "store", "vectors", "rows", "width", "dtype", "bytes", "written", "fingerprints",
+    "used_by", "written_by", "problem",
+)  # fmt: skip
+
+
+@click.command("ls")
+@cache
+@runs
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def command(cache: Path, runs: Path, as_json: bool) -> None:
+    r"""List the shelves of the ledger and the packs in CACHE.
+
+    A shelf holds one vector of one extractor, for the images of all data sets; it is named after
+    its fingerprint. A pack holds a data set's vectors, and is made from shelves. Shelves that
+    another project uses show no user here. Off a terminal the columns are separated by tabs.
+
+    \b
+    agiqa cache ls
+    agiqa cache ls --json
+    agiqa cache ls | cut -f 2,4,7
+    """
+    from agiqa.feature_store import default_root
+    from agiqa.upkeep.stores import survey
+    from agiqa.upkeep.users import find_runs
+
+    ledger = default_root()
+    found, unreadable = find_runs([runs])
+    shelves, packs = survey(ledger, [cache], found)
+    for path in unreadable:
+        click.echo(f"{path}: says not what the run read; it is left out", err=True)
+    if as_json:
+        click.echo(json.dumps([_row(store) for store in [*shelves, *packs]], ensure_ascii=False))
+    elif sys.stdout.isatty():
+        print_tables(ledger, shelves, cache, packs)
+    else:
+        click.echo("\t".join(COLUMNS))
+        for store in [*shelves, *packs]:
+            click.echo("\t".join(_cell(value) for value in _row(store).values()))
+
+
+def _row(store: "Store") -> dict[str, Any]:
+    """The store by COLUMNS."""
+    return {
+        "kind": store.kind,
+        "store": str(store.path),
+        "vectors": list(store.vectors),
+        "rows": store.rows,
+        "width": store.width,
+        "dtype": store.dtype,
+        "bytes": store.size,
+        "written": moment_text(store.written),
+        "fingerprints": list(store.digests),
+        "used_by": list(store.users),
+        "written_by": list(store.writers),
+        "problem": store.problem,
+    }
+
+
+def _cell(value: object) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(text.split())
+
+
+def print_tables(
+    ledger: Path, shelves: "Sequence[Store]", cache: Path, packs: "Sequence[Store]"
+) -> None:
+    """Both lists for people; problems and writers stand in lines beneath."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    total = size_text(sum(shelf.size for shelf in shelves))
+    console.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'shelf')}, {total}")
+    if good := [shelf for shelf in shelves if not shelf.problem]:
+        console.print(_shelf_table(good, console.width))
+    _print_lines(shelves)
+    total = size_text(sum(pack.size for pack in packs))
+    console.print(f"[bold]Packs[/] in {cache}: {len(packs)}, {total}")
+    if good := [pack for pack in packs if not pack.problem]:
+        console.print(_pack_table(good))
+    _print_lines(packs)
+
+
+def _shelf_table(shelves: "Sequence[Store]", columns: int) -> Any:
+    from agiqa.upkeep.stores import label
+
+    table = _table()
+    table.add_column("shelf", no_wrap=True)
+    table.add_column("vector", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("width", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("used by", no_wrap=True)
+    rows = []
+    for shelf in shelves:
+        name, _, short = shelf.path.name.rpartition("-")
+        datasets = list(dict.fromkeys(user.partition("/")[0] for user in shelf.users))
+        rows.append(
+            [
+                f"{name[:8]}-{short[:8]}",
+                ", ".join(shelf.vectors) or label(shelf.fingerprints[0]),
+                f"{shelf.rows}",
+                f"{shelf.width} {shelf.dtype.replace('float', 'f')}",
+                size_text(shelf.size),
+                "now" if shelf.writers else age_text(shelf.written),
+                _some(datasets),
+            ]
+        )
+    heads = [str(column.header) for column in table.columns]
+    widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
+    room = max(12, columns - (sum(widths) - widths[1]) - len(widths) - 1)
+    for row in rows:
+        row[1] = row[1] if len(row[1]) <= room else row[1][: room - 1] + "…"
+        _add(table, *row)
+    return table
+
+
+def _pack_table(packs: "Sequence[Store]") -> Any:
+    table = _table()
+    table.add_column("pack", overflow="fold")
+    table.add_column("format", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("P x D", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("shelves", overflow="fold")
+    table.add_column("runs", overflow="fold")
+    for pack in packs:
+        _add(
+            table,
+            pack.name.removesuffix(pack.path.suffix),
+            pack.path.suffix[1:],
+            f"{pack.rows}",
+            f"{len(pack.vectors)} x {pack.width} {pack.dtype.replace('float', 'f')}",
+            size_text(pack.size),
+            _some([digest[:8] for digest in pack.digests]),
+            _some([Path(user).name for user in pack.users]),
+        )
+    return table
+
+
+def _some(names: list[str]) -> str:
+    """The first one, and how many there are beside it."""
+    return (names[0] if names else "-") + (f" +{len(names) - 1}" if len(names) > 1 else "")
+
+
+def _table() -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, padding=0)
+
+
+def _add(table: Any, *cells: str) -> None:
+    """A row, its cells taken literally."""
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) for cell in cells))
+
+
+def _print_lines(stores: "Sequence[Store]") -> None:
+    writers = [writer for store in stores for writer in store.writers]
+    for writer in dict.fromkeys(writers):
+        busy = count_text(sum(writer in store.writers for store in stores), "shelf")
+        click.echo(f"now: {busy} by {writer}")
+    for store in stores:
+        if store.problem:
+            click.echo(f"{store.name} ({size_text(store.size)}): {store.problem}")
+    click.echo()

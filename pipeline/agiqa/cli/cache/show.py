@@ -1,0 +1,91 @@
+"""`agiqa cache show`: everything about one store."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.options import cache
+
+if TYPE_CHECKING:
+    from agiqa.upkeep.stores import Store
+
+
+@click.command("show")
+@click.argument("store")
+@cache
+@runs
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
+    r"""Tell everything about STORE: a pack, a shelf's folder, or the beginning of a shelf's name.
+
+    The beginning of its digest does as well. Fingerprints are shown in full, what all vectors of a
+    pack share once. Whether rows can be read back, only `agiqa cache verify` tells.
+
+    \b
+    agiqa cache show cache/demo/nano.zarr
+    agiqa cache show lmm-43ba
+    agiqa cache show 43ba443d --json
+    """
+    from agiqa.feature_store import default_root
+    from agiqa.upkeep.choice import choose_store
+    from agiqa.upkeep.details import details
+
+    found, more = details(*choose_store(store, default_root()), [cache], [runs])
+    if as_json:
+        about = {
+            "kind": found.kind,
+            "store": str(found.path),
+            "bytes": found.size,
+            "written": moment_text(found.written),
+            "rows": found.rows,
+            "width": found.width,
+            "dtype": found.dtype,
+            "vectors": list(found.vectors),
+            "digests": list(found.digests),
+            "fingerprints": list(found.fingerprints),
+            "used_by": list(found.users),
+            "written_by": list(found.writers),
+            **more,
+        }
+        click.echo(json.dumps(about, ensure_ascii=False))
+        return
+    _print(found, more)
+
+
+def _print(store: "Store", more: dict[str, Any]) -> None:
+    from agiqa.cli.cache.fields import print_tree
+    from agiqa.upkeep.details import shared_fields
+
+    count = max(1, len(store.fingerprints))
+    click.echo(f"{store.kind} {store.path}")
+    click.echo(
+        f"{count_text(store.rows, 'row')} of {count_text(count, 'vector')} x {store.width} "
+        f"{store.dtype}, {size_text(store.size)}, written {age_text(store.written)} ago"
+    )
+    click.echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
+    for writer in store.writers:
+        click.echo(f"being written by {writer}")
+    for part in more.get("sections", []):
+        lines = count_text(part["lines"], "journal line")
+        lines += f", {part['damaged_lines']} of them damaged" if part["damaged_lines"] else ""
+        click.echo(
+            f"section {part['section']}: {count_text(part['rows'], 'row')}, "
+            f"{count_text(part['chunks'], 'chunk file')}, {lines}, {size_text(part['bytes'])}"
+        )
+    if left_out := more.get("left_out"):
+        click.echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
+        for image_id in left_out:
+            click.echo(f"  {image_id}")
+    click.echo("damaged rows: unknown until `agiqa cache verify`")
+    shared, own = shared_fields(store.fingerprints)
+    if count > 1:
+        click.echo("\nwhat all vectors share")
+        print_tree(shared)
+        shared = {}
+    for place, digest in enumerate(store.digests):
+        name = store.vectors[place] if place < len(store.vectors) else "vector"
+        click.echo(f"\n{name}: {digest}")
+        print_tree({**shared, **own[place]})

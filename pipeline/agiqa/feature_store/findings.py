@@ -1,0 +1,34 @@
+"""What a check of a store finds: one finding for each bad file, line or chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a store."""
+
+    path: Path  # the file
+    what: str  # in words, to be read after the path
+    image_ids: tuple[str, ...] = ()  # of the rows that are bad by it, where they are known
+
+
+@dataclass
+class Report:
+    """What the check of one store came to."""
+
+    store: Path
+    kind: str  # shelf or pack
+    rows: int = 0  # that were checked
+    chunks: int = 0  # of vectors, that were read
+    lines: int = 0  # of journals
+    size: int = 0  # bytes of the store
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # worth a line, and nothing wrong
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings

@@ -1,0 +1,1 @@
+"""The ledger: append-only shelves of vectors that outlive every experiment (shelf.py)."""

@@ -1,0 +1,160 @@
+"""Folders at URLs: `s3://bucket/path`, and whatever else fsspec opens; failures in one line.
+
+The shared ledger (shared_shelf.py) and packs that are read from elsewhere (fetch.py) go through
+here. Credentials and endpoints are fsspec's own business: AWS_PROFILE, AWS_ACCESS_KEY_ID,
+AWS_ENDPOINT_URL and so on, or the files in ~/.config/fsspec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from agiqa.errors import AgiqaError, one_line
+from agiqa.feature_store.durable import write_file
+from agiqa.urls import shown
+
+_EXTRAS = {"s3": "pip install 'agiqa[s3]'", "s3a": "pip install 'agiqa[s3]'"}
+_FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "webdav", "webdavs"}  # made before they are filled
+# What a listing may know of a file beside its size, by which a change shows.
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "content_md5"),
+    *("LastModified", "last_modified", "mtime", "updated", "created"),
+)
+
+
+class RemoteError(AgiqaError):
+    """A place at a URL that cannot be reached, read or written."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """What a listing says of a file."""
+
+    size: int
+    version: str  # changes with the content; "" where the server tells nothing of the kind
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A folder at a URL; names of files in it are relative, with forward slashes."""
+
+    url: str
+
+    def files(self, folder: str = "") -> dict[str, RemoteFile]:
+        """All files in or below `folder`, or itself under the name "" where it is a file.
+
+        RemoteError where the bucket is missing or access denied; none where the folder is empty.
+        """
+        with remote_errors("list", place := _join(self.url, folder)):
+            system, path = fsspec.core.url_to_fs(place)
+            system.invalidate_cache()
+            found: Mapping[str, Any] = system.find(path, detail=True)
+        names = {name: name.removeprefix(path.rstrip("/")).lstrip("/") for name in found}
+        for name in names.values():
+            if ".." in name.split("/") or "\\" in name:
+                raise RemoteError(
+                    f"{shown(place)}: expected names inside the folder, found {name!r}; remove it"
+                )
+        return {
+            names[name]: RemoteFile(int(about.get("size") or 0), _version(about))
+            for name, about in found.items()
+            if about.get("type", "file") == "file" and not name.endswith("/")
+        }
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        with remote_errors("read", place := _join(self.url, name)):
+            system, path = fsspec.core.url_to_fs(place)
+            data: bytes = system.cat_file(path)
+            return data
+
+    def read_parts(self, parts: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """Bytes from start to stop of each (name, start, stop), at once; None: no such file."""
+        if not parts:
+            return []
+        with remote_errors("read", self.url):
+            system, path = fsspec.core.url_to_fs(self.url)
+            names, starts, stops = zip(*parts, strict=True)
+            paths = [_join(path, name) for name in names]
+            found = system.cat_ranges(paths, list(starts), list(stops), on_error="return")
+            for each in found:
+                if isinstance(each, Exception) and not isinstance(each, FileNotFoundError):
+                    raise each
+        return [each if isinstance(each, bytes) else None for each in found]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a whole file; on object stores it appears at once or not at all."""
+        with remote_errors("write", place := _join(self.url, name)):
+            system, path = fsspec.core.url_to_fs(place)
+            if isinstance(system, LocalFileSystem):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                write_file(Path(path), data)
+                return
+            if _protocols(system) & _FOLDERS:
+                system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            system.pipe_file(path, data)
+
+    def get(self, names: Mapping[str, Path]) -> None:
+        """Copy files to this machine, each name to its path, several at once."""
+        for path in names.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with remote_errors("read", self.url):
+            system, root = fsspec.core.url_to_fs(self.url)
+            paths = [_join(root, name) for name in names]
+            system.get(paths, [str(path) for path in names.values()])
+
+
+@contextmanager
+def remote_errors(doing: str, url: str) -> Iterator[None]:
+    """Turn what fsspec and its servers' packages raise into one RemoteError line.
+
+    Each server's package has exceptions of its own, so that any kind is taken for a failure.
+    """
+    try:
+        yield
+    except AgiqaError:
+        raise
+    except Exception as error:
+        reason, advice = _explain(error, url)
+        raise RemoteError(
+            f"{shown(url)}: expected to {doing} it, found: {reason}; {advice}"
+        ) from error
+
+
+def _explain(error: Exception, url: str) -> tuple[str, str]:
+    """What went wrong, and what to do."""
+    said = one_line(error) or type(error).__name__
+    protocol = re.split(r"::|://", url)[0]
+    again = "then run the same command again"
+    if isinstance(error, ImportError):
+        advice = _EXTRAS.get(protocol, "install the package that it names")
+        return f"no package for {protocol}:// ({said})", advice
+    if isinstance(error, ValueError) and "rotocol" in said:
+        return said, "give a URL that fsspec knows, such as s3://bucket/folder"
+    if isinstance(error, FileNotFoundError):
+        return f"nothing there ({said})", "correct the URL, or create the bucket"
+    if isinstance(error, PermissionError) or "redential" in type(error).__name__:
+        return f"no access ({said})", f"check the credentials and what they allow, {again}"
+    return f"{type(error).__name__}: {said}", f"check the network and the server's address, {again}"
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if name else folder.rstrip("/")
+
+
+def _protocols(system: Any) -> set[str]:
+    named = system.protocol
+    return {named} if isinstance(named, str) else set(named)
+
+
+def _version(about: Mapping[str, Any]) -> str:
+    known = [f"{key}={about[key]}" for key in _VERSIONS if about.get(key)]
+    return f"size={about.get('size')} {known[0]}" if known else ""

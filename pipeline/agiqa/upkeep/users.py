@@ -1,0 +1,39 @@
+"""Which runs were made from which vectors, by the fingerprints in their provenance.
+
+`agiqa cache ls` names them; `gc` keeps what they were made from.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agiqa.feature_store import digest
+
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class RunStores:
+    """One run: what it read."""
+
+    folder: Path
+    dataset: str
+    stores: tuple[frozenset[str], ...]  # digests of the fingerprints, store by store
+
+
+def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
+    """The runs below `folders`; and files that ought to say what a run read, and do not."""
+    found, unreadable = [], []
+    for path in sorted({path for folder in folders for path in folder.rglob(PROVENANCE)}):
+        try:
+            tree = json.loads(path.read_text(encoding="utf-8"))
+            stores = tuple(
+                frozenset(digest(each) for each in store["fingerprints"])
+                for store in tree["stores"].values()
+                if isinstance(store, Mapping) and "fingerprints" in store
+            )
+            found.append(RunStores(path.parent, str(tree["dataset"]), stores))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            unreadable.append(path)
+    return found, unreadable

@@ -1,0 +1,92 @@
+"""One writer for each row: a second one is refused at once, a dead one's lock is free."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agiqa.feature_store import LockedError, Shelf
+from stored_rows import make_ids, make_vectors
+
+FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf.open(tmp_path, FINGERPRINT, 8)
+
+
+def test_a_second_writer_is_refused_within_a_second_and_a_dead_ones_lock_is_free(
+    shelf: Shelf, tmp_path: Path, worker: Callable, count: Callable
+) -> None:
+    pid = worker.start("hold_the_lock", str(tmp_path))
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    expected = rf"found process {pid} on {re.escape(socket.gethostname())}, writing since 20"
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        with pytest.raises(LockedError, match=expected), shelf.writer():
+            pass
+        seconds.append(time.monotonic() - started)
+    assert max(seconds) < 1.0
+    assert shelf.ids() == frozenset()  # a reader may read
+    os.kill(pid, signal.SIGKILL)
+    assert worker.wait() == -signal.SIGKILL
+    assert (shelf.folder / "owner.json").exists()
+    with shelf.writer() as writer:
+        writer.add(make_ids(1), make_vectors(1, 8))
+    assert len(shelf.ids()) == 1
+    count(refused=3, slowest_refusal_in_seconds=round(max(seconds), 2), locks_left_by_the_dead=0)
+
+
+def test_a_second_writer_in_the_same_process_is_refused_too(shelf: Shelf, tmp_path: Path) -> None:
+    second = Shelf.open(tmp_path, FINGERPRINT, 8)
+    with shelf.writer():
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
+            pass
+        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
+            pass  # the refusal took nothing from the owner
+    with second.writer():
+        pass
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1, -1])
+@pytest.mark.parametrize("note", [True, False])
+def test_a_note_of_a_dead_owner_is_no_lock_though_its_process_id_lives_again(
+    shelf: Shelf, pid: int, note: bool
+) -> None:
+    (shelf.folder / "writer.lock").touch()
+    owner = {"pid": pid, "host": socket.gethostname(), "since": "2024-01-01T00:00:00+00:00"}
+    (shelf.folder / "owner.json").write_text(json.dumps(owner) if note else "{torn")
+    with shelf.writer() as writer:
+        writer.add(make_ids(1), make_vectors(1, 8))
+    assert len(shelf.ids()) == 1
+    assert not (shelf.folder / "owner.json").exists()
+
+
+def test_two_writers_of_one_row_in_two_sections_are_idempotent(
+    tmp_path: Path, count: Callable
+) -> None:
+    ids, vectors = make_ids(300), make_vectors(300, 8)
+    others = make_vectors(300, 8, seed=1)
+    one, two = (Shelf.open(tmp_path, FINGERPRINT, 8, section=section) for section in (0, 1))
+    with two.writer() as second, one.writer() as first:
+        second.add(ids[100:], others[100:])
+        first.add(ids[:200], vectors[:200])
+        first.add(ids[:50], others[:50])  # already there: the first wins
+    found = Shelf.open(tmp_path, FINGERPRINT, 8).read(ids)
+    np.testing.assert_array_equal(found, np.concatenate([vectors[:200], others[200:]]))
+    with one.writer() as first:
+        first.add(ids, others)
+    again = Shelf.open(tmp_path, FINGERPRINT, 8)
+    np.testing.assert_array_equal(again.read(ids), found)
+    assert again.damaged() == ()
+    count(rows_written_twice=100, mixed=0)

@@ -1,0 +1,144 @@
+"""Rows of one shelf into another: every whole row once, damaged ones never, whatever stops it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agiqa.errors import AgiqaError
+from agiqa.feature_store import LockedError, Shelf, add_shelf, require_fits
+
+PRINT = {"extractor": "nano", "prompt": "q"}
+WIDTH, ROWS = 8, 600  # three chunks
+
+Ids = Callable[..., list[str]]
+Make = Callable[..., np.ndarray]
+
+
+def fill(root: Path, ids: list[str], vectors: np.ndarray, section: int = 0) -> Shelf:
+    shelf = Shelf.open(root, PRINT, WIDTH, section=section)
+    with shelf.writer() as writer:
+        writer.add(ids, vectors)
+    return shelf
+
+
+def test_missing_rows_are_added_once(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+    """From two sections with rows in common, to a shelf that has some."""
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
+    fill(tmp_path / "a", ids[:400], vectors[:400])
+    source = fill(tmp_path / "a", ids[300:], vectors[300:], section=2)
+    target = fill(tmp_path / "b", ids[100:150], vectors[100:150])
+    found = add_shelf(source, target)
+    assert (found.rows, found.added, found.there, found.kept) == (ROWS, ROWS - 50, 50, ())
+    again = add_shelf(source, Shelf.at(target.folder))
+    assert (again.added, again.there, again.damaged) == (0, ROWS, ())
+    assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
+
+
+def test_rows_with_other_numbers_stay_and_are_counted(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, ours, theirs = make_ids(20), make_vectors(20, WIDTH), make_vectors(20, WIDTH, seed=1)
+    source = fill(tmp_path / "a", ids, theirs)
+    target = fill(tmp_path / "b", ids[:5], ours[:5])
+    found = add_shelf(source, target)
+    assert (found.added, found.there, found.kept) == (15, 0, tuple(ids[:5]))
+    assert np.array_equal(target.read(ids), np.concatenate([ours[:5], theirs[5:]]))
+
+
+def test_damaged_rows_are_left_out_and_named(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    """A flipped bit takes its chunk, except for rows that the target has."""
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
+    source = fill(tmp_path / "a", ids, vectors)
+    target = fill(tmp_path / "b", ids[256:266], vectors[256:266])
+    chunk = source.folder / "vectors/c.1.0"
+    data = bytearray(chunk.read_bytes())
+    data[7] ^= 1
+    chunk.write_bytes(data)
+    found = add_shelf(source, target)
+    assert found.damaged == tuple(ids[266:512])
+    assert (found.added, found.there) == (ROWS - 256, 10)
+    assert target.ids() == set(ids) - set(found.damaged)
+
+
+def test_a_row_damaged_in_one_section_comes_from_another(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(10), make_vectors(10, WIDTH)
+    fill(tmp_path / "a", ids, vectors)
+    source = fill(tmp_path / "a", ids[:4], vectors[:4], section=1)
+    (tmp_path / "a" / source.folder.name / "vectors/c.0.0").unlink()
+    found = add_shelf(source, Shelf.open(tmp_path / "b", PRINT, WIDTH))
+    assert (found.added, found.damaged) == (4, tuple(ids[4:]))
+
+
+def test_another_writer_is_named(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+    source = fill(tmp_path / "a", make_ids(3), make_vectors(3, WIDTH))
+    target = Shelf.open(tmp_path / "b", PRINT, WIDTH)
+    with target.writer(), pytest.raises(LockedError, match=r"only writer, found process \d+"):
+        add_shelf(source, Shelf.at(target.folder))
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(9, "float16"), (8, "float32")])
+def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: str) -> None:
+    require_fits(tmp_path, Path("there.zarr"), PRINT, width, dtype)  # nothing to fit yet
+    Shelf.open(tmp_path, PRINT, WIDTH)
+    require_fits(tmp_path, Path("there.zarr"), PRINT, WIDTH, "float16")
+    with pytest.raises(
+        AgiqaError, match=rf"there\.zarr: .* width 8, float16, .* found width {width}, {dtype}; one"
+    ):
+        require_fits(tmp_path, Path("there.zarr"), PRINT, width, dtype)
+
+
+MERGE = """
+import sys
+from pathlib import Path
+from agiqa.feature_store import Shelf, add_shelf
+source, target = Shelf.at(Path(sys.argv[1])), Path(sys.argv[2])
+print("ready", flush=True)
+add_shelf(source, Shelf.open(target, source.fingerprint, source.width, source.dtype))
+"""
+
+
+def test_sigkill_in_the_middle_loses_and_tears_nothing(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    """Killed once so many chunks are acknowledged: they are there, whole, and the rest follows."""
+    rows, width = 8000, 512  # 32 chunks
+    ids, vectors = make_ids(rows), make_vectors(rows, width)
+    place = {name: row for row, name in enumerate(ids)}
+    source = Shelf.open(tmp_path / "a", PRINT, width)
+    with source.writer() as writer:
+        writer.add(ids, vectors)
+    partly = 0
+    for chunks in (0, 1, 7, 20):
+        target = tmp_path / f"b{chunks}"
+        journal = target / source.folder.name / "journal.jsonl"
+        command = [sys.executable, "-c", MERGE, str(source.folder), str(target)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            while process.poll() is None and _lines(journal) < chunks:
+                time.sleep(0.001)
+            acknowledged = _lines(journal) * 256
+            process.send_signal(signal.SIGKILL)
+        shelf = Shelf.open(target, PRINT, width)
+        there = sorted(shelf.ids(), key=place.__getitem__)
+        assert len(there) >= min(acknowledged, rows)
+        partly += 0 < len(there) < rows
+        assert np.array_equal(shelf.read(there), vectors[[place[name] for name in there]])
+        found = add_shelf(source, shelf)
+        assert (found.added, found.there) == (rows - len(there), len(there))
+        assert np.array_equal(Shelf.at(shelf.folder).read(ids), vectors)
+    assert partly, "no trial was killed in the middle"
+
+
+def _lines(journal: Path) -> int:
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0

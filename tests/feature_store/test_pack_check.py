@@ -1,0 +1,107 @@
+"""Checks of packs piece by piece: both formats, every kind of damage."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+
+from agiqa.feature_store import PackError, write_pack
+from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.feature_store.packs.pack_check import check_pack
+
+ROWS, WIDTH = 600, 16
+PRINTS = [{"extractor": "é", "scale": 0.00392156862745098}, {"extractor": "é", "layer": 2}]
+
+Ids = Callable[..., list[str]]
+Make = Callable[..., np.ndarray]
+
+
+@pytest.fixture(params=["zarr", "h5"])
+def pack(request: pytest.FixtureRequest, tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Path:
+    path = tmp_path / f"nano.{request.param}"
+    write_pack(path, "nano", ["a", "é"], PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
+    return path
+
+
+def files(pack: Path) -> list[Path]:
+    return [pack] if pack.is_file() else [path for path in pack.rglob("*") if path.is_file()]
+
+
+def test_a_whole_pack(pack: Path, make_ids: Ids) -> None:
+    report = check_pack(pack)
+    assert report.is_whole
+    assert (report.rows, report.chunks) == (ROWS, 3)
+    assert report.size == sum(path.stat().st_size for path in files(pack))
+    assert read_pack_ids(pack) == tuple(make_ids(ROWS))
+    assert read_pack_metadata(pack)["names"] == ["a", "é"]
+
+
+def test_every_flipped_bit_is_found(pack: Path) -> None:
+    places, tried = random.Random(11), 0
+    for path in files(pack):
+        whole = bytearray(path.read_bytes())
+        for _ in range(120 // len(files(pack))):
+            data, place = whole.copy(), places.randrange(len(whole))
+            data[place] ^= 1 << places.randrange(8)
+            path.write_bytes(data)
+            assert not check_pack(pack).is_whole, (path, place)
+            tried += 1
+        path.write_bytes(whole)
+    assert tried >= 117
+    assert check_pack(pack).is_whole
+
+
+def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path, make_ids: Ids) -> None:
+    """Written by the library itself, so that the chunk's own checksum fits."""
+    if pack.is_file():
+        with h5py.File(pack, "r+") as file:
+            file["vectors"][300, 1, 3] = np.nan
+    else:
+        zarr.open_array(pack / "vectors", mode="r+")[300, 1, 3] = np.nan
+    found = check_pack(pack).findings
+    assert [(each.path.name, each.image_ids) for each in found] == [
+        ("vectors", (make_ids(ROWS)[300],))
+    ]
+    assert found[0].what == "chunk 1 has rows that are missing, changed or not finite"
+
+
+@pytest.mark.parametrize("name", ["vectors/c.1.0.0", "image_id/c.0.0", "row_crc32/c.0"])
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_missing_and_short_chunks_of_zarr(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make, name: str, content: bytes | None
+) -> None:
+    pack = tmp_path / "nano.zarr"
+    write_pack(pack, "nano", ["a"], PRINTS[:1], make_ids(ROWS), make_vectors(ROWS, 1, WIDTH))
+    if content is None:
+        (pack / name).unlink()
+    else:
+        (pack / name).write_bytes(content)
+    assert not check_pack(pack).is_whole
+
+
+@pytest.mark.parametrize("array", ["vectors", "image_id", "row_crc32"])
+def test_a_pack_without_one_of_its_arrays(pack: Path, array: str) -> None:
+    if pack.is_file():
+        with h5py.File(pack, "r+") as file:
+            del file[array]
+    else:
+        (pack / array).rename(pack.with_name("elsewhere"))
+    assert not check_pack(pack).is_whole
+
+
+def test_foreign_and_absent_packs_are_one_finding(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.h5"
+    with h5py.File(foreign, "w") as file:
+        file["x"] = [1]
+    zarr.create_group(tmp_path / "foreign.zarr")
+    (tmp_path / "text.h5").write_text("nonsense")
+    for name in ("foreign.h5", "foreign.zarr", "text.h5", "absent.zarr"):
+        report = check_pack(tmp_path / name)
+        assert len(report.findings) == 1, name
+        assert report.rows == 0
+        with pytest.raises(PackError, match=name):
+            read_pack_ids(tmp_path / name)

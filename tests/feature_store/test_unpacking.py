@@ -1,0 +1,167 @@
+"""From packs back into the ledger: what is whole and new, never under a wrong row id."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agiqa.errors import AgiqaError
+from agiqa.feature_store import (
+    PackError,
+    Shelf,
+    add_pack,
+    count_offered,
+    digest,
+    row_ids_digest,
+    write_pack,
+)
+from agiqa.feature_store.packs import pack_layout as pack_layout_module
+
+NAMES = ["quality", "coherence"]
+PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
+WIDTH, ROWS = 8, 600  # three chunks
+
+Ids = Callable[..., list[str]]
+Make = Callable[..., np.ndarray]
+both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+
+
+@pytest.fixture
+def pack(tmp_path: Path, suffix: str, make_ids: Ids, make_vectors: Make) -> Path:
+    path = tmp_path / f"nano{suffix}"
+    write_pack(path, "nano", NAMES, PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
+    return path
+
+
+def read(root: Path, place: int, ids: list[str]) -> np.ndarray:
+    return Shelf.open(root, PRINTS[place], WIDTH).read(ids)
+
+
+@both_formats
+@pytest.mark.parametrize("block_bytes", [1, 64 << 20])
+def test_a_pack_gives_the_ledger_back(
+    pack: Path,
+    tmp_path: Path,
+    make_ids: Ids,
+    make_vectors: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    block_bytes: int,
+) -> None:
+    """Chunk by chunk or all at once, and a second time nothing."""
+    monkeypatch.setattr(pack_layout_module, "BLOCK_BYTES", block_bytes)
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
+    found = add_pack(pack, tmp_path / "ledger")
+    assert list(found) == NAMES
+    for place, name in enumerate(NAMES):
+        assert (found[name].rows, found[name].added, found[name].damaged) == (ROWS, ROWS, ())
+        assert np.array_equal(read(tmp_path / "ledger", place, ids), vectors[:, place])
+    again = add_pack(pack, tmp_path / "ledger")
+    assert [(each.added, each.there) for each in again.values()] == [(0, ROWS)] * 2
+
+
+@both_formats
+def test_other_numbers_are_kept_and_counted(
+    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, other = make_ids(ROWS), make_vectors(ROWS, WIDTH, seed=5)
+    shelf = Shelf.open(tmp_path / "ledger", PRINTS[1], WIDTH)
+    with shelf.writer() as writer:
+        writer.add(ids[:3], other[:3])
+    found = add_pack(pack, tmp_path / "ledger")
+    assert (found["quality"].added, found["quality"].kept) == (ROWS, ())
+    assert (found["coherence"].added, found["coherence"].kept) == (ROWS - 3, tuple(ids[:3]))
+    assert np.array_equal(read(tmp_path / "ledger", 1, ids[:3]), other[:3])
+
+
+@both_formats
+def test_a_flipped_bit_costs_its_chunk_alone(
+    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
+    file = pack / "vectors/c.1.0.0" if pack.is_dir() else pack
+    data = bytearray(file.read_bytes())
+    data[data.index(vectors[300].tobytes()) + 1] ^= 16
+    file.write_bytes(data)
+    found = add_pack(pack, tmp_path / "ledger")
+    assert {each.damaged for each in found.values()} == {tuple(ids[256:512])}
+    good = ids[:256] + ids[512:]
+    kept = np.concatenate([vectors[:256], vectors[512:]])
+    assert np.array_equal(read(tmp_path / "ledger", 0, good), kept[:, 0])
+    assert Shelf.open(tmp_path / "ledger", PRINTS[0], WIDTH).ids() == set(good)
+
+
+@pytest.mark.parametrize("suffix", [".zarr"])
+@pytest.mark.parametrize("content", [None, b"", b"half"])
+def test_a_missing_or_cut_chunk_is_never_read_as_zeros(
+    pack: Path, tmp_path: Path, make_ids: Ids, content: bytes | None
+) -> None:
+    chunk = pack / "vectors/c.2.0.0"
+    chunk.unlink() if content is None else chunk.write_bytes(content)
+    found = add_pack(pack, tmp_path / "ledger")
+    assert found["quality"].damaged == tuple(make_ids(ROWS)[512:])
+    assert found["quality"].added == 512
+
+
+@both_formats
+def test_only_what_is_wanted_is_taken(
+    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids = make_ids(ROWS)
+    wanted = {digest(PRINTS[1]): {ids[5], ids[590], "f" * 64}}
+    assert count_offered(pack, wanted=wanted) == 2
+    found = add_pack(pack, tmp_path / "ledger", wanted=wanted, section=3)
+    assert (found["quality"].added, found["coherence"].added) == (0, 2)
+    there = [path.name for path in (tmp_path / "ledger").iterdir()]
+    assert there == [Shelf.open(tmp_path / "ledger", PRINTS[1], WIDTH).folder.name]
+    shelf = Shelf.open(tmp_path / "ledger", PRINTS[1], WIDTH)
+    assert {number: len(part.journal.rows) for number, part in shelf.sections().items()} == {
+        0: 0,
+        3: 2,
+    }
+    assert np.array_equal(shelf.read([ids[590]]), make_vectors(ROWS, 2, WIDTH)[590:591, 1])
+
+
+@both_formats
+def test_rows_known_by_more_than_the_image_need_the_same_row_ids(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make, suffix: str
+) -> None:
+    ids, rows = make_ids(4), make_ids(4, "with prompts ")
+    path, key = tmp_path / f"n{suffix}", digest(PRINTS[1])
+    vectors = make_vectors(4, 2, WIDTH)
+    write_pack(
+        path, "nano", NAMES, PRINTS, ids, vectors, row_ids={"coherence": row_ids_digest(rows)}
+    )
+    right = dict(zip(ids, rows, strict=True))
+    for row_ids, reason in [
+        (None, "no images table says which"),
+        ({key: right | {ids[2]: "0" * 64}}, "not those that it was packed with"),
+        ({key: {name: right[name] for name in ids[:3]}}, "not those that it was packed with"),
+        ({key: right, digest(PRINTS[0]): right}, ""),
+    ]:
+        found = add_pack(path, tmp_path / "ledger", row_ids)
+        assert reason in found["coherence"].refused
+    assert "the pack does not say on which" in found["quality"].refused
+    assert (found["coherence"].added, found["coherence"].refused) == (4, "")
+    assert np.array_equal(read(tmp_path / "ledger", 1, rows), vectors[:, 1])
+
+
+@both_formats
+def test_what_is_no_whole_pack_is_one_line_and_changes_nothing(pack: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    narrow = tmp_path / f"narrow{pack.suffix}"
+    ids, vectors = ["a" * 64], np.ones((1, 1, 3), np.float16)
+    write_pack(narrow, "nano", NAMES[:1], PRINTS[:1], ids, vectors)
+    add_pack(narrow, ledger)
+    with pytest.raises(AgiqaError, match=r"width 3, float16, as .* found width 8, float16"):
+        add_pack(pack, ledger)
+    with pytest.raises(PackError, match=r"absent\.h5: expected a pack, found nothing"):
+        add_pack(tmp_path / "absent.h5", ledger)
+    if pack.is_dir():
+        (pack / "image_id/c.0.0").write_bytes(b"nothing")
+        with pytest.raises(PackError, match="image_id with a chunk that fails its checksum"):
+            add_pack(pack, tmp_path / "new")
+        (pack / "row_crc32/zarr.json").write_text("{}")
+        with pytest.raises(PackError, match="an array row_crc32 with damaged metadata"):
+            add_pack(pack, tmp_path / "new")
+        assert not (tmp_path / "new").exists()

@@ -1,0 +1,140 @@
+"""A colleague who has no images fits what another machine extracted: DVC's push and pull.
+
+The pipeline's own dvc.yaml, in git repositories of their own, with stores that stand for a GPU's.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from agiqa.cli import main
+from agiqa.datasets.table import read_table
+from agiqa.feature_store import write_pack
+from machines import vectors_of
+
+pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = {"components": 8, "semantic_components": 4, "hidden": 8, "epochs": 2, "batch_size": 16}
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a command line in a folder; `agiqa` and `dvc` are those of this Python."""
+    scripts, root = tmp_path / "bin", REPOSITORY / "pipeline"
+    scripts.mkdir()
+    for name, code in (
+        ("agiqa", "from agiqa.cli import main; main()"),
+        ("dvc", "from dvc.cli import main; import sys; sys.exit(main())"),
+    ):
+        (scripts / name).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+        (scripts / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))  # DVC's, too
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "somebody")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "somebody@example.org")
+
+    def run(folder: Path, line: str, status: int = 0) -> str:
+        done = subprocess.run(shlex.split(line), cwd=folder, capture_output=True, text=True)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture
+def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., str]) -> Path:
+    """A repository in which prepare and extract have run; its images are not in git."""
+    project = tmp_path / "author"
+    shutil.copytree(REPOSITORY / "pipeline", project / "pipeline",
+                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
+    shutil.copytree(REPOSITORY / "prompts", project / "prompts")
+    (project / ".dvc").mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copy(REPOSITORY / name, project / name)
+    (project / ".gitignore").write_text((REPOSITORY / ".gitignore").read_text() + "/images/\n")
+    settings = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    csv = {"kind": "csv", "path": "images/labels.csv", "image_column": "file"}
+    csv |= {"score_columns": ["mos"], "prompt_column": "prompt"}
+    settings |= {"datasets": ["mine"], "protocols": ["grouped"], "sources": {"mine": csv}}
+    settings["fit"] |= {"target": "mos", **SMALL}
+    settings["splits"]["count"] = 2
+    (project / "params.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(project)
+    _images(project / "images")
+    prepared = CliRunner().invoke(main, ["prepare", "mine"])
+    assert prepared.exit_code == 0, prepared.output
+    ids = list(read_table(Path("cache/mine")).frame["image_id"])
+    for name in ("nano", "nano-vision"):
+        rows = vectors_of(ids)[:, None]
+        write_pack(Path(f"cache/mine/{name}.zarr"), name, ["a"], [{"by": name}], ids, rows)
+    command(project, "git init -q .")
+    command(project, "dvc commit -q -f prepare extract_semantic extract_visual")
+    return project
+
+
+def _images(folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = [f"{row:02d}.png" for row in range(40)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / name)
+    prompts = [f"a {row // 2}" for row in range(40)]
+    labels = pd.DataFrame({"file": names, "mos": rng.uniform(1, 5, 40), "prompt": prompts})
+    labels.to_csv(folder / "labels.csv", index=False)
+
+
+def _push(author: Path, remote: str, command: Callable[..., str]) -> Path:
+    """Push the author's features; a clone without images."""
+    command(author, f"dvc remote add -d shared {remote}")
+    assert "files pushed" in command(author, "dvc push")
+    command(author, "git add -A")
+    command(author, "git commit -qm features")
+    command(author.parent, "git clone -q author colleague")
+    colleague = author.parent / "colleague"
+    assert not (colleague / "images").exists()
+    assert not (colleague / "cache").exists()
+    return colleague
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # some ten processes, each of which loads DVC or torch
+def test_a_colleague_pulls_and_fits(author: Path, command: Callable[..., str]) -> None:
+    colleague = _push(author, str(author.parent / "remote"), command)
+    command(colleague, "dvc pull prepare extract_semantic extract_visual")
+    for path in ("images.csv", "dataset.json", "splits/grouped.csv", "nano.zarr/zarr.json"):
+        there = (author / "cache/mine" / path).read_bytes()
+        assert (colleague / "cache/mine" / path).read_bytes() == there
+        assert str(author).encode() not in there  # nothing of the machine in it
+    assert "evaluate" in command(colleague, "agiqa fit mine --protocol grouped -o runs/by-hand")
+    found = command(colleague, "agiqa extract mine", status=1)
+    assert "Error: The table of 'mine' came without its images" in found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # some ten processes, each of which loads DVC or torch
+def test_a_colleague_reproduces_from_a_bucket(
+    author: Path, bucket: str, command: Callable[..., str]
+) -> None:
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed: pip install 'agiqa[s3]'")
+    colleague = _push(author, f"s3://{bucket}/dvc", command)
+    assert fsspec.filesystem("s3").find(f"{bucket}/dvc/files")
+    found = command(colleague, "dvc repro --pull --allow-missing fit")
+    assert "Stage 'extract_semantic@mine' didn't change, skipping" in found
+    assert "Running stage 'fit@mine-grouped'" in found
+    assert (colleague / "runs/mine/grouped/model.safetensors").is_file()
+    assert command(colleague, "git status --short") == " M dvc.lock\n"

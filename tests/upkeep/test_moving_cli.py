@@ -1,0 +1,202 @@
+"""`agiqa cache merge`, `convert`, `export` and `import-pt` as a user has them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from agiqa.cli import main
+from agiqa.cli.cache import command as cache
+from agiqa.datasets.table import read_table
+from agiqa.feature_store import Shelf, read_pack, write_pack
+
+COMMANDS = ("merge", "convert", "export", "import-pt")
+IMAGES = 40
+FAST = ["--target=mos", "--set=fit.components=8", "--set=fit.semantic_components=4"]
+FAST += ["--set=fit.hidden=8", "--set=fit.members=1", "--set=fit.epochs=6"]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: str | Path) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def one_line(result: Result, *parts: str) -> None:
+    """A user error: exit 1, one line that begins with Error, no traceback."""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert (result.exit_code, len(errors)) == (1, 1), result.output
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
+) -> Path:
+    """A prepared data set `mine` with visual vectors, and a ledger of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    names = [f"{row:02d}.png" for row in range(IMAGES)]
+    write_images(*names)
+    mos = np.random.default_rng(0).uniform(1, 5, IMAGES)
+    labels = pd.DataFrame(
+        {"file": names, "mos": mos, "prompt": [f"{r // 3}" for r in range(IMAGES)]}
+    )
+    labels.to_csv("images/labels.csv", index=False)
+    succeed("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+            "--score-column", "mos", "--prompt-column", "prompt",
+            "--set", "splits.count=3")  # fmt: skip
+    pack("nano-vision", ["layer1"], 10)
+    return tmp_path
+
+
+def pack(name: str, vectors: list[str], width: int, suffix: str = ".zarr", seed: int = 0) -> Path:
+    """Noise as vectors of `mine`."""
+    ids = list(read_table(Path("cache/mine")).frame["image_id"])
+    prints = [{"extractor": name, "vector": vector} for vector in vectors]
+    rows = np.random.default_rng(seed).normal(size=(len(ids), len(vectors), width))
+    path = Path("cache/mine") / f"{name}{suffix}"
+    write_pack(path, name, vectors, prints, ids, rows.astype(np.float16))
+    return path
+
+
+def reference_features(folder: Path) -> None:
+    """What the reference code saves, with the MOS in it."""
+    folder.mkdir()
+    mos = torch.tensor(read_table(Path("cache/mine")).frame["mos"].to_numpy())
+    torch.manual_seed(0)
+    for vector in ("semantic_content", "coherence"):
+        batch = (torch.randn(IMAGES, 1, 24) + mos[:, None, None]).half()
+        for row, tensor in enumerate(batch):
+            torch.save(tensor, folder / f"{row:02d}_{vector}.pt")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented_and_examples_keep_their_lines(name: str) -> None:
+    command = cache.get_command(click.Context(cache), name)
+    assert command is not None
+    assert f"agiqa cache {name}" in str(command.help)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+    lines = [line.strip() for line in str(command.help).splitlines()]
+    examples = [line for line in lines if "agiqa cache" in line]
+    shown = [line.strip() for line in succeed("cache", name, "--help").splitlines()]
+    assert examples
+    assert set(examples) <= set(shown)
+    assert run("cache", name).exit_code == 2
+
+
+def test_fit_and_evaluate_take_imported_features(workspace: Path) -> None:
+    reference_features(workspace / "pt")
+    shown = succeed("cache", "import-pt", "pt", "--dataset", "mine", "--model", "mplug-owl2")
+    assert "agiqa fit mine --set semantic.name=reference" in shown
+    outside = run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "../x")
+    assert (outside.exit_code, "plain name, found '../x'" in outside.stderr) == (2, True)
+    (workspace / "pt/07_coherence.pt").unlink()
+    one_line(run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "part"),
+             "1 of 40 images", "07.png has no *_coherence.pt", "--skip-missing")  # fmt: skip
+    part = run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "part", "--format", "h5",
+               "--model", "mplug-owl2", "--skip-missing", "--json")  # fmt: skip
+    found = json.loads(part.stdout)
+    assert (found["images"], found["unused_files"]) == (IMAGES - 1, 1)
+    assert part.stderr.count("Skipped 07.png") == 1
+    fit = ["fit", "mine", "--set", "semantic.name=part", "--set", "semantic.format=h5"]
+    succeed(*fit, "-o", "run", *FAST)
+    metrics = json.loads(succeed("evaluate", "run", "--json"))
+    assert metrics["models"]["semantic"]["srcc"]["median"] > 0.7
+    about = json.loads((workspace / "run/provenance.json").read_text())
+    assert about["images"] == IMAGES - 1
+    made_by = about["stores"]["semantic"]["fingerprints"][0]
+    assert (made_by["extractor"], made_by["source"]) == ("reference-pt", "unknown")
+    one_line(run("score", "images/00.png", "--run", "run"), "imported", "mplug-owl2")
+
+
+def test_merge_counts_and_says_what_it_leaves_out(workspace: Path) -> None:
+    good, bad = pack("good", ["q"], 4), pack("bad", ["q", "r"], 4, ".h5")
+    found = json.loads(succeed("cache", "merge", good, bad, "--json"))
+    assert [each["added"] for each in found["merged"]] == [IMAGES] * 3
+    assert found["ledger"] == str(workspace / "ledger")
+    assert f"{good} q: {IMAGES} rows, 0 added, {IMAGES} there already" in succeed(
+        "cache", "merge", good
+    )
+    pack("good", ["q"], 4, seed=1)
+    assert f"0 there already, {IMAGES} there with other numbers and kept" in succeed(
+        "cache", "merge", good
+    )
+    other = pack("other", ["q"], 4)
+    (other / "vectors/c.0.0.0").unlink()
+    result = run("cache", "merge", other, bad)
+    one_line(result, f"{IMAGES} damaged rows and 0 whole vectors were left out")
+    assert result.stderr.count(f"Damaged in {other} q: ") == IMAGES
+    assert f"{bad} r: {IMAGES} rows, 0 added, {IMAGES} there already" in result.stdout
+    made_by = {"extractor": "other", "vector": "q"}
+    assert not Shelf.open(workspace / "ledger", made_by, 4).ids()
+
+
+def test_convert_and_export(workspace: Path) -> None:
+    source = pack("good", ["q", "r"], 4)
+    assert succeed("cache", "convert", source, "good.h5") == "good.h5: written\n"
+    assert succeed("cache", "convert", source, "good.h5").startswith("good.h5: already the same")
+    assert np.array_equal(read_pack(Path("good.h5")).vectors, read_pack(source).vectors)
+    one_line(run("cache", "convert", "cache/mine/nano-vision.zarr", "good.h5"), "--force")
+    succeed("cache", "convert", "--force", "cache/mine/nano-vision.zarr", "good.h5")
+    shown = json.loads(succeed("cache", "export", source, "-o", "good.npz", "--json"))
+    assert shown["arrays"] == ["vectors/q", "vectors/r", "image_id", "path", "metadata"]
+    with np.load("good.npz") as file:
+        assert np.array_equal(file["vectors/r"], read_pack(source).vectors[:, 1])
+        assert file["path"][0] == "00.png"
+    one_line(run("cache", "export", source, "-o", "good.npz"), "good.npz", "--force")
+    one_line(run("cache", "export", "good.npz", "-o", "b.npz"), "expected a pack named *.zarr")
+
+
+def test_packs_at_urls(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "user"))
+    source = pack("good", ["q"], 4)
+    url = (workspace / source).as_uri()
+    assert f"{IMAGES} rows, {IMAGES} added" in succeed("cache", "merge", url)
+    assert succeed("cache", "convert", url, "good.h5") == "good.h5: written\n"
+    succeed("cache", "export", url, "-o", "good.npz")
+    with np.load("good.npz") as file:
+        assert np.array_equal(file["vectors/q"], read_pack(source).vectors[:, 0])
+    one_line(run("cache", "merge", url.replace("good", "none")), "none.zarr", "found nothing")
+
+
+def test_strangers_files_are_one_line(workspace: Path) -> None:
+    """A pickle posing as features, whatever its name; foreign HDF5 and Zarr; a newer layout."""
+    import h5py
+    import zarr
+
+    torch.save({"a": 1}, "posing.h5")
+    with h5py.File("foreign.h5", "w") as file:
+        file["x"] = np.ones(3)
+    zarr.create_array("foreign.zarr", shape=(3,), dtype="f4")
+    newer = pack("newer", ["q"], 4)
+    group = json.loads((newer / "zarr.json").read_text())
+    group["attributes"]["layout"] = 2
+    (newer / "zarr.json").write_text(json.dumps(group))
+    for name, found in [
+        ("posing.h5", "a file that HDF5 cannot read"),
+        ("foreign.h5", "data of another program"),
+        ("foreign.zarr", "data of another program"),
+        (str(newer), "found 2; upgrade agiqa"),
+        ("absent.zarr", "found nothing"),
+    ]:
+        target = "t.h5" if name.endswith(".zarr") else "t.zarr"
+        one_line(run("cache", "merge", name), name, found)
+        one_line(run("cache", "convert", name, target), name, found)
+        one_line(run("cache", "export", name, "-o", "t.npz"), name, found)
+    assert not list(workspace.glob("t.*"))
+    assert not (workspace / "ledger").exists()

@@ -1,0 +1,169 @@
+"""`agiqa cache verify`: says what is bad, exits with 1, and mends each layer from the other."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from click.testing import Result
+
+from agiqa.feature_store import Shelf, read_pack
+
+Agiqa = Callable[..., Result]
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_everything_whole(project: Any, agiqa: Agiqa) -> None:
+    before = tree(project.ledger) | tree(Path("cache"))
+    result = agiqa("cache", "verify")
+    assert result.exit_code == 0, result.output
+    assert "checked 2 shelves and 1 pack: 120 rows, 3 chunks, 2 journal lines" in result.stdout
+    assert result.stdout.endswith("nothing bad\n")
+    assert tree(project.ledger) | tree(Path("cache")) == before
+    one = agiqa("cache", "verify", project.pack)
+    assert "checked 0 shelves and 1 pack: 40 rows" in one.stdout
+
+
+def test_each_bad_thing_is_printed_and_nothing_is_changed(
+    project: Any, agiqa: Agiqa, flip: Any
+) -> None:
+    flip(project.shelf("a") / "journal.jsonl", 300)
+    flip(project.shelf("b") / "vectors" / "c.0.0", 300)
+    flip(project.pack / "zarr.json", 300)
+    before = tree(project.ledger) | tree(Path("cache"))
+    result = agiqa("cache", "verify")
+    assert result.exit_code == 1
+    assert "the rows it named count as absent" in result.stdout
+    assert f"vectors/c.0.0: fails its checksum: 40 rows ({project.ids[0][:12]}…" in result.stdout
+    assert "BAD    cache/mine/nano.zarr" in result.stdout
+    assert "3 findings in 3 stores, 40 bad rows; --repair" in result.stdout
+    assert result.stderr == ""
+    assert tree(project.ledger) | tree(Path("cache")) == before
+    found = json.loads(agiqa("cache", "verify", "--json").stdout)
+    assert sum(len(each["rows"]) for store in found for each in store["findings"]) == 40
+
+
+def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) -> None:
+    """A lost journal line, a lost chunk and a lost description, each in one shelf."""
+    flip(project.shelf("a") / "journal.jsonl", 300)
+    (project.shelf("b") / "vectors" / "c.0.0").unlink()
+    flip(project.shelf("b") / "fingerprint.json", 100)
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 0, result.output
+    said = [line.strip() for line in result.stdout.splitlines() if "repaired:" in line]
+    assert said == [
+        "repaired: journal.jsonl: damaged lines taken out: 1",
+        "repaired: rows that it lacked taken from packs: 40",
+        "repaired: its description was written anew, out of a pack's fingerprint",
+        "repaired: rows dropped: 40",
+        "repaired: rows that it lacked taken from packs: 40",
+    ]
+    for place, prompt in enumerate("ab"):
+        rows = Shelf.at(project.shelf(prompt)).read(project.ids)
+        np.testing.assert_array_equal(rows, project.vectors[:, place])
+    assert agiqa("cache", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_two_layers_with_different_damage_mend_each_other(
+    project: Any, agiqa: Agiqa, suffix: str
+) -> None:
+    project.pack.rename(Path("elsewhere.zarr"))
+    pack = project.pack.with_suffix(suffix)
+    project.write_pack(pack)
+    with Shelf.at(project.shelf("a")).writer() as writer:
+        writer.drop(project.ids[:5])
+    if pack.is_dir():
+        zarr.open_array(pack / "vectors", mode="r+")[20, 0, 0] = 7
+    else:
+        with h5py.File(pack, "r+") as file:
+            file["vectors"][20, 0, 0] = 7
+    (project.shelf("a") / "vectors" / "zarr.json").unlink()
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 0, result.output
+    assert "rows that it lacked taken from packs: 5" in result.stdout
+    assert "40 rows packed again" in result.stdout
+    np.testing.assert_array_equal(read_pack(pack).vectors, project.vectors)
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_pack_is_mended_from_the_ledger(
+    project: Any, agiqa: Agiqa, flip: Any, suffix: str
+) -> None:
+    pack = project.pack.with_suffix(suffix)
+    project.write_pack(pack)
+    whole = tree(pack) if pack.is_dir() else pack.read_bytes()
+    if pack.is_dir():
+        flip(pack / "vectors" / "c.0.0.0", 1000)
+        flip(pack / "image_id" / "c.0.0", 10)  # so that the images are the table's
+    else:
+        with h5py.File(pack, "r+") as file:
+            file["vectors"][3, 0, 0] = 7
+    result = agiqa("cache", "verify", "--repair", pack)
+    assert result.exit_code == 0, result.output
+    assert "  repaired: 40 rows packed again from the ledger\n" in result.stdout
+    assert (tree(pack) if pack.is_dir() else pack.read_bytes()) == whole
+
+
+def test_what_the_ledger_lacks_is_for_extract(project: Any, agiqa: Agiqa, flip: Any) -> None:
+    with Shelf.at(project.shelf("b")).writer() as writer:
+        writer.drop(project.ids[:3])
+    flip(project.pack / "vectors" / "c.0.0.0", 1000)
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 1
+    assert "expected rows for 40 images, found 37" in result.stdout
+    assert "run `agiqa extract`" in result.stdout
+    assert "1 store still bad" in result.stdout
+    flip(project.pack / "vectors" / "c.0.0.0", 1000)
+    assert len(read_pack(project.pack).image_ids) == 40  # it was left as it was
+
+
+def test_a_shelf_being_written_is_not_repaired(project: Any, agiqa: Agiqa, flip: Any) -> None:
+    flip(project.shelf("a") / "vectors" / "c.0.0", 300)
+    project.pack.rename("elsewhere.zarr")
+    with Shelf.at(project.shelf("b")).writer(), Shelf.at(project.shelf("a")).writer():
+        pass  # which drops what is damaged in the last chunk
+    with Shelf.at(project.shelf("a")).writer() as writer:
+        writer.add(project.ids, project.vectors[:, 0])
+        writer.flush()
+        flip(project.shelf("a") / "vectors" / "c.0.0", 300)
+        result = agiqa("cache", "verify", "--repair")
+        assert result.exit_code == 1
+        refusal = [line for line in result.stdout.splitlines() if "not repaired" in line]
+        assert len(refusal) == 1
+        assert f"expected to be the only writer, found process {os.getpid()} on" in refusal[0]
+
+
+def test_a_strangers_folder_and_an_empty_store(
+    project: Any, agiqa: Agiqa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.ledger / "notes").mkdir()
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 0, result.output
+    assert "other  notes" in result.stdout
+    monkeypatch.setenv("AGIQA_STORE", "nowhere")
+    result = agiqa("cache", "verify", "--cache", "nothing")
+    assert result.exit_code == 0, result.output
+    assert "checked 0 shelves and 0 packs" in result.stdout
+    assert not Path("nowhere").exists()
+
+
+def test_what_cannot_be_read_now_is_not_dropped(project: Any, agiqa: Agiqa) -> None:
+    chunk = project.shelf("a") / "vectors" / "c.0.0"
+    chunk.rename(chunk.with_name("aside"))
+    chunk.symlink_to(chunk.name)  # a loop, which the system refuses to open
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 1
+    assert "could not be checked: expected to read" in result.stdout
+    assert "checked 2 shelves and 1 pack: 80 rows" in result.stdout  # the others were
+    chunk.with_name("aside").replace(chunk)
+    assert len(Shelf.at(project.shelf("a")).ids()) == 40
+    assert agiqa("cache", "verify").exit_code == 0
