@@ -78,18 +78,13 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     title = f"{result['dataset']}, {result['target']}, protocol {result['protocol']}"
     if result["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
+    one = result["splits"] == 1
     rows = [
-        [
-            _named(each),
-            *(
-                f"{values['median']:.4f} ± {values['sd']:.4f}"
-                for values in (each["figures"][figure] for figure in HEADINGS)
-            ),
-        ]
+        [_named(each), *(_median(each["figures"][figure], one) for figure in HEADINGS)]
         for each in result["contenders"]
     ]
     headings = ["run", *HEADINGS.values()]
-    _table(headings, rows, f"{title}: median ± sd over splits", markdown)
+    _table(headings, rows, title if one else f"{title}: median ± sd over splits", markdown)
     if "across" in result:
         _print_across(result, markdown)
         return
@@ -184,6 +179,11 @@ def _named(each: dict[str, Any]) -> str:
         return label(each["model"])
     run = str(Path(each["name"]))
     return f"{run} (mixture of experts)" if ":" not in run else run
+
+
+def _median(values: dict[str, float], one: bool) -> str:
+    """With the deviation over splits, where there are several."""
+    return _number(values["median"]) + ("" if one else f" ± {_number(values['sd'])}")
 
 
 def _number(value: float) -> str:

@@ -59,15 +59,15 @@ def _print(metrics: dict[str, Any]) -> None:
         cells = [label(model)]
         for figure in COLUMNS:
             values = metrics["models"][model][figure]
-            cells.append(f"{values['median']:.3f} ± {values['sd']:.3f}")
+            sd = f" ± {values['sd']:.3f}" if metrics["splits"] > 1 else ""
+            cells.append(f"{values['median']:.3f}{sd}")
             if figure in WITH_INTERVAL:
                 cells.append(f"{values['low']:.3f}…{values['high']:.3f}")
         rows.append(cells)
     drawn = metrics["intervals"]["drawn"]
-    caption = (
-        f"median ± sd over {metrics['splits']} splits, test side; 95 %: of the median, {drawn} "
-        "drawn again"
-    )
+    caption = f"test side; 95 %: {drawn} drawn again"
+    if metrics["splits"] > 1:
+        caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
     if best := metrics.get("ceiling"):
         reached = {**best, "plcc_logistic": best["plcc"]}
         cells = [f"ceiling: noise of {best['raters']:g} raters"]

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from agiqa.statistics.resampling import FIGURES, TestSide, drawn_counts, resampled, test_side
 
@@ -90,14 +91,15 @@ def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[
     shape = (len(drawn.units), len(drawn.splits))
     found = [{figure: np.empty(shape) for figure in FIGURES} for _ in models]
     start = 0
-    for block in drawn.blocks():
-        rows = slice(start, start + len(block))
-        for split, units in enumerate(drawn.units):
-            counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
-            for values, sides in zip(found, models, strict=True):
-                for figure, resamples in resampled(sides[split], counts).items():
-                    values[figure][split, rows] = resamples
-        start += len(block)
+    with threadpool_limits(limits=1, user_api="blas"):  # the products are narrow: threads only wait
+        for block in drawn.blocks():
+            rows = slice(start, start + len(block))
+            for split, units in enumerate(drawn.units):
+                counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
+                for values, sides in zip(found, models, strict=True):
+                    for figure, resamples in resampled(sides[split], counts).items():
+                        values[figure][split, rows] = resamples
+            start += len(block)
     return found
 
 

@@ -110,16 +110,18 @@ def _kendall_parts(mos: Array, score: Array) -> tuple[Array, Array, Array]:
     """For each image the mean over the others of sign·sign, and of both signs squared."""
     x, y = rankdata(mos).astype(np.float32), rankdata(score).astype(np.float32)
     n = len(x)
-    parts = np.empty((3, n))
+    agree = np.empty(n)
     for start in range(0, n, ROWS):
         some = slice(start, start + ROWS)
         one = np.sign(x[some, None] - x[None, :])
-        other = np.sign(y[some, None] - y[None, :])
-        parts[0, some] = np.einsum("ij,ij->i", one, other)
-        parts[1, some] = np.einsum("ij,ij->i", one, one)
-        parts[2, some] = np.einsum("ij,ij->i", other, other)
-    agree, mos_differs, score_differs = parts / (n - 1)
-    return agree, mos_differs, score_differs
+        agree[some] = np.einsum("ij,ij->i", one, np.sign(y[some, None] - y[None, :]))
+    return agree / (n - 1), _differing(x) / (n - 1), _differing(y) / (n - 1)
+
+
+def _differing(ranks: NDArray[np.float32]) -> Array:
+    """For each image how many others have another value."""
+    _, place, same = np.unique(ranks, return_inverse=True, return_counts=True)
+    return np.asarray(len(ranks) - same[place], dtype=np.float64)
 
 
 def _linear_krcc(parts: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:
