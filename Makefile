@@ -33,8 +33,8 @@ demo: venv ## images to scores and a report, on a data set that the project make
 	@echo "Open in a browser:"
 	@find runs/demo -name '*.html' | sort | sed 's/^/  /'
 
-test: venv ## run the tests
-	@$(BIN)/python -m pytest
+test: venv ## run the tests, on all cores
+	@$(BIN)/python -m pytest --numprocesses auto
 
 check: venv ## lint, format, types, layers
 	@$(BIN)/ruff check .

@@ -23,6 +23,24 @@ settings.load_profile("agiqa")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the fault tests counted, test by test (here, so that `-n` finds it)."""
+    lines = []
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        counts = [
+            f"{name.removeprefix('count ')} {number}"
+            for name, number in report.user_properties
+            if name.startswith("count ")
+        ]
+        if report.when == "call" and counts:
+            test = report.nodeid.split("::")[-1].removeprefix("test_").replace("_", " ")
+            lines.append(f"{test}: {', '.join(counts)}")
+    if lines:
+        terminalreporter.section("faults counted")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _maps_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Memory maps of packs go into a folder of this session, not into the user's."""

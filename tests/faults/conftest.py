@@ -1,4 +1,4 @@
-"""Processes to kill, and the counts of every fault test in the terminal's summary."""
+"""Processes to kill, and counts of what every fault test tried (../conftest.py prints them)."""
 
 import json
 import os
@@ -25,24 +25,6 @@ def count(record_property: Callable[[str, object], None]) -> Callable[..., None]
             record_property(f"count {name.replace('_', ' ')}", number)
 
     return note
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was counted, test by test."""
-    lines = []
-    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
-        counts = [
-            f"{name.removeprefix('count ')} {number}"
-            for name, number in report.user_properties
-            if name.startswith("count ")
-        ]
-        if report.when == "call" and counts:
-            test = report.nodeid.split("::")[-1].removeprefix("test_").replace("_", " ")
-            lines.append(f"{test}: {', '.join(counts)}")
-    if lines:
-        terminalreporter.section("faults counted")
-        for line in lines:
-            terminalreporter.write_line(line)
 
 
 class Worker:

@@ -58,7 +58,7 @@ def test_a_second_writer_in_the_same_process_is_refused_too(shelf: Shelf, tmp_pa
         pass
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**22 + 1, -1])
+@pytest.mark.parametrize("pid", [pytest.param(os.getpid(), id="ours"), 1, 2**22 + 1, -1])
 @pytest.mark.parametrize("note", [True, False])
 def test_a_note_of_a_dead_owner_is_no_lock_though_its_process_id_lives_again(
     shelf: Shelf, pid: int, note: bool
