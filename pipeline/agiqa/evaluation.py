@@ -1,13 +1,15 @@
 """Stage 2, `evaluate`: the test side of every split, read once, scored and measured.
 
 SRCC and KRCC on raw scores; PLCC raw, and after the 4-parameter logistic together with RMSE, as
-the field does. Median and standard deviation over the splits; every test image is scored. The
+the field does. Median, mean and standard deviation over the splits, with 95 % intervals of the
+median and of each split (`statistics.intervals` says what they hold for), and the ceiling that the
+raters' own noise sets, where the data set gives their deviations; every test image is scored. The
 preset `paper` gives, beside, the figures that the authors' loader would: it shuffles the test side
 and drops the images that do not fill a batch, a few of them, others each time.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from agiqa.metrics import all_metrics, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
+from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+from agiqa.statistics.intervals import RESAMPLES, model_intervals
 from agiqa.tested_models import MIXTURE, Tested, models_of
 
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
@@ -72,7 +76,10 @@ def evaluate(
     if run.params.fit.preset in RECIPES and recipe(run.params).drop_last_test:
         dropped = _drop_last(predictions, recipe(run.params).batch_size)
         predictions = pd.concat([predictions, dropped], ignore_index=True)
-    return Evaluation(predictions, _measure(run, predictions))
+    metrics = _measure(run, predictions)
+    if (best := _ceiling(table, target, sides)) is not None:
+        metrics["ceiling"] = best
+    return Evaluation(predictions, metrics)
 
 
 def write_evaluation(run: Path, evaluation: Evaluation) -> None:
@@ -135,6 +142,17 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
             for seed, part in rows.groupby("seed", sort=False)
         ]
     names = [name for name in per_split["moe"][0] if name not in ("seed", "images")]
+    sides = {
+        model: [part for _, part in rows.groupby("seed", sort=False)]
+        for model, rows in predictions.groupby("model", sort=False)
+    }
+    dropped = {model: sides.pop(model) for model in (DROPPED,) if model in sides}
+    intervals = model_intervals(sides)  # type: ignore[arg-type]
+    if dropped:  # on fewer images than the others
+        intervals |= model_intervals(dropped)
+    for model, rows in per_split.items():
+        for row, found in zip(rows, intervals[model].splits, strict=True):
+            row["intervals"] = found
     moe = predictions[predictions["model"] == "moe"]
     gates = [f"gate_{expert}" for expert in provenance["experts"]]
     return {
@@ -145,8 +163,18 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
         "protocol": provenance["protocol"],
         "splits": len(provenance["seeds"]),
         "models": {
-            model: {name: summarise([row[name] for row in rows]) for name in names}
+            model: {
+                name: summarise([row[name] for row in rows])
+                | dict(zip(("low", "high"), intervals[model].median[name], strict=True))
+                for name in names
+            }
             for model, rows in per_split.items()
+        },
+        "intervals": {
+            "level": 0.95,
+            "of": "median over splits",
+            "drawn": intervals["moe"].unit,
+            "resamples": RESAMPLES,
         },
         "generators": _by_generator(moe),
         "gate": {
@@ -177,3 +205,16 @@ def _by_generator(moe: pd.DataFrame) -> dict[str, Any]:
             "plcc": summarise([each["plcc"] for each in measured]),
         }
     return found
+
+
+def _ceiling(
+    table: ImagesTable, target: str, sides: Mapping[int, Mapping[str, np.ndarray]]
+) -> dict[str, Any] | None:
+    """The best that could be reached on the images that some split tests; None where unknown."""
+    about = next(each for each in table.targets if each.name == target)
+    spread, raters = deviations(table, about), known_raters(table)
+    if spread is None or raters is None:
+        return None
+    tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
+    mos = table.frame[target].to_numpy(dtype=float)
+    return asdict(noise_ceiling(mos[tested], spread[tested], raters))

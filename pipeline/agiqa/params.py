@@ -43,6 +43,7 @@ class Source:
     group_column: str = ""  # csv: images that must stay on one side; by default the prompt
     generator_column: str = ""  # csv: the model that made the image
     root: str = ""  # csv: folder of the images; by default that of the CSV
+    splits: Mapping[str, str] = field(default_factory=dict)  # protocol: CSV of names and sides
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Fit:
 
     preset: str = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
     target: str = "quality"  # the MOS column to predict
-    protocol: str = "auto"  # auto, grouped, random or paper
+    protocol: str = "auto"  # auto, grouped, random, paper, official, or an imported one's name
     vectors: tuple[str, ...] = ()  # semantic vectors, by names or patterns (*.last); empty: all
     answers: bool = (
         False  # light: the probabilities of the prompts' answers as an expert of their own
@@ -185,7 +186,6 @@ class Params:
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "fit.preset": ("light", "paper", "paper-fixed"),
-    "fit.protocol": ("auto", "grouped", "random", "paper"),
     "fit.gate": ("softmax", "linear"),
     "semantic.dtype": ("float32", "bfloat16", "float16"),
     "visual.dtype": ("float32", "bfloat16", "float16"),
@@ -293,7 +293,13 @@ def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> objec
                 raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")
             item = typing.get_args(hint_type)[1]
             entries = (value or {}).items()
-            values[key] = {k: _build(item, v or {}, f"{full}.{k}.", where) for k, v in entries}
+            if dataclasses.is_dataclass(item):
+                values[key] = {
+                    k: _build(typing.cast(type, item), v or {}, f"{full}.{k}.", where)
+                    for k, v in entries
+                }
+            else:
+                values[key] = {k: _convert(v, item, f"{full}.{k}", where) for k, v in entries}
         elif dataclasses.is_dataclass(hint_type):
             if not isinstance(value, Mapping):
                 raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")

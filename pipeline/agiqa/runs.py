@@ -38,7 +38,7 @@ from agiqa.pixels import describe_pixels
 from agiqa.presets import LIGHT
 from agiqa.prompts import prompt_set_text, read_prompt_set
 from agiqa.reference_checkpoint import read_reference_checkpoint
-from agiqa.splits import default_protocol, leaks, read_splits, side_rows
+from agiqa.splits import default_protocol, leaks, read_protocol, side_rows, split_digest
 from agiqa.training import fit
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def fit_run(
     if protocol == "auto":
         protocol = default_protocol(table)
     params = replace(params, fit=replace(params.fit, protocol=protocol))
-    splits = _splits(table, cache / dataset, protocol)
+    splits = read_protocol(cache / dataset, table, protocol)
+    digest = split_digest(splits)
     table, features = _features(table, cache / dataset, params)
     _require_settings(features.stores, params)
     splits, sides = _sides(table, splits, params.fit.target)
@@ -92,7 +93,7 @@ def fit_run(
     if fitted is None:
         return None
     folder = out or runs / dataset / protocol
-    provenance = _provenance(dataset, table, splits, params, fitted)
+    provenance = _provenance(dataset, table, splits, params, fitted, digest)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
     save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts)
     _log_curves(folder, fitted.curves)
@@ -117,7 +118,8 @@ def import_run(
     cache = at_hand(cache, dataset, _packs(params))
     table = read_table(cache / dataset)
     _require_target(table, params.fit.target)
-    splits = _splits(table, cache / dataset, "paper")
+    splits = read_protocol(cache / dataset, table, "paper")
+    digest = split_digest(splits)
     path = _store(table, cache / dataset, params.semantic)
     store = read_pack(path)
     table = without_left_out(table, store)
@@ -131,7 +133,7 @@ def import_run(
         "visual": describe_pixels(ensemble.config.image_size),
     }
     fitted = Fitted(ensemble, [], experts([store.names[p] for p in order]), stores)
-    provenance = _provenance(dataset, table, splits, params, fitted)
+    provenance = _provenance(dataset, table, splits, params, fitted, digest)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
     save_run(folder, ensemble, params, provenance, [], prompts)
     return Run(folder, ensemble, params, provenance)
@@ -159,6 +161,7 @@ def _provenance(
     splits: pd.DataFrame,
     params: Params,
     fitted: Fitted,
+    digest: str,
 ) -> dict[str, Any]:
     """What a run was made from."""
     mos = table.frame[params.fit.target]
@@ -177,6 +180,7 @@ def _provenance(
         "experts": list(fitted.experts),
         "stores": dict(fitted.stores),
         "splits_file": f"{params.fit.protocol}.csv",
+        "splits_sha256": digest,
         "leaks": [vars(leak) for leak in leaks(splits, table)],
         **environment(),
     }
@@ -189,7 +193,8 @@ def evaluate_run(folder: Path, cache: Path | str) -> Evaluation:
     dataset = at_hand(cache, name, _packs(run.params)) / name
     table, target = read_table(dataset), str(run.provenance["target"])
     _require_target(table, target)
-    splits = _splits(table, dataset, str(run.provenance["protocol"]))
+    splits = read_protocol(dataset, table, str(run.provenance["protocol"]))
+    _require_same_splits(run, splits)
     table, features = _features(table, dataset, run.params)
     evaluation = evaluate(run, table, features, _sides(table, splits, target)[1])
     write_evaluation(folder, evaluation)
@@ -206,16 +211,14 @@ def _require_target(table: ImagesTable, target: str) -> None:
         raise AgiqaError(f"Data set '{table.name}' has no target '{target}'; {hint}.")
 
 
-def _splits(table: ImagesTable, folder: Path, protocol: str) -> pd.DataFrame:
-    path = folder / "splits" / f"{protocol}.csv"
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.csv"))) or "none"
+def _require_same_splits(run: Run, splits: pd.DataFrame) -> None:
+    """Refuse splits that changed after the fit: what was trained on could now be tested."""
+    made = run.provenance.get("splits_sha256")  # runs of earlier versions have none
+    if made and made != (found := split_digest(splits)):
         raise AgiqaError(
-            f"No split file {path}; there are: {there}. Run `agiqa prepare {table.name}`."
+            f"{run.folder} was fitted on other {run.provenance['protocol']} splits (sha256 "
+            f"{made[:12]}) than the split file has now ({found[:12]}): run `agiqa fit` again."
         )
-    splits = read_splits(path)
-    side_rows(splits, table)  # refuses splits of another state of the data
-    return splits
 
 
 def _sides(table: ImagesTable, splits: pd.DataFrame, target: str) -> tuple[pd.DataFrame, Sides]:

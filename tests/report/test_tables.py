@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from agiqa.evaluation import DROPPED
+from agiqa.model_labels import MODELS
 from agiqa.report.results import read_results
-from agiqa.report.tables import COLUMNS, MODELS, comparisons, leaks, model_rows, number
+from agiqa.report.tables import COLUMNS, comparisons, leaks, model_rows, number
 from agiqa.tested_models import BASELINES, MIXTURE
 
 

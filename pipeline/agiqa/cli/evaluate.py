@@ -7,15 +7,6 @@ import click
 
 from agiqa.cli.options import as_json, cache_or_url, show
 
-LABELS = {
-    "ridge": "ridge, both",
-    "ridge_visual": "ridge, visual only",
-    "ridge_semantic": "ridge, semantic only",
-    "visual": "{preset}, visual only",
-    "semantic": "{preset}, semantic only",
-    "moe": "{preset}, mixture of experts",
-    "moe_drop_last": "the same, last batch dropped",
-}
 COLUMNS = {
     "srcc": "SRCC",
     "plcc_logistic": "PLCC",
@@ -23,6 +14,7 @@ COLUMNS = {
     "krcc": "KRCC",
     "rmse": "RMSE",
 }
+WITH_INTERVAL = ("srcc", "plcc_logistic")  # the others' stand in metrics.json
 
 
 @click.command("evaluate")
@@ -33,6 +25,7 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     r"""Score the test side of every split of RUN, once, and write metrics.json.
 
     SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.
+    Median, deviation and 95 % interval over the splits; the raters' own noise as the ceiling.
 
     \b
     agiqa evaluate runs/demo/grouped
@@ -48,31 +41,38 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    from agiqa.cli.tables import print_table
+    from agiqa.model_labels import in_order, label
 
-    title = f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}"
+    title = (
+        f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}, "
+        f"preset {metrics['preset']}"
+    )
     if metrics["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
-    table = Table(
-        title=title,
-        box=SIMPLE_HEAD,
-        caption=f"median ± sd over {metrics['splits']} splits, test side",
-    )
-    labels = {
-        model: label.format(preset=metrics["preset"])
-        for model, label in LABELS.items()
-        if model in metrics["models"]
-    }
-    table.add_column("model", no_wrap=True, min_width=max(map(len, labels.values())))
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-    for model, label in labels.items():
-        values = metrics["models"][model]
-        cells = [f"{values[c]['median']:.3f} ± {values[c]['sd']:.3f}" for c in COLUMNS]
-        table.add_row(label, *cells, style="bold" if model == "moe" else "")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table)
+    headings = ["model"]
+    for figure, heading in COLUMNS.items():
+        headings += [heading, "95 %"] if figure in WITH_INTERVAL else [heading]
+    models = in_order(metrics["models"])
+    rows = []
+    for model in models:
+        cells = [label(model)]
+        for figure in COLUMNS:
+            values = metrics["models"][model][figure]
+            sd = f" ± {values['sd']:.3f}" if metrics["splits"] > 1 else ""
+            cells.append(f"{values['median']:.3f}{sd}")
+            if figure in WITH_INTERVAL:
+                cells.append(f"{values['low']:.3f}…{values['high']:.3f}")
+        rows.append(cells)
+    drawn = metrics["intervals"]["drawn"]
+    caption = f"test side; 95 %: {drawn} drawn again"
+    if metrics["splits"] > 1:
+        caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
+    if best := metrics.get("ceiling"):
+        reached = {**best, "plcc_logistic": best["plcc"]}
+        cells = [f"ceiling: noise of {best['raters']:g} raters"]
+        for figure in COLUMNS:
+            cells += [f"{reached[figure]:.3f}"] + [""] * (figure in WITH_INTERVAL)
+        rows.append(cells)
+    bold = [models.index("moe")]
+    print_table(headings, rows, title=title, caption=caption, bold=bold)

@@ -18,8 +18,9 @@ from agiqa.params import CHOICES
 )
 @click.option(
     "--protocol",
-    type=click.Choice(CHOICES["fit.protocol"]),
-    help="Default: fit.protocol in the settings.",
+    metavar="NAME",
+    help="auto, grouped, random, paper, official, or an imported one (agiqa splits import). "
+    "Default: fit.protocol in the settings.",
 )
 @click.option("--target", help="MOS column to predict. Default: fit.target in the settings.")
 @click.option(

@@ -69,7 +69,9 @@ def command(
     r"""Read the data set NAME and write CACHE/NAME/images.csv and its splits.
 
     Every image is decoded and hashed first; nothing is written if one is bad, unless --skip-bad.
-    One split file a protocol: grouped (a prompt's images together), random, and the paper's.
+    One split file a protocol: grouped (a prompt's images together), random, the paper's, and
+    official where the data set names its own sets. Other people's splits: agiqa splits import, or
+    sources.NAME.splits in the settings.
 
     Of an official data set, labels are held against images, and their number and scores against
     the published ones; `agiqa datasets` lists those that are read.
@@ -82,7 +84,7 @@ def command(
     agiqa prepare holiday --from ~/pictures
     """
     from agiqa.datasets.table import write_table
-    from agiqa.splits import PROTOCOLS, leaks, make_splits, write_leaks, write_splits
+    from agiqa.splits import make_all_splits, write_all_splits
 
     if Path(name).name != name or name in (".", ".."):
         raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="NAME")
@@ -92,24 +94,11 @@ def command(
     if download:
         _download(name, source)
     table = _prepare(name, source, folder, params, skip_bad or params.prepare.skip_bad)
+    prepared = make_all_splits(table, params.splits, source.splits)
     write_table(table, folder)
-    found = []
-    if table.targets:
-        for protocol in PROTOCOLS:
-            try:
-                splits = make_splits(
-                    table,
-                    protocol,
-                    count=params.splits.count,
-                    seed=params.splits.seed,
-                    ratio=(*params.splits.ratio,),  # type: ignore[arg-type]
-                )
-            except AgiqaError as error:
-                click.echo(f"No {protocol} split: {error}", err=True)
-                continue
-            write_splits(splits, folder / "splits" / f"{protocol}.csv")
-            found += leaks(splits, table)
-        write_leaks(found, folder / "splits" / "leaks.json")
+    found = write_all_splits(prepared, table, folder)
+    for protocol, reason in prepared.absent.items():
+        click.echo(f"No {protocol} split: {reason}", err=True)
     result: dict[str, Any] = {
         "table": str(folder / "images.csv"),
         "images": len(table.frame),

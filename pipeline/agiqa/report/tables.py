@@ -6,18 +6,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from agiqa.model_labels import MODELS, in_order
 from agiqa.report.results import MODEL, Results
 
-# Models as `evaluation` names them, and what they are, in plain words.
-MODELS = {
-    "ridge": ("Ridge regression", "visual and semantic"),
-    "ridge_visual": ("Ridge regression", "visual only"),
-    "ridge_semantic": ("Ridge regression", "semantic only"),
-    "visual": ("Light network", "visual only"),
-    "semantic": ("Light network", "semantic only"),
-    "moe": ("Mixture of experts", "visual and semantic"),
-    "moe_drop_last": ("The same", "as the authors count: the last batch dropped"),
-}
 # Metrics: heading, what it says, whether less is better.
 COLUMNS = {
     "srcc": ("SRCC", "Spearman's rank correlation, raw scores", False),
@@ -30,6 +21,7 @@ PROTOCOLS = {
     "grouped": "all images of one prompt stay on one side of a split",
     "random": "images are split one by one, so a prompt can stand on both sides",
     "paper": "the one random split of the MA-AGIQA paper, prompts on both sides",
+    "official": "the sets that the data set's makers published",
 }
 DASH = "–"
 
@@ -71,7 +63,7 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
 
 def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The results table: a row for each model, best median of each column marked (ties too)."""
-    models = {name: metrics["models"][name] for name in _order(metrics["models"])}
+    models = {name: metrics["models"][name] for name in in_order(metrics["models"])}
     best = {}
     for column, (_, _, less) in COLUMNS.items():
         shown = [number(values[column]["median"]) for values in models.values()]
@@ -171,11 +163,6 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
 def counted(count: int, noun: str) -> str:
     """`1 split`, `10 splits`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _order(models: Mapping[str, Any]) -> list[str]:
-    """Known models in their order, then any others."""
-    return [m for m in MODELS if m in models] + [m for m in models if m not in MODELS]
 
 
 def _share(part: int, whole: int) -> str:

@@ -1,0 +1,78 @@
+"""`agiqa ceiling`: what the raters' own disagreement leaves to be reached."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.options import as_json, cache
+
+PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
+
+
+@click.command("ceiling")
+@click.argument("dataset")
+@click.option("--target", default="", help="Default: every target with raters' deviations.")
+@click.option(
+    "--raters",
+    multiple=True,
+    type=click.FloatRange(min=1),
+    help="People who rated each image. Default: as known or assumed, among others. Repeatable.",
+)
+@cache
+@as_json
+def command(
+    dataset: str, target: str, raters: tuple[float, ...], cache: Path, as_json: bool
+) -> None:
+    r"""Show the figures that a perfect predictor would reach against DATASET's MOS.
+
+    From the raters' standard deviations, where the data set gives them: reliability 1 − E/V, with V
+    the variance of the MOS and E the mean squared error of a mean of that many ratings.
+
+    \b
+    agiqa ceiling agiqa-3k
+    agiqa ceiling agiqa-3k --target align --raters 21 --raters 15
+    """
+    from agiqa.cli.tables import print_table
+    from agiqa.datasets.table import read_table
+    from agiqa.errors import AgiqaError
+    from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+
+    table = read_table(cache / dataset)
+    wanted = [each for each in table.targets if each.deviation and target in ("", each.name)]
+    if not wanted:
+        having = ", ".join(each.name for each in table.targets if each.deviation) or "no target"
+        raise AgiqaError(
+            f"{dataset}: the raters' deviations are known for {having}"
+            f"{f', not for {target}' if target else ''}: without them there is no ceiling (a table "
+            "from an earlier version gets them by `agiqa prepare`)"
+        )
+    known = known_raters(table)
+    panels = raters or tuple(sorted({*PANELS, *([known] if known else [])}))
+    found: list[dict[str, Any]] = []
+    for each in wanted:
+        spread = deviations(table, each)
+        assert spread is not None
+        mos = table.frame[each.name].to_numpy(dtype=float)
+        for count in panels:
+            ceiling = asdict(noise_ceiling(mos, spread, count))
+            found.append({"target": each.name, "assumed": count == known, **ceiling})
+    if as_json:
+        click.echo(json.dumps({"dataset": dataset, "ceilings": found}))
+        return
+    figures = ("reliability", "srcc", "krcc", "plcc", "rmse")
+    print_table(
+        ["target", "raters", "images", "reliability", "SRCC", "KRCC", "PLCC", "RMSE"],
+        [
+            [
+                each["target"],
+                f"{each['raters']:g}{' (assumed)' if each['assumed'] else ''}",
+                f"{each['images']:,}",
+                *(f"{each[figure]:.3f}" for figure in figures),
+            ]
+            for each in found
+        ],
+        title=f"{dataset}: the most that a perfect predictor would reach (RMSE: the least)",
+    )

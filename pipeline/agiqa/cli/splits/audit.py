@@ -1,0 +1,118 @@
+"""`agiqa splits audit`: leaks down to near-identical pictures."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agiqa.cli.options import as_json, cache
+
+if TYPE_CHECKING:
+    from agiqa.audit import Audit
+
+MEASURES = ("same_prompt", "same_file", "near")
+
+
+@click.command("audit")
+@click.argument("dataset")
+@click.option(
+    "--protocol", "protocols", multiple=True, help="Default: every split file. Repeatable."
+)
+@click.option(
+    "--distance",
+    type=click.IntRange(0, 16),
+    default=6,
+    show_default=True,
+    help="Most bits of 64 in which the perceptual hashes of near-identical images differ.",
+)
+@click.option("--pairs", type=int, default=10, show_default=True, help="Worst pairs to name.")
+@cache
+@as_json
+def command(
+    dataset: str,
+    protocols: tuple[str, ...],
+    distance: int,
+    pairs: int,
+    cache: Path,
+    as_json: bool,
+) -> None:
+    r"""Count what the sides of DATASET's splits share, and name the worst pairs.
+
+    Three kinds of relatives: the same prompt, a byte-identical file, a near-identical picture of
+    another file. Perceptual hashes are kept in the user's cache folder ($AGIQA_HASHES), so only the
+    first audit reads the images.
+
+    \b
+    agiqa splits audit agiqa-3k
+    agiqa splits audit agiqa-3k --protocol grouped --pairs 30 --json
+    """
+    from agiqa.audit import audit, near_hashes, perceptual_hashes
+    from agiqa.datasets.table import read_table
+    from agiqa.errors import AgiqaError
+    from agiqa.splits import protocols_there, read_protocol
+
+    folder = cache / dataset
+    table = read_table(folder)
+    chosen = protocols or tuple(protocols_there(folder))
+    if not chosen:
+        raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
+    splits = {protocol: read_protocol(folder, table, protocol) for protocol in chosen}
+    near = near_hashes(perceptual_hashes(table), distance)
+    found = {protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()}
+    if as_json:
+        result = {protocol: asdict(each) for protocol, each in found.items()}
+        click.echo(json.dumps({"dataset": dataset, "distance": distance, "protocols": result}))
+        return
+    _print(dataset, distance, found)
+
+
+def _print(dataset: str, distance: int, found: "dict[str, Audit]") -> None:
+    from agiqa.cli.tables import print_table
+
+    rows = []
+    for protocol, each in found.items():
+        sides = list(dict.fromkeys((one.side, one.other) for one in each.across))
+        for side, other in sides:
+            counts = [one for one in each.across if (one.side, one.other) == (side, other)]
+            images = sum(one.images for one in counts)
+            cells = [_share(sum(getattr(one, m) for one in counts), images) for m in MEASURES]
+            rows.append([protocol, str(len(counts)), f"{side} in {other}", f"{images:,}", *cells])
+    print_table(
+        ["protocol", "splits", "sides", "images", "same prompt", "same file", "near-identical"],
+        rows,
+        title=f"{dataset}: images of one side with a relative on the other, over all splits",
+        caption=f"near-identical: another file, at most {distance} of 64 bits differ",
+    )
+    worst: dict[tuple[str, str], list[Any]] = {}
+    for protocol, each in found.items():
+        for pair in each.pairs:
+            worst.setdefault((pair.one, pair.other), [pair, []])[1].append(
+                f"{protocol} {pair.splits}x"
+            )
+    if not worst:
+        click.echo("No file and no near-identical picture stands on both test and train.")
+        return
+    print_table(
+        ["test and train", "", "bits", "prompt", "scores", "splits"],
+        [
+            [
+                pair.one,
+                pair.other,
+                "same file" if pair.same_file else str(pair.distance),
+                "same" if pair.same_prompt else "other",
+                " / ".join(f"{score:.2f}" for score in pair.scores or ()),
+                ", ".join(where),
+            ]
+            for pair, where in sorted(worst.values(), key=lambda each: each[0].distance)
+        ],
+        title="The worst pairs",
+    )
+
+
+def _share(count: int, images: int) -> str:
+    if not count:
+        return "0"
+    percent = 100 * count / images
+    return f"{count:,} ({percent:.0f} %)" if percent >= 10 else f"{count:,} ({percent:.2g} %)"

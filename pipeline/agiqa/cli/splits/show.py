@@ -1,0 +1,89 @@
+"""`agiqa splits show`: a data set's protocols."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.options import as_json, cache
+
+
+@click.command("show")
+@click.argument("dataset")
+@cache
+@as_json
+def command(dataset: str, cache: Path, as_json: bool) -> None:
+    r"""List DATASET's split files: how many splits, their sizes, their leaks, their sha256.
+
+    Leaks are test images that share a prompt, or a byte-identical file, with training; `agiqa
+    splits audit` looks at the pictures too.
+
+    \b
+    agiqa splits show agiqa-3k
+    agiqa splits show agiqa-3k --json
+    """
+    from agiqa.datasets.table import read_table
+    from agiqa.errors import AgiqaError
+    from agiqa.splits import leaks, protocols_there, read_protocol, split_digest
+
+    folder = cache / dataset
+    table = read_table(folder)
+    there = protocols_there(folder)
+    if not there:
+        raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
+    listed: list[dict[str, Any]] = []
+    for protocol in there:
+        try:
+            splits = read_protocol(folder, table, protocol)
+        except AgiqaError as error:
+            listed.append({"protocol": protocol, "unusable": str(error)})
+            continue
+        found = leaks(splits, table)
+        listed.append(
+            {
+                "protocol": protocol,
+                "splits": len(found),
+                "train": [leak.train for leak in found],
+                "val": [leak.val for leak in found],
+                "test": [leak.test for leak in found],
+                "same_prompt": sum(leak.same_group for leak in found),
+                "same_file": sum(leak.same_file for leak in found),
+                "sha256": split_digest(splits),
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(listed, ensure_ascii=False))
+        return
+    _print(listed)
+
+
+def _print(listed: list[dict[str, Any]]) -> None:
+    from agiqa.cli.tables import print_table
+
+    rows = []
+    for each in listed:
+        if "unusable" in each:
+            rows.append([each["protocol"], "unusable", "", "", "", ""])
+            continue
+        test = sum(each["test"])
+        sizes = [min(each[side]) for side in ("train", "val", "test")]
+        rows.append(
+            [
+                each["protocol"],
+                str(each["splits"]),
+                "/".join(f"{size:,}" for size in sizes),
+                f"{100 * each['same_prompt'] / test:.0f} %",
+                f"{each['same_file'] / each['splits']:.1f}",
+                each["sha256"][:12],
+            ]
+        )
+    print_table(
+        ["protocol", "splits", "train/val/test", "prompt in train", "file in train", "sha256"],
+        rows,
+        caption="sizes: the least of the splits; in train: share of the test images, and images "
+        "a split",
+    )
+    for each in listed:
+        if "unusable" in each:
+            click.echo(f"{each['protocol']}: {each['unusable']}", err=True)

@@ -1,0 +1,26 @@
+"""The models that `evaluation` measures, in plain words: for every table, page and command."""
+
+from collections.abc import Iterable
+
+# By name, in the order of a table: what it is, and what it sees.
+MODELS = {
+    "ridge": ("Ridge regression", "visual and semantic"),
+    "ridge_visual": ("Ridge regression", "visual only"),
+    "ridge_semantic": ("Ridge regression", "semantic only"),
+    "visual": ("Light network", "visual only"),
+    "semantic": ("Light network", "semantic only"),
+    "moe": ("Mixture of experts", "visual and semantic"),
+    "moe_drop_last": ("The same", "as the authors count: the last batch dropped"),
+}
+
+
+def in_order(models: Iterable[str]) -> list[str]:
+    """Known models in their order, then any others."""
+    there = list(models)
+    return [m for m in MODELS if m in there] + [m for m in there if m not in MODELS]
+
+
+def label(model: str) -> str:
+    """One line for a model, such as `mixture of experts, visual and semantic`."""
+    what, sees = MODELS.get(model, (model, ""))
+    return f"{what.lower()}, {sees}" if sees else model

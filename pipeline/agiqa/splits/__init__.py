@@ -1,0 +1,43 @@
+"""Splits as files: who trains, who selects, who is tested, by a named protocol, with its leaks."""
+
+from agiqa.splits.files import (
+    protocol_name,
+    protocols_there,
+    read_protocol,
+    read_splits,
+    side_rows,
+    split_digest,
+    write_splits,
+)
+from agiqa.splits.importing import Imported, import_splits
+from agiqa.splits.leaks import Leak, leaks, write_leaks
+from agiqa.splits.official import has_official
+from agiqa.splits.preparing import count_leaks, make_all_splits, write_all_splits
+from agiqa.splits.protocols import PROTOCOLS, RATIO, default_protocol, make_splits
+from agiqa.splits.sides import COLUMNS, SIDES, with_scores
+
+__all__ = [
+    "COLUMNS",
+    "PROTOCOLS",
+    "RATIO",
+    "SIDES",
+    "Imported",
+    "Leak",
+    "count_leaks",
+    "default_protocol",
+    "has_official",
+    "import_splits",
+    "leaks",
+    "make_all_splits",
+    "make_splits",
+    "protocol_name",
+    "protocols_there",
+    "read_protocol",
+    "read_splits",
+    "side_rows",
+    "split_digest",
+    "with_scores",
+    "write_all_splits",
+    "write_leaks",
+    "write_splits",
+]

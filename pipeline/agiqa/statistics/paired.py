@@ -1,0 +1,64 @@
+"""Is one model better than another on the same splits: a test that knows that splits overlap.
+
+Random splits of one data set share most of their training images, so their differences are far from
+independent, and the ordinary paired t-test finds differences that are not there. Nadeau and Bengio
+("Inference for the Generalization Error", Machine Learning 52, 2003, equation 5) correct its
+variance: (1/J + n_test/n_train) s² in place of s²/J.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The corrected resampled t-test of J differences."""
+
+    mean: float
+    sd: float
+    low: float  # 95 % interval of the mean difference
+    high: float
+    p: float  # two-sided
+
+
+def corrected_t_test(differences: Sequence[float], test_to_train: float) -> Corrected:
+    """Test whether the mean of differences, one a split, is zero.
+
+    Args:
+        differences: of one figure between two models, one for each of J splits.
+        test_to_train: images of a test side for each of a training side, such as 20/70.
+
+    Returns:
+        NaN for interval and p with fewer than two splits. Where all differences are equal, the
+        interval is that one value, and p is 0, or 1 if they are zero.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        return Corrected(math.nan, math.nan, math.nan, math.nan, math.nan)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Corrected(mean, math.nan, math.nan, math.nan, math.nan)
+    sd = float(values.std(ddof=1))
+    error = sd * math.sqrt(1 / len(values) + test_to_train)
+    if error == 0:
+        return Corrected(mean, 0.0, mean, mean, float(mean == 0))
+    reach = error * float(student.ppf((1 + LEVEL) / 2, len(values) - 1))
+    p = 2 * float(student.sf(abs(mean) / error, len(values) - 1))
+    return Corrected(mean, sd, mean - reach, mean + reach, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979) of several p-values; a NaN stays and doesn't count."""
+    known = [(p, place) for place, p in enumerate(p_values) if math.isfinite(p)]
+    adjusted = [math.nan] * len(p_values)
+    highest = 0.0
+    for step, (p, place) in enumerate(sorted(known)):
+        highest = max(highest, min(1.0, p * (len(known) - step)))
+        adjusted[place] = highest
+    return adjusted

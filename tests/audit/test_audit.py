@@ -1,0 +1,142 @@
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from agiqa.audit import NEAR, audit, perceptual_hashes
+from agiqa.audit.near import near_hashes
+from agiqa.audit.perceptual import hashes_file
+from agiqa.datasets.folder import prepare
+from agiqa.datasets.table import ImagesTable
+from agiqa.errors import AgiqaError
+from agiqa.splits import make_splits
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGIQA_HASHES", str(tmp_path / "hashes"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: Image.Image) -> ImagesTable:
+    """A photograph, its copy, three re-encodings, and four other pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    photo.save(folder / "0.png")
+    photo.save(folder / "1 copy.png")
+    photo.save(folder / "2 small.png".replace("small", "jpeg"), "PNG")
+    photo.convert("RGB").save(folder / "3 encoded.jpg", quality=40)
+    photo.resize((80, 53)).save(folder / "4 small.png")
+    (folder / "2 jpeg.png").unlink()
+    for number, turned in enumerate((90, 180)):
+        photo.rotate(turned, expand=True).save(folder / f"{5 + number} turned.png")
+    for number in (7, 8):
+        noise = np.random.default_rng(number).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number} noise.png")
+    return prepare(folder, "photos")
+
+
+def split(table: ImagesTable, sides: str) -> pd.DataFrame:
+    """One split: a letter a row, t train, v val, e test."""
+    names = {"t": "train", "v": "val", "e": "test"}
+    return pd.DataFrame(
+        {
+            "name": table.frame["path"],
+            "image_id": table.frame["image_id"],
+            "seed": 0,
+            "side": [names[letter] for letter in sides],
+            "protocol": "mine",
+        }
+    )
+
+
+def test_copies_and_re_encodings_are_found_and_named(photos: ImagesTable) -> None:
+    assert len(photos.frame) == 8
+    near = near_hashes(perceptual_hashes(photos), NEAR)
+    found = audit(photos, split(photos, "teevttee"), near)
+    counts = {(one.side, one.other): (one.images, one.same_file, one.near) for one in found.across}
+    # Test: the copy, the JPEG, and two noises. Train: the photograph and its turned versions.
+    assert counts["test", "train"] == (4, 1, 1)
+    assert counts["val", "train"] == (1, 0, 1)  # the small one
+    assert counts["test", "val"] == (4, 0, 2)  # near the small one: the copy and the JPEG
+    pairs = [(pair.one, pair.other, pair.same_file, pair.splits) for pair in found.pairs]
+    assert pairs[0] == ("0.png", "1 copy.png", True, 1)
+    assert pairs[1] == ("0.png", "3 encoded.jpg", False, 1)
+    assert found.pairs[1].distance <= NEAR
+    assert len(pairs) == 2
+
+
+def test_prompts_are_counted_where_they_are_named(make_table: Callable[..., ImagesTable]) -> None:
+    table = make_table(["a", "a", "", "", "b", "c"])
+    hashes = np.array([1 << (9 * row) | (2**40 - 1) << row for row in range(6)], dtype=np.uint64)
+    found = audit(table, split(table, "tetvee"), near_hashes(hashes, 0))
+    assert {(one.side, one.other): one.same_prompt for one in found.across} == {
+        ("test", "train"): 1, ("val", "train"): 0, ("test", "val"): 0
+    }  # fmt: skip
+    assert found.pairs == ()
+
+
+def test_the_second_time_no_image_is_read(photos: ImagesTable) -> None:
+    first = perceptual_hashes(photos)
+    elsewhere = replace(photos, root=photos.root / "gone")
+    assert perceptual_hashes(elsewhere).tolist() == first.tolist()
+
+
+def test_a_changed_image_does_not_get_into_the_cache(photos: ImagesTable) -> None:
+    with (photos.root / "8 noise.png").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(AgiqaError, match=r"8 noise.png: not the file that was prepared"):
+        perceptual_hashes(photos)
+    with sqlite3.connect(hashes_file()) as cache:
+        assert cache.execute("SELECT count(*) FROM hashes").fetchone() == (0,)
+
+
+def test_a_damaged_cache_is_one_line(photos: ImagesTable) -> None:
+    perceptual_hashes(photos)
+    hashes_file().write_bytes(b"no database" * 100)
+    with pytest.raises(AgiqaError, match=r"cannot be used .*remove it, or set AGIQA_HASHES"):
+        perceptual_hashes(photos)
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 2**64 - 1)), max_size=20),
+    st.integers(0, 12),
+)
+def test_near_pairs_are_those_of_two_loops(
+    values: list[int], flips: list[tuple[int, int]], distance: int
+) -> None:
+    values += [values[place % len(values)] ^ (flip & (flip >> 1) & (flip >> 7) & (flip >> 13))
+               for place, flip in flips]  # fmt: skip
+    found = near_hashes(np.array(values, dtype=np.uint64), distance)
+    distinct = sorted(set(values))
+    expected = {
+        (i, j): (distinct[i] ^ distinct[j]).bit_count()
+        for i in range(len(distinct))
+        for j in range(i + 1, len(distinct))
+        if (distinct[i] ^ distinct[j]).bit_count() <= distance
+    }
+    pairs = zip(found.one.tolist(), found.other.tolist(), strict=True)
+    assert dict(zip(pairs, found.distance.tolist(), strict=True)) == expected
+    assert [distinct[row] for row in found.row] == values
+
+
+def test_a_thousand_copies_are_no_burden(make_table: Callable[..., ImagesTable]) -> None:
+    table = make_table(["a"] * 3000)
+    splits = make_splits(table, "random", count=2)
+    found = audit(table, splits, near_hashes(np.full(3000, 5, dtype=np.uint64), NEAR))
+    assert found.across[0].near == found.across[0].images
+    assert len(found.pairs) == 10
+
+
+def test_too_great_a_distance_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agiqa.audit.near.MOST_PAIRS", 10)
+    with pytest.raises(AgiqaError, match=r"more than 10 pairs .* at most 64 .*smaller --distance"):
+        near_hashes(np.arange(50, dtype=np.uint64), 64)

@@ -1,0 +1,210 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from agiqa.cli import main
+from agiqa.comparison import compare, read_contenders
+from agiqa.errors import AgiqaError
+from agiqa.metrics import all_metrics, srcc
+
+SEEDS = (0, 1, 2, 3)
+NOISE = {"ridge": 0.5, "visual": 0.45, "moe": 0.3}
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes an evaluated run of 200 images and four splits under `name`."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(name: str, noise: float = 0.0, shift: int = 0, **changed: Any) -> Path:
+        rng = np.random.default_rng(0)
+        mos = rng.uniform(1, 5, 200)
+        parts = []
+        for seed in SEEDS:
+            test = rng.permutation(200)[:60]
+            for model, own in NOISE.items():
+                error = rng.normal(0, own, 200) + noise * rng.normal(size=200)
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "model": model,
+                            "seed": seed,
+                            "path": [f"{row + shift:03d}.png" for row in test],
+                            "image_id": [f"{row:064x}" for row in test],
+                            "generator": ["NA" if row % 2 else "two" for row in test],
+                            "group": [f"p{row // 2}" for row in test],
+                            "mos": mos[test],
+                            "score": (mos + error)[test],
+                        }
+                    )
+                )
+        predictions = pd.concat(parts)
+        per_split = {
+            model: [
+                {"seed": seed, "images": 60, **all_metrics(part["mos"], part["score"])}
+                for seed in SEEDS
+                for part in [predictions[predictions["model"].eq(model)
+                                         & predictions["seed"].eq(seed)]]
+            ]
+            for model in NOISE
+        }  # fmt: skip
+        provenance = {
+            "format": "agiqa-run", "layout": 1, "dataset": "tiny", "target": "quality",
+            "protocol": "grouped", "synthetic": False, "splits_sha256": "a" * 64,
+            "leaks": [{"train": 120, "val": 20, "test": 60}] * 4, **changed,
+        }  # fmt: skip
+        run = tmp_path / name
+        run.mkdir()
+        predictions.to_csv(run / "predictions.csv", index=False)
+        (run / "metrics.json").write_text(json.dumps({"per_split": per_split}))
+        (run / "provenance.json").write_text(json.dumps(provenance))
+        (run / "params.yaml").write_text("{}")
+        (run / "model.safetensors").touch()
+        return run
+
+    return write
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["compare", *arguments])
+
+
+def test_differences_are_paired_by_split(write_run: Write) -> None:
+    write_run("one")
+    write_run("two", noise=0.3)
+    result = compare(read_contenders(["one", "two"]))
+    figures = result["comparisons"][0]["figures"]
+    runs = [json.loads((Path(name) / "metrics.json").read_text()) for name in ("one", "two")]
+    by_split = [[row["srcc"] for row in run["per_split"]["moe"]] for run in runs]
+    gains = np.subtract(by_split[1], by_split[0])
+    assert figures["srcc"]["mean"] == pytest.approx(gains.mean())
+    assert figures["srcc"]["sd"] == pytest.approx(gains.std(ddof=1))
+    assert figures["srcc"]["better"] == int((gains > 0).sum())
+    assert figures["rmse"]["mean"] > 0
+    assert figures["rmse"]["better"] == 0  # less is better
+    assert result["test_to_train"] == 0.5
+    assert result["drawn"] == "groups"
+    assert figures["srcc"]["low"] < gains.mean() < figures["srcc"]["high"]
+    assert figures["srcc"]["image_low"] < gains.mean() < figures["srcc"]["image_high"] < 0
+    assert figures["srcc"]["image_p"] == pytest.approx(0.002)  # the least of 1,000 resamples
+
+
+def test_a_run_against_itself_differs_by_nothing(write_run: Write) -> None:
+    write_run("one")
+    figures = compare(read_contenders(["one", "one:moe"]))["comparisons"][0]["figures"]
+    for values in figures.values():
+        assert (values["mean"], values["sd"], values["better"], values["p"]) == (0, 0, 0, 1)
+        assert (values["image_low"], values["image_high"], values["image_p"]) == (0, 0, 1)
+
+
+def test_generators_are_compared_where_they_have_images(write_run: Write) -> None:
+    run = write_run("one")
+    found = compare(read_contenders(["one:ridge", "one"]))["comparisons"][0]["generators"]
+    assert sorted(found) == ["NA", "two"]  # a generator may be called NA
+    frame = pd.read_csv(run / "predictions.csv", keep_default_na=False)
+    gains = []
+    for seed in SEEDS:
+        part = frame[(frame["seed"] == seed) & (frame["generator"] == "NA")]
+        values = [srcc(p["mos"], p["score"]) for m in ("ridge", "moe")
+                  for p in [part[part["model"] == m]]]  # fmt: skip
+        gains.append(values[1] - values[0])
+    assert found["NA"]["mean"] == pytest.approx(np.mean(gains))
+    assert found["NA"]["splits"] == 4
+
+
+def test_one_run_has_its_models_compared_with_holms_p(write_run: Write) -> None:
+    write_run("one")
+    result = compare(read_contenders(["one"]))
+    assert [each["name"] for each in result["contenders"]] == ["ridge", "visual", "moe"]
+    assert [each["against"] for each in result["comparisons"]] == ["ridge", "ridge"]
+    p = [each["figures"]["srcc"]["p"] for each in result["comparisons"]]
+    adjusted = [each["figures"]["srcc"]["p_holm"] for each in result["comparisons"]]
+    assert min(adjusted) == pytest.approx(min(1, 2 * min(p)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"protocol": "random"}, "one is of the protocol grouped, two of random: .*--across"),
+        ({"dataset": "huge"}, "one is of the dataset tiny, two of huge"),
+        ({"target": "align"}, "one is of the target quality, two of align"),
+        ({"splits_sha256": "b" * 64}, "different grouped splits .sha256 aaaaaaaaaaaa and bbbb"),
+        ({"shift": 1}, "split 0: .* images are in the test side of only one of one and two"),
+    ],
+)
+def test_other_splits_are_refused(write_run: Write, changed: dict[str, Any], message: str) -> None:
+    write_run("one")
+    write_run("two", **changed)
+    with pytest.raises(AgiqaError, match=message) as raised:
+        compare(read_contenders(["one", "two"]))
+    assert "\n" not in str(raised.value)
+
+
+def test_other_scores_and_damage_are_refused(write_run: Write) -> None:
+    write_run("one")
+    two = write_run("two")
+    frame = pd.read_csv(two / "predictions.csv", keep_default_na=False)
+    frame.assign(mos=frame["mos"] + 1).to_csv(two / "predictions.csv", index=False)
+    with pytest.raises(AgiqaError, match="measured against different scores of 'quality'"):
+        compare(read_contenders(["one", "two"]))
+    frame.iloc[:-5].to_csv(two / "predictions.csv", index=False)
+    with pytest.raises(AgiqaError, match=r"two: damaged results .*evaluate. again"):
+        read_contenders(["one", "two"])
+    (two / "metrics.json").write_text("{")
+    with pytest.raises(AgiqaError, match="two: damaged results"):
+        read_contenders(["one", "two"])
+    (two / "metrics.json").unlink()
+    with pytest.raises(AgiqaError, match=r"two: expected metrics.json, found none"):
+        read_contenders(["one", "two"])
+    with pytest.raises(AgiqaError, match="one has no model 'gate'; it has ridge, visual, moe"):
+        read_contenders(["one:gate", "one"])
+
+
+def test_protocols_are_paired_by_image(write_run: Write) -> None:
+    write_run("one")
+    write_run("two", noise=0.5, protocol="random")
+    found = json.loads(_run("one", "two", "--across-protocols", "--json").stdout)["across"]
+    assert found["images"] == len(set(pd.read_csv("one/predictions.csv")["path"]))
+    values = found["figures"]["srcc"]
+    assert values["difference"] == pytest.approx(values["values"][1] - values["values"][0])
+    assert values["image_high"] < 0
+    shown = _run("one", "two", "--across-protocols")
+    assert "protocol grouped against random" in shown.stdout
+    assert "belong in different columns" in shown.stdout
+
+
+def test_the_command_for_people_programs_and_papers(write_run: Write) -> None:
+    write_run("one")
+    write_run("two", noise=0.3, synthetic=True)
+    shown = _run("one", "two", "--by-generator")
+    assert shown.exit_code == 0, shown.output
+    assert "two against one" in shown.stdout
+    assert "0 of 4" in shown.stdout
+    assert "SRCC within each generator" in shown.stdout
+    lines = _run("one", "two", "--markdown").stdout.splitlines()
+    head = next(line for line in lines if line.startswith("| figure"))
+    rows = [line for line in lines if line.startswith("| SRCC |")]
+    assert len(rows) == 1
+    assert rows[0].count("|") == head.count("|")
+    result = json.loads(_run("one", "two", "--json").stdout)
+    assert result["comparisons"][0]["figures"]["srcc"]["splits"] == 4
+
+
+def test_wrong_use(write_run: Write) -> None:
+    write_run("one")
+    assert _run().exit_code == 2
+    assert _run("one", "one", "--json", "--markdown").exit_code == 2
+    assert "takes two runs, found 1" in _run("one", "--across-protocols").stderr
+    absent = _run("none", "one")
+    assert absent.exit_code == 1
+    assert "not a run" in absent.stderr
+    alone = _run("one:moe")
+    assert alone.exit_code == 1
+    assert "at least two runs or models" in alone.stderr
