@@ -45,8 +45,9 @@ def test_fit_evaluate_report(workspace: Path, run: Run) -> None:
     assert fitted["splits"] == 1
     folder = workspace / "runs/mine/paper"
     shown = _done(run("evaluate", folder)).stdout
-    assert "paper, mixture of experts" in shown
-    assert "the same, last batch dropped" in shown
+    assert "mixture of experts, visual and semantic" in shown
+    assert "preset paper" in shown
+    assert "the same, as the authors count: the last batch dropped" in shown
     assert "ridge" not in shown
     assert {path.name for path in folder.iterdir()} == FILES
     metrics = json.loads((folder / "metrics.json").read_text())
