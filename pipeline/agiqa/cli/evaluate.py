@@ -70,7 +70,7 @@ def _print(metrics: dict[str, Any]) -> None:
         caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
     if best := metrics.get("ceiling"):
         reached = {**best, "plcc_logistic": best["plcc"]}
-        cells = [f"ceiling: noise of {best['raters']:g} raters"]
+        cells = [f"ceiling: noise of {best['raters']:g} raters (assumed)"]
         for figure in COLUMNS:
             cells += [f"{reached[figure]:.3f}"] + [""] * (figure in WITH_INTERVAL)
         rows.append(cells)
