@@ -35,6 +35,7 @@ from agiqa.feature_store import (
 from agiqa.feature_store.ledger.journal import Journal
 from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.upkeep.clearing import carry_out, plan
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -198,8 +199,13 @@ class Store(RuleBasedStateMachine):
         found = add_pack(self.root / f"a{suffix}", self.root)
         assert found["a"].added == self.take(self.packs[suffix])
 
-    # A rule for gc of the ledger belongs here: its model drops from both sections what no pack
-    # names.
+    @rule()
+    def gc(self) -> None:
+        """`agiqa cache gc` takes no row, whatever was dropped, damaged or left behind before."""
+        removed, refused = carry_out(*(plan(self.root, [], []) for _ in range(2)))
+        assert refused == []
+        assert not any(path.exists() for path in (each.path for each in removed))
+        checked["freed"] += len(removed)
 
     @invariant()
     def what_is_read_is_what_was_written(self) -> None:
@@ -233,4 +239,9 @@ def test_any_order(count: Callable) -> None:
             phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink takes minutes
         ),
     )
-    count(sequences=checked["sequences"], states_read=checked["states"], wrong_rows=0)
+    count(
+        sequences=checked["sequences"],
+        states_read=checked["states"],
+        things_freed=checked["freed"],
+        wrong_rows=0,
+    )
