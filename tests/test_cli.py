@@ -1,6 +1,7 @@
 """The command line: documented throughout, one line for what a user gets wrong, exit 0/1/2."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -413,3 +414,15 @@ def test_progress_is_plain_lines_off_a_terminal(
     assert caplog.messages[0].startswith("Work: 16 of 40, ")
     assert "s left" in caplog.messages[0]
     assert caplog.messages[-1].startswith("Work: 40 done in ")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """`agiqa extractors | head -1`: nothing is said, as with any other tool."""
+    code = "import sys; sys.argv = ['agiqa', 'extractors']; from agiqa.cli import main; main()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.stderr == ""

@@ -37,7 +37,7 @@ class Agiqa(LazyGroup):
         try:
             return super().invoke(ctx)
         except (AgiqaError, KeyboardInterrupt, OSError) as error:
-            if ctx.params.get("debug"):
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):  # `… | head`: click's
                 raise
             click.echo(f"Error: {' '.join(_explain(error).split())}", err=True)
             sys.exit(1)
