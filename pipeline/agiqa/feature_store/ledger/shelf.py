@@ -159,8 +159,8 @@ class Shelf:
         if damaged:
             raise DamagedRowsError(
                 f"{self.folder}: expected {len(ids)} whole rows, found {len(damaged)} damaged or "
-                f"missing on disk (first: image {damaged[0]}); drop them (Shelf.repair) and run "
-                "`agiqa extract`, which computes only those again",
+                f"missing on disk (first: image {damaged[0]}); run `agiqa cache verify --repair`, "
+                "then `agiqa extract`, which computes only what could not be saved",
                 damaged,
             )
         return vectors
@@ -170,17 +170,6 @@ class Shelf:
         self._refresh()
         found = [name for part in self._sections.values() for name in part.damaged()]
         return tuple(self._read_present(list(dict.fromkeys(found)))[1])
-
-    def repair(self) -> tuple[str, ...]:
-        """Drop every damaged row of every section, so that it counts as absent; says which."""
-        self._refresh()
-        dropped: list[str] = []
-        for part in self._sections.values():
-            if damaged := part.damaged():
-                with part.writer(FLUSH_SECONDS) as writer:  # drops those of the last chunk itself
-                    writer.drop(part.damaged())
-                dropped += damaged
-        return tuple(dict.fromkeys(dropped))
 
     @contextmanager
     def writer(self, flush_seconds: float = FLUSH_SECONDS) -> Iterator[ShelfWriter]:
