@@ -19,6 +19,7 @@ from agiqa.model.ensemble import Inputs, SplitModel
 from agiqa.model.projection import Projection
 from agiqa.params import Fit
 from agiqa.training import Run, Sides
+from agiqa.truth import Scales, one_scale
 
 IMAGES, SPLITS, PROMPTS = 2982, 10, 2
 
@@ -40,23 +41,25 @@ def main() -> None:
                 np.float32
             )
         ),
+        torch.from_numpy(rng.normal(size=(SPLITS, IMAGES, 1 + PROMPTS, 1)).astype(np.float32)),
     )
-    mos = rng.normal(size=IMAGES)
+    truth = one_scale(rng.normal(size=IMAGES))
     sides: Sides = {}
     for seed in range(SPLITS):
         order = rng.permutation(IMAGES)
         sides = {**sides, seed: {"train": order[:2087], "val": order[2087:2385]}}
     empty = Projection(np.zeros(1), np.ones(1), np.zeros((1, 1)))
-    splits = [SplitModel(seed, empty, (), {}, 0.0, 1.0) for seed in range(SPLITS)]
+    unit = Scales(np.zeros((1, 1)), np.ones((1, 1)))
+    splits = [SplitModel(seed, empty, (), (), {}, unit) for seed in range(SPLITS)]
 
     def together() -> None:
-        Run("moe", inputs, splits, sides, mos, settings).train()
+        Run("moe", inputs, splits, sides, truth, settings).train()
 
     def apart() -> None:
         for place, (seed, side) in enumerate(sides.items()):
             one = slice(place, place + 1)
-            alone = Inputs(inputs.visual[one], inputs.semantic[one])
-            Run("moe", alone, splits[one], {seed: side}, mos, settings).train()
+            alone = Inputs(inputs.visual[one], inputs.semantic[one], inputs.opinions[one])
+            Run("moe", alone, splits[one], {seed: side}, truth, settings).train()
 
     seconds: dict[str, list[float]] = {"together": [], "apart": []}
     for _ in range(options.rounds):

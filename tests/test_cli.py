@@ -209,7 +209,7 @@ def test_settings_are_checked(workspace: Path) -> None:
 def test_what_a_user_gets_wrong_is_one_line(workspace: Path) -> None:
     _one_line(_run("fit", "yours"), "cache/yours", "prepare")
     _one_line(_run("extract", "yours"), "cache/yours", "prepare")
-    _one_line(_run("fit", "mine"), "no target 'quality'", "--target mos")
+    _one_line(_run("fit", "mine", "--target", "beauty"), "no target 'beauty'", "--target mos")
     _one_line(_run("fit", "mine", "--target", "mos", "--set", "semantic.name=other"),
               "No feature store cache/mine/other.zarr", "agiqa extract mine")  # fmt: skip
     _one_line(_run("evaluate", "runs/none"), "not a run", "agiqa fit")

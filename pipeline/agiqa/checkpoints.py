@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agiqa.errors import AgiqaError
+from agiqa.images import printable
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts
@@ -41,8 +42,10 @@ from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
 from agiqa.params import Params, dump, from_tree
 from agiqa.presets import LIGHT
+from agiqa.truth import Scales
 
-LAYOUT = 1
+LAYOUT = 2
+READABLE = (1, 2)  # 1 knows one target and one data set, and its ridges speak in MOS
 MODEL, PARAMS, PROVENANCE = "model.safetensors", "params.yaml", "provenance.json"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
@@ -137,12 +140,52 @@ def load_provenance(folder: Path) -> dict[str, Any]:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
     if not isinstance(provenance, dict):
         raise AgiqaError(f"{folder / PROVENANCE}: damaged; run `agiqa fit` again.")
-    if provenance.get("layout") != LAYOUT:
+    if provenance.get("layout") not in READABLE:
         raise AgiqaError(
-            f"{folder}: run layout {provenance.get('layout')}, this agiqa reads {LAYOUT}; "
-            "update agiqa or run `agiqa fit` again."
+            f"{folder}: run layout {provenance.get('layout')}, this agiqa reads "
+            f"{' and '.join(map(str, READABLE))}; update agiqa or run `agiqa fit` again."
         )
+    provenance.setdefault("targets", [provenance.get("target")])
+    provenance.setdefault("trained_on", [provenance.get("dataset")])
+    provenance.setdefault("others", [])
     return provenance
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The figures of a run that is evaluated, or of a folder of results in it.
+
+    Raises:
+        AgiqaError: there are none, or they are damaged.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise AgiqaError(
+            f"{printable(folder)}: expected {METRICS}, found none: run `agiqa evaluate` first"
+        )
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(metrics, dict) or not isinstance(metrics.get("models"), dict):
+            raise ValueError("no figures of models")
+    except ValueError as error:
+        raise AgiqaError(
+            f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
+        ) from error
+    return metrics
+
+
+def provenance_of(results: Path) -> dict[str, Any]:
+    """The provenance of a run, or of a folder of results in it, in the words of these results.
+
+    Raises:
+        AgiqaError: neither is it a run, nor does it lie in one.
+    """
+    inner = len(results.parts) > 2 and results.parent.name in ("targets", "datasets", "cross")
+    if (results / PROVENANCE).exists() or not inner:
+        return load_provenance(results)
+    run = provenance_of(results.parent.parent)
+    metrics = read_metrics(results)
+    kept = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on")
+    return run | {name: metrics[name] for name in kept if name in metrics}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -189,8 +232,8 @@ def _tensors(ensemble: Ensemble) -> dict[str, torch.Tensor]:
             arrays[f"split.{place}.kernel.{expert}.gamma"] = np.array(kernel.gamma)
         for name, ridge in split.ridges.items():
             arrays[f"split.{place}.{name}.weights"] = ridge.weights
-            arrays[f"split.{place}.{name}.bias_alpha"] = np.array([ridge.bias, ridge.alpha])
-        arrays[f"split.{place}.mos"] = np.array([split.mos_mean, split.mos_sd])
+            arrays[f"split.{place}.{name}.bias_alpha"] = np.stack([ridge.bias, ridge.alpha])
+        arrays[f"split.{place}.mos"] = np.stack([split.scales.mean, split.scales.sd])
     tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
     for variant, regressor in ensemble.regressors.items():
         tensors |= {f"{variant}.{name}": w for name, w in regressor.state_dict().items()}
@@ -201,6 +244,8 @@ def _ensemble(
     tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
 ) -> Ensemble:
     prompts = len(provenance["experts"]) - 1
+    if provenance["layout"] == 1:
+        tensors = _with_targets(tensors)
 
     def projection(key: str) -> Projection:
         return Projection(
@@ -210,11 +255,11 @@ def _ensemble(
     splits = []
     for place, seed in enumerate(provenance["seeds"]):
         key = f"split.{place}"
-        mean, sd = tensors[f"{key}.mos"].tolist()
+        scales = Scales(*tensors[f"{key}.mos"].numpy())
         ridges = {
             name: Ridge(
                 tensors[f"{key}.{name}.weights"].numpy(),
-                *tensors[f"{key}.{name}.bias_alpha"].tolist(),
+                *tensors[f"{key}.{name}.bias_alpha"].numpy(),
             )
             for name in RIDGES
         }
@@ -228,7 +273,7 @@ def _ensemble(
             for expert in range(prompts + 1)
         )
         visual = projection(f"{key}.visual")
-        splits.append(SplitModel(seed, visual, semantic, kernels, ridges, mean, sd))
+        splits.append(SplitModel(seed, visual, semantic, kernels, ridges, scales))
     regressors = {}
     for variant in VARIANTS:
         regressor = MixtureOfExperts(
@@ -240,12 +285,33 @@ def _ensemble(
             gate=params.fit.gate,
             dropout=params.fit.dropout,
             noise=params.fit.feature_noise,
+            targets=splits[0].scales.mean.shape[1],
+            datasets=len(splits[0].scales.mean),
         )
         prefix = f"{variant}."
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         regressor.load_state_dict(state)
         regressors[variant] = regressor.eval()
     return Ensemble(tuple(splits), regressors, params.fit.members)
+
+
+def _with_targets(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of a run of layout 1 as layout 2 has them."""
+    found = dict(tensors)
+    for name in tensors:
+        split, _, part = name.rpartition(".")
+        if name.endswith(".dual"):
+            found[name] = tensors[name][:, None]
+        elif part == "mos":
+            found[name] = tensors[name][:, None, None]
+        elif part in ("weights", "bias_alpha"):
+            mean, sd = tensors[f"{split.rpartition('.')[0]}.mos"].tolist()
+            if part == "weights":
+                found[name] = tensors[name][:, None] / sd
+            else:
+                bias, alpha = tensors[name].tolist()
+                found[name] = torch.tensor([[(bias - mean) / sd], [alpha]], dtype=torch.float64)
+    return found
 
 
 def _paper_tensors(ensemble: PaperEnsemble) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from agiqa.checkpoints import METRICS, PREDICTIONS, load_provenance
+from agiqa.checkpoints import METRICS, PREDICTIONS, provenance_of
 from agiqa.errors import AgiqaError, some
 from agiqa.images import printable
 from agiqa.metrics import all_metrics, srcc, summarise
@@ -82,7 +82,7 @@ Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
 
 
 def _read(folder: Path) -> Read:
-    provenance = load_provenance(folder)
+    provenance = provenance_of(folder)
     for name in (METRICS, PREDICTIONS):
         if not (folder / name).is_file():
             raise AgiqaError(

@@ -26,7 +26,7 @@ from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
 from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
 from agiqa.statistics.intervals import RESAMPLES, model_intervals
-from agiqa.tested_models import MIXTURE, Tested, models_of
+from agiqa.tested_models import MIXTURE, Opinion, models_of
 
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
 LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing
@@ -34,56 +34,72 @@ LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split s
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` writes into a run."""
+    """What `evaluate` writes of one target: into a run, or into a folder of results in it."""
 
     predictions: pd.DataFrame  # model, seed, path, image_id, generator, group, mos, score, gate_*
     metrics: dict[str, Any]
 
 
-def evaluate(
-    run: Run,
-    table: ImagesTable,
-    features: Features | PaperInputs,
-    sides: Mapping[int, Mapping[str, np.ndarray]],
-) -> Evaluation:
-    """Score the test sides with every model of the run.
+@dataclass(frozen=True)
+class Exam:
+    """What a run is tested on."""
 
-    Args:
-        run: what `fit` made.
-        table: the images and their MOS.
-        features: of the table's images, as the run's preset takes them.
-        sides: by split seed, row numbers of the test side.
+    table: ImagesTable
+    features: Features | PaperInputs  # of the table's images, as the run's preset takes them
+    sides: Mapping[int, Mapping[str, np.ndarray]]  # by split seed, row numbers of the test side
+    columns: Sequence[str | None]  # of the run's targets, in the table; None: it has no such
+    protocol: str
+    scale: int = 0  # on the scale of which of the run's data sets it scores
+    splits_sha256: str = ""
+    leaks: Sequence[Mapping[str, Any]] = ()  # of the splits
+
+
+def evaluate(run: Run, exam: Exam) -> list[Evaluation]:
+    """Score the test sides with every model of the run; one evaluation for each target there.
 
     Raises:
-        AgiqaError: features made in another way, or another data set, target or split than the
-            run's.
+        AgiqaError: features made in another way than the run's, or other splits.
     """
-    target = run.provenance["target"]
+    features, table = exam.features, exam.table
     if isinstance(run.ensemble, PaperEnsemble):
         width = run.ensemble.config.semantic_width
         require_width(features.semantic.shape[-1], width, f"The store of '{table.name}'")
     require_same_stores(run.provenance["stores"], features.stores)
-    if target not in table.frame:
-        names = ", ".join(each.name for each in table.targets) or "none"
-        raise AgiqaError(f"'{table.name}' has no target '{target}'; it has {names}.")
-    if list(sides) != list(run.provenance["seeds"]):
+    if list(exam.sides) != list(run.provenance["seeds"]):
         raise AgiqaError(
-            f"The run was fitted on splits {run.provenance['seeds']}, the split file holds "
-            f"{list(sides)}: run `agiqa fit` again."
+            f"The run was fitted on splits {run.provenance['seeds']}, the split file of "
+            f"'{table.name}' holds {list(exam.sides)}: run `agiqa fit` again."
         )
-    tested, mos = models_of(run.ensemble, features), table.frame[target].to_numpy()
-    predictions = _predict(tested, table, features.experts, sides, mos)
+    tested = models_of(run.ensemble, features, exam.scale)
+    opinions = {
+        (model, seed): tested.predict(model, place, side["test"])
+        for place, (seed, side) in enumerate(exam.sides.items())
+        for model in tested.models
+    }
+    return [
+        _evaluation(run, exam, opinions, place, column)
+        for place, column in enumerate(exam.columns)
+        if column is not None
+    ]
+
+
+Opinions = Mapping[tuple[str, int], Opinion]  # by model and seed, of the split's test side
+
+
+def _evaluation(run: Run, exam: Exam, opinions: Opinions, place: int, column: str) -> Evaluation:
+    """Of the run's target at `place`, which the table calls `column`."""
+    predictions = _predictions(exam, opinions, place, column)
     if run.params.fit.preset in RECIPES and recipe(run.params).drop_last_test:
         dropped = _drop_last(predictions, recipe(run.params).batch_size)
         predictions = pd.concat([predictions, dropped], ignore_index=True)
-    metrics = _measure(run, predictions)
-    if (best := _ceiling(table, target, sides)) is not None:
+    metrics = _measure(run, exam, predictions, column)
+    if (best := _ceiling(exam, column)) is not None:
         metrics["ceiling"] = best
     return Evaluation(predictions, metrics)
 
 
 def write_evaluation(run: Path, evaluation: Evaluation) -> None:
-    """Add predictions, metrics, their summary and the scatter to a run."""
+    """Add predictions, metrics, their summary and the scatter to a run, or to a folder in it."""
     predictions = evaluation.predictions
     predictions.to_csv(run / PREDICTIONS, index=False, float_format="%.6g")
     moe = predictions[predictions["model"] == "moe"]
@@ -97,27 +113,24 @@ def write_evaluation(run: Path, evaluation: Evaluation) -> None:
     write_json(run / METRICS, evaluation.metrics)  # last: its presence says that all is there
 
 
-def _predict(
-    tested: Tested,
-    table: ImagesTable,
-    experts: Sequence[str],
-    sides: Mapping[int, Mapping[str, np.ndarray]],
-    mos: np.ndarray,
-) -> pd.DataFrame:
-    parts = []
-    described = table.frame[["path", "image_id", "generator", "group"]]
-    for place, (seed, side) in enumerate(sides.items()):
-        test = side["test"]
-        for model in tested.models:
-            score, gate = tested.predict(model, place, test)
-            part = described.iloc[test].assign(model=model, seed=seed, mos=mos[test], score=score)
-            if gate is not None:
-                for index, expert in enumerate(experts):
-                    part[f"gate_{expert}"] = gate[:, index]
-            parts.append(part)
+def _predictions(exam: Exam, opinions: Opinions, place: int, column: str) -> pd.DataFrame:
+    """One row for each model, split and tested image."""
+    parts: list[pd.DataFrame] = []
+    described = exam.table.frame[["path", "image_id", "generator", "group"]]
+    mos = exam.table.frame[column].to_numpy()
+    for (model, seed), (score, gate) in opinions.items():
+        test = exam.sides[seed]["test"]
+        rated = np.isfinite(mos[test])
+        part = described.iloc[test].assign(
+            model=model, seed=seed, mos=mos[test], score=score[:, place]
+        )
+        if gate is not None:
+            for index, expert in enumerate(exam.features.experts):
+                part[f"gate_{expert}"] = gate[:, index, place]
+        parts.append(part[rated])
     first = ["model", "seed"]
     whole = pd.concat(parts, ignore_index=True)
-    return whole[first + [column for column in whole if column not in first]]
+    return whole[first + [name for name in whole if name not in first]]
 
 
 def _drop_last(predictions: pd.DataFrame, batch: int) -> pd.DataFrame:
@@ -131,7 +144,7 @@ def _drop_last(predictions: pd.DataFrame, batch: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
+def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> dict[str, Any]:
     provenance = run.provenance
     per_split: dict[str, list[dict[str, Any]]] = {}
     for model in predictions["model"].unique():
@@ -157,11 +170,14 @@ def _measure(run: Run, predictions: pd.DataFrame) -> dict[str, Any]:
     gates = [f"gate_{expert}" for expert in provenance["experts"]]
     return {
         "preset": run.params.fit.preset,
-        "dataset": provenance["dataset"],
-        "synthetic": provenance["synthetic"],
-        "target": provenance["target"],
-        "protocol": provenance["protocol"],
-        "splits": len(provenance["seeds"]),
+        "dataset": exam.table.name,
+        "trained_on": provenance["trained_on"],
+        "synthetic": exam.table.synthetic,
+        "target": column,
+        "protocol": exam.protocol,
+        "splits": len(exam.sides),
+        "splits_sha256": exam.splits_sha256,
+        "leaks": [dict(leak) for leak in exam.leaks],
         "models": {
             model: {
                 name: summarise([row[name] for row in rows])
@@ -207,14 +223,13 @@ def _by_generator(moe: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def _ceiling(
-    table: ImagesTable, target: str, sides: Mapping[int, Mapping[str, np.ndarray]]
-) -> dict[str, Any] | None:
+def _ceiling(exam: Exam, column: str) -> dict[str, Any] | None:
     """The best that could be reached on the images that some split tests; None where unknown."""
-    about = next(each for each in table.targets if each.name == target)
-    spread, raters = deviations(table, about), known_raters(table)
+    about = next(each for each in exam.table.targets if each.name == column)
+    spread, raters = deviations(exam.table, about), known_raters(exam.table)
     if spread is None or raters is None:
         return None
-    tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
-    mos = table.frame[target].to_numpy(dtype=float)
+    tested = np.unique(np.concatenate([side["test"] for side in exam.sides.values()]))
+    mos = exam.table.frame[column].to_numpy(dtype=float)
+    tested = tested[np.isfinite(mos[tested])]
     return asdict(noise_ceiling(mos[tested], spread[tested], raters))

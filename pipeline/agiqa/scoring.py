@@ -43,6 +43,8 @@ class Score:
     score: float  # on the scale of the training MOS; higher is better
     spread: float  # standard deviation over the run's splits
     gate: Mapping[str, float]  # mean weight of each expert
+    # Every target of the run, the first of which is `score`; several share the experts.
+    targets: Mapping[str, float] = field(default_factory=dict)
     # Share of each place in the score, (h, w), mean over the splits; None for the light preset.
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -188,7 +190,9 @@ class Scorer:
         return list(image_prompts)
 
     def _predict(self, semantic: Sequence[np.ndarray], visual: Any) -> Prediction:
-        """Score `(S, N)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images.
+        """Score `(S, N, T)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images.
+
+        The gate is the first target's.
 
         Args:
             semantic: the vectors `(N, D)`, then the answers' probabilities `(N, K)` if there are.
@@ -200,16 +204,18 @@ class Scorer:
             ours = with_answers(ours, np.stack(vectors[len(self.said) :], axis=1))
         found = self.run.ensemble.predict(visual, ours)
         quality_map = None if found.quality_map is None else found.quality_map.mean(dim=(0, 1))
-        return Prediction(found.score.mean(dim=1), found.gate.mean(dim=(0, 1)), quality_map)
+        return Prediction(found.score.mean(dim=1), found.gate[..., 0].mean(dim=(0, 1)), quality_map)
 
     def _score(self, name: str, row: int, found: Prediction) -> Score:
-        by_split = found.score[:, row].numpy()
+        by_split = found.score[:, row, 0].numpy()
+        every = found.score[:, row].mean(dim=0).tolist()
         experts = self.run.provenance["experts"]
         return Score(
             image=name,
             score=float(by_split.mean()),
             spread=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
             gate=dict(zip(experts, found.gate[row].tolist(), strict=True)),
+            targets=dict(zip(self.run.provenance["targets"], every, strict=True)),
             quality_map=None if found.quality_map is None else found.quality_map[row].numpy(),
         )
 

@@ -16,8 +16,8 @@ BASELINES = ("ridge", "ridge_visual", "ridge_semantic", "visual", "semantic")
 class Opinion(NamedTuple):
     """What one model of one split says of n images."""
 
-    score: np.ndarray  # (n,)
-    gate: np.ndarray | None  # (n, E)
+    score: np.ndarray  # (n, T)
+    gate: np.ndarray | None  # (n, E, T)
 
 
 class Tested(Protocol):
@@ -34,10 +34,10 @@ class LightModels:
 
     models: tuple[str, ...] = (*BASELINES, MIXTURE)
 
-    def __init__(self, ensemble: Ensemble, features: Features) -> None:
-        self.splits, self.features = ensemble.splits, features
+    def __init__(self, ensemble: Ensemble, features: Features, dataset: int) -> None:
+        self.splits, self.features, self.dataset = ensemble.splits, features, dataset
         self.outputs = {
-            variant: ensemble.predict(features.visual, features.semantic, variant)
+            variant: ensemble.predict(features.visual, features.semantic, variant, dataset)
             for variant in VARIANTS
         }
 
@@ -46,7 +46,8 @@ class LightModels:
         if model in RIDGES:
             split = self.splits[place]
             inputs = ridge_inputs(split, self.features.visual[rows], self.features.semantic[rows])
-            return Opinion(split.ridges[model].predict(inputs[model]), None)
+            said = split.ridges[model].predict(inputs[model])
+            return Opinion(split.scales.restore(said, self.dataset), None)
         output = self.outputs[model]
         score, gate = (each[place].mean(dim=0).numpy()[rows] for each in output[:2])
         return Opinion(score, gate if model == MIXTURE else None)
@@ -63,14 +64,19 @@ class PaperModels:
     def predict(self, model: str, place: int, rows: np.ndarray) -> Opinion:
         """The split's network on the images."""
         found = self.ensemble.predict_split(place, self.inputs.pixels, self.inputs.semantic, rows)
-        return Opinion(found.score.numpy(), found.gate.numpy())
+        return Opinion(found.score.numpy()[:, None], found.gate.numpy()[..., None])
 
 
-def models_of(ensemble: Ensemble | PaperEnsemble, features: Features | PaperInputs) -> Tested:
-    """The ensemble's models on the images; the features are of the ensemble's preset."""
+def models_of(
+    ensemble: Ensemble | PaperEnsemble, features: Features | PaperInputs, dataset: int = 0
+) -> Tested:
+    """The ensemble's models on the images; the features are of the ensemble's preset.
+
+    `dataset` says on whose scale to score, where the run was trained on several.
+    """
     match ensemble, features:
         case PaperEnsemble(), PaperInputs():
             return PaperModels(ensemble, features)
         case Ensemble(), Features():
-            return LightModels(ensemble, features)
+            return LightModels(ensemble, features, dataset)
     raise TypeError(f"{type(features).__name__} are not for a {type(ensemble).__name__}")

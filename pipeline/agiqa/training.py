@@ -3,6 +3,10 @@
 For every split the projections, the ridge baselines and three regressors (visual only, semantic
 only, mixture of experts on both) see the training side; the validation side alone picks penalties
 and epochs; the test side is not touched here.
+
+Several targets share the projections, the kernels and the experts' layers. Images of several data
+sets train together, each on the scale of its own (`truth`): errors are in units of that data set's
+deviation, pairs are ranked and correlations taken within it alone.
 """
 
 import logging
@@ -13,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 from torch import Tensor
 
 from agiqa.errors import AgiqaError
 from agiqa.features import Features
 from agiqa.metrics import plcc, srcc
+from agiqa.model.agreement import of_each
 from agiqa.model.ensemble import (
     VARIANTS,
     Ensemble,
@@ -33,6 +38,7 @@ from agiqa.model.projection import fit_projection, moments
 from agiqa.model.ridge import Gram, Ridge, decompose, fit_ridge
 from agiqa.params import Fit
 from agiqa.progress import track
+from agiqa.truth import Truth, scales
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +50,13 @@ Sides = Mapping[int, Mapping[str, np.ndarray]]  # by split seed: row numbers of 
 
 
 def fit(
-    features: Features, mos: np.ndarray, sides: Sides, settings: Fit
+    features: Features, truth: Truth, sides: Sides, settings: Fit
 ) -> tuple[Ensemble, list[dict[str, Any]]]:
     """Train on every split.
 
     Args:
         features: of all N images.
-        mos: scores `(N,)`.
+        truth: their scores.
         sides: by split seed, row numbers of train and val (a test side is not looked at).
         settings: `params.yaml`, section fit.
 
@@ -61,26 +67,37 @@ def fit(
         AgiqaError: too few images to form a batch, or scores without spread.
     """
     for seed, side in sides.items():
-        for name, least in LEAST.items():
-            if len(side[name]) < least:
-                raise AgiqaError(
-                    f"Split {seed} has {len(side[name])} {name} images; fit needs at least {least}."
-                )
-        if float(np.ptp(mos[side["train"]])) == 0:
-            raise AgiqaError(f"All training images of split {seed} have the same score.")
+        _require_enough(truth, seed, side)
     fitted = [
-        _fit_split(features, mos, seed, side, settings)
+        _fit_split(features, truth, seed, side, settings)
         for seed, side in track(list(sides.items()), "Projections and ridges")
     ]
     splits = tuple(split for split, _ in fitted)
-    inputs = _inputs([known for _, known in fitted], len(mos))
+    inputs = _inputs([known for _, known in fitted], len(truth.mos))
     curves: list[dict[str, Any]] = []
     regressors = {}
     for variant in VARIANTS:
-        run = Run(variant, inputs, splits, sides, mos, settings)
+        run = Run(variant, inputs, splits, sides, truth, settings)
         curves += run.train()
         regressors[variant] = run.regressor
     return Ensemble(splits, regressors, settings.members), curves
+
+
+def _require_enough(truth: Truth, seed: int, side: Mapping[str, np.ndarray]) -> None:
+    """Refuse a split with too few images of some data set, or without spread in their scores."""
+    for place, dataset in enumerate(truth.datasets):
+        where = f"Split {seed}" + (f" of '{dataset}'" if len(truth.datasets) > 1 else "")
+        for name, least in LEAST.items():
+            count = int((truth.of[side[name]] == place).sum())
+            if count < least:
+                raise AgiqaError(f"{where} has {count} {name} images; fit needs at least {least}.")
+        train = side["train"][truth.of[side["train"]] == place]
+        for column, target in enumerate(truth.targets):
+            if float(np.ptp(truth.mos[train, column])) == 0:
+                raise AgiqaError(
+                    f"All training images of {where[0].lower()}{where[1:]} have the same score "
+                    f"'{target}'."
+                )
 
 
 @dataclass(frozen=True)
@@ -89,7 +106,7 @@ class _Known:
 
     rows: np.ndarray  # (m,) of the table
     components: list[np.ndarray]  # (m, k) of each expert's vector
-    opinions: np.ndarray  # (m, E); those of training images are left-out ones
+    opinions: np.ndarray  # (m, E, T); those of training images are left-out ones
 
 
 def _inputs(splits: Sequence[_Known], images: int) -> Inputs:
@@ -109,33 +126,33 @@ def _inputs(splits: Sequence[_Known], images: int) -> Inputs:
 
 
 def _fit_split(
-    features: Features, mos: np.ndarray, seed: int, side: Mapping[str, np.ndarray], settings: Fit
+    features: Features, truth: Truth, seed: int, side: Mapping[str, np.ndarray], settings: Fit
 ) -> tuple[SplitModel, _Known]:
     """Projections, ridges and kernel ridges of one split."""
     train, val = side["train"], side["val"]
     rows, count = np.concatenate([train, val]), len(train)
     vectors = [features.visual, *np.moveaxis(features.semantic, 1, 0)]
-    scales = [moments(each[train]) for each in vectors]
+    found = [moments(each[train]) for each in vectors]
     standardised = [
-        (each[rows] - mean) / scale for each, (mean, scale) in zip(vectors, scales, strict=True)
+        (each[rows] - mean) / scale for each, (mean, scale) in zip(vectors, found, strict=True)
     ]
-    ridges, gram = _fit_ridges(standardised, mos[train], mos[val])
+    own = scales(truth, train)
+    target = own.standardise(truth.mos[rows], truth.of[rows])
+    ridges, gram = _fit_ridges(standardised, target[:count], target[count:], truth.among(val))
     projections = [
         fit_projection(each[:count], mean, scale, k, inner)
         for each, (mean, scale), k, inner in zip(
             standardised,
-            scales,
+            found,
             [settings.components] + [settings.semantic_components] * (len(vectors) - 1),
             [gram] + [None] * (len(vectors) - 1),
             strict=True,
         )
     ]
     components = [p.project(each) for p, each in zip(projections, standardised, strict=True)]
-    mean, sd = float(mos[train].mean()), float(mos[train].std())
-    target = (mos[rows] - mean) / sd
     kernels, opinions = [], []
     for each in components:
-        kernel, left_out = fit_kernel_ridge(each[:count], target[:count])
+        kernel, left_out = fit_kernel_ridge(each[:count], target[:count], truth.among(train))
         kernels.append(kernel)
         opinions.append(np.concatenate([left_out, kernel.predict(each[count:])]))
     split = SplitModel(
@@ -144,29 +161,32 @@ def _fit_split(
         semantic=tuple(projections[1:]),
         kernels=tuple(kernels),
         ridges=ridges,
-        mos_mean=mean,
-        mos_sd=sd,
+        scales=own,
     )
     return split, _Known(rows, components, np.stack(opinions, axis=1))
 
 
 def _fit_ridges(
-    standardised: Sequence[np.ndarray], mos: np.ndarray, val_mos: np.ndarray
+    standardised: Sequence[np.ndarray],
+    target: np.ndarray,
+    val_target: np.ndarray,
+    val_dataset: np.ndarray | None,
 ) -> tuple[dict[str, Ridge], Gram]:
     """The baselines on standardised vectors of training and validation side, in this order.
 
     Returns:
         The ridges by RIDGES, and the visual inner products, which serve the projection too.
     """
-    count = len(mos)
+    count = len(target)
     train, val = [each[:count] for each in standardised], [each[count:] for each in standardised]
     inner = [each @ each.T for each in train]
     seen, said = inner[0], np.sum(inner[1:], axis=0)
     gram = decompose(seen)
+    rest = (val_target, val_dataset)
     ridges = {
-        "ridge": fit_ridge(train, decompose(seen + said), mos, val, val_mos),
-        "ridge_visual": fit_ridge(train[:1], gram, mos, val[:1], val_mos),
-        "ridge_semantic": fit_ridge(train[1:], decompose(said), mos, val[1:], val_mos),
+        "ridge": fit_ridge(train, decompose(seen + said), target, val, *rest),
+        "ridge_visual": fit_ridge(train[:1], gram, target, val[:1], *rest),
+        "ridge_semantic": fit_ridge(train[1:], decompose(said), target, val[1:], *rest),
     }
     return ridges, gram
 
@@ -180,7 +200,7 @@ class Run:
         inputs: Inputs,
         splits: Sequence[SplitModel],
         sides: Sides,
-        mos: np.ndarray,
+        truth: Truth,
         settings: Fit,
     ) -> None:
         torch.manual_seed(settings.seed)
@@ -188,8 +208,9 @@ class Run:
         self.seeds = list(sides)
         self.train_rows = [sides[seed]["train"] for seed in self.seeds]
         self.val_rows = [sides[seed]["val"] for seed in self.seeds]
-        scaled = [(mos - split.mos_mean) / split.mos_sd for split in splits]
-        self.mos = torch.from_numpy(np.stack(scaled).astype(np.float32))  # (S, N)
+        scaled = [split.scales.standardise(truth.mos, truth.of) for split in splits]
+        self.mos = torch.from_numpy(np.stack(scaled).astype(np.float32))  # (S, N, T)
+        self.dataset, self.several = torch.from_numpy(truth.of), len(truth.datasets) > 1
         self.regressor = MixtureOfExperts(
             models=len(splits) * settings.members,
             visual=inputs.visual.shape[-1] if variant != "semantic" else 0,
@@ -199,6 +220,8 @@ class Run:
             gate=settings.gate,
             dropout=settings.dropout,
             noise=settings.feature_noise,
+            targets=len(truth.targets),
+            datasets=len(truth.datasets),
         )
         self.split = torch.arange(len(splits)).repeat_interleave(settings.members)[:, None]
         for place in range(len(splits)):
@@ -249,14 +272,22 @@ class Run:
 
     def _start_from_mixture(self, place: int) -> None:
         """Begin one split's members with the one mixture that fits its left-out opinions best."""
-        rows = torch.from_numpy(self.train_rows[place])
-        opinions = self.inputs.take(torch.tensor(place), rows, self.variant)["opinions"]
+        rows = self.train_rows[place]
+        chosen = torch.from_numpy(rows)
+        opinions = self.inputs.take(torch.tensor(place), chosen, self.variant)["opinions"]
         assert opinions is not None
-        weights, _ = nnls(opinions.double().numpy(), self.mos[place, rows].double().numpy())
-        weights = np.maximum(weights, LEAST_SHARE * max(weights.sum(), LEAST_SHARE))
+        said, wanted = opinions.double().numpy(), self.mos[place, chosen].double().numpy()
+        among = self.dataset[chosen].numpy() if self.several else None
+        found = [_mixture(said[..., t], wanted[:, t], among) for t in range(wanted.shape[1])]
+        weights = np.stack([each for each, _ in found], axis=1)
+        least = LEAST_SHARE * np.maximum(weights.sum(axis=0), LEAST_SHARE)
         members = self.settings.members
         own = slice(place * members, (place + 1) * members)
-        self.regressor.warm_start(own, torch.from_numpy(weights).float())
+        self.regressor.warm_start(
+            own,
+            torch.from_numpy(np.maximum(weights, least)).float(),
+            torch.from_numpy(np.stack([each for _, each in found], axis=1)).float(),
+        )
 
     def _shuffle(self, rng: np.random.Generator, length: int) -> Tensor:
         """Training rows `(M, length)`, every member in its own order."""
@@ -270,35 +301,60 @@ class Run:
     def _loss(self, rows: Tensor) -> Tensor:
         """Loss `(M,)` on the rows `(M, B)`."""
         score = self.regressor(**self.inputs.take(self.split, rows, self.variant)).score
-        mos = self.mos[self.split, rows]
+        dataset = self.dataset[rows]
+        score, mos = self.regressor.on_scale(score, dataset), self.mos[self.split, rows]
+        same = None
+        if self.several:
+            same = (dataset.unsqueeze(2) == dataset.unsqueeze(1)).float()
         return (
             squared_error(score, mos)
-            + self.settings.plcc_weight * plcc_loss(score, mos)
-            + self.settings.rank_weight * rank_loss(score, mos)
+            + self.settings.plcc_weight * plcc_loss(score, mos, same)
+            + self.settings.rank_weight * rank_loss(score, mos, same)
         )
 
     def _validate(self, epoch: int, losses: Tensor) -> list[dict[str, Any]]:
-        """One row of the curves for each split: its members' mean score against the MOS."""
+        """One row of the curves for each split: its members' mean score against the MOS.
+
+        SRCC and PLCC are means over targets and data sets where there are several.
+        """
         members = self.settings.members
         prediction = predict_rows(
-            self.regressor, self.inputs, self.val_rows, members, self.variant
+            self.regressor, self.inputs, self.val_rows, members, self.variant, self.dataset.numpy()
         ).score.unflatten(0, (len(self.seeds), members))
         rows = []
         for place, seed in enumerate(self.seeds):
             val = self.val_rows[place]
             ours = prediction[place, :, : len(val)].mean(dim=0).numpy()
             truth = self.mos[place].numpy()[val]
+            parts = list(of_each(self.dataset.numpy()[val] if self.several else None, len(val)))
+            pairs = [(truth[p, t], ours[p, t]) for p in parts for t in range(truth.shape[1])]
             rows.append(
                 {
                     "model": self.variant,
                     "seed": seed,
                     "epoch": epoch,
                     "train_loss": float(losses.view(-1, members)[place].mean()),
-                    "val_srcc": srcc(truth, ours),
-                    "val_plcc": plcc(truth, ours),
+                    "val_srcc": float(np.mean([srcc(*pair) for pair in pairs])),
+                    "val_plcc": float(np.mean([plcc(*pair) for pair in pairs])),
                 }
             )
         return rows
+
+
+def _mixture(
+    opinions: np.ndarray, mos: np.ndarray, dataset: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights `(E,)`, none below zero, of opinions `(n, E)` that fit the MOS `(n,)` best.
+
+    With several data sets each has a constant as well; they are the second result, `(D,)`.
+    """
+    if dataset is None:
+        return nnls(opinions, mos)[0], np.zeros(1)
+    members = (dataset[:, None] == np.unique(dataset)).astype(float)
+    experts = opinions.shape[1]
+    least = np.r_[np.zeros(experts), np.full(members.shape[1], -np.inf)]
+    found = lsq_linear(np.hstack([opinions, members]), mos, (least, np.inf)).x
+    return np.maximum(found[:experts], 0), found[experts:]
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -18,11 +18,11 @@ def components() -> np.ndarray:
 @pytest.fixture(scope="module")
 def target(components: np.ndarray) -> np.ndarray:
     noise = np.random.default_rng(1).normal(size=TRAIN + VAL)
-    return np.asarray(np.abs(components[:, 0]) - 1 + 0.1 * noise)
+    return np.asarray(np.abs(components[:, 0]) - 1 + 0.1 * noise)[:, None]
 
 
 def _fit(components: np.ndarray, target: np.ndarray, *alphas: float) -> tuple:
-    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], alphas or ALPHAS)
+    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], alphas=alphas or ALPHAS)
 
 
 def test_equals_the_reference(components: np.ndarray, target: np.ndarray) -> None:
@@ -48,11 +48,11 @@ def test_the_penalty_is_chosen_by_the_images_left_out(
     components: np.ndarray, target: np.ndarray
 ) -> None:
     def value(left_out: np.ndarray) -> float:
-        ranks = [np.argsort(np.argsort(each)) for each in (left_out, target[:TRAIN])]
-        return float(np.corrcoef(ranks)[0, 1] + np.corrcoef(left_out, target[:TRAIN])[0, 1])
+        ranks = [np.argsort(np.argsort(each)) for each in (left_out, target[:TRAIN, 0])]
+        return float(np.corrcoef(ranks)[0, 1] + np.corrcoef(left_out, target[:TRAIN, 0])[0, 1])
 
     every = [_fit(components, target, alpha) for alpha in ALPHAS]
-    values = [value(left_out) for _, left_out in every]
+    values = [value(left_out[:, 0]) for _, left_out in every]
     best = int(np.argmax(values))
     assert min(values) < max(values) - 0.001
     pair = [model.dual for model, _ in every][max(0, best - 1) : best + 1]
@@ -69,6 +69,54 @@ def test_many_images_are_scored_in_parts(components: np.ndarray, target: np.ndar
 
 def test_images_that_are_all_the_same_do_not_break_it() -> None:
     same = np.ones((20, 3), dtype=np.float32)
-    model, left_out = fit_kernel_ridge(same, np.arange(20) - 9.5)
+    model, left_out = fit_kernel_ridge(same, np.arange(20)[:, None] - 9.5)
     assert np.isfinite(model.predict(same)).all()
     assert np.isfinite(left_out).all()
+
+
+def test_several_targets_are_each_fitted_as_if_alone(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    other = components[:, 1:2] * 2
+    together, left_out = _fit(components, np.hstack([target, other]))
+    for column, alone in enumerate((target, other)):
+        one, said = _fit(components, alone)
+        np.testing.assert_allclose(together.dual[:, [column]], one.dual, atol=1e-5)
+        np.testing.assert_allclose(left_out[:, [column]], said, atol=1e-5)
+
+
+def test_a_data_set_of_milder_raters_changes_nothing(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    """Scores of half of the images are raised: the data set's own constant takes it all up."""
+    dataset = np.arange(TRAIN) % 2
+    raised = target[:TRAIN] + 5.0 * dataset[:, None]
+    plain, plain_left_out = fit_kernel_ridge(components[:TRAIN], target[:TRAIN], dataset, (0.1,))
+    ours, left_out = fit_kernel_ridge(components[:TRAIN], raised, dataset, (0.1,))
+    np.testing.assert_allclose(ours.dual, plain.dual, atol=1e-4)
+    np.testing.assert_allclose(left_out, plain_left_out, atol=1e-4)
+    blind, _ = fit_kernel_ridge(components[:TRAIN], raised, alphas=(0.1,))
+    assert np.abs(blind.dual - plain.dual).max() > 1
+
+
+def test_left_out_predictions_with_constants_are_those_of_refits(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    dataset = np.arange(TRAIN) % 2
+    wanted = target[:TRAIN, 0] + 2 * dataset
+    ours, left_out = fit_kernel_ridge(components[:TRAIN], wanted[:, None], dataset, (0.3,))
+    distances = ((components[:, None] - components[None]) ** 2).sum(-1)
+    kernel = np.exp(-ours.gamma * distances[:TRAIN, :TRAIN])
+
+    def constants(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = (dataset[rows][:, None] == np.arange(2)).astype(float)
+        inverse = np.linalg.inv(kernel[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)))
+        free = np.linalg.solve(z.T @ inverse @ z, z.T @ inverse @ wanted[rows])
+        return inverse @ (wanted[rows] - z @ free), free
+
+    everything = constants(np.arange(TRAIN))[1]
+    for row in (0, 7, TRAIN - 1):
+        others = np.delete(np.arange(TRAIN), row)
+        dual, free = constants(others)
+        said = kernel[row, others] @ dual + free[dataset[row]]
+        assert left_out[row, 0] == pytest.approx(said - everything[dataset[row]], abs=1e-3)

@@ -26,6 +26,7 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
 
     SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.
     Median, deviation and 95 % interval over the splits; the raters' own noise as the ceiling.
+    --json gives the first data set and target; those of others lie in RUN/datasets, RUN/targets.
 
     \b
     agiqa evaluate runs/demo/grouped
@@ -33,11 +34,12 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     """
     from agiqa.runs import evaluate_run
 
-    metrics = evaluate_run(run, cache).metrics
+    evaluations = evaluate_run(run, cache)
     if as_json:
-        show(metrics, as_json)
+        show(evaluations[0].metrics, as_json)
         return
-    _print(metrics)
+    for each in evaluations:
+        _print(each.metrics)
 
 
 def _print(metrics: dict[str, Any]) -> None:

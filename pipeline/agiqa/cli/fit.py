@@ -10,7 +10,7 @@ from agiqa.params import CHOICES
 
 
 @click.command("fit")
-@click.argument("dataset")
+@click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option(
     "--preset",
     type=click.Choice(CHOICES["fit.preset"]),
@@ -22,21 +22,27 @@ from agiqa.params import CHOICES
     help="auto, grouped, random, paper, official, or an imported one (agiqa splits import). "
     "Default: fit.protocol in the settings.",
 )
-@click.option("--target", help="MOS column to predict. Default: fit.target in the settings.")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="MOS column to predict: quality, alignment ... Several share the experts. "
+    "Default: fit.target in the settings.",
+)
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run. Default: runs/DATASET/PROTOCOL.",
+    help="Folder of the run. Default: runs/DATASET/PROTOCOL, of several runs/A+B/PROTOCOL.",
 )
 @cache_or_url
 @settings
 @as_json
 def command(
-    dataset: str,
+    datasets: tuple[str, ...],
     preset: str | None,
     protocol: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
     out: Path | None,
     cache: Path | str,
     params_file: Path | None,
@@ -46,6 +52,8 @@ def command(
     r"""Train on DATASET's cached vectors: every split at once, baselines beside.
 
     The validation side picks epochs and penalties; the test side is left to `agiqa evaluate`.
+    Several DATASETs train together, each on the scale of its own raters; new images are scored on
+    the first one's.
 
     The presets paper and paper-fixed train MA-AGIQA's own network on the images and the semantic
     vectors, one split after the other, and want a GPU; a stopped fit goes on after its last epoch
@@ -53,23 +61,26 @@ def command(
 
     \b
     agiqa fit demo
-    agiqa fit agiqa-3k --protocol random --target align
+    agiqa fit agiqa-3k --protocol random --target alignment -o runs/agiqa-3k/alignment
+    agiqa fit agiqa-3k --target quality --target alignment -o runs/agiqa-3k/both
+    agiqa fit agiqa-3k aigciqa2023
     agiqa fit agiqa-3k --preset paper --protocol paper -o runs/agiqa-3k/ma-agiqa
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
     from agiqa.runs import fit_run
 
     params = read_settings(params_file, overrides)
-    given = {"preset": preset, "protocol": protocol, "target": target}
+    given = {"preset": preset, "protocol": protocol, "target": ",".join(targets)}
     extra = [f"fit.{key}={value}" for key, value in given.items() if value]
     if extra:
         params = read_settings(params_file, (*overrides, *extra))
     started = time.monotonic()
-    run = fit_run(dataset, cache, params, out, RUNS)
+    run = fit_run(datasets, cache, params, out, RUNS)
     if run is None:  # another process of this fit wrote it
         return
     result = {
         "run": str(run.folder),
+        "target": ", ".join(run.provenance["targets"]),
         "protocol": run.provenance["protocol"],
         "splits": len(run.provenance["seeds"]),
         "seconds": round(time.monotonic() - started, 1),

@@ -14,6 +14,7 @@ from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts, Prediction
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
+from agiqa.truth import Scales
 
 VARIANTS = ("moe", "visual", "semantic")  # regressors: both inputs, or one of them
 RIDGES = ("ridge", "ridge_visual", "ridge_semantic")
@@ -27,9 +28,8 @@ class SplitModel:
     visual: Projection
     semantic: tuple[Projection, ...]  # one for each prompt
     kernels: tuple[KernelRidge, ...]  # one for each expert: visual, then each prompt
-    ridges: Mapping[str, Ridge]  # by RIDGES
-    mos_mean: float  # of the training side
-    mos_sd: float
+    ridges: Mapping[str, Ridge]  # by RIDGES; in units of the training deviations, as the kernels
+    scales: Scales  # of the training side
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,32 @@ class Ensemble:
     regressors: Mapping[str, MixtureOfExperts]  # by VARIANTS; S * K models stacked
     members: int
 
-    def predict(self, visual: np.ndarray, semantic: np.ndarray, variant: str = "moe") -> Prediction:
+    def predict(
+        self, visual: np.ndarray, semantic: np.ndarray, variant: str = "moe", dataset: int = 0
+    ) -> Prediction:
         """Scores on the MOS scale for N images.
 
         Args:
             visual: vectors `(N, F)`.
             semantic: vectors `(N, P, D)`.
             variant: which regressor.
+            dataset: on whose scale, where the run was trained on several data sets.
 
         Returns:
-            score `(S, K, N)` and gate `(S, K, N, E)`.
+            score `(S, K, N, T)` and gate `(S, K, N, E, T)`.
         """
         inputs = project(self.splits, visual, semantic)
         rows = [np.arange(len(visual))] * len(self.splits)
-        raw = predict_rows(self.regressors[variant], inputs, rows, self.members, variant)
+        which = np.full(len(visual), dataset)
+        raw = predict_rows(self.regressors[variant], inputs, rows, self.members, variant, which)
         shape = (len(self.splits), self.members)
-        mean = torch.tensor([split.mos_mean for split in self.splits])[:, None, None]
-        sd = torch.tensor([split.mos_sd for split in self.splits])[:, None, None]
+        mean, sd = (
+            torch.from_numpy(np.stack([part[dataset] for part in parts])).float()[:, None, None]
+            for parts in (
+                [split.scales.mean for split in self.splits],
+                [split.scales.sd for split in self.splits],
+            )
+        )
         return Prediction(raw.score.unflatten(0, shape) * sd + mean, raw.gate.unflatten(0, shape))
 
 
@@ -66,7 +75,7 @@ class Inputs:
 
     visual: Tensor  # (S, N, k)
     semantic: Tensor  # (S, N, P, k')
-    opinions: Tensor  # (S, N, E), in units of the training deviation
+    opinions: Tensor  # (S, N, E, T), in units of the training deviation
 
     def take(self, split: Tensor, rows: Tensor, variant: str) -> dict[str, Tensor | None]:
         """Inputs of M regressors for a variant: `split` `(M, 1)` and `rows` `(M, B)` pick them."""
@@ -74,7 +83,7 @@ class Inputs:
         return {
             "visual": self.visual[split, rows] if variant != "semantic" else None,
             "semantic": self.semantic[split, rows] if variant != "visual" else None,
-            "opinions": self.opinions[split, rows][..., experts],
+            "opinions": self.opinions[split, rows][..., experts, :],
         }
 
 
@@ -122,21 +131,34 @@ def predict_rows(
     rows: Sequence[np.ndarray],
     members: int,
     variant: str,
+    dataset: np.ndarray,
     chunk: int = 512,
 ) -> Prediction:
-    """Scores `(S * K, n)` and gates of each split's own rows, in units of its training deviation.
+    """Scores `(S * K, n, T)` and gates of each split's own rows, in units of training deviations.
 
     Sides of unequal length are padded with their first row; cut the result to each length.
+
+    Args:
+        regressor: S * K models.
+        inputs: of N images.
+        rows: the rows of each of the S splits.
+        members: K.
+        variant: which inputs.
+        dataset: on whose scale each of the N images is scored `(N,)`.
+        chunk: images at once.
     """
     regressor.eval()
     longest = max(map(len, rows))
     padded = np.stack([np.concatenate([r, np.repeat(r[:1], longest - len(r))]) for r in rows])
     index = torch.from_numpy(padded).repeat_interleave(members, dim=0)
     split = torch.arange(len(rows)).repeat_interleave(members)[:, None]
+    which = torch.from_numpy(dataset)
     parts: list[Prediction] = []
     with torch.inference_mode():
         for start in range(0, longest, chunk):
-            parts.append(regressor(**inputs.take(split, index[:, start : start + chunk], variant)))
+            chosen = index[:, start : start + chunk]
+            found = regressor(**inputs.take(split, chosen, variant))
+            parts.append(Prediction(regressor.on_scale(found.score, which[chosen]), found.gate))
     return Prediction(
         torch.cat([part.score for part in parts], dim=1),
         torch.cat([part.gate for part in parts], dim=1),

@@ -7,6 +7,10 @@ mixing hidden states and can be read off. The gate starts as the one best mixtur
 (`warm_start`) and the corrections at zero, so training departs from there and the validation side
 decides how far. M regressors (splits times ensemble members) train as one, their weights stacked
 in the first dimension.
+
+T targets (quality, alignment ...) share each expert's GELU layer and have a line and a gate of
+their own. Trained on D data sets, what a regressor says of an image is on one common scale, and
+`on_scale` reads it on a data set's own: a rising line for each, learnt with the rest.
 """
 
 import math
@@ -18,10 +22,10 @@ from torch.nn import functional
 
 
 class Prediction(NamedTuple):
-    """What M regressors say about B images each."""
+    """What M regressors say about B images each (the paper's one network: without M and T)."""
 
-    score: Tensor  # (M, B), in units of the training MOS's deviation
-    gate: Tensor  # (M, B, E): weight of each expert
+    score: Tensor  # (M, B, T), in units of the training MOS's deviation
+    gate: Tensor  # (M, B, E, T): weight of each expert
     quality_map: Tensor | None = None  # (M, B, h, w); None: pooled vectors have no place
 
 
@@ -41,18 +45,18 @@ class StackedLinear(nn.Module):
 
 
 class Correction(nn.Module):
-    """What one expert adds to its kernel ridge: vectors `(M, B, k)` to scores `(M, B)`."""
+    """What one expert adds to its kernel ridge: vectors `(M, B, k)` to scores `(M, B, T)`."""
 
-    def __init__(self, models: int, inputs: int, hidden: int, dropout: float) -> None:
+    def __init__(self, models: int, inputs: int, hidden: int, targets: int, dropout: float) -> None:
         super().__init__()
         self.hidden = StackedLinear(models, inputs, hidden)
-        self.head = StackedLinear(models, hidden, 1, gain=0.0)
+        self.head = StackedLinear(models, hidden, targets, gain=0.0)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vector: Tensor) -> Tensor:
         """One GELU layer; zero before training."""
         score: Tensor = self.head(self.dropout(functional.gelu(self.hidden(vector))))
-        return score.squeeze(-1)
+        return score
 
 
 class MixtureOfExperts(nn.Module):
@@ -67,6 +71,8 @@ class MixtureOfExperts(nn.Module):
         gate: softmax, or linear as in the paper.
         dropout: on the experts' GELU layer.
         noise: deviation of the Gaussian noise on the inputs in training.
+        targets: T, scores an image.
+        datasets: D, data sets with scales of their own.
     """
 
     def __init__(
@@ -79,16 +85,23 @@ class MixtureOfExperts(nn.Module):
         gate: str,
         dropout: float,
         noise: float,
+        targets: int = 1,
+        datasets: int = 1,
     ) -> None:
         super().__init__()
         self.widths = [visual] * (visual > 0) + [semantic] * prompts
         self.corrections = nn.ModuleList(
-            Correction(models, k, hidden, dropout) for k in self.widths
+            Correction(models, k, hidden, targets, dropout) for k in self.widths
         )
-        self.gate = StackedLinear(models, sum(self.widths), len(self.widths), gain=0.0)
-        self.scale = nn.Parameter(torch.ones(models, 1))
+        experts = len(self.widths)
+        self.gate = StackedLinear(models, sum(self.widths), experts * targets, gain=0.0)
+        self.scale = nn.Parameter(torch.ones(models, targets))
+        self.shape = (experts, targets)
         self.softmax = gate == "softmax"
         self.noise = noise
+        if datasets > 1:  # of each data set's line
+            self.log_slope = nn.Parameter(torch.zeros(models, datasets, targets))
+            self.offset = nn.Parameter(torch.zeros(models, datasets, targets))
 
     def forward(
         self, visual: Tensor | None, semantic: Tensor | None, opinions: Tensor
@@ -98,7 +111,7 @@ class MixtureOfExperts(nn.Module):
         Args:
             visual: components `(M, B, k)`, or None.
             semantic: components `(M, B, P, k')`, or None.
-            opinions: scores of the kernel ridges `(M, B, E)`.
+            opinions: scores of the kernel ridges `(M, B, E, T)`.
         """
         vectors = self.vectors(visual, semantic)
         if self.training and self.noise > 0:
@@ -106,11 +119,18 @@ class MixtureOfExperts(nn.Module):
         corrections = [
             correct(vector) for correct, vector in zip(self.corrections, vectors, strict=True)
         ]
-        gate = self.gate(torch.cat(vectors, dim=-1))
+        gate = self.gate(torch.cat(vectors, dim=-1)).unflatten(-1, self.shape)
         if self.softmax:
-            gate = gate.softmax(dim=-1)
-        mixed = (gate * (opinions + torch.stack(corrections, dim=-1))).sum(dim=-1)
-        return Prediction(self.scale * mixed, gate)
+            gate = gate.softmax(dim=-2)
+        mixed = (gate * (opinions + torch.stack(corrections, dim=-2))).sum(dim=-2)
+        return Prediction(self.scale[:, None] * mixed, gate)
+
+    def on_scale(self, score: Tensor, dataset: Tensor) -> Tensor:
+        """Scores `(M, B, T)` on the scales of the data sets that the images are of, `(M, B)`."""
+        if not hasattr(self, "offset"):
+            return score
+        model = torch.arange(len(score))[:, None]
+        return score * self.log_slope[model, dataset].exp() + self.offset[model, dataset]
 
     @staticmethod
     def vectors(visual: Tensor | None, semantic: Tensor | None) -> list[Tensor]:
@@ -118,10 +138,18 @@ class MixtureOfExperts(nn.Module):
         found = [visual] if visual is not None else []
         return found + (list(semantic.unbind(dim=-2)) if semantic is not None else [])
 
-    def warm_start(self, models: slice, mixture: Tensor) -> None:
-        """Let `models` begin with one gate for all images: `mixture` `(E,)`, weights above zero."""
-        total = mixture.sum()
-        share = mixture / total
+    def warm_start(self, models: slice, mixture: Tensor, offset: Tensor) -> None:
+        """Let `models` begin with one gate for all images.
+
+        Args:
+            models: of one split.
+            mixture: weights above zero `(E, T)`.
+            offset: of each data set's line `(D, T)`.
+        """
+        total = mixture.sum(dim=0)
+        share = (mixture / total).flatten()
         with torch.no_grad():
             self.gate.bias[models] = share.log() if self.softmax else share
             self.scale[models] = total
+            if hasattr(self, "offset"):
+                self.offset[models] = offset

@@ -47,14 +47,15 @@ class PaperEnsemble:
             semantic: vectors `(N, 2, D)` in the order of the experts.
 
         Returns:
-            score `(S, 1, N)`, gate `(S, 1, N, E)` and quality map `(S, 1, N, h, w)`.
+            score `(S, 1, N, 1)`, gate `(S, 1, N, E, 1)` and quality map `(S, 1, N, h, w)`, with
+            dimensions for members and targets as the light preset's.
         """
         rows = np.arange(len(pixels))
         found = [self.predict_split(s, pixels, semantic, rows) for s in range(len(self.weights))]
         maps = [each.quality_map for each in found if each.quality_map is not None]
         return Prediction(
-            torch.stack([each.score for each in found])[:, None],
-            torch.stack([each.gate for each in found])[:, None],
+            torch.stack([each.score for each in found])[:, None, :, None],
+            torch.stack([each.gate for each in found])[:, None, ..., None],
             torch.stack(maps)[:, None],
         )
 

@@ -1,0 +1,82 @@
+"""`agiqa cross`: train on each, test on each."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.options import as_json, cache_or_url
+
+FIGURES = {"srcc": "SRCC", "plcc_logistic": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
+
+
+@click.command("cross")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option("--on", multiple=True, metavar="DATASET", help="Test on this data set, too.")
+@click.option("--model", default="moe", help="Which of the runs' models.  [default: moe]")
+@cache_or_url
+@as_json
+def command(
+    runs: tuple[Path, ...], on: tuple[str, ...], model: str, cache: Path | str, as_json: bool
+) -> None:
+    r"""Test every RUN on the test sides of every RUN's data set: one matrix.
+
+    SRCC and KRCC of raw scores, which stay on the scale of the training; PLCC and RMSE after the
+    4-parameter logistic on each test set. Results are kept in RUN/cross/DATASET. All data sets need
+    features made in the same way (agiqa extract).
+
+    \b
+    agiqa cross runs/agiqa-3k/grouped runs/aigciqa2023/grouped
+    agiqa cross runs/agiqa-3k/random --on koniq-10k --on spaq
+    agiqa cross runs/agiqa-3k+aigciqa2023/grouped runs/agiqa-3k/grouped
+    """
+    import json
+
+    from agiqa.crossing import cross
+    from agiqa.errors import AgiqaError
+
+    found = cross(runs, on, cache)
+    for folder, metrics in found:
+        for each in metrics.values():
+            if model not in each["models"]:
+                there = ", ".join(each["models"])
+                raise AgiqaError(f"{folder} has no model '{model}'; it has {there}.")
+    if as_json:
+        rows = [
+            {
+                "run": str(folder),
+                "tested_on": {name: _plain(each, model) for name, each in metrics.items()},
+            }
+            for folder, metrics in found
+        ]
+        click.echo(json.dumps({"model": model, "runs": rows}))
+        return
+    _print(found, model)
+
+
+def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
+    about = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
+    return about | {name: metrics["models"][model][name] for name in FIGURES}
+
+
+def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
+    from agiqa.cli.tables import print_table
+    from agiqa.model_labels import label
+
+    columns = list(found[0][1])
+    for figure, heading in FIGURES.items():
+        rows = []
+        for folder, metrics in found:
+            cells = [f"{folder} ({' + '.join(next(iter(metrics.values()))['trained_on'])})"]
+            for name in columns:
+                values = metrics[name]["models"][model][figure]
+                sd = f" ± {values['sd']:.3f}" if metrics[name]["splits"] > 1 else ""
+                own = "" if metrics[name]["protocol"] == "cross" else " (own)"
+                cells.append(f"{values['median']:.3f}{sd}{own}")
+            rows.append(cells)
+        print_table(
+            [f"{heading}: trained on", *(f"tested on {name}" for name in columns)],
+            rows,
+            title=label(model) if figure == "srcc" else "",
+            caption="median ± sd over splits, test sides" if figure == "rmse" else "",
+        )

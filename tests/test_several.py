@@ -1,0 +1,360 @@
+"""Several targets, several data sets, and runs on data sets that they have not seen."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from scipy.stats import spearmanr
+
+from agiqa.cli import main
+from agiqa.datasets.table import ImagesTable, Target, write_table
+from agiqa.errors import AgiqaError
+from agiqa.feature_store import write_pack
+from agiqa.features import Features
+from agiqa.params import Fit
+from agiqa.splits import make_splits
+from agiqa.splits.files import write_splits
+from agiqa.training import fit
+from agiqa.truth import Truth, scales
+
+SETTINGS = Fit(
+    components=12, semantic_components=6, hidden=16, members=2, epochs=8, batch_size=32,
+    lr=0.005, feature_noise=0.0, dropout=0.0,
+)  # fmt: skip
+FAST = [
+    "--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.hidden=8",
+    "--set=fit.epochs=4", "--set=fit.members=1", "--set=fit.batch_size=16",
+]  # fmt: skip
+SEMANTIC = 6
+
+
+def _world(images: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True quality and alignment of images, and vectors that show the first and say the second."""
+    rng = np.random.default_rng(seed)
+    quality, alignment = rng.normal(size=(2, images))
+    visual = rng.normal(size=(images, 12)) * 0.5
+    visual[:, 0] += quality
+    semantic = rng.normal(size=(images, 2, SEMANTIC)) * 0.5
+    semantic[:, 0, 0] += alignment
+    return np.stack([quality, alignment], axis=1), visual, semantic
+
+
+def _features(visual: np.ndarray, semantic: np.ndarray) -> Features:
+    return Features(visual.astype(np.float32), semantic.astype(np.float32), ("a", "b"), {})
+
+
+def _sides(images: int) -> dict[int, dict[str, np.ndarray]]:
+    order = np.random.default_rng(5).permutation(images)
+    cut = [int(images * 0.7), int(images * 0.8)]
+    return {0: dict(zip(("train", "val", "test"), np.split(order, cut), strict=True))}
+
+
+def test_two_targets_are_learnt_together_and_each_by_the_expert_that_knows_it() -> None:
+    mos, visual, semantic = _world(300, 0)
+    truth = Truth(mos * [1, 20] + [3, 50], ("quality", "alignment"), ("one",), np.zeros(300, int))
+    sides = _sides(300)
+    ensemble, _ = fit(_features(visual, semantic), truth, sides, SETTINGS)
+    score, gate, _ = ensemble.predict(visual, semantic)
+    test = sides[0]["test"]
+    said = score[0].mean(0).numpy()[test]
+    assert said.shape == (60, 2)
+    for target in (0, 1):
+        assert spearmanr(said[:, target], mos[test, target]).statistic > 0.8
+    assert abs(said[:, 1].mean() - 50) < 10  # on its own scale
+    shares = gate[0].mean((0, 1)).numpy()  # (E, T): visual, a, b
+    assert shares[0, 0] > 0.6
+    assert shares[1, 1] > 0.6
+
+
+def test_a_second_target_leaves_the_firsts_closed_forms_as_they_are() -> None:
+    mos, visual, semantic = _world(200, 1)
+    both = Truth(mos, ("quality", "alignment"), ("one",), np.zeros(200, int))
+    one = Truth(mos[:, :1], ("quality",), ("one",), np.zeros(200, int))
+    sides, features = _sides(200), _features(visual, semantic)
+    together, alone = (fit(features, each, sides, SETTINGS)[0] for each in (both, one))
+    for name, ridge in alone.splits[0].ridges.items():
+        theirs = together.splits[0].ridges[name].weights[:, :1]
+        np.testing.assert_allclose(theirs, ridge.weights, atol=1e-5)
+    for ours, theirs in zip(alone.splits[0].kernels, together.splits[0].kernels, strict=True):
+        np.testing.assert_allclose(theirs.dual[:, :1], ours.dual, atol=1e-4)
+
+
+def test_scales_are_those_of_each_data_set() -> None:
+    mos = np.array([[1.0], [3.0], [10.0], [30.0]])
+    truth = Truth(mos, ("quality",), ("one", "two"), np.array([0, 0, 1, 1]))
+    found = scales(truth, np.arange(4))
+    np.testing.assert_allclose(found.mean[:, 0], [2, 20])
+    units = found.standardise(mos, truth.of)
+    np.testing.assert_allclose(units[:, 0], [-1, 1, -1, 1])
+    np.testing.assert_allclose(found.restore(units[2:], 1), mos[2:])
+
+
+def test_data_sets_of_other_scales_and_other_images_share_one_ranking() -> None:
+    """The second's raters use 0 to 100, and its images are better by a whole deviation.
+
+    Taken each for itself a good image of the first and a bad one of the second look alike; trained
+    together, the scores on a common scale rank the images of both.
+    """
+    first, visual, semantic = _world(300, 2)
+    second, visual2, semantic2 = _world(300, 3)
+    second[:, 0] += 1.5
+    visual2[:, 0] += 1.5
+    quality = np.concatenate([first[:, :1], second[:, :1]])
+    of = np.repeat([0, 1], 300)
+    mos = np.where(of[:, None] == 0, 3 + 0.5 * quality, 40 + 12 * quality)
+    truth = Truth(mos, ("quality",), ("one", "two"), of)
+    sides = _sides(600)
+    features = _features(np.vstack([visual, visual2]), np.concatenate([semantic, semantic2]))
+    ensemble, curves = fit(features, truth, sides, SETTINGS)
+    test = sides[0]["test"]
+    seen = (features.visual[test], features.semantic[test])
+    on = [ensemble.predict(*seen, dataset=d).score[0].mean(0)[:, 0].numpy() for d in (0, 1)]
+    assert spearmanr(on[0], quality[test, 0]).statistic > 0.85
+    for dataset in (0, 1):  # each on its own scale
+        rows = of[test] == dataset
+        error = np.sqrt(np.mean((on[dataset][rows] - mos[test[rows], 0]) ** 2))
+        assert error < 0.7 * mos[test[rows], 0].std()
+    assert spearmanr(on[0], on[1]).statistic > 0.99
+    assert {row["model"] for row in curves} == {"moe", "visual", "semantic"}
+
+
+def test_a_data_set_with_too_few_images_is_named() -> None:
+    mos, visual, semantic = _world(100, 0)
+    truth = Truth(mos[:, :1], ("quality",), ("big", "small"), (np.arange(100) > 94).astype(int))
+    with pytest.raises(AgiqaError, match=r"Split 0 of 'small' has \d train images; fit needs"):
+        fit(_features(visual, semantic), truth, _sides(100), SETTINGS)
+
+
+Prepare = Callable[..., ImagesTable]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """Writes tables, splits and packs into cache/; images themselves are nobody's business."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(
+        name: str, targets: dict[str, tuple[int, float, float]], images: int = 80, seed: int = 0,
+        ids: list[str] | None = None, model: str = "x",
+    ) -> ImagesTable:  # fmt: skip
+        truth, visual, semantic = _world(images, seed)
+        frame = pd.DataFrame(
+            {
+                "image_id": ids or [f"{seed:032x}{row:032x}" for row in range(images)],
+                "path": [f"{row:03d}.png" for row in range(images)],
+                "prompt": [f"{name} {row // 2}" for row in range(images)],
+                "group": [f"{row // 2}" for row in range(images)],
+                "generator": "g",
+            }
+        )
+        for target, (column, scale, mean) in targets.items():
+            frame[target] = truth[:, column] * scale + mean
+        described = [Target(t, float(frame[t].min()), float(frame[t].max())) for t in targets]
+        table = ImagesTable(name, tmp_path, frame, tuple(described), False, "none", "a test")
+        folder = Path("cache") / name
+        write_table(table, folder)
+        (folder / "splits").mkdir()
+        for protocol in ("grouped", "random"):
+            splits = make_splits(table, protocol, count=3)
+            write_splits(splits, folder / "splits" / f"{protocol}.csv")
+        prints = [{"model": model, "vector": vector} for vector in ("a", "b")]
+        names = list(frame["image_id"])
+        write_pack(
+            folder / "nano.zarr", "nano", ["a", "b"], prints, names, semantic.astype(np.float32)
+        )
+        write_pack(
+            folder / "nano-vision.zarr",
+            "eye",
+            ["l"],
+            [{"model": model}],
+            names,
+            visual[:, None].astype(np.float32),
+        )
+        return table
+
+    return write
+
+
+def _run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def _ok(*arguments: str | Path) -> Result:
+    result = _run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def _error(*arguments: str | Path) -> str:
+    result = _run(*arguments)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert (result.exit_code, len(errors)) == (1, 1), result.output
+    return errors[0]
+
+
+def test_a_run_of_two_targets_from_fit_to_comparison(prepare: Prepare) -> None:
+    prepare("mine", {"quality": (0, 1, 3), "align": (1, 10, 50)})
+    fitted = _ok(
+        "fit", "mine", "--target", "quality", "--target", "alignment", "--json", *FAST,
+        "-o", "runs/both",
+    )  # fmt: skip
+    assert json.loads(fitted.stdout)["target"] == "quality, align"  # as the table calls it
+    shown = _ok("evaluate", "runs/both")
+    assert "mine, quality, protocol grouped" in shown.stdout
+    assert "mine, align, protocol grouped" in shown.stdout
+    for folder, target in (("runs/both", "quality"), ("runs/both/targets/align", "align")):
+        metrics = json.loads((Path(folder) / "metrics.json").read_text())
+        assert metrics["target"] == target
+        predictions = pd.read_csv(Path(folder) / "predictions.csv")
+        moe = predictions[predictions["model"] == "moe"]
+        for _, part in moe.groupby("seed"):
+            assert spearmanr(part["mos"], part["score"]).statistic > 0.4
+    _ok("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
+    _ok("evaluate", "runs/align")
+    compared = _ok("compare", "runs/align", "runs/both/targets/align", "--json")
+    assert json.loads(compared.stdout)["target"] == "align"
+    assert "runs/both is of the target quality" in _error("compare", "runs/both", "runs/align")
+    one = json.loads(_ok("evaluate", "runs/both", "--json").stdout)
+    assert one["target"] == "quality"
+
+
+def test_images_without_one_of_the_targets_are_left_out(
+    prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = prepare("mine", {"quality": (0, 1, 3), "authenticity": (1, 10, 50)})
+    frame = table.frame.copy()
+    frame.loc[:3, "authenticity"] = np.nan
+    write_table(replace(table, frame=frame), Path("cache/mine"))
+    with caplog.at_level(logging.WARNING):
+        _ok("fit", "mine", "--target", "quality,authenticity", *FAST)
+    assert "4 images have no score 'quality' or 'authenticity'" in caplog.text
+
+
+def test_what_targets_can_be(prepare: Prepare) -> None:
+    prepare("mine", {"quality": (0, 1, 3), "correspondence": (1, 10, 50)})
+    assert "no target 'beauty'; it has quality, correspondence" in _error(
+        "fit", "mine", "--target", "beauty", *FAST
+    )
+    assert "names a target of 'mine' twice" in _error(
+        "fit", "mine", "--target", "alignment", "--target", "correspondence", *FAST
+    )
+    assert "The preset paper learns one target, found quality, correspondence: give one" in (
+        _error("fit", "mine", "--preset", "paper", "--target", "quality,alignment", *FAST)
+    )
+
+
+@pytest.fixture
+def three(prepare: Prepare) -> None:
+    prepare("mine", {"quality": (0, 1, 3), "align": (1, 1, 3)}, seed=1)
+    prepare("theirs", {"mos": (0, 15, 50)}, seed=2, images=100)
+    prepare("other", {"quality": (0, 1, 3)}, seed=3, model="y")
+
+
+def test_data_sets_train_together_and_are_evaluated_each(three: None) -> None:
+    fitted = json.loads(_ok("fit", "mine", "theirs", "--json", *FAST).stdout)
+    assert fitted["run"] == "runs/mine+theirs/grouped"
+    shown = _ok("evaluate", "runs/mine+theirs/grouped").stdout
+    assert "mine, quality, protocol grouped" in shown
+    assert "theirs, mos, protocol grouped" in shown
+    run = Path("runs/mine+theirs/grouped")
+    found = [json.loads((f / "metrics.json").read_text()) for f in (run, run / "datasets/theirs")]
+    assert [each["dataset"] for each in found] == ["mine", "theirs"]
+    assert all(each["trained_on"] == ["mine", "theirs"] for each in found)
+    scores = pd.read_csv(run / "datasets/theirs/predictions.csv")["score"]
+    assert 35 < scores.mean() < 65  # on its own scale
+    for each in found:
+        assert each["models"]["moe"]["srcc"]["median"] > 0.5
+    _ok("fit", "mine", *FAST)
+    _ok("evaluate", "runs/mine/grouped")
+    _ok("compare", "runs/mine/grouped", "runs/mine+theirs/grouped")
+    assert "made in different ways" in _error("fit", "mine", "other", *FAST)
+    assert "given once" in _error("fit", "mine", "mine", *FAST)
+    assert "paper learns from one data set, found mine, theirs" in _error(
+        "fit", "mine", "theirs", "--preset", "paper", *FAST
+    )
+
+
+def test_what_others_test_is_not_trained_on(
+    prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = prepare("mine", {"quality": (0, 1, 3)}, seed=1)
+    ids = [f"{2:032x}{row:032x}" for row in range(90)]
+    ids[:20] = list(mine.frame["image_id"][:20])
+    prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
+    with caplog.at_level(logging.WARNING):
+        _ok("fit", "mine", "copies", *FAST)
+    assert "left out of training where another data set tests or validates" in caplog.text
+
+
+def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("mine", "theirs"):
+        _ok("fit", name, *FAST)
+    assert "is not evaluated: run `agiqa evaluate" in _error(
+        "cross", "runs/mine/grouped", "runs/theirs/grouped"
+    )
+    for name in ("mine", "theirs"):
+        _ok("evaluate", f"runs/{name}/grouped")
+    found = _matrix("cross", "runs/mine/grouped", "runs/theirs/grouped", "--json")
+    crossed = found["runs/mine/grouped"]["theirs"]
+    assert crossed["protocol"] == "cross"
+    assert crossed["trained_on"] == ["mine"]
+    assert crossed["target"] == "mos"
+    assert found["runs/mine/grouped"]["mine"]["protocol"] == "grouped"
+    folder = Path("runs/mine/grouped/cross/theirs")
+    predictions = pd.read_csv(folder / "predictions.csv")
+    tested = pd.read_csv("cache/theirs/splits/grouped.csv")
+    for seed, part in predictions[predictions["model"] == "moe"].groupby("seed"):
+        test = tested[(tested["seed"] == seed) & (tested["side"] == "test")]
+        assert sorted(part["path"]) == sorted(test["name"])
+        assert part["score"].between(0, 6).all()  # on the scale of the training
+        assert part["mos"].mean() > 20
+        assert spearmanr(part["mos"], part["score"]).statistic > 0.3
+    assert crossed["rmse"]["median"] < 15  # mapped to the scale of the test
+    shown = _ok("cross", "runs/mine/grouped", "--on", "theirs").stdout
+    assert "RMSE: trained on" in shown
+    median, own = (found["runs/mine/grouped"][n]["srcc"]["median"] for n in ("theirs", "mine"))
+    assert f"{median:.3f} ± " in shown
+    assert f"{own:.3f} ± " in shown
+    assert "at least two data sets" in _error("cross", "runs/mine/grouped")
+    message = _error("cross", "runs/mine/grouped", "--on", "other")
+    assert "vector 'a'" in message
+    _ok("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
+    _ok("evaluate", "runs/align")
+    assert "nothing in common to test" in _error("cross", "runs/align", "--on", "theirs")
+    _ok("fit", "theirs", "--protocol", "random", *FAST)
+    _ok("evaluate", "runs/theirs/random")
+    assert "a column of the matrix needs one" in _error(
+        "cross", "runs/mine/grouped", "runs/theirs/random", "runs/theirs/grouped"
+    )
+
+
+def test_copies_of_training_images_are_not_tested(
+    prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = prepare("mine", {"quality": (0, 1, 3)}, seed=1)
+    ids = [f"{2:032x}{row:032x}" for row in range(90)]
+    ids[:40] = list(mine.frame["image_id"][:40])
+    prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
+    _ok("fit", "mine", *FAST)
+    _ok("evaluate", "runs/mine/grouped")
+    with caplog.at_level(logging.WARNING):
+        _ok("cross", "runs/mine/grouped", "--on", "copies")
+    assert "are left out of its test sides: mine holds the same files for training" in caplog.text
+    splits = pd.read_csv("cache/mine/splits/grouped.csv")
+    predictions = pd.read_csv("runs/mine/grouped/cross/copies/predictions.csv")
+    for seed, part in predictions.groupby("seed"):
+        learnt = splits[(splits["seed"] == seed) & (splits["side"] != "test")]
+        assert not set(part["image_id"]) & set(learnt["image_id"])
+        assert len(part) > 0
+
+
+def _matrix(*arguments: str) -> dict[str, Any]:
+    rows = json.loads(_ok(*arguments).stdout)["runs"]
+    return {row["run"]: row["tested_on"] for row in rows}
