@@ -173,6 +173,10 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     kept |= {"prompts.yaml", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
+    median = metrics["models"]["moe"]["srcc"]["median"]
+    shown = _run("table", "--format", "csv").stdout.splitlines()
+    assert shown[1].startswith("agiqa: mixture of experts on nano and nano-vision,true,,mine,mos,")
+    assert f",{median:.6g}," in shown[1]
 
 
 def _predictions_bear_the_metrics_out(run: Path, metrics: dict[str, Any]) -> None:
