@@ -48,11 +48,11 @@ class Cells(HTMLParser):
             self.tables[-1].append([])
         elif tag in ("th", "td"):
             self.tables[-1][-1] += [""] * int(dict(attrs).get("colspan") or 1)
-        self.inside = tag in ("th", "td")
+        self.inside = tag in ("th", "td", "small")
 
     def handle_data(self, data: str) -> None:
         if self.inside:
-            self.tables[-1][-1][-1] += data.strip()
+            self.tables[-1][-1][-1] += data
 
     def handle_endtag(self, tag: str) -> None:
         self.inside = False

@@ -48,13 +48,21 @@ def _content(grid: Grid, intervals: bool) -> dict[str, object]:
                 "name": wording.row_name(row),
                 "ours": row.ours,
                 "cells": [
-                    wording.cell(each, f, intervals) for each in row.cells for f in grid.figures
+                    _cell(wording.cell(each, f, intervals))
+                    for each in row.cells
+                    for f in grid.figures
                 ],
             }
             for row in grid.rows
         ],
         "sources": wording.sources(grid),
     }
+
+
+def _cell(text: str) -> dict[str, str]:
+    """The interval apart, since it stands below."""
+    value, bracket, interval = text.partition(" [")
+    return {"text": value, "interval": bracket.strip() + interval}
 
 
 def _spans(grid: Grid, by: Callable[[Column], object]) -> list[tuple[str, int]]:

@@ -96,7 +96,7 @@ def caption(grid: Grid, intervals: bool = False) -> str:
 
 def sources(grid: Grid) -> list[str]:
     """For every result where it is from and by which protocol; what is the same is said once."""
-    where: dict[tuple[str, str], list[str]] = {}
+    where: dict[tuple[str, bool, str], list[str]] = {}
     for row in grid.rows:
         for each in row.cells:
             if each is not None:
@@ -105,19 +105,19 @@ def sources(grid: Grid) -> list[str]:
                 place = data(Column(each.dataset, each.target, each.protocol, each.synthetic))
                 if not grid.across:
                     place = f"{place}, {each.protocol}"
-                where.setdefault((row_name(row), about), []).append(place)
+                where.setdefault((row_name(row), row.ours, about), []).append(place)
     merged: dict[tuple[str, ...], list[str]] = {}
-    for (name, about), places in where.items():  # the models of one run say the same
-        merged.setdefault((about, *places), []).append(name)
+    for (name, ours, about), places in where.items():  # the models of one run say the same
+        merged.setdefault((about, "" if ours else name, *places), []).append(name)
     return [
         f"{_together(names)}. {'; '.join(places)}: {about}"
-        for (about, *places), names in merged.items()
+        for (about, _, *places), names in merged.items()
     ]
 
 
 def _together(names: Sequence[str]) -> str:
-    """The models of one run by their number, where there are many."""
-    return "; ".join(names) if len(names) < 3 else f"agiqa, {len(names)} models"
+    """The models of one run by their number."""
+    return names[0] if len(names) == 1 else f"agiqa, {len(names)} models"
 
 
 def _capital(text: str) -> str:
