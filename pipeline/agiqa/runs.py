@@ -62,9 +62,16 @@ class Fitted(NamedTuple):
 
 
 def fit_run(
-    dataset: str, cache: Path | str, params: Params, out: Path | None, runs: Path
+    dataset: str,
+    cache: Path | str,
+    params: Params,
+    out: Path | None,
+    runs: Path,
+    extractor: str = "",
 ) -> Run | None:
     """Fit `dataset` as `params` say and write the run to `out`, or to runs/dataset/protocol.
+
+    The runs of an `extractor` other than the settings' own go to runs/dataset/extractor/protocol.
 
     `cache` is a folder here or a URL, which is read through a copy (cache_folder.py).
 
@@ -92,7 +99,7 @@ def fit_run(
     fitted = _fit(features, mos, sides, params)
     if fitted is None:
         return None
-    folder = out or runs / dataset / protocol
+    folder = out or runs / dataset / extractor / protocol
     provenance = _provenance(dataset, table, splits, params, fitted, digest)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
     save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts)

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import RUNS, as_json, cache_or_url, read_settings, settings, show
-from agiqa.params import CHOICES
+from agiqa.cli.options import (
+    RUNS,
+    as_json,
+    cache_or_url,
+    extractor,
+    read_settings,
+    settings,
+    show,
+)
+from agiqa.params import CHOICES, with_extractor
 
 
 @click.command("fit")
@@ -27,8 +35,10 @@ from agiqa.params import CHOICES
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run. Default: runs/DATASET/PROTOCOL.",
+    help="Folder of the run. Default: runs/DATASET/PROTOCOL, of an --extractor "
+    "runs/DATASET/NAME/PROTOCOL.",
 )
+@extractor
 @cache_or_url
 @settings
 @as_json
@@ -38,6 +48,7 @@ def command(
     protocol: str | None,
     target: str | None,
     out: Path | None,
+    extractor: str,
     cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -55,6 +66,7 @@ def command(
     agiqa fit demo
     agiqa fit agiqa-3k --protocol random --target align
     agiqa fit agiqa-3k --preset paper --protocol paper -o runs/agiqa-3k/ma-agiqa
+    agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
     from agiqa.runs import fit_run
@@ -64,8 +76,9 @@ def command(
     extra = [f"fit.{key}={value}" for key, value in given.items() if value]
     if extra:
         params = read_settings(params_file, (*overrides, *extra))
+    params = with_extractor(params, extractor)
     started = time.monotonic()
-    run = fit_run(dataset, cache, params, out, RUNS)
+    run = fit_run(dataset, cache, params, out, RUNS, extractor)
     if run is None:  # another process of this fit wrote it
         return
     result = {
