@@ -28,8 +28,8 @@ def test_on_a_terminal(write_run: Callable[..., Path]) -> None:
     lonely = write_run("agiqa-3k/new", {})
     shown = table("--intervals")
     assert shown.exit_code == 0, shown.output
-    assert ".885 ± .009 " in shown.stdout
-    assert "[.865, .905]" in shown.stdout
+    assert ".885 ± .009 [.865, .905]" in shown.stdout
+    assert "agiqa-3k, quality: grouped" in shown.stdout
     assert ".8939" in shown.stdout
     assert "arXiv 2404.17762" in shown.stdout
     assert shown.stderr == f"Left out, not evaluated: {lonely} (agiqa evaluate {lonely})\n"

@@ -1,6 +1,5 @@
 """`agiqa table`: results of many runs side by side, and published ones beside them."""
 
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ from agiqa.cli.options import RUNS
 
 if TYPE_CHECKING:
     from agiqa.result_tables import Grid
-    from agiqa.result_tables.grids import Column
 
 FORMATS = ("markdown", "csv", "latex", "html")
 FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse")
@@ -102,28 +100,22 @@ def command(
 
 
 def _print(grid: "Grid", intervals: bool) -> None:
-    """One table a data set and target, so that it fits; the rows that have something in it."""
+    """A table for each column of the grid, of the rows that have something in it: nothing wraps."""
     from agiqa.cli.tables import print_table
     from agiqa.result_tables import wording
 
-    for title, group in groupby(enumerate(grid.columns), key=lambda each: wording.data(each[1])):
-        places = list(group)
-        heads = [_head(column, figure) for _, column in places for figure in grid.figures]
+    heads = ["trained on" if grid.across else "method", *map(wording.heading, grid.figures)]
+    for place, column in enumerate(grid.columns):
         rows = []
         for row in grid.rows:
-            cells = [row.cells[number] for number, _ in places]
-            if any(cell is not None for cell in cells):
-                texts = [wording.cell(cell, f, intervals) for cell in cells for f in grid.figures]
-                shown = [text.replace(" [", "\n[") for text in texts]  # an interval below
-                rows.append([wording.row_name(row), *shown])
-        first = "trained on" if grid.across else "method"
-        print_table([first, *heads], rows, title=f"tested on {title}" if grid.across else title)
+            cell = row.cells[place]
+            if cell is not None:
+                texts = [wording.cell(cell, figure, intervals) for figure in grid.figures]
+                rows.append([wording.row_name(row), *texts])
+        data, protocol = wording.data(column), wording.protocol(column)
+        print_table(
+            heads, rows, title=f"tested on {data}" if grid.across else f"{data}: {protocol}"
+        )
     click.echo(wording.caption(grid, intervals))
     for source in wording.sources(grid):
         click.echo(f"  {source}")
-
-
-def _head(column: "Column", figure: str) -> str:
-    from agiqa.result_tables import wording
-
-    return f"{wording.protocol(column, short=True)} {wording.heading(figure)}".strip()

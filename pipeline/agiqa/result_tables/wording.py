@@ -47,9 +47,9 @@ def data(column: Column) -> str:
     return f"{text} (synthetic)" if column.synthetic else text
 
 
-def protocol(column: Column, short: bool = False) -> str:
+def protocol(column: Column) -> str:
     """The protocol of a column; across data sets all have the same."""
-    if column.protocol == AS_PUBLISHED and not short:
+    if column.protocol == AS_PUBLISHED:
         return "as published (protocols differ)"
     return "" if column.protocol == CROSS else column.protocol
 
