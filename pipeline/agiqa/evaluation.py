@@ -24,7 +24,7 @@ from agiqa.metrics import all_metrics, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
-from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+from agiqa.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
 from agiqa.statistics.intervals import RESAMPLES, model_intervals
 from agiqa.tested_models import MIXTURE, Tested, models_of
 
@@ -212,9 +212,11 @@ def _ceiling(
 ) -> dict[str, Any] | None:
     """The best that could be reached on the images that some split tests; None where unknown."""
     about = next(each for each in table.targets if each.name == target)
-    spread, raters = deviations(table, about), known_raters(table)
+    spread, counts = deviations(table, about), known_raters(table, about)
+    raters = assumed_raters(table) if counts is None else counts
     if spread is None or raters is None:
         return None
     tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
     mos = table.frame[target].to_numpy(dtype=float)
-    return asdict(noise_ceiling(mos[tested], spread[tested], raters))
+    each = raters if isinstance(raters, int) else raters[tested]
+    return {"assumed": counts is None, **asdict(noise_ceiling(mos[tested], spread[tested], each))}
