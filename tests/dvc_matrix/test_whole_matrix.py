@@ -1,7 +1,7 @@
 """Five data sets, two LMMs, three protocols through one `dvc repro`, killed twice and resumed.
 
-The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs. Its commands are
-processes of their own, forked from one that has everything imported (commands.py): 110 stages.
+The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs, up to the metrics: 80
+stages. Their commands are processes, forked from one that has everything imported (commands.py).
 """
 
 import json
@@ -43,12 +43,12 @@ def project(
 ) -> Path:
     """The pipeline over five data sets and two LMMs, nothing run yet."""
     folder, shelf = tmp_path / "project", tmp_path / "shelf"
-    for name in ("pipeline", "prompts"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+    shutil.copytree(REPOSITORY / "prompts", folder / "prompts")
     (folder / ".dvc").mkdir()
-    for name in ("dvc.yaml", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, folder / name)
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():  # no code: it stays as it is, and DVC hashes it for each stage
+        stage["deps"] = [each for each in stage["deps"] if not each.startswith("pipeline/")]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     config = (REPOSITORY / ".dvc/config").read_text().replace("[core]", "[core]\n    no_scm = true")
     (folder / ".dvc/config").write_text(config)
     official_downloads.agiqa_3k(shelf / "agiqa-3k", prompts=20)
@@ -56,17 +56,22 @@ def project(
     official_downloads.aigciqa2023(shelf / "aigciqa2023", one_image_a_prompt=True)
     official_downloads.koniq_10k(shelf / "koniq-10k", images=25)
     official_downloads.spaq(shelf / "spaq", images=60)
-    datasets = sorted(path.name for path in shelf.iterdir())
-    settings = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     model = str(build_lmm(tmp_path / "models" / "one"))
     other = str(build_lmm(tmp_path / "models" / "other", kind="Llava", seed=1))
-    settings |= {"datasets": datasets, "protocols": list(PROTOCOLS)}
-    settings["semantic"] |= {"name": "tiny", "model": model, "batch_size": 4, "workers": 0}
-    settings["extractors"] = {"tiny-llava": {"model": other}}
-    settings["visual"] |= {"name": "tiny-vision", "model": model, "layers": [1, 3]}
-    settings["visual"] |= {"image_size": 48, "closeup": 64, "batch_size": 4, "workers": 0}
-    settings["fit"] |= SMALL
-    settings["splits"]["count"] = 1
+    stage_1 = {"model": model, "batch_size": 4, "workers": 0, "format": "zarr"}
+    settings = {  # what is not default, and what dvc.yaml names: DVC reads it some hundred times
+        "datasets": sorted(path.name for path in shelf.iterdir()),
+        "protocols": list(PROTOCOLS),
+        "sources": {},
+        "prepare": {"workers": 2},
+        "splits": {"count": 1},
+        "semantic": {"name": "tiny", "prompts": "ma_agiqa", **stage_1},
+        "extractors": {"tiny-llava": {"model": other}},
+        "visual": {"name": "tiny-vision", "layers": [1, 3], "image_size": 48, "closeup": 64}
+        | stage_1,
+        "fit": SMALL,
+        "paper": {"workers": 1},
+    }
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setenv("AGIQA_DATA", str(shelf))
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
@@ -100,12 +105,13 @@ def _start(project: Path) -> "subprocess.Popen[str]":
     """`dvc repro` in a process group of its own."""
     code = "from dvc.cli import main; import sys; sys.exit(main())"
     with (project.parent / "dvc.log").open("w") as log:
-        return subprocess.Popen([sys.executable, "-c", code, "repro"], cwd=project, text=True,
-                                stdout=log, stderr=log, process_group=0)  # fmt: skip
+        command = [sys.executable, "-c", code, "repro", "evaluate", "evaluate_other"]
+        return subprocess.Popen(command, cwd=project, text=True, stdout=log, stderr=log,
+                                process_group=0)  # fmt: skip
 
 
 def _repro(project: Path) -> str:
-    status = _start(project).wait(timeout=240)
+    status = _start(project).wait(timeout=600)
     said = (project.parent / "dvc.log").read_text()
     assert status == 0, said
     return said
@@ -114,7 +120,7 @@ def _repro(project: Path) -> str:
 def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
     """Start `dvc repro`, and kill it with all that it started once it is so far."""
     process = _start(project)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not reached():
         said = (project.parent / "dvc.log").read_text
         assert process.poll() is None, said()
@@ -138,7 +144,7 @@ def _rows(ledger: Path) -> "Counter[tuple[str, str]]":
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("_commands")
 def test_each_row_is_computed_once(project: Path) -> None:
     ledger = project.parent / "ledger"
@@ -159,11 +165,10 @@ def test_each_row_is_computed_once(project: Path) -> None:
         for protocol in PROTOCOLS:
             for extractor in ("", "tiny-llava"):
                 run = project / "runs" / dataset / extractor / protocol
-                assert (run / "report.html").is_file()
                 metrics = json.loads((run / "metrics.json").read_text())
                 assert (metrics["dataset"], metrics["protocol"]) == (dataset, protocol)
                 made = json.loads((run / "provenance.json").read_text())["stores"]
-                assert made["semantic"]["extractor"] == extractor or "tiny"
+                assert made["semantic"]["extractor"] == (extractor or "tiny")
     assert 500 < sum(first.values()) < len(rows)
     assert len(rows) == distinct * sum(VECTORS.values())
     assert set(rows.values()) == {1}  # none was computed, and acknowledged, a second time

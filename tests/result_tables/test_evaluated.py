@@ -38,6 +38,12 @@ def test_every_result_of_a_run_is_found(write_run: Callable[..., Path]) -> None:
     assert first.splits == 10
 
 
+def test_what_a_killed_fit_left_is_no_run(write_run: Callable[..., Path]) -> None:
+    write_run("a/grouped")
+    write_run("a/.grouped-x1y2/old")
+    assert [r.source for r in find_results([RUNS]).results] == ["runs/a/grouped"]
+
+
 def test_models_by_name(write_run: Callable[..., Path]) -> None:
     write_run("a/grouped")
     named = [r.method for r in find_results([RUNS], ["all"]).results]

@@ -83,7 +83,11 @@ def _runs(place: Path) -> list[Path]:
         )
     if (place / PROVENANCE).is_file():
         return [place]
-    found = sorted(path.parent for path in place.rglob(PROVENANCE))
+    found = sorted(
+        path.parent
+        for path in place.rglob(PROVENANCE)
+        if not any(part.startswith(".") for part in path.relative_to(place).parts)  # half written
+    )
     if not found:
         inside = some(sorted(printable(path.name) for path in place.iterdir()), 3) or "nothing"
         raise AgiqaError(
