@@ -1,5 +1,6 @@
 """Splits as files: who trains, who selects, who is tested, by a named protocol, with its leaks."""
 
+from agiqa.splits.between import require_apart, shared_images
 from agiqa.splits.files import (
     protocol_name,
     protocols_there,
@@ -34,6 +35,8 @@ __all__ = [
     "protocols_there",
     "read_protocol",
     "read_splits",
+    "require_apart",
+    "shared_images",
     "side_rows",
     "split_digest",
     "with_scores",
