@@ -173,6 +173,10 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     kept |= {"prompts.yaml", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
+    median = metrics["models"]["moe"]["srcc"]["median"]
+    shown = _run("table", "--format", "csv").stdout.splitlines()
+    assert shown[1].startswith("agiqa: mixture of experts on nano and nano-vision,true,,mine,mos,")
+    assert f",{median:.6g}," in shown[1]
 
 
 def _predictions_bear_the_metrics_out(run: Path, metrics: dict[str, Any]) -> None:
@@ -319,6 +323,12 @@ def test_ceiling_needs_deviations(workspace: Path) -> None:
     assert found["reliability"] == pytest.approx(1 - 0.01 / variance)
     assert "0.100" in _run("ceiling", "mine", "--raters", "25").stdout
     _one_line(_run("ceiling", "mine", "--target", "align"), "known for mos, not for align")
+    frame["n"] = np.where(np.arange(IMAGES) % 2, 4, 16)  # errors of 0.25 and 0.125
+    targets = (replace(targets[0], raters="n"),)
+    write_table(replace(table, frame=frame, targets=targets), Path("cache/mine"))
+    (own,) = json.loads(_run("ceiling", "mine", "--json").stdout)["ceilings"]
+    assert (own["raters"], own["assumed"]) == (10, False)
+    assert own["rmse"] == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 2))
 
 
 def test_bad_images_stop_prepare_before_anything_is_written(workspace: Path) -> None:

@@ -20,6 +20,7 @@ from agiqa.params import (
     Visual,
     dump,
     load,
+    with_extractor,
 )
 
 SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
@@ -116,6 +117,54 @@ def test_data_sets_of_ones_own() -> None:
         AgiqaError, match=r"'sources\.mine\.kin'; did you mean 'sources\.mine\.kind'"
     ):
         load(None, ["sources.mine.kin=csv"])
+
+
+def test_an_extractor_is_section_semantic_with_what_differs(tmp_path: Path) -> None:
+    path = write(tmp_path, "semantic: {model: big, batch_size: 2}\nextractors:\n  owl:\n    "
+                 "{prompts: aspects, workers: 0}\n  plain:\n")  # fmt: skip
+    params = load(path, ["extractors.owl.dtype=bfloat16", "semantic.layers=[3]"])
+    common = Semantic(model="big", batch_size=2, layers=(3,))
+    assert params.extractors == {
+        "owl": replace(common, name="owl", prompts="aspects", workers=0, dtype="bfloat16"),
+        "plain": replace(common, name="plain"),
+    }
+    chosen = with_extractor(params, "owl")
+    assert chosen == replace(params, semantic=params.extractors["owl"], extractors={})
+    assert with_extractor(params, "") == replace(params, extractors={})
+    again = tmp_path / "again.yaml"
+    again.write_text(dump(params))
+    assert load(again) == params
+    with pytest.raises(
+        AgiqaError, match=r"No extractor 'oil' .* there are: owl, plain; did .*'owl"
+    ):
+        with_extractor(params, "oil")
+    with pytest.raises(AgiqaError, match=r"No extractor 'x' .* there are: none; add it there"):
+        with_extractor(Params(), "x")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("extractors=[owl]", "'extractors' is a section, found a list"),
+        ("extractors.owl=3", "'extractors.owl' is a section, found a number"),
+        ("extractors.owl.modle=x", "'extractors.owl.modle'; did you mean 'extractors.owl.model'?"),
+        ("extractors.owl.dtype=int4", "'extractors.owl.dtype' is one of float32, bfloat16"),
+        ("extractors.owl.batch_size=-1", "'extractors.owl.batch_size' must be at least 0"),
+        ("extractors.owl.name=eule", "'extractors.owl.name' is 'owl', found 'eule': leave it out"),
+        ("extractors.owl.format=h5", "'extractors.owl.format' is 'zarr', found 'h5': leave it out"),
+        ("extractors={owl 2: {}}", "letters, digits, dashes and underscores, found 'owl 2'"),
+        ("extractors={owl.2: {}}", "letters, digits, dashes and underscores, found 'owl.2'"),
+        ("extractors={../x: {}}", "letters, digits, dashes and underscores, found '../x'"),
+        ("extractors={7: {}}", "letters, digits, dashes and underscores, found 7"),
+        ("extractors.nano={}", "'extractors.nano' has a name that is taken"),
+        ("extractors.nano-vision={}", "'extractors.nano-vision' has a name that is taken"),
+        ("extractors.grouped={}", "'extractors.grouped' has a name that is taken"),
+    ],
+)
+def test_a_wrong_extractor_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(AgiqaError, match=re.escape(message)) as caught:
+        load(SHIPPED, [override])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """dvc.yaml and params.yaml say what the code does."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,14 @@ def test_every_stage_describes_itself_and_is_a_matrix(stages: dict[str, Any]) ->
     assert list(stages) == [
         "prepare",
         "extract_semantic",
+        "extract_other",
         "extract_visual",
         "fit",
+        "fit_other",
         "evaluate",
+        "evaluate_other",
         "report",
+        "report_other",
     ]
     for name, stage in stages.items():
         assert stage["desc"], name
@@ -58,11 +63,34 @@ def test_a_prompt_touches_only_the_semantic_store(stages: dict[str, Any]) -> Non
     readers = [
         name
         for name, stage in stages.items()
-        if any(dependency.startswith("prompts/") for dependency in stage["deps"])
+        if any(dependency.startswith("prompts") for dependency in stage["deps"])
     ]
-    assert readers == ["extract_semantic"]
+    assert readers == ["extract_semantic", "extract_other"]
 
 
 def test_a_learning_rate_touches_only_fit(stages: dict[str, Any]) -> None:
     readers = [name for name, stage in stages.items() if "fit" in stage.get("params", [])]
-    assert readers == ["fit"]
+    assert readers == ["fit", "fit_other"]
+
+
+@pytest.mark.parametrize("name", ["extract_semantic", "fit", "evaluate", "report"])
+def test_other_extractors_have_the_same_stages(stages: dict[str, Any], name: str) -> None:
+    """What a stage depends on is written twice; here it is held together."""
+
+    def places(stage: dict[str, Any], run: str, store: str) -> str:
+        listed = json.dumps([stage[key] for key in ("deps", "outs", "metrics", "plots")
+                             if key in stage])  # fmt: skip
+        return listed.replace(run, "RUN").replace(store, "STORE")
+
+    ours = stages[name]
+    theirs = stages[f"{name.removesuffix('_semantic')}_other"]
+    assert theirs["matrix"] == ours["matrix"] | {"extractor": "${extractors}"}
+    run = "runs/${item.dataset}/%s${item.protocol}"
+    store = "/%s.${semantic.format}"
+    one = places(ours, run % "", store % "${semantic.name}")
+    other = places(theirs, run % "${item.extractor}/", store % "${item.extractor}")
+    other = other.replace(", ${item.extractor}, ", ", ")  # the scatter's title
+    assert one.replace("prompts/${semantic.prompts}.yaml", "prompts") == other
+    assert {*theirs.get("params", [])} - {*ours.get("params", [])} <= {
+        "extractors.${item.extractor}"
+    }

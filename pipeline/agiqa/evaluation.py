@@ -24,7 +24,7 @@ from agiqa.metrics import all_metrics, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
-from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+from agiqa.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
 from agiqa.statistics.intervals import RESAMPLES, model_intervals
 from agiqa.tested_models import MIXTURE, Opinion, models_of
 
@@ -226,10 +226,12 @@ def _by_generator(moe: pd.DataFrame) -> dict[str, Any]:
 def _ceiling(exam: Exam, column: str) -> dict[str, Any] | None:
     """The best that could be reached on the images that some split tests; None where unknown."""
     about = next(each for each in exam.table.targets if each.name == column)
-    spread, raters = deviations(exam.table, about), known_raters(exam.table)
+    spread, counts = deviations(exam.table, about), known_raters(exam.table, about)
+    raters = assumed_raters(exam.table) if counts is None else counts
     if spread is None or raters is None:
         return None
     tested = np.unique(np.concatenate([side["test"] for side in exam.sides.values()]))
     mos = exam.table.frame[column].to_numpy(dtype=float)
     tested = tested[np.isfinite(mos[tested])]
-    return asdict(noise_ceiling(mos[tested], spread[tested], raters))
+    each = raters if isinstance(raters, int) else raters[tested]
+    return {"assumed": counts is None, **asdict(noise_ceiling(mos[tested], spread[tested], each))}

@@ -1,16 +1,18 @@
 """Settings: `params.yaml` as frozen dataclasses; every knob has one name and one place.
 
 Order of precedence: the dataclass defaults, then the file, then `--set section.key=value` on the
-command line. An unknown key is an error that names the nearest valid one.
+command line. An unknown key is an error that names the nearest valid one. `extractors` holds other
+LMMs and prompt sets by name: what an entry leaves out is as in section semantic.
 """
 
 import contextlib
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,6 +181,7 @@ class Params:
     prepare: Prepare = field(default_factory=Prepare)
     splits: Splits = field(default_factory=Splits)
     semantic: Semantic = field(default_factory=Semantic)
+    extractors: Mapping[str, Semantic] = field(default_factory=dict)  # by store name; each whole
     visual: Visual = field(default_factory=Visual)
     fit: Fit = field(default_factory=Fit)
     paper: Paper = field(default_factory=Paper)
@@ -208,6 +211,10 @@ LEAST = {  # by a key, or by its last part
     **dict.fromkeys(("swin_heads", "swin_mlp"), 1),
 }
 POSITIVE = ("lr",)
+EXTRACTOR = re.compile(r"extractors\.[^.]+\.")  # keys below it are those of section semantic
+EXTRACTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a dot would part a key, DVC's too
+# Folders in runs/DATASET that are runs themselves: no extractor has such a name.
+PROTOCOLS = ("auto", "grouped", "random", "paper", "official", "cross")
 BELOW_ONE = ("dropout", "drop_path", "warmup", "ema")  # from 0
 SHARES = ("augment",)  # from 0 to 1
 
@@ -263,7 +270,53 @@ def from_tree(tree: Mapping[str, Any], where: str) -> Params:
         )
     if not params.paper.network.layers_run:
         raise AgiqaError(f"{where}: 'paper.network.layers_run' expects at least one block.")
-    return params
+    return replace(params, extractors=_extractors(tree, params, where))
+
+
+def with_extractor(params: Params, name: str) -> Params:
+    """The settings with `extractors.NAME` as section semantic; with "" that section as it is.
+
+    Either way without the other extractors, which are not this command's.
+
+    Raises:
+        AgiqaError: there is none of that name.
+    """
+    if not name:
+        return replace(params, extractors={})
+    if name not in params.extractors:
+        there = ", ".join(params.extractors) or "none"
+        near = difflib.get_close_matches(name, params.extractors, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "add it there."
+        raise AgiqaError(
+            f"No extractor '{name}' among 'extractors' in the settings; there are: {there}; {hint}"
+        )
+    return replace(params, semantic=params.extractors[name], extractors={})
+
+
+def _extractors(tree: Mapping[str, Any], params: Params, where: str) -> dict[str, Semantic]:
+    """Section semantic with what each entry changes, under the entry's name."""
+    found = {}
+    for name, entry in (tree.get("extractors") or {}).items():
+        key = f"extractors.{name}"
+        if not isinstance(name, str) or not EXTRACTOR_NAME.fullmatch(name):
+            raise AgiqaError(
+                f"{where}: '{key}' expects a name of letters, digits, dashes and underscores, "
+                f"found {name!r}."
+            )
+        taken = (*PROTOCOLS, *params.protocols, params.semantic.name, params.visual.name)
+        if name in taken:
+            raise AgiqaError(
+                f"{where}: '{key}' has a name that is taken ({', '.join(dict.fromkeys(taken))}): "
+                "stores and runs go by it."
+            )
+        given = {each: getattr(params.extractors[name], each) for each in entry or {}}
+        for each, fixed in (("name", name), ("format", params.semantic.format)):
+            if given.get(each, fixed) != fixed:
+                raise AgiqaError(
+                    f"{where}: '{key}.{each}' is '{fixed}', found '{given[each]}': leave it out."
+                )
+        found[name] = replace(params.semantic, **(given | {"name": name}))
+    return found
 
 
 def dump(params: Params) -> str:
@@ -294,6 +347,9 @@ def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> objec
             item = typing.get_args(hint_type)[1]
             entries = (value or {}).items()
             if dataclasses.is_dataclass(item):
+                for k, v in entries:
+                    if not isinstance(v, Mapping | None):
+                        raise AgiqaError(f"{where}: '{full}.{k}' is a section, found a {_kind(v)}.")
                 values[key] = {
                     k: _build(typing.cast(type, item), v or {}, f"{full}.{k}.", where)
                     for k, v in entries
@@ -330,7 +386,7 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
     if not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
         expected = _name(plain) + (f" or {PRESET}" if of_preset else "")
         raise AgiqaError(f"{where}: '{key}' expects {expected}, found {value!r}.")
-    allowed = CHOICES.get(key)
+    allowed = CHOICES.get(EXTRACTOR.sub("semantic.", key))
     if allowed and value not in allowed:
         raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -341,7 +397,7 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
 def _check_range(value: float, key: str, where: str) -> None:
     name = key.split(".")[-1]
     wrong = ""
-    least = LEAST.get(key, LEAST.get(name))
+    least = LEAST.get(EXTRACTOR.sub("semantic.", key), LEAST.get(name))
     if least is not None and value < least:
         wrong = f"must be at least {least}"
     elif name in POSITIVE and not value > 0:

@@ -72,7 +72,12 @@ class Fitted(NamedTuple):
 
 
 def fit_run(
-    datasets: Sequence[str], cache: Path | str, params: Params, out: Path | None, runs: Path
+    datasets: Sequence[str],
+    cache: Path | str,
+    params: Params,
+    out: Path | None,
+    runs: Path,
+    extractor: str = "",
 ) -> Run | None:
     """Fit the data sets together as `params` say and write the run.
 
@@ -82,6 +87,8 @@ def fit_run(
         params: all settings.
         out: the run's folder; None: runs/DATASET/PROTOCOL, with several data sets joined by `+`.
         runs: the folder of runs.
+        extractor: name of an extractor other than the settings' own, whose runs go to
+            runs/DATASET/EXTRACTOR/PROTOCOL.
 
     Returns:
         The run; None in all but the first of the processes that share a fit (several GPUs).
@@ -107,7 +114,7 @@ def fit_run(
     fitted = _fit(*joined(materials), params)
     if fitted is None:
         return None
-    folder = out or runs / "+".join(datasets) / first.protocol
+    folder = out or runs / "+".join(datasets) / extractor / first.protocol
     provenance = _provenance(materials, params, fitted)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
     save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts)

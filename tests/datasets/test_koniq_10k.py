@@ -27,6 +27,8 @@ def test_official_layout(official: Path) -> None:
     assert table.root == official / "1024x768"
     target = table.targets[0]
     assert (target.name, target.scale, target.deviation) == ("quality", (0, 100), "quality_sd")
+    assert target.raters == "quality_raters"
+    assert table.frame["quality_raters"].tolist()[:2] == [105, 96]
 
 
 def test_the_smaller_images(tmp_path: Path) -> None:
@@ -65,6 +67,11 @@ def test_labels_without_the_images(official: Path) -> None:
             "77.3836206897",
             "-77",
             r"quality must be from 0 to 100; found others in 1 of 20 rows \(10004473376.jpg: -77",
+        ),
+        (
+            ",105,",
+            ",0,",
+            r"c_total counts .* at least 1; found others in 1 rows \(10004473376.jpg\)",
         ),
         ("0.527277894494", "", r"column SD must hold a number .* row 1 \(10004473376.jpg\): ''"),
     ],

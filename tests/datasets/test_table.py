@@ -87,13 +87,13 @@ def test_no_score_at_all(write_images: Callable[..., Path]) -> None:
         build(write_images("a.png"), rows("a.png", scores=[float("nan")]))
 
 
-@pytest.mark.parametrize("layout", [1, 2])
+@pytest.mark.parametrize("layout", [1, 2, 3])
 def test_tables_of_earlier_versions_are_read(stored: Path, layout: int) -> None:
     before = read_table(stored)
     about = json.loads((stored / DATASET_JSON).read_text())
     about["layout"] = layout
     for target in about["targets"]:
-        for key in ("scale", "deviation", "direction"):
+        for key in ("scale", "deviation", "raters", "direction"):
             del target[key]
     if layout == 1:  # which had no root.json
         about["root"] = json.loads((stored / ROOT_JSON).read_text())["root"]
@@ -258,7 +258,7 @@ def test_newer_layout(stored: Path) -> None:
     about = json.loads((stored / DATASET_JSON).read_text())
     (stored / DATASET_JSON).write_text(json.dumps(about | {"layout": 99}))
     with pytest.raises(
-        AgiqaError, match=r"layout 99 is none of those that this version reads \(1, 2, 3\)"
+        AgiqaError, match=r"layout 99 is none of those that this version reads \(1, 2, 3, 4\)"
     ):
         read_table(stored)
 

@@ -130,7 +130,7 @@ def test_too_few(make_table: MakeTable) -> None:
     ("groups", "files", "found"),
     [
         (["a", "a", "b", "b"], None, "tiny has 2: use --protocol random"),
-        (["", "", "", ""], None, "tiny has 0: use --protocol random"),
+        (["", "", "", ""], ["1", "1", "2", "2"], "has 0 and 2 distinct files: use --protocol"),
         (["a", "b", "c", "c"], ["1", "1", "2", "3"], "has 3, which byte-identical files join to 2"),
     ],
 )
@@ -139,6 +139,19 @@ def test_too_few_groups_says_what_to_do(
 ) -> None:
     with pytest.raises(AgiqaError, match=f"needs at least 3 groups .*{found}"):
         make_splits(make_table(groups, files), "grouped")
+
+
+@given(count=st.integers(5, 100), same=twins, seed=st.integers(0, 10_000))
+def test_grouped_without_any_group_keeps_files_together(
+    make_table: MakeTable, count: int, same: list[tuple[int, int]], seed: int
+) -> None:
+    files = grouped_table(make_table, [1] * count, same).frame["image_id"].tolist()
+    assume(len(set(files)) >= 3)
+    splits = make_splits(make_table([""] * count, files), "grouped", count=2, seed=seed)
+    for _, split in splits.groupby("seed"):
+        assert len(split) == count
+        assert set(split["side"]) == set(SIDES)
+        assert (split["side"].groupby(split["image_id"]).nunique() == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,12 @@ import pytest
 
 from agiqa.datasets.table import ImagesTable, Target
 from agiqa.metrics import krcc, plcc, srcc
-from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+from agiqa.statistics.ceiling import (
+    assumed_raters,
+    deviations,
+    known_raters,
+    noise_ceiling,
+)
 
 
 @pytest.mark.parametrize(("raters", "within"), [(4, 0.03), (16, 0.01)])
@@ -35,6 +40,18 @@ def test_more_raters_raise_it() -> None:
     assert (drowned.reliability, drowned.srcc, drowned.plcc) == (0, 0, 0)
 
 
+def test_each_image_has_its_own_raters() -> None:
+    rng = np.random.default_rng(1)
+    true, raters = rng.normal(3, 0.8, 4000), rng.choice([2, 40], 4000)
+    mos = true + rng.normal(size=4000) / np.sqrt(raters)
+    ceiling = noise_ceiling(mos, np.ones(4000), raters.astype(float), draws=20)
+    assert ceiling.rmse == pytest.approx(np.sqrt(np.mean((mos - true) ** 2)), rel=0.05)
+    assert ceiling.plcc == pytest.approx(plcc(mos, true), abs=0.01)
+    assert ceiling.raters == raters.mean()
+    unknown = np.where(np.arange(4000) < 10, np.nan, raters)
+    assert noise_ceiling(mos, np.ones(4000), unknown, draws=2).images == 3990
+
+
 def test_images_without_score_or_deviation_do_not_count() -> None:
     mos, deviation = np.arange(10.0), np.ones(10)
     mos[0] = deviation[1] = np.nan
@@ -45,14 +62,19 @@ def test_images_without_score_or_deviation_do_not_count() -> None:
 def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:
     table = make_table(["a", "b", "c"])
     assert deviations(table, table.targets[0]) is None
-    assert known_raters(table) is None
+    assert known_raters(table, table.targets[0]) is None
+    assert assumed_raters(table) is None
     target = Target("quality", 1.0, 5.0, deviation="quality_sd")
     known = replace(
         table,
         source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database",
         frame=table.frame.assign(quality_sd=[0.1, 0.2, 0.3]),
     )
-    assert known_raters(known) == 21
+    assert assumed_raters(known) == 21
+    counted = replace(known, frame=known.frame.assign(n=[5, 6, 7.0]))
+    counts = known_raters(counted, replace(target, raters="n"))
+    assert counts is not None
+    assert counts.tolist() == [5, 6, 7]
     found = deviations(known, target)
     assert found is not None
     assert found.tolist() == [0.1, 0.2, 0.3]

@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Score the test sides of a run and measure."),
     "compare": ("compare", "Runs on the same splits, paired: differences, intervals, p."),
     "cross": ("cross", "Test runs on each other's data sets: one matrix."),
+    "table": ("table", "Results of many runs side by side, published ones beside them."),
     "ceiling": ("ceiling", "What the raters' own disagreement leaves to be reached."),
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),

@@ -1,6 +1,7 @@
 """`agiqa ceiling`: what the raters' own disagreement leaves to be reached."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
     "--raters",
     multiple=True,
     type=click.FloatRange(min=1),
-    help="People who rated each image. Default: as known or assumed, among others. Repeatable.",
+    help="People who rated each image. Default: as the data set counts them, or else as "
+    "assumed, among others. Repeatable.",
 )
 @cache
 @as_json
@@ -38,7 +40,12 @@ def command(
     from agiqa.cli.tables import print_table
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
-    from agiqa.statistics.ceiling import deviations, known_raters, noise_ceiling
+    from agiqa.statistics.ceiling import (
+        assumed_raters,
+        deviations,
+        known_raters,
+        noise_ceiling,
+    )
 
     table = read_table(cache / dataset)
     wanted = [each for each in table.targets if each.deviation and target in ("", each.name)]
@@ -49,16 +56,18 @@ def command(
             f"{f', not for {target}' if target else ''}: without them there is no ceiling (a table "
             "from an earlier version gets them by `agiqa prepare`)"
         )
-    known = known_raters(table)
-    panels = raters or tuple(sorted({*PANELS, *([known] if known else [])}))
+    guess = assumed_raters(table)
     found: list[dict[str, Any]] = []
     for each in wanted:
         spread = deviations(table, each)
         assert spread is not None
         mos = table.frame[each.name].to_numpy(dtype=float)
-        for count in panels:
+        own = known_raters(table, each)
+        panels: Sequence[Any] = raters or sorted({*PANELS, *([guess] if guess else [])})
+        for count in panels if own is None or raters else [own]:
             ceiling = asdict(noise_ceiling(mos, spread, count))
-            found.append({"target": each.name, "assumed": count == known, **ceiling})
+            assumed = own is None and ceiling["raters"] == guess
+            found.append({"target": each.name, "assumed": assumed, **ceiling})
     if as_json:
         click.echo(json.dumps({"dataset": dataset, "ceilings": found}))
         return
@@ -68,7 +77,7 @@ def command(
         [
             [
                 each["target"],
-                f"{each['raters']:g}{' (assumed)' if each['assumed'] else ''}",
+                f"{each['raters']:.4g}{' (assumed)' if each['assumed'] else ''}",
                 f"{each['images']:,}",
                 *(f"{each[figure]:.3f}" for figure in figures),
             ]

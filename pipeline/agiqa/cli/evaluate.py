@@ -72,7 +72,8 @@ def _print(metrics: dict[str, Any]) -> None:
         caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
     if best := metrics.get("ceiling"):
         reached = {**best, "plcc_logistic": best["plcc"]}
-        cells = [f"ceiling: noise of {best['raters']:g} raters (assumed)"]
+        guess = " (assumed)" if best.get("assumed", True) else ""
+        cells = [f"ceiling: noise of {best['raters']:.4g} raters{guess}"]
         for figure in COLUMNS:
             cells += [f"{reached[figure]:.3f}"] + [""] * (figure in WITH_INTERVAL)
         rows.append(cells)

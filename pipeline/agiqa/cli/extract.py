@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.options import as_json, cache, read_settings, settings, show
+from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
+from agiqa.params import with_extractor
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Say what would be computed and what it would take, by a short warm-up; store nothing.",
 )
+@extractor
 @cache
 @settings
 @as_json
 def command(
     dataset: str,
     only: str | None,
+    extractor: str,
     skip_bad: bool,
     dry_run: bool,
     cache: Path,
@@ -54,6 +57,7 @@ def command(
     agiqa extract agiqa-3k --only semantic --dry-run
     agiqa extract agiqa-3k --only visual --set visual.image_size=448
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
+    agiqa extract mine --only semantic --extractor qwen
     """
     from agiqa.datasets.table import read_table
     from agiqa.extraction import extract
@@ -64,23 +68,23 @@ def command(
     if process.world > 1:
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
-    params = read_settings(params_file, overrides)
+    params = with_extractor(read_settings(params_file, overrides), extractor)
     table = read_table(cache / dataset)
     table.folder()  # before any model is loaded
     done: dict[str, Any] = {}
     for kind in (only,) if only else ("semantic", "visual"):
         chosen = params.semantic if kind == "semantic" else params.visual
-        extractor: Extractor = (
+        made: Extractor = (
             semantic_extractor(params.semantic)
             if kind == "semantic"
             else VisionExtractor(params.visual)
         )
         if dry_run:
-            done[kind] = _estimate(table, extractor, chosen.workers, as_json)
+            done[kind] = _estimate(table, made, chosen.workers, as_json)
             continue
         result = extract(
             table,
-            extractor,
+            made,
             cache / dataset / f"{chosen.name}.{chosen.format}",
             workers=chosen.workers,
             skip_bad=skip_bad,

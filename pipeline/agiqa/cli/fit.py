@@ -5,8 +5,16 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import RUNS, as_json, cache_or_url, read_settings, settings, show
-from agiqa.params import CHOICES
+from agiqa.cli.options import (
+    RUNS,
+    as_json,
+    cache_or_url,
+    extractor,
+    read_settings,
+    settings,
+    show,
+)
+from agiqa.params import CHOICES, with_extractor
 
 
 @click.command("fit")
@@ -33,8 +41,10 @@ from agiqa.params import CHOICES
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run. Default: runs/DATASET/PROTOCOL, of several runs/A+B/PROTOCOL.",
+    help="Folder of the run. Default: runs/DATASET/PROTOCOL; of several data sets "
+    "runs/A+B/PROTOCOL, of an --extractor runs/DATASET/NAME/PROTOCOL.",
 )
+@extractor
 @cache_or_url
 @settings
 @as_json
@@ -44,6 +54,7 @@ def command(
     protocol: str | None,
     targets: tuple[str, ...],
     out: Path | None,
+    extractor: str,
     cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -65,6 +76,7 @@ def command(
     agiqa fit agiqa-3k --target quality --target alignment -o runs/agiqa-3k/both
     agiqa fit agiqa-3k aigciqa2023
     agiqa fit agiqa-3k --preset paper --protocol paper -o runs/agiqa-3k/ma-agiqa
+    agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
     from agiqa.runs import fit_run
@@ -74,8 +86,9 @@ def command(
     extra = [f"fit.{key}={value}" for key, value in given.items() if value]
     if extra:
         params = read_settings(params_file, (*overrides, *extra))
+    params = with_extractor(params, extractor)
     started = time.monotonic()
-    run = fit_run(datasets, cache, params, out, RUNS)
+    run = fit_run(datasets, cache, params, out, RUNS, extractor)
     if run is None:  # another process of this fit wrote it
         return
     result = {

@@ -86,6 +86,13 @@ cache_or_url = click.option(
     help="Folder of images tables and feature stores, or its URL, such as s3://bucket/cache.",
 )
 
+extractor = click.option(
+    "--extractor",
+    default="",
+    metavar="NAME",
+    help="An entry of `extractors` in the settings, instead of section semantic.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

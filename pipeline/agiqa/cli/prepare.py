@@ -110,9 +110,14 @@ def command(
         test = sum(leak.test for leak in mine)
         shared = 100 * sum(leak.same_group for leak in mine) / test
         same = sum(leak.same_file for leak in mine)
+        sizes = f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}"
+        if (table.frame["group"] == "").all():
+            result[f"split_{protocol}"] = (
+                f"{sizes}; no prompts are known, {same} test images share a file with training"
+            )
+            continue
         result[f"split_{protocol}"] = (
-            f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}; {shared:.0f} % of test "
-            f"images share a prompt with training, {same} a file"
+            f"{sizes}; {shared:.0f} % of test images share a prompt with training, {same} a file"
         )
     show(result, as_json)
     for bad in table.skipped:

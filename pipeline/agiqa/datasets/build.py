@@ -48,6 +48,7 @@ def build_table(
     source: str,
     scale: tuple[float, float] | None = None,
     deviations: Mapping[str, str] = MappingProxyType({}),
+    raters: Mapping[str, str] = MappingProxyType({}),
     synthetic: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -65,6 +66,7 @@ def build_table(
         source: where it came from, for people.
         scale: the ends of the raters' scale, the same for all targets, where it is known.
         deviations: for a target, the column of `rows` with the raters' standard deviations.
+        raters: for a target, the column of `rows` with the number of ratings.
         synthetic: whether the project made the images itself.
         skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
         workers: threads; None takes a few more than there are cores.
@@ -99,9 +101,9 @@ def build_table(
     if same:
         logger.info("%s: %d images are byte-identical to an earlier one", name, same)
     texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
-    scores = [*targets, *deviations.values()]
+    scores = [*targets, *deviations.values(), *raters.values()]
     frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
-    found = observed_targets(frame, targets, scale, deviations)
+    found = observed_targets(frame, targets, scale, deviations, raters)
     return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
 
 

@@ -3,7 +3,7 @@
 Official layout: `koniq10k_distributions_sets.csv` (`image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set`,
 from the authors' repository) beside `1024x768/` or `512x384/`; where both are there, the larger is
 read. `set` is the official side. SD is of the ratings from 1 to 5, the MOS on 0…100: a point of a
-rating is 25 points of MOS, and so the deviations are kept.
+rating is 25 points of MOS, and so the deviations are kept. `c_total` ratings stand behind each MOS.
 """
 
 import logging
@@ -15,6 +15,7 @@ from agiqa.datasets.facts import Facts, HubCopy
 from agiqa.datasets.labels import numbers, read_text_csv, require_columns
 from agiqa.datasets.official import Download, absent, bases, find_file, images_in, preparing
 from agiqa.errors import AgiqaError, some
+from agiqa.images import printable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the CSV."""
     csv, root = find(source)
     labels = read_text_csv(csv)
-    require_columns(labels, ["image_name", "MOS", "SD", "set"], csv)
+    require_columns(labels, ["image_name", "c_total", "MOS", "SD", "set"], csv)
     odd = sorted(set(labels["set"]) - set(SETS))
     if odd:
         raise AgiqaError(f"{csv}: column set must be one of {', '.join(SETS)}; found {some(odd)}")
@@ -67,7 +68,22 @@ def read(source: Path) -> Download:
     rows["set"] = labels["set"].map(SETS)
     rows["quality"] = numbers(labels, "MOS", "image_name", csv)
     rows["quality_sd"] = numbers(labels, "SD", "image_name", csv) * POINT
-    return Download(FACTS, root, rows, images_in(root, [""]), csv, {"quality": "quality_sd"})
+    rows["quality_raters"] = numbers(labels, "c_total", "image_name", csv)
+    if len(few := rows[rows["quality_raters"] < 1]):
+        raise AgiqaError(
+            f"{csv}: c_total counts an image's ratings and must be at least 1; found others in "
+            f"{len(few):,} rows ({some([printable(path) for path in few['path']])}): take the "
+            f"official labels, {FACTS.address}"
+        )
+    return Download(
+        FACTS,
+        root,
+        rows,
+        images_in(root, [""]),
+        csv,
+        {"quality": "quality_sd"},
+        {"quality": "quality_raters"},
+    )
 
 
 prepare = preparing(read)

@@ -36,6 +36,7 @@ class Download:
     present: Sequence[str]  # paths of the images where there should be no others than the rows'
     labels: Path  # the (first) file that the rows are from, for messages
     deviations: Mapping[str, str] = field(default_factory=dict)  # as `build_table` takes them
+    raters: Mapping[str, str] = field(default_factory=dict)  # likewise
     scale: Range | None = None  # of the scores, where a release has another than the facts'
 
 
@@ -132,6 +133,7 @@ def preparing(read: Callable[[Path], Download]) -> Prepare:
             source=found.facts.source,
             scale=found.scale or found.facts.scale,
             deviations=found.deviations,
+            raters=found.raters,
             skip_bad=skip_bad,
             workers=workers,
             on_progress=on_progress,

@@ -2,9 +2,9 @@
 
 One row an image: `image_id` (sha256 of the file's bytes), `path` (relative to `root`, with forward
 slashes, spelled as the file system spells it), `prompt`, `group` (images that must stay on one
-side of a split; "" for none), `generator`, one column of floats for each MOS target, and one for
-each target's deviations where those of the raters are known. A column `set` ("train", "val",
-"test", or "") is there only where the data set has official sides.
+side of a split; "" for none), `generator`, one column of floats for each MOS target, and for each
+target one of the raters' deviations and one of the number of ratings where those are known. A
+column `set` ("train", "val", "test", or "") is there only where the data set has official sides.
 
 A score is empty (NaN once read) where the data set keeps it to itself, as AIGIQA-20K does for its
 validation and test sets: such an image has vectors and a prediction, but is in no metric.
@@ -36,8 +36,9 @@ ROOT_JSON = "root.json"
 SET_COLUMN = "set"
 SETS = ("train", "val", "test", "")
 DIRECTION = "higher is better"  # of every target, said in dataset.json
-LAYOUT = 3  # of the two files; raised when a reader of today could not read them
-READABLE = (1, 2, 3)  # 1 holds the root itself; 1 and 2 know no scales, deviations and directions
+LAYOUT = 4  # of the two files; raised when a reader of today could not read them
+# 1 holds the root itself; 1 and 2 know no scales, deviations and directions, 3 no ratings an image.
+READABLE = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Target:
     high: float  # observed
     scale: tuple[float, float] | None = None  # nominal, where known: the ends of the raters' scale
     deviation: str = ""  # column with the raters' standard deviations, in the score's own units
+    raters: str = ""  # column with the number of ratings of each image
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def observed_targets(
     names: Sequence[str],
     scale: tuple[float, float] | None = None,
     deviations: Mapping[str, str] = MappingProxyType({}),
+    raters: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Target, ...]:
     """Targets with the range seen in their column, images without a score left out.
 
@@ -126,6 +129,7 @@ def observed_targets(
             float(frame[name].max()),
             scale,
             deviations.get(name, ""),
+            raters.get(name, ""),
         )
         for name in names
     )
@@ -202,7 +206,7 @@ def read_table(folder: Path) -> ImagesTable:
     if hashlib.sha256(csv.read_bytes()).hexdigest() != sha256:
         raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
     frame = read_text_csv(csv)
-    scores = [t.name for t in targets] + [t.deviation for t in targets if t.deviation]
+    scores = [column for t in targets for column in (t.name, t.deviation, t.raters) if column]
     require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
     for path in frame["path"]:
         inner_path(path, str(csv))
@@ -222,13 +226,14 @@ def _target(
     high: float,
     scale: Sequence[float] | None = None,
     deviation: str = "",
+    raters: str = "",
     direction: str = DIRECTION,
 ) -> Target:
     """A target as dataset.json has it; layouts 1 and 2 had the first three."""
     if direction != DIRECTION:
         raise ValueError(f"direction of {name} is {direction!r}")
     ends = None if scale is None else (float(scale[0]), float(scale[1]))
-    return Target(name, low, high, ends, deviation)
+    return Target(name, low, high, ends, deviation, raters)
 
 
 def _root(folder: Path, recorded: str | None) -> Path | None:

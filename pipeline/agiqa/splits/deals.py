@@ -19,11 +19,16 @@ Sides = tuple[list[int], list[int], list[int]]  # row numbers of the table: trai
 
 
 def deal_grouped(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:
-    """Groups one by one, in a seeded order, to the cuts that come nearest to the ratio."""
+    """Groups one by one, in a seeded order, to the cuts that come nearest to the ratio.
+
+    Where no image names a group, what must stay together is byte-identical files alone.
+    """
     bundles = _bundles(table)
     named = named_groups(table)
-    if named < 3 or len(bundles) < 3:
-        joined = "" if named < 3 else f", which byte-identical files join to {len(bundles)}"
+    if named in (1, 2) or len(bundles) < 3:
+        joined = f", which byte-identical files join to {len(bundles)}" if named > 2 else ""
+        if not named:
+            joined = f" and {len(bundles)} distinct files"
         raise AgiqaError(
             f"protocol grouped needs at least 3 groups (prompts) to train, validate and test; "
             f"{table.name} has {named}{joined}: use --protocol random, or name a prompt or group "

@@ -2,7 +2,7 @@
 
 | protocol | split |
 |---|---|
-| `grouped` | seeded 70/10/20; all images of a group (a prompt) stay on one side, and so do byte-identical files |
+| `grouped` | seeded 70/10/20; all images of a group (a prompt) stay on one side, and so do byte-identical files; where no groups are known, only those |
 | `random` | seeded 70/10/20 by image |
 | `paper` | MA-AGIQA's own: one split, `random.Random(20).shuffle(range(N))`, cut at int(0.7 N) and int(0.8 N) |
 | `official` | the data set's own sets, where it has all three and their scores are public |

@@ -39,7 +39,7 @@ RATERS = {"AGIQA-3K": 21}
 class Ceiling:
     """The best that can be reached, by figure."""
 
-    raters: float
+    raters: float  # ratings an image; their mean where images differ
     images: int
     reliability: float  # share of the MOS's variance that is not the raters' noise
     srcc: float
@@ -49,14 +49,14 @@ class Ceiling:
 
 
 def noise_ceiling(
-    mos: Array, deviation: Array, raters: float, draws: int = DRAWS, seed: int = 0
+    mos: Array, deviation: Array, raters: float | Array, draws: int = DRAWS, seed: int = 0
 ) -> Ceiling:
     """The ceiling for N images with a MOS and the raters' standard deviation.
 
     Args:
         mos: scores `(N,)`; images where it or the deviation is NaN are left out.
         deviation: of the single ratings, in the units of the MOS `(N,)`.
-        raters: ratings an image.
+        raters: ratings an image, one number or `(N,)`.
         draws: simulated panels, for SRCC and KRCC.
         seed: of the draws.
 
@@ -64,8 +64,10 @@ def noise_ceiling(
         NaN figures for fewer than three images; a reliability of 0, and correlations of 0, where
         the raters' noise explains all of the MOS's variance.
     """
-    known = np.isfinite(mos) & np.isfinite(deviation)
-    mos, error = mos[known], deviation[known] / math.sqrt(raters)
+    counts = np.broadcast_to(np.asarray(raters, dtype=float), mos.shape)
+    known = np.isfinite(mos) & np.isfinite(deviation) & np.isfinite(counts)
+    mos, error = mos[known], deviation[known] / np.sqrt(counts[known])
+    raters = float(counts[known].mean()) if known.any() else math.nan
     if len(mos) < 3:
         return Ceiling(raters, len(mos), *[math.nan] * 5)
     noise = float(np.mean(np.square(error)))
@@ -86,8 +88,15 @@ def noise_ceiling(
     )
 
 
-def known_raters(table: ImagesTable) -> int | None:
-    """How many people rated each image, where that is known or assumed."""
+def known_raters(table: ImagesTable, target: Target) -> Array | None:
+    """Ratings of each image `(N,)`, where the data set says so; else None."""
+    if not target.raters:
+        return None
+    return np.asarray(table.frame[target.raters].to_numpy(dtype=float))
+
+
+def assumed_raters(table: ImagesTable) -> int | None:
+    """How many people are taken to have rated each image, where the data set doesn't say."""
     found = (count for name, count in RATERS.items() if table.source.startswith(name))
     return next(found, None)
 

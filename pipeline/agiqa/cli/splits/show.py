@@ -33,6 +33,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
     if not there:
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
     listed: list[dict[str, Any]] = []
+    prompts = bool((table.frame["group"] != "").any())
     for protocol in there:
         try:
             splits = read_protocol(folder, table, protocol)
@@ -47,7 +48,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
                 "train": [leak.train for leak in found],
                 "val": [leak.val for leak in found],
                 "test": [leak.test for leak in found],
-                "same_prompt": sum(leak.same_group for leak in found),
+                "same_prompt": sum(leak.same_group for leak in found) if prompts else None,
                 "same_file": sum(leak.same_file for leak in found),
                 "sha256": split_digest(splits),
             }
@@ -66,14 +67,14 @@ def _print(listed: list[dict[str, Any]]) -> None:
         if "unusable" in each:
             rows.append([each["protocol"], "unusable", "", "", "", ""])
             continue
-        test = sum(each["test"])
+        shared, test = each["same_prompt"], sum(each["test"])
         sizes = [min(each[side]) for side in ("train", "val", "test")]
         rows.append(
             [
                 each["protocol"],
                 str(each["splits"]),
                 "/".join(f"{size:,}" for size in sizes),
-                f"{100 * each['same_prompt'] / test:.0f} %",
+                "no prompts known" if shared is None else f"{100 * shared / test:.0f} %",
                 f"{each['same_file'] / each['splits']:.1f}",
                 each["sha256"][:12],
             ]

@@ -1,0 +1,121 @@
+"""`agiqa table`: results of many runs side by side, and published ones beside them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agiqa.cli.options import RUNS
+
+if TYPE_CHECKING:
+    from agiqa.result_tables import Grid
+
+FORMATS = ("markdown", "csv", "latex", "html")
+FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse")
+
+
+@click.command("table")
+@click.argument("places", nargs=-1, metavar="[RUN|FOLDER]...", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="Default: what -o's name ends in (.md, .csv, .tex, .html), else a table for the terminal.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write. Default: standard output.",
+)
+@click.option(
+    "--figure",
+    "figures",
+    multiple=True,
+    type=click.Choice(FIGURES),
+    help="What the cells give. Repeatable. Default: srcc and plcc_logistic.",
+)
+@click.option(
+    "--models",
+    default="moe",
+    show_default=True,
+    help="Models of our runs, by name and with commas between them (moe,ridge), or all.",
+)
+@click.option("--intervals", is_flag=True, help="95 % intervals beside our medians.")
+@click.option(
+    "--published/--no-published",
+    default=True,
+    show_default=True,
+    help="Published results on the same data sets beside ours, each with its source.",
+)
+def command(
+    places: tuple[Path, ...],
+    form: str | None,
+    out: Path | None,
+    figures: tuple[str, ...],
+    models: str,
+    intervals: bool,
+    published: bool,
+) -> None:
+    r"""Set evaluated runs side by side: RUNs, or all runs in FOLDERs (default: runs).
+
+    A row is a method, a column a data set, target and protocol: two protocols never share a
+    column. What nobody has measured stays empty. Results on other data sets than the training's
+    have a table of their own, of what was trained on against what was tested on.
+
+    \b
+    agiqa table
+    agiqa table runs/agiqa-3k --models all --intervals
+    agiqa table runs/agiqa-3k/grouped runs/spaq/random --figure srcc --figure krcc -o table.tex
+    agiqa table --no-published --format csv > results.csv
+    """
+    from agiqa.datasets.table import write_whole
+    from agiqa.result_tables import find_results, format_of, grids_of, published_results, render
+
+    if form is None and out is not None:
+        form = format_of(out)
+        if form is None:
+            raise click.UsageError(
+                f"-o {out}: expected a name that ends in .md, .csv, .tex or .html, or --format."
+            )
+    named = [name.strip() for name in models.split(",") if name.strip()]
+    if not named:
+        raise click.UsageError("--models expects names such as moe,ridge, or all; found none.")
+    found = find_results(places or (RUNS,), named)
+    shown = figures or ("srcc", "plcc_logistic")
+    theirs = published_results() if published else []
+    grids = grids_of(found.results, theirs, tuple(dict.fromkeys(shown)))
+    for run in found.not_evaluated:
+        click.echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
+    if form is None:
+        for grid in grids:
+            _print(grid, intervals)
+        return
+    text = render(grids, form, intervals)
+    if out is None:
+        click.echo(text.rstrip("\n"))
+        return
+    write_whole(out, text.encode("utf-8"))
+    click.echo(f"table  {out}")
+
+
+def _print(grid: "Grid", intervals: bool) -> None:
+    """A table for each column of the grid, of the rows that have something in it: nothing wraps."""
+    from agiqa.cli.tables import print_table
+    from agiqa.result_tables import wording
+
+    heads = ["trained on" if grid.across else "method", *map(wording.heading, grid.figures)]
+    for place, column in enumerate(grid.columns):
+        rows = []
+        for row in grid.rows:
+            cell = row.cells[place]
+            if cell is not None:
+                texts = [wording.cell(cell, figure, intervals) for figure in grid.figures]
+                rows.append([wording.row_name(row), *texts])
+        data, protocol = wording.data(column), wording.protocol(column)
+        print_table(
+            heads, rows, title=f"tested on {data}" if grid.across else f"{data}: {protocol}"
+        )
+    click.echo(wording.caption(grid, intervals))
+    for source in wording.sources(grid):
+        click.echo(f"  {source}")

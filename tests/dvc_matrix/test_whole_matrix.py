@@ -1,0 +1,178 @@
+"""Five data sets, two LMMs, three protocols through one `dvc repro`, killed twice and resumed.
+
+The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs, up to the metrics: 80
+stages. Their commands are processes, forked from one that has everything imported (commands.py).
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+import official_downloads
+
+pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
+REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+PROTOCOLS = ("grouped", "random", "paper")
+SMALL = {
+    "components": 4,
+    "semantic_components": 4,
+    "hidden": 8,
+    "epochs": 1,
+    "batch_size": 64,
+    "members": 1,
+}
+VECTORS = {"semantic": 2, "other": 2, "visual": 4}  # two prompts; two layers, whole and close up
+EXTRACTIONS, RUNS = 3, 2  # a data set: two LMMs and the backbone; a protocol: two LMMs
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, build_lmm: Callable[..., Path]
+) -> Path:
+    """The pipeline over five data sets and two LMMs, nothing run yet."""
+    folder, shelf = tmp_path / "project", tmp_path / "shelf"
+    shutil.copytree(REPOSITORY / "prompts", folder / "prompts")
+    (folder / ".dvc").mkdir()
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    for stage in stages.values():  # no code: it stays as it is, and DVC hashes it for each stage
+        stage["deps"] = [each for each in stage["deps"] if not each.startswith("pipeline/")]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    config = (REPOSITORY / ".dvc/config").read_text().replace("[core]", "[core]\n    no_scm = true")
+    (folder / ".dvc/config").write_text(config)
+    official_downloads.agiqa_3k(shelf / "agiqa-3k", prompts=20)
+    official_downloads.aigiqa_20k(shelf / "aigiqa-20k", prompts=15)
+    official_downloads.aigciqa2023(shelf / "aigciqa2023", one_image_a_prompt=True)
+    official_downloads.koniq_10k(shelf / "koniq-10k", images=25)
+    official_downloads.spaq(shelf / "spaq", images=60)
+    model = str(build_lmm(tmp_path / "models" / "one"))
+    other = str(build_lmm(tmp_path / "models" / "other", kind="Llava", seed=1))
+    stage_1 = {"model": model, "batch_size": 4, "workers": 0, "format": "zarr"}
+    settings = {  # what is not default, and what dvc.yaml names: DVC reads it some hundred times
+        "datasets": sorted(path.name for path in shelf.iterdir()),
+        "protocols": list(PROTOCOLS),
+        "sources": {},
+        "prepare": {"workers": 2},
+        "splits": {"count": 1},
+        "semantic": {"name": "tiny", "prompts": "ma_agiqa", **stage_1},
+        "extractors": {"tiny-llava": {"model": other}},
+        "visual": {"name": "tiny-vision", "layers": [1, 3], "image_size": 48, "closeup": 64}
+        | stage_1,
+        "fit": SMALL,
+        "paper": {"workers": 1},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("AGIQA_DATA", str(shelf))
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))  # DVC's, too
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return folder
+
+
+@pytest.fixture
+def _commands(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`agiqa` on the PATH, as a client of commands.py."""
+    place = tmp_path / "commands"
+    client = tmp_path / "bin" / "agiqa"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "client.py"} "$@"\n')
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("AGIQA_COMMANDS", str(place))
+    own = {"PYTHONPATH": f"{REPOSITORY / 'pipeline'}", "AGIQA_STORE": str(tmp_path / "warm")}
+    (tmp_path / "warm-up").mkdir()
+    command = [sys.executable, HERE / "commands.py", place, project / "params.yaml", "koniq-10k"]
+    with subprocess.Popen(command, cwd=tmp_path / "warm-up", env={**os.environ, **own}) as server:
+        while not place.exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield
+        server.kill()
+
+
+def _start(project: Path) -> "subprocess.Popen[str]":
+    """`dvc repro` in a process group of its own."""
+    code = "from dvc.cli import main; import sys; sys.exit(main())"
+    with (project.parent / "dvc.log").open("w") as log:
+        command = [sys.executable, "-c", code, "repro", "evaluate", "evaluate_other"]
+        return subprocess.Popen(command, cwd=project, text=True, stdout=log, stderr=log,
+                                process_group=0)  # fmt: skip
+
+
+def _repro(project: Path) -> str:
+    status = _start(project).wait(timeout=600)
+    said = (project.parent / "dvc.log").read_text()
+    assert status == 0, said
+    return said
+
+
+def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
+    """Start `dvc repro`, and kill it with all that it started once it is so far."""
+    process = _start(project)
+    until = time.monotonic() + 300
+    while not reached():
+        said = (project.parent / "dvc.log").read_text
+        assert process.poll() is None, said()
+        assert time.monotonic() < until, said()
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def _rows(ledger: Path) -> "Counter[tuple[str, str]]":
+    """How often each row was acknowledged: shelf and image, by the journals."""
+    found: Counter[tuple[str, str]] = Counter()
+    for journal in ledger.glob("[!.]*/journal.jsonl"):
+        for line in journal.read_text().splitlines():
+            try:
+                ids = json.loads(line).get("ids", [])
+            except ValueError:  # the torn end of a line that a kill cut off: promises nothing
+                continue
+            found.update((journal.parent.name, image) for image in ids)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("_commands")
+def test_each_row_is_computed_once(project: Path) -> None:
+    ledger = project.parent / "ledger"
+
+    def results() -> int:
+        return len(list((project / "runs").rglob("metrics.json")))
+
+    _killed_when(project, lambda: sum(_rows(ledger).values()) > 500)
+    first = _rows(ledger)
+    _killed_when(project, lambda: results() > 10)
+    assert results() < 5 * len(PROTOCOLS) * RUNS
+    assert first.items() <= _rows(ledger).items()
+    _repro(project)
+
+    rows, distinct = _rows(ledger), 0
+    for dataset in yaml.safe_load((project / "params.yaml").read_text())["datasets"]:
+        distinct += pd.read_csv(project / "cache" / dataset / "images.csv")["image_id"].nunique()
+        for protocol in PROTOCOLS:
+            for extractor in ("", "tiny-llava"):
+                run = project / "runs" / dataset / extractor / protocol
+                metrics = json.loads((run / "metrics.json").read_text())
+                assert (metrics["dataset"], metrics["protocol"]) == (dataset, protocol)
+                made = json.loads((run / "provenance.json").read_text())["stores"]
+                assert made["semantic"]["extractor"] == (extractor or "tiny")
+    assert 500 < sum(first.values()) < len(rows)
+    assert len(rows) == distinct * sum(VECTORS.values())
+    assert set(rows.values()) == {1}  # none was computed, and acknowledged, a second time
+
+    before = {path: path.stat().st_mtime_ns for path in ledger.rglob("journal.jsonl")}
+    assert "up to date" in _repro(project)
+    assert {path: path.stat().st_mtime_ns for path in ledger.rglob("journal.jsonl")} == before
