@@ -38,6 +38,26 @@ def test_every_result_of_a_run_is_found(write_run: Callable[..., Path]) -> None:
     assert first.splits == 10
 
 
+def test_what_was_learnt_together_is_said(write_run: Callable[..., Path]) -> None:
+    inside = {
+        "": metrics_of(),
+        "datasets/spaq": metrics_of(0.6, dataset="spaq", protocol="random"),
+        "datasets/spaq/targets/align": metrics_of(0.5, dataset="spaq", target="align"),
+    }
+    together = {"trained_on": ["agiqa-3k", "spaq"], "targets": ["quality", "align"]}
+    write_run("agiqa-3k+spaq/grouped", inside, **together)
+    found = find_results([RUNS]).results
+    assert [(r.dataset, r.target, r.protocol) for r in found] == [
+        ("agiqa-3k", "quality", "grouped"),
+        ("spaq", "quality", "random"),
+        ("spaq", "align", "grouped"),
+    ]
+    assert all(
+        r.method.endswith(", trained on agiqa-3k and spaq, learning quality and align")
+        for r in found
+    )
+
+
 def test_what_a_killed_fit_left_is_no_run(write_run: Callable[..., Path]) -> None:
     write_run("a/grouped")
     write_run("a/.grouped-x1y2/old")

@@ -1,7 +1,8 @@
 """Results of evaluated runs: what `evaluate` left in the folders that a user names.
 
-A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, other
-data sets that it was tested on in RUN/cross/DATASET/. Nothing but these files and provenance.json
+A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, further data
+sets that it was trained on in RUN/datasets/NAME/, others that it was tested on in
+RUN/cross/DATASET/. Nothing but these files and provenance.json
 is read, so that a table takes no time.
 """
 
@@ -18,7 +19,11 @@ from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
 
 METRICS, PROVENANCE = "metrics.json", "provenance.json"
-INSIDE = (METRICS, f"targets/*/{METRICS}", f"cross/*/{METRICS}", f"cross/*/targets/*/{METRICS}")
+INSIDE = tuple(
+    f"{data}{target}{METRICS}"
+    for data in ("", "datasets/*/", "cross/*/")
+    for target in ("", "targets/*/")
+)
 MIXTURE = "moe"
 SAID = {  # protocols in words, for those who did not read docs/protocols.md
     "grouped": "no prompt and no file on two sides",
@@ -184,7 +189,12 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
         if isinstance(store, Mapping) and store.get("extractor", "pixels") != "pixels"
         if not sees.endswith("only") or sees.startswith(str(kind))
     ]
-    return f"{what} on {' and '.join(names)}" if names else what
+    what = f"{what} on {' and '.join(names)}" if names else what
+    for key, said in (("trained_on", "trained on"), ("targets", "learning")):
+        several = provenance.get(key)
+        if isinstance(several, list) and len(several) > 1:
+            what += f", {said} {' and '.join(map(str, several))}"
+    return what
 
 
 def _value(figures: Mapping[str, Any], splits: int, what: str) -> Value:
