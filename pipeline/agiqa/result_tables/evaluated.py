@@ -1,9 +1,9 @@
 """Results of evaluated runs: what `evaluate` left in the folders that a user names.
 
-A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, further data
-sets that it was trained on in RUN/datasets/NAME/, others that it was tested on in
-RUN/cross/DATASET/. Nothing but these files and provenance.json
-is read, so that a table takes no time.
+A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, further
+data sets that it was trained on in RUN/datasets/NAME/, others that it was tested on in
+RUN/cross/DATASET/. Nothing but these files and provenance.json is read, so that a table takes no
+time.
 """
 
 import json
