@@ -2,8 +2,8 @@
 
     make screenshots RUN=runs/agiqa-3k/grouped IMAGES=/data/agiqa-3k/AGIQA-3K
 
-Writes docs/images/*.png, each below 300 kB, light and dark at 1280 pixels, by Debian's Chromium
-under Playwright. Only pictures of AGIQA-3K go into the repository (MIT licence; CREDIT says so, and
+Writes docs/images/*.webp, each below 300 kB, light and dark at 1280 pixels, by Debian's Chromium
+under Playwright. (A PNG that small has 256 colours, which spoils photographs and keys.) Only pictures of AGIQA-3K go into the repository (MIT licence; CREDIT says so, and
 so must the page that shows them). The run must be evaluated; a version without `agiqa serve` leaves
 the app out.
 """
@@ -77,7 +77,7 @@ def main() -> None:
             print(f"{step.__name__[1:]}: {time.perf_counter() - started:.0f} s")
         browser.close()
     (given.out / "CREDIT.txt").write_text(CREDIT + "\n", encoding="utf-8")
-    for path in sorted(given.out.glob("*.png")):
+    for path in sorted(given.out.glob("*.webp")):
         print(f"{path.stat().st_size:>8,}  {path}")
 
 
@@ -111,15 +111,15 @@ def _report(
             page.goto(page_file.as_uri())
             page.locator("h1").wait_for()
             _settle(page)
-            _shot(page, out / f"report-{scheme}.png")
+            _shot(page, out / f"report-{scheme}.webp")
             if scheme == "light":
                 for name, words in SECTIONS.items():
-                    _section(page, words, out / f"report-{name}.png")
+                    _section(page, words, out / f"report-{name}.webp")
     with _page(browser, "light", PHONE) as page:
         page.goto(page_file.as_uri())
         page.locator("h1").wait_for()
         _settle(page)
-        _shot(page, out / "report-phone.png")
+        _shot(page, out / "report-phone.webp")
 
 
 def _gallery(
@@ -133,7 +133,7 @@ def _gallery(
             page.goto(page_file.as_uri())
             page.locator("#cards li img").first.wait_for()
             _settle(page)
-            _shot(page, out / f"gallery-{scheme}.png")
+            _shot(page, out / f"gallery-{scheme}.webp")
 
 
 def _terminal(
@@ -158,9 +158,7 @@ def _terminal(
     with _page(browser, "dark") as page:
         ground = "background: #15171a; color: #e8e8e5; display: inline-block; padding: 16px"
         page.set_content(f'<div id="all" style="{ground}">{body}</div>')
-        path = out / "terminal.png"
-        page.locator("#all").screenshot(path=path)
-        _shrink(path)
+        _save(page.locator("#all").screenshot(), out / "terminal.webp")
 
 
 def _app(browser: Any, run: Path, cache: Path, images: list[Path], work: Path, out: Path) -> None:
@@ -180,11 +178,11 @@ def _app(browser: Any, run: Path, cache: Path, images: list[Path], work: Path, o
                     page.goto(address)
                     _settle(page)
                     if scheme == "light":
-                        _shot(page, out / "app-empty.png")
+                        _shot(page, out / "app-empty.webp")
                     page.locator("input[type=file]").first.set_input_files(dropped)
                     page.get_by_text(dropped[0].name).first.wait_for(timeout=300_000)
                     page.wait_for_timeout(15_000)  # maps and neighbours come after the score
-                    _shot(page, out / f"app-{scheme}.png")
+                    _shot(page, out / f"app-{scheme}.webp")
         finally:
             process.terminate()
 
@@ -218,20 +216,17 @@ def _section(page: Any, words: tuple[str, ...], path: Path) -> None:
 
 
 def _shot(page: Any, path: Path) -> None:
-    page.screenshot(path=path)
-    _shrink(path)
+    _save(page.screenshot(), path)
 
 
-def _shrink(path: Path) -> None:
-    """Fewer colours, then fewer pixels, until the file is small enough."""
-    whole = Image.open(path).convert("RGB")
-    for scale in (1.0, 0.85, 0.7, 0.55, 0.4):
-        size = (round(whole.width * scale), round(whole.height * scale))
-        image = whole if scale == 1.0 else whole.resize(size, Image.Resampling.LANCZOS)
-        for colours in (256, 96):
-            image.quantize(colours).save(path, optimize=True)
-            if path.stat().st_size < MOST_BYTES:
-                return
+def _save(picture: bytes, path: Path) -> None:
+    """Keep a screenshot, as good as fits."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    for quality in (90, 82, 72, 60, 45):
+        image.save(path, "WEBP", quality=quality, method=6)
+        if path.stat().st_size < MOST_BYTES:
+            return
+    raise SystemExit(f"{path}: expected less than {MOST_BYTES:,} bytes even at quality 45.")
 
 
 def _free_port() -> int:

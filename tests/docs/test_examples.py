@@ -44,6 +44,7 @@ INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {
     "cache ls": "looks otherwise off a terminal: tests/upkeep/test_listing.py",
     "cache verify --repair": "shown with damage, of which there is none: tests/upkeep",
+    "cache merge usb/ledger": "shown once with damaged rows: tests/upkeep/test_merge.py",
     "cache gc": "shown with something to free: tests/upkeep/test_clearing.py",
 }
 BEFORE = {"docs/cache.md": "cache convert cache/agiqa-3k/nano.zarr cache/agiqa-3k/nano.h5"}
