@@ -3,9 +3,9 @@
     make screenshots RUN=runs/agiqa-3k/grouped IMAGES=/data/agiqa-3k/AGIQA-3K
 
 Writes docs/images/*.webp, each below 300 kB, light and dark at 1280 pixels, by Debian's Chromium
-under Playwright. (A PNG that small has 256 colours, which spoils photographs and keys.) Only pictures of AGIQA-3K go into the repository (MIT licence; CREDIT says so, and
-so must the page that shows them). The run must be evaluated; a version without `agiqa serve` leaves
-the app out.
+under Playwright. (A PNG as small has 256 colours, which spoils photographs and keys.) Only pictures
+of AGIQA-3K go into the repository; its licence is MIT, CREDIT says so, and so must the page that
+shows them. The run must be evaluated; a version without `agiqa serve` leaves the app out.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from agiqa.errors import AgiqaError
 
 WIDTH, HEIGHT, PHONE = 1280, 1400, (390, 844)
 MOST_BYTES = 300_000
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("cache"))
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     given = parser.parse_args()
+    images = _some_images(given.run, given.images, given.cache)
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         sys.exit(f"Expected one of {', '.join(BROWSERS)} on PATH, found none: install chromium.")
@@ -68,7 +71,6 @@ def main() -> None:
 
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        images = _some_images(given.run, given.images, given.cache)
         browser = playwright.chromium.launch(executable_path=executable, args=list(QUIET))
         work = Path(folder)
         for step in (_report, _gallery, _terminal, _app):
@@ -248,4 +250,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AgiqaError as error:
+        sys.exit(f"Error: {error}")
