@@ -64,6 +64,8 @@ def _commands(page: str, block: str) -> Iterator[Command]:
         words = shlex.split(line.removeprefix("$ "), comments=True)
         parts: list[list[str]] = [[]]
         for word in words:
+            if word == "|":
+                break
             if word == "&&":
                 parts.append([])
             else:

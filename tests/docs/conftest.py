@@ -1,7 +1,7 @@
 """A folder in which the documentation's examples can be followed.
 
 Tiny models stand for the big ones: `params.yaml` names one, so that `agiqa extract mine` is what
-the pages say. `mine` is sixty image files with labels, `agiqa-3k` the official layout in small.
+the pages say. `mine` is 45 image files with labels, `agiqa-3k` the official layout in small.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from PIL import Image
 import official_downloads
 from agiqa.cli import main
 
-IMAGES = 60
+IMAGES = 45
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
     (folder / "pictures").mkdir()
     for name in ("a.png", "b.png", "07.png"):
         shutil.copy(folder / name, folder / "pictures" / name)
-    official_downloads.agiqa_3k(folder / "data" / "agiqa-3k", prompts=50)
+    official_downloads.agiqa_3k(folder / "data" / "agiqa-3k", prompts=36)
     (folder / "params.yaml").write_text(
-        f"semantic: {{model: {tiny_lmm}, batch_size: 8, workers: 0}}\n"
+        f"semantic: {{model: {tiny_lmm}, batch_size: 16, workers: 0}}\n"
         f"visual: {{model: {tiny_lmm}, layers: [1, 3], image_size: 32, closeup: 48, workers: 0}}\n"
         "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 1, members: 1}\n"
         "splits: {count: 3}\n"
@@ -63,6 +63,6 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
 def _smith(folder: Path) -> None:
     """Somebody's split of AGIQA-3K."""
     names = sorted(path.name for path in (folder / "data/agiqa-3k/AGIQA-3K").iterdir())
-    sides = ["train"] * 60 + ["val"] * 20 + ["test"] * (len(names) - 80)
+    sides = ["train"] * 44 + ["val"] * 12 + ["test"] * (len(names) - 56)
     rows = [f"{name},{side}" for name, side in zip(names, sides, strict=True)]
     (folder / "smith2024.csv").write_text("\n".join(["image,set", *rows]) + "\n")
