@@ -158,7 +158,7 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
             ]
             with np.errstate(invalid="ignore"):  # undefined in a draw of one prompt's images alone
                 gains = (theirs[figure] - resamples[0][figure]).T
-            chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
+                chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
             figures[figure] = _difference(figure, by_split, ratio) | _bootstrapped(chosen)
         comparisons.append(
             {

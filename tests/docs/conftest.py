@@ -33,7 +33,7 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
     (folder / "pictures").mkdir()
     for name in ("a.png", "b.png", "07.png"):
         shutil.copy(folder / name, folder / "pictures" / name)
-    official_downloads.agiqa_3k(folder / "data" / "agiqa-3k", prompts=36)
+    official_downloads.agiqa_3k(folder / "data" / "agiqa-3k", prompts=50)
     (folder / "params.yaml").write_text(
         f"semantic: {{model: {tiny_lmm}, batch_size: 16, workers: 0}}\n"
         f"visual: {{model: {tiny_lmm}, layers: [1, 3], image_size: 32, closeup: 48, workers: 0}}\n"
@@ -63,6 +63,6 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
 def _smith(folder: Path) -> None:
     """Somebody's split of AGIQA-3K."""
     names = sorted(path.name for path in (folder / "data/agiqa-3k/AGIQA-3K").iterdir())
-    sides = ["train"] * 44 + ["val"] * 12 + ["test"] * (len(names) - 56)
+    sides = ["train"] * 60 + ["val"] * 20 + ["test"] * (len(names) - 80)
     rows = [f"{name},{side}" for name, side in zip(names, sides, strict=True)]
     (folder / "smith2024.csv").write_text("\n".join(["image,set", *rows]) + "\n")
