@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DIST ?= dist
+RUN ?= runs/agiqa-3k/grouped
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 INSTALLED := .venv/.installed
@@ -10,7 +11,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check build constraints clean
+.PHONY: help venv demo test check docs screenshots build constraints clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +43,13 @@ check: venv ## lint, format, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+docs: venv ## build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+	@echo "Open site/index.html, or $(BIN)/mkdocs serve"
+
+screenshots: venv ## pictures for the docs, of RUN=runs/agiqa-3k/grouped; IMAGES=folder
+	@$(BIN)/python docs/making/screenshots.py $(RUN) $(if $(IMAGES),--images $(IMAGES))
+
 build: venv ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir $(DIST) . > /dev/null
 	@ls $(DIST)/*.whl
@@ -56,5 +64,5 @@ constraints: ## write constraints.txt anew, from the newest versions that fit to
 	mv constraints.new constraints.txt
 
 clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

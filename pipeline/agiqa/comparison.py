@@ -156,8 +156,9 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
             by_split = [
                 b[figure] - a[figure] for a, b in zip(first.figures, each.figures, strict=True)
             ]
-            gains = (theirs[figure] - resamples[0][figure]).T
-            chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
+            with np.errstate(invalid="ignore"):  # undefined in a draw of one prompt's images alone
+                gains = (theirs[figure] - resamples[0][figure]).T
+                chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
             figures[figure] = _difference(figure, by_split, ratio) | _bootstrapped(chosen)
         comparisons.append(
             {

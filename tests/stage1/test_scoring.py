@@ -65,8 +65,23 @@ def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path
         == "image,score,spread,gate_visual,gate_semantic_content,gate_coherence"
     )
     assert len(whole.stdout.splitlines()) == 41
-    table = CliRunner().invoke(main, ["score", str(files[0]), "--run", str(run)])
-    assert "quality on the scale of mine" in table.stdout
+    page = tmp_path / "gallery.html"
+    table = CliRunner().invoke(
+        main, ["score", "images", "--run", str(run), "--top", "3", "--html", str(page)]
+    )
+    lines = [line.split("\t") for line in table.stdout.splitlines()]
+    assert lines[0] == whole.stdout.splitlines()[0].split(",")
+    assert len(lines) == 1 + 3
+    assert [float(line[1]) for line in lines[1:]] == sorted(
+        (float(line[1]) for line in lines[1:]), reverse=True
+    )
+    assert "quality on the scale of mine" in table.stderr
+    # The page has all 40, whatever the table shows.
+    assert page.read_text().count(".png") >= 40
+    refused = CliRunner().invoke(
+        main, ["score", "images", "--run", str(run), "--thumbnails", "always"]
+    )
+    assert (refused.exit_code, "expected a terminal" in refused.stderr) == (1, True)
 
 
 def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTable) -> None:

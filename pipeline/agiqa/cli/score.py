@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from agiqa.cli.ranking import kind, print_ranking, write_plain
+from agiqa.cli.terminal_pictures import MODES, pictures
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -42,6 +44,24 @@ if TYPE_CHECKING:
     help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
 )
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the N best. Default: all; on a terminal, of many the best and the worst.",
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page with all images, to sort and filter, as well.",
+)
+@click.option(
+    "--thumbnails",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    help="In the table: where the terminal can show pictures, in half blocks elsewhere, or never.",
+)
 def command(
     images: tuple[Path, ...],
     run: Path,
@@ -49,15 +69,20 @@ def command(
     out: Path | None,
     image_prompt: str | None,
     skip_bad: bool,
+    top: int | None,
+    html: Path | None,
+    thumbnails: str,
 ) -> None:
     r"""Score IMAGES, files or folders, best first.
 
     The score is on the scale of the MOS the run was trained on; the spread is its standard
-    deviation over the run's splits; the gate says how much each expert weighed.
+    deviation over the run's splits; the gate says how much each expert weighed. Off a terminal the
+    table's columns are separated by tabs.
 
     \b
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
+    agiqa score pictures/ --run runs/agiqa-3k/grouped --html ranking.html --top 5
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
     from agiqa.checkpoints import load_provenance
@@ -66,6 +91,8 @@ def command(
     from agiqa.scoring import load_scorer
 
     load_provenance(run)  # a wrong run is said before the images are read
+    shows = style == "table" and out is None and sys.stdout.isatty()
+    picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     files = _files(images)
     bad = check_images(files)
     if bad and (not skip_bad or len(bad) == len(files)):
@@ -81,13 +108,25 @@ def command(
     kept = [file for file in files if str(file) not in lost]
     scores = scorer(kept, None if image_prompt is None else [image_prompt] * len(kept))
     scores.sort(key=lambda score: -score.score)
-    if out is None:
-        _write(scores, bad, scorer, style, sys.stdout)
-    else:
+    if html is not None:
+        from agiqa.gallery import write_gallery
+
+        with disk_errors("write", html):
+            write_gallery(scores, scorer.run.folder, scorer.run.provenance, html)
+        click.echo(f"Gallery: {html}", err=True)
+    if out is not None:
         text = io.StringIO(newline="")
-        _write(scores, bad, scorer, style, text)
+        _write(scores[:top], bad, scorer, style, text)
         with disk_errors("write", out):
             write_file(out, text.getvalue().encode())
+    elif shows:
+        from rich.console import Console
+
+        print_ranking(scores, scorer.run.provenance, Console(highlight=False), top, picture)
+    else:
+        _write(scores[:top], bad, scorer, style, sys.stdout)
+        if style == "table":
+            click.echo(f"Scores: {kind(scorer.run.provenance)}.", err=True)
     for each in bad:
         click.echo(f"Skipped {each.path}: {each.reason}", err=True)
 
@@ -134,37 +173,9 @@ def _write(
             gates = [f"{score.gate[name]:.4f}" for name in experts]
             writer.writerow([score.image, f"{score.score:.4f}", f"{score.spread:.4f}", *gates])
     else:
-        _table(scores, scorer, experts, stream)
+        write_plain(scores, experts, stream)
 
 
 def _plain(score: "Score") -> dict[str, Any]:
     """Without the quality map: that is for Python."""
     return {key: value for key, value in vars(score).items() if key != "quality_map"}
-
-
-def _table(
-    scores: Sequence["Score"], scorer: "Scorer", experts: Sequence[str], stream: TextIO
-) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    low, high = scorer.scale
-    about = scorer.run.provenance
-    kind = "synthetic severity" if about["synthetic"] else about["target"]
-    table = Table(
-        box=SIMPLE_HEAD,
-        caption=f"{kind} on the scale of {about['dataset']}, {low:.2f} to {high:.2f}",
-    )
-    table.add_column("image", overflow="fold")
-    table.add_column("score", justify="right")
-    table.add_column("±", justify="right")
-    for expert in experts:
-        table.add_column(f"gate {expert}", justify="right")
-    for score in scores:
-        gates = [f"{score.gate[expert]:.2f}" for expert in experts]
-        table.add_row(score.image, f"{score.score:.2f}", f"{score.spread:.2f}", *gates)
-    console = Console(file=stream)
-    if not console.is_terminal:
-        console = Console(file=stream, width=110)
-    console.print(table)

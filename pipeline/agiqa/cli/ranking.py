@@ -1,0 +1,204 @@
+"""The ranking that `agiqa score` shows on a terminal: bars for scores and gates, and thumbnails.
+
+Off a terminal the same rows are separated by tabs. What is shown fits the terminal's width: bars go
+first, then the spread; names are cut from the left, where paths are alike.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+    from agiqa.scoring import Score
+
+BEST, WORST = 25, 10  # shown by default where there are more images than both together
+STACKED = 4  # most experts whose weights are drawn side by side
+FULL, HALF, TRACK = "▄", "▖", "▁"  # low enough that rows stay apart
+HEIGHTS = "▆▄▂▁"  # of an expert each: told apart without colour, too
+ASCII_FULL, ASCII_TRACK, ASCII_HEIGHTS = "#", ".", "#=-."
+# Okabe and Ito's palette, readable on dark and light grounds.
+COLOURS = ("#3a87c8", "#d9821f", "#1f9e77", "#c46fa0")
+WIDE, MEDIUM, NARROW = 100, 72, 48  # columns of a terminal
+NAME_AT_LEAST = 12
+GAP = 2  # columns between columns
+THUMBNAIL = 6  # columns of one
+
+Picture = Callable[[Path], "RenderableType"]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Columns for each part of a row; 0 leaves a part out."""
+
+    bar: int
+    gate: int
+    spread: int
+
+
+def kind(provenance: Mapping[str, Any]) -> str:
+    """What a run's scores are, and on which scale."""
+    mos = provenance["mos"]
+    what = "synthetic severity" if provenance["synthetic"] else provenance["target"]
+    return f"{what} on the scale of {provenance['dataset']}, {mos['low']:.2f} to {mos['high']:.2f}"
+
+
+def write_plain(scores: Sequence["Score"], experts: Sequence[str], stream: TextIO) -> None:
+    """Rows separated by tabs, under a line of names, for cut, sort and awk."""
+    rows = [["image", "score", "spread", *(f"gate_{name}" for name in experts)]]
+    for score in scores:
+        gates = [f"{score.gate[expert]:.2f}" for expert in experts]
+        rows.append([_literal(score.image), f"{score.score:.2f}", f"{score.spread:.2f}", *gates])
+    stream.writelines("\t".join(row) + "\n" for row in rows)
+
+
+def print_ranking(
+    scores: Sequence["Score"],
+    provenance: Mapping[str, Any],
+    console: "Console",
+    top: int | None = None,
+    picture: Picture | None = None,
+) -> None:
+    """Print the ranked table.
+
+    Args:
+        scores: best first.
+        provenance: of the run that made them: experts, scale, target.
+        console: a terminal.
+        top: show that many of the best; None shows the best and the worst of many.
+        picture: makes the thumbnail of a file.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    experts = list(provenance["experts"])
+    scale = provenance["mos"]["low"], provenance["mos"]["high"]
+    best, worst = _shown(len(scores), top)
+    widths = _widths(console.width)
+    digits = len(f"{len(scores):,}")
+    table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("", justify="right", no_wrap=True)
+    if picture:
+        table.add_column("")
+    table.add_column("image", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    taken = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
+    for width, head in ((widths.spread, "±"), (widths.bar, ""), (widths.gate, "gate")):
+        if width:
+            table.add_column(head, justify="right" if head == "±" else "left", no_wrap=True)
+            taken += width + GAP
+    room = max(NAME_AT_LEAST, console.width - taken)
+    plain = console.options.ascii_only
+    places = list(enumerate(scores, start=1))
+    for place, score in places[:best] + places[len(places) - worst :]:
+        if worst and place == len(scores) - worst + 1:
+            between = f"{len(scores) - best - worst:,} more"
+            table.add_row("", *([""] if picture else []), Text(between, style="dim italic"))
+        cells: list[RenderableType] = [Text(f"{place:,}", style="dim")]
+        if picture:
+            cells.append(picture(Path(score.image)))
+        cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
+        if widths.spread:
+            cells.append(Text(f"{score.spread:.2f}", style="dim"))
+        if widths.bar:
+            cells.append(_bar(score.score, scale, widths.bar, plain))
+        if widths.gate:
+            cells.append(_gate(score, experts, widths.gate, plain))
+        table.add_row(*cells)
+    console.print(table)
+    _print_beneath(console, scores, kind(provenance), (best, worst), experts, widths.gate > 0)
+
+
+def _shown(count: int, top: int | None) -> tuple[int, int]:
+    """How many of the best and of the worst are shown."""
+    if top is not None:
+        return min(top, count), 0
+    return (count, 0) if count <= BEST + WORST else (BEST, WORST)
+
+
+def _widths(columns: int) -> Widths:
+    if columns >= WIDE:
+        return Widths(bar=24, gate=20, spread=5)
+    if columns >= MEDIUM:
+        return Widths(bar=14, gate=12, spread=5)
+    return Widths(bar=8, gate=0, spread=5) if columns >= NARROW else Widths(0, 0, 0)
+
+
+def _bar(value: float, scale: tuple[float, float], width: int, plain: bool) -> "Text":
+    """The score's place on the scale, in half columns."""
+    from rich.text import Text
+
+    low, high = scale
+    share = min(max((value - low) / ((high - low) or 1), 0.0), 1.0)
+    full, half = divmod(round(share * width * 2), 2)
+    drawn = Text((ASCII_FULL if plain else FULL) * full)
+    if half:
+        drawn.append(ASCII_FULL if plain else HALF)
+    return drawn.append((ASCII_TRACK if plain else TRACK) * (width - full - half), style="dim")
+
+
+def _gate(score: "Score", experts: Sequence[str], width: int, plain: bool) -> "Text":
+    """The experts' weights as one stacked bar; of many experts the one that weighed most."""
+    from rich.text import Text
+
+    if len(experts) > STACKED:
+        top = max(experts, key=lambda name: score.gate[name])
+        weight = f" {score.gate[top]:.2f}"
+        return Text(top[: width - len(weight)] + weight)
+    whole = sum(score.gate.values()) or 1.0
+    edges = [round(edge / whole * width) for edge in accumulate(score.gate[e] for e in experts)]
+    drawn = Text()
+    for number, (start, end) in enumerate(zip([0, *edges], edges, strict=False)):
+        part = (ASCII_HEIGHTS if plain else HEIGHTS)[number]
+        drawn.append(part * max(end - start, 0), style=COLOURS[number])
+    return drawn
+
+
+def _name(image: str, room: int) -> "Text":
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    name = _literal(image)
+    if cell_len(name) > room:
+        while cell_len(name) >= room:
+            name = name[1:]
+        name = "…" + name
+    return Text(name)
+
+
+def _literal(image: str) -> str:
+    """A file name that moves no cursor and breaks no row."""
+    from agiqa.images import printable
+
+    return "".join(each if each.isprintable() else "�" for each in printable(image))
+
+
+def _print_beneath(
+    console: "Console",
+    scores: Sequence["Score"],
+    scale: str,
+    shown: tuple[int, int],
+    experts: Sequence[str],
+    gates: bool,
+) -> None:
+    """The key of the gate bars, the scale, and how many images are not shown."""
+    from rich.text import Text
+
+    plain = console.options.ascii_only
+    if gates and len(experts) <= STACKED:
+        key = Text("gate: ", style="dim")
+        for number, expert in enumerate(experts):
+            key.append((ASCII_HEIGHTS if plain else HEIGHTS)[number] * 2, style=COLOURS[number])
+            key.append(f" {expert}   ", style="dim")
+        console.print(key)
+    console.print(Text(scale, style="dim"))
+    best, worst = shown
+    if best + worst < len(scores):
+        ends = f"the {best:,} best" + (f" and the {worst:,} worst" if worst else "")
+        more = f"{ends} of {len(scores):,} images; --top N shows other numbers, --html FILE all"
+        console.print(Text(more, style="dim"))

@@ -1,0 +1,116 @@
+"""Fill the template with ranked scores, and write the page."""
+
+import base64
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agiqa.datasets.table import write_whole
+from agiqa.gallery.thumbnails import SIDES, side_for, thumbnails
+from agiqa.images import printable
+from agiqa.progress import track
+from agiqa.scoring import Score
+
+DIGITS = 4  # of a score; of a weight one fewer
+
+
+def write_gallery(
+    scores: Sequence[Score],
+    run: Path,
+    provenance: Mapping[str, Any],
+    out: Path,
+    workers: int | None = None,
+) -> Path:
+    """Write the page about scored files.
+
+    Above 15,000 images the page lists all, and shows pictures of the first and the last 7,500.
+
+    Args:
+        scores: of files, best first.
+        run: the run that made them.
+        provenance: the run's own.
+        out: the HTML file.
+        workers: threads that decode; None takes a few more than there are cores.
+
+    Returns:
+        `out`.
+
+    Raises:
+        OSError: no place to write.
+    """
+    count, most = len(scores), SIDES[-1][0]
+    side = side_for(min(count, most))
+    half = most // 2
+    seen = [
+        place for place in range(count) if count <= most or min(place, count - 1 - place) < half
+    ]
+    files = [Path(scores[place].image) for place in seen]
+    made = track(thumbnails(files, side, workers), "Thumbnails", total=len(files))
+    sources = dict(zip(seen, made, strict=True))
+    names = [printable(score.image) for score in scores]
+    low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
+    experts = list(provenance["experts"])
+    content = {
+        "low": low,
+        "high": high,
+        "experts": experts,
+        "rows": [
+            [
+                name,
+                round(score.score, DIGITS),
+                round(score.spread, DIGITS),
+                [round(score.gate[expert], DIGITS - 1) for expert in experts],
+                sources.get(place, ""),
+            ]
+            for place, (name, score) in enumerate(zip(names, scores, strict=True))
+        ],
+    }
+    page = _render(
+        {
+            "version": importlib.metadata.version("agiqa"),
+            "count": count,
+            "unseen": count - len(seen),
+            "run": printable(run),
+            "dataset": provenance["dataset"],
+            "target": provenance["target"],
+            "synthetic": provenance["synthetic"],
+            "low": f"{low:.2f}",
+            "high": f"{high:.2f}",
+            # "<" is written otherwise, so that no file name ends the script element.
+            "content": json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace(
+                "<", "\\u003c"
+            ),
+        }
+    )
+    write_whole(out, page.encode("utf-8"))
+    return out
+
+
+def _render(content: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    here = importlib.resources.files("agiqa.gallery")
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    templates = Environment(
+        loader=PackageLoader("agiqa.gallery", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template("page.html.j2").render(
+        content,
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+    )
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy names what may stand inline."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

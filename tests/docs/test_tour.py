@@ -1,0 +1,92 @@
+"""The notebook of the tour runs from its first cell to its last, and keeps no large outputs."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agiqa.cli import main
+
+TOUR = Path(__file__).parents[2] / "docs/tour.ipynb"
+MOST_BYTES = 200_000
+# In a process of its own: Jupyter's sockets are closed when it ends. They are files, not ports.
+EXECUTE = """
+import sys, nbclient, nbformat
+from jupyter_client import AsyncKernelManager
+notebook = nbformat.read(sys.argv[1], as_version=4)
+manager = AsyncKernelManager(kernel_name="python3", transport="ipc")
+nbclient.NotebookClient(notebook, km=manager, timeout=800).execute()
+nbformat.write(notebook, sys.argv[2])
+"""
+
+
+def test_the_notebook_is_small_and_keeps_no_error_and_no_place() -> None:
+    text = TOUR.read_text(encoding="utf-8")
+    assert len(text) < MOST_BYTES
+    kinds = [
+        (cell["id"], output["output_type"])
+        for cell in json.loads(text)["cells"]
+        for output in cell.get("outputs", [])
+    ]
+    assert kinds
+    assert "error" not in dict(kinds).values()
+    assert str(Path.home()) not in text
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Jupyter's own folders, short enough for the sockets in them; `agiqa` by name."""
+    folder = Path(tempfile.mkdtemp(prefix="tour-"))
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(folder / name[:9].lower()))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.nano
+@pytest.mark.timeout(900)
+def test_the_tour_runs(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the demo's vectors in the ledger half a minute; without them it takes ten, so it is left
+    out unless AGIQA_TOUR is set."""
+    monkeypatch.chdir(tmp_path)
+    if not os.environ.get("AGIQA_TOUR"):
+        _require_cached_vectors()
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTE, TOUR, tmp_path / "done.ipynb"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
+    said = "".join(
+        "".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", [])
+    )
+    scored = {
+        line.split()[0]: float(line.split()[1])
+        for line in said.splitlines()
+        if line.startswith("astronaut_") and "±" in line
+    }
+    assert scored["astronaut_original.jpg"] == max(scored.values())
+    assert len(scored) == 4
+    assert "runs/demo/softmax against runs/demo/linear" in said
+    assert list(runtime.glob("agiqa-tour-*/ranking.html"))
+
+
+def _require_cached_vectors() -> None:
+    for arguments in (["prepare", "demo"], ["extract", "demo", "--dry-run", "--json"]):
+        done = CliRunner().invoke(main, ["--quiet", *arguments])
+        assert done.exit_code == 0, done.output
+    missing = [each["missing"] for each in json.loads(done.stdout).values()]
+    if any(missing):
+        pytest.skip(f"the ledger lacks {sum(missing)} of the demo's vectors: `make demo` first")

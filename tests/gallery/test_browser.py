@@ -1,0 +1,67 @@
+"""The gallery in a real browser at 3,000 images: opens, sorts, filters, by keyboard, offline."""
+
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from agiqa.gallery import write_gallery
+from chromium import browser
+
+IMAGES = 3_000
+OPENS_WITHIN = 3.0  # seconds
+
+pytestmark = pytest.mark.browser
+
+
+def test_three_thousand_images_sort_and_filter(tmp_path: Path, ranked, provenance) -> None:
+    files = []
+    for colour in range(30):  # byte-identical files are enough: the page knows names and scores
+        Image.new("RGB", (64, 64), (8 * colour, 0, 90)).save(tmp_path / f"{colour}.png")
+    for number in range(IMAGES):
+        file = tmp_path / ("odd" if number % 2 else "even") / f"picture {number:04d}.png"
+        file.parent.mkdir(exist_ok=True)
+        file.symlink_to(tmp_path / f"{number % 30}.png")
+        files.append(file)
+    page_file = write_gallery(ranked(files), Path("runs/tiny"), provenance, tmp_path / "page.html")
+    with browser(tmp_path / "profile") as context:
+        page = context.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url))
+        started = time.perf_counter()
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("#cards li img")
+        assert time.perf_counter() - started < OPENS_WITHIN
+        first = page.locator("#cards li").first
+        assert "picture 0000.png" in first.inner_text()
+        assert "All 3,000 images" in page.inner_text("#count")
+        page.select_option("#sort", "worst first")
+        assert "picture 2999.png" in first.inner_text()
+        page.select_option("#sort", "weight of coherence")
+        assert first.inner_text().startswith("1.00")
+        page.fill("#name", "picture 012")
+        assert "10 of 3,000 images" in page.inner_text("#count")
+        page.select_option("#folder", label=str(tmp_path / "odd"))
+        assert "5 of 3,000" in page.inner_text("#count")
+        page.click("#reset")
+        page.fill("#from", "4.9")
+        assert "76 of 3,000" in page.inner_text("#count")  # to the four digits that the page has
+        page.click("#reset")
+        page.select_option("#sort", "best first")
+        page.focus("#cards li button")
+        page.keyboard.press("Enter")
+        page.keyboard.press("ArrowRight")
+        assert "picture 0001.png" in page.inner_text("#details-name")
+        assert "4.999" in page.inner_text("#details-figures")
+        page.keyboard.press("Escape")
+        assert "picture 0001" in page.evaluate("document.activeElement.innerText")
+        with page.expect_download() as download:
+            page.click("#csv")
+        lines = Path(download.value.path()).read_text().splitlines()
+        assert lines[0].startswith('"image","score","spread","gate_visual"')
+        assert len(lines) == IMAGES + 1
+        requests = [each for each in said if not each.startswith(("data:", "blob:"))]
+        assert requests == [page_file.as_uri()]  # no console message, no error, nothing fetched

@@ -1,0 +1,168 @@
+"""`agiqa score` on terminals of several kinds, through real pseudo-terminals, and off them."""
+
+import io
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from agiqa.cli.ranking import print_ranking, write_plain
+from agiqa.scoring import Score
+
+PROVENANCE = {
+    "experts": ["visual", "semantic_content"],
+    "synthetic": False,
+    "target": "quality",
+    "dataset": "tiny",
+    "mos": {"low": 1.0, "high": 5.0},
+}
+
+
+def scores_of(count: int, folder: str = "pictures") -> list[Score]:
+    gate = {"visual": 0.75, "semantic_content": 0.25}
+    return [
+        Score(f"{folder}/{n:05d}.png", 5 - 4 * n / count, 0.1, gate)
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def shown(scores: list[Score], width: int = 110, **options: object) -> list[str]:
+    """What is printed on a terminal so wide, escapes left out."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, no_color=True, color_system=None)
+    print_ranking(scores, PROVENANCE, console, **options)  # type: ignore[arg-type]
+    return file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [30, 40, 48, 60, 72, 80, 100, 160])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    long = Score("p/" * 60 + "日本語.png", -3.0, 0.5, {"visual": 0.5, "semantic_content": 0.5})
+    lines = shown([*scores_of(60), long], width)
+    assert max(map(cell_len, lines)) <= width
+    assert any("00000.png" in line and "5.00" in line for line in lines)
+    assert any(line.rstrip().count("日本語.png") for line in lines)
+
+
+def test_bars_show_the_score_and_the_gate() -> None:
+    high, low = (Score(n, s, 0, {"visual": 1 - g, "semantic_content": g})
+                 for n, s, g in (("a", 5.0, 0.0), ("b", 2.0, 0.5)))  # fmt: skip
+    rows = [line for line in shown([high, low]) if line.strip().startswith(("1", "2"))]
+    assert rows[0].count("▆") == 20
+    assert rows[0].count("▄") == 24  # the score's whole bar; no weight of the second expert
+    assert rows[1].count("▄") - 10 == 24 / 4  # a quarter of the scale, and the second's half
+    assert rows[1].count("▆") == 10
+
+
+def test_ten_thousand_images_do_not_flood() -> None:
+    lines = shown(scores_of(10_000))
+    assert len(lines) < 50
+    assert any("9,965 more" in line for line in lines)
+    assert "the 25 best and the 10 worst of 10,000 images" in lines[-1]
+    assert any("09999.png" in line for line in lines)
+    lines = shown(scores_of(10_000), top=3)
+    assert sum(".png" in line for line in lines) == 3
+    assert "the 3 best of 10,000 images" in lines[-1]
+    assert not any(" of 35 images" in line for line in shown(scores_of(35)))
+
+
+def test_names_move_no_cursor_and_make_no_markup() -> None:
+    evil = Score("a\x1b[2J\n[red]b.png", 3.0, 0.1, {"visual": 1.0, "semantic_content": 0.0})
+    (line,) = [line for line in shown([evil]) if "b.png" in line]
+    assert "a�[2J�[red]b.png" in line
+    text = io.StringIO()
+    write_plain([evil], ["visual"], text)
+    assert (
+        text.getvalue() == "image\tscore\tspread\tgate_visual\na�[2J�[red]b.png\t3.00\t0.10\t1.00\n"
+    )
+
+
+CODE = """
+import sys
+from pathlib import Path
+from agiqa.cli.terminal_pictures import pictures
+from rich.console import Console
+made = pictures(sys.argv[1])
+print("NONE" if made is None else "SOME", flush=True)
+if made is not None:
+    Console().print(made(Path(sys.argv[2])))
+"""
+
+
+def on_a_terminal(
+    image: Path, mode: str, answers: Mapping[bytes, bytes], environment: Mapping[str, str]
+) -> bytes:
+    """What a process writes to a terminal that answers queries so."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, mode, str(image)],
+        stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL,
+        start_new_session=True, preexec_fn=_own,
+        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
+    )  # fmt: skip
+    written, asked = b"", 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.05)[0]:
+            try:
+                written += os.read(ours, 65536)
+            except OSError:
+                break
+            for query, answer in answers.items():
+                if query in written[asked:]:
+                    asked = len(written)
+                    os.write(ours, answer)
+        elif process.poll() is not None:
+            break
+    assert process.wait() == 0, written
+    os.close(ours)
+    os.close(theirs)
+    return written
+
+
+def _own() -> None:
+    """Make standard input the session's terminal, as a shell has it."""
+    import fcntl
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+SIXEL = {b"\x1b[c": b"\x1b[?62;4;22c", b"\x1b[16t": b"\x1b[6;20;10t"}
+KITTY = {
+    b"\x1b[c": b"\x1b[?62;22c",
+    b"\x1b_G": b"\x1b_Gi=1;OK\x1b\\",
+    b"\x1b[16t": b"\x1b[6;20;10t",
+}
+PLAIN = {b"\x1b[c": b"\x1b[?62;22c"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "answers", "environment", "expected"),
+    [
+        ("auto", SIXEL, {}, b"\x1bP"),
+        ("auto", KITTY, {}, b"\x1b_Gi="),
+        ("auto", PLAIN, {}, b"NONE"),
+        ("auto", SIXEL, {"NO_COLOR": "1"}, b"NONE"),
+        ("auto", SIXEL, {"TERM": "dumb"}, b"NONE"),
+        ("never", SIXEL, {}, b"NONE"),
+        ("always", PLAIN, {}, "▀".encode()),
+    ],
+)
+def test_thumbnails_where_the_terminal_has_them(
+    mode: str, answers: dict[bytes, bytes], environment: dict[str, str], expected: bytes,
+    write_images,
+) -> None:  # fmt: skip
+    environment = {"NO_COLOR": "", **environment}
+    image = write_images("a.png") / "a.png"
+    written = on_a_terminal(image, mode, answers, environment)
+    assert expected in written
+    assert (b"NONE" in written) == (expected == b"NONE")
