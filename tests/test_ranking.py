@@ -22,6 +22,7 @@ PROVENANCE = {
     "experts": ["visual", "semantic_content"],
     "synthetic": False,
     "target": "quality",
+    "targets": ["quality"],
     "dataset": "tiny",
     "mos": {"low": 1.0, "high": 5.0},
 }
@@ -62,6 +63,23 @@ def test_bars_show_the_score_and_the_gate() -> None:
     assert rows[1].count("▆") == 10
 
 
+def test_further_targets_have_columns_of_their_own() -> None:
+    two = {**PROVENANCE, "targets": ["quality", "alignment"]}
+    gate = {"visual": 0.75, "semantic_content": 0.25}
+    scores = [Score("a.png", 4.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
+    file = io.StringIO()
+    write_plain(scores, two, file)
+    assert file.getvalue().splitlines()[0].split("\t")[-1] == "score_alignment"
+    assert file.getvalue().splitlines()[1].split("\t")[-1] == "2.25"
+    file = io.StringIO()
+    print_ranking(scores, two, Console(file=file, width=100, force_terminal=True, no_color=True))
+    lines = [
+        line for line in file.getvalue().splitlines() if "alignment" in line or "a.png" in line
+    ]
+    assert "2.25" in lines[1]
+    assert max(map(cell_len, file.getvalue().splitlines())) <= 100
+
+
 def test_ten_thousand_images_do_not_flood() -> None:
     lines = shown(scores_of(10_000))
     assert len(lines) < 50
@@ -79,7 +97,7 @@ def test_names_move_no_cursor_and_make_no_markup() -> None:
     (line,) = [line for line in shown([evil]) if "b.png" in line]
     assert "a�[2J�[red]b.png" in line
     text = io.StringIO()
-    write_plain([evil], ["visual"], text)
+    write_plain([evil], {"experts": ["visual"], "targets": ["quality"]}, text)
     assert (
         text.getvalue() == "image\tscore\tspread\tgate_visual\na�[2J�[red]b.png\t3.00\t0.10\t1.00\n"
     )

@@ -47,12 +47,27 @@ def kind(provenance: Mapping[str, Any]) -> str:
     return f"{what} on the scale of {provenance['dataset']}, {mos['low']:.2f} to {mos['high']:.2f}"
 
 
-def write_plain(scores: Sequence["Score"], experts: Sequence[str], stream: TextIO) -> None:
+def columns(provenance: Mapping[str, Any]) -> list[str]:
+    """Names of the columns of `row`."""
+    gates = [f"gate_{name}" for name in provenance["experts"]]
+    others = [f"score_{name}" for name in provenance["targets"][1:]]
+    return ["image", "score", "spread", *gates, *others]
+
+
+def row(score: "Score", provenance: Mapping[str, Any], digits: int) -> list[str]:
+    """One image for tables: score, spread, the gate, and the scores of further targets."""
+    gates = [score.gate[name] for name in provenance["experts"]]
+    others = [score.targets[name] for name in provenance["targets"][1:]]
+    figures = [score.score, score.spread, *gates, *others]
+    return [score.image, *(f"{each:.{digits}f}" for each in figures)]
+
+
+def write_plain(scores: Sequence["Score"], provenance: Mapping[str, Any], stream: TextIO) -> None:
     """Rows separated by tabs, under a line of names, for cut, sort and awk."""
-    rows = [["image", "score", "spread", *(f"gate_{name}" for name in experts)]]
+    rows = [columns(provenance)]
     for score in scores:
-        gates = [f"{score.gate[expert]:.2f}" for expert in experts]
-        rows.append([_literal(score.image), f"{score.score:.2f}", f"{score.spread:.2f}", *gates])
+        image, *figures = row(score, provenance, digits=2)
+        rows.append([_literal(image), *figures])
     stream.writelines("\t".join(row) + "\n" for row in rows)
 
 
@@ -88,6 +103,10 @@ def print_ranking(
     table.add_column("image", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     taken = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
+    others = list(provenance["targets"][1:]) if widths.spread else []
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+        taken += max(len(name), len("0.00")) + GAP
     for width, head in ((widths.spread, "±"), (widths.bar, ""), (widths.gate, "gate")):
         if width:
             table.add_column(head, justify="right" if head == "±" else "left", no_wrap=True)
@@ -103,6 +122,7 @@ def print_ranking(
         if picture:
             cells.append(picture(Path(score.image)))
         cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
+        cells += [Text(f"{score.targets[name]:.2f}") for name in others]
         if widths.spread:
             cells.append(Text(f"{score.spread:.2f}", style="dim"))
         if widths.bar:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from agiqa.cli.ranking import kind, print_ranking, write_plain
+from agiqa.cli.ranking import columns, kind, print_ranking, row, write_plain
 from agiqa.cli.terminal_pictures import MODES, pictures
 from agiqa.errors import AgiqaError
 
@@ -153,7 +153,6 @@ def _write(
     style: str,
     stream: TextIO,
 ) -> None:
-    experts = list(scorer.run.provenance["experts"])
     low, high = scorer.scale
     if style == "json":
         content: dict[str, Any] = {
@@ -168,12 +167,10 @@ def _write(
         stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     elif style == "csv":
         writer = csv.writer(stream)
-        writer.writerow(["image", "score", "spread", *(f"gate_{name}" for name in experts)])
-        for score in scores:
-            gates = [f"{score.gate[name]:.4f}" for name in experts]
-            writer.writerow([score.image, f"{score.score:.4f}", f"{score.spread:.4f}", *gates])
+        writer.writerow(columns(scorer.run.provenance))
+        writer.writerows(row(score, scorer.run.provenance, digits=4) for score in scores)
     else:
-        write_plain(scores, experts, stream)
+        write_plain(scores, scorer.run.provenance, stream)
 
 
 def _plain(score: "Score") -> dict[str, Any]:
