@@ -68,7 +68,14 @@ def test_names_of_the_command_line_are_those_of_the_adapters() -> None:
 def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
     BUILDERS[name](shelf / name)
     assert _listed()[name]["here"] == "in place"
-    _done("prepare", name)
+    said = _done("prepare", name).stdout
+    photographs = name in ("koniq-10k", "spaq")
+    assert ("no prompts are known" in said, "share a prompt" in said) == (
+        photographs,
+        not photographs,
+    )
+    grouped = _done("splits", "show", name).stdout
+    assert ("no prompts known" in grouped) == photographs
     table = read_table(Path("cache") / name)
     assert table.name == name
     assert [t.name for t in table.targets] == list(ADAPTERS[name].FACTS.targets)

@@ -125,7 +125,7 @@ def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
         said = (project.parent / "dvc.log").read_text
         assert process.poll() is None, said()
         assert time.monotonic() < until, said()
-        time.sleep(0.002)
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
@@ -150,11 +150,11 @@ def test_each_row_is_computed_once(project: Path) -> None:
     ledger = project.parent / "ledger"
 
     def results() -> int:
-        return len(list((project / "runs").rglob("metrics.json")))
+        return len(list((project / "runs").rglob("predictions.csv")))
 
     _killed_when(project, lambda: sum(_rows(ledger).values()) > 500)
     first = _rows(ledger)
-    _killed_when(project, lambda: results() > 10)
+    _killed_when(project, lambda: results() >= 5)
     assert results() < 5 * len(PROTOCOLS) * RUNS
     assert first.items() <= _rows(ledger).items()
     _repro(project)
