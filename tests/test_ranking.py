@@ -69,15 +69,14 @@ def test_further_targets_have_columns_of_their_own() -> None:
     scores = [Score("a.png", 4.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
     file = io.StringIO()
     write_plain(scores, two, file)
-    assert file.getvalue().splitlines()[0].split("\t")[-1] == "score_alignment"
-    assert file.getvalue().splitlines()[1].split("\t")[-1] == "2.25"
+    names, figures = (line.split("\t") for line in file.getvalue().splitlines())
+    assert (names[-1], figures[-1]) == ("score_alignment", "2.25")
     file = io.StringIO()
-    print_ranking(scores, two, Console(file=file, width=100, force_terminal=True, no_color=True))
-    lines = [
-        line for line in file.getvalue().splitlines() if "alignment" in line or "a.png" in line
-    ]
-    assert "2.25" in lines[1]
-    assert max(map(cell_len, file.getvalue().splitlines())) <= 100
+    console = Console(file=file, width=100, force_terminal=True, no_color=True, color_system=None)
+    print_ranking(scores, two, console)
+    lines = file.getvalue().splitlines()
+    assert any("2.25" in line for line in lines if "a.png" in line)
+    assert max(map(cell_len, lines)) <= 100
 
 
 def test_ten_thousand_images_do_not_flood() -> None:
