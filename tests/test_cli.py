@@ -170,7 +170,14 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     _one_line(_run("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
-    kept |= {"prompts.yaml", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
+    kept |= {
+        "prompts.yaml",
+        "predictions.csv",
+        "metrics.json",
+        "summary.json",
+        "scatter.csv",
+        "targets",
+    }
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
     median = metrics["models"]["moe"]["srcc"]["median"]

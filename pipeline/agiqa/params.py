@@ -104,7 +104,7 @@ class Fit:
     """Stage 2, and all of its `light` preset: a mixture of experts on cached vectors."""
 
     preset: str = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
-    target: str = "quality"  # the MOS column to predict
+    target: str = "quality"  # the MOS column to predict, or several with commas between
     protocol: str = "auto"  # auto, grouped, random, paper, official, or an imported one's name
     vectors: tuple[str, ...] = ()  # semantic vectors, by names or patterns (*.last); empty: all
     answers: bool = (

@@ -251,6 +251,7 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
         evaluations = evaluate(run, exam)
         write_evaluations(base, evaluations)
         found += evaluations
+    (folder / TARGETS).mkdir(exist_ok=True)  # an output of DVC's, which knows no optional ones
     return found
 
 
