@@ -87,12 +87,18 @@ class Explainer:
         if not isinstance(ensemble, Ensemble):
             scores = self.scorer(images, image_prompts)
             return [_of_paper(score.quality_map) for score in scores]
+        visual, semantic = self.visual_and_semantic(images, image_prompts)
+        return light_maps(ensemble, self.vision, pictures(images), visual, semantic)
+
+    def visual_and_semantic(
+        self, images: Pictures, image_prompts: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a run of the preset light sees of images: `(B, F)` and `(B, P, D)`."""
         vectors = self._semantic(images, image_prompts)
         said = np.stack([vectors[place] for place in self.scorer.order], axis=1)
         if len(vectors) > len(self.scorer.said):
             said = with_answers(said, np.stack(vectors[len(self.scorer.said) :], axis=1))
-        extractor = self._vision
-        return light_maps(ensemble, extractor, pictures(images), self._visual(images), said)
+        return self._visual(images), said
 
     def reasons(
         self,
@@ -212,14 +218,15 @@ class Explainer:
         )
 
     @cached_property
-    def _vision(self) -> VisionExtractor:
+    def vision(self) -> VisionExtractor:
+        """What makes the run's visual features; the settings' own, where it reads pixels."""
         if isinstance(self.scorer.sight, LightSight):
             return self.scorer.sight.extractor
         return VisionExtractor(self.run.params.visual)
 
     @cached_property
     def _look(self) -> Looks:
-        return Looks(self._vision, self.scorer.ledger, self.run.params.visual.workers)
+        return Looks(self.vision, self.scorer.ledger, self.run.params.visual.workers)
 
     @cached_property
     def _semantic(self) -> Looks:

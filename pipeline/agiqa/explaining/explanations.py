@@ -102,7 +102,17 @@ def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> 
 
 
 def chosen_files(explainer: Explainer, files: Sequence[Path]) -> list[Chosen]:
-    """Files to be explained, by the data set's name for those that are in it."""
+    """Files to be explained, by the data set's name for those that are in it.
+
+    Raises:
+        AgiqaError: some cannot be decoded.
+    """
+    if bad := check_images(files):
+        some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
+        raise AgiqaError(
+            f"{len(bad)} of {len(files)} images cannot be explained: {some}. Repair them, or leave "
+            "them out."
+        )
     rated = explainer.rated
     rows = {} if rated is None else {name: row for row, name in enumerate(rated.ids)}
     found = []

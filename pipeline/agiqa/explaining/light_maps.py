@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter
 
 from agiqa.explaining.gradient import score_gradient
 from agiqa.explaining.leave_one_out import changes
@@ -21,7 +21,7 @@ from agiqa.extractors import VisionExtractor
 from agiqa.model.ensemble import Ensemble
 
 AT_ONCE = 4  # images in the tower: their patches are 8 MB each
-SMOOTHED = 3  # cells a side of the mean that each cell becomes
+SMOOTHED = 0.75  # cells, the deviation of the Gaussian
 METHOD = (
     "What the score loses with each place: the patches' part in the pooled visual features, times "
     "the score's derivatives by these, against the image's other places."
@@ -52,7 +52,7 @@ def light_maps(
         for place in range(len(samples)):
             states = [[layer[place] for layer in view] for view in seen]
             values = effects(extractor, states, gradient[start + place])
-            smooth = uniform_filter(values, SMOOTHED, mode="nearest")
+            smooth = gaussian_filter(values, SMOOTHED, mode="nearest")
             maps.append(QualityMap(smooth.astype(np.float32), (0.0, 0.0, 1.0, 1.0), METHOD))
     return maps
 

@@ -77,13 +77,18 @@ class VisionExtractor:
             own = int(self._config.image_size)
             self.views.append(View("closeup", settings.closeup, own))
         self._processors = [load_image_processor(self.folder, view.size) for view in self.views]
-        self._tower: Any = None
+        self.tower: Any = None
         self.vectors = self._describe()
 
     @property
     def width(self) -> int:
         """D: hidden size times the number of pools."""
         return int(self._config.hidden_size) * len(self.settings.pool)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return int(self._config.patch_size)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """RGB image to float32 pixels `(1, 3, H, H)` of each view."""
@@ -98,7 +103,7 @@ class VisionExtractor:
         """B samples to float32 `(B, D)` for each wanted vector."""
         import torch
 
-        self._load()
+        self.load()
         depth = len(self.settings.layers)
         found: dict[int, Any] = {}
         pixels = batch(samples)
@@ -117,13 +122,13 @@ class VisionExtractor:
         """
         import torch
 
-        self._load()
+        self.load()
         pixels = batch(samples)
         with torch.inference_mode():
             return [
                 [
                     states[:, -self._count(pixels[view.name]) :].float().cpu().numpy()
-                    for states in self._states(pixels[view.name], self.settings.layers)
+                    for states in self.states(pixels[view.name], self.settings.layers)
                 ]
                 for view in self.views
             ]
@@ -131,25 +136,25 @@ class VisionExtractor:
     def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
         """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
         count = self._count(pixels)
-        return [self._pool(states, count) for states in self._states(pixels, layers)]
+        return [self.pool(states, count) for states in self.states(pixels, layers)]
 
     def _count(self, pixels: np.ndarray) -> int:
         """How many patches the pixels `(B, 3, H, H)` become."""
-        return int((pixels.shape[-1] // int(self._config.patch_size)) ** 2)
+        return int((pixels.shape[-1] // self.patch_size) ** 2)
 
-    def _states(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+    def states(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
         """One view `(B, 3, H, H)` to hidden states `(B, others + patches, C)` for each layer."""
         import torch
 
-        images = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
+        images = torch.from_numpy(pixels).to(self.tower.device, self.tower.dtype)
         side = pixels.shape[-1]
         options: dict[str, Any] = {"output_hidden_states": True}
         if side != self._config.image_size:
             options["interpolate_pos_encoding"] = True
-        hidden = self._tower(pixel_values=images, **options).hidden_states
+        hidden = self.tower(pixel_values=images, **options).hidden_states
         return [hidden[layer] for layer in layers]
 
-    def _pool(self, states: Any, count: int) -> Any:
+    def pool(self, states: Any, count: int) -> Any:
         """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
         import torch
 
@@ -162,9 +167,10 @@ class VisionExtractor:
         pooled = {"cls": states[:, 0], "mean": patches.mean(dim=1), "std": patches.std(dim=1)}
         return torch.cat([pooled[pool] for pool in self.settings.pool], dim=1)
 
-    def _load(self) -> None:
-        if self._tower is None:
-            self._tower = self._read_tower()
+    def load(self) -> None:
+        """Read the tower's weights, unless that is done."""
+        if self.tower is None:
+            self.tower = self._read_tower()
 
     def _read_tower(self) -> Any:
         from transformers import AutoModel
