@@ -31,9 +31,9 @@ def test_orange_pulls_down_and_blue_up(half: QualityMap) -> None:
 def test_a_shared_peak_pales_a_weak_map(half: QualityMap) -> None:
     image = Image.new("RGB", (120, 80), GREY)
     strong, weak = (half.overlay(image, False, peak) for peak in (0.2, 20.0))
-    off = [np.abs(np.asarray(each, dtype=int)[40, 12] - 128).max() for each in (strong, weak)]
-    assert off[0] > 50
-    assert off[1] < 5
+    colour = [np.ptp(np.asarray(each, dtype=int)[40, 12]) for each in (strong, weak)]
+    assert colour[0] > 100
+    assert colour[1] < 5
 
 
 def test_a_legend_stands_below_a_picture_wide_enough(half: QualityMap) -> None:
@@ -52,8 +52,16 @@ def test_a_legend_stands_below_a_picture_wide_enough(half: QualityMap) -> None:
 def test_a_flat_map_and_other_modes(half: QualityMap) -> None:
     flat = QualityMap(np.zeros((3, 3), dtype=np.float32), (0, 0, 1, 1), "nothing")
     image = Image.new("RGB", (30, 30), GREY)
-    np.testing.assert_array_equal(np.asarray(flat.overlay(image, False)), np.asarray(image))
+    assert np.ptp(np.asarray(flat.overlay(image, False), dtype=int), axis=2).max() == 0  # grey
     assert half.overlay(Image.new("L", (120, 80))).mode == "RGB"
+
+
+def test_colours_are_the_maps_alone(half: QualityMap) -> None:
+    """On orange, on black and on white the left is orange and the right is blue."""
+    for ground in ((255, 140, 0), (0, 0, 0), (255, 255, 255)):
+        drawn = np.asarray(half.overlay(Image.new("RGB", (120, 80), ground), False), dtype=int)
+        assert drawn[40, 12, 0] - drawn[40, 12, 2] > 60
+        assert drawn[40, 108, 2] - drawn[40, 108, 0] > 20
 
 
 def test_a_map_of_a_part_leaves_the_rest_alone() -> None:

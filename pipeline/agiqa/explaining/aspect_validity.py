@@ -3,7 +3,8 @@
 Spearman's rho with bootstrap intervals over prompt groups (images, where there are no groups), the
 ranks held. The interval is normal on Fisher's scale, so that its ends can be widened for the
 number of relations looked at (Bonferroni): an aspect is shown if a better answer goes with a
-higher MOS, or with an MOS above the score, and the widened interval leaves out zero.
+higher MOS, or with an MOS above the score, the widened interval leaves out zero, and rho is not so
+small that only many images made it certain.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 BLOCK = 100  # resamples at a time
 LEVEL = 0.95  # of all intervals together
+LEAST_RHO = 0.1
 LEAST = 20  # images and groups; fewer show nothing
 SEED = 0
 
@@ -53,10 +55,15 @@ def validity(
             rho_residual=float(by_residual[0, place]),
             residual_low=float(by_residual[1, place]),
             residual_high=float(by_residual[2, place]),
-            shown=bool(by_mos[1, place] > 0 or by_residual[1, place] > 0),
+            shown=_counts(by_mos[:, place]) or _counts(by_residual[:, place]),
         )
         for place, name in enumerate(aspects)
     ]
+
+
+def _counts(relation: Array) -> bool:
+    """Whether rho, low and high say enough."""
+    return bool(relation[0] >= LEAST_RHO and relation[1] > 0)
 
 
 def _relations(levels: Array, target: Array, groups: Sequence[str], tests: int) -> Array:

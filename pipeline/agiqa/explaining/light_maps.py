@@ -53,7 +53,8 @@ def light_maps(
             states = [[layer[place] for layer in view] for view in seen]
             values = effects(extractor, states, gradient[start + place])
             smooth = gaussian_filter(values, SMOOTHED, mode="nearest")
-            maps.append(QualityMap(smooth.astype(np.float32), (0.0, 0.0, 1.0, 1.0), METHOD))
+            unit = f"MOS, 1 place of {smooth.size}"
+            maps.append(QualityMap(smooth.astype(np.float32), (0.0, 0.0, 1.0, 1.0), METHOD, unit))
     return maps
 
 

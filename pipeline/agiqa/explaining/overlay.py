@@ -1,15 +1,16 @@
 """A map drawn over its image: orange pulls the score down, blue pulls it up, grey does neither.
 
-Orange and blue are told apart with every common colour vision deficiency; the strongest places
-carry an outline as well, solid below and dotted above zero, for those who see neither.
+The image itself turns grey and a little flat, so that every colour, on dark pictures too, is the
+map's. Orange and blue are told apart with every common colour vision deficiency; the strongest
+places carry an outline as well, solid below and dotted above zero, for those who see neither.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 DOWN, UP = (214, 84, 0), (0, 92, 200)
-OPAQUE = 0.72  # of the strongest colour
-PALE = 0.35  # how far the image's own colours are faded, so that the map's stand out
+OPAQUE = 0.8  # of the strongest colour
+BLACK, WHITE = 60, 225  # of the grey image, so that dark and light places can take colour
 OUTLINED = 0.5  # of the peak: cells beyond it are outlined
 LEAST_WIDTH = 96  # pixels; a legend below a narrower picture could not be read
 PAPER, INK = (250, 250, 250), (30, 30, 30)
@@ -45,9 +46,8 @@ def draw_over(
     strength = np.asarray(
         Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     )
-    part = np.asarray(seen.crop(corners), dtype=np.float32)
-    grey = part.mean(axis=2, keepdims=True)
-    base = part + PALE * (grey - part)
+    grey = np.asarray(seen.crop(corners).convert("L"), dtype=np.float32)[..., None]
+    base = BLACK + grey * ((WHITE - BLACK) / 255)
     colour = np.where(strength[..., None] < 0, np.array(DOWN), np.array(UP))
     alpha = OPAQUE * np.clip(np.abs(strength), 0, 1)[..., None]
     mixed = Image.fromarray(np.uint8(np.clip(base + alpha * (colour - base), 0, 255)))
@@ -96,7 +96,7 @@ def _with_legend(picture: Image.Image, peak: float, unit: str) -> Image.Image:
     """A strip below: which side pulls which way, and how far at full colour."""
     size = max(10, min(22, picture.width // 28))
     font = ImageFont.load_default(size)
-    down, up = f"pulls down −{peak:.2g}", f"+{peak:.2g} pulls up"
+    down, up = f"pulls down -{peak:.2g}", f"+{peak:.2g} pulls up"
     bar, gap = size, size // 2
     height = bar + size + 3 * gap
     whole = Image.new("RGB", (picture.width, picture.height + height), PAPER)

@@ -43,18 +43,20 @@ class AspectValidity:
     rho_residual: float  # of MOS less score
     residual_low: float
     residual_high: float
-    shown: bool  # one of the two intervals lies above zero: a better answer, a better image
+    shown: bool  # one of the two lies above zero, and not just so: a better answer, a better image
+
+    @property
+    def by_residual(self) -> bool:
+        """Whether it is shown for its relation to the residual; else for that to the MOS."""
+        weak = self.mos_low <= 0 or self.rho_mos < self.rho_residual
+        return self.shown and weak and self.residual_low > 0
 
     @property
     def low(self) -> float:
         """The lower end of the interval by which it is shown; of the MOS's where it is not."""
-        return self.residual_low if self._by_residual else self.mos_low
+        return self.residual_low if self.by_residual else self.mos_low
 
     @property
     def high(self) -> float:
         """The upper end of the same interval."""
-        return self.residual_high if self._by_residual else self.mos_high
-
-    @property
-    def _by_residual(self) -> bool:
-        return self.shown and self.mos_low <= 0
+        return self.residual_high if self.by_residual else self.mos_high

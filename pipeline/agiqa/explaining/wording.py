@@ -35,7 +35,7 @@ def word_reasons(
         below = float(np.mean(others < levels[place]) + np.mean(others == levels[place]) / 2) * 100
         if UNUSUAL < below < 100 - UNUSUAL:
             continue
-        by_residual = relation.mos_low <= 0
+        by_residual = relation.by_residual
         rho = relation.rho_residual if by_residual else relation.rho_mos
         found.append(
             Reason(
