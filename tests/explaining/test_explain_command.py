@@ -141,6 +141,10 @@ def test_one_line_for_what_a_user_gets_wrong(
     assert done.exit_code == 0, done.output
     assert "No neighbours: " in done.stdout
     assert "predictions.csv: expected the columns image_id, mos, score" in done.stdout
+    about = json.loads((tmp_path / "fresh/provenance.json").read_text())
+    about["stores"]["semantic"]["fingerprints"][0]["extractor"] = "reference-pt"
+    (tmp_path / "fresh/provenance.json").write_text(json.dumps(about))
+    _one_line(explain(tmp_path / "fresh", "images/03.png"), "fitted on vectors that were imported")
     assert explain(run, "--worst", -1).exit_code == 2
 
 

@@ -82,30 +82,31 @@ def test_new_images_are_refused_where_the_model_would_answer_otherwise(
 ) -> None:
     write_aspects({"planted": 0.8})
     explainer = _explainer(world)
-    with pytest.raises(AgiqaError, match=r"(?s)No reasons for new images.*tiny-aspects-answers"):
+    with pytest.raises(AgiqaError, match="no reasons for new images: the answers 'planted' of"):
         explainer.reasons([spoilt(999)[0]])
     assert len(explainer.reasons(files[:2])) == 2  # those of the data set still have theirs
 
 
 def test_new_images_are_asked_as_the_store_was(
-    world: World, files: list[Path], write_prompts: Callable[..., str],
+    world: World, files: list[Path], tmp_path: Path,
     write_aspects: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The tiny model's real answers: an image in memory gets those of its file in the store."""
     monkeypatch.chdir(world.folder)
     monkeypatch.setenv("AGIQA_STORE", str(world.folder / "ledger"))
-    asked = write_prompts(
-        {"sharp": "Is it sharp?", "noisy": "Is it noisy?"},
-        pooling="last", answers=["bad", "fine", "good"], order="image_first",
-        template="USER: {image}\n{prompt} ASSISTANT: ",
-    )  # fmt: skip
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(
+        "name: tiny\ncitation: none\norder: image_first\npooling: last\n"
+        'template: "USER: {image}\\n{prompt} ASSISTANT: "\nanswers: [bad, fine, good]\n'
+        "prompts:\n  sharp: Is it sharp?\n  noisy: Is it noisy?\n"  # in no order
+    )
     done = CliRunner().invoke(
         main,
         ["extract", "mine", "--only", "semantic", "--set", f"semantic.prompts={asked}",
          "--set", "semantic.name=real-aspects"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    Path(asked).unlink()
+    asked.unlink()
     explainer = _explainer(world, "real-aspects")
     aspects = explainer._aspects
     assert aspects is not None
