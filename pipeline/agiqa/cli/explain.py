@@ -104,9 +104,13 @@ def command(
     folder = out or run / FOLDER
     require_replaceable(folder)
     files = files_of(images) if images else []
+    scorer = load_scorer(run)
     if not isinstance(cache, Path):
-        cache = at_hand(cache, dataset, ())
-    explainer = Explainer(load_scorer(run), cache, aspects)
+        stores = (scorer.run.params.visual, scorer.run.params.semantic)
+        packs = [f"{each.name}.{each.format}" for each in stores]
+        packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
+        cache = at_hand(cache, dataset, packs)
+    explainer = Explainer(scorer, cache, aspects)
     if aspects and explainer.available["reasons"]:
         raise AgiqaError(explainer.available["reasons"])
     if images:
