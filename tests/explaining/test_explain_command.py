@@ -128,6 +128,7 @@ def test_one_line_for_what_a_user_gets_wrong(
     _one_line(explain("nowhere"), "nowhere: not a run")
     _one_line(explain(run, "nothing.png"), "nothing.png: no such file")
     _one_line(explain(run, "--aspects", "other"), "expected the answers of 'other'")
+    _one_line(explain(run, "--cache", "empty"), "empty/mine: expected images.csv")
     _one_line(explain(run, "-o", "images"), "images: expected a folder that `agiqa explain` wrote")
     _one_line(explain(run, "--worst", 0, "--best", 0, "--lowest", 0), "No images to explain")
     (tmp_path / "text.png").write_text("no image")

@@ -22,7 +22,7 @@ def files(world: World) -> list[Path]:
     return sorted(world.images.glob("*.png"))
 
 
-def _explainer(world: World, aspects: str | None = None) -> Explainer:
+def _explainer(world: World, aspects: str = "tiny-aspects") -> Explainer:
     return Explainer(load_scorer(world.run, world.folder / "ledger"), world.cache, aspects)
 
 
@@ -106,7 +106,15 @@ def test_new_images_are_asked_as_the_store_was(
          "--set", "semantic.name=real-aspects"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    own = world.folder / "runs/answers"
+    done = CliRunner().invoke(
+        main,
+        ["fit", "mine", "--set", f"semantic.prompts={asked}", "--set", "semantic.name=real-aspects",
+         "--set", "fit.answers=true", "--set", "fit.epochs=1", "-o", str(own)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
     asked.unlink()
+    _explains_a_run_with_answers(own, world, files)
     explainer = _explainer(world, "real-aspects")
     aspects = explainer._aspects
     assert aspects is not None
@@ -114,6 +122,19 @@ def test_new_images_are_asked_as_the_store_was(
     fresh = np.stack(aspects._look([decode(files[0])]), axis=1)
     assert explainer.rated is not None
     np.testing.assert_allclose(fresh, store.rows([explainer.rated.ids[0]]), atol=2e-3)
+
+
+def _explains_a_run_with_answers(run: Path, world: World, files: list[Path]) -> None:
+    """Its own store of answers is meant, though another is named after aspects."""
+    explainer = Explainer(load_scorer(run, world.folder / "ledger"), world.cache)
+    assert [each.aspect for each in explainer.validity] == ["sharp", "noisy"]
+    assert all(np.isfinite(each.rho_residual) for each in explainer.validity)
+    visual, semantic = explainer.visual_and_semantic(files[:2])
+    assert semantic.shape[:2] == (2, 3)  # two questions and the answers
+    found = explainer.run.ensemble.predict(visual, semantic).score.mean(dim=(0, 1)).numpy()
+    expected = [score.score for score in explainer.scorer(files[:2])]
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert explainer.maps(files[:1])[0].peak > 0
 
 
 def test_which_store_is_meant(

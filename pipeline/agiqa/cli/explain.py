@@ -116,8 +116,9 @@ def command(
     if images:
         chosen = chosen_files(explainer, files)
     else:
-        root = None if explainer.rated is None else explainer.rated.table.root
-        chosen = choose(run, root, worst, best, lowest)
+        if explainer.rated is None:
+            raise AgiqaError(explainer.available["neighbours"])
+        chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
     done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
         click.echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))
