@@ -19,7 +19,7 @@ from large_run import GENERATORS, SUBJECTS, large_run
 pytestmark = pytest.mark.browser
 
 POINT = "[data-figure=scatter] .scatterlayer .point"
-TRIES = 3  # at opening it in time: the machine has other things to do
+TRIES = 5  # at opening it in time: the machine has other things to do
 
 
 @pytest.fixture(scope="module")

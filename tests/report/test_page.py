@@ -225,8 +225,8 @@ def test_results_on_other_targets_and_data_sets_are_shown(tiny_run: Callable[...
         (folder / "metrics.json").write_text(json.dumps(metrics), "utf-8")
     page = parsed(report(root))
     assert page.tags["table"] == 4
-    assert "Target align" in page.text
-    assert "Trained on tiny, tested on other-20k." in page.text
+    assert "targets/align" in page.text
+    assert "A data set that the run was not trained on." in page.text
     assert page.text.count("0.432 ± ") == 2
     assert "0.400…0.500" in page.text
     assert "#further-2" in page.resources
@@ -287,6 +287,16 @@ def test_runs_that_cannot_be_compared_are_refused(
         write_report([root / "run", second], root / "cache" / "tiny", root / "both.html")
     assert "\n" not in str(raised.value)
     assert not (root / "both.html").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny_run()
+    (root / "file").touch()
+    monkeypatch.setattr("agiqa.report.page._page", lambda *_: pytest.fail("began to work"))
+    with pytest.raises(AgiqaError, match=r"cannot write .*file/report\.html: (Not a dir|File ex)"):
+        write_report([root / "run"], root / "cache" / "tiny", root / "file" / "report.html")
 
 
 def test_a_run_beside_itself_is_refused(tiny_run: Callable[..., Path]) -> None:

@@ -11,7 +11,7 @@ from agiqa.datasets.table import ImagesTable
 from agiqa.feature_store.fingerprint import canonical, digest
 from agiqa.images import printable
 from agiqa.report import tables
-from agiqa.report.results import FURTHER, MODEL, Results
+from agiqa.report.results import MODEL, Results
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
             name.replace("_", " "): (tables.number(each["mean"]), tables.number(each["sd"]))
             for name, each in metrics.get("gate", {}).items()
         },
-        "further": [
-            (FURTHER[each.kind], each.name, each.metrics, tables.model_rows(each.metrics))
-            for each in results.further
-        ],
+        "further": [(each, tables.model_rows(each.metrics)) for each in results.further],
         "vectors": _vectors(provenance),
         "settings": results.settings,
         "commands": _commands(results, dataset),

@@ -10,6 +10,7 @@ even text from the data could run or fetch something. (Plotly's WebGL traces wou
 import base64
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -55,8 +56,19 @@ def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
     results = [read_results(run) for run in runs]
     comparison = _compared(runs) if len(runs) > 1 else None
     table = read_table(dataset)
+    _require_place(out)
     write_whole(out, _page(results, comparison, table, dataset).encode("utf-8"))
     return out
+
+
+def _require_place(out: Path) -> None:
+    """Refuse a place that cannot be written to before the work, which takes minutes, begins."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise AgiqaError(f"cannot write {printable(out)}: {error.strerror}") from error
 
 
 def _compared(runs: Sequence[Path]) -> dict[str, Any]:

@@ -17,16 +17,20 @@ MODEL = "moe"  # the model that the page is about; the others stand beside it in
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
 EMPTY = ("", "nan")  # how a figure that is not defined stands in a CSV
 NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
-# Folders inside a run that hold results of their own: what they are, in the page's words.
-FURTHER = {"targets": "target", "cross": "data set"}
+# Folders inside a run that hold results of their own, and what these are.
+FURTHER = {
+    "targets": "The same images and splits, another score.",
+    "datasets": "Another data set that the run was trained on, by its own splits.",
+    "cross": "A data set that the run was not trained on.",
+}
 
 
 @dataclass(frozen=True)
 class Further:
     """Results beside the run's own: on another target, or on another data set."""
 
-    kind: str  # of FURTHER
-    name: str
+    place: str  # inside the run, such as targets/align
+    what: str  # one sentence
     metrics: dict[str, Any]
 
 
@@ -80,12 +84,25 @@ def read_results(run: Path) -> Results:
         predictions=_predictions(run / PREDICTIONS, metrics),
         curves=_numbers(run / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
         settings=(run / PARAMS).read_text("utf-8", errors="replace"),
-        further=tuple(
-            Further(kind, folder.name, _metrics(folder / METRICS, ("models",)))
-            for kind in FURTHER
-            for folder in sorted((run / kind).glob("*"))
-            if (folder / METRICS).is_file()
-        ),
+        further=_further(run),
+    )
+
+
+def _further(run: Path) -> tuple[Further, ...]:
+    folders = [
+        folder
+        for kind in FURTHER
+        for inner in (f"{kind}/*", f"{kind}/*/targets/*")
+        for folder in sorted(run.glob(inner))
+        if (folder / METRICS).is_file()
+    ]
+    return tuple(
+        Further(
+            printable(folder.relative_to(run)),
+            FURTHER[folder.relative_to(run).parts[0]],
+            _metrics(folder / METRICS, ("models",)),
+        )
+        for folder in folders
     )
 
 
