@@ -4,7 +4,7 @@ The page is one file. What it draws stands in it as inert JSON; Plotly's own Jav
 plotly package, once; the pictures last, in blocks that are decoded when they are shown. Its
 Content-Security-Policy names the hash of each of its scripts and forbids everything else, so not
 even text from the data could run or fetch something. (Plotly's WebGL traces would need
-`unsafe-eval`, which is why points are SVG.)
+`unsafe-eval`, which is why `points.js` has a canvas of its own.)
 """
 
 import base64
@@ -35,7 +35,7 @@ from agiqa.report.thumbnails import Pictures, make_pictures
 SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
 LARGE = (72, 24)  # worst misses and best hits that are kept larger
 BLOCK = 128  # pictures in an inert script
-SCRIPTS = ("data.js", "card.js", "plots.js", "gallery.js", "detail.js")
+SCRIPTS = ("data.js", "card.js", "points.js", "plots.js", "gallery.js", "detail.js")
 
 
 def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:

@@ -2,8 +2,9 @@
 
 Colours are names of the page's CSS variables (`--series-1`), which `plots.js` resolves, so that one
 figure serves the light and the dark page; it also adds fonts and grid. Points of images are not
-written out again: a trace with `meta.points` gets them from the page's image columns. Series differ
-in marker or dashes as well as in colour. Nothing here imports plotly: tests hold the dicts to it.
+written out again: a trace with `meta.generators` gets them from the page's image columns. Series
+differ in marker or dashes as well as in colour. Nothing here imports plotly: tests hold the dicts
+to it.
 """
 
 from agiqa.report.figures.agreement import calibration_figure, scatter_figure

@@ -25,14 +25,14 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
         for place, name in enumerate(named[:MOST_SERIES])
     ]
     if rest := named[MOST_SERIES:]:  # beneath the others
-        series.insert(0, (f"{len(rest)} others", rest, FAINT, "circle-open"))
+        series.insert(0, (f"{len(rest)} others", rest, FAINT, "circle"))
     many = len(images) > 4000
     data: list[Json] = [
         {
             "type": "scatter",
             "mode": "markers",
             "name": safe(label),
-            "meta": {"points": {"x": "score", "y": "mos", "generators": generators}},
+            "meta": {"generators": generators},
             "hoverinfo": "none",
             "marker": {
                 "size": 4 if many else 6,
@@ -55,8 +55,8 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
              "y": rounded(fitted), "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
         )  # fmt: skip
     layout = {
-        "xaxis": {"title": {"text": "predicted score"}, "range": [low, high]},
-        "yaxis": {"title": {"text": truth}, "range": [low, high]},
+        "xaxis": {"title": {"text": "predicted score"}, "range": [low, high], "showgrid": False},
+        "yaxis": {"title": {"text": truth}, "range": [low, high], "showgrid": False},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "hovermode": "closest",
         "height": 560,

@@ -41,21 +41,16 @@ const plots = (() => {
     return value;
   }
 
-  // A trace of images: x, y and the row of each point, out of the columns.
+  // A trace of images: the rows of its points. points.js paints them; the legend stays Plotly's.
   function pointed(trace) {
-    const wanted = trace.meta && trace.meta.points;
+    const wanted = trace.meta && trace.meta.generators;
     if (!wanted) return trace;
-    const codes = new Set(wanted.generators.map((name) => report.columns.generators.indexOf(name)));
+    const codes = new Set(wanted.map((name) => report.columns.generators.indexOf(name)));
     const rows = [];
     report.columns.generator.forEach((code, row) => {
       if (codes.has(code) && report.score(row) !== null) rows.push(row);
     });
-    return {
-      ...trace,
-      x: rows.map((row) => report[wanted.x](row)),
-      y: rows.map((row) => report[wanted.y](row)),
-      customdata: rows,
-    };
+    return { ...trace, x: [null], y: [null], meta: { rows } };
   }
 
   function laidOut(layout, colour, narrow) {
@@ -131,42 +126,41 @@ const plots = (() => {
     const frame = element("button", { type: "button", className: "picture", ariaLabel: `Open ${report.path(row)}` }, card.picture(row, true));
     frame.addEventListener("click", () => detail.open(row));
     holder.replaceChildren(frame, ...card.words(row), card.gate(row));
-    ring(row);
+    repaint();
   }
 
-  function ring(row) {
+  function repaint() {
     const holder = document.querySelector('[data-figure="scatter"] .plot');
-    if (!holder.layout) return;
+    if (!holder._fullLayout) return;
     const paint = resolver();
-    const ink = paint.colour("--ink");
+    points.paint(holder, marked, paint.colour("--ink"));
     paint.done();
-    const shapes = [
-      {
-        type: "circle",
-        xref: "x", yref: "y", xsizemode: "pixel", ysizemode: "pixel",
-        xanchor: report.score(row), yanchor: report.mos(row),
-        x0: -8, x1: 8, y0: -8, y1: 8,
-        line: { color: ink, width: 2.5 },
-      },
-    ];
-    Plotly.relayout(holder, { shapes });
   }
 
   function explorable(holder) {
+    repaint();
+    holder.on("plotly_afterplot", repaint);
     let asked = -1;
-    holder.on("plotly_hover", (event) => {
-      const row = event.points[0].customdata;
-      if (row === undefined || row === marked) return;
+    holder.addEventListener("pointermove", (event) => {
+      const row = points.nearest(holder, event);
+      holder.classList.toggle("near", row >= 0);
+      if (row < 0 || row === marked) return;
       asked = row;
       requestAnimationFrame(() => {
         if (asked === row && marked !== row) show(row);
       });
     });
-    holder.on("plotly_click", (event) => {
-      const row = event.points[0].customdata;
-      if (row === undefined) return;
+    let pressed = null; // Plotly takes clicks for its zoom: a press that stays in place is ours
+    holder.addEventListener("pointerdown", (event) => {
+      pressed = { x: event.clientX, y: event.clientY, row: points.nearest(holder, event) };
+    });
+    window.addEventListener("pointerup", (event) => {
+      const still = pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 4;
+      const row = still ? pressed.row : -1;
+      pressed = null;
+      if (row < 0) return;
       show(row);
-      if (!coarse) detail.open(row);
+      if (!coarse) setTimeout(() => detail.open(row)); // once Plotly has let go of the pointer
     });
     holder.addEventListener("keydown", (event) => {
       const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 };
