@@ -49,7 +49,7 @@ def write_plots(run: Path, dataset: Path) -> Path:
     error = images["error"].abs()
     for name, order in (("worst", error.nlargest), ("best", error.nsmallest)):
         chosen = images.loc[order(SHEET[0] * SHEET[1]).index]
-        write_whole(folder / f"{name}.jpg", contact_sheet(chosen, table))
+        write_whole(folder / f"{name}.jpg", contact_sheet(chosen, table, results.truth))
     return folder
 
 
@@ -77,12 +77,13 @@ def _tables(
     }
 
 
-def contact_sheet(images: pd.DataFrame, table: ImagesTable) -> bytes:
+def contact_sheet(images: pd.DataFrame, table: ImagesTable, truth: str) -> bytes:
     """A JPEG of SHEET images with their MOS and score.
 
     Args:
         images: rows of `average_images`, in the order of the sheet.
         table: the data set; only files that it lists are opened.
+        truth: MOS, in the page's words.
     """
     across, down = SHEET
     sheet = Image.new("RGB", (across * TILE, down * (TILE + LINE)), "white")
@@ -98,7 +99,8 @@ def contact_sheet(images: pd.DataFrame, table: ImagesTable) -> bytes:
                 picture = decode(table.root / path)
         picture.thumbnail((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (TILE - picture.width) // 2, top + 2))
-        words = f"MOS {number(mos)} score {number(score)}".replace("−", "-")
+        said = truth.split()[0]  # "true", of synthetic data
+        words = f"{said} {number(mos)} score {number(score)}".replace("−", "-")
         pen.text((left + 4, top + TILE), words, fill="black", font=font)
     file = io.BytesIO()
     sheet.save(file, "JPEG", quality=80)
