@@ -203,7 +203,8 @@ def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
 
 def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[..., Path]) -> None:
     root = tiny_run()
-    paths = sorted(pd.read_csv(root / "run" / "predictions.csv")["path"].unique())
+    tested = pd.read_csv(root / "run" / "predictions.csv").query("model == 'moe'")
+    paths = sorted(tested["path"].unique())
     folder = root / "run" / "explanations"
     (folder / "maps").mkdir(parents=True)
     Image.new("RGB", (40, 24), "orange").save(folder / "maps" / "one.png")
@@ -213,7 +214,7 @@ def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[...,
     explained = {
         "images": {
             path: {"overlay": "maps/one.png", "reasons": [reason], "neighbours": [near]}
-            for path in paths
+            for path in paths[:5]
         },
         "reasons_validity": [
             {"aspect": "hands", "rho_mos": 0.41, "rho_residual": -0.12, "low": 0.35, "high": 0.47}
@@ -224,6 +225,9 @@ def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[...,
     page = write_report([root / "run"], root / "cache" / "tiny", root / "report.html")
     with opened(page) as tab:
         tab.goto(page.as_uri())
+        tab.wait_for_selector("#gallery img")
+        tab.check("[name=explained]")
+        assert found(tab) == f"5 of {len(paths)} images"
         tab.locator("#gallery button").first.click()
         detail = tab.locator("#detail")
         assert "hands look <b>odd</b>" in detail.inner_text()

@@ -1,11 +1,12 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agiqa.errors import AgiqaError
-from agiqa.report import explanations
+from agiqa.report import explanations, write_report
 from agiqa.report.explanations import Explanations, read_explanations
 
 ROWS = {"a.png": 0, "b.png": 1}
@@ -73,3 +74,10 @@ def test_what_has_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = read_explanations(run, ROWS, [1, 0])
     assert list(found.images) == [1]
     assert found.left_out == 1
+
+
+def test_a_map_that_is_gone_is_named_in_the_page(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    written(root / "run", {"images": {"01 a&b.png": of("maps/gone.png")}})
+    page = write_report([root / "run"], root / "cache" / "tiny", root / "report.html")
+    assert "the map of 01 a&amp;b.png does not exist" in page.read_text("utf-8")

@@ -30,7 +30,8 @@ from agiqa.report.drawing import figures_beside, plots, run_figures, scale
 from agiqa.report.explanations import Explanations, read_explanations
 from agiqa.report.results import Results, average_images, read_results
 from agiqa.report.tables import number
-from agiqa.report.thumbnails import Pictures, make_pictures
+from agiqa.report.thumbnails import LARGE as LARGE_SIDE
+from agiqa.report.thumbnails import SIDES, Pictures, make_pictures
 
 SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
 LARGE = (72, 24)  # worst misses and best hits that are kept larger
@@ -109,6 +110,9 @@ def _page(
     left = SIZE - len(written.encode()) - sum(len(each.encode()) for each in scripts) - 300_000
     pictures, maps = _pictures(table, images[0], explained, important, left)
     reasons = [f"{images[0]['path'][row]} {why}" for row, why in pictures.problems.items()]
+    reasons += [
+        f"the map of {images[0]['path'][row]} {why}" for row, why in maps.problems.items() if why
+    ]
     page: str = _template().render(
         content(runs[0], table, dataset, len(images[0]))
         | {
@@ -167,12 +171,12 @@ def _pictures(
     large = [*important[: LARGE[0]], *important[::-1][: LARGE[1]]]
     maps: list[Path | str] = [explained.overlays.get(row, "") for row in range(len(images))]
     reserve = min(budget // 8, 2_200_000)  # of the large ones
-    share = 0.5 if explained.overlays else 1.0
+    share = 1 - 0.5 * len(explained.overlays) / max(1, len(images))
     pictures = make_pictures(where, int((budget - reserve) * share), important, large)
     if not explained.overlays:
         return pictures, Pictures(0, [], {}, {})
     rest = budget - reserve - sum(map(len, pictures.small))
-    return pictures, make_pictures(maps, rest, important, what="maps")
+    return pictures, make_pictures(maps, rest, important, what="maps", sides=(LARGE_SIDE, *SIDES))
 
 
 def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, str]]:

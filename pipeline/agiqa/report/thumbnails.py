@@ -44,6 +44,7 @@ def make_pictures(
     important: Sequence[int],
     large: Sequence[int] = (),
     what: str = "thumbnails",
+    sides: Sequence[int] = SIDES,
 ) -> Pictures:
     """Read the files once and make their pictures.
 
@@ -54,12 +55,13 @@ def make_pictures(
             pictures of all fit.
         large: rows that are shown larger.
         what: what is being made, for the progress bar.
+        sides: pixels of the longer side to choose from, falling.
     """
     problems = {row: each for row, each in enumerate(files) if isinstance(each, str)}
     there = {row: each for row, each in enumerate(files) if isinstance(each, Path)}
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thumbnails") as pool:
-        side, costs = _largest_side(pool, list(there.values()), budget)
-        if side == SIDES[-1] and costs * len(there) > budget:
+        side, costs = _largest_side(pool, list(there.values()), budget, sides)
+        if side == sides[-1] and costs * len(there) > budget:
             kept = set([row for row in important if row in there][: int(budget / costs)])
             problems |= dict.fromkeys(set(there) - kept, TOO_MANY)
             there = {row: path for row, path in there.items() if row in kept}
@@ -81,8 +83,8 @@ def make_pictures(
                 larger[row] = big
             if problem:
                 problems[row] = problem
-        while sum(map(len, small)) * IN_BASE64 > budget and side > SIDES[-1]:
-            side = SIDES[SIDES.index(side) + 1]  # the sample was too kind
+        while sum(map(len, small)) * IN_BASE64 > budget and side > sides[-1]:
+            side = sides[sides.index(side) + 1]  # the sample was too kind
             small = list(pool.map(partial(_smaller, side=side), small))
     return Pictures(
         side if there else 0,
@@ -110,28 +112,28 @@ def _in_order(
 
 
 def _largest_side(
-    pool: ThreadPoolExecutor, files: Sequence[Path], budget: int
+    pool: ThreadPoolExecutor, files: Sequence[Path], budget: int, sides: Sequence[int]
 ) -> tuple[int, float]:
     """The largest side whose pictures fit, and what one takes in the page."""
     some = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(int))] if (
         files
     ) else []  # fmt: skip
-    sizes = [each for each in pool.map(_sizes, some) if each]
+    sizes = [each for each in pool.map(partial(_sizes, sides=sides), some) if each]
     if not sizes:
-        return SIDES[0], 1.0
+        return sides[0], 1.0
     costs: Mapping[int, float] = {
-        side: float(np.mean([each[side] for each in sizes])) * IN_BASE64 for side in SIDES
+        side: float(np.mean([each[side] for each in sizes])) * IN_BASE64 for side in sides
     }
-    side = next((s for s in SIDES if costs[s] * len(files) <= 0.97 * budget), SIDES[-1])
+    side = next((s for s in sides if costs[s] * len(files) <= 0.97 * budget), sides[-1])
     return side, costs[side]
 
 
-def _sizes(path: Path) -> dict[int, int]:
+def _sizes(path: Path, sides: Sequence[int]) -> dict[int, int]:
     try:
         image = decode(path)
     except ImageError:
         return {}
-    return {side: len(webp(image, side)) for side in SIDES}
+    return {side: len(webp(image, side)) for side in sides}
 
 
 def _smaller(picture: bytes, side: int) -> bytes:

@@ -32,8 +32,10 @@ const gallery = (() => {
     const from = form.elements.from.value === "" ? -Infinity : Number(form.elements.from.value);
     const to = form.elements.to.value === "" ? Infinity : Number(form.elements.to.value);
     const code = generator === "" ? -1 : Number(generator);
+    const explained = form.elements.explained && form.elements.explained.checked;
     return (row) =>
       report.score(row) !== null &&
+      (!explained || report.explanation(row)) &&
       (code < 0 || report.columns.generator[row] === code) &&
       report.mos(row) >= from &&
       report.mos(row) <= to &&
