@@ -262,7 +262,7 @@ def _require_same(one: Contender, other: Contender) -> None:
 def _require_equal(one: Contender, other: Contender, field: str) -> None:
     mine, theirs = one.provenance[field], other.provenance[field]
     if mine != theirs:
-        hint = " (or see --across-protocols)" if field == "protocol" else ""
+        hint = " (or see `agiqa compare --across-protocols`)" if field == "protocol" else ""
         raise AgiqaError(
             f"{one.name} is of the {field} {mine}, {other.name} of {theirs}: compare runs of the "
             f"same {field}{hint}"

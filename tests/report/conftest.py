@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.checkpoints import write_json
+from agiqa.checkpoints import LAYOUT, write_json
 from agiqa.datasets.table import ImagesTable, Target, write_table
 from agiqa.images import image_id
 from agiqa.metrics import all_metrics, summarise
@@ -126,7 +126,7 @@ def _provenance(synthetic: bool, shared: int) -> dict[str, Any]:
 
     return {
         "format": "agiqa-run",
-        "layout": 1,
+        "layout": LAYOUT,
         "dataset": "tiny",
         "synthetic": synthetic,
         "target": "quality",

@@ -1,10 +1,15 @@
+import base64
+import hashlib
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from agiqa.errors import AgiqaError
@@ -24,6 +29,7 @@ class Strict(HTMLParser):
         self.resources: list[str] = []
         self.attributes: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
@@ -38,17 +44,21 @@ class Strict(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] == ["script"]:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif self.open[-1:] != ["style"]:
             self.text += data
 
     def _note(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         named = dict(attrs)
         assert len(named) == len(attrs), f"attribute twice in <{tag}>"
         self.tags[tag] += 1
+        if tag == "script":
+            self.scripts.append((named, ""))
         self.attributes.append((tag, named))
         if identity := named.get("id"):
             self.ids[identity] += 1
-        self.resources += [named[k] or "" for k in ("src", "href", "xlink:href") if k in named]
+        self.resources += [named[k] or "" for k in ("src", "href") if k in named]
 
 
 def parsed(page: Path) -> Strict:
@@ -64,7 +74,13 @@ def prose(page: Strict) -> str:
 
 
 def report(root: Path) -> Path:
-    return write_report(root / "run", root / "cache" / "tiny", root / "out" / "report.html")
+    return write_report([root / "run"], root / "cache" / "tiny", root / "out" / "report.html")
+
+
+def inert(page: Strict, name: str = "data") -> Any:
+    """What stands in one of the page's JSON blocks."""
+    (found,) = [content for named, content in page.scripts if named.get("id") == name]
+    return json.loads(found)
 
 
 def test_the_page_is_one_sound_file_that_loads_nothing(tiny_run: Callable[..., Path]) -> None:
@@ -72,53 +88,67 @@ def test_the_page_is_one_sound_file_that_loads_nothing(tiny_run: Callable[..., P
     page = parsed(path)
     assert page.tags["html"] == page.tags["main"] == page.tags["h1"] == 1
     assert page.tags["table"] == 2
-    assert page.tags["script"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["link"] == page.tags["iframe"] == page.tags["img"] == 0
     assert [name for name, count in page.ids.items() if count > 1] == []
-    assert len(page.resources) > 18
-    for resource in page.resources:
-        assert resource.startswith(("data:image/", "#")), resource
-    assert not re.search(r"@import|url\((?!#)", path.read_text("utf-8"))
-    assert path.stat().st_size < 3_000_000
+    assert {each[1:] for each in page.resources} <= set(page.ids)
+    assert all(each.startswith("#") for each in page.resources)
+    style = re.search(r"<style>.*?</style>", path.read_text("utf-8"), flags=re.DOTALL)
+    assert style
+    assert not re.search(r"@import|url\(", style.group())
+    assert path.stat().st_size < 6_500_000
 
 
-def test_references_inside_the_plots_resolve(tiny_run: Callable[..., Path]) -> None:
-    path = report(tiny_run())
-    page = parsed(path)
-    inner = [each[1:] for each in page.resources if each.startswith("#")]
-    inner += re.findall(r"url\(#([^)]+)\)", path.read_text("utf-8"))
-    assert len(inner) > 50
-    assert set(inner) <= set(page.ids)
-
-
-def test_every_picture_and_plot_has_words(tiny_run: Callable[..., Path]) -> None:
+def test_the_policy_names_every_script_and_nothing_else(tiny_run: Callable[..., Path]) -> None:
     page = parsed(report(tiny_run()))
-    plots = [named for tag, named in page.attributes if tag == "svg"]
-    pictures = [named for tag, named in page.attributes if tag == "img"]
-    assert len(plots) == 4
-    assert len(pictures) == 18
-    assert all(each["role"] == "img" and each["aria-label"] for each in plots)
-    assert all((each["alt"] or "").startswith('a "cat" & <script>') for each in pictures)
+    (policy,) = [named["content"] for _, named in page.attributes
+                 if named.get("http-equiv") == "Content-Security-Policy"]  # fmt: skip
+    run = [content for named, content in page.scripts if "type" not in named]
+    digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in run]
+    assert len(run) == 7
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+        + " ".join(f"'sha256-{each}'" for each in digests)
+        + "; base-uri 'none'; form-action 'none'"
+    )
+    others = [named["type"] for named, _ in page.scripts if "type" in named]
+    assert set(others) == {"application/json"}
+
+
+def test_every_plot_has_words(tiny_run: Callable[..., Path]) -> None:
+    page = parsed(report(tiny_run()))
+    drawn = [n for tag, n in page.attributes if tag == "div" and n.get("class") == "plot"]
+    figures = inert(page)["figures"][0]
+    assert len(drawn) == len(figures) == 14
+    assert all(each["aria-label"] for each in drawn)
 
 
 def test_text_from_data_is_escaped(tiny_run: Callable[..., Path]) -> None:
     path = report(tiny_run())
     page = parsed(path)  # a raw <b> or <i> of a generator or setting would be left open
-    assert "<script" not in path.read_text("utf-8")
+    assert "<script>alert" not in path.read_text("utf-8")
     assert "CC0 <1>" in page.text
     assert "good <b>" in page.text
     assert "lr: 0.002 # <i>" in page.text
+    assert 'a "cat" & <script>alert(1)</script>' in inert(page)["columns"]["prompts"]
 
 
-def test_the_plots_follow_the_pages_colours_and_fonts(tiny_run: Callable[..., Path]) -> None:
-    text = report(tiny_run()).read_text("utf-8")
-    plots = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    for plot in plots:
-        assert "var(--ink)" in plot
-        assert "#0101" not in plot
-        assert "DejaVu" not in plot
-        for colour in re.findall(r"var\((--[\w-]+)\)", plot):
-            assert f"{colour}:" in text
-    assert "花 $x$" in "".join(plots)
+def test_the_figures_colours_are_those_of_the_style(tiny_run: Callable[..., Path]) -> None:
+    path = report(tiny_run())
+    text = path.read_text("utf-8")
+    colours = set(re.findall(r'"(--[\w-]+)"', json.dumps(inert(parsed(path))["figures"])))
+    assert len(colours) > 6
+    for colour in colours:
+        assert f"{colour}:" in text
+
+
+def test_every_image_is_once_in_the_page(tiny_run: Callable[..., Path]) -> None:
+    page = parsed(report(tiny_run()))
+    columns = inert(page)["columns"]
+    pictures = inert(page, "picture-0")
+    assert len(columns["path"]) == len(set(columns["path"])) == len(pictures)
+    assert all(base64.b64decode(each)[8:12] == b"WEBP" for each in pictures)
+    assert columns["path"] == sorted(columns["path"])
+    assert len(columns["runs"][0]["gate"]) == 3
 
 
 def test_same_run_same_bytes(tiny_run: Callable[..., Path]) -> None:
@@ -157,11 +187,13 @@ def test_absent_and_damaged_pictures_leave_gaps_that_are_named(
     root = tiny_run()
     for path in sorted((root / "images").iterdir()):
         path.write_bytes(b"no image")
-    (root / "images" / "00 a&b.png").unlink()
+    (root / "images" / "01 a&b.png").unlink()
     page = parsed(report(root))
-    assert page.tags["img"] == 0
-    assert prose(page).count("not available") == 18
-    assert re.search(r"18 pictures could not be shown: .*and 13 more\.", prose(page))
+    columns, pictures = inert(page)["columns"], inert(page, "picture-0")
+    assert pictures == [""] * len(columns["path"])
+    assert re.search(r"(\d+) pictures could not be shown: .*and \d+ more\.", prose(page))
+    assert f"{len(pictures)} pictures could not be shown" in prose(page)
+    assert "01 a&b.png does not exist" in page.text
     assert "is not an image" in page.text
 
 
@@ -172,8 +204,105 @@ def test_a_picture_that_left_the_data_set_is_never_opened(tiny_run: Callable[...
     (root / "images" / "00 a&b.png").rename(secret)
     csv.write_text(csv.read_text("utf-8").replace("a&b.png", "../../secret.png"), "utf-8")
     page = parsed(report(root))
-    assert page.tags["img"] == 0
+    assert not any(inert(page, "picture-0"))
     assert "is not in the data set any more" in page.text
+
+
+def test_images_that_are_not_on_this_machine(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    (root / "cache" / "tiny" / "root.json").unlink()
+    said = prose(parsed(report(root)))
+    assert re.search(r"pictures could not be shown: \S+ a&b\.png is not on this machine", said)
+
+
+def test_results_on_other_targets_and_data_sets_are_shown(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    metrics = json.loads((root / "run" / "metrics.json").read_text("utf-8"))
+    for place in ("targets/align", "cross/other-20k"):
+        folder = root / "run" / place
+        folder.mkdir(parents=True)
+        metrics["models"]["moe"]["srcc"] |= {"median": 0.4321, "low": 0.4, "high": 0.5}
+        (folder / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+    page = parsed(report(root))
+    assert page.tags["table"] == 4
+    assert "targets/align" in page.text
+    assert "A data set that the run was not trained on." in page.text
+    assert page.text.count("0.432 ± ") == 2
+    assert "0.400…0.500" in page.text
+    assert "#further-2" in page.resources
+    (root / "run" / "cross" / "other-20k" / "metrics.json").write_text("[]", "utf-8")
+    with pytest.raises(AgiqaError, match=r"other-20k/metrics\.json: damaged"):
+        report(root)
+
+
+def test_intervals_and_the_ceiling_stand_in_the_table(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    path = root / "run" / "metrics.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    metrics["models"]["moe"]["srcc"] |= {"low": 0.8111, "high": 0.9222}
+    metrics["ceiling"] = {"raters": 21, "srcc": 0.9861, "krcc": 0.9, "plcc": 0.99, "rmse": 0.14}
+    metrics["intervals"] = {"level": 0.95, "drawn": "groups", "resamples": 1000}
+    path.write_text(json.dumps(metrics), "utf-8")
+    said = prose(parsed(report(root)))
+    assert "0.811…0.922" in said
+    assert "95 % 0.811…0.922" in said
+    assert "Ceiling noise of 21 raters, as far as known 0.986" in said
+    assert "bootstrap over groups and splits" in said
+
+
+def test_runs_side_by_side(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    second = root / "second"
+    shutil.copytree(root / "run", second)
+    frame = pd.read_csv(second / "predictions.csv")
+    frame["score"] = frame["mos"]
+    frame.to_csv(second / "predictions.csv", index=False)
+    metrics = json.loads((second / "metrics.json").read_text("utf-8"))
+    for row in metrics["per_split"]["moe"]:
+        row |= {"srcc": 1.0, "rmse": 0.0}
+    (second / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+    page = parsed(write_report([root / "run", second], root / "cache" / "tiny", root / "both.html"))
+    said, data = prose(page), inert(page)
+    assert "Runs side by side" in said
+    assert f"Differences of {second} from {root / 'run'}" in said
+    assert "3 of 3" in said
+    assert [run["name"] for run in data["columns"]["runs"]] == [str(root / "run"), str(second)]
+    assert set(data["beside"]) == {"differences", "by-split"}
+    assert data["columns"]["runs"][1]["score"] == data["columns"]["mos"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("protocol", "random"), ("dataset", "other"), ("target", "align")]
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    tiny_run: Callable[..., Path], field: str, value: str
+) -> None:
+    root = tiny_run()
+    second = root / "second"
+    shutil.copytree(root / "run", second)
+    provenance = json.loads((second / "provenance.json").read_text("utf-8"))
+    provenance[field] = value
+    (second / "provenance.json").write_text(json.dumps(provenance), "utf-8")
+    with pytest.raises(AgiqaError, match=f"is of the {field} .* of {value}") as raised:
+        write_report([root / "run", second], root / "cache" / "tiny", root / "both.html")
+    assert "\n" not in str(raised.value)
+    assert not (root / "both.html").exists()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tiny_run()
+    (root / "file").touch()
+    monkeypatch.setattr("agiqa.report.page._page", lambda *_: pytest.fail("began to work"))
+    with pytest.raises(AgiqaError, match=r"cannot write .*file/report\.html: (Not a dir|File ex)"):
+        write_report([root / "run"], root / "cache" / "tiny", root / "file" / "report.html")
+
+
+def test_a_run_beside_itself_is_refused(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    with pytest.raises(AgiqaError, match=r"expected different runs, found .*run"):
+        write_report([root / "run"] * 2, root / "cache" / "tiny", root / "both.html")
 
 
 def test_a_run_without_evaluation_says_what_to_do(tiny_run: Callable[..., Path]) -> None:
@@ -193,6 +322,11 @@ def test_a_run_without_evaluation_says_what_to_do(tiny_run: Callable[..., Path])
         ("metrics.json", "{}", "metrics.json: damaged .no dataset, models"),
         ("predictions.csv", "a,b\n1,2\n", "expected the columns model, seed"),
         ("predictions.csv", "model,seed,path,generator,mos,score\n", "no rows of model moe"),
+        (
+            "predictions.csv",
+            "model,seed,path,generator,mos,score\nmoe,0,a,b,1,x\n",
+            "damaged: expected numbers in column score, found 'x'",
+        ),
         ("curves.csv", "model,epoch\n", "expected the column val_srcc; found model, epoch"),
     ],
 )
@@ -202,6 +336,19 @@ def test_damaged_files_are_named(
     root = tiny_run()
     (root / "run" / file).write_text(content, "utf-8")
     with pytest.raises(AgiqaError, match=said):
+        report(root)
+
+
+def test_predictions_that_were_cut_short_are_noticed(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    metrics = json.loads((root / "run" / "metrics.json").read_text("utf-8"))
+    for row in metrics["per_split"]["moe"]:
+        row["images"] = 20
+    (root / "run" / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+    predictions = root / "run" / "predictions.csv"
+    lines = predictions.read_text("utf-8").splitlines()
+    predictions.write_text("\n".join(lines[:-7]), "utf-8")
+    with pytest.raises(AgiqaError, match=r"damaged: expected 60 rows of model moe, .* found 53"):
         report(root)
 
 
@@ -228,5 +375,5 @@ def test_figures_that_are_not_defined_are_dashes(tiny_run: Callable[..., Path]) 
     assert "– ± –" in parsed(page).text
     assert not re.search(
         r"\b(nan|None)\b",
-        re.sub(r"<style>.*?</style>", "", page.read_text("utf-8"), flags=re.DOTALL),
+        re.sub(r"<(style|script).*?</\1>", "", page.read_text("utf-8"), flags=re.DOTALL),
     )

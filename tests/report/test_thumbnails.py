@@ -3,45 +3,78 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
-from agiqa.datasets.table import read_table
 from agiqa.report.results import average_images, read_results
-from agiqa.report.thumbnails import SIDE, galleries, problems
+from agiqa.report.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
 
 
-def test_misses_are_the_largest_errors_and_hits_come_from_the_whole_range(
-    tiny_run: Callable[..., Path],
-) -> None:
-    root = tiny_run()
-    images = average_images(read_results(root / "run"))
-    hits, high, low = galleries(images, read_table(root / "cache" / "tiny"), 1.0, 5.0)
-    errors = images.set_index("path")["error"]
-    ordered = errors.sort_values()
-    assert [p.path for p in high.pictures] == list(ordered.index[::-1][:6])
-    assert [p.path for p in low.pictures] == list(ordered.index[:6])
-    mos = [float(p.mos) for p in hits.pictures]
-    assert mos == sorted(mos)
-    assert mos[0] < 2.5 < 3.5 < mos[-1]
-    misses = {p.path for p in (*high.pictures, *low.pictures)}
-    assert not misses & {p.path for p in hits.pictures}
-    assert problems([hits, high, low]) == []
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    made = []
+    for row in range(12):
+        made.append(tmp_path / f"{row}.png")
+        grain = Image.fromarray(rng.integers(0, 256, (64, 80, 3), dtype=np.uint8))
+        grain.resize((500, 400), Image.Resampling.NEAREST).save(made[-1])
+    return made
 
 
-def test_pictures_are_small_jpegs(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
-    Image.new("RGB", (1200, 600), "red").save(root / "images" / "00 a&b.png")
-    images = pd.DataFrame(
-        {"path": ["00 a&b.png"], "generator": ["g"], "mos": [2.0], "score": [4.0], "error": [2.0]}
+def opened(picture: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(picture)))
+
+
+def size(pictures: Pictures) -> int:
+    return sum(map(len, pictures.small))
+
+
+def test_pictures_are_as_sharp_as_the_budget_allows(files: list[Path]) -> None:
+    sides = []
+    for budget in (10_000_000, 70_000, 30_000):
+        made = make_pictures(files, budget, range(12))
+        assert size(made) <= budget
+        assert {max(opened(each).size) for each in made.small} == {made.side}
+        assert opened(made.small[0]).format == "WEBP"
+        sides.append(made.side)
+    assert sides[0] == SIDES[0] > sides[1] > sides[2]
+
+
+def test_the_important_ones_are_kept_where_not_all_fit(files: list[Path]) -> None:
+    needed = sum(len(webp(Image.open(path), SIDES[-1])) * 4 / 3 for path in files)
+    smallest = make_pictures(files, int(needed / 2), [7, 3, *range(12)])
+    kept = [row for row, each in enumerate(smallest.small) if each]
+    assert 3 < len(kept) < 7
+    assert {7, 3} <= set(kept)
+    assert smallest.side == SIDES[-1]
+    assert set(smallest.problems) == set(range(12)) - set(kept)
+    assert set(smallest.problems.values()) == {TOO_MANY}
+
+
+def test_some_are_kept_larger(files: list[Path]) -> None:
+    made = make_pictures(files, 10_000_000, range(12), large=[2, 5])
+    assert set(made.large) == {2, 5}
+    assert opened(made.large[5]).size == (LARGE, LARGE * 4 // 5)
+
+
+def test_what_cannot_be_read_is_named_and_leaves_a_gap(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "4.png").write_bytes(b"no image")
+    files[5] = tmp_path / "gone.png"
+    given: list[Path | str] = [*files, "is not in the data set any more"]
+    made = make_pictures(given, 10_000_000, range(13))
+    assert [row for row, each in enumerate(made.small) if not each] == [4, 5, 12]
+    assert "is not an image" in made.problems[4]
+    assert made.problems[5] == "does not exist"
+    assert made.problems[12] == "is not in the data set any more"
+
+
+def test_no_pictures_at_all() -> None:
+    assert make_pictures(["gone", "gone"], 1000, [0, 1]) == Pictures(
+        0, ["", ""], {}, {0: "gone", 1: "gone"}
     )
-    (high,) = galleries(images, read_table(root / "cache" / "tiny"), 1.0, 5.0)
-    (picture,) = high.pictures
-    assert (picture.mos_at, picture.score_at) == (25.0, 75.0)
-    kind, data = picture.source.split(",")
-    assert kind == "data:image/jpeg;base64"
-    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-        assert image.size == (SIDE, SIDE // 2)
+    assert make_pictures([], 1000, []).small == []
 
 
 def test_average_images_average_the_splits(tiny_run: Callable[..., Path]) -> None:
@@ -54,3 +87,4 @@ def test_average_images_average_the_splits(tiny_run: Callable[..., Path]) -> Non
     first = images.iloc[0]
     own = moe[moe["path"] == first["path"]]
     assert abs(first["score"] - own["score"].mean()) < 1e-9
+    assert abs(first["gate_visual"] - own["gate_visual"].mean()) < 1e-9

@@ -8,26 +8,43 @@ from agiqa.cli.options import as_json, cache_or_url, show
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(path_type=Path, file_okay=False),
+)
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default: RUN/report.html.",
+    help="The page. Default, of a single run: RUN/report.html.",
 )
 @cache_or_url
 @as_json
-def command(run: Path, out: Path | None, cache: Path | str, as_json: bool) -> None:
-    r"""Write one self-contained HTML page about an evaluated RUN.
+def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json: bool) -> None:
+    r"""Write one self-contained, interactive HTML page about an evaluated RUN.
+
+    It opens without a network. Several RUNs stand side by side, with paired differences, if they
+    were tested on the same splits. Without -o the figures are also written to RUN/plots, for
+    `dvc plots`.
 
     \b
     agiqa report runs/demo/grouped
     agiqa report runs/agiqa-3k/grouped -o agiqa-3k.html
+    agiqa report runs/agiqa-3k/grouped runs/agiqa-3k/linear-gate -o both.html
     """
     from agiqa.cache_folder import at_hand
     from agiqa.checkpoints import load_provenance
-    from agiqa.report import write_report
+    from agiqa.report import write_plots, write_report
 
-    dataset = str(load_provenance(run)["dataset"])
-    page = write_report(run, at_hand(cache, dataset, ()) / dataset, out or run / "report.html")
-    show({"report": str(page)}, as_json)
+    if len(runs) > 1 and out is None:
+        raise click.UsageError("Several runs need -o: none of them is the page's place.")
+    name = str(load_provenance(runs[0])["dataset"])
+    dataset = at_hand(cache, name, ()) / name
+    page = write_report(runs, dataset, out or runs[0] / "report.html")
+    result = {"report": str(page)}
+    if out is None:
+        result["plots"] = str(write_plots(runs[0], dataset))
+    show(result, as_json)

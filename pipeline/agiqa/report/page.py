@@ -1,36 +1,49 @@
-"""Fill the template with a run, and write the page."""
+"""Fill the template with one or several runs, and write the page.
 
-import importlib.metadata
-import shlex
-from dataclasses import dataclass
+The page is one file. What it draws stands in it as inert JSON; Plotly's own JavaScript, out of the
+plotly package, once; the pictures last, in blocks that are decoded when they are shown. Its
+Content-Security-Policy names the hash of each of its scripts and forbids everything else, so not
+even text from the data could run or fetch something. (Plotly's WebGL traces would need
+`unsafe-eval`, which is why `points.js` has a canvas of its own.)
+"""
+
+import base64
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from markupsafe import Markup
+
+from agiqa.comparison import compare, read_contenders
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
-from agiqa.errors import some
-from agiqa.feature_store.fingerprint import canonical, digest
+from agiqa.errors import AgiqaError, some
 from agiqa.images import printable
-from agiqa.report import plots, tables
-from agiqa.report.results import MODEL, Results, average_images, read_results
-from agiqa.report.thumbnails import galleries, problems
+from agiqa.report.columns import image_columns
+from agiqa.report.content import content, side_by_side
+from agiqa.report.drawing import figures_beside, plots, run_figures, scale
+from agiqa.report.explanations import Explanations, read_explanations
+from agiqa.report.results import Results, average_images, read_results
+from agiqa.report.tables import number
+from agiqa.report.thumbnails import LARGE as LARGE_SIDE
+from agiqa.report.thumbnails import SIDES, Pictures, make_pictures
+
+SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
+LARGE = (72, 24)  # worst misses and best hits that are kept larger
+BLOCK = 128  # pictures in an inert script
+SCRIPTS = ("data.js", "card.js", "points.js", "plots.js", "gallery.js", "detail.js")
 
 
-@dataclass(frozen=True)
-class Vector:
-    """One cached vector and what it was made by."""
-
-    role: str
-    extractor: str
-    name: str
-    short: str  # beginning of the fingerprint's digest
-    fingerprint: str  # as JSON
-
-
-def write_report(run: Path, dataset: Path, out: Path) -> Path:
-    """Write the page about an evaluated run.
+def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
+    """Write the page about an evaluated run, or about several on the same splits.
 
     Args:
-        run: the run's folder.
+        runs: the runs' folders; the page is about the first, the others stand beside it.
         dataset: `cache/<dataset>`, for prompts and pictures; absent image files leave gaps only.
         out: the HTML file.
 
@@ -38,102 +51,161 @@ def write_report(run: Path, dataset: Path, out: Path) -> Path:
         `out`.
 
     Raises:
-        AgiqaError: no such run, a run not evaluated yet, no images table, or no place to write.
+        AgiqaError: no such run, a run not evaluated yet, runs of other splits, no images table, or
+            no place to write.
     """
-    results = read_results(run)
+    results = [read_results(run) for run in runs]
+    comparison = _compared(runs) if len(runs) > 1 else None
     table = read_table(dataset)
-    write_whole(out, _render(_content(results, table, dataset)).encode("utf-8"))
+    _require_place(out)
+    write_whole(out, _page(results, comparison, table, dataset).encode("utf-8"))
     return out
 
 
-def _render(content: dict[str, Any]) -> str:
+def _require_place(out: Path) -> None:
+    """Refuse a place that cannot be written to before the work, which takes minutes, begins."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise AgiqaError(f"cannot write {printable(out)}: {error.strerror}") from error
+
+
+def _compared(runs: Sequence[Path]) -> dict[str, Any]:
+    """The paired comparison; AgiqaError where the runs' splits or protocols differ."""
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise AgiqaError(f"expected different runs, found {some([printable(r) for r in runs])}")
+    return compare(read_contenders([str(run) for run in runs]))
+
+
+def _page(
+    runs: Sequence[Results],
+    comparison: dict[str, Any] | None,
+    table: ImagesTable,
+    dataset: Path,
+) -> str:
+    """Everything but the pictures, then the pictures that still fit."""
+    import plotly.offline
+
+    images = [average_images(run) for run in runs]
+    low, high = scale(runs[0], images[0])
+    important = _by_error(images[0])
+    rows = {path: row for row, path in enumerate(images[0]["path"])}
+    explained = read_explanations(runs[0].folder, rows, important)
+    scripts = [Markup(plotly.offline.get_plotlyjs()), *(_own(name) for name in SCRIPTS)]
+    drawn = [run_figures(run, each) for run, each in zip(runs, images, strict=True)]
+    beside = figures_beside(runs, comparison) if comparison else {}
+    written = _json(
+        {
+            "truth": runs[0].truth,
+            "low": low,
+            "high": high,
+            "columns": image_columns(runs, images, table),
+            "figures": [plots(each) for each in drawn],
+            "beside": plots(beside),
+            "explanations": {str(row): each for row, each in explained.images.items()},
+        }
+    )
+    left = SIZE - len(written.encode()) - sum(len(each.encode()) for each in scripts) - 300_000
+    pictures, maps = _pictures(table, images[0], explained, important, left)
+    reasons = [f"{images[0]['path'][row]} {why}" for row, why in pictures.problems.items()]
+    reasons += [
+        f"the map of {images[0]['path'][row]} {why}" for row, why in maps.problems.items() if why
+    ]
+    page: str = _template().render(
+        content(runs[0], table, dataset, len(images[0]))
+        | {
+            "low": number(low, 2),
+            "high": number(high, 2),
+            "runs": [run.name for run in runs],
+            # A run that has more experts than the first has places for their figures, too.
+            "figures": {name: each for run in reversed(drawn) for name, each in run.items()},
+            "side": side_by_side(comparison) | {"figures": beside} if comparison else None,
+            "explained": explained,
+            "missing": reasons,
+            "missing_some": some([printable(each) for each in reasons]),
+            "pictures": pictures,
+            "style": _own("report.css"),
+            "data": written,
+            "plotly": scripts[0],
+            "scripts": scripts[1:],
+            "hashes": " ".join(map(_hash, scripts)),
+            "blocks": _blocks(pictures, maps),
+        }
+    )
+    return page
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
-        loader=PackageLoader("agiqa.report", ""),
+        loader=PackageLoader("agiqa.report", "page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html.j2").render(content)
+    return templates.get_template("report.html.j2")
 
 
-def _content(results: Results, table: ImagesTable, dataset: Path) -> dict[str, Any]:
-    """Everything that the template names."""
-    metrics, provenance = results.metrics, results.provenance
-    images = average_images(results)
-    low = min(provenance["mos"]["low"], float(images["mos"].min()))
-    high = max(provenance["mos"]["high"], float(images["mos"].max()))
-    shown = galleries(images, table, low, high)
-    missing = problems(shown)
-    return {
-        "version": importlib.metadata.version("agiqa"),
-        "metrics": metrics,
-        "provenance": provenance,
-        "truth": results.truth,
-        "protocol": tables.PROTOCOLS.get(metrics["protocol"], "a split file of its own"),
-        "splits": tables.counted(metrics["splits"], "split"),
-        "tested": len(images),
-        "headline": _headline(metrics),
-        "columns": tables.COLUMNS,
-        "rows": tables.model_rows(metrics),
-        "comparisons": tables.comparisons(metrics),
-        "leaks": tables.leaks(results, bool((table.frame["group"] != "").any())),
-        "generators": tables.generator_rows(metrics),
-        "scatter": plots.scatter(images, results.truth),
-        "gates": plots.gates(results) if results.experts else None,
-        "gate": {
-            name.replace("_", " "): (tables.number(each["mean"]), tables.number(each["sd"]))
-            for name, each in metrics.get("gate", {}).items()
-        },
-        "strip": plots.split_strip(metrics),
-        "curves": plots.learning_curves(results.curves) if len(results.curves) else None,
-        "galleries": shown,
-        "missing": missing,
-        "missing_some": some(missing),
-        "low": tables.number(low, 2),
-        "high": tables.number(high, 2),
-        "vectors": _vectors(provenance),
-        "settings": results.settings,
-        "commands": _commands(results, dataset),
-    }
+def _pictures(
+    table: ImagesTable,
+    images: pd.DataFrame,
+    explained: Explanations,
+    important: Sequence[int],
+    budget: int,
+) -> tuple[Pictures, Pictures]:
+    """The images' pictures, and those of their maps."""
+    known = set(table.frame["path"])
+    where: list[Path | str] = []
+    for path in images["path"]:
+        if path not in known:
+            where.append("is not in the data set any more")
+        elif table.root is None:
+            where.append("is not on this machine")
+        else:
+            where.append(table.root / path)
+    large = [*important[: LARGE[0]], *important[::-1][: LARGE[1]]]
+    maps: list[Path | str] = [explained.overlays.get(row, "") for row in range(len(images))]
+    reserve = min(budget // 8, 2_200_000)  # of the large ones
+    share = 1 - 0.5 * len(explained.overlays) / max(1, len(images))
+    pictures = make_pictures(where, int((budget - reserve) * share), important, large)
+    if not explained.overlays:
+        return pictures, Pictures(0, [], {}, {})
+    rest = budget - reserve - sum(map(len, pictures.small))
+    return pictures, make_pictures(maps, rest, important, what="maps", sides=(LARGE_SIDE, *SIDES))
 
 
-def _headline(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The main model's figures for the top of the page: name, median, deviation."""
-    ours = metrics["models"][MODEL]
-    names = {"srcc": "SRCC", "plcc_logistic": "PLCC", "rmse": "RMSE"}
-    return [
-        (label, tables.number(ours[name]["median"]), tables.number(ours[name]["sd"]))
-        for name, label in names.items()
-    ]
+def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, str]]:
+    """Inert scripts: their ids and their JSON."""
+    made = []
+    for kind, small in (("picture", pictures.small), ("map", maps.small)):
+        for place, start in enumerate(range(0, len(small), BLOCK)):
+            made.append((f"{kind}-{place}", _json(small[start : start + BLOCK])))
+    large = {str(row): each for row, each in pictures.large.items()}
+    return [("picture-large", _json(large)), *made]
 
 
-def _vectors(provenance: dict[str, Any]) -> list[Vector]:
-    return [
-        Vector(
-            role, store["extractor"], name, digest(fingerprint)[:12], canonical(fingerprint)
-        )
-        for role, store in provenance.get("stores", {}).items()
-        for name, fingerprint in zip(store["names"], store["fingerprints"], strict=True)
-    ]  # fmt: skip
+def _json(value: Any) -> Markup:
+    """JSON that may stand in a script: no `<` at all, so no tag can begin or end in it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.replace("<", "\\u003c").encode("utf-8", "replace").decode("utf-8")
+    return Markup(text)
 
 
-def _commands(results: Results, dataset: Path) -> list[str]:
-    """The command lines that make this run again from the data."""
-    name, run = shlex.quote(dataset.name), shlex.quote(printable(results.folder))
-    params = shlex.quote(printable(results.folder / "params.yaml"))
-    cache = printable(dataset.parent)
-    where = "" if cache == "cache" else f" --cache {shlex.quote(cache)}"
-    made = f"agiqa fit {name}{where} --params {params} --out {run}"
-    if imported := results.provenance.get("imported"):
-        file = shlex.quote(imported["file"])
-        made = f"agiqa import-checkpoint {file} {run} --dataset {name}{where} --params {params}"
-    return [
-        f"agiqa prepare {name}{where} --params {params}",
-        f"agiqa extract {name}{where} --params {params}",
-        made,
-        f"agiqa evaluate {run}{where}",
-        f"agiqa report {run}{where}",
-    ]
+def _own(name: str) -> Markup:
+    """One of the page's own scripts, or its style."""
+    return Markup((files("agiqa.report") / "page" / name).read_text("utf-8"))
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _by_error(images: pd.DataFrame) -> list[int]:
+    """Rows, the worst miss first."""
+    order = images["error"].abs().sort_values(ascending=False, kind="stable").index
+    return [int(row) for row in order]

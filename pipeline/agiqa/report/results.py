@@ -1,6 +1,7 @@
 """What the report reads: the files that `fit` and `evaluate` left in a run folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,23 @@ from agiqa.images import printable
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
+EMPTY = ("", "nan")  # how a figure that is not defined stands in a CSV
+NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
+# Folders inside a run that hold results of their own, and what these are.
+FURTHER = {
+    "targets": "The same images and splits, another score.",
+    "datasets": "Another data set that the run was trained on, by its own splits.",
+    "cross": "A data set that the run was not trained on.",
+}
+
+
+@dataclass(frozen=True)
+class Further:
+    """Results beside the run's own: on another target, or on another data set."""
+
+    place: str  # inside the run, such as targets/align
+    what: str  # one sentence
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,9 +41,10 @@ class Results:
     folder: Path
     provenance: dict[str, Any]
     metrics: dict[str, Any]
-    predictions: pd.DataFrame  # of MODEL: seed, path, generator, mos, score, gate_<expert>…
+    predictions: pd.DataFrame  # of MODEL: seed, path, generator, group, mos, score, gate_<expert>…
     curves: pd.DataFrame  # model, seed, epoch, val_srcc
     settings: str  # params.yaml as it stands
+    further: tuple[Further, ...] = ()
 
     @property
     def experts(self) -> list[str]:
@@ -36,6 +55,11 @@ class Results:
     def truth(self) -> str:
         """What the scores were learned from, in the words of the page."""
         return "true score" if self.metrics["synthetic"] else "MOS"
+
+    @property
+    def name(self) -> str:
+        """The run, as the user named it."""
+        return printable(self.folder)
 
 
 def read_results(run: Path) -> Results:
@@ -52,58 +76,102 @@ def read_results(run: Path) -> Results:
             )
     if not (run / CURVES).is_file():
         raise AgiqaError(f"{printable(run)}: expected {CURVES}, found none: run `agiqa fit` again")
-    try:
-        metrics: dict[str, Any] = json.loads((run / METRICS).read_text("utf-8"))
-        needed = {"dataset", "synthetic", "target", "protocol", "splits", "models", "per_split"}
-        if missing := sorted(needed - set(metrics)):
-            raise ValueError(f"no {', '.join(missing)}")
-        if MODEL not in metrics["models"]:
-            raise ValueError(f"no figures of model {MODEL}")
-    except (ValueError, TypeError) as error:
-        raise AgiqaError(
-            f"{printable(run / METRICS)}: damaged ({error}): run `agiqa evaluate` again"
-        ) from error
+    metrics = _metrics(run / METRICS, NEEDED)
     return Results(
         folder=run,
         provenance=provenance,
         metrics=metrics,
-        predictions=_predictions(run / PREDICTIONS),
+        predictions=_predictions(run / PREDICTIONS, metrics),
         curves=_numbers(run / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
         settings=(run / PARAMS).read_text("utf-8", errors="replace"),
+        further=_further(run),
+    )
+
+
+def _further(run: Path) -> tuple[Further, ...]:
+    folders = [
+        folder
+        for kind in FURTHER
+        for inner in (f"{kind}/*", f"{kind}/*/targets/*")
+        for folder in sorted(run.glob(inner))
+        if (folder / METRICS).is_file()
+    ]
+    return tuple(
+        Further(
+            printable(folder.relative_to(run)),
+            FURTHER[folder.relative_to(run).parts[0]],
+            _metrics(folder / METRICS, ("models",)),
+        )
+        for folder in folders
     )
 
 
 def average_images(results: Results) -> pd.DataFrame:
     """One row for each image that was tested and has a score that is a number.
 
-    Columns: path, generator, mos, score (mean over the splits that tested it), splits (their
-    number), error (score − MOS).
+    Columns: path, generator, group, mos, score (mean over the splits that tested it), splits (their
+    number), the gate's weights (likewise means), error (score − MOS).
     """
+    gates = [GATE + expert for expert in results.experts]
     grouped = results.predictions.dropna(subset=["mos", "score"]).groupby("path", sort=True)
     images = grouped.agg(
         generator=("generator", "first"),
+        group=("group", "first"),
         mos=("mos", "mean"),
         score=("score", "mean"),
         splits=("score", "size"),
+        **{gate: (gate, "mean") for gate in gates},
     ).reset_index()
     return images.assign(error=images["score"] - images["mos"])
 
 
-def _predictions(path: Path) -> pd.DataFrame:
+def _metrics(path: Path, needed: Sequence[str]) -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if missing := sorted(set(needed) - set(metrics)):
+            raise ValueError(f"no {', '.join(missing)}")
+        if MODEL not in metrics["models"]:
+            raise ValueError(f"no figures of model {MODEL}")
+    except (ValueError, TypeError) as error:
+        raise AgiqaError(
+            f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
+        ) from error
+    return metrics
+
+
+def _predictions(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     frame = read_text_csv(path)
     require_columns(frame, ("model", "seed", "path", "generator", "mos", "score"), path)
     frame = frame[frame["model"] == MODEL].reset_index(drop=True)
     if frame.empty:
         raise AgiqaError(f"{printable(path)}: no rows of model {MODEL}: run `agiqa evaluate` again")
+    told = sum(row.get("images", 0) for row in metrics["per_split"].get(MODEL, []))
+    if told and told != len(frame):
+        raise AgiqaError(
+            f"{printable(path)}: damaged: expected {told:,} rows of model {MODEL}, as {METRICS} "
+            f"says, found {len(frame):,}: run `agiqa evaluate` again"
+        )
+    if "group" not in frame:  # runs of earlier versions
+        frame["group"] = ""
     gates = [str(column) for column in frame if str(column).startswith(GATE)]
-    for column in ("mos", "score", *gates):
-        frame[column] = pd.to_numeric(frame[column], errors="coerce")
-    return frame
+    return _as_numbers(frame, ("mos", "score", *gates), path)
 
 
 def _numbers(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
     frame = read_text_csv(path)
     require_columns(frame, (*text, *numbers), path)
-    for column in numbers:
-        frame[column] = pd.to_numeric(frame[column], errors="coerce")
+    return _as_numbers(frame, numbers, path)
+
+
+def _as_numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    """Text to floats; AgiqaError for what is neither a number nor empty."""
+    for column in columns:
+        told = frame[column].fillna("")
+        frame[column] = pd.to_numeric(told, errors="coerce")
+        odd = frame[column].isna() & ~told.str.lower().isin(EMPTY)
+        if odd.any():
+            raise AgiqaError(
+                f"{printable(path)}: damaged: expected numbers in column {column}, found "
+                f"{told[odd].iloc[0]!r}: run `agiqa evaluate` again"
+            )
     return frame

@@ -24,15 +24,17 @@ PROTOCOLS = {
     "official": "the sets that the data set's makers published",
 }
 DASH = "–"
+UNKNOWN: Mapping[str, float | None] = {"median": None, "sd": None}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Median and deviation as text, and whether no model has a better median."""
+    """Median, deviation and interval as text, and whether no model has a better median."""
 
     median: str
     sd: str
     best: bool = False
+    interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,30 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
 
 
+def interval(figure: Mapping[str, Any]) -> str:
+    """`0.865…0.899`; nothing where a run of an earlier version has none."""
+    low, high = figure.get("low"), figure.get("high")
+    return "" if low is None or high is None else f"{number(low)}…{number(high)}"
+
+
+def ceiling_row(metrics: Mapping[str, Any]) -> Row | None:
+    """The best that the raters' own disagreement leaves, where it is known."""
+    best = metrics.get("ceiling")
+    if not best:
+        return None
+    figures = best | {"plcc_logistic": best.get("plcc")}
+    note = f"noise of {best['raters']} raters, as far as known" if best.get("raters") else ""
+    return Row("Ceiling", note, tuple(Cell(number(figures.get(c)), "") for c in COLUMNS))
+
+
 def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The results table: a row for each model, best median of each column marked (ties too)."""
-    models = {name: metrics["models"][name] for name in in_order(metrics["models"])}
+    models = {
+        name: {column: values.get(column, UNKNOWN) for column in COLUMNS}
+        for name, values in (
+            (each, metrics["models"][each]) for each in in_order(metrics["models"])
+        )
+    }
     best = {}
     for column, (_, _, less) in COLUMNS.items():
         shown = [number(values[column]["median"]) for values in models.values()]
@@ -76,6 +99,7 @@ def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
                 number(values[column]["median"]),
                 number(values[column]["sd"]),
                 number(values[column]["median"]) == best[column],
+                interval(values[column]),
             )
             for column in COLUMNS
         )
@@ -127,6 +151,54 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
             )
         )  # fmt: skip
     return rows
+
+
+def run_rows(comparison: Mapping[str, Any]) -> list[Row]:
+    """Runs side by side: a row for each with median and deviation over the same splits."""
+    rows = []
+    for each in comparison["contenders"]:
+        cells = tuple(
+            Cell(number(each["figures"][c]["median"], 4), number(each["figures"][c]["sd"], 4))
+            for c in COLUMNS
+        )
+        rows.append(Row(each["name"], "", cells))
+    return rows
+
+
+def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
+    """Each run against the first, a row for each figure: both intervals and their p."""
+    several = len(comparison["comparisons"]) > 1
+    return [
+        Row(
+            COLUMNS[figure][0],
+            f"{each['name']} against {each['against']}" if several else "",
+            (
+                Cell(number(found["mean"], 4, True), number(found["sd"], 4)),
+                Cell(f"{found['better']} of {found['splits']}", ""),
+                Cell(_from_to(found["low"], found["high"]), ""),
+                Cell(probability(found["p"]), ""),
+                *([Cell(probability(found["p_holm"]), "")] if several else []),
+                Cell(_from_to(found["image_low"], found["image_high"]), ""),
+                Cell(probability(found["image_p"]), ""),
+            ),
+        )
+        for each in comparison["comparisons"]
+        for figure in COLUMNS
+        for found in [each["figures"][figure]]
+    ]
+
+
+def probability(p: float) -> str:
+    """A p value without its leading zero."""
+    if not math.isfinite(p):
+        return DASH
+    return "< .001" if p < 0.001 else number(p).removeprefix("0")
+
+
+def _from_to(low: float, high: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return DASH
+    return f"{number(low, 4, True)} … {number(high, 4, True)}"
 
 
 def leaks(results: Results, prompts_known: bool) -> Leaks:

@@ -1,123 +1,144 @@
-"""Best hits and worst misses as small pictures inside the page."""
+"""Every tested image as a small WebP inside the page, as sharp as the page's size allows.
+
+A page has some megabytes for pictures. On a sample it is measured what each side length costs, and
+the largest that fits is taken for all; the images that the gallery opens with are kept larger. The
+page decodes a picture only when it is shown.
+"""
 
 import base64
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.images import ImageError, decode, printable
-from agiqa.report.tables import number
+from agiqa.images import ImageError, decode
+from agiqa.progress import track
 
-PICTURES = 6  # in a gallery
-SIDE = 320  # pixels of the longer side: sharp on a dense screen, about 15 kB as JPEG
-QUALITY = 78
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image with what is said of it."""
-
-    path: str
-    prompt: str
-    generator: str
-    mos: str
-    score: str
-    mos_at: float  # place on the scale of the MOS, percent
-    score_at: float
-    source: str = ""  # data: URI; empty where the file could not be read
-    problem: str = ""  # why not
+SIDES = (160, 128, 112, 96, 80, 72, 64, 56, 48, 40)  # pixels of the longer side
+LARGE = 320  # of the images that the gallery opens with
+QUALITY = 60  # WebP
+SAMPLE = 40  # images whose sizes are measured
+IN_BASE64 = 4 / 3 * 1.01  # bytes in the page for a byte of WebP, with quotes and commas
+TOO_MANY = "is left out: the page would be too large"
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """A row of pictures under a heading."""
+class Pictures:
+    """Pictures by the image's row in the page; "" or absent where there is none."""
 
-    title: str
-    note: str
-    pictures: tuple[Picture, ...]
+    side: int  # pixels of the longer side; 0 without pictures
+    small: list[str]  # base64 of WebP
+    large: dict[int, str]  # the same, larger, of some
+    problems: dict[int, str]  # why there is none
 
 
-def galleries(images: pd.DataFrame, table: ImagesTable, low: float, high: float) -> list[Gallery]:
-    """Hits from the whole range, and the largest misses in both directions.
+def make_pictures(
+    files: Sequence[Path | str],
+    budget: int,
+    important: Sequence[int],
+    large: Sequence[int] = (),
+    what: str = "thumbnails",
+    sides: Sequence[int] = SIDES,
+) -> Pictures:
+    """Read the files once and make their pictures.
 
     Args:
-        images: of `average_images`.
-        table: the data set; only files that it lists are opened.
-        low: the scale's lower end.
-        high: its upper end.
+        files: by row; a str instead of a path says why there is no file.
+        budget: bytes that all of them may take in the page.
+        important: rows, the most important first: what is kept where not even the smallest
+            pictures of all fit.
+        large: rows that are shown larger.
+        what: what is being made, for the progress bar.
+        sides: pixels of the longer side to choose from, falling.
     """
-    too_high = images[images["error"] > 0].nlargest(PICTURES, "error")
-    too_low = images[images["error"] < 0].nsmallest(PICTURES, "error")
-    rest = images.drop(index=[*too_high.index, *too_low.index]).sort_values(["mos", "path"])
-    error = rest["error"].abs().to_numpy()
-    hits = [
-        int(part[error[part].argmin()])  # row number in `rest`
-        for part in np.array_split(np.arange(len(rest)), PICTURES)
-        if len(part)
-    ]
-    chosen = (
-        ("Best hits", "the closest in each sixth of the images, from the lowest to the highest",
-         rest.iloc[hits]),
-        ("Scored too high", "the largest misses upwards", too_high),
-        ("Scored too low", "the largest misses downwards", too_low),
-    )  # fmt: skip
-    prompts = dict(zip(table.frame["path"], table.frame["prompt"], strict=True))
-    return [
-        Gallery(title, note, _pictures(rows, table, prompts, low, high))
-        for title, note, rows in chosen
-        if len(rows)
-    ]
+    problems = {row: each for row, each in enumerate(files) if isinstance(each, str)}
+    there = {row: each for row, each in enumerate(files) if isinstance(each, Path)}
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thumbnails") as pool:
+        side, costs = _largest_side(pool, list(there.values()), budget, sides)
+        if side == sides[-1] and costs * len(there) > budget:
+            kept = set([row for row in important if row in there][: int(budget / costs)])
+            problems |= dict.fromkeys(set(there) - kept, TOO_MANY)
+            there = {row: path for row, path in there.items() if row in kept}
+        wanted = set(large) if side < LARGE else set()
 
-
-def problems(shown: Sequence[Gallery]) -> list[str]:
-    """The pictures that could not be shown, and why."""
-    return [f"{p.path} {p.problem}" for each in shown for p in each.pictures if p.problem]
-
-
-def _pictures(
-    rows: pd.DataFrame, table: ImagesTable, prompts: dict[str, str], low: float, high: float
-) -> tuple[Picture, ...]:
-    made = []
-    for path, generator, mos, score in zip(
-        rows["path"], rows["generator"], rows["mos"], rows["score"], strict=True
-    ):
-        source, problem = "", ""
-        if path not in prompts:
-            problem = "is not in the data set any more"
-        elif table.root is None:
-            problem = "is not on this machine"
-        else:
+        def make(row: int) -> tuple[int, bytes, bytes, str]:
             try:
-                source = _embedded(decode(table.root / path))
+                image = decode(there[row])
             except ImageError as error:
-                problem = error.reason
-        made.append(
-            Picture(
-                printable(path),
-                prompts.get(path, ""),
-                generator,
-                number(mos, 2),
-                number(score, 2),
-                _place(mos, low, high),
-                _place(score, low, high),
-                source,
-                problem,
-            )
-        )
-    return tuple(made)
+                return row, b"", b"", error.reason
+            return row, webp(image, side), webp(image, LARGE) if row in wanted else b"", ""
+
+        small, larger = [b""] * len(files), {}
+        for row, little, big, problem in track(
+            _in_order(pool, make, sorted(there)), what, total=len(there)
+        ):
+            small[row] = little
+            if big:
+                larger[row] = big
+            if problem:
+                problems[row] = problem
+        while sum(map(len, small)) * IN_BASE64 > budget and side > sides[-1]:
+            side = sides[sides.index(side) + 1]  # the sample was too kind
+            small = list(pool.map(partial(_smaller, side=side), small))
+    return Pictures(
+        side if there else 0,
+        [_base64(each) for each in small],
+        {row: _base64(each) for row, each in larger.items()},
+        dict(sorted(problems.items())),
+    )
 
 
-def _place(value: float, low: float, high: float) -> float:
-    return round(float(np.clip((value - low) / ((high - low) or 1), 0, 1)) * 100, 1)
-
-
-def _embedded(image: Image.Image) -> str:
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+def webp(image: Image.Image, side: int) -> bytes:
+    """The image, shrunk where it is larger, its aspect kept."""
+    small = image.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    small.save(file, "WEBP", quality=QUALITY)
+    return file.getvalue()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    make: Callable[[int], tuple[int, bytes, bytes, str]],
+    rows: Sequence[int],
+) -> Iterator[tuple[int, bytes, bytes, str]]:
+    return iter(pool.map(make, rows))
+
+
+def _largest_side(
+    pool: ThreadPoolExecutor, files: Sequence[Path], budget: int, sides: Sequence[int]
+) -> tuple[int, float]:
+    """The largest side whose pictures fit, and what one takes in the page."""
+    some = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(int))] if (
+        files
+    ) else []  # fmt: skip
+    sizes = [each for each in pool.map(partial(_sizes, sides=sides), some) if each]
+    if not sizes:
+        return sides[0], 1.0
+    costs: Mapping[int, float] = {
+        side: float(np.mean([each[side] for each in sizes])) * IN_BASE64 for side in sides
+    }
+    side = next((s for s in sides if costs[s] * len(files) <= 0.97 * budget), sides[-1])
+    return side, costs[side]
+
+
+def _sizes(path: Path, sides: Sequence[int]) -> dict[int, int]:
+    try:
+        image = decode(path)
+    except ImageError:
+        return {}
+    return {side: len(webp(image, side)) for side in sides}
+
+
+def _smaller(picture: bytes, side: int) -> bytes:
+    return webp(Image.open(io.BytesIO(picture)), side) if picture else b""
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
