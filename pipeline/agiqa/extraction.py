@@ -291,7 +291,8 @@ def vectors_of_images(
 ) -> list[np.ndarray]:
     """Each of the extractor's vectors `(N, D)` of images in memory.
 
-    They have no file to know them by, and are not cached.
+    They have no file to know them by, and are not cached: their batches need not be alike to the
+    bit, so a single image costs one, not a full batch.
     """
     wanted = range(len(extractor.vectors))
     prompts = image_prompts or [None] * len(images)
@@ -303,7 +304,7 @@ def vectors_of_images(
         np.empty((len(images), vector.width), dtype=extractor.precision)
         for vector in extractor.vectors
     ]
-    for places, chosen in in_batches(samples, extractor.batch_size):
+    for places, chosen in in_batches(samples, min(extractor.batch_size, len(images))):
         for rows, new in zip(found, extractor.extract(chosen, wanted), strict=True):
             rows[places] = new[: len(places)]
     return found

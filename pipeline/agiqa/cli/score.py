@@ -66,7 +66,7 @@ def command(
     from agiqa.scoring import load_scorer
 
     load_provenance(run)  # a wrong run is said before the images are read
-    files = _files(images)
+    files = files_of(images)
     bad = check_images(files)
     if bad and (not skip_bad or len(bad) == len(files)):
         for each in bad[3:]:
@@ -92,7 +92,7 @@ def command(
         click.echo(f"Skipped {each.path}: {each.reason}", err=True)
 
 
-def _files(images: Sequence[Path]) -> list[Path]:
+def files_of(images: Sequence[Path]) -> list[Path]:
     """Files as given, folders as the images in them; each once."""
     from agiqa.datasets.folder import find_images
 

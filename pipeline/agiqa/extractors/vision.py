@@ -28,12 +28,18 @@ TOWER = "vision_tower."  # in the names of an image-text model's weights
 PARTS = ("vision_tower", "vision_model")  # of an image-text model, of CLIP and SigLIP
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """One way to look at an image."""
 
     name: str  # its vectors' names begin with it
     size: int  # pixels a side that the image is resized to
     side: int  # pixels a side of the central square that is seen
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is seen, in shares of the image."""
+        margin = (self.size - self.side) // 2 / self.size
+        return (margin, margin, margin + self.side / self.size, margin + self.side / self.size)
 
 
 class VisionExtractor:
@@ -66,12 +72,12 @@ class VisionExtractor:
         self.batch_size = settings.batch_size
         self.precision = settings.precision
         self._check()
-        self._views = [_View("layer", settings.image_size, settings.image_size)]
+        self.views = [View("layer", settings.image_size, settings.image_size)]
         if settings.closeup:
             own = int(self._config.image_size)
-            self._views.append(_View("closeup", settings.closeup, own))
-        self._processors = [load_image_processor(self.folder, view.size) for view in self._views]
-        self._tower: Any = None
+            self.views.append(View("closeup", settings.closeup, own))
+        self._processors = [load_image_processor(self.folder, view.size) for view in self.views]
+        self.tower: Any = None
         self.vectors = self._describe()
 
     @property
@@ -79,10 +85,15 @@ class VisionExtractor:
         """D: hidden size times the number of pools."""
         return int(self._config.hidden_size) * len(self.settings.pool)
 
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return int(self._config.patch_size)
+
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """RGB image to float32 pixels `(1, 3, H, H)` of each view."""
         seen = {}
-        for view, processor in zip(self._views, self._processors, strict=True):
+        for view, processor in zip(self.views, self._processors, strict=True):
             margin = (view.size - view.side) // 2
             inside = slice(margin, margin + view.side)
             seen[view.name] = preprocess(processor, image)[None, :, inside, inside]
@@ -92,33 +103,58 @@ class VisionExtractor:
         """B samples to float32 `(B, D)` for each wanted vector."""
         import torch
 
-        if self._tower is None:
-            self._tower = self._load()
+        self.load()
         depth = len(self.settings.layers)
         found: dict[int, Any] = {}
         pixels = batch(samples)
         with torch.inference_mode():
-            for place, view in enumerate(self._views):
+            for place, view in enumerate(self.views):
                 mine = [index for index in wanted if index // depth == place]
                 if mine:
                     layers = [self.settings.layers[index % depth] for index in mine]
                     found |= dict(zip(mine, self._see(pixels[view.name], layers), strict=True))
             return [found[index].cpu().numpy() for index in wanted]
 
-    def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
-        """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
+    def patches(self, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
+        """By view and chosen block, the patches' hidden states `(B, h * w, C)` in float32.
+
+        What `extract` pools, before it is pooled; row by row from the upper left of the view's box.
+        """
         import torch
 
-        images = torch.from_numpy(pixels).to(self._tower.device, self._tower.dtype)
+        self.load()
+        pixels = batch(samples)
+        with torch.inference_mode():
+            return [
+                [
+                    states[:, -self._count(pixels[view.name]) :].float().cpu().numpy()
+                    for states in self.states(pixels[view.name], self.settings.layers)
+                ]
+                for view in self.views
+            ]
+
+    def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+        """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
+        count = self._count(pixels)
+        return [self.pool(states, count) for states in self.states(pixels, layers)]
+
+    def _count(self, pixels: np.ndarray) -> int:
+        """How many patches the pixels `(B, 3, H, H)` become."""
+        return int((pixels.shape[-1] // self.patch_size) ** 2)
+
+    def states(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+        """One view `(B, 3, H, H)` to hidden states `(B, others + patches, C)` for each layer."""
+        import torch
+
+        images = torch.from_numpy(pixels).to(self.tower.device, self.tower.dtype)
         side = pixels.shape[-1]
         options: dict[str, Any] = {"output_hidden_states": True}
         if side != self._config.image_size:
             options["interpolate_pos_encoding"] = True
-        hidden = self._tower(pixel_values=images, **options).hidden_states
-        patches = (side // int(self._config.patch_size)) ** 2
-        return [self._pool(hidden[layer], patches) for layer in layers]
+        hidden = self.tower(pixel_values=images, **options).hidden_states
+        return [hidden[layer] for layer in layers]
 
-    def _pool(self, states: Any, count: int) -> Any:
+    def pool(self, states: Any, count: int) -> Any:
         """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
         import torch
 
@@ -131,7 +167,12 @@ class VisionExtractor:
         pooled = {"cls": states[:, 0], "mean": patches.mean(dim=1), "std": patches.std(dim=1)}
         return torch.cat([pooled[pool] for pool in self.settings.pool], dim=1)
 
-    def _load(self) -> Any:
+    def load(self) -> None:
+        """Read the tower's weights, unless that is done."""
+        if self.tower is None:
+            self.tower = self._read_tower()
+
+    def _read_tower(self) -> Any:
         from transformers import AutoModel
 
         whole = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
@@ -190,6 +231,6 @@ class VisionExtractor:
                 | {"layer": layer},
                 self.width,
             )
-            for view, processor in zip(self._views, self._processors, strict=True)
+            for view, processor in zip(self.views, self._processors, strict=True)
             for layer in self.settings.layers
         )

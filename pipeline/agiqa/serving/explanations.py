@@ -7,14 +7,13 @@ sentence, kind by kind.
 import base64
 import io
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from agiqa import explaining
 from agiqa.datasets.table import read_table
 from agiqa.errors import AgiqaError
 from agiqa.images import decode
@@ -25,7 +24,6 @@ from agiqa.serving.schemas import Explanation, MapPicture, Neighbour, Reason
 log = logging.getLogger(__name__)
 
 OVERLAY_SIDE = 768  # pixels: more shows nothing that a grid of patches holds
-NONE_HERE = "This installation has no explanations (agiqa.explaining)."
 
 
 class Kind(StrEnum):
@@ -40,9 +38,8 @@ class Explanations:
     """Explanations of the run's scores; `explain` is for the models' thread alone."""
 
     def __init__(self, scorer: Scorer, cache: Path) -> None:
-        self._explainer: Any = _explainer(scorer, cache)
-        said: Mapping[str, str] = getattr(self._explainer, "available", {})
-        self.available = {kind.value: str(said.get(kind.value, NONE_HERE)) for kind in Kind}
+        self._explainer = explaining.Explainer(scorer, cache)
+        self.available = {kind.value: self._explainer.available[kind.value] for kind in Kind}
         self.numbers: dict[str, int] = {}  # of the data set's images, by their path in its table
         self.pictures = Pictures(())
         if not self.available[Kind.NEIGHBOURS]:
@@ -78,7 +75,7 @@ class Explanations:
                 found.unavailable[kind.value] = str(error).replace(str(path), "the image")
         return found
 
-    def _neighbour(self, found: Any) -> Neighbour:
+    def _neighbour(self, found: explaining.Neighbour) -> Neighbour:
         number = self.numbers.get(found.path)
         shown = Neighbour.model_validate(found)
         return shown.model_copy(
@@ -86,14 +83,7 @@ class Explanations:
         )
 
 
-def _explainer(scorer: Scorer, cache: Path) -> Any:
-    try:
-        return import_module("agiqa.explaining").Explainer(scorer, cache)
-    except ImportError:
-        return None
-
-
-def _picture(found: Any, image: Image.Image) -> MapPicture:
+def _picture(found: explaining.QualityMap, image: Image.Image) -> MapPicture:
     image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     found.overlay(image).save(file, "PNG")

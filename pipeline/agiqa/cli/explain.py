@@ -1,0 +1,166 @@
+"""`agiqa explain`: why a run scores images as it does."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from agiqa.cli.options import as_json, cache_or_url
+from agiqa.errors import AgiqaError
+
+if TYPE_CHECKING:
+    from agiqa.explaining import Explanations
+    from agiqa.explaining.explanations import Explained
+
+
+@click.command("explain")
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--worst",
+    type=click.IntRange(0),
+    default=24,
+    show_default=True,
+    metavar="N",
+    help="Without IMAGES: so many of the largest misses on the test sides.",
+)
+@click.option(
+    "--best",
+    type=click.IntRange(0),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="Likewise of the best hits, over the range of the MOS.",
+)
+@click.option(
+    "--lowest",
+    type=click.IntRange(0),
+    default=12,
+    show_default=True,
+    metavar="N",
+    help="Likewise of the lowest scores.",
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(0, 50),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Rated images that look alike, for each image.",
+)
+@click.option(
+    "--aspects",
+    metavar="NAME",
+    help="Store of the aspects' answers: NAME-answers.zarr. Default: the one in the cache.",
+)
+@click.option(
+    "--image-prompt",
+    metavar="TEXT",
+    help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="What to write. Default: RUN/explanations.",
+)
+@cache_or_url
+@as_json
+def command(
+    run: Path,
+    images: tuple[Path, ...],
+    worst: int,
+    best: int,
+    lowest: int,
+    neighbours: int,
+    aspects: str | None,
+    image_prompt: str | None,
+    out: Path | None,
+    cache: Path | str,
+    as_json: bool,
+) -> None:
+    r"""Say why RUN scores IMAGES, or its own worst and best, as it does.
+
+    A map of each image (orange places pull the score down, blue ones up), the quality aspects in
+    which the LMM's cached answers are unusual, in words, and the rated images that look alike. An
+    aspect is shown only if its answers relate to the MOS or the run's error on the validation
+    sides. All goes to RUN/explanations, where `agiqa report` finds it.
+
+    \b
+    agiqa explain runs/agiqa-3k/grouped
+    agiqa explain runs/agiqa-3k/grouped --worst 6 --best 0 --lowest 0
+    agiqa explain runs/agiqa-3k/grouped pictures/ -o why/ --aspects nano-aspects
+    """  # fmt: skip
+    from agiqa.cache_folder import at_hand
+    from agiqa.checkpoints import load_provenance
+    from agiqa.cli.score import files_of
+    from agiqa.explaining import Explainer, explain_run
+    from agiqa.explaining.explanations import FOLDER, choose, chosen_files, require_replaceable
+    from agiqa.scoring import load_scorer
+
+    dataset = str(load_provenance(run)["dataset"])
+    folder = out or run / FOLDER
+    require_replaceable(folder)
+    files = files_of(images) if images else []
+    if not isinstance(cache, Path):
+        cache = at_hand(cache, dataset, ())
+    explainer = Explainer(load_scorer(run), cache, aspects)
+    if aspects and explainer.available["reasons"]:
+        raise AgiqaError(explainer.available["reasons"])
+    if images:
+        chosen = chosen_files(explainer, files)
+    else:
+        root = None if explainer.rated is None else explainer.rated.table.root
+        chosen = choose(run, root, worst, best, lowest)
+    done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
+    if as_json:
+        click.echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))
+        return
+    for image in done.images:
+        _show(image, done.folder)
+    _say_how_well(done)
+    click.echo(f"Written to {done.folder}.")
+
+
+def _show(image: "Explained", folder: Path) -> None:
+    """One block: the image, its map, its reasons, its neighbours."""
+    said = [f"score {image.chosen.score:.2f}"] if image.chosen.score is not None else []
+    said += [f"MOS {image.chosen.mos:.2f}"] if image.chosen.mos is not None else []
+    click.echo(click.style(image.chosen.name, bold=True) + "".join(f"  {each}" for each in said))
+    if image.overlay and image.map is not None:
+        click.echo(f"  map      pulled down most: {image.map.weakest}; {folder / image.overlay}")
+    elif image.problem:
+        click.echo(f"  no map   {image.problem}")
+    for reason in image.reasons:
+        click.echo(f"  reason   {reason.text}")
+    for each in image.neighbours:
+        same = ", same prompt" if each.same_prompt else ""
+        click.echo(
+            f"  alike    rated {each.mos:.2f}: {each.path} (similarity {each.similarity:.2f}{same})"
+        )
+    click.echo()
+
+
+def _say_how_well(done: "Explanations") -> None:
+    """How far the reasons may be believed; and why something was not given."""
+    relations = done.content["reasons_validity"]
+    shown = [each for each in relations if each["shown"]]
+    if shown:
+        names = ", ".join(
+            f"{each['aspect']} (rho {each['rho_mos']:.2f}, {each['low']:.2f} to {each['high']:.2f})"
+            for each in sorted(shown, key=lambda each: -each["rho_mos"])
+        )
+        click.echo(
+            f"Reasons come from {len(shown)} of {len(relations)} aspects, whose answers relate to "
+            f"MOS or error on the validation sides: {names}. The others are never shown."
+        )
+    elif relations:
+        click.echo(
+            f"None of the {len(relations)} aspects' answers relates to MOS or error on the "
+            "validation sides, so no reasons are shown."
+        )
+    for kind, why in done.content["available"].items():
+        if why:
+            click.echo(f"No {kind}: {why}")
