@@ -7,6 +7,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -18,6 +19,7 @@ class Meters:
     """Counters and histograms; all may be used from any thread."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a line more for each other line
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # resident memory, CPU seconds, open files
         PlatformCollector(registry=self.registry)

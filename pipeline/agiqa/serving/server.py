@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from agiqa.checkpoints import Run, load_run
 from agiqa.datasets.folder import find_images
 from agiqa.errors import AgiqaError
+from agiqa.model.ensemble import Ensemble, SplitModel
+from agiqa.model.projection import Projection
 from agiqa.scoring import Scorer
 from agiqa.serving.limits import Limits
 
@@ -66,7 +70,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="agiqa-serve-") as temporary:
         folder = Path(temporary)
         (folder / "uploads").mkdir()
-        run = _for_serving(load_run(how.run), how.batch_size)
+        run = for_serving(load_run(how.run), how.batch_size)
         scorer = Scorer(run, folder / "ledger" if how.forget else None)
         bound = bind(how.host, how.port)
 
@@ -138,7 +142,7 @@ def is_local(host: str) -> bool:
         return False
 
 
-def _for_serving(run: Run, batch_size: int) -> Run:
+def for_serving(run: Run, batch_size: int) -> Run:
     """The run with files decoded in this process, and small batches.
 
     Extraction fills up every batch, so that a row never depends on its batch to the last bit: one
@@ -155,4 +159,23 @@ def _for_serving(run: Run, batch_size: int) -> Run:
         semantic = replace(semantic, batch_size=batch_size)
         visual = replace(visual, batch_size=batch_size)
     params = replace(run.params, semantic=semantic, visual=visual, paper=paper)
-    return replace(run, params=params)
+    ensemble = run.ensemble
+    if isinstance(ensemble, Ensemble):
+        ensemble = replace(ensemble, splits=tuple(map(_widened, ensemble.splits)))
+    return replace(run, params=params, ensemble=ensemble)
+
+
+def _widened(split: SplitModel) -> SplitModel:
+    """The split in float32: of float16 each call would widen it anew. The values are the same."""
+
+    def wide(part: Projection) -> Projection:
+        return replace(part, components=part.components.astype(np.float32))
+
+    return replace(
+        split,
+        visual=wide(split.visual),
+        semantic=tuple(map(wide, split.semantic)),
+        kernels=tuple(
+            replace(kernel, anchors=kernel.anchors.astype(np.float32)) for kernel in split.kernels
+        ),
+    )

@@ -104,7 +104,7 @@ export class Detail {
     section.prepend(element("div", { class: "choice", role: "group", ariaLabel: "What the picture shows" }, ...buttons));
     choose(0);
     place.className = "muted";
-    place.textContent = `${found.method} The strongest place moves the score by ${two(found.peak)}.`;
+    place.textContent = `${found.method} The strongest place moves the score by ${found.peak.toPrecision(2)}.`;
   }
 
   reasons(found) {
@@ -114,7 +114,7 @@ export class Detail {
     return element("ul", { class: "reasons" }, ...found.map((each) => {
       const fill = element("span");
       fill.style.width = `${100 * Math.min(1, each.strength)}%`;
-      return element("li", {}, element("b", {}, plain(each.aspect)), ` ${each.text}`,
+      return element("li", {}, each.text,
         element("div", { class: "track", title: `strength ${two(each.strength)}` }, fill));
     }));
   }

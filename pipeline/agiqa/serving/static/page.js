@@ -7,7 +7,9 @@ import { dropped, pictures } from "./giving.js";
 import { Ranking } from "./ranking.js";
 
 const AT_ONCE = 6; // requests, as many as a browser opens to one server
-const OVERHEAD = 4096; // bytes of a request beside the image
+const OVERHEAD = 4096; // bytes of a request beside each image
+const MOST = 8; // images in a request, where answers come fast
+const FAST = 1500, SLOW = 5000; // milliseconds an answer takes
 
 const $ = (id) => document.getElementById(id);
 const MIB = 1024 * 1024;
@@ -15,6 +17,7 @@ const MIB = 1024 * 1024;
 let facts, ranking, detail;
 let waiting = []; // entries not yet sent
 let under = 0; // requests under way
+let group = 1; // images in a request: more while answers come fast, so that results come in steadily
 let given = 0, answered = 0; // since the last pause
 let stopper = new AbortController();
 
@@ -54,40 +57,64 @@ function take(files, numbers) {
 }
 
 function go() {
-  while (under < AT_ONCE && waiting.length) send(waiting.shift());
+  while (under < AT_ONCE && waiting.length) send(next());
   progress();
 }
 
-async function send(entry) {
+// The next images for one request: few enough for its limits, with one kind and prompt.
+function next() {
+  const part = [waiting.shift()];
+  const [first] = part;
+  let bytes = (first.file?.size ?? 0) + OVERHEAD;
+  while (waiting.length && part.length < Math.min(group, facts.limits.files)) {
+    const [each] = waiting;
+    bytes += (each.file?.size ?? 0) + OVERHEAD;
+    if (bytes > facts.limits.request_bytes || !each.file !== !first.file || each.prompt !== first.prompt) break;
+    part.push(waiting.shift());
+  }
+  return part;
+}
+
+async function send(part) {
   under += 1;
-  entry.asked = true;
-  ranking.changed(entry);
+  for (const entry of part) {
+    entry.asked = true;
+    ranking.changed(entry);
+  }
+  const started = performance.now();
   try {
-    const found = await asking.scores([entry], stopper.signal);
-    if (found.scores.length) {
-      const [score] = found.scores;
+    const found = await asking.scores(part, stopper.signal);
+    for (const score of found.scores) {
+      const entry = part[score.index];
       Object.assign(entry, { score: score.score, spread: score.spread, gate: score.gate, targets: score.targets, imageId: score.image_id });
       ranking.changed(entry);
-      if (entry.file) {
-        entry.thumb = await thumbnail(entry.file);
-        ranking.changed(entry);
-      }
-    } else {
-      ranking.remove(entry);
-      refuse(entry.name, `${found.refused[0].reason}.`);
+    }
+    for (const each of found.refused) {
+      ranking.remove(part[each.index]);
+      refuse(part[each.index].name, `${each.reason}.`.replace(/\.\.$/, "."));
+    }
+    const seconds = performance.now() - started;
+    if (seconds < FAST) group = Math.min(MOST, group + 1);
+    else if (seconds > SLOW) group = Math.max(1, group - 1);
+    for (const entry of part) {
+      if (!entry.file || entry.score === undefined) continue;
+      entry.thumb = await thumbnail(entry.file);
+      ranking.changed(entry);
     }
   } catch (error) {
-    ranking.remove(entry);
-    if (error.name !== "AbortError") refuse(entry.name, `${error.message}.`.replace(/\.\.$/, "."));
+    for (const entry of part) {
+      ranking.remove(entry);
+      if (error.name !== "AbortError") refuse(entry.name, `${error.message}.`.replace(/\.\.$/, "."));
+    }
   }
   under -= 1;
-  answered += 1;
+  answered += part.length;
   go();
   if (!under && !waiting.length) done();
 }
 
 function progress() {
-  const left = waiting.length + under;
+  const left = waiting.length + under; // of either kind
   $("progress").hidden = !left;
   $("bar").max = given || 1;
   $("bar").value = answered;
