@@ -8,7 +8,7 @@ Starts a server of the run and asks it with several clients at once, an image a 
 
 Resident memory is read before, in the middle of, and after each.
 
-    python benchmarks/serving.py --run runs/agiqa-3k/grouped --cache cache [--requests 2000]
+    python benchmarks/serving.py --run runs/agiqa-3k/grouped [--cached 2000] [--fresh 40]
 """
 
 import argparse
@@ -59,13 +59,14 @@ def main() -> None:
     )
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path("cache"))
-    parser.add_argument("--requests", type=int, default=2000, help="of cached and remembered")
+    parser.add_argument("--requests", type=int, default=2000, help="of remembered images")
+    parser.add_argument("--cached", type=int, default=2000, help="requests with cached vectors")
     parser.add_argument("--fresh", type=int, default=40, help="requests with fresh images")
     parser.add_argument("--clients", type=int, default=8)
     options = parser.parse_args()
     table = read_table(options.cache / str(load_provenance(options.run)["dataset"]))
     distinct = table.frame.drop_duplicates("image_id").index
-    files = [table.paths()[row] for row in distinct][: options.requests]
+    files = [table.paths()[row] for row in distinct][: options.cached]
     fresh = [_changed(files[number % len(files)], number) for number in range(options.fresh)]
     with _server(options.run, options.cache) as (url, pid):
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.clients} clients")

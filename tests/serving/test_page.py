@@ -166,6 +166,23 @@ def test_fifty_images_sort_filter_and_keep_their_names(page: Any) -> None:
     assert page.locator("#work").is_hidden()
 
 
+def test_fifty_requests_at_once_from_the_page(page: Any) -> None:
+    found = page.evaluate(
+        """async (files) => {
+            const ask = async (bytes) => {
+                const body = new FormData();
+                body.append("images", new File([new Uint8Array(bytes)], "one.png"));
+                const answer = await fetch("/api/v1/scores", {method: "POST", body});
+                return [answer.status, (await answer.json()).scores[0].score];
+            };
+            return Promise.all(files.map(ask));
+        }""",
+        [list(_png(n, (16, 16))) for n in range(50)],
+    )
+    assert {status for status, _ in found} == {200}
+    assert len({score for _, score in found}) > 40
+
+
 def test_a_folder_of_the_operators_is_ranked(page: Any) -> None:
     page.get_by_role("button", name=re.compile(r"Rank images \(40\)")).click()
     _scored(page, 40)
