@@ -251,7 +251,7 @@ def test_a_stop_ends_the_process_and_its_files(
         assert (folder / "ledger").is_dir()
         assert list((folder / "uploads").iterdir()) == []
         assert folder.stat().st_mode & 0o077 == 0
-        served.process.send_signal(signal.SIGINT)
+        served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(20) == 0
     assert list(tmp_path.glob("agiqa-serve-*")) == []
     assert "Stopped." in "".join(served.lines)

@@ -12,7 +12,9 @@ from agiqa.cli import main
 
 
 @pytest.fixture
-def told(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def told(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, write_prompts: Callable[..., str]
+) -> str:
     """Such a run, of the workspace's images."""
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("AGIQA_STORE", str(workspace / "ledger"))
@@ -20,7 +22,8 @@ def told(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     rows = [rows[0] + ",prompt"] + [f"{row},a {place // 4}" for place, row in enumerate(rows[1:])]
     (workspace / "images/told.csv").write_text("\n".join(rows) + "\n")
     given = ["--score-column", "quality", "--prompt-column", "prompt"]
-    ours = ["--set", "semantic.prompts=correspondence", "--set", "semantic.name=told"]
+    prompts = write_prompts({"match": "Does it show {image_prompt}?", "whole": "Is it whole?"})
+    ours = ["--set", f"semantic.prompts={prompts}", "--set", "semantic.name=told"]
     for command in (
         ["prepare", "told", "--from", "images/told.csv", *given],
         ["extract", "told", *ours],

@@ -1,5 +1,6 @@
 """`agiqa serve`: a page to drop images on, and a JSON API."""
 
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def command(
         click.echo(f"Ready after {time.monotonic() - started:.0f} s.")
 
     how = Serving(run, cache, images, host, port, names, batch_size, forget, limits)
-    with suppress(KeyboardInterrupt):
-        serve(how, starting, ready)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        with suppress(KeyboardInterrupt):
+            serve(how, starting, ready)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     click.echo("Stopped.")
+
+
+def _stop(*_: object) -> None:
+    """End as Ctrl-C does: the default would leave the temporary folder behind."""
+    raise KeyboardInterrupt
