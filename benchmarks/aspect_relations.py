@@ -12,7 +12,7 @@ from pathlib import Path
 from agiqa.explaining import AspectValidity, Explainer
 from agiqa.scoring import load_scorer
 
-SHOWN, HIDDEN = "#005cc8", "#8a8a8a"
+SHOWN, HIDDEN = "#2f81d6", "#8a8a8a"
 INK = "#777777"  # read on light and on dark pages
 
 

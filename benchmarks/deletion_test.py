@@ -38,7 +38,7 @@ NAMES = {
     "least": "marked least",
     "random": "at random",
 }
-COLOURS = {"up": "#005cc8", "down": "#d65400", "least": "#8a8a8a", "random": "#6b6b6b"}
+COLOURS = {"up": "#2f81d6", "down": "#dd6b10", "least": "#8a8a8a", "random": "#6b6b6b"}
 LINES = {"up": "-", "down": "-", "least": ":", "random": "--"}
 COLUMNS = ["path", "mos", "away", "order", "share", "change", "seconds"]
 RESAMPLES = 5000

@@ -128,6 +128,7 @@ def test_one_line_for_what_a_user_gets_wrong(
     _one_line(explain("nowhere"), "nowhere: not a run")
     _one_line(explain(run, "nothing.png"), "nothing.png: no such file")
     _one_line(explain(run, "--aspects", "other"), "expected the answers of 'other'")
+    _one_line(explain(run, "--cache", "empty"), "empty/mine: expected images.csv")
     _one_line(explain(run, "-o", "images"), "images: expected a folder that `agiqa explain` wrote")
     _one_line(explain(run, "--worst", 0, "--best", 0, "--lowest", 0), "No images to explain")
     (tmp_path / "text.png").write_text("no image")
@@ -141,6 +142,18 @@ def test_one_line_for_what_a_user_gets_wrong(
     assert done.exit_code == 0, done.output
     assert "No neighbours: " in done.stdout
     assert "predictions.csv: expected the columns image_id, mos, score" in done.stdout
+    header = "model,path,image_id,mos,score\n"
+    for row, said in (
+        ("moe,../../out.png,{0},1,1", "is not inside the data folder"),
+        ("moe,1.png,../../out,1,1", "no sha256 in image_id"),
+        ("moe,1.png,{0},one,1", "damaged"),
+    ):
+        (tmp_path / "fresh/predictions.csv").write_text(header + row.format("0" * 64) + "\n")
+        _one_line(explain(tmp_path / "fresh"), "predictions.csv", said)
+    about = json.loads((tmp_path / "fresh/provenance.json").read_text())
+    about["stores"]["semantic"]["fingerprints"][0]["extractor"] = "reference-pt"
+    (tmp_path / "fresh/provenance.json").write_text(json.dumps(about))
+    _one_line(explain(tmp_path / "fresh", "images/03.png"), "fitted on vectors that were imported")
     assert explain(run, "--worst", -1).exit_code == 2
 
 

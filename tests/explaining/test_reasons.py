@@ -22,7 +22,7 @@ def files(world: World) -> list[Path]:
     return sorted(world.images.glob("*.png"))
 
 
-def _explainer(world: World, aspects: str | None = None) -> Explainer:
+def _explainer(world: World, aspects: str = "tiny-aspects") -> Explainer:
     return Explainer(load_scorer(world.run, world.folder / "ledger"), world.cache, aspects)
 
 
@@ -82,30 +82,39 @@ def test_new_images_are_refused_where_the_model_would_answer_otherwise(
 ) -> None:
     write_aspects({"planted": 0.8})
     explainer = _explainer(world)
-    with pytest.raises(AgiqaError, match=r"(?s)No reasons for new images.*tiny-aspects-answers"):
+    with pytest.raises(AgiqaError, match="no reasons for new images: the answers 'planted' of"):
         explainer.reasons([spoilt(999)[0]])
     assert len(explainer.reasons(files[:2])) == 2  # those of the data set still have theirs
 
 
 def test_new_images_are_asked_as_the_store_was(
-    world: World, files: list[Path], write_prompts: Callable[..., str],
+    world: World, files: list[Path], tmp_path: Path,
     write_aspects: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """The tiny model's real answers: an image in memory gets those of its file in the store."""
     monkeypatch.chdir(world.folder)
     monkeypatch.setenv("AGIQA_STORE", str(world.folder / "ledger"))
-    asked = write_prompts(
-        {"sharp": "Is it sharp?", "noisy": "Is it noisy?"},
-        pooling="last", answers=["bad", "fine", "good"], order="image_first",
-        template="USER: {image}\n{prompt} ASSISTANT: ",
-    )  # fmt: skip
+    asked = tmp_path / "asked.yaml"
+    asked.write_text(
+        "name: tiny\ncitation: none\norder: image_first\npooling: last\n"
+        'template: "USER: {image}\\n{prompt} ASSISTANT: "\nanswers: [bad, fine, good]\n'
+        "prompts:\n  sharp: Is it sharp?\n  noisy: Is it noisy?\n"  # in no order
+    )
     done = CliRunner().invoke(
         main,
         ["extract", "mine", "--only", "semantic", "--set", f"semantic.prompts={asked}",
          "--set", "semantic.name=real-aspects"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    Path(asked).unlink()
+    own = world.folder / "runs/answers"
+    done = CliRunner().invoke(
+        main,
+        ["fit", "mine", "--set", f"semantic.prompts={asked}", "--set", "semantic.name=real-aspects",
+         "--set", "fit.answers=true", "--set", "fit.epochs=1", "-o", str(own)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    asked.unlink()
+    _explains_a_run_with_answers(own, world, files)
     explainer = _explainer(world, "real-aspects")
     aspects = explainer._aspects
     assert aspects is not None
@@ -113,6 +122,19 @@ def test_new_images_are_asked_as_the_store_was(
     fresh = np.stack(aspects._look([decode(files[0])]), axis=1)
     assert explainer.rated is not None
     np.testing.assert_allclose(fresh, store.rows([explainer.rated.ids[0]]), atol=2e-3)
+
+
+def _explains_a_run_with_answers(run: Path, world: World, files: list[Path]) -> None:
+    """Its own store of answers is meant, though another is named after aspects."""
+    explainer = Explainer(load_scorer(run, world.folder / "ledger"), world.cache)
+    assert [each.aspect for each in explainer.validity] == ["sharp", "noisy"]
+    assert all(np.isfinite(each.rho_residual) for each in explainer.validity)
+    visual, semantic = explainer.visual_and_semantic(files[:2])
+    assert semantic.shape[:2] == (2, 3)  # two questions and the answers
+    found = explainer.run.ensemble.predict(visual, semantic).score.mean(dim=(0, 1)).numpy()
+    expected = [score.score for score in explainer.scorer(files[:2])]
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert explainer.maps(files[:1])[0].peak > 0
 
 
 def test_which_store_is_meant(

@@ -266,6 +266,7 @@ def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
 def _scorer_agrees(scored: dict[str, float]) -> None:
     import agiqa
     from agiqa.errors import AgiqaError
+    from agiqa.explaining import Explainer
     from agiqa.images import decode
 
     scorer = agiqa.load_scorer("runs/mine/paper")
@@ -274,6 +275,13 @@ def _scorer_agrees(scored: dict[str, float]) -> None:
         assert score.score == pytest.approx(scored[path.name], abs=1e-5)
         assert score.quality_map is not None
         assert score.quality_map.shape == (8, 8)
+    explainer = Explainer(scorer, Path("cache"))
+    for score, found in zip(scorer(files), explainer.maps(files), strict=True):
+        assert score.quality_map is not None
+        expected = score.quality_map - score.quality_map.mean()
+        np.testing.assert_allclose(found.values, expected, atol=1e-6)
+        assert found.unit == "patch score × weight"
+    assert "nano-vision.zarr" in explainer.available["neighbours"]
     in_memory = scorer([decode(path) for path in files])
     assert [s.score for s in in_memory] == pytest.approx([scored[p.name] for p in files], abs=1e-3)
     text = Path("runs/mine/paper/params.yaml").read_text()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from agiqa.datasets.table import ImagesTable
@@ -166,3 +167,15 @@ def test_missing_weights_are_refused(
     extractor = ImageTextExtractor(dataclasses.replace(semantic, model=str(broken)))
     with pytest.raises(AgiqaError, match=r"lacks 1 weights.*linear_1\.weight"):
         extractor.extract(_samples(extractor, table), [0])
+
+
+def test_patches_are_what_is_pooled(visual: Visual, photo: Image.Image) -> None:
+    extractor = VisionExtractor(dataclasses.replace(visual, pool=("std", "mean")))
+    sample = extractor.preprocess(photo)
+    pooled = extractor.extract([sample], range(len(extractor.vectors)))
+    seen = [layer for view in extractor.patches([sample]) for layer in view]
+    assert [layer.shape[:2] for layer in seen] == [(1, 36), (1, 36), (1, 16), (1, 16)]
+    for vector, layer in zip(pooled, seen, strict=True):
+        expected = np.concatenate([layer[0].std(axis=0, ddof=1), layer[0].mean(axis=0)])
+        np.testing.assert_allclose(vector[0], expected, atol=1e-5)
+    assert [view.box for view in extractor.views] == [(0, 0, 1, 1), (0.25, 0.25, 0.75, 0.75)]

@@ -104,16 +104,21 @@ def command(
     folder = out or run / FOLDER
     require_replaceable(folder)
     files = files_of(images) if images else []
+    scorer = load_scorer(run)
     if not isinstance(cache, Path):
-        cache = at_hand(cache, dataset, ())
-    explainer = Explainer(load_scorer(run), cache, aspects)
+        stores = (scorer.run.params.visual, scorer.run.params.semantic)
+        packs = [f"{each.name}.{each.format}" for each in stores]
+        packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
+        cache = at_hand(cache, dataset, packs)
+    explainer = Explainer(scorer, cache, aspects)
     if aspects and explainer.available["reasons"]:
         raise AgiqaError(explainer.available["reasons"])
     if images:
         chosen = chosen_files(explainer, files)
     else:
-        root = None if explainer.rated is None else explainer.rated.table.root
-        chosen = choose(run, root, worst, best, lowest)
+        if explainer.rated is None:
+            raise AgiqaError(explainer.available["neighbours"])
+        chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
     done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
         click.echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))

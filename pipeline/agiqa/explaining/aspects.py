@@ -20,8 +20,8 @@ from agiqa.explaining.reason import AspectValidity, Reason
 from agiqa.explaining.residuals import validation_scores
 from agiqa.explaining.wording import word_reasons
 from agiqa.extractors import SomeVectors, semantic_extractor
-from agiqa.feature_store import ANSWERS, FeatureStore, pack_beside, read_pack
-from agiqa.features import choose_vectors, describe_store, require_same_stores
+from agiqa.feature_store import ANSWERS, FeatureStore, pack_beside, read_pack, require_same
+from agiqa.features import choose_vectors
 from agiqa.model.ensemble import Ensemble
 
 WELL = 2 / 3  # of the training images' MOS: above it stands the well-rated third
@@ -113,7 +113,7 @@ class Aspects:
         own = self.run.params.semantic
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "asked.yaml"
-            path.write_text(yaml.safe_dump(self._prompt_set()), encoding="utf-8")
+            path.write_text(yaml.safe_dump(self._prompt_set(), sort_keys=False), encoding="utf-8")
             settings = replace(
                 own,
                 name=self.store.extractor,
@@ -129,18 +129,16 @@ class Aspects:
                 raise AgiqaError(f"No reasons for new images: {error}") from error
         places = [i for i, each in enumerate(whole.vectors) if each.store == ANSWERS]
         extractor = SomeVectors(whole, places)
-        described = {
-            "extractor": whole.name,
-            "names": [each.name for each in extractor.vectors],
-            "fingerprints": [dict(each.fingerprint) for each in extractor.vectors],
-        }
-        try:
-            require_same_stores({ANSWERS: describe_store(self.store)}, {ANSWERS: described})
-        except AgiqaError as error:
-            raise AgiqaError(
-                f"No reasons for new images: the model here answers otherwise than the one that "
-                f"made {self.store.path}: {error}"
-            ) from error
+        for name, made, found in zip(
+            self.store.names, self.store.fingerprints, extractor.vectors, strict=True
+        ):
+            require_same(
+                made,
+                found.fingerprint,
+                where=f"no reasons for new images: the answers '{name}' of {self.store.path}",
+                advice="they would be answered otherwise here; use the model and the libraries "
+                "that made the store, or run `agiqa extract` for it again",
+            )
         return Looks(extractor, self.ledger, own.workers)
 
     def _prompt_set(self) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray)
 
 def _opinion(kernel: KernelRidge, components: Tensor) -> Tensor:
     """The kernel ridge's scores `(B,)` of components `(B, k)`, as `KernelRidge.predict`."""
-    anchors = torch.from_numpy(kernel.anchors).double()
-    distances = torch.cdist(components.double(), anchors).square()
+    anchors, rows = torch.from_numpy(kernel.anchors).double(), components.double()
+    squares = rows.square().sum(dim=1)[:, None] + anchors.square().sum(dim=1)
+    distances = squares - 2 * rows @ anchors.T
     return (torch.exp(-kernel.gamma * distances) @ torch.from_numpy(kernel.dual).double()).float()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from agiqa.checkpoints import PREDICTIONS, Run
 from agiqa.datasets.labels import read_text_csv, require_columns
-from agiqa.datasets.table import ImagesTable, read_table
+from agiqa.datasets.table import ImagesTable, inner_path, read_table
 from agiqa.errors import AgiqaError
 from agiqa.splits import read_protocol, side_rows, split_digest
 from agiqa.tested_models import MIXTURE
@@ -84,7 +84,7 @@ def tested(run: Path) -> pd.DataFrame | None:
     None where the run is not evaluated.
 
     Raises:
-        AgiqaError: the file is damaged.
+        AgiqaError: the file is damaged, or a path leaves the images' folder.
     """
     path = run / PREDICTIONS
     if not path.is_file():
@@ -96,6 +96,10 @@ def tested(run: Path) -> pd.DataFrame | None:
         rows[["mos", "score"]] = rows[["mos", "score"]].astype(float)
     except ValueError as error:
         raise AgiqaError(f"{path}: damaged ({error}); run `agiqa evaluate` again.") from error
+    for name in rows["path"].unique():
+        inner_path(name, str(path))
+    if not rows["image_id"].str.fullmatch("[0-9a-f]{64}").all():
+        raise AgiqaError(f"{path}: damaged (no sha256 in image_id); run `agiqa evaluate` again.")
     return rows.groupby("path", sort=False).agg(
         image_id=("image_id", "first"), mos=("mos", "first"), score=("score", "mean")
     )
