@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),
     "explain": ("explain", "Why: maps, reasons and rated neighbours of images."),
+    "serve": ("serve", "A page to drop images on, and a JSON API."),
     "cache": ("cache", "Care for the stores of vectors: list, verify, merge, export ..."),
 }
 

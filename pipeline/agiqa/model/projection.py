@@ -27,7 +27,7 @@ class Projection:
 
     def project(self, standardised: np.ndarray) -> np.ndarray:
         """Standardised vectors `(N, F)` to components `(N, k)` in float32."""
-        components = self.components.astype(np.float32)
+        components = self.components.astype(np.float32, copy=False)
         return np.asarray(standardised @ components, dtype=np.float32)
 
 

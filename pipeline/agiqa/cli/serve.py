@@ -1,0 +1,143 @@
+"""`agiqa serve`: a page to drop images on, and a JSON API."""
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from agiqa.cli.options import cache
+
+
+@click.command("serve")
+@click.option(
+    "--run",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The run to score with.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder of yours that the page offers to rank.",
+)
+@cache
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; others than this machine reach it only if you change this.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0: any that is free.",
+)
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A further host name to answer to, such as a proxy's. Repeatable.",
+)
+@click.option(
+    "--max-request",
+    type=click.IntRange(1, 4096),
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="Largest request.",
+)
+@click.option(
+    "--max-files",
+    type=click.IntRange(1, 1000),
+    default=64,
+    show_default=True,
+    help="Most images in a request.",
+)
+@click.option(
+    "--queue",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Most images that wait for the models.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest that a request may take.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Images at a time in the models; 0: 1 on a CPU, the run's own on a GPU.",
+)
+@click.option(
+    "--forget", is_flag=True, help="Keep no vectors of the images; known ones are not used either."
+)
+def command(
+    run: Path,
+    images: Path | None,
+    cache: Path,
+    host: str,
+    port: int,
+    names: tuple[str, ...],
+    max_request: int,
+    max_files: int,
+    queue: int,
+    timeout: float,
+    batch_size: int,
+    forget: bool,
+) -> None:
+    r"""Serve a page to drop images on and a JSON API, for this machine alone.
+
+    The page gives scores with spread, gate, map, reasons and rated images that look alike, and
+    ranks what was dropped. /docs describes the API, /metrics is for Prometheus.
+
+    \b
+    agiqa serve --run runs/agiqa-3k/grouped
+    agiqa serve --run runs/agiqa-3k/grouped --images pictures/ --port 8080
+    """
+    import time
+
+    from agiqa.checkpoints import load_provenance
+    from agiqa.serving import Limits, Serving, serve
+    from agiqa.serving.limits import MIB
+    from agiqa.serving.server import is_local
+
+    load_provenance(run)  # a wrong run is said before anything loads
+    limits = Limits(request_bytes=max_request * MIB, files=max_files, queue=queue, seconds=timeout)
+    started = time.monotonic()
+
+    def starting(url: str) -> None:
+        if not is_local(host):
+            click.echo(
+                f"Warning: --host {host}: whoever reaches this machine can send images. There is "
+                "no password and no encryption: put a proxy that has both before it.",
+                err=True,
+            )
+        click.echo(f"{url}  (Ctrl-C stops it; the models are loading)")
+
+    def ready() -> None:
+        click.echo(f"Ready after {time.monotonic() - started:.0f} s.")
+
+    how = Serving(run, cache, images, host, port, names, batch_size, forget, limits)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        with suppress(KeyboardInterrupt):
+            serve(how, starting, ready)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    click.echo("Stopped.")
+
+
+def _stop(*_: object) -> None:
+    """End as Ctrl-C does: the default would leave the temporary folder behind."""
+    raise KeyboardInterrupt

@@ -1,0 +1,181 @@
+"""`agiqa serve`: a run that can score, a free port, then uvicorn until it is stopped."""
+
+import errno
+import ipaddress
+import logging
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from agiqa.checkpoints import Run, load_run
+from agiqa.datasets.folder import find_images
+from agiqa.errors import AgiqaError
+from agiqa.model.ensemble import Ensemble, SplitModel
+from agiqa.model.projection import Projection
+from agiqa.scoring import Scorer
+from agiqa.serving.limits import Limits
+
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How to serve a run."""
+
+    run: Path
+    cache: Path = Path("cache")
+    images: Path | None = None  # a folder of the operator's, to rank
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any that is free
+    names: Sequence[str] = ()  # further names in the Host header that are answered
+    batch_size: int = 0  # images at a time in the models; 0: 1 on a CPU, else the run's own
+    forget: bool = False  # keep no vectors of the images that come in
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(
+    how: Serving,
+    on_start: Callable[[str], object] = lambda _: None,
+    on_ready: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        how: what and where.
+        on_start: called with the URL once the port is bound.
+        on_ready: called, from another thread, once the models are loaded.
+
+    Raises:
+        AgiqaError: the run cannot score, the folder has no images, the address is taken or is not
+            of this machine, or the models do not load.
+    """
+    try:
+        import uvicorn
+
+        from agiqa.serving.app import make_app
+        from agiqa.serving.making import make_desk
+    except ImportError as error:
+        raise AgiqaError(
+            f"agiqa serve needs the extra 'serve' (no module {error.name}): "
+            "pip install 'agiqa[serve]'"
+        ) from error
+    listed = None if how.images is None else (how.images, find_images(how.images))
+    failed: list[BaseException] = []
+    with tempfile.TemporaryDirectory(prefix="agiqa-serve-") as temporary:
+        folder = Path(temporary)
+        (folder / "uploads").mkdir()
+        run = for_serving(load_run(how.run), how.batch_size)
+        scorer = Scorer(run, folder / "ledger" if how.forget else None)
+        bound = bind(how.host, how.port)
+
+        def give_up(error: BaseException) -> None:
+            failed.append(error)
+            server.should_exit = True
+
+        desk = make_desk(
+            scorer, how.cache, listed, folder / "uploads", how.limits, on_ready, give_up
+        )
+        hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
+        server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(desk, how.limits, hosts),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        name = f"[{how.host}]" if ":" in how.host else how.host
+        on_start(f"http://{name}:{bound.getsockname()[1]}/")
+        with bound:
+            server.run(sockets=[bound])
+    if failed:
+        raise AgiqaError(f"{how.run}: its models do not load ({failed[0]}).") from failed[0]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at that address, not yet listening.
+
+    Raises:
+        AgiqaError: the port is in use or may not be taken, or the host is not of this machine.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, number)
+    except OSError as error:
+        raise AgiqaError(
+            f"--host {host}: {error.strerror}; leave it out for this machine."
+        ) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            why = f"Port {port} of {host} is in use: stop what listens there, or take another"
+            raise AgiqaError(f"{why}, such as --port {port + 1}, or --port 0 for any.") from error
+        if error.errno == errno.EACCES:
+            raise AgiqaError(f"Port {port} may not be taken by this user: --port 8000.") from error
+        raise AgiqaError(
+            f"--host {host}: not an address of this machine ({error.strerror}); leave it out, or "
+            "give 0.0.0.0 for all."
+        ) from error
+    return bound
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def for_serving(run: Run, batch_size: int) -> Run:
+    """The run with files decoded in this process, and small batches.
+
+    Extraction fills up every batch, so that a row never depends on its batch to the last bit: one
+    image then costs as much as sixteen. On a CPU a batch gains next to nothing, and is one image.
+    """
+    import torch
+
+    if batch_size == 0 and not torch.cuda.is_available():
+        batch_size = 1
+    semantic = replace(run.params.semantic, workers=0)
+    visual = replace(run.params.visual, workers=0)
+    paper = replace(run.params.paper, workers=0)
+    if batch_size:
+        semantic = replace(semantic, batch_size=batch_size)
+        visual = replace(visual, batch_size=batch_size)
+    params = replace(run.params, semantic=semantic, visual=visual, paper=paper)
+    ensemble = run.ensemble
+    if isinstance(ensemble, Ensemble):
+        ensemble = replace(ensemble, splits=tuple(map(_widened, ensemble.splits)))
+    return replace(run, params=params, ensemble=ensemble)
+
+
+def _widened(split: SplitModel) -> SplitModel:
+    """The split in float32: of float16 each call would widen it anew. The values are the same."""
+
+    def wide(part: Projection) -> Projection:
+        return replace(part, components=part.components.astype(np.float32))
+
+    return replace(
+        split,
+        visual=wide(split.visual),
+        semantic=tuple(map(wide, split.semantic)),
+        kernels=tuple(
+            replace(kernel, anchors=kernel.anchors.astype(np.float32)) for kernel in split.kernels
+        ),
+    )

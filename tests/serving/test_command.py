@@ -1,0 +1,60 @@
+"""`agiqa serve` where it cannot start: one line that says what to do, before anything is served."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agiqa.cli import main
+
+
+@pytest.fixture
+def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("AGIQA_STORE", str(workspace / "ledger"))
+    return workspace
+
+
+def _refused(*options: str, run: str = "runs/mine/random") -> str:
+    """The one line that it ends with."""
+    result: Result = CliRunner().invoke(main, ["serve", "--run", run, *options])
+    lines = [line for line in result.output.splitlines() if line.strip()]
+    assert result.exit_code == 1, result.output
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_a_port_in_use(here: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = _refused("--port", str(port))
+    assert f"Port {port} of 127.0.0.1 is in use" in said
+    assert f"--port {port + 1}" in said
+
+
+def test_an_address_of_another_machine(here: Path) -> None:
+    assert "192.0.2.1: not an address of this machine" in _refused("--host", "192.0.2.1")
+
+
+def test_a_folder_without_images(here: Path) -> None:
+    assert "expected a folder of images, found none" in _refused("--images", "nowhere")
+    assert "expected images" in _refused("--images", "runs")
+
+
+def test_a_run_that_cannot_score(here: Path, tmp_path: Path) -> None:
+    assert "not a run" in _refused(run="images")
+    changed = tmp_path / "run"
+    shutil.copytree(here / "runs/mine/random", changed)
+    text = (changed / "params.yaml").read_text()
+    (changed / "params.yaml").write_text(text.replace("image_size: 32", "image_size: 48"))
+    assert "preprocessing.size.height = 32, found 48" in _refused(run=str(changed))
+
+
+def test_usage_errors_exit_2(here: Path) -> None:
+    for wrong in (["--port", "70000"], ["--max-files", "0"], ["--timeout", "0"]):
+        result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random", *wrong])
+        assert result.exit_code == 2, result.output
+    assert CliRunner().invoke(main, ["serve"]).exit_code == 2
