@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
+ARGUMENTS = [
     "--no-sandbox",  # it does not start as root with one
     "--disable-gpu",
     "--disable-quic",
@@ -18,21 +18,27 @@ QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-)
+]
+
+
+def program() -> str:
+    """Where it is; the test is skipped where there is none."""
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(f"no browser on PATH ({', '.join(NAMES)})")
+    return found
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Any]:
-    """A browser context with an empty profile; skips the test where there is no Chromium."""
-    executable = next(filter(None, map(shutil.which, NAMES)), None)
-    if executable is None:
-        pytest.skip(f"no browser: install one of {', '.join(NAMES)}")
-    playwright = pytest.importorskip("playwright.sync_api")
+def browser(profile: Path, **context: Any) -> Iterator[Any]:
+    """A browser context with an empty profile."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    executable = program()
     with playwright.sync_playwright() as started:
-        context = started.chromium.launch_persistent_context(
-            profile, executable_path=executable, args=list(QUIET), viewport=None
+        opened = started.chromium.launch_persistent_context(
+            profile, executable_path=executable, args=ARGUMENTS, **context
         )
         try:
-            yield context
+            yield opened
         finally:
-            context.close()
+            opened.close()

@@ -68,7 +68,7 @@ def test_pages_in_a_browser(site: Path, tmp_path: Path) -> None:
     handler = functools.partial(_Silent, directory=str(site))
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        browser(tmp_path / "profile") as context,
+        browser(tmp_path / "profile", viewport=None) as context,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"

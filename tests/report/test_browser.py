@@ -88,7 +88,7 @@ def test_three_thousand_images_open_in_time_and_sort_and_filter(three_thousand: 
         assert found(tab) == "0 of 3,000 images"
         assert rows(tab) == []
         tab.click("[type=reset]")
-        tab.wait_for_function("document.getElementById('found').textContent.startsWith('3,000')")
+        tab.locator("#found", has_text="3,000 of 3,000").wait_for()
 
 
 def test_pointing_at_a_point_shows_its_image(three_thousand: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path
         tab.mouse.move(*place)
         tab.wait_for_selector("[data-figure=by-generator] .hovertext")
         tab.mouse.click(*place)
-        tab.wait_for_function("document.getElementById('found').textContent.startsWith('500 of')")
+        tab.locator("#found", has_text="500 of").wait_for()
         assert tab.locator("select[name=generator]").input_value() != ""
 
 
@@ -194,8 +194,8 @@ def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
         assert after != ground
         for each in tab.locator("figure.drawn").all():
             each.scroll_into_view_if_needed()
-        tab.wait_for_function(
-            "[...document.querySelectorAll('figure.drawn:not([hidden]) .plot')]"
+        tab.wait_for_function(  # a function: the page's policy has no eval for each look at it
+            "() => [...document.querySelectorAll('figure.drawn:not([hidden]) .plot')]"
             ".every(plot => plot.querySelector('.main-svg'))"
         )
         assert tab.evaluate(wide) <= 0

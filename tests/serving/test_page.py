@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,32 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chromium import ARGUMENTS, program
 from serving_files import bomb
 
 pytestmark = pytest.mark.browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE = 60_000  # milliseconds; machines are busy
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Debian's Chromium, or whichever is on PATH."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser on PATH ({', '.join(BROWSERS)})")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = program()
     with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=list(QUIET))
+        browser = play.chromium.launch(executable_path=found, args=ARGUMENTS)
         yield browser
         browser.close()
 
