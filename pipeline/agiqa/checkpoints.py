@@ -51,6 +51,9 @@ PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
+INSIDE = ("targets", "datasets", "cross")  # folders of further results in a run
+# What results say of themselves that differs from their run's provenance.
+TOLD = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on", "mos")
 LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
 
 
@@ -179,13 +182,20 @@ def provenance_of(results: Path) -> dict[str, Any]:
     Raises:
         AgiqaError: neither is it a run, nor does it lie in one.
     """
-    inner = len(results.parts) > 2 and results.parent.name in ("targets", "datasets", "cross")
-    if (results / PROVENANCE).exists() or not inner:
-        return load_provenance(results)
-    run = provenance_of(results.parent.parent)
+    run = run_folder(results)
+    provenance = load_provenance(run)
+    if run == results:
+        return provenance
     metrics = read_metrics(results)
-    kept = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on")
-    return run | {name: metrics[name] for name in kept if name in metrics}
+    return provenance | {name: metrics[name] for name in TOLD if name in metrics}
+
+
+def run_folder(results: Path) -> Path:
+    """The run that a folder of results lies in, such as RUN/targets/NAME; a run is its own."""
+    folder = results
+    while not (folder / PROVENANCE).exists() and folder.parent.name in INSIDE:
+        folder = folder.parent.parent
+    return folder
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

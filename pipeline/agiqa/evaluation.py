@@ -145,7 +145,7 @@ def _drop_last(predictions: pd.DataFrame, batch: int) -> pd.DataFrame:
 
 
 def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> dict[str, Any]:
-    provenance = run.provenance
+    provenance, mos = run.provenance, exam.table.frame[column]
     per_split: dict[str, list[dict[str, Any]]] = {}
     for model in predictions["model"].unique():
         rows = predictions[predictions["model"] == model]
@@ -174,6 +174,7 @@ def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> di
         "trained_on": provenance["trained_on"],
         "synthetic": exam.table.synthetic,
         "target": column,
+        "mos": {"low": float(mos.min()), "high": float(mos.max())},
         "protocol": exam.protocol,
         "splits": len(exam.sides),
         "splits_sha256": exam.splits_sha256,

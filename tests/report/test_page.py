@@ -246,7 +246,7 @@ def test_intervals_and_the_ceiling_stand_in_the_table(tiny_run: Callable[..., Pa
     said = prose(parsed(report(root)))
     assert "0.811…0.922" in said
     assert "95 % 0.811…0.922" in said
-    assert "Ceiling noise of 21 raters, as far as known 0.986" in said
+    assert "Ceiling noise of 21 raters (assumed) 0.986" in said
     assert "bootstrap over groups and splits" in said
 
 

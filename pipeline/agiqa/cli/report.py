@@ -34,14 +34,15 @@ def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json
     agiqa report runs/demo/grouped
     agiqa report runs/agiqa-3k/grouped -o agiqa-3k.html
     agiqa report runs/agiqa-3k/grouped runs/agiqa-3k/linear-gate -o both.html
+    agiqa report runs/agiqa-3k/both/targets/align -o alignment.html
     """
     from agiqa.cache_folder import at_hand
-    from agiqa.checkpoints import load_provenance
+    from agiqa.checkpoints import provenance_of
     from agiqa.report import write_plots, write_report
 
     if len(runs) > 1 and out is None:
         raise click.UsageError("Several runs need -o: none of them is the page's place.")
-    name = str(load_provenance(runs[0])["dataset"])
+    name = str(provenance_of(runs[0])["dataset"])
     dataset = at_hand(cache, name, ()) / name
     page = write_report(runs, dataset, out or runs[0] / "report.html")
     result = {"report": str(page)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, load_provenance
+from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_of, run_folder
 from agiqa.datasets.labels import read_text_csv, require_columns
 from agiqa.errors import AgiqaError
 from agiqa.images import printable
@@ -63,27 +63,29 @@ class Results:
 
 
 def read_results(run: Path) -> Results:
-    """Read the run folder.
+    """Read the run, or a folder of results in it, such as RUN/targets/NAME.
 
     Raises:
         AgiqaError: not a run, not evaluated yet, or a damaged file.
     """
-    provenance = load_provenance(run)
+    provenance, fitted = provenance_of(run), run_folder(run)
     for name in (METRICS, PREDICTIONS):
         if not (run / name).is_file():
             raise AgiqaError(
                 f"{printable(run)}: expected {name}, found none: run `agiqa evaluate` first"
             )
-    if not (run / CURVES).is_file():
-        raise AgiqaError(f"{printable(run)}: expected {CURVES}, found none: run `agiqa fit` again")
+    if not (fitted / CURVES).is_file():
+        raise AgiqaError(
+            f"{printable(fitted)}: expected {CURVES}, found none: run `agiqa fit` again"
+        )
     metrics = _metrics(run / METRICS, NEEDED)
     return Results(
         folder=run,
         provenance=provenance,
         metrics=metrics,
         predictions=_predictions(run / PREDICTIONS, metrics),
-        curves=_numbers(run / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
-        settings=(run / PARAMS).read_text("utf-8", errors="replace"),
+        curves=_numbers(fitted / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
+        settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
         further=_further(run),
     )
 

@@ -75,7 +75,8 @@ def ceiling_row(metrics: Mapping[str, Any]) -> Row | None:
     if not best:
         return None
     figures = best | {"plcc_logistic": best.get("plcc")}
-    note = f"noise of {best['raters']} raters, as far as known" if best.get("raters") else ""
+    assumed = " (assumed)" if best.get("assumed", True) else ""
+    note = f"noise of {best['raters']:.4g} raters{assumed}" if best.get("raters") else ""
     return Row("Ceiling", note, tuple(Cell(number(figures.get(c)), "") for c in COLUMNS))
 
 
