@@ -45,6 +45,7 @@ def all_promised(folder: Path, writers: int) -> list[str]:
     return [name for section in range(writers) for name in promised(folder, section, writers)]
 
 
+@pytest.mark.timeout(600)  # a hundred kills; a busy disk takes its time
 @pytest.mark.parametrize("writers", [1, 2])
 def test_sigkill_while_rows_are_added(
     tmp_path: Path, open_worker: Callable, count: Callable, writers: int

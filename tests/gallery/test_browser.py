@@ -53,7 +53,7 @@ def test_three_thousand_images_sort_and_filter(tmp_path: Path, ranked, provenanc
         assert "picture 0001.png" in page.inner_text("#details-name")
         assert "4.999" in page.inner_text("#details-figures")
         page.keyboard.press("Escape")
-        assert "picture 0001" in page.evaluate("document.activeElement.innerText")
+        page.locator("#cards li button:focus", has_text="picture 0001").wait_for()
         with page.expect_download() as download:
             page.click("#csv")
         lines = Path(download.value.path()).read_text().splitlines()

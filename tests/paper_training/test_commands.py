@@ -21,7 +21,8 @@ from agiqa.checkpoints import load_run
 
 Run = Callable[..., Result]
 FILES = {"model.safetensors", "params.yaml", "prompts.yaml", "provenance.json", "curves.csv",
-         "dvclive", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}  # fmt: skip
+         "dvclive", "predictions.csv", "metrics.json", "summary.json", "scatter.csv",
+         "targets"}  # fmt: skip
 AGIQA = [sys.executable, "-c", "from agiqa.cli import main; main()"]
 
 
@@ -254,7 +255,7 @@ def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
         _done(run("score", "images", "--run", "runs/mine/paper", "--format", "json")).stdout
     )
     assert len(shown["scores"]) == 44
-    assert shown["scores"][0].keys() == {"image", "score", "spread", "gate"}
+    assert shown["scores"][0].keys() == {"image", "score", "spread", "gate", "targets"}
     assert list(shown["scores"][0]["gate"]) == ["semantic_content", "coherence", "visual"]
     scored = {Path(row["image"]).name: row["score"] for row in shown["scores"]}
     predictions = pd.read_csv("runs/mine/paper/predictions.csv")
