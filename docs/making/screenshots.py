@@ -36,12 +36,10 @@ CREDIT = (
 )
 # What is looked at further down the report: a name, and headings of which one is there.
 SECTIONS = {
-    "scatter": ("Predicted", "Scatter"),
-    "generators": ("generator",),
-    "gate": ("gate", "Gate"),
-    "gallery": ("miss", "hits"),
-    "maps": ("map",),
-    "compare": ("paired", "side by side"),
+    "residuals": ("Residuals",),
+    "images": ("Images",),
+    "reasons": ("reasons are worth",),
+    "gate": ("Which expert",),
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (

@@ -216,6 +216,6 @@ def _shown(index: int, name: str, image_id: str, score: Score, cached: bool) -> 
         score=score.score,
         spread=score.spread,
         gate=dict(score.gate),
-        targets=dict(getattr(score, "targets", {})),
+        targets=dict(list(score.targets.items())[1:]),
         cached=cached,
     )
