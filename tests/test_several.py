@@ -222,6 +222,10 @@ def test_a_run_of_two_targets_from_fit_to_comparison(prepare: Prepare) -> None:
     assert json.loads(compared.stdout)["target"] == "align"
     assert "runs/both is of the target quality" in _error("compare", "runs/both", "runs/align")
     inner = Path("runs/both/targets/align")
+    assert json.loads((inner.parent / "targets.json").read_text()) == {
+        "run": "quality",
+        "here": ["align"],
+    }
     _ok("report", inner, "-o", "alignment.html")
     assert "Target <b>align</b>" in Path("alignment.html").read_text()
     one = json.loads(_ok("evaluate", "runs/both", "--json").stdout)

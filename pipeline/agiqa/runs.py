@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from agiqa.cache_folder import at_hand
-from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
+from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run, write_json
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, Exam, evaluate, write_evaluation
@@ -58,6 +58,7 @@ from agiqa.truth import Truth
 log = logging.getLogger(__name__)
 
 TARGETS, DATASETS = "targets", "datasets"  # folders of further results
+LIST = "targets.json"  # which target's results are where
 
 
 class Fitted(NamedTuple):
@@ -251,7 +252,9 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
         evaluations = evaluate(run, exam)
         write_evaluations(base, evaluations)
         found += evaluations
-    (folder / TARGETS).mkdir(exist_ok=True)  # an output of DVC's, which knows no optional ones
+    names = list(run.provenance["targets"])
+    (folder / TARGETS).mkdir(exist_ok=True)  # an output of DVC's, which likes neither optional
+    write_json(folder / TARGETS / LIST, {"run": names[0], "here": names[1:]})  # nor empty ones
     return found
 
 
