@@ -175,6 +175,16 @@ def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path
         assert tab.locator("select[name=generator]").input_value() != ""
 
 
+def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path) -> None:
+    with opened(three_thousand) as tab:
+        tab.goto(three_thousand.as_uri())
+        for link in tab.locator("nav a").all():
+            before = link.bounding_box()
+            link.hover()
+            assert link.bounding_box() == before
+            assert "underline" in link.evaluate("each => getComputedStyle(each).textDecorationLine")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
     with opened(three_thousand, viewport={"width": 390, "height": 844}, color_scheme=scheme) as tab:
