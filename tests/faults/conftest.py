@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,22 @@ class Worker:
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
+        self.job = 0  # process id of the last one
         self.said: Any = None  # by the last job
 
     def start(self, job: str, *given: object) -> int:
         """Start a job and give its process id."""
         self.process.stdin.write(json.dumps([job, *given]) + "\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        self.job = int(self.process.stdout.readline())
+        return self.job
+
+    def until(self, happened: Callable[[], bool]) -> None:
+        """Wait until the job has made this happen, or has ended without it."""
+        with suppress(ProcessLookupError):
+            while not happened():
+                os.kill(self.job, 0)  # sends nothing
+                time.sleep(0.001)
 
     def wait(self) -> int:
         """Wait for the job's end and give its status: 0, or minus the signal that killed it."""

@@ -63,13 +63,14 @@ def test_sigkill_while_rows_are_added(
         while trials < TRIALS:
             folder.mkdir(exist_ok=True)
             # So many rows later, not so many seconds: a busy machine is to get as far as others.
-            wanted = len(all_promised(folder, writers)) + moments.randrange(12) * BATCH
+            later = moments.randrange(12) * BATCH
+            wanted = min(len(all_promised(folder, writers)) + later, ROWS)
             pids = [
                 worker.start("extract", str(folder), section, writers)
                 for section, worker in enumerate(workers)
             ]
-            while len(all_promised(folder, writers)) < min(wanted, ROWS):
-                time.sleep(0.001)
+            for worker in workers:  # one killed before its last promise has nothing more to promise
+                worker.until(lambda: len(all_promised(folder, writers)) >= wanted)  # noqa: B023
             time.sleep(moments.uniform(0.0, 0.02))
             for pid in moments.sample(pids, writers):
                 with suppress(ProcessLookupError):

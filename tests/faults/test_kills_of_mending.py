@@ -53,8 +53,7 @@ def test_sigkill_at_random_moments_of_a_repair(
             shelf = Shelf.open(ledger, FINGERPRINT, WIDTH)
             lost = damage(shelf, moments)
             pid = mending.start("mend", str(ledger))
-            while not (ledger / "started").exists():
-                time.sleep(0.001)
+            mending.until((ledger / "started").exists)
             time.sleep(moments.uniform(0.0, 0.25))
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

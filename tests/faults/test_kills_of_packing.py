@@ -48,8 +48,7 @@ def test_sigkill_while_a_pack_is_replaced(
         for _ in range(TRIALS):
             pid = worker.start("pack_forever", str(path), last + 1)
             wanted = last + moments.randrange(3)  # packs later, however busy the machine is
-            while safe_packs(promises) < wanted:
-                time.sleep(0.001)
+            worker.until(lambda: safe_packs(promises) >= wanted)  # noqa: B023
             time.sleep(moments.uniform(0.0, 0.05))
             os.kill(pid, signal.SIGKILL)
             assert worker.wait() == -signal.SIGKILL

@@ -27,8 +27,7 @@ def test_a_second_writer_is_refused_within_a_second_and_a_dead_ones_lock_is_free
     shelf: Shelf, tmp_path: Path, worker: Callable, count: Callable
 ) -> None:
     pid = worker.start("hold_the_lock", str(tmp_path))
-    while not (tmp_path / "held").exists():
-        time.sleep(0.01)
+    worker.until((tmp_path / "held").exists)
     expected = rf"found process {pid} on {re.escape(socket.gethostname())}, writing since 20"
     seconds = []
     for _ in range(3):
