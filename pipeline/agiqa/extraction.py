@@ -13,6 +13,7 @@ section of the ledger; rank 0 then waits for the others, computes what they left
 writes the packs.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -249,7 +250,17 @@ def sources_of(table: ImagesTable) -> dict[str, Source]:
 
 
 def open_shelves(extractor: Extractor, ledger: Path | None, rank: int = 0) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors; written to in the rank's section."""
+    """The ledger's shelf for each of the extractor's vectors; written to in the rank's section.
+
+    Raises:
+        AgiqaError: two of the vectors are the same.
+    """
+    for one, other in itertools.combinations(extractor.vectors, 2):
+        if one.fingerprint == other.fingerprint:
+            raise AgiqaError(
+                f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the same: "
+                "nothing but their names tells them apart; ask for one of them."
+            )
     root = ledger or default_root()
     return [
         Shelf.open(root, dict(vector.fingerprint), vector.width, extractor.precision, rank)

@@ -220,6 +220,26 @@ def test_an_interruption_keeps_what_was_finished(
     assert extract(table, ImageTextExtractor(semantic), store, ledger=ledger).computed == 4  # of 20
 
 
+def test_two_vectors_that_are_the_same_are_named(
+    table: ImagesTable, semantic: Semantic, visual: Visual, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
+    question = "  one: Are the hands right?\n  two: Are the hands right?\n"
+    (tmp_path / "set.yaml").write_text(text + question)
+    asked = dataclasses.replace(semantic, prompts=str(tmp_path / "set.yaml"))
+    layers = dataclasses.replace(visual, layers=(1, 1))
+    size = 32  # the tower's own
+    views = dataclasses.replace(visual, layers=(1,), image_size=size, closeup=size)
+    for extractor, names in (
+        (ImageTextExtractor(asked), "'one' and 'two'"),
+        (VisionExtractor(layers), "'layer1' and 'layer1'"),
+        (VisionExtractor(views), "'layer1' and 'closeup1'"),
+    ):
+        with pytest.raises(AgiqaError, match=rf"The vectors {names} of .* are the same"):
+            extract(table, extractor, tmp_path / "store.zarr", ledger=tmp_path / "ledger")
+    assert not (tmp_path / "store.zarr").exists()
+
+
 def test_a_second_writer_is_named(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
     extractor = Counting(semantic)
     with (
