@@ -3,6 +3,11 @@ tiny random models that transformers itself builds and saves."""
 
 import functools
 import os
+
+# Before torch is loaded: threads of tiny models wait for each other, and `make test` has a process
+# for each core already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,6 @@ IMAGES = 44
 WIDTH = 12  # of the semantic vectors
 TINY = Network(image_size=32, patch_size=4, width=16, heads=2, layers_run=(0, 1), swin_mlp=16)
 PROMPTS = ("semantic_content", "coherence")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads of tiny networks wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

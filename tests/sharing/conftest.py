@@ -8,18 +8,6 @@ import pytest
 from machines import Machine, Server, free_port, make_bucket, use
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Threads of tiny models wait for each other on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of processes that a test starts
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
