@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DIST ?= dist
+PLOTLY ?= 4.1.1
 RUN ?= runs/agiqa-3k/grouped
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
@@ -11,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check docs screenshots build constraints clean
+.PHONY: help venv demo test check docs screenshots build constraints plotly clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +63,12 @@ constraints: ## write constraints.txt anew, from the newest versions that fit to
 	{ grep '^#' constraints.txt && \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new && \
 	mv constraints.new constraints.txt
+
+plotly: ## fetch the report's Plotly anew, of version PLOTLY=4.1.1
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	npm pack --silent --pack-destination "$$folder" plotly.js-basic-dist-min@$(PLOTLY) > /dev/null && \
+	tar -xzf "$$folder"/*.tgz -C "$$folder" && \
+	cp "$$folder"/package/plotly-basic.min.js "$$folder"/package/LICENSE pipeline/agiqa/report/plotly/
 
 clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
 	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

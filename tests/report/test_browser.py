@@ -165,8 +165,9 @@ def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path
     with opened(three_thousand) as tab:
         tab.goto(three_thousand.as_uri())
         tab.locator("[data-figure=by-generator]").scroll_into_view_if_needed()
-        tab.wait_for_selector("[data-figure=by-generator] .point")
-        box = tab.locator("[data-figure=by-generator] .point").first.bounding_box()
+        dots = "[data-figure=by-generator] .scatterlayer .trace:last-child .point"
+        tab.wait_for_selector(dots)
+        box = tab.locator(dots).first.bounding_box()
         place = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         tab.mouse.move(*place)
         tab.wait_for_selector("[data-figure=by-generator] .hovertext")
@@ -257,7 +258,7 @@ def test_twenty_thousand_images_stay_under_thirty_megabytes(tmp_path: Path) -> N
     # Noise costs a WebP more bytes than a photograph does.
     run = large_run(tmp_path, 20_000, distinct=30, noise=25, side=64)
     page = write_report([run], tmp_path / "cache" / "large", tmp_path / "report.html")
-    assert 20_000_000 < page.stat().st_size < 30_000_000
+    assert 15_000_000 < page.stat().st_size < 30_000_000
     with opened(page) as tab:
         seconds_to_plot(tab, page)
         tab.wait_for_selector("#gallery img", timeout=30_000)

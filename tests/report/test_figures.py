@@ -1,18 +1,22 @@
 """Every figure is what plotly.py accepts, and draws the numbers that it was given."""
 
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.offline
 import pytest
 
 from agiqa.report import figures, summaries
 from agiqa.report.drawing import run_figures
 from agiqa.report.figures.style import row_labels, safe
 from agiqa.report.results import average_images, read_results
+
+BUNDLED = {"scatter", "bar", "pie"}  # what Plotly's basic bundle draws
 
 
 def validated(plot: dict[str, Any]) -> go.Figure:
@@ -34,8 +38,15 @@ def test_plotly_accepts_every_figure_of_a_run(tiny_run: Callable[..., Path]) -> 
     assert len(drawn) == 14
     for name, figure in drawn.items():
         assert validated(figure.plot).data, name
+        assert {trace["type"] for trace in figure.plot["data"]} <= BUNDLED, name
         assert figure.spoken.endswith("."), name
         assert figure.plot["layout"]["height"] > 100
+
+
+def test_the_page_carries_the_plotly_whose_schema_that_was() -> None:
+    script = (files("agiqa.report") / "plotly" / "plotly-basic.min.js").read_text("utf-8")
+    version = plotly.offline.get_plotlyjs_version()
+    assert script.startswith(f"/**\n* plotly.js (basic - minified) v{version}\n")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -73,9 +84,20 @@ def test_boxes_and_dots_are_the_tables_numbers() -> None:
          "p10": [-1.0, 0.0], "q1": [-0.5, 0.1], "median": [-0.2, 0.4], "q3": [0.0, 0.8],
          "p90": [0.5, 1.5]}
     )  # fmt: skip
-    boxes, dots = figures.by_generator(table, "MOS").plot["data"]
-    assert boxes["lowerfence"] == [-1.0, 0.0]
-    assert boxes["upperfence"] == [0.5, 1.5]
+    plot = figures.by_generator(table, "MOS").plot
+    whiskers, bars, dots = plot["data"]
+    np.testing.assert_allclose(bars["base"], [-0.5, 0.1, -0.2, 0.4])  # to the median, from it
+    np.testing.assert_allclose(np.add(bars["base"], bars["x"]), [-0.2, 0.4, 0.0, 0.8])
+    reach = whiskers["error_x"]
+    np.testing.assert_allclose(np.subtract(whiskers["x"], reach["arrayminus"])[:2], table["p10"])
+    np.testing.assert_allclose(np.add(whiskers["x"], reach["array"])[2:], table["p90"])
+    assert whiskers["y"] == bars["y"] == ["a", "b", "a", "b"]
+    upright = figures.by_range(table.assign(low=[1.0, 2.0], high=[2.0, 3.0]), "MOS").plot
+    whiskers, bars, _ = upright["data"]
+    assert whiskers["x"] == bars["x"] == [1.5, 2.5, 1.5, 2.5]
+    assert bars["width"] == pytest.approx(0.7)
+    assert validated(upright).data
+    assert validated(plot).data
     assert dots["x"] == [-0.25, 0.5]
     assert dots["customdata"] == ["a", "b"]
     assert "80 % from +0.00 to +1.50<br>1,200 images" in dots["hovertemplate"][1]

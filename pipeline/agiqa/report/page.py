@@ -1,9 +1,9 @@
 """Fill the template with one or several runs, and write the page.
 
-The page is one file. What it draws stands in it as inert JSON; Plotly's own JavaScript, out of the
-plotly package, once; the pictures last, in blocks that are decoded when they are shown. Its
-Content-Security-Policy names the hash of each of its scripts and forbids everything else, so not
-even text from the data could run or fetch something. (Plotly's WebGL traces would need
+The page is one file. What it draws stands in it as inert JSON; Plotly's own JavaScript (its basic
+bundle, in folder plotly) once; the pictures last, in blocks that are decoded when they are shown.
+Its Content-Security-Policy names the hash of each of its scripts and forbids everything else, so
+not even text from the data could run or fetch something. (Plotly's WebGL traces would need
 `unsafe-eval`, which is why `points.js` has a canvas of its own.)
 """
 
@@ -35,6 +35,7 @@ from agiqa.report.thumbnails import SIDES, Pictures, make_pictures
 
 SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
 LARGE = (72, 24)  # worst misses and best hits that are kept larger
+PLOTLY = "plotly-basic.min.js"
 BLOCK = 128  # pictures in an inert script
 SCRIPTS = ("data.js", "card.js", "points.js", "plots.js", "gallery.js", "detail.js")
 
@@ -86,14 +87,12 @@ def _page(
     dataset: Path,
 ) -> str:
     """Everything but the pictures, then the pictures that still fit."""
-    import plotly.offline
-
     images = [average_images(run) for run in runs]
     low, high = scale(runs[0], images[0])
     important = _by_error(images[0])
     rows = {path: row for row, path in enumerate(images[0]["path"])}
     explained = read_explanations(runs[0].folder, rows, important)
-    scripts = [Markup(plotly.offline.get_plotlyjs()), *(_own(name) for name in SCRIPTS)]
+    scripts = [_own(PLOTLY, "plotly"), *(_own(name) for name in SCRIPTS)]
     drawn = [run_figures(run, each) for run, each in zip(runs, images, strict=True)]
     beside = figures_beside(runs, comparison) if comparison else {}
     written = _json(
@@ -196,9 +195,9 @@ def _json(value: Any) -> Markup:
     return Markup(text)
 
 
-def _own(name: str) -> Markup:
-    """One of the page's own scripts, or its style."""
-    return Markup((files("agiqa.report") / "page" / name).read_text("utf-8"))
+def _own(name: str, folder: str = "page") -> Markup:
+    """One of the page's own scripts, its style, or Plotly's."""
+    return Markup((files("agiqa.report") / folder / name).read_text("utf-8"))
 
 
 def _hash(script: str) -> str:

@@ -10,7 +10,7 @@ from agiqa.report.figures.agreement import band
 from agiqa.report.figures.style import (
     SERIES,
     Figure,
-    box,
+    boxes,
     means,
     rounded,
     row_labels,
@@ -50,7 +50,7 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
         "",
         f"Box plots of the gate's weight for {expert} for {len(table)} generators.",
         {
-            "data": [box(table, labels, colour, True), dots],
+            "data": [*boxes(table, labels, colour, True), dots],
             "layout": {
                 "xaxis": {"title": {"text": "gate weight"}, "nticks": 6},
                 "yaxis": {"type": "category", "showgrid": False},

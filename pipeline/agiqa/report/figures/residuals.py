@@ -6,7 +6,7 @@ from agiqa.report.figures.style import (
     FAINT,
     SERIES,
     Figure,
-    box,
+    boxes,
     line,
     means,
     rounded,
@@ -33,7 +33,7 @@ def by_generator(table: pd.DataFrame, truth: str) -> Figure:
         f"Score minus {truth}. {BOXES} A click shows the generator's images.",
         f"Box plots of score minus {truth} for {len(table)} generators.",
         {
-            "data": [box(table, labels, SERIES[0], True), means(table, labels, names, True)],
+            "data": [*boxes(table, labels, SERIES[0], True), means(table, labels, names, True)],
             "layout": {
                 "xaxis": {"title": {"text": f"score − {truth}"}},
                 "yaxis": {"type": "category", "showgrid": False},
@@ -55,16 +55,17 @@ def by_range(table: pd.DataFrame, truth: str) -> Figure:
     middles = rounded((table["low"] + table["high"]) / 2)
     said = [f"{truth} {a:.2f} to {b:.2f}" for a, b in zip(table["low"], table["high"], strict=True)]
     asked = [list(pair) for pair in table[["low", "high"]].round(3).to_numpy().tolist()]
-    boxes = box(table, middles, SERIES[1], False)
-    if len(table):
-        boxes["width"] = round(0.7 * float((table["high"] - table["low"]).iloc[0]), 4)
+    width = 0.7 * float((table["high"] - table["low"]).max()) if len(table) else 1.0
     return Figure(
         f"Residuals by {truth}",
         f"Score minus {truth} in equal ranges of the {truth}. {BOXES} A fall from left to right is "
         "the pull to the middle that any regression on noisy scores has.",
         f"Box plots of score minus {truth} in {len(table)} ranges of the {truth}.",
         {
-            "data": [boxes, means(table, middles, asked, False, said)],
+            "data": [
+                *boxes(table, middles, SERIES[1], False, width),
+                means(table, middles, asked, False, said),
+            ],
             "layout": {
                 "xaxis": {"title": {"text": truth}, "showgrid": False},
                 "yaxis": {"title": {"text": f"score − {truth}"}},
