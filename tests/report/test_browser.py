@@ -161,6 +161,18 @@ def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path) -> None:
         assert tab.locator("#detail-place").inner_text() == "2 of 3,000"
 
 
+def test_filters_that_the_browser_kept_find_their_pictures(three_thousand: Path) -> None:
+    with opened(three_thousand) as tab:
+        tab.goto(three_thousand.as_uri())
+        tab.select_option("select[name=sort]", "name")
+        tab.goto("about:blank")
+        tab.go_back()
+        tab.wait_for_selector("#gallery img")
+        assert tab.locator("select[name=sort]").input_value() == "name"
+        assert rows(tab)[:3] == [0, 1, 2]
+        assert tab.locator("#gallery .absent").count() == 0
+
+
 def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path) -> None:
     with opened(three_thousand) as tab:
         tab.goto(three_thousand.as_uri())

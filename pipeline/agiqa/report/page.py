@@ -37,7 +37,7 @@ SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
 LARGE = (72, 24)  # worst misses and best hits that are kept larger
 PLOTLY = "plotly-basic.min.js"
 BLOCK = 128  # pictures in an inert script
-SCRIPTS = ("data.js", "card.js", "points.js", "plots.js", "gallery.js", "detail.js")
+SCRIPTS = ("data.js", "card.js", "points.js", "plots.js", "gallery.js", "detail.js", "start.js")
 
 
 def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
@@ -179,7 +179,7 @@ def _pictures(
 
 
 def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, str]]:
-    """Inert scripts: their ids and their JSON."""
+    """Inert scripts: their ids and their JSON; first the large pictures, which start.js needs."""
     made = []
     for kind, small in (("picture", pictures.small), ("map", maps.small)):
         for place, start in enumerate(range(0, len(small), BLOCK)):

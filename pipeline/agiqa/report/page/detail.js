@@ -131,8 +131,4 @@ const detail = (() => {
   }
   plots.start();
   named();
-  document.addEventListener("DOMContentLoaded", () => {
-    gallery.start();
-    if (gallery.rows().length) plots.show(gallery.rows()[0]);
-  });
 })();

@@ -8,6 +8,7 @@ const gallery = (() => {
   const forth = document.getElementById("forth");
   let rows = []; // what passes the filters, in order
   let page = 0;
+  let chosen = ""; // the form as it was when rows were chosen
   let group = null; // exact prompt group that a click on a plot asked for
 
   const lower = report.columns.prompts.map((prompt) => prompt.toLowerCase());
@@ -44,7 +45,10 @@ const gallery = (() => {
         : !text || lower[report.columns.prompt[row]].includes(text) || paths[row].includes(text));
   }
 
+  const filled = () => new URLSearchParams(new FormData(form)).toString();
+
   function choose() {
+    chosen = filled();
     const passes = wanted();
     rows = [];
     for (let row = 0; row < report.count; row += 1) if (passes(row)) rows.push(row);
@@ -117,5 +121,5 @@ const gallery = (() => {
     choose();
   }
 
-  return { start, ask, again: choose, rows: () => rows };
+  return { start, ask, again: choose, rows: () => rows, isStale: () => chosen !== filled() };
 })();
