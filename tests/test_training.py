@@ -28,6 +28,7 @@ SETTINGS = Fit(
     feature_noise=0.05,
     dropout=0.1,
 )
+QUICK = dataclasses.replace(SETTINGS, epochs=3)
 IMAGES = 600
 
 
@@ -100,19 +101,47 @@ def test_the_test_side_is_not_touched(
         visual[side["test"]] = 0
         semantic[side["test"]] = 0
         blind = dataclasses.replace(features, visual=visual, semantic=semantic)
-        alone, _ = fit(blind, one_scale(hidden), {seed: side}, SETTINGS)
-        again, _ = fit(features, one_scale(mos), {seed: side}, SETTINGS)
+        alone, _ = fit(blind, one_scale(hidden), {seed: side}, QUICK)
+        again, _ = fit(features, one_scale(mos), {seed: side}, QUICK)
         for variant, regressor in again.regressors.items():
             for name, weight in regressor.state_dict().items():
                 assert torch.equal(weight, alone.regressors[variant].state_dict()[name]), name
 
 
-def test_same_seed_same_weights(
+def test_few_anchors_do_nearly_as_well_and_all_of_them_change_nothing(
     fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
 ) -> None:
-    again, _ = fit(features, one_scale(mos), sides, SETTINGS)
-    other, _ = fit(features, one_scale(mos), sides, dataclasses.replace(SETTINGS, seed=1))
-    head = fitted.regressors["moe"].corrections[0].head.weight
+    some, few, *all_of_them = (
+        fit(
+            features,
+            one_scale(mos),
+            sides,
+            dataclasses.replace(SETTINGS, anchors=anchors, epochs=30 if anchors == 120 else 1),
+        )[0]
+        for anchors in (120, 15, 0, 420)  # the features are wider than 15: another ridge
+    )
+    for ensemble, anchors in ((some, 120), (few, 15)):
+        drawn = [[kernel.anchors for kernel in split.kernels] for split in ensemble.splits]
+        assert {len(each) for split in drawn for each in split} == {anchors}
+        assert not np.array_equal(drawn[0][0], drawn[1][0])
+        for name, ridge in ensemble.splits[0].ridges.items():
+            np.testing.assert_allclose(
+                ridge.weights, fitted.splits[0].ridges[name].weights, atol=1e-4, err_msg=name
+            )
+    whole = _test_srcc(fitted, features, mos, sides)["moe"]
+    assert _test_srcc(some, features, mos, sides)["moe"] == pytest.approx(whole, abs=0.03)
+    for same in all_of_them:
+        kernels = zip(same.splits[0].kernels, fitted.splits[0].kernels, strict=True)
+        assert all(np.array_equal(one.dual, other.dual) for one, other in kernels)
+
+
+def test_same_seed_same_weights(features: Features, mos: np.ndarray, sides: Sides) -> None:
+    one, again, other = (
+        fit(features, one_scale(mos), sides, dataclasses.replace(QUICK, seed=seed))[0]
+        for seed in (0, 0, 1)
+    )
+    head = one.regressors["moe"].corrections[0].head.weight
+    assert head.abs().max() > 0
     assert torch.equal(head, again.regressors["moe"].corrections[0].head.weight)
     assert not torch.equal(head, other.regressors["moe"].corrections[0].head.weight)
 

@@ -112,6 +112,7 @@ class Fit:
     )
     components: int = 768  # principal components of the visual feature, fitted on train
     semantic_components: int = 192  # the same for each semantic vector
+    anchors: int = 4096  # most training images that a kernel and a projection are built on; 0: all
     hidden: int = 128  # width of each expert's GELU layer
     gate: str = "softmax"  # softmax, or linear as in the paper
     members: int = 2  # regressors with different seeds whose mean is the score
@@ -203,7 +204,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 LEAST = {  # by a key, or by its last part
     **dict.fromkeys(("semantic.workers", "semantic.batch_size", "visual.workers"), 0),
-    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup"), 0),
+    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup", "anchors"), 0),
     **dict.fromkeys(("workers", "batch_size"), 1),
     **dict.fromkeys(("noise", "feature_noise", "rank_weight", "plcc_weight", "weight_decay"), 0),
     **dict.fromkeys(("count", "members", "epochs", "image_size", "patch_size", "hidden"), 1),

@@ -25,6 +25,7 @@ from agiqa.features import Features
 from agiqa.metrics import plcc, srcc
 from agiqa.model.agreement import of_each
 from agiqa.model.ensemble import (
+    RIDGES,
     VARIANTS,
     Ensemble,
     Inputs,
@@ -35,7 +36,7 @@ from agiqa.model.kernel import fit_kernel_ridge
 from agiqa.model.losses import plcc_loss, rank_loss, squared_error
 from agiqa.model.moe import MixtureOfExperts
 from agiqa.model.projection import fit_projection, moments
-from agiqa.model.ridge import Gram, Ridge, decompose, fit_ridge
+from agiqa.model.ridge import Gram, Ridge, Solver, decompose, fit_ridge, solver_of_many
 from agiqa.params import Fit
 from agiqa.progress import track
 from agiqa.truth import Truth, scales
@@ -68,6 +69,13 @@ def fit(
     """
     for seed, side in sides.items():
         _require_enough(truth, seed, side)
+    largest = max(len(side["train"]) for side in sides.values())
+    if 0 < settings.anchors < largest:
+        log.info(
+            "Kernels and projections of %d training images stand on %d of them (fit.anchors).",
+            largest,
+            settings.anchors,
+        )
     fitted = [
         _fit_split(features, truth, seed, side, settings)
         for seed, side in track(list(sides.items()), "Projections and ridges")
@@ -138,9 +146,17 @@ def _fit_split(
     ]
     own = scales(truth, train)
     target = own.standardise(truth.mos[rows], truth.of[rows])
-    ridges, gram = _fit_ridges(standardised, target[:count], target[count:], truth.among(val))
+    anchors = _draw_anchors(count, settings.anchors, seed)
+    sides = target[:count], target[count:], truth.among(val)
+    ridges, gram = _fit_ridges(standardised, *sides, None if anchors is None else len(anchors))
     projections = [
-        fit_projection(each[:count], mean, scale, k, inner)
+        fit_projection(
+            each[:count] if anchors is None or each.shape[1] <= len(anchors) else each[anchors],
+            mean,
+            scale,
+            k,
+            inner,
+        )
         for each, (mean, scale), k, inner in zip(
             standardised,
             found,
@@ -152,7 +168,9 @@ def _fit_split(
     components = [p.project(each) for p, each in zip(projections, standardised, strict=True)]
     kernels, opinions = [], []
     for each in components:
-        kernel, left_out = fit_kernel_ridge(each[:count], target[:count], truth.among(train))
+        kernel, left_out = fit_kernel_ridge(
+            each[:count], target[:count], truth.among(train), anchors=anchors
+        )
         kernels.append(kernel)
         opinions.append(np.concatenate([left_out, kernel.predict(each[count:])]))
     split = SplitModel(
@@ -166,29 +184,49 @@ def _fit_split(
     return split, _Known(rows, components, np.stack(opinions, axis=1))
 
 
+def _draw_anchors(count: int, most: int, seed: int) -> np.ndarray | None:
+    """Rows of the training images that stand for all of them where the work grows with their cube.
+
+    None: all of them, for there are no more than `most`, or `most` is 0.
+    """
+    if most == 0 or count <= most:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
 def _fit_ridges(
     standardised: Sequence[np.ndarray],
     target: np.ndarray,
     val_target: np.ndarray,
     val_dataset: np.ndarray | None,
-) -> tuple[dict[str, Ridge], Gram]:
+    most: int | None,
+) -> tuple[dict[str, Ridge], Gram | None]:
     """The baselines on standardised vectors of training and validation side, in this order.
 
     Returns:
-        The ridges by RIDGES, and the visual inner products, which serve the projection too.
+        The ridges by RIDGES, and the visual inner products, which serve the projection too; None
+        where there are more than `most` images.
     """
     count = len(target)
     train, val = [each[:count] for each in standardised], [each[count:] for each in standardised]
-    inner = [each @ each.T for each in train]
-    seen, said = inner[0], np.sum(inner[1:], axis=0)
-    gram = decompose(seen)
     rest = (val_target, val_dataset)
-    ridges = {
-        "ridge": fit_ridge(train, decompose(seen + said), target, val, *rest),
-        "ridge_visual": fit_ridge(train[:1], gram, target, val[:1], *rest),
-        "ridge_semantic": fit_ridge(train[1:], decompose(said), target, val[1:], *rest),
-    }
-    return ridges, gram
+
+    def fitted(parts: slice, solver: Solver) -> Ridge:
+        return fit_ridge(train[parts], solver, target, val[parts], *rest)
+
+    every, seen, said = slice(None), slice(0, 1), slice(1, None)
+    if most is not None:
+        return {
+            name: fitted(parts, solver_of_many(train[parts], most))
+            for name, parts in zip(RIDGES, (every, seen, said), strict=True)
+        }, None
+    inner = [each @ each.T for each in train]
+    gram, of_said = decompose(inner[0]), np.sum(inner[1:], axis=0)
+    return {
+        "ridge": fitted(every, decompose(inner[0] + of_said)),
+        "ridge_visual": fitted(seen, gram),
+        "ridge_semantic": fitted(said, decompose(of_said)),
+    }, gram
 
 
 class Run:

@@ -120,3 +120,59 @@ def test_left_out_predictions_with_constants_are_those_of_refits(
         dual, free = constants(others)
         said = kernel[row, others] @ dual + free[dataset[row]]
         assert left_out[row, 0] == pytest.approx(said - everything[dataset[row]], abs=1e-3)
+
+
+def _known_to(anchors: np.ndarray, components: np.ndarray, gamma: float) -> np.ndarray:
+    """The kernel between all rows as the anchors know it, in double precision."""
+    distances = ((components[:, None] - components[None, anchors]) ** 2).sum(-1)
+    across = np.exp(-gamma * distances)
+    return across @ np.linalg.solve(across[anchors], across.T)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_with_anchors_it_is_the_ridge_under_the_kernel_that_they_know(
+    components: np.ndarray, target: np.ndarray, several: bool
+) -> None:
+    anchors, alpha = np.arange(0, TRAIN, 4), 0.3
+    dataset = np.arange(TRAIN) % 2 if several else None
+    wanted = target[:TRAIN, 0] + (0 if dataset is None else 2 * dataset)
+    z = np.zeros((TRAIN, 0)) if dataset is None else np.eye(2)[dataset]
+    ours, left_out = fit_kernel_ridge(
+        components[:TRAIN], wanted[:, None], dataset, (alpha,), anchors
+    )
+    assert ours.anchors.shape == (15, 6)
+    kernel = _known_to(anchors, components, ours.gamma)
+
+    def refit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of these rows, and the constants."""
+        inverse = np.linalg.inv(kernel[np.ix_(rows, rows)] + alpha * np.eye(len(rows)))
+        free = np.linalg.solve(z[rows].T @ inverse @ z[rows], z[rows].T @ inverse @ wanted[rows])
+        return inverse @ (wanted[rows] - z[rows] @ free), free
+
+    dual, free = refit(np.arange(TRAIN))
+    expected = kernel[TRAIN:, :TRAIN] @ dual
+    np.testing.assert_allclose(ours.predict(components[TRAIN:])[:, 0], expected, atol=2e-3)
+    for row in (0, 7, TRAIN - 1):
+        others = np.delete(np.arange(TRAIN), row)
+        alone, theirs = refit(others)
+        said = kernel[row, others] @ alone + z[row] @ (theirs - free)
+        assert left_out[row, 0] == pytest.approx(said, abs=5e-3)
+
+
+def test_all_images_as_anchors_are_the_whole_kernel(
+    components: np.ndarray, target: np.ndarray
+) -> None:
+    whole, whole_left_out = _fit(components, target)
+    ours, left_out = fit_kernel_ridge(components[:TRAIN], target[:TRAIN], anchors=np.arange(TRAIN))
+    assert ours.gamma == whole.gamma
+    rest = components[TRAIN:]
+    np.testing.assert_allclose(ours.predict(rest), whole.predict(rest), atol=2e-3)
+    np.testing.assert_allclose(left_out, whole_left_out, atol=2e-3)
+
+
+def test_anchors_that_are_all_the_same_do_not_break_it() -> None:
+    same = np.ones((20, 3), dtype=np.float32)
+    wanted = np.arange(20)[:, None] - 9.5
+    model, left_out = fit_kernel_ridge(same, wanted, anchors=np.arange(0, 20, 2))
+    assert np.isfinite(model.predict(same)).all()
+    assert np.isfinite(left_out).all()

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge as ReferenceRidge
 
 from agiqa.model.projection import fit_projection, moments
-from agiqa.model.ridge import ALPHAS, decompose, fit_ridge
+from agiqa.model.ridge import ALPHAS, Inner, Scatter, decompose, fit_ridge, solver_of_many
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,32 @@ def test_the_penalty_is_chosen_on_validation() -> None:
         best = max(each[target] for each in values.values())
         assert values[picked.alpha[target]][target] == pytest.approx(best)
     assert picked.alpha[0] != picked.alpha[1]
+
+
+@pytest.mark.parametrize(("most", "kind"), [(200, Scatter), (20, Inner)])
+def test_many_images_are_solved_another_way_to_the_same_end(most: int, kind: type) -> None:
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(300, 90)).astype(np.float32)
+    parts, val = np.split(features[:250], [60], axis=1), np.split(features[250:], [60], axis=1)
+    mos = (features[:, :2] + rng.normal(size=(300, 2))).astype(np.float32)
+    solver = solver_of_many(parts, most)
+    assert type(solver) is kind
+    gram = decompose(features[:250] @ features[:250].T)
+    scores = mos[:250], val, mos[250:]
+    one, other = (fit_ridge(parts, each, *scores) for each in (gram, solver))
+    np.testing.assert_array_equal(one.alpha, other.alpha)
+    np.testing.assert_allclose(one.weights, other.weights, atol=1e-5)
+    assert np.abs(one.weights).max() > 0.1
+
+
+def test_a_penalty_too_small_for_the_precision_is_passed_over() -> None:
+    rng = np.random.default_rng(4)
+    train = (1000 * rng.normal(size=(60, 1)) @ rng.normal(size=(1, 80))).astype(np.float32)
+    mos = train[:, :1] / 1000 + rng.normal(size=(60, 1)).astype(np.float32)
+    given = [train[:40]], solver_of_many([train[:40]], 5), mos[:40], [train[40:]], mos[40:]
+    ridge = fit_ridge(*given, alphas=(1e-9, 1e4))
+    assert ridge.alpha == [1e4]
+    assert np.isfinite(ridge.weights).all()
 
 
 @pytest.mark.parametrize("width", [700, 24])  # as wide as a vector of an LMM, and as they are

@@ -3,6 +3,10 @@
 Frozen features lose about .002 SRCC where only a line may be drawn through them; a Gaussian kernel
 bends it and still has a closed form. The leave-one-out predictions come from the same solution and
 are what the gate is trained on: fitted values would make every expert look right.
+
+The closed form takes n^3 operations for n images. Beyond some thousands the kernel is therefore
+replaced by what a random subset of the images, the anchors, says of it (the Nystroem method,
+Williams and Seeger 2001): all images train, the anchors alone bear weights.
 """
 
 from collections.abc import Sequence
@@ -17,14 +21,15 @@ from agiqa.model.agreement import agreement
 WIDTH = 0.8  # gamma, over the median squared distance between training images
 ALPHAS = (0.1, 0.3, 1.0, 3.0)  # penalties
 CHUNK = 4096  # images scored at once: bounds the memory of a kernel
+JITTER = 1e-4  # on the diagonal of the anchors' kernel, so that two equal images do not break it
 
 
 @dataclass(frozen=True)
 class KernelRidge:
-    """A fitted kernel ridge: for each target one weight for each training image."""
+    """A fitted kernel ridge: for each target one weight for each anchor."""
 
-    anchors: np.ndarray  # (n, k) float16, components of the training images
-    dual: np.ndarray  # (n, T) float32
+    anchors: np.ndarray  # (m, k) float16, components of training images, all or some of them
+    dual: np.ndarray  # (m, T) float32
     gamma: float  # score = sum of dual * exp(-gamma * squared distance)
 
     def predict(self, components: np.ndarray) -> np.ndarray:
@@ -46,6 +51,7 @@ def fit_kernel_ridge(
     target: np.ndarray,
     dataset: np.ndarray | None = None,
     alphas: Sequence[float] = ALPHAS,
+    anchors: np.ndarray | None = None,
 ) -> tuple[KernelRidge, np.ndarray]:
     """Fit with the penalty that predicts left-out images best, and the next smaller one.
 
@@ -62,40 +68,104 @@ def fit_kernel_ridge(
         target: scores `(n, T)`, each data set's centred.
         dataset: which data set each image is of `(n,)`, from 0; None: all of one.
         alphas: penalties to try, ascending.
+        anchors: rows of the images that bear weights `(m,)`; None: all of them, without
+            approximation.
 
     Returns:
         The kernel ridge, and its leave-one-out predictions `(n, T)`: of each training image from
-        all others (Rasmussen and Williams 2006, equation 5.12).
+        all others (Rasmussen and Williams 2006, equation 5.12); with anchors, from all others
+        under the same approximation of the kernel.
     """
-    anchors = train.astype(np.float16)
-    rounded = anchors.astype(np.float32)
-    distances = _squared_distances(rounded, rounded)
-    gamma = WIDTH / max(float(distances.median()), 1e-6)
-    kernel = _kernel(distances, gamma)
+    halved = train.astype(np.float16)
+    rounded = halved.astype(np.float32)
+    kernel: _Whole | _Subset
+    kernel = _Whole.of(rounded) if anchors is None else _Subset.of(rounded, rounded[anchors])
     wanted = torch.from_numpy(target.astype(np.float32))
     members = None if dataset is None else _indicators(dataset)
     duals, left_out, values = [], [], []
     for alpha in alphas:
-        factor = torch.linalg.cholesky(kernel + alpha * torch.eye(len(kernel)))
-        dual = torch.cholesky_solve(wanted, factor)
-        inverse = torch.cholesky_inverse(factor).diagonal()
+        solved, inverse = kernel.solve(
+            alpha, wanted if members is None else torch.hstack([wanted, members])
+        )
+        dual = solved[:, : wanted.shape[1]]
         constants = torch.zeros_like(wanted)
         if members is not None:  # dual = P y with P = A⁻¹ − A⁻¹Z (Z'A⁻¹Z)⁻¹ Z'A⁻¹
-            solved = torch.cholesky_solve(members, factor)
-            among = torch.linalg.inv(members.T @ solved)
+            of_members = solved[:, wanted.shape[1] :]
+            among = torch.linalg.inv(members.T @ of_members)
             free = among @ (members.T @ dual)
-            dual = dual - solved @ free
-            inverse = inverse - ((solved @ among) * solved).sum(dim=1)
+            dual = dual - of_members @ free
+            inverse = inverse - ((of_members @ among) * of_members).sum(dim=1)
             constants = members @ free
-        duals.append(dual)
+        duals.append(kernel.weights(dual))
         left_out.append(wanted - dual / inverse[:, None] - constants)
         values.append(agreement(target, left_out[-1].numpy(), dataset))
-    dual, said = torch.empty_like(wanted), torch.empty_like(wanted)
+    dual, said = torch.empty_like(duals[0]), torch.empty_like(wanted)
     for column, best in enumerate(np.nanargmax(np.nan_to_num(values, nan=-np.inf), axis=0)):
         pair = slice(max(0, int(best) - 1), int(best) + 1)
         dual[:, column] = torch.stack(duals[pair])[..., column].mean(dim=0)
         said[:, column] = torch.stack(left_out[pair])[..., column].mean(dim=0)
-    return KernelRidge(anchors, dual.numpy(), gamma), said.numpy()
+    kept = halved if anchors is None else halved[anchors]
+    return KernelRidge(kept, dual.numpy(), kernel.gamma), said.numpy()
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The kernel K between all n training images."""
+
+    kernel: Tensor  # (n, n)
+    gamma: float
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> "_Whole":
+        distances = _squared_distances(rows, rows)
+        gamma = _gamma(distances)
+        return cls(_kernel(distances, gamma), gamma)
+
+    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ right` and the diagonal of `A⁻¹` for `A = K + alpha`."""
+        factor = torch.linalg.cholesky(self.kernel + alpha * torch.eye(len(self.kernel)))
+        return torch.cholesky_solve(right, factor), torch.cholesky_inverse(factor).diagonal()
+
+    def weights(self, dual: Tensor) -> Tensor:
+        """Weights of the anchors, which are the training images themselves."""
+        return dual
+
+
+@dataclass(frozen=True)
+class _Subset:
+    """The kernel as m anchors know it: K ≈ F F' with F = K_nm L'⁻¹ and L L' = K_mm."""
+
+    features: Tensor  # (n, m), F
+    inner: Tensor  # (m, m), F' F
+    root: Tensor  # (m, m), L
+    gamma: float
+
+    @classmethod
+    def of(cls, rows: np.ndarray, anchors: np.ndarray) -> "_Subset":
+        distances = _squared_distances(anchors, anchors)
+        gamma = _gamma(distances)
+        among = _kernel(distances, gamma).double()
+        root = torch.linalg.cholesky(among + JITTER * torch.eye(len(among))).float()
+        across = _kernel(_squared_distances(anchors, rows), gamma)
+        features = torch.linalg.solve_triangular(root, across, upper=False).T
+        return cls(features, features.T @ features, root, gamma)
+
+    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ right` and the diagonal of `A⁻¹` for `A = F F' + alpha`."""
+        factor = torch.linalg.cholesky(self.inner + alpha * torch.eye(len(self.inner)))
+        half = torch.linalg.solve_triangular(factor, self.features.T, upper=False)  # (m, n)
+        solved = (right - half.T @ (half @ right)) / alpha
+        return solved, (1 - half.square().sum(dim=0)) / alpha
+
+    def weights(self, dual: Tensor) -> Tensor:
+        """Weights of the anchors: `dual` is of all training images."""
+        moments = self.features.T @ dual
+        found: Tensor = torch.linalg.solve_triangular(self.root.T, moments, upper=True)
+        return found
+
+
+def _gamma(distances: Tensor) -> float:
+    return WIDTH / max(float(distances.median()), 1e-6)
 
 
 def _indicators(dataset: np.ndarray) -> Tensor:

@@ -1,11 +1,14 @@
-"""Ridge regression in its dual form: the baseline that every run is compared with.
+"""Ridge regression: the baseline that every run is compared with.
 
-With more features than images the dual needs one matrix of inner products; its eigenvectors give
-the solution for every penalty at once, and the principal components with it.
+With more features than images its dual form needs one matrix of inner products; its eigenvectors
+give the solution for every penalty at once, and the principal components with it. Of many images
+eigenvectors take too long: then the features' own matrix is decomposed where they are few, and
+otherwise each penalty has a Cholesky factor. All three are exact.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +18,21 @@ from agiqa.model.agreement import rank_agreement
 ALPHAS = (100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)  # tried in turn; the validation side decides
 
 
+class Solver(Protocol):
+    """A way to the weights."""
+
+    def weights(
+        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
+    ) -> list[np.ndarray]:
+        """Weights `(F_i, A * T)` of each part: penalty after penalty, T columns each.
+
+        Args:
+            train: features side by side, each `(n, F_i)`.
+            target: `(n, T)`, its mean taken out.
+            alphas: A penalties. Where one is too small to be told from zero, weights are nan.
+        """
+
+
 @dataclass(frozen=True)
 class Gram:
     """Eigenvalues (ascending) and eigenvectors (columns) of inner products `(n, n)`."""
@@ -22,11 +40,80 @@ class Gram:
     values: np.ndarray  # (n,)
     vectors: np.ndarray  # (n, n)
 
+    def weights(
+        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
+    ) -> list[np.ndarray]:
+        """See `Solver`."""
+        duals = self.vectors @ self._shrunk(self.vectors.T @ self._cast(target), alphas)
+        return [part.T @ duals.astype(np.float32) for part in train]
+
+    def _cast(self, numbers: np.ndarray) -> np.ndarray:
+        return numbers.astype(self.vectors.dtype)
+
+    def _shrunk(self, turned: np.ndarray, alphas: Sequence[float]) -> np.ndarray:
+        values = np.maximum(self.values, 0)
+        return np.concatenate([turned / (values + alpha)[:, None] for alpha in alphas], axis=1)
+
+
+@dataclass(frozen=True)
+class Scatter(Gram):
+    """The same of the features' inner products `(F, F)`, for many images with few features."""
+
+    def weights(
+        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
+    ) -> list[np.ndarray]:
+        """See `Solver`."""
+        moment = np.concatenate([part.T @ self._cast(target) for part in train])
+        found = self.vectors @ self._shrunk(self.vectors.T @ moment, alphas)
+        ends = np.cumsum([part.shape[1] for part in train])
+        return np.split(found.astype(np.float32), ends[:-1])
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Inner products `(n, n)` as they are, for many images with many features."""
+
+    products: np.ndarray
+
+    def weights(
+        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
+    ) -> list[np.ndarray]:
+        """See `Solver`."""
+        whole = torch.from_numpy(self.products)
+        wanted = torch.from_numpy(target.astype(self.products.dtype))
+        duals = []
+        for alpha in alphas:
+            shifted = whole.clone()
+            shifted.diagonal().add_(alpha)
+            factor, failed = torch.linalg.cholesky_ex(shifted)
+            del shifted
+            solved = torch.full_like(wanted, torch.nan)
+            duals.append(solved if failed else torch.cholesky_solve(wanted, factor))
+        columns = torch.hstack(duals).numpy()
+        return [part.T @ columns for part in train]
+
 
 def decompose(inner: np.ndarray) -> Gram:
     """Eigendecomposition of a matrix of inner products `(n, n)`."""
     values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(inner)))
     return Gram(values.numpy(), vectors.numpy())
+
+
+def solver_of_many(train: Sequence[np.ndarray], most: int) -> Scatter | Inner:
+    """What solves for many images: eigenvectors of the features where these are at most `most`.
+
+    Args:
+        train: features side by side, each `(n, F_i)`.
+        most: rows of a matrix whose eigenvectors are still quickly found.
+    """
+    if sum(part.shape[1] for part in train) > most:
+        products = train[0] @ train[0].T
+        for part in train[1:]:
+            products += part @ part.T
+        return Inner(products)
+    whole = np.concatenate(train, axis=1)
+    gram = decompose(whole.T @ whole)
+    return Scatter(gram.values, gram.vectors)
 
 
 @dataclass(frozen=True)
@@ -44,7 +131,7 @@ class Ridge:
 
 def fit_ridge(
     train: Sequence[np.ndarray],
-    gram: Gram,
+    solver: Solver,
     target: np.ndarray,
     val: Sequence[np.ndarray],
     val_target: np.ndarray,
@@ -55,7 +142,7 @@ def fit_ridge(
 
     Args:
         train: standardised features side by side, each `(n, F_i)`.
-        gram: inner products of the whole, decomposed.
+        solver: made for `train`.
         target: scores of the training side `(n, T)`.
         val: the same features of the validation side, each `(m, F_i)`.
         val_target: its scores `(m, T)`.
@@ -64,10 +151,7 @@ def fit_ridge(
         alphas: penalties to try.
     """
     bias = target.mean(axis=0)
-    turned = gram.vectors.T @ (target - bias).astype(gram.vectors.dtype)
-    shrunk = [turned / (np.maximum(gram.values, 0) + alpha)[:, None] for alpha in alphas]
-    duals = (gram.vectors @ np.concatenate(shrunk, axis=1)).astype(np.float32)  # (n, alphas * T)
-    parts = [part.T @ duals for part in train]
+    parts = solver.weights(train, target - bias, alphas)
     said = sum(part @ weights for part, weights in zip(val, parts, strict=True))
     count = target.shape[1]
     values = [

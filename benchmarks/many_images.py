@@ -1,0 +1,92 @@
+"""How the light preset's closed-form parts grow with the training images.
+
+For each number of training images one split is fitted on made features of the default widths, with
+`fit.anchors` as shipped and with all images (0), each in a process of its own. Printed are wall
+time, CPU time and peak memory, and how many times as much the second takes.
+
+    python benchmarks/many_images.py [--images 2000 4000 14000] [--longest-whole 8000]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from agiqa.features import Features
+from agiqa.params import Fit
+from agiqa.training import fit
+from agiqa.truth import one_scale
+
+VISUAL, PROMPTS, SEMANTIC = 18_432, 2, 576  # nano's
+RANK = 300  # of what is common to the features, beside noise
+SHARES = {"train": 0.7, "val": 0.1}  # of all images; the rest is not looked at
+
+
+def main() -> None:
+    """Measure each size with and without anchors."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--images", type=int, nargs="+", default=[2000, 4000, 8000, 14_000])
+    parser.add_argument(
+        "--longest-whole", type=int, default=8000, help="most images to fit without anchors"
+    )
+    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)  # images, anchors
+    chosen = parser.parse_args()
+    if chosen.one:
+        _fit_one(*chosen.one)
+        return
+    print("training images   anchors     wall s      CPU s   peak MiB")
+    for images in chosen.images:
+        taken = []
+        for anchors in (Fit().anchors, 0):
+            if anchors == 0 and images > chosen.longest_whole:
+                continue
+            wall, busy, mebibytes = _measured(images, anchors)
+            taken.append(busy)
+            stand = min(anchors or images, images)
+            print(f"{images:>15,} {stand:>9,} {wall:>10.1f} {busy:>10.1f} {mebibytes:>10,.0f}")
+        if len(taken) == 2:
+            print(f"{'':>15} all images take {taken[1] / taken[0]:.2f} times the CPU time")
+
+
+def _measured(images: int, anchors: int) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak MiB of one fit."""
+    started = time.perf_counter()
+    child = subprocess.Popen([sys.executable, __file__, "--one", str(images), str(anchors)])
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"the fit of {images} images failed ({child.returncode})")
+    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    wall, busy = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
+    return wall, busy, usage.ru_maxrss * scale / 2**20
+
+
+def _fit_one(images: int, anchors: int) -> None:
+    rng = np.random.default_rng(0)
+    count = round(images * sum(SHARES.values()) / SHARES["train"])
+    common = rng.normal(size=(count, RANK)).astype(np.float32)
+
+    def seen_as(width: int) -> np.ndarray:
+        found = common @ rng.normal(size=(RANK, width)).astype(np.float32)
+        found += RANK**0.5 * rng.standard_normal((count, width), dtype=np.float32)
+        return found
+
+    features = Features(
+        visual=seen_as(VISUAL),
+        semantic=np.stack([seen_as(SEMANTIC) for _ in range(PROMPTS)], axis=1),
+        prompts=tuple(map(str, range(PROMPTS))),
+        stores={},
+    )
+    mos = 3 + common[:, 0] + np.abs(common[:, 1]) + 0.5 * rng.normal(size=count)
+    order = rng.permutation(count)
+    sides = {0: {"train": order[:images], "val": order[images:]}}
+    fit(features, one_scale(mos), sides, Fit(anchors=anchors))
+
+
+if __name__ == "__main__":
+    main()
