@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 
 LEAST_FOR_LOGISTIC = 5  # images; through four the four parameters pass exactly
+FIT_DECIMALS = 11  # kept of standardised numbers before the logistic is fitted to them
 MAX_EVALUATIONS = 400  # of the logistic in one fit; an ordinary one takes 10 to 50
 
 
@@ -124,7 +125,8 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
 
     f(x) = b2 + (b1 − b2) / (1 + exp(−(x − b3) / |b4|)), started as VQEG starts it (b1, b2 at the
     highest and lowest MOS, b3 at the mean score, b4 from its deviation), and again from a wide,
-    a steep and a falling curve; both sides are standardised first, so units do not matter.
+    a steep and a falling curve; both sides are standardised and rounded first, so units do not
+    matter, not even by what a conversion leaves in the last digits.
 
     The closest curve found counts. Among them is the least-squares straight line, which a very
     wide logistic becomes: so the result is never worse than that where no start converges (which
@@ -147,6 +149,8 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
 
 def _fit_unit(y: Array, x: Array) -> Array:
     """`fit_logistic` for sides `(N,)` that have mean 0 and deviation 1."""
+    # Where scores say little, the fit has many optima, and a last digit decides between them.
+    y, x = y.round(FIT_DECIMALS), x.round(FIT_DECIMALS)
     best = float(np.mean(x * y)) * x
     least = _root_mean_square(y - best)
     if len(x) < LEAST_FOR_LOGISTIC:
