@@ -42,11 +42,12 @@ from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
 from agiqa.params import Params, dump, from_tree
 from agiqa.presets import LIGHT
+from agiqa.run_files import PROVENANCE
 from agiqa.truth import Scales
 
 LAYOUT = 2
 READABLE = (1, 2)  # 1 knows one target and one data set, and its ridges speak in MOS
-MODEL, PARAMS, PROVENANCE = "model.safetensors", "params.yaml", "provenance.json"
+MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"

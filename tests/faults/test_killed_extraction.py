@@ -70,10 +70,7 @@ def test_sigkill_of_agiqa_extract(
         before = journals(ledger)
         pid = command_line.start("agiqa", command, store, True)
         if kills:  # else: soon after the start, while the model loads
-            until = time.monotonic() + 60
-            while journals(ledger) == before:
-                assert time.monotonic() < until
-                time.sleep(0.005)
+            command_line.until(lambda: journals(ledger) != before)  # noqa: B023
         time.sleep(moments.uniform(0.0, 0.1))
         promised = safe_rows(ledger)
         started = children(pid)

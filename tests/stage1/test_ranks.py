@@ -67,7 +67,8 @@ class Ranks:
         """Rows that the sections' journals acknowledged, ever, for each vector."""
         shelves = sorted((self.table / ledger).glob("*/fingerprint.json"))
         lines = [
-            [json.loads(line) for path in found.parent.rglob("journal.jsonl")
+            [json.loads(line) for section in (found.parent, *found.parent.glob("part-*"))
+             for path in section.glob("journal.jsonl")
              for line in path.read_text().splitlines() if line.endswith("}")]
             for found in shelves
         ]  # fmt: skip

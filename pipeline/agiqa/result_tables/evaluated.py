@@ -17,8 +17,9 @@ from agiqa.errors import AgiqaError, some
 from agiqa.images import printable
 from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
+from agiqa.run_files import PROVENANCE, provenance_files
 
-METRICS, PROVENANCE = "metrics.json", "provenance.json"
+METRICS = "metrics.json"
 INSIDE = tuple(
     f"{data}{target}{METRICS}"
     for data in ("", "datasets/*/", "cross/*/")
@@ -90,7 +91,7 @@ def _runs(place: Path) -> list[Path]:
         return [place]
     found = sorted(
         path.parent
-        for path in place.rglob(PROVENANCE)
+        for path in provenance_files(place)
         if not any(part.startswith(".") for part in path.relative_to(place).parts)  # half written
     )
     if not found:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.feature_store import digest
-
-PROVENANCE = "provenance.json"
+from agiqa.run_files import provenance_files
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class RunStores:
 def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
     """The runs below `folders`; and files that ought to say what a run read, and do not."""
     found, unreadable = [], []
-    for path in sorted({path for folder in folders for path in folder.rglob(PROVENANCE)}):
+    for path in sorted({path for folder in folders for path in provenance_files(folder)}):
         try:
             tree = json.loads(path.read_text(encoding="utf-8"))
             stores = tuple(
