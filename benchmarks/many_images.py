@@ -8,12 +8,10 @@ time, CPU time and peak memory, and how many times as much the second takes.
 """
 
 import argparse
-import os
-import subprocess
 import sys
-import time
 
 import numpy as np
+from processes import cost_of
 
 from agiqa.features import Features
 from agiqa.params import Fit
@@ -45,25 +43,13 @@ def main() -> None:
         for anchors in (Fit().anchors, 0):
             if anchors == 0 and images > chosen.longest_whole:
                 continue
-            wall, busy, mebibytes = _measured(images, anchors)
+            one = [sys.executable, __file__, "--one", str(images), str(anchors)]
+            wall, busy, mebibytes = cost_of(one)
             taken.append(busy)
             stand = min(anchors or images, images)
             print(f"{images:>15,} {stand:>9,} {wall:>10.1f} {busy:>10.1f} {mebibytes:>10,.0f}")
         if len(taken) == 2:
             print(f"{'':>15} all images take {taken[1] / taken[0]:.2f} times the CPU time")
-
-
-def _measured(images: int, anchors: int) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MiB of one fit."""
-    started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, __file__, "--one", str(images), str(anchors)])
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"the fit of {images} images failed ({child.returncode})")
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    wall, busy = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
-    return wall, busy, usage.ru_maxrss * scale / 2**20
 
 
 def _fit_one(images: int, anchors: int) -> None:

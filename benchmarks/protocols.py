@@ -11,15 +11,14 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from processes import cost_of
 
 from agiqa.audit import perceptual
 from agiqa.datasets.table import ImagesTable, Target, write_table
@@ -46,22 +45,10 @@ def main() -> None:
             ["compare", "runs/one", "runs/two", "--json"],
             ["compare", "runs/one", "runs/two", "runs/one:ridge", "--by-generator"],
         ):
-            seconds, busy, mebibytes = _measured(arguments)
+            command = [sys.executable, "-c", COMMAND, *arguments]
+            seconds, busy, mebibytes = cost_of(command)
             what = f"agiqa {' '.join(arguments)}"
             print(f"{what:<68} {seconds:5.1f} s, {busy:5.1f} s of CPU, {mebibytes:4.0f} MiB")
-
-
-def _measured(arguments: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak MiB of one command."""
-    started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"agiqa {' '.join(arguments)} failed")
-    scale = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    wall, busy = time.perf_counter() - started, usage.ru_utime + usage.ru_stime
-    return wall, busy, usage.ru_maxrss * scale / 2**20
 
 
 def _make(rows: int) -> None:

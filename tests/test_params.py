@@ -238,6 +238,8 @@ def test_an_absent_file(tmp_path: Path) -> None:
         ("fit.dropout=2", "'fit.dropout' must be from 0 to below 1, found 2"),
         ("fit.hidden=0", "'fit.hidden' must be at least 1, found 0"),
         ("fit.components=-5", "'fit.components' must be at least 1"),
+        ("fit.anchors=7", "'fit.anchors' must be 0 or at least 100, found 7"),
+        ("fit.anchors=-1", "'fit.anchors' must be 0 or at least 100, found -1"),
         ("prepare.workers=0", "'prepare.workers' must be at least 1"),
         ("splits.ratio=[0.5, 0.5]", "expects three shares above 0 that sum to 1"),
         ("splits.ratio=[0.7, 0.5, 0.3]", "expects three shares above 0 that sum to 1"),

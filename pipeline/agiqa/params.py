@@ -204,13 +204,14 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 LEAST = {  # by a key, or by its last part
     **dict.fromkeys(("semantic.workers", "semantic.batch_size", "visual.workers"), 0),
-    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup", "anchors"), 0),
+    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup"), 0),
     **dict.fromkeys(("workers", "batch_size"), 1),
     **dict.fromkeys(("noise", "feature_noise", "rank_weight", "plcc_weight", "weight_decay"), 0),
     **dict.fromkeys(("count", "members", "epochs", "image_size", "patch_size", "hidden"), 1),
     **dict.fromkeys(("components", "semantic_components", "width", "heads", "window"), 1),
     **dict.fromkeys(("swin_heads", "swin_mlp"), 1),
 }
+LEAST_OR_ZERO = {"anchors": 100}  # fewer say nothing of the rest
 POSITIVE = ("lr",)
 EXTRACTOR = re.compile(r"extractors\.[^.]+\.")  # keys below it are those of section semantic
 EXTRACTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a dot would part a key, DVC's too
@@ -401,6 +402,8 @@ def _check_range(value: float, key: str, where: str) -> None:
     least = LEAST.get(EXTRACTOR.sub("semantic.", key), LEAST.get(name))
     if least is not None and value < least:
         wrong = f"must be at least {least}"
+    elif name in LEAST_OR_ZERO and value != 0 and value < LEAST_OR_ZERO[name]:
+        wrong = f"must be 0 or at least {LEAST_OR_ZERO[name]}"
     elif name in POSITIVE and not value > 0:
         wrong = "must be above 0"
     elif name in BELOW_ONE and not 0 <= value < 1:

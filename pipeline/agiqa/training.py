@@ -1,8 +1,8 @@
 """Stage 2, `fit`: ten splits times a few members of the light regressor, trained as one.
 
-For every split the projections, the ridge baselines and three regressors (visual only, semantic
-only, mixture of experts on both) see the training side; the validation side alone picks penalties
-and epochs; the test side is not touched here.
+For every split the projections and ridge baselines (`closed_forms`) and three regressors (visual
+only, semantic only, mixture of experts on both) see the training side; the validation side alone
+picks penalties and epochs; the test side is not touched here.
 
 Several targets share the projections, the kernels and the experts' layers. Images of several data
 sets train together, each on the scale of its own (`truth`): errors are in units of that data set's
@@ -12,7 +12,6 @@ deviation, pairs are ranked and correlations taken within it alone.
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,26 +19,23 @@ import torch
 from scipy.optimize import lsq_linear, nnls
 from torch import Tensor
 
+from agiqa.closed_forms import Known, fit_split
 from agiqa.errors import AgiqaError
 from agiqa.features import Features
 from agiqa.metrics import plcc, srcc
 from agiqa.model.agreement import of_each
 from agiqa.model.ensemble import (
-    RIDGES,
     VARIANTS,
     Ensemble,
     Inputs,
     SplitModel,
     predict_rows,
 )
-from agiqa.model.kernel import fit_kernel_ridge
 from agiqa.model.losses import plcc_loss, rank_loss, squared_error
 from agiqa.model.moe import MixtureOfExperts
-from agiqa.model.projection import fit_projection, moments
-from agiqa.model.ridge import Gram, Ridge, Solver, decompose, fit_ridge, solver_of_many
 from agiqa.params import Fit
 from agiqa.progress import track
-from agiqa.truth import Truth, scales
+from agiqa.truth import Truth
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +73,7 @@ def fit(
             settings.anchors,
         )
     fitted = [
-        _fit_split(features, truth, seed, side, settings)
+        fit_split(features, truth, seed, side, settings)
         for seed, side in track(list(sides.items()), "Projections and ridges")
     ]
     splits = tuple(split for split, _ in fitted)
@@ -108,16 +104,7 @@ def _require_enough(truth: Truth, seed: int, side: Mapping[str, np.ndarray]) -> 
                 )
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the regressors may see of one split: its training and validation side."""
-
-    rows: np.ndarray  # (m,) of the table
-    components: list[np.ndarray]  # (m, k) of each expert's vector
-    opinions: np.ndarray  # (m, E, T); those of training images are left-out ones
-
-
-def _inputs(splits: Sequence[_Known], images: int) -> Inputs:
+def _inputs(splits: Sequence[Known], images: int) -> Inputs:
     """Inputs of all N images; zero where a split's test side would stand."""
 
     def place(parts: Sequence[np.ndarray]) -> Tensor:
@@ -131,102 +118,6 @@ def _inputs(splits: Sequence[_Known], images: int) -> Inputs:
         semantic=place([np.stack(split.components[1:], axis=1) for split in splits]),
         opinions=place([split.opinions for split in splits]),
     )
-
-
-def _fit_split(
-    features: Features, truth: Truth, seed: int, side: Mapping[str, np.ndarray], settings: Fit
-) -> tuple[SplitModel, _Known]:
-    """Projections, ridges and kernel ridges of one split."""
-    train, val = side["train"], side["val"]
-    rows, count = np.concatenate([train, val]), len(train)
-    vectors = [features.visual, *np.moveaxis(features.semantic, 1, 0)]
-    found = [moments(each[train]) for each in vectors]
-    standardised = [
-        (each[rows] - mean) / scale for each, (mean, scale) in zip(vectors, found, strict=True)
-    ]
-    own = scales(truth, train)
-    target = own.standardise(truth.mos[rows], truth.of[rows])
-    anchors = _draw_anchors(count, settings.anchors, seed)
-    sides = target[:count], target[count:], truth.among(val)
-    ridges, gram = _fit_ridges(standardised, *sides, None if anchors is None else len(anchors))
-    projections = [
-        fit_projection(
-            each[:count] if anchors is None or each.shape[1] <= len(anchors) else each[anchors],
-            mean,
-            scale,
-            k,
-            inner,
-        )
-        for each, (mean, scale), k, inner in zip(
-            standardised,
-            found,
-            [settings.components] + [settings.semantic_components] * (len(vectors) - 1),
-            [gram] + [None] * (len(vectors) - 1),
-            strict=True,
-        )
-    ]
-    components = [p.project(each) for p, each in zip(projections, standardised, strict=True)]
-    kernels, opinions = [], []
-    for each in components:
-        kernel, left_out = fit_kernel_ridge(
-            each[:count], target[:count], truth.among(train), anchors=anchors
-        )
-        kernels.append(kernel)
-        opinions.append(np.concatenate([left_out, kernel.predict(each[count:])]))
-    split = SplitModel(
-        seed=seed,
-        visual=projections[0],
-        semantic=tuple(projections[1:]),
-        kernels=tuple(kernels),
-        ridges=ridges,
-        scales=own,
-    )
-    return split, _Known(rows, components, np.stack(opinions, axis=1))
-
-
-def _draw_anchors(count: int, most: int, seed: int) -> np.ndarray | None:
-    """Rows of the training images that stand for all of them where the work grows with their cube.
-
-    None: all of them, for there are no more than `most`, or `most` is 0.
-    """
-    if most == 0 or count <= most:
-        return None
-    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
-
-
-def _fit_ridges(
-    standardised: Sequence[np.ndarray],
-    target: np.ndarray,
-    val_target: np.ndarray,
-    val_dataset: np.ndarray | None,
-    most: int | None,
-) -> tuple[dict[str, Ridge], Gram | None]:
-    """The baselines on standardised vectors of training and validation side, in this order.
-
-    Returns:
-        The ridges by RIDGES, and the visual inner products, which serve the projection too; None
-        where there are more than `most` images.
-    """
-    count = len(target)
-    train, val = [each[:count] for each in standardised], [each[count:] for each in standardised]
-    rest = (val_target, val_dataset)
-
-    def fitted(parts: slice, solver: Solver) -> Ridge:
-        return fit_ridge(train[parts], solver, target, val[parts], *rest)
-
-    every, seen, said = slice(None), slice(0, 1), slice(1, None)
-    if most is not None:
-        return {
-            name: fitted(parts, solver_of_many(train[parts], most))
-            for name, parts in zip(RIDGES, (every, seen, said), strict=True)
-        }, None
-    inner = [each @ each.T for each in train]
-    gram, of_said = decompose(inner[0]), np.sum(inner[1:], axis=0)
-    return {
-        "ridge": fitted(every, decompose(inner[0] + of_said)),
-        "ridge_visual": fitted(seen, gram),
-        "ridge_semantic": fitted(said, decompose(of_said)),
-    }, gram
 
 
 class Run:
