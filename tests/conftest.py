@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what the fault tests counted, test by test (here, so that `-n` finds it)."""
+    """Print what fault and hostile tests counted, test by test (here, so that `-n` finds it)."""
     lines = []
     for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
         counts = [
@@ -48,6 +48,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("faults counted")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Notes counts for the summary: `count(trials=100, torn_rows=0)`."""
+
+    def note(**counts: object) -> None:
+        for name, number in counts.items():
+            record_property(f"count {name.replace('_', ' ')}", number)
+
+    return note
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,71 +1,18 @@
-"""Processes to kill, and counts of what every fault test tried (../conftest.py prints them)."""
+"""Processes to kill, disks to fill (kit/workers.py)."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-REPOSITORY = TESTS.parent
-
-
-@pytest.fixture
-def count(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Notes counts for the summary: `count(trials=100, torn_rows=0)`."""
-
-    def note(**counts: object) -> None:
-        for name, number in counts.items():
-            record_property(f"count {name.replace('_', ' ')}", number)
-
-    return note
-
-
-class Worker:
-    """A process (forking.py) that starts jobs, each in a fresh process."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.job = 0  # process id of the last one
-        self.said: Any = None  # by the last job
-
-    def start(self, job: str, *given: object) -> int:
-        """Start a job and give its process id."""
-        self.process.stdin.write(json.dumps([job, *given]) + "\n")
-        self.process.stdin.flush()
-        self.job = int(self.process.stdout.readline())
-        return self.job
-
-    def until(self, happened: Callable[[], bool]) -> None:
-        """Wait until the job has made this happen, or has ended without it."""
-        with suppress(ProcessLookupError):
-            while not happened():
-                os.kill(self.job, 0)  # sends nothing
-                time.sleep(0.001)
-
-    def wait(self) -> int:
-        """Wait for the job's end and give its status: 0, or minus the signal that killed it."""
-        status, self.said = json.loads(self.process.stdout.readline())
-        return status
-
-    def run(self, job: str, *given: object) -> Any:
-        """Start a job, wait for its end, and give what it said."""
-        self.start(job, *given)
-        assert self.wait() == 0
-        return self.said
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's, for a script that imports what tests import."""
-    path = os.pathsep.join([str(REPOSITORY / "pipeline"), str(TESTS)])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
+from kit import workers
+from kit.workers import Worker, environment
 
 
 @pytest.fixture(scope="session")
@@ -83,14 +30,8 @@ def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 def open_worker() -> Callable:
     """Opens a further worker, as a context."""
 
-    @contextmanager
-    def opened(script: str = "worker.py", **more: str) -> Iterator[Worker]:
-        command = [sys.executable, str(Path(__file__).with_name(script))]
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, text=True, env=environment(**more)
-        ) as process:
-            yield Worker(process)
+    def opened(script: str = "worker.py", **more: str) -> AbstractContextManager[Worker]:
+        return workers.open_worker(Path(__file__).with_name(script), **more)
 
     return opened
 

@@ -1,4 +1,4 @@
-"""The command line, in processes that a test may kill or cut off from the network (forking.py).
+"""The command line, in processes that a test may kill or cut off from the network (kit/forking.py).
 
 torch and transformers are imported once, before the forks.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers  # noqa: F401
 from click.testing import CliRunner
-from forking import serve
+from kit.forking import serve
 
 from agiqa import computing, extraction, extractors  # noqa: F401
 from agiqa.cli import main

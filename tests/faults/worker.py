@@ -1,4 +1,4 @@
-"""Jobs on shelves and packs, each in a process of its own that a test may kill (forking.py).
+"""Jobs on shelves and packs, each in a process of its own that a test may kill (kit/forking.py).
 
 No torch here: to start is to fork a small process.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forking import serve
+from kit.forking import serve
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import Shelf, read_pack, write_pack

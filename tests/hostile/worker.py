@@ -1,0 +1,70 @@
+"""The command line, and Python, over files of an attacker, in processes with limits (kit/forking.py).
+
+torch and transformers are imported once, before the forks.
+"""
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers  # noqa: F401
+from click.testing import CliRunner
+
+from agiqa import computing, extraction, extractors  # noqa: F401
+from agiqa.cli import main
+from kit.forking import serve
+
+MIB = 2**20
+
+
+def _memory() -> int:
+    """Bytes of this process that are resident now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limit(megabytes: int, seconds: float) -> None:
+    """Bound what this process may allocate beyond what it has, and its processor time."""
+    status = Path("/proc/self/status").read_text().split("VmData:")[1]
+    data = int(status.split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (data + megabytes * MIB,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * megabytes * MIB,) * 2)
+
+
+def agiqa(
+    arguments: list[str], environment: dict[str, str], megabytes: int, seconds: float
+) -> dict[str, Any]:
+    """Run a command; `opened` are the files that Python opened."""
+    os.environ.update(environment)
+    opened: list[str] = []
+
+    def watch(event: str, details: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(details[0], str | bytes):
+            opened.append(os.fsdecode(details[0]))
+
+    sys.addaudithook(watch)
+    before = _memory()
+    _limit(megabytes, seconds)
+    start = time.monotonic()
+    result = CliRunner().invoke(main, arguments)
+    unhandled = result.exception if not isinstance(result.exception, SystemExit) else None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "status": result.exit_code,
+        "out": result.stdout,
+        "err": result.stderr,
+        "unhandled": repr(unhandled) if unhandled else "",
+        "seconds": time.monotonic() - start,
+        "megabytes": max(0, peak - before) // MIB,
+        "opened": opened,
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    serve(agiqa)
