@@ -144,9 +144,13 @@ def test_fifty_images_sort_filter_and_keep_their_names(page: Any) -> None:
     page.get_by_placeholder("contains …").fill("4")
     assert page.locator("#rows tr").count() == 14
     page.get_by_placeholder("contains …").fill("")
-    page.get_by_label("Lowest score shown").fill(str(sorted(scores)[40]))
-    assert 8 <= page.locator("#rows tr").count() <= 12
-    assert "of 50 images" in page.locator("#shown").inner_text()
+    for lowest, highest in ((sorted(scores)[40], None), (None, sorted(scores)[9])):
+        page.get_by_label("Lowest score shown").fill("" if lowest is None else f"{lowest:.2f}")
+        page.get_by_label("Highest score shown").fill("" if highest is None else f"{highest:.2f}")
+        shown = [s for s in scores if s >= (lowest or s) and s <= (highest or s)]  # ends included
+        assert len(shown) >= 10
+        assert page.locator("#shown").inner_text().startswith(f"{len(shown)} of 50 images")
+        assert page.locator("#rows tr").count() == len(shown)
     page.get_by_role("button", name="Clear").click()
     assert page.locator("#work").is_hidden()
 

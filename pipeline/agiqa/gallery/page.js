@@ -14,6 +14,12 @@
     return node;
   };
   const shownAs = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
+  // Whether a score lies within limits that a reader typed ("" is none). Compared is what the page
+  // shows, at two digits or at as many as were typed: an image shown as 3.13 is not below 3.13.
+  const within = (value, from, to, digits = 2) => {
+    const seen = (typed) => Number(value.toFixed(Math.max(digits, Math.min((typed.split(".")[1] || "").length, 20))));
+    return (from === "" || seen(from) >= Number(from)) && (to === "" || seen(to) <= Number(to));
+  };
   const folderOf = (name) => name.slice(0, Math.max(name.lastIndexOf("/"), 0)) || ".";
   const orders = {
     "best first": (a, b) => a - b,
@@ -55,8 +61,8 @@
     button.append(bar);
     button.addEventListener("click", () => {
       const again = button.getAttribute("aria-pressed") === "true";
-      $("from").value = again || k === 0 ? "" : edge(k).toFixed(4);
-      $("to").value = again || k === BINS - 1 ? "" : edge(k + 1).toFixed(4);
+      $("from").value = again || k === 0 ? "" : edge(k).toFixed(2);
+      $("to").value = again || k === BINS - 1 ? "" : edge(k + 1).toFixed(2);
       chosen = again ? -1 : k;
       update();
     });
@@ -110,13 +116,13 @@
     $("more").hidden = drawn >= shown.length;
   };
 
-  const number = (input, otherwise) => (input.value.trim() === "" ? otherwise : Number(input.value));
   const update = () => {
     const words = $("name").value.trim().toLowerCase(), folder = $("folder").value;
-    const from = number($("from"), -Infinity), to = number($("to"), Infinity);
+    const from = $("from").value, to = $("to").value;
+    const least = from === "" ? -Infinity : Number(from), most = to === "" ? Infinity : Number(to);
     shown = [];
     rows.forEach(([name, score], k) => {
-      if (score < from || score > to) return;
+      if (chosen < 0 ? !within(score, from, to) : bin(score) !== chosen) return; // a bar: its own images
       if (words && !name.toLowerCase().includes(words)) return;
       if (folder && folderOf(name) !== folder) return;
       shown.push(k);
@@ -127,7 +133,7 @@
       : `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} images`;
     bars.forEach((button, k) => {
       button.setAttribute("aria-pressed", String(k === chosen));
-      button.classList.toggle("out", edge(k + 1) <= from || edge(k) >= to);
+      button.classList.toggle("out", chosen < 0 ? edge(k + 1) <= least || edge(k) >= most : k !== chosen);
     });
     $("cards").replaceChildren();
     drawn = 0;

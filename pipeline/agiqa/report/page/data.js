@@ -57,6 +57,13 @@ function number(value, digits = 2, signed = false) {
   return (value < 0 && !zero ? "−" : signed && !zero ? "+" : "") + text;
 }
 
+// Whether a figure lies within limits that a reader typed ("" is none). Compared is what the page
+// shows, at two digits or at as many as were typed: an image shown as 3.13 is not below 3.13.
+function within(value, from, to, digits = 2) {
+  const shown = (typed) => Number(value.toFixed(Math.max(digits, Math.min((typed.split(".")[1] || "").length, 20))));
+  return (from === "" || shown(from) >= Number(from)) && (to === "" || shown(to) <= Number(to));
+}
+
 // An element with properties and children; text never becomes markup.
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);

@@ -30,16 +30,15 @@ const gallery = (() => {
   function wanted() {
     const text = form.elements.text.value.trim().toLowerCase();
     const generator = form.elements.generator.value;
-    const from = form.elements.from.value === "" ? -Infinity : Number(form.elements.from.value);
-    const to = form.elements.to.value === "" ? Infinity : Number(form.elements.to.value);
+    const from = form.elements.from.value;
+    const to = form.elements.to.value;
     const code = generator === "" ? -1 : Number(generator);
     const explained = form.elements.explained && form.elements.explained.checked;
     return (row) =>
       report.score(row) !== null &&
       (!explained || report.explanation(row)) &&
       (code < 0 || report.columns.generator[row] === code) &&
-      report.mos(row) >= from &&
-      report.mos(row) <= to &&
+      within(report.mos(row), from, to) &&
       (group !== null
         ? report.group(row) === group
         : !text || lower[report.columns.prompt[row]].includes(text) || paths[row].includes(text));

@@ -13,6 +13,13 @@ export function element(tag, given = {}, ...children) {
 
 export const two = (number) => number.toFixed(2);
 
+// Whether a figure lies within limits that a reader typed ("" is none). Compared is what the page
+// shows, at two digits or at as many as were typed: an image shown as 3.13 is not below 3.13.
+export function within(value, low, high, digits = 2) {
+  const shown = (typed) => Number(value.toFixed(Math.max(digits, Math.min((typed.split(".")[1] || "").length, 20))));
+  return (low === "" || shown(low) >= Number(low)) && (high === "" || shown(high) <= Number(high));
+}
+
 const share = (value, scale) =>
   Math.min(1, Math.max(0, (value - scale.low) / (scale.high - scale.low || 1)));
 

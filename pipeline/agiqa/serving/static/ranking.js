@@ -1,6 +1,6 @@
 // The table of all images: ranked, sorted, filtered, downloaded.
 
-import { element, legend, measure, stack, two } from "./drawing.js";
+import { element, legend, measure, stack, two, within } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -66,14 +66,13 @@ export class Ranking {
 
   visible() {
     const name = $("filter-name").value.trim().toLowerCase();
-    const limit = (id, none) => ($(id).value === "" ? none : Number($(id).value));
-    const low = limit("filter-low", -Infinity);
-    const high = limit("filter-high", Infinity);
+    const low = $("filter-low").value;
+    const high = $("filter-high").value;
     const scored = this.entries.filter((each) => each.score !== undefined);
     scored.sort((a, b) => b.score - a.score);
     scored.forEach((each, place) => { each.rank = place + 1; });
     const fits = (each) => each.name.toLowerCase().includes(name)
-      && (each.score === undefined ? !(low > -Infinity || high < Infinity) : each.score >= low && each.score <= high);
+      && (each.score === undefined ? low === "" && high === "" : within(each.score, low, high));
     const { by, down } = this.sort;
     const value = (each) => (by === "name" ? each.name : each[by]);
     return this.entries.filter(fits).sort((a, b) => {
