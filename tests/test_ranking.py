@@ -94,11 +94,12 @@ def test_ten_thousand_images_do_not_flood() -> None:
 def test_names_move_no_cursor_and_make_no_markup() -> None:
     evil = Score("a\x1b[2J\n[red]b.png", 3.0, 0.1, {"visual": 1.0, "semantic_content": 0.0})
     (line,) = [line for line in shown([evil]) if "b.png" in line]
-    assert "a�[2J�[red]b.png" in line
+    assert r"a\u001b[2J\u000a[red]b.png" in line
     text = io.StringIO()
     write_plain([evil], {"experts": ["visual"], "targets": ["quality"]}, text)
     assert (
-        text.getvalue() == "image\tscore\tspread\tgate_visual\na�[2J�[red]b.png\t3.00\t0.10\t1.00\n"
+        text.getvalue()
+        == "image\tscore\tspread\tgate_visual\na\\u001b[2J\\u000a[red]b.png\t3.00\t0.10\t1.00\n"
     )
 
 

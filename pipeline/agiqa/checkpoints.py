@@ -31,8 +31,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from agiqa.errors import AgiqaError
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts

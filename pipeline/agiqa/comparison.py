@@ -23,8 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from agiqa.checkpoints import METRICS, PREDICTIONS, provenance_of
-from agiqa.errors import AgiqaError, some
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable, some
 from agiqa.metrics import all_metrics, srcc, summarise
 from agiqa.model_labels import in_order
 from agiqa.statistics.intervals import draw, percentile_interval, resample_splits

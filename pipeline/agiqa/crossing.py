@@ -19,9 +19,8 @@ from agiqa.cache_folder import at_hand
 from agiqa.checkpoints import METRICS, Run, load_run, read_metrics
 from agiqa.datasets.table import read_table
 from agiqa.datasets.targets import field_name
-from agiqa.errors import AgiqaError, some
+from agiqa.errors import AgiqaError, printable, some
 from agiqa.evaluation import Exam, evaluate
-from agiqa.images import printable
 from agiqa.material import Material, Sides, load_material, packs
 from agiqa.runs import DATASETS, write_evaluations
 from agiqa.splits import default_protocol, protocols_there, read_protocol, side_rows

@@ -30,7 +30,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,6 @@ class BadImage:
 
     path: str
     reason: str
-
-
-def printable(path: Path | str) -> str:
-    """The path as text that any terminal or file takes: bytes that are not UTF-8 are escaped."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def decode(path: Path) -> Image.Image:

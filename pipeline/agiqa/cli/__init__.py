@@ -8,7 +8,8 @@ import click
 
 from agiqa import __version__
 from agiqa.cli.lazy import LazyGroup, keep_lines
-from agiqa.errors import AgiqaError
+from agiqa.cli.lines import PlainFormatter, echo
+from agiqa.errors import AgiqaError, printable
 
 # Command: its module here and the line that `agiqa --help` shows.
 COMMANDS = {
@@ -43,7 +44,7 @@ class Agiqa(LazyGroup):
         except (AgiqaError, KeyboardInterrupt, OSError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):  # `… | head`: click's
                 raise
-            click.echo(f"Error: {' '.join(_explain(error).split())}", err=True)
+            echo(f"Error: {printable(' '.join(_explain(error).split()))}", err=True)
             sys.exit(1)
 
 
@@ -73,7 +74,9 @@ def main(debug: bool, quiet: bool) -> None:
     Settings come from params.yaml; --set section.key=value overrides one.
     """
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("agiqa").setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if debug else logging.ERROR)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache
 
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
@@ -69,7 +70,7 @@ def command(
             assumed = own is None and ceiling["raters"] == guess
             found.append({"target": each.name, "assumed": assumed, **ceiling})
     if as_json:
-        click.echo(json.dumps({"dataset": dataset, "ceilings": found}))
+        echo(json.dumps({"dataset": dataset, "ceilings": found}))
         return
     figures = ("reliability", "srcc", "krcc", "plcc", "rmse")
     print_table(

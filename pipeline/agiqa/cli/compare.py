@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json
 
 HEADINGS = {
@@ -60,7 +61,7 @@ def command(
     else:
         result = comparison.compare(contenders)
     if as_json:
-        click.echo(json.dumps(_plain(result), ensure_ascii=False))
+        echo(json.dumps(_plain(result), ensure_ascii=False))
         return
     _print(result, markdown, by_generator)
 
@@ -115,7 +116,7 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     )
     if result["splits"] == 1:
         said += " With one split there is no test over splits."
-    click.echo(said)
+    echo(said)
 
 
 def _print_generators(each: dict[str, Any], markdown: bool) -> None:
@@ -151,7 +152,7 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
     headings = ["figure", across["against"], across["name"], "difference", "95 % over images", "p"]
     title = f"The {across['images']:,} images that both tested, scores averaged over splits"
     _table(headings, rows, title, markdown)
-    click.echo(
+    echo(
         f"Paired by image: the same images, their {result['drawn']} drawn once for both. The "
         "medians above are of different test sides and belong in different columns."
     )
@@ -169,7 +170,7 @@ def _table(
     text = "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
-    click.echo(f"{title}\n\n{text}\n")
+    echo(f"{title}\n\n{text}\n")
 
 
 def _named(each: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url
 
 FIGURES = {"srcc": "SRCC", "plcc_logistic": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
@@ -49,7 +50,7 @@ def command(
             }
             for folder, metrics in found
         ]
-        click.echo(json.dumps({"model": model, "runs": rows}))
+        echo(json.dumps({"model": model, "runs": rows}))
         return
     _print(found, model)
 

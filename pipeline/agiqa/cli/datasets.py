@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, read_settings, settings
 from agiqa.cli.sources import ALIASES, known_place
 from agiqa.errors import AgiqaError
@@ -40,12 +41,12 @@ def command(
     params = read_settings(params_file, overrides)
     found = [_describe(adapter, cache, params) for adapter in OFFICIAL.values()]
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        echo(json.dumps(found, ensure_ascii=False))
     elif sys.stdout.isatty():
         _table(found)
     else:  # for cut, sort and awk
         for row in (COLUMNS, *map(_cells, found)):
-            click.echo("\t".join(row))
+            echo("\t".join(row))
 
 
 def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, Any]:
@@ -89,7 +90,6 @@ def _cells(each: dict[str, Any]) -> list[str]:
 
 def _table(found: list[dict[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
@@ -103,8 +103,8 @@ def _table(found: list[dict[str, Any]]) -> None:
         place = f"{here}: {where}" if where else here
         table.add_row(name, images, targets.replace(", ", "\n"), licence, place)
         table.add_section()
-    Console().print(table)
+    console().print(table)
     for each in found:  # below the table, so that an address stays in one piece
-        click.echo(f"{each['name']:<11}  {_cells(each)[-1]}")
+        echo(f"{each['name']:<11}  {_cells(each)[-1]}")
         if each["here"] == "incomplete":
-            click.echo(f"{'':<11}  {each['problem']}")
+            echo(f"{'':<11}  {each['problem']}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url
 from agiqa.errors import AgiqaError
 
@@ -121,31 +122,31 @@ def command(
         chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
     done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
-        click.echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))
+        echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))
         return
     for image in done.images:
         _show(image, done.folder)
     _say_how_well(done)
-    click.echo(f"Written to {done.folder}.")
+    echo(f"Written to {done.folder}.")
 
 
 def _show(image: "Explained", folder: Path) -> None:
     """One block: the image, its map, its reasons, its neighbours."""
     said = [f"score {image.chosen.score:.2f}"] if image.chosen.score is not None else []
     said += [f"MOS {image.chosen.mos:.2f}"] if image.chosen.mos is not None else []
-    click.echo(click.style(image.chosen.name, bold=True) + "".join(f"  {each}" for each in said))
+    echo("".join(f"  {each}" for each in said), bold=image.chosen.name)
     if image.overlay and image.map is not None:
-        click.echo(f"  map      pulled down most: {image.map.weakest}; {folder / image.overlay}")
+        echo(f"  map      pulled down most: {image.map.weakest}; {folder / image.overlay}")
     elif image.problem:
-        click.echo(f"  no map   {image.problem}")
+        echo(f"  no map   {image.problem}")
     for reason in image.reasons:
-        click.echo(f"  reason   {reason.text}")
+        echo(f"  reason   {reason.text}")
     for each in image.neighbours:
         same = ", same prompt" if each.same_prompt else ""
-        click.echo(
+        echo(
             f"  alike    rated {each.mos:.2f}: {each.path} (similarity {each.similarity:.2f}{same})"
         )
-    click.echo()
+    echo()
 
 
 def _say_how_well(done: "Explanations") -> None:
@@ -157,15 +158,15 @@ def _say_how_well(done: "Explanations") -> None:
             f"{each['aspect']} (rho {each['rho_mos']:.2f}, {each['low']:.2f} to {each['high']:.2f})"
             for each in sorted(shown, key=lambda each: -each["rho_mos"])
         )
-        click.echo(
+        echo(
             f"Reasons come from {len(shown)} of {len(relations)} aspects, whose answers relate to "
             f"MOS or error on the validation sides: {names}. The others are never shown."
         )
     elif relations:
-        click.echo(
+        echo(
             f"None of the {len(relations)} aspects' answers relates to MOS or error on the "
             "validation sides, so no reasons are shown."
         )
     for kind, why in done.content["available"].items():
         if why:
-            click.echo(f"No {kind}: {why}")
+            echo(f"No {kind}: {why}")

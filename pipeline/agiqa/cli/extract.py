@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
 from agiqa.params import with_extractor
 
@@ -110,13 +111,13 @@ def command(
             "skipped": [f"{bad.path}: {bad.reason}" for bad in result.bad],
         }
         if not as_json:
-            click.echo(
+            echo(
                 f"{result.store}: {result.images} images x {result.vectors} vectors x "
                 f"{result.width}; {result.cached} cached, {result.computed} computed in "
                 f"{result.seconds:.0f} s" + (f" ({rate:.1f} images/s)" if result.computed else "")
             )
             for bad in result.bad:
-                click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+                echo(f"Skipped {bad.path}: {bad.reason}", err=True)
     if as_json and done:
         show(done, as_json)
 
@@ -128,13 +129,13 @@ def _estimate(
 
     found = estimate(table, extractor, workers=workers)
     if not as_json:
-        click.echo(
+        echo(
             f"{extractor.name}: {found.images} images x {found.vectors} vectors; {found.cached} "
             f"cached, {found.missing} to compute, for {found.missing_images} images"
         )
     if not as_json and found.cost:
         cost = found.cost
-        click.echo(
+        echo(
             f"  {cost.device}: {cost.flop / 1e9:.1f} GFLOP, {cost.model_seconds:.3f} s an image "
             f"(decoding {cost.decode_seconds:.3f} s in each of {workers} processes), peak memory "
             f"{cost.memory / 2**30:.1f} GiB; in all about {_time(found.seconds)}"

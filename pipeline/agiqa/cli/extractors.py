@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lines import console, echo
+
 if TYPE_CHECKING:
     from agiqa.extractors.known_models import Known
 
@@ -30,12 +32,12 @@ def command(as_json: bool) -> None:
     from agiqa.extractors.known_models import KNOWN_MODELS
 
     if as_json:
-        click.echo(json.dumps([vars(each) for each in KNOWN_MODELS], ensure_ascii=False))
+        echo(json.dumps([vars(each) for each in KNOWN_MODELS], ensure_ascii=False))
     elif sys.stdout.isatty():
         _table(KNOWN_MODELS)
     else:  # for cut, sort and awk
         for row in (COLUMNS, *map(_cells, KNOWN_MODELS)):
-            click.echo("\t".join(row))
+            echo("\t".join(row))
 
 
 def _cells(each: "Known") -> list[str]:
@@ -46,7 +48,6 @@ def _cells(each: "Known") -> list[str]:
 
 def _table(models: Sequence["Known"]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, padding=0)
@@ -62,4 +63,4 @@ def _table(models: Sequence["Known"]) -> None:
             model, _, *rest = _cells(each)
             table.add_row(model, *rest)
         table.add_section()
-    Console().print(table)
+    console().print(table)

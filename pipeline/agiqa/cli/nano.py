@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, show
 
 
@@ -74,7 +75,7 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
 
     options = {"seed": seed} | ({"epochs": epochs} if epochs is not None else {})
     record = train_projector(agiqa_3k.prepare(source), Recipe(**options), out)  # type: ignore[arg-type]
-    click.echo(json.dumps(record["nll"], indent=2))
+    echo(json.dumps(record["nll"], indent=2))
 
 
 @command.command("measure")
@@ -98,4 +99,4 @@ def measure_command(source: Path, seed: int) -> None:
     from agiqa.nano.projector_training import Recipe, measure_projector
 
     nll = measure_projector(agiqa_3k.prepare(source), Recipe(seed=seed))
-    click.echo(json.dumps(nll, indent=2))
+    echo(json.dumps(nll, indent=2))

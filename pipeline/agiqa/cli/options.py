@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.params import Params, load
 from agiqa.urls import is_url, shown
 
@@ -104,8 +105,8 @@ def read_settings(params_file: Path | None, overrides: tuple[str, ...]) -> Param
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print a result: JSON for programs, aligned lines for people."""
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False, default=str))
+        echo(json.dumps(result, ensure_ascii=False, default=str))
         return
     width = max(map(len, result))
     for key, value in result.items():
-        click.echo(f"{key.replace('_', ' '):<{width}}  {value}")
+        echo(f"{key.replace('_', ' '):<{width}}  {value}")

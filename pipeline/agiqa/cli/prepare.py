@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, read_settings, settings, show
 from agiqa.cli.sources import KINDS, OFFICIAL, find_source
 from agiqa.errors import AgiqaError
@@ -98,7 +99,7 @@ def command(
     write_table(table, folder)
     found = write_all_splits(prepared, table, folder)
     for protocol, reason in prepared.absent.items():
-        click.echo(f"No {protocol} split: {reason}", err=True)
+        echo(f"No {protocol} split: {reason}", err=True)
     result: dict[str, Any] = {
         "table": str(folder / "images.csv"),
         "images": len(table.frame),
@@ -121,7 +122,7 @@ def command(
         )
     show(result, as_json)
     for bad in table.skipped:
-        click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+        echo(f"Skipped {bad.path}: {bad.reason}", err=True)
 
 
 def _said(table: "ImagesTable", target: "Target") -> str:

@@ -10,6 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from agiqa.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
@@ -67,7 +69,7 @@ def write_plain(scores: Sequence["Score"], provenance: Mapping[str, Any], stream
     rows = [columns(provenance)]
     for score in scores:
         image, *figures = row(score, provenance, digits=2)
-        rows.append([_literal(image), *figures])
+        rows.append([printable(image), *figures])
     stream.writelines("\t".join(row) + "\n" for row in rows)
 
 
@@ -105,7 +107,7 @@ def print_ranking(
     taken = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
     others = list(provenance["targets"][1:]) if widths.spread else []
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
         taken += max(len(name), len("0.00")) + GAP
     for width, head in ((widths.spread, "±"), (widths.bar, ""), (widths.gate, "gate")):
         if width:
@@ -169,7 +171,7 @@ def _gate(score: "Score", experts: Sequence[str], width: int, plain: bool) -> "T
     if len(experts) > STACKED:
         top = max(experts, key=lambda name: score.gate[name])
         weight = f" {score.gate[top]:.2f}"
-        return Text(top[: width - len(weight)] + weight)
+        return Text(printable(top)[: width - len(weight)] + weight)
     whole = sum(score.gate.values()) or 1.0
     edges = [round(edge / whole * width) for edge in accumulate(score.gate[e] for e in experts)]
     drawn = Text()
@@ -183,19 +185,12 @@ def _name(image: str, room: int) -> "Text":
     from rich.cells import cell_len
     from rich.text import Text
 
-    name = _literal(image)
+    name = printable(image)
     if cell_len(name) > room:
         while cell_len(name) >= room:
             name = name[1:]
         name = "…" + name
     return Text(name)
-
-
-def _literal(image: str) -> str:
-    """A file name that moves no cursor and breaks no row."""
-    from agiqa.images import printable
-
-    return "".join(each if each.isprintable() else "�" for each in printable(image))
 
 
 def _print_beneath(
@@ -214,9 +209,9 @@ def _print_beneath(
         key = Text("gate: ", style="dim")
         for number, expert in enumerate(experts):
             key.append((ASCII_HEIGHTS if plain else HEIGHTS)[number] * 2, style=COLOURS[number])
-            key.append(f" {expert}   ", style="dim")
+            key.append(f" {printable(expert)}   ", style="dim")
         console.print(key)
-    console.print(Text(scale, style="dim"))
+    console.print(Text(printable(scale), style="dim"))
     best, worst = shown
     if best + worst < len(scores):
         ends = f"the {best:,} best" + (f" and the {worst:,} worst" if worst else "")

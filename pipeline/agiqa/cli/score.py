@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.ranking import columns, kind, print_ranking, row, write_plain
 from agiqa.cli.terminal_pictures import MODES, pictures
 from agiqa.errors import AgiqaError
@@ -97,7 +98,7 @@ def command(
     bad = check_images(files)
     if bad and (not skip_bad or len(bad) == len(files)):
         for each in bad[3:]:
-            click.echo(f"{each.path}: {each.reason}", err=True)
+            echo(f"{each.path}: {each.reason}", err=True)
         some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
         raise AgiqaError(
             f"{len(bad)} of {len(files)} images cannot be scored: {some}. "
@@ -113,7 +114,7 @@ def command(
 
         with disk_errors("write", html):
             write_gallery(scores, scorer.run.folder, scorer.run.provenance, html)
-        click.echo(f"Gallery: {html}", err=True)
+        echo(f"Gallery: {html}", err=True)
     if out is not None:
         text = io.StringIO(newline="")
         _write(scores[:top], bad, scorer, style, text)
@@ -126,9 +127,9 @@ def command(
     else:
         _write(scores[:top], bad, scorer, style, sys.stdout)
         if style == "table":
-            click.echo(f"Scores: {kind(scorer.run.provenance)}.", err=True)
+            echo(f"Scores: {kind(scorer.run.provenance)}.", err=True)
     for each in bad:
-        click.echo(f"Skipped {each.path}: {each.reason}", err=True)
+        echo(f"Skipped {each.path}: {each.reason}", err=True)
 
 
 def files_of(images: Sequence[Path]) -> list[Path]:

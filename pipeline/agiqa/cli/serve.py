@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import cache
 
 
@@ -118,15 +119,15 @@ def command(
 
     def starting(url: str) -> None:
         if not is_local(host):
-            click.echo(
+            echo(
                 f"Warning: --host {host}: whoever reaches this machine can send images. There is "
                 "no password and no encryption: put a proxy that has both before it.",
                 err=True,
             )
-        click.echo(f"{url}  (Ctrl-C stops it; the models are loading)")
+        echo(f"{url}  (Ctrl-C stops it; the models are loading)")
 
     def ready() -> None:
-        click.echo(f"Ready after {time.monotonic() - started:.0f} s.")
+        echo(f"Ready after {time.monotonic() - started:.0f} s.")
 
     how = Serving(run, cache, images, host, port, names, batch_size, forget, limits)
     before = signal.signal(signal.SIGTERM, _stop)
@@ -135,7 +136,7 @@ def command(
             serve(how, starting, ready)
     finally:
         signal.signal(signal.SIGTERM, before)
-    click.echo("Stopped.")
+    echo("Stopped.")
 
 
 def _stop(*_: object) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import RUNS
 
 if TYPE_CHECKING:
@@ -86,17 +87,17 @@ def command(
     theirs = published_results() if published else []
     grids = grids_of(found.results, theirs, tuple(dict.fromkeys(shown)))
     for run in found.not_evaluated:
-        click.echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
+        echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
     if form is None:
         for grid in grids:
             _print(grid, intervals)
         return
     text = render(grids, form, intervals)
     if out is None:
-        click.echo(text.rstrip("\n"))
+        echo(text.rstrip("\n"))
         return
     write_whole(out, text.encode("utf-8"))
-    click.echo(f"table  {out}")
+    echo(f"table  {out}")
 
 
 def _print(grid: "Grid", intervals: bool) -> None:
@@ -116,6 +117,6 @@ def _print(grid: "Grid", intervals: bool) -> None:
         print_table(
             heads, rows, title=f"tested on {data}" if grid.across else f"{data}: {protocol}"
         )
-    click.echo(wording.caption(grid, intervals))
+    echo(wording.caption(grid, intervals))
     for source in wording.sources(grid):
-        click.echo(f"  {source}")
+        echo(f"  {source}")

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from agiqa.cli.lines import console
+
 
 def print_table(
     columns: Sequence[str],
@@ -21,7 +23,6 @@ def print_table(
         bold: row numbers to stress.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -29,14 +30,14 @@ def print_table(
     for place, column in enumerate(columns):
         widest = max([len(column), *(len(row[place]) for row in rows)])
         table.add_column(
-            column,
+            escape(column),
             justify="right" if place else "left",
             no_wrap=not place,
             min_width=min(widest, 40) if not place else None,
         )
     for number, row in enumerate(rows):
         table.add_row(*map(escape, row), style="bold" if number in bold else "")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+    out = console()
+    if not out.is_terminal:
+        out = console(width=160)
+    out.print(table)

@@ -5,6 +5,7 @@ is done is there a table to write. Bad images stop everything, or are left out w
 """
 
 import logging
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,8 @@ from agiqa.datasets.table import (
     inner_path,
     observed_targets,
 )
-from agiqa.errors import AgiqaError, some
-from agiqa.images import BadImage, check_images, image_id, printable
+from agiqa.errors import AgiqaError, printable, some
+from agiqa.images import BadImage, check_images, image_id
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def build_table(
     bad += [
         BadImage(printable(path), "has a name that is not UTF-8: rename it")
         for path in rows["path"]
-        if printable(path) != path and printable(path) not in named
+        if re.search("[\ud800-\udfff]", path) and printable(path) not in named
     ]
     total = len(rows)
     if bad and not skip_bad:

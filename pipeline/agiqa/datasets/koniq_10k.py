@@ -14,8 +14,7 @@ import pandas as pd
 from agiqa.datasets.facts import Facts, HubCopy
 from agiqa.datasets.labels import numbers, read_text_csv, require_columns
 from agiqa.datasets.official import Download, absent, bases, find_file, images_in, preparing
-from agiqa.errors import AgiqaError, some
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable, some
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.errors import AgiqaError, some
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable, some
 
 
 def read_text_csv(path: Path) -> pd.DataFrame:

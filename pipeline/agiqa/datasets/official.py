@@ -18,8 +18,8 @@ from agiqa.datasets.build import build_table
 from agiqa.datasets.facts import Facts, Range
 from agiqa.datasets.labels import refuse_duplicates
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError, some
-from agiqa.images import IMAGE_SUFFIXES, BadImage, printable
+from agiqa.errors import AgiqaError, printable, some
+from agiqa.images import IMAGE_SUFFIXES, BadImage
 
 logger = logging.getLogger(__name__)
 

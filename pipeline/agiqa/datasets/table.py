@@ -26,8 +26,8 @@ from types import MappingProxyType
 import pandas as pd
 
 from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
-from agiqa.errors import AgiqaError, some
-from agiqa.images import BadImage, printable
+from agiqa.errors import AgiqaError, printable, some
+from agiqa.images import BadImage
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"

@@ -20,12 +20,12 @@ import pandas as pd
 from PIL import Image
 
 from agiqa.checkpoints import write_json
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
 from agiqa.explaining.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.explaining.quality_map import QualityMap
 from agiqa.explaining.rated import tested
 from agiqa.explaining.reason import Neighbour, Reason
-from agiqa.images import ImageError, check_images, decode, image_id, printable
+from agiqa.images import ImageError, check_images, decode, image_id
 from agiqa.progress import track
 
 LAYOUT = 1

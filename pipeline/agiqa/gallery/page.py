@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.datasets.table import write_whole
+from agiqa.errors import printable
 from agiqa.gallery.thumbnails import SIDES, side_for, thumbnails
-from agiqa.images import printable
 from agiqa.progress import track
 from agiqa.scoring import Score
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from agiqa.datasets.table import ImagesTable
-from agiqa.images import printable
+from agiqa.errors import printable
 from agiqa.report.figures.style import rounded
 from agiqa.report.results import GATE, Results
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.datasets.table import ImagesTable
+from agiqa.errors import printable
 from agiqa.feature_store.fingerprint import canonical, digest
-from agiqa.images import printable
 from agiqa.report import tables
 from agiqa.report.results import MODEL, Results
 

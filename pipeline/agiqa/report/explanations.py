@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.datasets.table import inner_path
-from agiqa.errors import AgiqaError
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable
 from agiqa.report.tables import number
 
 FOLDER, FILE = "explanations", "explanations.json"

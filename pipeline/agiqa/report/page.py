@@ -22,8 +22,7 @@ from markupsafe import Markup
 
 from agiqa.comparison import compare, read_contenders
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
-from agiqa.errors import AgiqaError, some
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable, some
 from agiqa.report.columns import image_columns
 from agiqa.report.content import content, side_by_side
 from agiqa.report.drawing import figures_beside, plots, run_figures, scale

@@ -10,8 +10,7 @@ import pandas as pd
 
 from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_of, run_folder
 from agiqa.datasets.labels import read_text_csv, require_columns
-from agiqa.errors import AgiqaError
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 GATE = "gate_"  # prefix of the columns that hold the gate's weights

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agiqa.errors import AgiqaError, some
-from agiqa.images import printable
+from agiqa.errors import AgiqaError, printable, some
 from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
 from agiqa.run_files import PROVENANCE, provenance_files

@@ -16,8 +16,8 @@ import pandas as pd
 
 from agiqa.datasets.labels import read_text_csv
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError, some
-from agiqa.images import IMAGE_SUFFIXES, printable
+from agiqa.errors import AgiqaError, printable, some
+from agiqa.images import IMAGE_SUFFIXES
 from agiqa.splits.deals import deal_grouped, deal_random, named_groups
 from agiqa.splits.files import protocol_name
 from agiqa.splits.protocols import PROTOCOLS

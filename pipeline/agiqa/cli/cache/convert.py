@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, pack_at_hand, show
 
 
@@ -29,4 +30,4 @@ def command(pack: Path, target: Path, force: bool, as_json: bool) -> None:
     if as_json:
         show(result, as_json)
     else:
-        click.echo(f"{target}: " + ("written" if written else "already the same as " + str(pack)))
+        echo(f"{target}: " + ("written" if written else "already the same as " + str(pack)))

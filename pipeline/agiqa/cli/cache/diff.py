@@ -8,6 +8,7 @@ import click
 
 from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
 from agiqa.cli.cache.figures import count_text
+from agiqa.cli.lines import echo
 from agiqa.cli.options import read_settings, settings
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def command(
     params = read_settings(params_file, overrides)
     present, found, missing = compare_with_settings(kind, path, params, default_root())
     if as_json:
-        click.echo(json.dumps(_tree(found) | _missing_tree(missing), ensure_ascii=False))
+        echo(json.dumps(_tree(found) | _missing_tree(missing), ensure_ascii=False))
         return
     how = "" if present.by_name or kind != "pack" else f", by what it holds: {path.stem} is no name"
     how = how and f"{how} in the settings"
-    click.echo(f"{path}, against the settings of section {present.section}{how}")
+    echo(f"{path}, against the settings of section {present.section}{how}")
     _print(found, ("there", "now"))
     _print_missing(missing)
 
@@ -75,16 +76,16 @@ def _two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> 
     one, two = image_ids(kind, path), image_ids(other_kind, other)
     counts = {"both": len(one & two), "only_first": len(one - two), "only_second": len(two - one)}
     if as_json:
-        click.echo(json.dumps(_tree(found) | {"images": counts}, ensure_ascii=False))
+        echo(json.dumps(_tree(found) | {"images": counts}, ensure_ascii=False))
         return
-    click.echo(f"first:  {path}\nsecond: {other}")
+    echo(f"first:  {path}\nsecond: {other}")
     _print(found, ("first", "second"))
-    click.echo(
+    echo(
         f"{count_text(counts['both'], 'image')} in both, {counts['only_first']} only in the first, "
         f"{counts['only_second']} only in the second"
     )
     equal = not (found.changed or found.removed or found.added)
-    click.echo("the same vectors" if equal else "different vectors")
+    echo("the same vectors" if equal else "different vectors")
 
 
 def _print(found: "Comparison", sides: tuple[str, str]) -> None:
@@ -93,18 +94,18 @@ def _print(found: "Comparison", sides: tuple[str, str]) -> None:
     keys = [{_key(field) for field in each} for each in fields]
     alike = set.intersection(*keys) if len(keys) > 1 else set()
     if alike:
-        click.echo(f"in {count_text(len(fields), 'vector')} ({', '.join(found.changed)})")
+        echo(f"in {count_text(len(fields), 'vector')} ({', '.join(found.changed)})")
         for field in fields[0]:
             if _key(field) in alike:
                 print_difference(*field, sides)
     for name, each in found.changed.items():
         own = [field for field in each if _key(field) not in alike]
         if own:
-            click.echo(f"in {name}")
+            echo(f"in {name}")
             for field in own:
                 print_difference(*field, sides)
     for name, new in found.renamed.items():
-        click.echo(f"renamed: {name} -> {new} (nothing else changed)")
+        echo(f"renamed: {name} -> {new} (nothing else changed)")
     for what in ("removed", "added", "same"):
         if names := getattr(found, what):
             print_wrapped(f"{'unchanged' if what == 'same' else what}: {', '.join(names)}")
@@ -112,31 +113,31 @@ def _print(found: "Comparison", sides: tuple[str, str]) -> None:
 
 def _print_missing(missing: "Missing") -> None:
     for note in missing.notes:
-        click.echo(note)
+        echo(note)
     if new := missing.new_images:
         print_wrapped(f"not in the pack: {count_text(len(new), 'image')}: {_some(new)}")
     if missing.gone_images:
-        click.echo(f"only in the pack: {count_text(missing.gone_images, 'image')}")
+        echo(f"only in the pack: {count_text(missing.gone_images, 'image')}")
     total = sum(missing.vectors.values())
     if not total:
-        click.echo("nothing would be computed")
+        echo("nothing would be computed")
         return
     lacking = {name: count for name, count in missing.vectors.items() if count}
     width = max(map(len, lacking))
-    click.echo(f"not in the ledger, of {count_text(missing.images, 'image')}")
+    echo(f"not in the ledger, of {count_text(missing.images, 'image')}")
     if len(lacking) > 2 and len(set(lacking.values())) == 1:
-        click.echo(f"  each of {len(lacking)} vectors  {max(lacking.values())}")
+        echo(f"  each of {len(lacking)} vectors  {max(lacking.values())}")
         lacking = {}
     for name, count in lacking.items():
-        click.echo(f"  {name:<{width}}  {count}")
+        echo(f"  {name:<{width}}  {count}")
     if len(missing.missing_images) < missing.images:
         print_wrapped(f"images: {_some(missing.missing_images)}")
     if missing.in_pack:
-        click.echo(
+        echo(
             f"the pack has {missing.in_pack} of them: `agiqa cache merge` puts them into the ledger"
         )
     images = count_text(len(missing.missing_images), "image")
-    click.echo(f"{count_text(total, 'vector')} of {images} would be computed")
+    echo(f"{count_text(total, 'vector')} of {images} would be computed")
 
 
 def _some(images: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping
 
-import click
+from agiqa.cli.lines import echo
 
 INDENT = "  "
 
@@ -18,11 +18,11 @@ def print_tree(tree: Mapping[str, object]) -> None:
         room = max(20, _room() - width - len(INDENT) - 2)
         first, *rest = textwrap.wrap(value_text(value), room, break_on_hyphens=False) or [""]
         if len(name) > width:
-            click.echo(f"{INDENT}{name}")
+            echo(f"{INDENT}{name}")
             name = ""
-        click.echo(f"{INDENT}{name:<{width}}  {first}")
+        echo(f"{INDENT}{name:<{width}}  {first}")
         for line in rest:
-            click.echo(f"{INDENT}{'':<{width}}  {line}")
+            echo(f"{INDENT}{'':<{width}}  {line}")
 
 
 def print_difference(field: str, there: object, now: object, sides: tuple[str, str]) -> None:
@@ -31,19 +31,19 @@ def print_difference(field: str, there: object, now: object, sides: tuple[str, s
     values = value_text(there), value_text(now)
     line = f"{INDENT}{field}: {values[0]} -> {values[1]}"
     if len(line) <= room:
-        click.echo(line)
+        echo(line)
         return
-    click.echo(f"{INDENT}{field}")
+    echo(f"{INDENT}{field}")
     width = max(map(len, sides))
     for side, value in zip(sides, values, strict=True):
         start = f"{INDENT * 2}{side:<{width}}  "
         beneath = " " * len(start)
-        click.echo(textwrap.fill(value, room, initial_indent=start, subsequent_indent=beneath))
+        echo(textwrap.fill(value, room, initial_indent=start, subsequent_indent=beneath))
 
 
 def print_wrapped(line: str, indent: str = INDENT) -> None:
     """A long line, its continuation indented."""
-    click.echo(textwrap.fill(line, _room(), subsequent_indent=indent, break_on_hyphens=False))
+    echo(textwrap.fill(line, _room(), subsequent_indent=indent, break_on_hyphens=False))
 
 
 def _room() -> int:

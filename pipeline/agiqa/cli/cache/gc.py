@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.lines import echo
 from agiqa.cli.options import CACHE, RUNS
 from agiqa.errors import AgiqaError
 
@@ -90,7 +91,7 @@ def command(
     if not as_json:
         _print(planned)
     elif dry_run or not found:
-        click.echo(_json(found, planned.kept))
+        echo(_json(found, planned.kept))
     if not found or dry_run:
         return
     if not yes:
@@ -99,21 +100,21 @@ def command(
         click.confirm("Remove all this?", abort=True)
     removed, refused = carry_out(planned, plan(*given))
     if as_json:
-        click.echo(_json(removed, refused))
+        echo(_json(removed, refused))
     else:
         for line in refused:
-            click.echo(f"kept: {line}")
-        click.echo(f"removed {_sum(removed)}")
+            echo(f"kept: {line}")
+        echo(f"removed {_sum(removed)}")
 
 
 def _print(planned: "Plan") -> None:
     found = planned.all()
     width = max((len(size_text(each.size)) for each in found), default=0)
     for each in found:
-        click.echo(f"{size_text(each.size):>{width}}  {each.path}: {each.why}")
+        echo(f"{size_text(each.size):>{width}}  {each.path}: {each.why}")
     for line in planned.kept:
-        click.echo(f"kept: {line}")
-    click.echo(f"can go: {_sum(found)}" if found else "nothing can go")
+        echo(f"kept: {line}")
+    echo(f"can go: {_sum(found)}" if found else "nothing can go")
 
 
 def _sum(found: "list[Orphan]") -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, show
 
 
@@ -66,7 +67,7 @@ def command(
         skip_missing=skip_missing,
     )
     for bad in found.skipped:
-        click.echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+        echo(f"Skipped {bad.path}: {bad.reason}", err=True)
     result = {
         "pack": str(found.pack),
         "images": found.images,

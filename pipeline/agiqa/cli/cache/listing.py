@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache
 
 if TYPE_CHECKING:
@@ -44,15 +45,15 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
     found, unreadable = find_runs([runs])
     shelves, packs = survey(ledger, [cache], found)
     for path in unreadable:
-        click.echo(f"{path}: says not what the run read; it is left out", err=True)
+        echo(f"{path}: says not what the run read; it is left out", err=True)
     if as_json:
-        click.echo(json.dumps([_row(store) for store in [*shelves, *packs]], ensure_ascii=False))
+        echo(json.dumps([_row(store) for store in [*shelves, *packs]], ensure_ascii=False))
     elif sys.stdout.isatty():
         print_tables(ledger, shelves, cache, packs)
     else:
-        click.echo("\t".join(COLUMNS))
+        echo("\t".join(COLUMNS))
         for store in [*shelves, *packs]:
-            click.echo("\t".join(_cell(value) for value in _row(store).values()))
+            echo("\t".join(_cell(value) for value in _row(store).values()))
 
 
 def _row(store: "Store") -> dict[str, Any]:
@@ -82,18 +83,16 @@ def print_tables(
     ledger: Path, shelves: "Sequence[Store]", cache: Path, packs: "Sequence[Store]"
 ) -> None:
     """Both lists for people; problems and writers stand in lines beneath."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    out = console(highlight=False)
     total = size_text(sum(shelf.size for shelf in shelves))
-    console.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'shelf')}, {total}")
+    out.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'shelf')}, {total}")
     if good := [shelf for shelf in shelves if not shelf.problem]:
-        console.print(_shelf_table(good, console.width))
+        out.print(_shelf_table(good, out.width))
     _print_lines(shelves)
     total = size_text(sum(pack.size for pack in packs))
-    console.print(f"[bold]Packs[/] in {cache}: {len(packs)}, {total}")
+    out.print(f"[bold]Packs[/] in {cache}: {len(packs)}, {total}")
     if good := [pack for pack in packs if not pack.problem]:
-        console.print(_pack_table(good))
+        out.print(_pack_table(good))
     _print_lines(packs)
 
 
@@ -178,8 +177,8 @@ def _print_lines(stores: "Sequence[Store]") -> None:
     writers = [writer for store in stores for writer in store.writers]
     for writer in dict.fromkeys(writers):
         busy = count_text(sum(writer in store.writers for store in stores), "shelf")
-        click.echo(f"now: {busy} by {writer}")
+        echo(f"now: {busy} by {writer}")
     for store in stores:
         if store.problem:
-            click.echo(f"{store.name} ({size_text(store.size)}): {store.problem}")
-    click.echo()
+            echo(f"{store.name} ({size_text(store.size)}): {store.problem}")
+    echo()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, pack_at_hand, show
 from agiqa.errors import AgiqaError
 
@@ -55,16 +56,16 @@ def command(sources: tuple[Path, ...], as_json: bool) -> None:
     for each in found:
         rows, name = each.rows, f" {each.name}" if each.name else ""
         if rows.refused:
-            click.echo(f"{each.source}{name}: nothing taken: {rows.refused}", err=True)
+            echo(f"{each.source}{name}: nothing taken: {rows.refused}", err=True)
         elif not as_json:
-            click.echo(
+            echo(
                 f"{each.source}{name}: {rows.rows} rows, {rows.added} added, {rows.there} there "
                 "already"
                 + (f", {len(rows.kept)} there with other numbers and kept" if rows.kept else "")
                 + (f", {len(rows.damaged)} damaged and left out" if rows.damaged else "")
             )
         for row in rows.damaged:
-            click.echo(f"Damaged in {each.source}{name}: {row}", err=True)
+            echo(f"Damaged in {each.source}{name}: {row}", err=True)
     left = sum(len(each.rows.damaged) for each in found)
     refused = sum(bool(each.rows.refused) for each in found)
     if left or refused:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.lines import echo
 from agiqa.cli.options import cache
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
             "written_by": list(found.writers),
             **more,
         }
-        click.echo(json.dumps(about, ensure_ascii=False))
+        echo(json.dumps(about, ensure_ascii=False))
         return
     _print(found, more)
 
@@ -60,32 +61,32 @@ def _print(store: "Store", more: dict[str, Any]) -> None:
     from agiqa.upkeep.details import shared_fields
 
     count = max(1, len(store.fingerprints))
-    click.echo(f"{store.kind} {store.path}")
-    click.echo(
+    echo(f"{store.kind} {store.path}")
+    echo(
         f"{count_text(store.rows, 'row')} of {count_text(count, 'vector')} x {store.width} "
         f"{store.dtype}, {size_text(store.size)}, written {age_text(store.written)} ago"
     )
-    click.echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
+    echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
     for writer in store.writers:
-        click.echo(f"being written by {writer}")
+        echo(f"being written by {writer}")
     for part in more.get("sections", []):
         lines = count_text(part["lines"], "journal line")
         lines += f", {part['damaged_lines']} of them damaged" if part["damaged_lines"] else ""
-        click.echo(
+        echo(
             f"section {part['section']}: {count_text(part['rows'], 'row')}, "
             f"{count_text(part['chunks'], 'chunk file')}, {lines}, {size_text(part['bytes'])}"
         )
     if left_out := more.get("left_out"):
-        click.echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
+        echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
         for image_id in left_out:
-            click.echo(f"  {image_id}")
-    click.echo("damaged rows: unknown until `agiqa cache verify`")
+            echo(f"  {image_id}")
+    echo("damaged rows: unknown until `agiqa cache verify`")
     shared, own = shared_fields(store.fingerprints)
     if count > 1:
-        click.echo("\nwhat all vectors share")
+        echo("\nwhat all vectors share")
         print_tree(shared)
         shared = {}
     for place, digest in enumerate(store.digests):
         name = store.vectors[place] if place < len(store.vectors) else "vector"
-        click.echo(f"\n{name}: {digest}")
+        echo(f"\n{name}: {digest}")
         print_tree({**shared, **own[place]})

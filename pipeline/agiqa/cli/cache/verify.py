@@ -14,6 +14,7 @@ import click
 
 from agiqa.cli.cache.fields import print_wrapped
 from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.lines import echo
 from agiqa.cli.options import cache
 from agiqa.errors import AgiqaError
 
@@ -69,7 +70,7 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
         if not as_json:
             _print(outcome)
     if as_json:
-        click.echo(json.dumps([_tree(outcome) for outcome in outcomes], ensure_ascii=False))
+        echo(json.dumps([_tree(outcome) for outcome in outcomes], ensure_ascii=False))
     else:
         _print_sum(outcomes, time.monotonic() - started, repair)
     if not all(outcome.is_whole for outcome in outcomes):
@@ -117,7 +118,7 @@ def _print(outcome: _Outcome) -> None:
     state = "whole" if report.is_whole else "BAD  "
     if report.is_whole and not report.rows and report.notes:
         state = "other"
-    click.echo(f"{state}  {_name(report)}  {count_text(report.rows, 'row')}")
+    echo(f"{state}  {_name(report)}  {count_text(report.rows, 'row')}")
     for finding in report.findings:
         inside = _inside(finding.path, report.store)
         print_wrapped(f"  {inside}{finding.what}{_rows(finding.image_ids)}", "    ")
@@ -140,7 +141,7 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
         sum(getattr(report, name) for report in reports)
         for name in ("rows", "chunks", "lines", "size")
     )
-    click.echo(
+    echo(
         f"checked {count_text(kinds.count('shelf'), 'shelf')} and "
         f"{count_text(kinds.count('pack'), 'pack')}: {count_text(rows, 'row')}, "
         f"{count_text(chunks, 'chunk')}, {count_text(lines, 'journal line')}, {size_text(size)} "
@@ -148,7 +149,7 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
     )
     findings = sum(len(report.findings) for report in reports)
     if not findings:
-        click.echo("nothing bad")
+        echo("nothing bad")
         return
     rows = sum(len(finding.image_ids) for report in reports for finding in report.findings)
     bad = sum(not outcome.is_whole for outcome in outcomes)
@@ -157,7 +158,7 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
     left = ""
     if repair:
         left = f"; {count_text(bad, 'store')} still bad" if bad else "; all repaired"
-    click.echo(
+    echo(
         f"{count_text(findings, 'finding')} in {stores}, {count_text(rows, 'bad row')}"
         f"{left}{advice}"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def command(
     found = {protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()}
     if as_json:
         result = {protocol: asdict(each) for protocol, each in found.items()}
-        click.echo(json.dumps({"dataset": dataset, "distance": distance, "protocols": result}))
+        echo(json.dumps({"dataset": dataset, "distance": distance, "protocols": result}))
         return
     _print(dataset, distance, found)
 
@@ -92,7 +93,7 @@ def _print(dataset: str, distance: int, found: "dict[str, Audit]") -> None:
                 f"{protocol} {pair.splits}x"
             )
     if not worst:
-        click.echo("No file and no near-identical picture stands on both test and train.")
+        echo("No file and no near-identical picture stands on both test and train.")
         return
     print_table(
         ["test and train", "", "bits", "prompt", "scores", "splits"],

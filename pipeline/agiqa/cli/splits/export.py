@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import cache
 
 
@@ -40,6 +41,6 @@ def command(dataset: str, protocol: str, seed: int | None, out: Path | None, cac
         splits = chosen
     text = splits[["name", "side", "seed", "image_id"]].to_csv(index=False, lineterminator="\n")
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         write_whole(out, text.encode("utf-8"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache
 
 
@@ -54,7 +55,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps(listed, ensure_ascii=False))
+        echo(json.dumps(listed, ensure_ascii=False))
         return
     _print(listed)
 
@@ -87,4 +88,4 @@ def _print(listed: list[dict[str, Any]]) -> None:
     )
     for each in listed:
         if "unusable" in each:
-            click.echo(f"{each['protocol']}: {each['unusable']}", err=True)
+            echo(f"{each['protocol']}: {each['unusable']}", err=True)
