@@ -13,12 +13,17 @@ IMAGES = 3_000
 pytestmark = pytest.mark.browser
 
 
-def test_three_thousand_images_sort_and_filter(tmp_path: Path, ranked, provenance) -> None:
+def test_three_thousand_images_sort_and_filter(
+    tmp_path: Path, ranked, provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     files = []
     for colour in range(30):  # byte-identical files are enough: the page knows names and scores
         Image.new("RGB", (64, 64), (8 * colour, 0, 90)).save(tmp_path / f"{colour}.png")
     for number in range(IMAGES):
         file = tmp_path / ("odd" if number % 2 else "even") / f"picture {number:04d}.png"
+        if number == 7:
+            file = Path("=picture 0007.png")
         file.parent.mkdir(exist_ok=True)
         file.symlink_to(tmp_path / f"{number % 30}.png")
         files.append(file)
@@ -67,5 +72,6 @@ def test_three_thousand_images_sort_and_filter(tmp_path: Path, ranked, provenanc
         lines = Path(download.value.path()).read_text().splitlines()
         assert lines[0].startswith('"image","score","spread","gate_visual"')
         assert len(lines) == IMAGES + 1
+        assert any(line.startswith('"\'=picture 0007.png"') for line in lines)  # no formula
         requests = [each for each in said if not each.startswith(("data:", "blob:"))]
         assert requests == [page_file.as_uri()]  # no console message, no error, nothing fetched

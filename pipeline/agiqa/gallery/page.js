@@ -179,7 +179,11 @@
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("reset").addEventListener("click", () => { chosen = -1; setTimeout(update); });
   $("csv").addEventListener("click", () => {
-    const cell = (text) => `"${String(text).replaceAll('"', '""')}"`;
+    const safe = (text) => {  // as spreadsheets.py: no formulas
+      const number = /^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$/.test(text);
+      return /^(\s*[=+\-@＝＋－＠]|[\t\r\n])/.test(text) && !number ? `'${text}` : text;
+    };
+    const cell = (text) => `"${safe(String(text)).replaceAll('"', '""')}"`;
     const head = ["image", "score", "spread", ...experts.map((expert) => `gate_${expert}`)];
     const lines = shown.map((k) => [rows[k][0], rows[k][1], rows[k][2], ...rows[k][3]]);
     const text = [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";

@@ -3,7 +3,7 @@
 Columns: method, ours, trained_on, dataset, target, protocol, synthetic, splits; then for each
 figure its value (ours: the median over splits), `_sd` over splits, `_low` and `_high` (95 %
 interval), and `_from` and `_to` where publications give a range; then the protocol in words, source
-and note.
+and note. Names that a spreadsheet would take for formulas begin with an apostrophe (spreadsheets.py).
 """
 
 import csv
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from agiqa.result_tables.grids import Grid, Row
 from agiqa.result_tables.results import Result, Value
+from agiqa.spreadsheets import safe_cell
 
 ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
 PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
@@ -28,7 +29,7 @@ def tidy_csv(grids: Sequence[Grid], intervals: bool) -> str:
         for row in grid.rows:
             for each in row.cells:
                 if each is not None:
-                    lines.writerow(_line(row, each, figures))
+                    lines.writerow(map(safe_cell, _line(row, each, figures)))
     return out.getvalue()
 
 

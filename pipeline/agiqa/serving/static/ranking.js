@@ -154,7 +154,8 @@ export class Ranking {
     const experts = this.facts.experts;
     const cell = (value) => {
       const text = String(value);
-      const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text; // no formulas
+      const number = /^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$/.test(text);
+      const safe = /^(\s*[=+\-@＝＋－＠]|[\t\r\n])/.test(text) && !number ? `'${text}` : text; // spreadsheets.py
       return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
     };
     const lines = [["rank", "image", "score", "spread", ...experts.map((each) => `gate_${each}`), "image_id"]];
