@@ -140,9 +140,9 @@ def test_extractors_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch)
     assert "dual_encoder" in shown
 
 
-def test_help_imports_nothing_heavy_and_is_instant() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time; started = time.perf_counter()\n"
+        "import sys\n"
         "from click.testing import CliRunner\nfrom agiqa.cli import main\n"
         "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
         "heavy = {'torch', 'transformers', 'pandas', 'zarr', 'rich'} & set(sys.modules)\n"

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 import transformers  # noqa: F401
 from click.testing import CliRunner
-from kit.forking import serve
 
 from agiqa import computing, extraction, extractors  # noqa: F401
 from agiqa.cli import main
 from agiqa.feature_store import Shelf
+from kit.forking import serve
 
 
 def agiqa(arguments: list[str], environment: dict[str, str], flush: bool = False) -> dict[str, Any]:

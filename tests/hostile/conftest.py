@@ -1,5 +1,5 @@
 """Hostile files, and what agiqa does with them: no code runs, nothing outside the root is read,
-each ends in one line under the stated time and memory. README.md lists the kinds and their tests."""
+each ends in one line under the stated time and memory. README.md lists kinds and tests."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture
 def attack(
-    command_line: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[..., None]
+    command_line: Worker, tmp_path: Path, count: Callable[..., None]
 ) -> Callable[..., Outcome]:
     """Runs `agiqa ARGUMENTS` in `tmp_path`, within seconds and MiB; asserts that they held.
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
-
 
 def test_a_command_that_does_not_exist_ends_in_one_line(attack: Callable) -> None:
     assert attack("score", "no.png", "--run", "nowhere").error.startswith("Error: ")

@@ -1,4 +1,4 @@
-"""The command line, and Python, over files of an attacker, in processes with limits (kit/forking.py).
+"""The command line over files of an attacker, in processes with limits (kit/forking.py).
 
 torch and transformers are imported once, before the forks.
 """

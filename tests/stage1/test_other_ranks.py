@@ -64,14 +64,16 @@ def test_a_slow_rank_is_waited_for(
         shelf = open_shelf(1)
         with shelf.writer() as writer:
             writing.set()
-            time.sleep(1.5)  # far beyond what it would be given if it were dead
+            while not caplog.records:  # until it is waited for
+                time.sleep(0.01)
+            time.sleep(1.0)  # beyond what it would be given if it were dead
             writer.add(IDS[1::2], np.ones((3, 4), dtype=np.float16))
 
     thread = threading.Thread(target=work)
     thread.start()
     writing.wait()
     reader = open_shelf(0)
-    assert wait(reader) > 1.0
+    wait(reader)
     assert set(IDS[1::2]) <= reader.ids()
     assert [record.message for record in caplog.records] == [
         "waiting for rank 1: 3 vectors to come"
@@ -105,11 +107,11 @@ def test_rows_that_come_are_a_sign_of_life_where_locks_do_not_reach(
     open_shelf: Callable[[int], Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shelf, "is_written", lambda *_: False)
-    monkeypatch.setattr(other_ranks, "START_SECONDS", 2.0)
+    monkeypatch.setattr(other_ranks, "START_SECONDS", 4.0)
 
     def work() -> None:
         for name in IDS[1::2]:
-            time.sleep(0.8)  # in all longer than START_SECONDS
+            time.sleep(1.6)  # in all longer than START_SECONDS
             add(open_shelf(1), [name])
 
     thread = threading.Thread(target=work)

@@ -204,6 +204,21 @@ const plots = (() => {
       { rootMargin: "400px" },
     );
     figures.filter((figure) => !seen.has(figure)).forEach((figure) => near.observe(figure));
+    // On paper, or in a PDF, every figure stands, in light colours and as wide as a page.
+    const root = document.documentElement;
+    let theme;
+    window.addEventListener("beforeprint", () => {
+      theme = root.dataset.theme;
+      root.dataset.theme = "light";
+      root.classList.add("paper");
+      figures.forEach(draw);
+    });
+    window.addEventListener("afterprint", () => {
+      root.classList.remove("paper");
+      if (theme) root.dataset.theme = theme;
+      else delete root.dataset.theme;
+      figures.forEach(draw);
+    });
   }
 
   return { start, show, again: () => [...seen].forEach(draw) };
