@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agiqa.checkpoints import LAYOUT, write_json
+from agiqa.checkpoints import LAYOUT
 from agiqa.datasets.table import ImagesTable, Target, write_table
+from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, summarise
 
 GENERATORS = tuple(f"generator {letter}" for letter in "abcdef")

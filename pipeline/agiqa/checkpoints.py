@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agiqa.errors import AgiqaError, printable
+from agiqa.json_text import write_json
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts
@@ -198,12 +199,6 @@ def run_folder(results: Path) -> Path:
     return folder
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """JSON with a final newline; NaN becomes null, so that every reader takes it."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
 def environment() -> dict[str, Any]:
     """Library versions, and the git revision of the working folder where there is one."""
     done = (
@@ -214,16 +209,6 @@ def environment() -> dict[str, Any]:
     revision = done.stdout.strip() if done is not None and done.returncode == 0 else None
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {"versions": versions, "git_revision": revision}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
 
 
 def _tensors(ensemble: Ensemble) -> dict[str, torch.Tensor]:

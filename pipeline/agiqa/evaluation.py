@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agiqa.checkpoints import METRICS, PREDICTIONS, SCATTER, SUMMARY, Run, write_json
+from agiqa.checkpoints import METRICS, PREDICTIONS, SCATTER, SUMMARY, Run
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.features import Features, require_same_stores
+from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width

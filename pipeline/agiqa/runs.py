@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from agiqa.cache_folder import at_hand
-from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run, write_json
+from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, Exam, evaluate, write_evaluation
 from agiqa.feature_store import read_pack
 from agiqa.features import Features, choose_vectors, describe_store
 from agiqa.fit_state import FitState
+from agiqa.json_text import write_json
 from agiqa.material import (
     Material,
     Sides,

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.checkpoints import LAYOUT, write_json
+from agiqa.checkpoints import LAYOUT
 from agiqa.datasets.table import ImagesTable, Target, write_table
 from agiqa.images import image_id
+from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, summarise
 
 IMAGES = 48

@@ -1,6 +1,5 @@
 """`agiqa ceiling`: what the raters' own disagreement leaves to be reached."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 import click
 
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache
+from agiqa.cli.options import as_json, cache, print_json
 
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
@@ -70,7 +68,7 @@ def command(
             assumed = own is None and ceiling["raters"] == guess
             found.append({"target": each.name, "assumed": assumed, **ceiling})
     if as_json:
-        echo(json.dumps({"dataset": dataset, "ceilings": found}))
+        print_json({"dataset": dataset, "ceilings": found})
         return
     figures = ("reliability", "srcc", "krcc", "plcc", "rmse")
     print_table(

@@ -1,6 +1,5 @@
 """`agiqa compare`: runs on the same splits, paired."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json
+from agiqa.cli.options import as_json, print_json
 
 HEADINGS = {
     "srcc": "SRCC",
@@ -61,18 +60,9 @@ def command(
     else:
         result = comparison.compare(contenders)
     if as_json:
-        echo(json.dumps(_plain(result), ensure_ascii=False))
+        print_json(result)
         return
     _print(result, markdown, by_generator)
-
-
-def _plain(value: Any) -> Any:
-    """NaN as null, so that the output is JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url
+from agiqa.cli.options import as_json, cache_or_url, print_json
 
 FIGURES = {"srcc": "SRCC", "plcc_logistic": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
 
@@ -31,8 +30,6 @@ def command(
     agiqa cross runs/agiqa-3k/random --on koniq-10k --on spaq
     agiqa cross runs/agiqa-3k+aigciqa2023/grouped runs/agiqa-3k/grouped
     """
-    import json
-
     from agiqa.crossing import cross
     from agiqa.errors import AgiqaError
 
@@ -50,7 +47,7 @@ def command(
             }
             for folder, metrics in found
         ]
-        echo(json.dumps({"model": model, "runs": rows}))
+        print_json({"model": model, "runs": rows})
         return
     _print(found, model)
 

@@ -1,6 +1,5 @@
 """`agiqa datasets`: the official data sets, and which of them are here."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lines import console, echo
-from agiqa.cli.options import cache, read_settings, settings
+from agiqa.cli.options import cache, print_json, read_settings, settings
 from agiqa.cli.sources import ALIASES, known_place
 from agiqa.errors import AgiqaError
 
@@ -41,7 +40,7 @@ def command(
     params = read_settings(params_file, overrides)
     found = [_describe(adapter, cache, params) for adapter in OFFICIAL.values()]
     if as_json:
-        echo(json.dumps(found, ensure_ascii=False))
+        print_json(found)
     elif sys.stdout.isatty():
         _table(found)
     else:  # for cut, sort and awk

@@ -1,13 +1,12 @@
 """`agiqa explain`: why a run scores images as it does."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url
+from agiqa.cli.options import as_json, cache_or_url, print_json
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def command(
         chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
     done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
-        echo(json.dumps({"folder": str(done.folder), **done.content}, ensure_ascii=False))
+        print_json({"folder": str(done.folder), **done.content})
         return
     for image in done.images:
         _show(image, done.folder)

@@ -1,7 +1,6 @@
 """`agiqa extractors`: models known to serve as the LMM."""
 
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lines import console, echo
+from agiqa.cli.options import print_json
 
 if TYPE_CHECKING:
     from agiqa.extractors.known_models import Known
@@ -32,7 +32,7 @@ def command(as_json: bool) -> None:
     from agiqa.extractors.known_models import KNOWN_MODELS
 
     if as_json:
-        echo(json.dumps([vars(each) for each in KNOWN_MODELS], ensure_ascii=False))
+        print_json([vars(each) for each in KNOWN_MODELS])
     elif sys.stdout.isatty():
         _table(KNOWN_MODELS)
     else:  # for cut, sort and awk

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, show
+from agiqa.cli.options import as_json, print_json, show
 
 
 @click.group("nano", invoke_without_command=True)
@@ -68,14 +67,12 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
     \b
     agiqa nano train --from ~/data/agiqa-3k -o projector.safetensors
     """
-    import json
-
     from agiqa.datasets import agiqa_3k
     from agiqa.nano.projector_training import Recipe, train_projector
 
     options = {"seed": seed} | ({"epochs": epochs} if epochs is not None else {})
     record = train_projector(agiqa_3k.prepare(source), Recipe(**options), out)  # type: ignore[arg-type]
-    echo(json.dumps(record["nll"], indent=2))
+    print_json(record["nll"], indent=2)
 
 
 @command.command("measure")
@@ -93,10 +90,8 @@ def measure_command(source: Path, seed: int) -> None:
     \b
     agiqa nano measure --from ~/data/agiqa-3k
     """
-    import json
-
     from agiqa.datasets import agiqa_3k
     from agiqa.nano.projector_training import Recipe, measure_projector
 
     nll = measure_projector(agiqa_3k.prepare(source), Recipe(seed=seed))
-    echo(json.dumps(nll, indent=2))
+    print_json(nll, indent=2)

@@ -1,6 +1,6 @@
 """Options that several commands share, and how their results are printed."""
 
-import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,10 +102,18 @@ def read_settings(params_file: Path | None, overrides: tuple[str, ...]) -> Param
     return load(params_file, overrides)
 
 
+def print_json(value: object, indent: int | None = None) -> None:
+    """Print JSON for programs; where standard output is not UTF-8, in ASCII."""
+    from agiqa.json_text import json_text
+
+    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    echo(json_text(value, indent=indent, ascii_only=not utf8))
+
+
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print a result: JSON for programs, aligned lines for people."""
     if as_json:
-        echo(json.dumps(result, ensure_ascii=False, default=str))
+        print_json(result)
         return
     width = max(map(len, result))
     for key, value in result.items():

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +164,9 @@ def _write(
             "scores": [_plain(score) for score in scores],
             "skipped": [vars(each) for each in bad],
         }
-        stream.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        from agiqa.json_text import json_text
+
+        stream.write(json_text(content, indent=2) + "\n")
     elif style == "csv":
         writer = csv.writer(stream)
         writer.writerow(columns(scorer.run.provenance))

@@ -28,6 +28,7 @@ import pandas as pd
 from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.images import BadImage
+from agiqa.json_text import json_text
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
@@ -152,8 +153,8 @@ def write_table(table: ImagesTable, folder: Path) -> None:
         "skipped": [asdict(bad) for bad in table.skipped],
     }
     write_whole(folder / IMAGES_CSV, csv)
-    write_whole(folder / ROOT_JSON, json.dumps({"root": place}).encode("utf-8"))
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / ROOT_JSON, json_text({"root": place}, ascii_only=True).encode("utf-8"))
+    text = json_text(about, indent=2) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
 
 

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agiqa.checkpoints import write_json
 from agiqa.errors import AgiqaError, printable
 from agiqa.explaining.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.explaining.quality_map import QualityMap
 from agiqa.explaining.rated import tested
 from agiqa.explaining.reason import Neighbour, Reason
 from agiqa.images import ImageError, check_images, decode, image_id
+from agiqa.json_text import write_json
 from agiqa.progress import track
 
 LAYOUT = 1

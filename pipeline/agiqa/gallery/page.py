@@ -4,7 +4,6 @@ import base64
 import hashlib
 import importlib.metadata
 import importlib.resources
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from agiqa.datasets.table import write_whole
 from agiqa.errors import printable
 from agiqa.gallery.thumbnails import SIDES, side_for, thumbnails
+from agiqa.json_text import json_text
 from agiqa.progress import track
 from agiqa.scoring import Score
 
@@ -81,9 +81,7 @@ def write_gallery(
             "low": f"{low:.2f}",
             "high": f"{high:.2f}",
             # "<" is written otherwise, so that no file name ends the script element.
-            "content": json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace(
-                "<", "\\u003c"
-            ),
+            "content": json_text(content, compact=True).replace("<", "\\u003c"),
         }
     )
     write_whole(out, page.encode("utf-8"))

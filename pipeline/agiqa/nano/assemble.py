@@ -10,7 +10,6 @@ specially: it is a folder that `from_pretrained` reads.
 import contextlib
 import importlib.resources
 import io
-import json
 import logging
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ import filelock
 import numpy as np
 
 from agiqa.errors import AgiqaError
+from agiqa.json_text import write_json
 from agiqa.nano.parts import (
     LANGUAGE_MODEL,
     PARTS,
@@ -176,7 +176,7 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
         "projector_sha256": file_sha256(projector),
         "licences": {part.requirement: part.licence for part in PARTS},
     }
-    (out / "nano.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "nano.json", record)
 
 
 def load_strictly(module: Any, weights: "dict[str, torch.Tensor]", what: str) -> None:

@@ -6,7 +6,6 @@ image was generated from. It earns its place by the negative log-likelihood of h
 given their own image, against a blank image and against another prompt's image.
 """
 
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.extractors.loading import preprocess
 from agiqa.images import decode
+from agiqa.json_text import write_json
 from agiqa.nano.whole import LMM, load_lmm
 from agiqa.params import Semantic
 from agiqa.progress import track
@@ -206,7 +206,7 @@ def save_projector(lmm: LMM, out: Path, record: dict[str, Any]) -> None:
 
     state = lmm.model.model.multi_modal_projector.state_dict()
     save_file({name: weight.to(torch.float16).contiguous() for name, weight in state.items()}, out)
-    out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(out.with_suffix(".json"), record)
 
 
 def blank_states(lmm: LMM) -> np.ndarray:

@@ -9,7 +9,6 @@ not even text from the data could run or fetch something. (Plotly's WebGL traces
 
 import base64
 import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +22,7 @@ from markupsafe import Markup
 from agiqa.comparison import compare, read_contenders
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
 from agiqa.errors import AgiqaError, printable, some
+from agiqa.json_text import json_text
 from agiqa.report.columns import image_columns
 from agiqa.report.content import content, side_by_side
 from agiqa.report.drawing import figures_beside, plots, run_figures, scale
@@ -189,9 +189,7 @@ def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, str]]:
 
 def _json(value: Any) -> Markup:
     """JSON that may stand in a script: no `<` at all, so no tag can begin or end in it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    text = text.replace("<", "\\u003c").encode("utf-8", "replace").decode("utf-8")
-    return Markup(text)
+    return Markup(json_text(value, compact=True).replace("<", "\\u003c"))
 
 
 def _own(name: str, folder: str = "page") -> Markup:

@@ -5,7 +5,6 @@ starlette's TrustedHostMiddleware.
 """
 
 import asyncio
-import json
 import time
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agiqa.json_text import json_text
 from agiqa.serving.limits import Limits
 from agiqa.serving.meters import Meters
 
@@ -28,7 +28,7 @@ RETRY_SECONDS = 5
 
 async def refuse(send: Send, status: int, detail: str, retry: bool = False) -> None:
     """Answer with a `Problem`."""
-    body = json.dumps({"detail": detail}).encode()
+    body = json_text({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if retry:
         headers.append((b"retry-after", b"%d" % RETRY_SECONDS))

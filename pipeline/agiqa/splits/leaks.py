@@ -4,14 +4,14 @@ Counted from the images table alone, for every split that `prepare` writes; `agi
 the pictures too.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.datasets.table import ImagesTable, write_whole
+from agiqa.json_text import json_text
 from agiqa.splits.sides import SIDES
 
 
@@ -53,5 +53,5 @@ def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
 
 def write_leaks(found: Sequence[Leak], path: Path) -> None:
     """Write the leak counts as JSON, a list with one object for each split."""
-    text = json.dumps([asdict(leak) for leak in found], indent=2) + "\n"
+    text = json_text(found, indent=2) + "\n"
     write_whole(path, text.encode("utf-8"))

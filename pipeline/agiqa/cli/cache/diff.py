@@ -1,6 +1,5 @@
 """`agiqa cache diff`: why vectors would be computed again, field by field."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import click
 from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
 from agiqa.cli.cache.figures import count_text
 from agiqa.cli.lines import echo
-from agiqa.cli.options import read_settings, settings
+from agiqa.cli.options import print_json, read_settings, settings
 
 if TYPE_CHECKING:
     from agiqa.upkeep.comparison import Comparison, Missing
@@ -53,7 +52,7 @@ def command(
     params = read_settings(params_file, overrides)
     present, found, missing = compare_with_settings(kind, path, params, default_root())
     if as_json:
-        echo(json.dumps(_tree(found) | _missing_tree(missing), ensure_ascii=False))
+        print_json(_tree(found) | _missing_tree(missing))
         return
     how = "" if present.by_name or kind != "pack" else f", by what it holds: {path.stem} is no name"
     how = how and f"{how} in the settings"
@@ -76,7 +75,7 @@ def _two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> 
     one, two = image_ids(kind, path), image_ids(other_kind, other)
     counts = {"both": len(one & two), "only_first": len(one - two), "only_second": len(two - one)}
     if as_json:
-        echo(json.dumps(_tree(found) | {"images": counts}, ensure_ascii=False))
+        print_json(_tree(found) | {"images": counts})
         return
     echo(f"first:  {path}\nsecond: {other}")
     _print(found, ("first", "second"))

@@ -1,6 +1,5 @@
 """Fingerprints on a terminal: dotted fields, one a line, and two values beside each other."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Mapping
@@ -55,8 +54,10 @@ def value_text(value: object) -> str:
     """A value as JSON, but plain texts as they are."""
     if isinstance(value, str) and value and value == value.strip() and "\n" not in value:
         return value
+    from agiqa.json_text import json_text
+
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json_text(value)
     except TypeError:  # stands for a field that is not there
         return str(value)
 

@@ -1,16 +1,15 @@
 """`agiqa cache gc`: free what nothing uses."""
 
-import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agiqa.cli.cache.figures import count_text, size_text
 from agiqa.cli.lines import echo
-from agiqa.cli.options import CACHE, RUNS
+from agiqa.cli.options import CACHE, RUNS, print_json
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def command(
     if not as_json:
         _print(planned)
     elif dry_run or not found:
-        echo(_json(found, planned.kept))
+        print_json(_tree(found, planned.kept))
     if not found or dry_run:
         return
     if not yes:
@@ -100,7 +99,7 @@ def command(
         click.confirm("Remove all this?", abort=True)
     removed, refused = carry_out(planned, plan(*given))
     if as_json:
-        echo(_json(removed, refused))
+        print_json(_tree(removed, refused))
     else:
         for line in refused:
             echo(f"kept: {line}")
@@ -122,7 +121,7 @@ def _sum(found: "list[Orphan]") -> str:
     return f"{count_text(len(found), 'item')}, {size_text(size)} ({size:,} bytes)"
 
 
-def _json(found: "list[Orphan]", kept: list[str]) -> str:
+def _tree(found: "list[Orphan]", kept: list[str]) -> dict[str, Any]:
     items = [{"path": str(each.path), "why": each.why, "bytes": each.size} for each in found]
     size = sum(each.size for each in found)
-    return json.dumps({"items": items, "bytes": size, "kept": kept}, ensure_ascii=False)
+    return {"items": items, "bytes": size, "kept": kept}

@@ -1,6 +1,5 @@
 """`agiqa cache ls`: every store, who uses it, who writes it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
 from agiqa.cli.lines import console, echo
-from agiqa.cli.options import cache
+from agiqa.cli.options import cache, print_json
 
 if TYPE_CHECKING:
     from agiqa.upkeep.stores import Store
@@ -47,7 +46,7 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
     for path in unreadable:
         echo(f"{path}: says not what the run read; it is left out", err=True)
     if as_json:
-        echo(json.dumps([_row(store) for store in [*shelves, *packs]], ensure_ascii=False))
+        print_json([_row(store) for store in [*shelves, *packs]])
     elif sys.stdout.isatty():
         print_tables(ledger, shelves, cache, packs)
     else:

@@ -1,6 +1,5 @@
 """`agiqa cache show`: everything about one store."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
 from agiqa.cli.lines import echo
-from agiqa.cli.options import cache
+from agiqa.cli.options import cache, print_json
 
 if TYPE_CHECKING:
     from agiqa.upkeep.stores import Store
@@ -51,7 +50,7 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
             "written_by": list(found.writers),
             **more,
         }
-        echo(json.dumps(about, ensure_ascii=False))
+        print_json(about)
         return
     _print(found, more)
 

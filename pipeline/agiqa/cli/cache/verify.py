@@ -1,6 +1,5 @@
 """`agiqa cache verify`: every checksum, every line, every number."""
 
-import json
 import logging
 import sys
 import time
@@ -15,7 +14,7 @@ import click
 from agiqa.cli.cache.fields import print_wrapped
 from agiqa.cli.cache.figures import count_text, size_text
 from agiqa.cli.lines import echo
-from agiqa.cli.options import cache
+from agiqa.cli.options import cache, print_json
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
         if not as_json:
             _print(outcome)
     if as_json:
-        echo(json.dumps([_tree(outcome) for outcome in outcomes], ensure_ascii=False))
+        print_json([_tree(outcome) for outcome in outcomes])
     else:
         _print_sum(outcomes, time.monotonic() - started, repair)
     if not all(outcome.is_whole for outcome in outcomes):

@@ -1,6 +1,5 @@
 """`agiqa splits audit`: leaks down to near-identical pictures."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache
+from agiqa.cli.options import as_json, cache, print_json
 
 if TYPE_CHECKING:
     from agiqa.audit import Audit
@@ -64,7 +63,7 @@ def command(
     found = {protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()}
     if as_json:
         result = {protocol: asdict(each) for protocol, each in found.items()}
-        echo(json.dumps({"dataset": dataset, "distance": distance, "protocols": result}))
+        print_json({"dataset": dataset, "distance": distance, "protocols": result})
         return
     _print(dataset, distance, found)
 

@@ -1,13 +1,12 @@
 """`agiqa splits show`: a data set's protocols."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache
+from agiqa.cli.options import as_json, cache, print_json
 
 
 @click.command("show")
@@ -55,7 +54,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
             }
         )
     if as_json:
-        echo(json.dumps(listed, ensure_ascii=False))
+        print_json(listed)
         return
     _print(listed)
 
