@@ -109,6 +109,26 @@ def test_numbers_as_yaml_and_people_write_them() -> None:
     assert load(None, ["visual.layers=[1, 2]"]).visual.layers == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["fit.lr=1", "fit.lr=2"], "--set fit.lr=2: it would undo --set fit.lr=1: give one"),
+        (["fit.lr=1", "fit={epochs: 2}"], "it would undo --set fit.lr=1"),
+        (["fit={lr: 1, lr: 2}"], "not a valid value: line 1: the key 'lr' stands twice"),
+    ],
+)
+def test_what_is_given_twice_is_refused(overrides: list[str], message: str) -> None:
+    assert load(None, ["fit={lr: 1}", "fit.epochs=2"]).fit == Fit(lr=1, epochs=2)
+    with pytest.raises(AgiqaError, match=re.escape(message)):
+        load(None, overrides)
+
+
+def test_a_section_twice_in_the_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "fit:\n  lr: 1\nsplits:\n  seed: 1\nfit:\n  epochs: 2\n")
+    with pytest.raises(AgiqaError, match="line 5: the key 'fit' stands twice, first in line 1"):
+        load(path)
+
+
 def test_data_sets_of_ones_own() -> None:
     params = load(None, ["sources.mine.kind=csv", "sources.mine.score_columns=[mos]", "sources.x="])
     assert params.sources["mine"] == Source(kind="csv", score_columns=("mos",))

@@ -92,6 +92,17 @@ def test_chat_and_several_poolings(write_prompts: Write) -> None:
     assert chosen.question("a", "x") == 'Is {"b": 1} in x?'
 
 
+def test_a_prompt_named_twice_is_refused(tmp_path: Path, write_prompts: Write) -> None:
+    path = Path(write_prompts({"quality": "How good is it?"}))
+    text = path.read_text("utf-8").replace("prompts:\n", "prompts:\n  quality: Is it sharp?\n")
+    path.write_text(text, "utf-8")
+    with pytest.raises(AgiqaError, match=r"line 7: the key 'quality' stands twice, first in line "):
+        read_prompt_set(str(path))
+    path.write_text(text.replace("  quality: Is", "  1: Is").replace("  quality", "  '1'"), "utf-8")
+    with pytest.raises(AgiqaError, match="prompt '1' stands twice"):
+        read_prompt_set(str(path))
+
+
 def test_the_working_folder_comes_before_the_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_prompts: Write
 ) -> None:

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -43,6 +42,7 @@ from agiqa.model.ridge import Ridge
 from agiqa.params import Params, dump, from_tree
 from agiqa.presets import LIGHT
 from agiqa.run_files import PROVENANCE
+from agiqa.trees import read_json, read_yaml
 from agiqa.truth import Scales
 
 LAYOUT = 2
@@ -118,9 +118,9 @@ def load_run(folder: Path) -> Run:
     """
     provenance = load_provenance(folder)
     try:
-        tree = yaml.safe_load((folder / PARAMS).read_text(encoding="utf-8"))
+        tree = read_yaml(folder / PARAMS)
         tensors = load_file(folder / MODEL)
-    except (ValueError, SafetensorError, yaml.YAMLError) as error:
+    except (ValueError, SafetensorError) as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
     params = from_tree(tree, str(folder / PARAMS))
     light = params.fit.preset == LIGHT
@@ -139,7 +139,7 @@ def load_provenance(folder: Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise AgiqaError(f"{folder}: not a run; expected {name}. Make one with `agiqa fit`.")
     try:
-        provenance: dict[str, Any] = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        provenance: dict[str, Any] = read_json(folder / PROVENANCE)
     except ValueError as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
     if not isinstance(provenance, dict):
@@ -167,7 +167,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
             f"{printable(folder)}: expected {METRICS}, found none: run `agiqa evaluate` first"
         )
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
         if not isinstance(metrics, dict) or not isinstance(metrics.get("models"), dict):
             raise ValueError("no figures of models")
     except ValueError as error:

@@ -11,7 +11,6 @@ Runs are compared only on the very same splits. `across_protocols` sets two prot
 set side by side, paired by image alone, since their test sides differ.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from agiqa.model_labels import in_order
 from agiqa.statistics.intervals import draw, percentile_interval, resample_splits
 from agiqa.statistics.paired import corrected_t_test, holm
 from agiqa.statistics.resampling import FIGURES, TestSide, test_side
+from agiqa.trees import read_json
 
 LESS_IS_BETTER = ("rmse",)
 LEAST_IMAGES = 10  # of a generator on a test side, as in `evaluation`
@@ -88,7 +88,7 @@ def _read(folder: Path) -> Read:
                 f"{printable(folder)}: expected {name}, found none: run `agiqa evaluate` first"
             )
     try:
-        per_split = json.loads((folder / METRICS).read_text("utf-8"))["per_split"]
+        per_split = read_json(folder / METRICS)["per_split"]
         frame = pd.read_csv(
             folder / PREDICTIONS,
             usecols=list(COLUMNS),

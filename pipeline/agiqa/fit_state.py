@@ -32,6 +32,7 @@ from agiqa.feature_store import default_root, digest
 from agiqa.feature_store.durable import disk_errors, sync_folder, write_file
 from agiqa.feature_store.fingerprint import plain
 from agiqa.feature_store.ledger.lock import writer_lock
+from agiqa.trees import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class FitState:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                record = json.loads(file.metadata()[RECORD])
+                record = parse_json(file.metadata()[RECORD])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self.best(record)
         except (SafetensorError, ValueError, KeyError, TypeError, AgiqaError) as error:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import yaml
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
+from agiqa.trees import parse_yaml, read_yaml
 
 PRESET = "preset"  # in section paper: the preset's own value
 OfPreset = Literal["preset"]
@@ -225,25 +226,32 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
     """Read `path` (or ./params.yaml where it exists) and apply `key.path=value` overrides.
 
     Raises:
-        AgiqaError: file absent or no YAML mapping, unknown key, wrong type, value out of choice.
+        AgiqaError: file absent or no YAML mapping, a key or an override given twice, unknown key,
+            wrong type, value out of choice.
     """
     if path is None and Path("params.yaml").is_file():
         path = Path("params.yaml")
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            loaded = read_yaml(path)
         except OSError as error:
             raise AgiqaError(f"{path}: cannot be read ({error.strerror}).") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise AgiqaError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        except ValueError as error:
+            raise AgiqaError(f"{path}: not valid YAML: {one_line(error)}.") from error
         if not isinstance(loaded, dict | None):
             raise AgiqaError(f"{path}: expected sections with settings, found a {_kind(loaded)}.")
         tree = loaded or {}
+    given: dict[str, str] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise AgiqaError(f"--set expects key=value (such as fit.lr=0.001), found '{override}'.")
+        if undone := [other for other in given if f"{other}.".startswith(f"{key}.")]:
+            raise AgiqaError(
+                f"--set {override}: it would undo --set {undone[0]}={given[undone[0]]}: give one."
+            )
+        given[key] = text
         node = tree
         *parents, leaf = key.split(".")
         for parent in parents:
@@ -252,10 +260,9 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
                 raise AgiqaError(f"--set {override}: '{parent}' is a value, not a section.")
             node = child
         try:
-            node[leaf] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            reason = " ".join(str(error).split())
-            raise AgiqaError(f"--set {override}: not a valid value: {reason}") from error
+            node[leaf] = parse_yaml(text)
+        except ValueError as error:
+            raise AgiqaError(f"--set {override}: not a valid value: {one_line(error)}.") from error
     return from_tree(tree, str(path) if path else "params")
 
 

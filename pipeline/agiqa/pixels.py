@@ -35,6 +35,7 @@ from agiqa.feature_store.ledger.journal import Journal
 from agiqa.feature_store.ledger.lock import writer_lock
 from agiqa.images import ImageError, decode, image_id, resize_bicubic
 from agiqa.progress import track
+from agiqa.trees import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ def _require_description(folder: Path, size: int) -> None:
     with disk_errors("read", path):
         text = path.read_text(encoding="utf-8")
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
         raise AgiqaError(
             f"{path}: expected the description of cached pixels, found damaged JSON; "

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
+from agiqa.regular_file import read_regular
+from agiqa.trees import MOST_YAML, read_yaml
 
 CHAT = "chat"  # as a template: the model's own chat template
 IMAGE_PROMPT = "{image_prompt}"
@@ -88,11 +88,9 @@ def read_prompt_set(name: str) -> PromptSet:
     """
     path = _locate(name)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AgiqaError(
-            f"{path}: not a readable prompt set: {' '.join(str(error).split())}"
-        ) from error
+        tree = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise AgiqaError(f"{path}: not a readable prompt set: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise AgiqaError(f"{path}: expected the keys {', '.join(KEYS)}.")
     for key in tree:
@@ -119,8 +117,8 @@ def prompt_set_text(name: str) -> str:
     """
     path = _locate(name)
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_regular(path, MOST_YAML).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
         raise AgiqaError(f"{path}: not a readable prompt set: {error}") from error
 
 
@@ -195,6 +193,7 @@ def _prompts(prompts: object) -> dict[str, str]:
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise AgiqaError("prompts must map at least one name to a non-empty text.")
     assert isinstance(prompts, dict)
+    _refuse_twice("prompt", [str(key) for key in prompts])  # 1 and "1" are two keys to YAML
     for key, text in prompts.items():
         if not re.fullmatch(r"[\w-]+", str(key)):
             raise AgiqaError(

@@ -29,6 +29,7 @@ from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, req
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.images import BadImage
 from agiqa.json_text import json_text
+from agiqa.trees import read_json
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
@@ -192,7 +193,7 @@ def read_table(folder: Path) -> ImagesTable:
             raise AgiqaError(f"{folder}: expected {name}, found {found}: {again}")
     csv = folder / IMAGES_CSV
     try:
-        about = json.loads((folder / DATASET_JSON).read_text("utf-8"))
+        about = read_json(folder / DATASET_JSON)
         if about["layout"] not in READABLE:
             raise AgiqaError(
                 f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
@@ -248,7 +249,7 @@ def _root(folder: Path, recorded: str | None) -> Path | None:
     try:
         root = Path(recorded or "")
         if path.exists():
-            root = Path(json.loads(path.read_text("utf-8"))["root"])
+            root = Path(read_json(path)["root"])
     except (ValueError, KeyError, TypeError) as error:
         raise AgiqaError(f"{path}: damaged ({error!r}): run `agiqa prepare` again") from error
     return root if root.is_absolute() else (folder / root).resolve()

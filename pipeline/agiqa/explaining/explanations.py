@@ -8,7 +8,6 @@
 The folder is written beside its place and moved there whole.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from agiqa.explaining.reason import Neighbour, Reason
 from agiqa.images import ImageError, check_images, decode, image_id
 from agiqa.json_text import write_json
 from agiqa.progress import track
+from agiqa.trees import MOST_JSON, read_json
 
 LAYOUT = 1
 FOLDER, FILE, OVERLAYS = "explanations", "explanations.json", "maps"
@@ -188,7 +188,7 @@ def read_explanations(run: Path) -> dict[str, Any] | None:
         return None
     again = "run `agiqa explain` again"
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path, 4 * MOST_JSON)
         layout, overlays = content["layout"], [e["overlay"] for e in content["images"].values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error!r}); {again}.") from error
@@ -295,7 +295,7 @@ def _content(explainer: Explainer, images: Sequence[Explained]) -> dict[str, Any
     run = explainer.run
     measured = run.folder / DELETION
     try:
-        deletion = json.loads(measured.read_text("utf-8")) if measured.is_file() else None
+        deletion = read_json(measured) if measured.is_file() else None
     except ValueError as error:
         raise AgiqaError(f"{measured}: damaged ({error}); remove it.") from error
     return {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agiqa.feature_store import default_root
 from agiqa.feature_store.durable import write_file
+from agiqa.trees import read_json
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Remembered:
 
     def _read(self) -> dict[str, int]:
         try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
+            found = read_json(self.path)
             return {str(key): max(1, int(size)) for key, size in found.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return {}

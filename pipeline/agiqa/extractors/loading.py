@@ -21,6 +21,7 @@ from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
 from agiqa.params import Semantic
 from agiqa.ranks import device
+from agiqa.trees import read_json
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def model_config(folder: ModelFolder) -> dict[str, Any]:
     """
     path = folder.path / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return dict(found)
     except (OSError, ValueError, TypeError) as error:
         raise AgiqaError(f"{path}: not a model's configuration; copy it again.") from error

@@ -5,13 +5,13 @@ whose class has a video half where torchvision is absent. Here the parts are put
 one: always the Pillow image processor, and an idle video half, for nothing here is a video.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agiqa.errors import AgiqaError, one_line
 from agiqa.extractors.loading import ModelFolder
+from agiqa.trees import read_json
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
@@ -173,7 +173,7 @@ def _json(path: Path) -> dict[str, Any]:
         AgiqaError: it is damaged.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

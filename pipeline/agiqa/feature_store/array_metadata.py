@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from agiqa.trees import parse_json
+
 # Fields that may be left out, where they say nothing.
 EMPTY: Mapping[str, object] = {
     "attributes": {},
@@ -64,7 +66,7 @@ def read_json(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """
     try:
         text = path.read_bytes().decode("ascii")
-        found = json.loads(text)
+        found = parse_json(text)
     except FileNotFoundError:
         return None, "is missing"
     except ValueError as error:

@@ -4,7 +4,6 @@ Each shard is mapped into memory, its tensors are cast and put on their device o
 map is closed before the next. So memory holds one copy of the model and at most one shard.
 """
 
-import json
 import pickle
 import re
 import warnings
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from agiqa.errors import AgiqaError, some
+from agiqa.trees import read_json
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; also with .index.json
 SHOWN = 20  # names of each kind in an error
@@ -66,7 +66,7 @@ def shards(folder: Path) -> list[Path]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             try:
-                files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+                files = set(read_json(index)["weight_map"].values())
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise AgiqaError(f"{index}: not an index of shards; copy it again.") from error
             absent = sorted(file for file in files if not (folder / file).is_file())

@@ -13,6 +13,7 @@ from typing import Any
 from agiqa.datasets.table import inner_path
 from agiqa.errors import AgiqaError, printable
 from agiqa.report.tables import number
+from agiqa.trees import MOST_JSON, read_json
 
 FOLDER, FILE = "explanations", "explanations.json"
 MOST_BYTES = 4_000_000  # of reasons and neighbours in the page
@@ -47,7 +48,7 @@ def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[in
     if not (folder / FILE).is_file():
         return Explanations()
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
+        found = read_json(folder / FILE, 4 * MOST_JSON)
         by_row = {rows[path]: each for path, each in found["images"].items() if path in rows}
         overlays = {
             row: folder / inner_path(str(each["overlay"]), f"{printable(folder / FILE)}: overlay")

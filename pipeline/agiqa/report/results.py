@@ -1,6 +1,5 @@
 """What the report reads: the files that `fit` and `evaluate` left in a run folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_of, run_folder
 from agiqa.datasets.labels import read_text_csv, require_columns
 from agiqa.errors import AgiqaError, printable
+from agiqa.trees import read_json
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
@@ -128,7 +128,7 @@ def average_images(results: Results) -> pd.DataFrame:
 
 def _metrics(path: Path, needed: Sequence[str]) -> dict[str, Any]:
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        metrics: dict[str, Any] = read_json(path)
         if missing := sorted(set(needed) - set(metrics)):
             raise ValueError(f"no {', '.join(missing)}")
         if MODEL not in metrics["models"]:

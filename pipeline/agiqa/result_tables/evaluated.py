@@ -6,7 +6,6 @@ RUN/cross/DATASET/. Nothing but these files and provenance.json is read, so that
 time.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from agiqa.errors import AgiqaError, printable, some
 from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
 from agiqa.run_files import PROVENANCE, provenance_files
+from agiqa.trees import read_json
 
 METRICS = "metrics.json"
 INSIDE = tuple(
@@ -136,7 +136,7 @@ def _read(run: Path, path: Path) -> _Read:
 
 def _mapping(path: Path, again: str) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text("utf-8"))
+        tree = read_json(path)
     except (OSError, ValueError) as error:
         raise AgiqaError(f"{printable(path)}: cannot be read ({error}): {again}") from error
     if not isinstance(tree, dict):

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
+from agiqa.trees import read_yaml
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NEEDED = ("method", "dataset", "target", "protocol", "said", "source")
@@ -21,7 +20,12 @@ def published_results(path: Path = PUBLISHED) -> list[Result]:
         AgiqaError: an entry lacks something, has an unknown key, or a figure that is no number in
             quotes (which keep its last zeros).
     """
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        entries = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise AgiqaError(f"{path}: damaged ({one_line(error)}): install agiqa again") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise AgiqaError(f"{path}: expected a list of results, each with its keys")
     return [_result(entry, f"{path.name}, entry {row}") for row, entry in enumerate(entries, 1)]
 
 

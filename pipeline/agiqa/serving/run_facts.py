@@ -1,6 +1,5 @@
 """What a run is, for the page's head and for programs."""
 
-import json
 import logging
 from typing import Any
 
@@ -9,6 +8,7 @@ from agiqa.checkpoints import METRICS, Run
 from agiqa.images import MAX_PIXELS
 from agiqa.serving.limits import Limits
 from agiqa.serving.schemas import Interval, RunFacts, Scale, Taken, Tested
+from agiqa.trees import read_json
 
 MODEL = "moe"  # whose scores a Scorer gives
 
@@ -60,7 +60,7 @@ def _tested(run: Run) -> Tested | None:
     if not path.is_file():
         return None
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        metrics: dict[str, Any] = read_json(path)
         figures = metrics["models"]
         model = MODEL if MODEL in figures else next(iter(figures))
         return Tested(

@@ -3,13 +3,13 @@
 `agiqa cache ls` names them; `gc` keeps what they were made from.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.feature_store import digest
 from agiqa.run_files import provenance_files
+from agiqa.trees import read_json
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
     found, unreadable = [], []
     for path in sorted({path for folder in folders for path in provenance_files(folder)}):
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
+            tree = read_json(path)
             stores = tuple(
                 frozenset(digest(each) for each in store["fingerprints"])
                 for store in tree["stores"].values()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agiqa.feature_store.durable import write_file
+from agiqa.trees import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -186,5 +187,5 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     body = b"{" + line[match.end() : -1]
     if zlib.crc32(body) != int(match[1], 16):
         return None
-    entry: dict[str, Any] = json.loads(body)
+    entry: dict[str, Any] = parse_json(body)
     return entry

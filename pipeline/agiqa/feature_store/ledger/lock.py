@@ -20,6 +20,7 @@ import filelock
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import disk_errors
+from agiqa.trees import read_json
 
 WAIT_SECONDS = 0.3  # before a second writer is refused
 LOCK_NAME, OWNER_NAME = "writer.lock", "owner.json"
@@ -87,7 +88,7 @@ def _owner(folder: Path) -> str:
     """Describe the lock's owner; its note may be a moment behind the lock itself."""
     for _ in range(5):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            owner = json.loads((folder / OWNER_NAME).read_text(encoding="utf-8"))
+            owner = read_json(folder / OWNER_NAME)
             return f"process {owner['pid']} on {owner['host']}, writing since {owner['since']}"
         time.sleep(0.05)
     return "another process, which left no note of itself"

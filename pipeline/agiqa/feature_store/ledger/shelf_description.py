@@ -17,6 +17,7 @@ from agiqa.feature_store.array_metadata import read_json
 from agiqa.feature_store.chunks import DTYPES
 from agiqa.feature_store.durable import disk_errors, write_file
 from agiqa.feature_store.fingerprint import Fingerprint, digest, plain, require_same
+from agiqa.trees import parse_json
 
 DESCRIPTION = "fingerprint.json"
 FORMAT, LAYOUT = "agiqa-ledger", 1
@@ -102,7 +103,7 @@ def require_description(folder: Path, wanted: Description) -> None:
 def require_text(text: bytes, wanted: Description, *, file: str, where: str) -> None:
     """AgiqaError unless `text`, found in `file` of the shelf `where`, says what is wanted."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         layout = int(found["layout"])
     except (ValueError, KeyError, TypeError) as error:
         raise AgiqaError(

@@ -34,6 +34,7 @@ from agiqa.feature_store.packs.pack_layout import (
     Stored,
     damaged,
 )
+from agiqa.trees import parse_json
 
 TRAILER = b"\nsha256 %s\n"
 
@@ -127,7 +128,7 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
             found = {key: file.attrs[key] for key in ("format", "layout") if key in file.attrs}
             if found.get("format") != FORMAT or "metadata" not in file:
                 return {"format": str(found.get("format", "unknown HDF5"))}
-            metadata: dict[str, Any] = json.loads(file["metadata"][...].tobytes())
+            metadata: dict[str, Any] = parse_json(file["metadata"][...].tobytes())
             return metadata
     except FileNotFoundError:
         reason = "nothing there"

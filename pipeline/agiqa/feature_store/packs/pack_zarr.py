@@ -8,7 +8,6 @@ Plain `zarr.open` reads it. Chunks are not compressed: float vectors gain next t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,8 @@ from zarr.storage import LocalStore
 from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
 from agiqa.feature_store.chunks import DTYPES, Vectors, create_array
 from agiqa.feature_store.packs.pack_layout import ARRAYS, Contents, PackError, Stored, damaged
+from agiqa.regular_file import read_regular
+from agiqa.trees import MOST_JSON, parse_json
 
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
@@ -45,7 +46,7 @@ def _create(folder: Path, shape: tuple[int, ...], dtype: str) -> zarr.Array[Any]
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """The attributes of the group at `path`, unchecked; PackError where it is no Zarr v3 group."""
     try:
-        group = json.loads((path / "zarr.json").read_bytes())
+        group = parse_json(read_regular(path / "zarr.json", MOST_JSON))
         attributes = group["attributes"] if group["node_type"] == "group" else {}
         return dict(attributes)
     except (FileNotFoundError, NotADirectoryError):

@@ -13,7 +13,6 @@ and where in them the ids are, so that a few bytes of each segment say what all 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ from safetensors.numpy import load, save
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import DTYPES, Vectors, id_bytes, row_checksums
+from agiqa.trees import parse_json
 
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
 FORMAT, LAYOUT = "agiqa-segment", "1"
@@ -65,7 +65,7 @@ def parse(name: str, data: bytes, digest: str, width: int, dtype: str) -> tuple[
         raise SegmentError(f"{len(data)} bytes that fail their checksum")
     try:
         arrays = load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         vectors, checksums, keys = arrays["vectors"], arrays["row_crc32"], arrays["image_id"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise SegmentError(f"something else than rows ({type(error).__name__})") from error

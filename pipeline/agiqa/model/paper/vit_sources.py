@@ -7,7 +7,6 @@ FOLDER, or a hub id           a ViT of transformers, with its config.json
 """
 
 import importlib
-import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from torch import Tensor
 from agiqa.errors import AgiqaError
 from agiqa.model.paper.regressor import PaperRegressor
 from agiqa.model.paper.weights import from_transformers, load_timm_state
+from agiqa.trees import read_json
 
 TIMM = "timm"
 TIMM_MODEL = "vit_base_patch8_224.augreg_in21k_ft_in1k"
@@ -82,7 +82,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 def _require_vit(folder: Path, heads: int, where: str) -> None:
     """What the shapes of the weights do not tell."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise AgiqaError(
             f"{where}: expected a transformers folder with config.json ({type(error).__name__})."
