@@ -150,7 +150,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
                 "image_id": ids or [f"{seed:032x}{row:032x}" for row in range(images)],
                 "path": [f"{row:03d}.png" for row in range(images)],
                 "prompt": [f"{name} {row // 2}" for row in range(images)],
-                "group": [f"{row // 2}" for row in range(images)],
+                "group": [f"{name} {row // 2}" for row in range(images)],
                 "generator": "g",
             }
         )
@@ -353,7 +353,7 @@ def test_copies_of_training_images_are_not_tested(
     _ok("evaluate", "runs/mine/grouped")
     with caplog.at_level(logging.WARNING):
         _ok("cross", "runs/mine/grouped", "--on", "copies")
-    assert "are left out of its test sides: mine holds the same files for training" in caplog.text
+    assert "are left out of its test sides: mine holds the same files or groups for" in caplog.text
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
     predictions = pd.read_csv("runs/mine/grouped/cross/copies/predictions.csv")
     for seed, part in predictions.groupby("seed"):
@@ -365,3 +365,90 @@ def test_copies_of_training_images_are_not_tested(
 def _matrix(*arguments: str) -> dict[str, Any]:
     rows = json.loads(_ok(*arguments).stdout)["runs"]
     return {row["run"]: row["tested_on"] for row in rows}
+
+
+def _with_groups(table: ImagesTable, groups: list[str], prompts: list[str]) -> ImagesTable:
+    changed = replace(table, frame=table.frame.assign(group=groups, prompt=prompts))
+    folder = Path("cache") / table.name
+    write_table(changed, folder)
+    for protocol in ("grouped", "random"):
+        splits = make_splits(changed, protocol, count=3)
+        write_splits(splits, folder / "splits" / f"{protocol}.csv")
+    return changed
+
+
+def _joined_sides(*names: str, protocol: str = "grouped") -> tuple[list[Any], dict[int, Any]]:
+    from agiqa.material import joined, load_material
+    from agiqa.params import load
+
+    params = load(None, (f"fit.protocol={protocol}",))
+    materials = [load_material(name, Path("cache"), params) for name in names]
+    return materials, dict(joined(materials)[2])
+
+
+@pytest.mark.parametrize("by", ["prompt", "own group"])
+def test_one_set_neither_trains_on_nor_selects_by_what_another_tests(
+    prepare: Prepare, by: str
+) -> None:
+    """The same prompts, spelled otherwise, or the same names of a user's own groups."""
+    tables = [
+        prepare(name, {"quality": (0, 1, 3)}, seed=seed) for seed, name in ((1, "a"), (2, "b"))
+    ]
+    spelled = ("a  cat {0}", " A\u00a0cat\u200b {0} ")
+    for place, (table, form) in enumerate(zip(tables, spelled, strict=True)):
+        numbers = [(row // 2 + 13 * place) % 40 for row in range(80)]  # on other sides there
+        if by == "prompt":
+            groups, prompts = [f"a cat {n}" for n in numbers], [form.format(n) for n in numbers]
+        else:
+            groups, prompts = [f"Scene {n}" for n in numbers], ["a photo"] * 80
+        _with_groups(table, groups, prompts)
+    materials, sides = _joined_sides("a", "b")
+    group = np.concatenate([each.table.frame["group"] for each in materials])
+    of = np.repeat([0, 1], 80)
+    lost = 0
+    for seed, side in sides.items():
+        for one, other in ((0, 1), (1, 0)):
+            own = {name: set(group[rows[of[rows] == one]]) for name, rows in side.items()}
+            theirs = {name: set(group[rows[of[rows] == other]]) for name, rows in side.items()}
+            assert not own["train"] & theirs["test"]
+            assert not own["val"] & theirs["test"]
+            assert not own["train"] & set(
+                materials[other].table.frame["group"].iloc[materials[other].sides[seed]["val"]]
+            )
+            lost += len(materials[one].sides[seed]["val"]) - int((of[side["val"]] == one).sum())
+            assert (of[side["test"]] == one).sum() == len(materials[one].sides[seed]["test"])
+    assert lost > 0  # validation images went, too
+
+
+def test_shared_prompts_that_stay_are_told(
+    prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, name in ((1, "a"), (2, "b")):
+        table = prepare(name, {"quality": (0, 1, 3)}, seed=seed)
+        _with_groups(table, [f"{name} {row // 4}" for row in range(80)], ["a photo"] * 80)
+    with caplog.at_level(logging.WARNING):
+        _, sides = _joined_sides("a", "b")
+    assert all(len(side["train"]) == 112 for side in sides.values())  # names differ: all train
+    assert "48 of 48 test images of 'a' have a prompt that another data set" in caplog.text
+
+
+def test_cross_leaves_out_groups_that_the_run_selected_by(
+    prepare: Prepare, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, name, form in ((1, "a", "a cat {0}"), (2, "b", "A  cat\u00a0{0}")):
+        table = prepare(name, {"quality": (0, 1, 3)}, seed=seed)
+        numbers = [row // 2 + (20 if name == "b" else 0) for row in range(80)]  # half are shared
+        _with_groups(table, [f"a cat {n}" for n in numbers], [form.format(n) for n in numbers])
+    _ok("fit", "a", *FAST)
+    _ok("evaluate", "runs/a/grouped")
+    with caplog.at_level(logging.WARNING):
+        _ok("cross", "runs/a/grouped", "--on", "b")
+    assert "holds the same files or groups for training or validation" in caplog.text
+    tested = pd.read_csv("runs/a/grouped/cross/b/predictions.csv")
+    splits = pd.read_csv("cache/a/splits/grouped.csv")
+    group = dict(zip(pd.read_csv("cache/a/images.csv")["path"],
+                     pd.read_csv("cache/a/images.csv")["group"], strict=True))  # fmt: skip
+    for seed, part in tested.groupby("seed"):
+        learnt = splits[(splits["seed"] == seed) & splits["side"].isin(["train", "val"])]
+        assert len(part)
+        assert not set(part["group"]) & set(learnt["name"].map(group))

@@ -3,8 +3,8 @@
 The regressors of split s, trained on A's training side s, are tested on B's test side s, so that a
 column of the matrix is always the same images. Scores stay on the scale of the training; PLCC after
 the logistic and RMSE are mapped to B's scale because they are defined so, SRCC and KRCC need no
-scale. A test image of which A's training or validation side holds a copy is left out; images that
-share a prompt only are counted and stay.
+scale. A test image of which A's training or validation side holds a copy, or under B's protocol
+`grouped` its group or prompt, is left out; under others, shared prompts are counted and stay.
 """
 
 import logging
@@ -17,11 +17,12 @@ import numpy as np
 
 from agiqa.cache_folder import at_hand
 from agiqa.checkpoints import METRICS, Run, load_run, read_metrics
+from agiqa.datasets.groups import Relatives
 from agiqa.datasets.table import read_table
 from agiqa.datasets.targets import field_name
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.evaluation import Exam, evaluate
-from agiqa.material import Material, Sides, load_material, packs
+from agiqa.material import GROUPED, Material, Sides, load_material, packs
 from agiqa.runs import DATASETS, write_evaluations
 from agiqa.splits import default_protocol, protocols_there, read_protocol, side_rows
 
@@ -131,52 +132,62 @@ def _exam(run: Run, column: Tested, cache: Path | str) -> Exam:
         )
     paired = dict(zip(seeds, sides.values(), strict=True))
     return Exam(
-        material.table, material.features, _without_copies(run, material, paired, cache),
+        material.table, material.features, _without_relatives(run, material, paired, cache),
         columns, CROSS, splits_sha256=material.digest,
     )  # fmt: skip
 
 
-def _without_copies(run: Run, material: Material, sides: Sides, cache: Path | str) -> Sides:
-    """The test sides without byte-identical images of the run's training and validation sides."""
-    ids = material.table.frame["image_id"].to_numpy(str)
-    prompts = material.table.frame["prompt"].to_numpy(str)
-    known: dict[int, set[str]] = {seed: set() for seed in sides}
-    said: dict[int, set[str]] = {seed: set() for seed in sides}
+def _without_relatives(run: Run, material: Material, sides: Sides, cache: Path | str) -> Sides:
+    """The test sides without relatives of the run's training and validation sides.
+
+    Those are byte-identical images, and under `grouped` images of the same group or prompt.
+    """
+    tested = Relatives(material.table.frame)
+    held, seen = ({seed: np.zeros(len(material.table.frame), dtype=bool) for seed in sides}
+                  for _ in range(2))  # fmt: skip
     for about in [run.provenance, *run.provenance["others"]]:
         name = str(about["dataset"])
         folder = at_hand(cache, name, packs(run.params)) / name
         table = read_table(folder)
-        frame = table.frame
+        relatives = Relatives(table.frame)
         splits = side_rows(read_protocol(folder, table, str(about["protocol"])), table)
         for seed, learnt in splits.items():
             rows = np.concatenate([learnt["train"], learnt["val"]])
-            known[seed] |= set(frame["image_id"].iloc[rows])
-            said[seed] |= set(frame["prompt"].iloc[rows]) - {""}
+            held[seed] |= tested.of(relatives, rows, material.protocol == GROUPED)
+            seen[seed] |= tested.of_prompt(relatives, rows)
     found: dict[int, Mapping[str, np.ndarray]] = {}
-    copies: set[str] = set()
-    shared = tested = 0
+    left_out: set[str] = set()
+    shared = count = 0
     for seed, side in sides.items():
         test = side["test"]
-        copy = np.isin(ids[test], list(known[seed]))
-        copies |= set(material.table.frame["path"].iloc[test[copy]])
-        shared += int(np.isin(prompts[test[~copy]], list(said[seed])).sum())
-        tested += int((~copy).sum())
-        found[seed] = {**side, "test": test[~copy]}
+        kept = test[~held[seed][test]]
+        left_out |= set(material.table.frame["path"].iloc[test[held[seed][test]]])
+        shared += int(seen[seed][kept].sum())
+        count += len(kept)
+        found[seed] = {**side, "test": kept}
+        if not len(kept):
+            raise AgiqaError(
+                f"{printable(run.folder)} was trained on the files or groups of all images that "
+                f"split {seed} of '{material.name}' tests: nothing is left to test on; choose "
+                "another data set."
+            )
     trained = ", ".join(run.provenance["trained_on"])
-    if copies:
+    if left_out:
         log.warning(
-            "%d images of '%s' are left out of its test sides: %s holds the same files for "
-            "training (%s)",
-            len(copies),
+            "%d images of '%s' are left out of its test sides: %s holds the same files%s for "
+            "training or validation (%s)",
+            len(left_out),
             material.name,
             trained,
-            some(sorted(copies), 2),
+            " or groups" if material.protocol == GROUPED else "",
+            some(sorted(left_out), 2),
         )
     if shared:
         log.warning(
-            "%d of %d test images of '%s' have a prompt that %s holds for training; they count",
+            "%d of %d test images of '%s' have a prompt that %s holds for training or validation; "
+            "they count",
             shared,
-            tested,
+            count,
             material.name,
             trained,
         )

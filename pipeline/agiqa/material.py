@@ -4,7 +4,7 @@ Joins what lies under `cache/`; between the stores and `training`, `evaluation`.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from agiqa.cache_folder import at_hand
+from agiqa.datasets.groups import Relatives
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.datasets.targets import find_target
 from agiqa.errors import AgiqaError, some
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Kinds of extractors whose vectors are not what a store is named after.
 OTHERS = {"semantic": ("vision",), "visual": ("lmm", "mplug_owl2", "dual_encoder")}
+
+GROUPED = "grouped"  # the protocol that keeps groups on one side, of one data set or several
 
 Sides = Mapping[int, Mapping[str, np.ndarray]]
 
@@ -152,8 +155,8 @@ def rated_splits(splits: pd.DataFrame, table: ImagesTable, columns: Sequence[str
 def joined(materials: Sequence[Material]) -> tuple[Features | PaperInputs, Truth, Sides]:
     """All data sets as one: rows in their order, split by split.
 
-    An image of which another data set tests or validates a copy, or an image of the same prompt,
-    is left out of training.
+    An image of which another data set tests or validates a copy, or under `grouped` an image of
+    the same group or prompt, is left out of training; one that another tests, of validation too.
 
     Raises:
         AgiqaError: features of several kinds, or splits that do not pair.
@@ -178,6 +181,7 @@ def joined(materials: Sequence[Material]) -> tuple[Features | PaperInputs, Truth
         np.repeat(np.arange(len(materials)), rows),
     )
     own = [without_leaks(each, materials) for each in materials]
+    _tell_shared_prompts(materials, own)
     sides = {
         seed: {
             side: np.concatenate([s[seed][side] + at for s, at in zip(own, starts, strict=True)])
@@ -189,38 +193,64 @@ def joined(materials: Sequence[Material]) -> tuple[Features | PaperInputs, Truth
 
 
 def without_leaks(one: Material, among: Sequence[Material]) -> Sides:
-    """The sides of one data set without the training images that others test or validate."""
-    keys = list(_keys(one))
-    found: dict[int, dict[str, np.ndarray]] = {}
-    dropped: set[int] = set()
+    """The sides of one data set without the images that others hold out.
+
+    Training loses what another data set validates or tests, validation what another one tests.
+    """
+    others = [(other, other.sides, Relatives(other.table.frame)) for other in among
+              if other is not one]  # fmt: skip
+    own = Relatives(one.table.frame)
+    sides: dict[int, dict[str, np.ndarray]] = {}
+    dropped: dict[str, set[int]] = {"train": set(), "val": set()}
     for seed, side in one.sides.items():
-        held = set()
-        for other in among:
-            if other is not one:
-                theirs = list(_keys(other))
-                for name in ("val", "test"):
-                    held |= {key for row in other.sides[seed][name] for key in theirs[row]}
-        leaks = np.array([bool(held.intersection(keys[row])) for row in side["train"]], dtype=bool)
-        dropped |= set(side["train"][leaks])
-        found[seed] = {**side, "train": side["train"][~leaks]}
-    if dropped:
-        names = [str(one.table.frame["path"].iloc[row]) for row in sorted(dropped)]
-        log.warning(
-            "%d images of '%s' are left out of training where another data set tests or validates "
-            "a copy of theirs or their prompt (%s)",
-            len(dropped),
-            one.name,
-            some(names, 2),
-        )
-    return found
+        tested, selected = np.zeros((2, len(one.table.frame)), dtype=bool)
+        for other, theirs, relatives in others:
+            by_group = other.protocol == GROUPED
+            tested |= own.of(relatives, theirs[seed]["test"], by_group)
+            selected |= own.of(relatives, theirs[seed]["val"], by_group)
+        held = {"train": tested | selected, "val": tested}
+        sides[seed] = {name: rows[~held[name][rows]] if name in held else rows
+                       for name, rows in side.items()}  # fmt: skip
+        for name, mask in held.items():
+            dropped[name] |= set(side[name][mask[side[name]]].tolist())
+    for name, what in (("train", "training"), ("val", "validation")):
+        if dropped[name]:
+            paths = [str(one.table.frame["path"].iloc[row]) for row in sorted(dropped[name])]
+            log.warning(
+                "%d images of '%s' are left out of %s where another data set %s a copy of theirs "
+                "or their group (%s)",
+                len(paths),
+                one.name,
+                what,
+                "tests or validates" if name == "train" else "tests",
+                some(paths, 2),
+            )
+    return sides
 
 
-def _keys(material: Material) -> Iterator[set[str]]:
-    """By image, what must not stand on two sides: the file, and the prompt where one is kept."""
-    frame = material.table.frame
-    by_prompt = material.protocol == "grouped"
-    for name, prompt in zip(frame["image_id"], frame["prompt"], strict=True):
-        yield {f"file {name}"} | ({f"prompt {prompt}"} if by_prompt and prompt else set())
+def _tell_shared_prompts(materials: Sequence[Material], sides: Sequence[Sides]) -> None:
+    """Count the test images whose prompt another data set trains on or validates with."""
+    relatives = [Relatives(each.table.frame) for each in materials]
+    for one, kin, own in zip(materials, relatives, sides, strict=True):
+        shared = tested = 0
+        for seed, side in own.items():
+            seen = np.zeros(len(one.table.frame), dtype=bool)
+            for other, theirs in zip(relatives, sides, strict=True):
+                if other is not kin:
+                    learnt = np.concatenate([theirs[seed]["train"], theirs[seed]["val"]])
+                    seen |= kin.of_prompt(other, learnt)
+            shared += int(seen[side["test"]].sum())
+            tested += len(side["test"])
+        if shared:
+            log.warning(
+                "%d of %d test images of '%s' have a prompt that another data set holds for "
+                "training or validation; they count (protocol %s%s)",
+                shared,
+                tested,
+                one.name,
+                one.protocol,
+                ", by groups of its own" if one.protocol == GROUPED else "",
+            )
 
 
 def _require_alike(materials: Sequence[Material]) -> None:

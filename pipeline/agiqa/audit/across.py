@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from agiqa.audit.near import NearHashes
+from agiqa.datasets.groups import prompt_groups
 from agiqa.datasets.table import ImagesTable
 from agiqa.splits import SIDES, side_rows
 
@@ -35,6 +36,7 @@ class Across:
     other: str  # where their relatives stand
     images: int  # on the side
     same_prompt: int
+    same_group: int  # as same_prompt where groups are prompts
     same_file: int
     near: int  # another file, a nearly identical picture
 
@@ -75,8 +77,8 @@ def audit(
         near: which images' hashes are near, from `near_hashes(perceptual_hashes(table), NEAR)`.
         pairs: how many of the worst to name.
     """
-    groups = _codes(table.frame["group"])
-    groups[(table.frame["group"] == "").to_numpy()] = -1
+    groups = _named_codes(table.frame["group"])
+    prompts = _named_codes(prompt_groups(table.frame["prompt"]))
     files = _codes(table.frame["image_id"])
     protocol = str(splits["protocol"].iloc[0])
     sides = side_rows(splits, table)
@@ -87,7 +89,8 @@ def audit(
             side,
             other,
             images=len(rows[side]),
-            same_prompt=int(np.isin(groups[rows[side]], _named(groups[rows[other]])).sum()),
+            same_prompt=_shared(prompts, rows[side], rows[other]),
+            same_group=_shared(groups, rows[side], rows[other]),
             same_file=int(np.isin(files[rows[side]], files[rows[other]]).sum()),
             near=int(_near(near, files, rows[side], rows[other]).sum()),
         )
@@ -98,15 +101,24 @@ def audit(
     for number, rows in enumerate(sides.values()):
         for code, side in enumerate(SIDES):
             place[number, rows[side]] = code
-    return Audit(tuple(across), _worst(table, near, files, groups, place, pairs))
+    return Audit(tuple(across), _worst(table, near, files, prompts, place, pairs))
 
 
 def _codes(values: "pd.Series[str]") -> Codes:
     return np.array(pd.factorize(values)[0], dtype=np.intp)
 
 
-def _named(groups: Codes) -> Codes:
-    return np.unique(groups[groups >= 0])
+def _named_codes(names: "pd.Series[str]") -> Codes:
+    """A number for each name, -1 where there is none."""
+    codes = _codes(names)
+    codes[(names == "").to_numpy()] = -1
+    return codes
+
+
+def _shared(codes: Codes, here: Codes, there: Codes) -> int:
+    """How many of the rows `here` have a name that one of `there` has."""
+    named = codes[there]
+    return int(np.isin(codes[here], named[named >= 0]).sum())
 
 
 def _near(near: NearHashes, files: Codes, here: Codes, there: Codes) -> npt.NDArray[np.bool_]:
@@ -129,7 +141,7 @@ def _worst(
     table: ImagesTable,
     near: NearHashes,
     files: Codes,
-    groups: Codes,
+    prompts: Codes,
     place: npt.NDArray[np.int8],
     wanted: int,
 ) -> tuple[Pair, ...]:
@@ -152,7 +164,7 @@ def _worst(
             str(names[other[k]]),
             int(distance[k]),
             bool(files[one[k]] == files[other[k]]),
-            bool(groups[one[k]] == groups[other[k]] >= 0),
+            bool(prompts[one[k]] == prompts[other[k]] >= 0),
             int(splits[k]),
             None if scores is None else (float(scores[one[k]]), float(scores[other[k]])),
         )

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option("--prompt-column", help="csv: column of the generation prompts.")
 @click.option(
-    "--group-column", help="csv: images to keep on one side of a split. Default: the prompt."
+    "--group-column",
+    help="csv: images to keep on one side of a split; values are names, taken as they are. "
+    "Default: the prompt, whatever its white space and case.",
 )
 @click.option("--generator-column", help="csv: column of the image generators.")
 @click.option("--root", help="csv: folder of the images. Default: that of the CSV.")
@@ -85,7 +87,7 @@ def command(
     agiqa prepare holiday --from ~/pictures
     """
     from agiqa.datasets.table import write_table
-    from agiqa.splits import make_all_splits, write_all_splits
+    from agiqa.splits import make_all_splits, shared, write_all_splits
 
     if Path(name).name != name or name in (".", ".."):
         raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="NAME")
@@ -108,18 +110,8 @@ def command(
     }
     for protocol in dict.fromkeys(leak.protocol for leak in found):
         mine = [leak for leak in found if leak.protocol == protocol]
-        test = sum(leak.test for leak in mine)
-        shared = 100 * sum(leak.same_group for leak in mine) / test
-        same = sum(leak.same_file for leak in mine)
         sizes = f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}"
-        if (table.frame["group"] == "").all():
-            result[f"split_{protocol}"] = (
-                f"{sizes}; no prompts are known, {same} test images share a file with training"
-            )
-            continue
-        result[f"split_{protocol}"] = (
-            f"{sizes}; {shared:.0f} % of test images share a prompt with training, {same} a file"
-        )
+        result[f"split_{protocol}"] = f"{sizes}; {shared(mine, table.frame)}"
     show(result, as_json)
     for bad in table.skipped:
         echo(f"Skipped {bad.path}: {bad.reason}", err=True)

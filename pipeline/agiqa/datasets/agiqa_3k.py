@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from agiqa.datasets.build import prompt_group
 from agiqa.datasets.facts import Facts, HubCopy
+from agiqa.datasets.groups import prompt_groups
 from agiqa.datasets.labels import numbers, read_text_csv, require_columns
 from agiqa.datasets.official import Download, bases, find_file, images_in, preparing
 
@@ -62,7 +62,7 @@ def read(source: Path) -> Download:
         {
             "path": labels["name"],
             "prompt": labels["prompt"],
-            "group": prompt_group(labels["prompt"]),
+            "group": prompt_groups(labels["prompt"]),
             "generator": labels["name"].str.replace(r"_\d+\.[^.]*$", "", regex=True),
         }
     )

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.datasets.build import prompt_group
 from agiqa.datasets.facts import Facts, HubCopy, Range
+from agiqa.datasets.groups import prompt_groups
 from agiqa.datasets.matlab import read_vector
 from agiqa.datasets.official import Download, absent, bases, find_file, images_in, preparing
 from agiqa.datasets.sheets import read_text_sheet
@@ -83,7 +83,7 @@ def read(source: Path) -> Download:
     numbers = np.arange(IMAGES)
     rows = pd.DataFrame({"path": paths})
     rows["prompt"] = [prompts[row // COPIES % TEXTS] for row in numbers]
-    rows["group"] = prompt_group(rows["prompt"])
+    rows["group"] = prompt_groups(rows["prompt"])
     rows["generator"] = generators
     rows = rows.assign(**scores)
     return Download(FACTS, root, rows, present, parts["quality"], scale=_scale(scores))

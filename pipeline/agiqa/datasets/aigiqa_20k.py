@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.datasets.build import prompt_group
 from agiqa.datasets.facts import Facts
+from agiqa.datasets.groups import prompt_groups
 from agiqa.datasets.labels import numbers, read_text_csv, require_columns
 from agiqa.datasets.official import Download, bases, find_file, images_in, preparing
 
@@ -61,7 +61,7 @@ def _read_side(base: Path, side: str) -> pd.DataFrame:
         {
             "path": f"{side}/" + labels["name"] if (base / side).is_dir() else labels["name"],
             "prompt": labels["prompt"],
-            "group": prompt_group(labels["prompt"]),
+            "group": prompt_groups(labels["prompt"]),
             "generator": labels["name"].str.replace(r"_\d+\.[^.]*$", "", regex=True),
             "set": side,
             "quality": numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan,

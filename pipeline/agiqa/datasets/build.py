@@ -108,11 +108,6 @@ def build_table(
     return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
 
 
-def prompt_group(prompts: "pd.Series[str]") -> "pd.Series[str]":
-    """The group a prompt stands for: its text, whatever the case and the space around it."""
-    return prompts.str.casefold().str.strip()
-
-
 def _files(root: Path, rows: pd.DataFrame) -> list[Path]:
     return [root / path for path in rows["path"]]
 

@@ -4,15 +4,19 @@ Paths are relative to `root` (by default the CSV's folder); an absolute path is 
 inside. Every row needs a finite number in each score column.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from agiqa.datasets.build import build_table, prompt_group
+from agiqa.datasets.build import build_table
+from agiqa.datasets.groups import near_names, prompt_groups
 from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
 from agiqa.datasets.table import SET_COLUMN, TEXT_COLUMNS, ImagesTable, inner_path
 from agiqa.errors import AgiqaError, some
+
+log = logging.getLogger(__name__)
 
 
 def prepare(
@@ -36,7 +40,7 @@ def prepare(
         image_column: holds the images' paths.
         score_columns: hold the scores, higher is better; each becomes a target of that name.
         prompt_column: holds the prompts; without a group column, a prompt is a group too.
-        group_column: says which images must stay on one side of a split.
+        group_column: says which images must stay on one side of a split; names, taken as they are.
         generator_column: says which generator made the image.
         root: the folder that the paths are relative to; by default the CSV's.
         name: of the data set; by default the CSV's, without its suffix.
@@ -56,7 +60,18 @@ def prepare(
     rows = pd.DataFrame({"path": [_inside(p, root, csv) for p in labels[image_column]]})
     refuse_duplicates(rows["path"], csv)
     rows["prompt"] = labels[prompt_column] if prompt_column else ""
-    rows["group"] = labels[group_column] if group_column else prompt_group(rows["prompt"])
+    if group_column in (None, prompt_column):
+        rows["group"] = prompt_groups(rows["prompt"])
+    else:
+        rows["group"] = labels[group_column]
+        if alike := near_names(rows["group"]):
+            log.warning(
+                "%s: column %s holds names that differ in case, white space or unseen characters "
+                "alone (%s); they stay groups of their own: spell them alike if they are one",
+                csv,
+                group_column,
+                some([f"{one!r} and {other!r}" for one, other in alike], 2),
+            )
     rows["generator"] = labels[generator_column] if generator_column else ""
     for column in score_columns:
         rows[column] = numbers(labels, column, image_column, csv)

@@ -2,9 +2,10 @@
 
 One row an image: `image_id` (sha256 of the file's bytes), `path` (relative to `root`, with forward
 slashes, spelled as the file system spells it), `prompt`, `group` (images that must stay on one
-side of a split; "" for none), `generator`, one column of floats for each MOS target, and for each
-target one of the raters' deviations and one of the number of ratings where those are known. A
-column `set` ("train", "val", "test", or "") is there only where the data set has official sides.
+side of a split, by default those of a prompt, see `groups`; "" for none), `generator`, one column
+of floats for each MOS target, and for each target one of the raters' deviations and one of the
+number of ratings where those are known. A column `set` ("train", "val", "test", or "") is there
+only where the data set has official sides.
 
 A score is empty (NaN once read) where the data set keeps it to itself, as AIGIQA-20K does for its
 validation and test sets: such an image has vectors and a prediction, but is in no metric.
@@ -16,6 +17,7 @@ in `root.json` beside them; whoever gets the table without it can fit, not extra
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,11 +27,14 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from agiqa.datasets.groups import regrouped
 from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.images import BadImage
 from agiqa.json_text import json_text
 from agiqa.trees import read_json
+
+log = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
@@ -217,8 +222,23 @@ def read_table(folder: Path) -> ImagesTable:
         frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
     if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
         raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {again}")
+    frame = _regrouped(frame, folder)
     root = _root(folder, about.get("root"))
     return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+
+
+def _regrouped(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table with the groups of today; said where those of an earlier version were more."""
+    now = regrouped(frame)
+    if (count := now["group"].nunique()) != (before := frame["group"].nunique()):
+        log.warning(
+            "%s: prompts that differ in white space or unseen characters alone are one group now: "
+            "%d groups, %d before; `agiqa prepare` deals the splits anew",
+            folder,
+            count,
+            before,
+        )
+    return now
 
 
 def _target(

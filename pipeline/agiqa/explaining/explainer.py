@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agiqa.datasets.groups import prompt_key
 from agiqa.errors import AgiqaError
 from agiqa.explaining.aspects import Aspects, open_aspects
 from agiqa.explaining.light_maps import light_maps
@@ -176,7 +177,7 @@ class Explainer:
             score=rated.scores.get(str(about["path"])),
             similarity=cosine,
             generator=str(about["generator"]),
-            same_prompt=bool(prompt.strip()) and prompt.strip() == str(about["prompt"]).strip(),
+            same_prompt=prompt_key(prompt) == prompt_key(str(about["prompt"])) != "",
         )
 
     def _require(self, kind: str) -> None:

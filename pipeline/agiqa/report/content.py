@@ -50,7 +50,7 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
             *(row for row in [tables.ceiling_row(metrics)] if row),
         ],
         "comparisons": tables.comparisons(metrics),
-        "leaks": tables.leaks(results, bool((table.frame["group"] != "").any())),
+        "leaks": tables.leaks(results, bool((table.frame["prompt"].str.strip() != "").any())),
         "generators": tables.generator_rows(metrics),
         "gate": {
             name.replace("_", " "): (tables.number(each["mean"]), tables.number(each["sd"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 from agiqa.model_labels import MODELS, in_order
 from agiqa.report.results import MODEL, Results
+from agiqa.splits import percent
 
 # Metrics: heading, what it says, whether less is better.
 COLUMNS = {
@@ -209,20 +210,26 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
     if not test:
         return Leaks(False, ("The run does not say what its splits share.",))
     group, file = (sum(leak[k] for leak in counts) for k in ("same_group", "same_file"))
+    prompt = sum(leak.get("same_prompt", leak["same_group"]) for leak in counts)
     splits = counted(len(counts), "split")
     sentences = []
     if not prompts_known:
         sentences.append("The data set names no prompts, so shared prompts cannot be counted.")
-    elif group:
+    elif prompt:
         sentences.append(
-            f"{_share(group, test)} of the test images share their prompt with a training image: "
+            f"{_share(prompt, test)} of the test images share their prompt with a training image: "
             "the figures hold for prompts that training saw, not for new ones."
+        )
+    if group and not (prompts_known and group == prompt):
+        sentences.append(
+            f"{_share(group, test)} of the test images share their group with a training image."
         )
     if file:
         sentences.append(
             f"{_share(file, test)} of the test images are byte-identical to a training image."
         )
-    if not group and not file:
+    clean = not prompt and not group and not file
+    if clean:
         what = "its prompt or its file" if prompts_known else "its file"
         sentences.append(f"No test image shares {what} with a training image.")
     sizes = [sorted(leak[side] for leak in counts) for side in ("train", "val", "test")]
@@ -230,7 +237,7 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
     sentences.append(
         f"Counted over {splits} of {train} training, {val} validation and {tested} test images."
     )
-    return Leaks(not group and not file, tuple(sentences))
+    return Leaks(clean, tuple(sentences))
 
 
 def counted(count: int, noun: str) -> str:
@@ -239,11 +246,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    percent = 100 * part / whole
-    text = f"{percent:.0f}" if part == whole or 10 <= percent < 99.5 else f"{percent:.2g}"
-    if part < whole and percent >= 99.5:
-        text = f"{math.floor(percent * 10) / 10:.1f}"
-    return f"{text} % ({part:,} of {whole:,})"
+    return f"{percent(part, whole)} ({part:,} of {whole:,})"
 
 
 def _range(sizes: Sequence[int]) -> str:

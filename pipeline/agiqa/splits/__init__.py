@@ -10,7 +10,7 @@ from agiqa.splits.files import (
     write_splits,
 )
 from agiqa.splits.importing import Imported, import_splits
-from agiqa.splits.leaks import Leak, leaks, write_leaks
+from agiqa.splits.leaks import Leak, leaks, percent, shared, write_leaks
 from agiqa.splits.official import has_official
 from agiqa.splits.preparing import count_leaks, make_all_splits, write_all_splits
 from agiqa.splits.protocols import PROTOCOLS, RATIO, default_protocol, make_splits
@@ -30,10 +30,12 @@ __all__ = [
     "leaks",
     "make_all_splits",
     "make_splits",
+    "percent",
     "protocol_name",
     "protocols_there",
     "read_protocol",
     "read_splits",
+    "shared",
     "side_rows",
     "split_digest",
     "with_scores",

@@ -6,6 +6,7 @@ tested; people may read them too, or give them away.
 
 import hashlib
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from agiqa.errors import AgiqaError, some
 from agiqa.splits.protocols import PROTOCOLS, make_splits
 from agiqa.splits.sides import COLUMNS, SIDES
 
+Sides = dict[int, dict[str, npt.NDArray[np.intp]]]  # row numbers of a table by seed and side
 FOLDER = "splits"  # in the data set's folder under cache/
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -63,8 +65,24 @@ def read_protocol(folder: Path, table: ImagesTable, protocol: str) -> pd.DataFra
             f"{path}: expected rows of the protocol {protocol} alone, found {some(other)}: "
             "one protocol a file"
         )
-    side_rows(splits, table)  # refuses splits of another state of the data
+    sides = side_rows(splits, table)  # refuses splits of another state of the data
+    if protocol == "grouped":
+        _require_whole_groups(sides, table, path)
     return splits
+
+
+def _require_whole_groups(sides: Sides, table: ImagesTable, path: Path) -> None:
+    """Refuse grouped splits that part a group: they were dealt by an earlier key of prompts."""
+    groups = table.frame["group"]
+    for seed, rows in sides.items():
+        held = [set(groups.iloc[rows[side]]) - {""} for side in SIDES]
+        parted = set.union(*(one & other for one, other in combinations(held, 2)))
+        if parted:
+            raise AgiqaError(
+                f"{path}: expected each group (prompt) on one side, found {len(parted)} of split "
+                f"{seed} on several ({some(sorted(map(repr, parted)), 2)}); they were dealt when "
+                "groups were told apart otherwise: run `agiqa prepare` again"
+            )
 
 
 def split_digest(splits: pd.DataFrame) -> str:
@@ -73,9 +91,7 @@ def split_digest(splits: pd.DataFrame) -> str:
     return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
-def side_rows(
-    splits: pd.DataFrame, table: ImagesTable
-) -> dict[int, dict[str, npt.NDArray[np.intp]]]:
+def side_rows(splits: pd.DataFrame, table: ImagesTable) -> Sides:
     """Row numbers of the table by seed and side, in the order of the split file.
 
     Raises:

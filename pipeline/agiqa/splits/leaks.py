@@ -4,15 +4,17 @@ Counted from the images table alone, for every split that `prepare` writes; `agi
 the pictures too.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from agiqa.datasets.groups import Relatives, has_own_groups
 from agiqa.datasets.table import ImagesTable, write_whole
 from agiqa.json_text import json_text
-from agiqa.splits.sides import SIDES
+from agiqa.splits.files import side_rows
 
 
 @dataclass(frozen=True)
@@ -24,31 +26,55 @@ class Leak:
     train: int  # images
     val: int
     test: int
-    same_group: int  # test images whose group (prompt) occurs in training too
+    same_group: int  # test images whose group occurs in training too
     same_file: int  # test images of which a byte-identical file is in training
+    same_prompt: int  # test images whose prompt occurs in training too
 
 
 def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
-    """For every split, how many test images share a group, or a byte-identical file, with train."""
-    group = dict(zip(table.frame["path"], table.frame["group"], strict=True))
+    """For every split of one protocol, how many test images have a relative in training."""
+    relatives = Relatives(table.frame)
+    protocol = str(splits["protocol"].iloc[0])
     found = []
-    for protocol, seed in splits[["protocol", "seed"]].drop_duplicates().itertuples(index=False):
-        split = splits[(splits["protocol"] == protocol) & (splits["seed"] == seed)]
-        of = {side: split[split["side"] == side] for side in SIDES}
-        groups = {group[name] for name in of["train"]["name"]} - {""}
-        files = set(of["train"]["image_id"])
+    for seed, rows in side_rows(splits, table).items():
+        train, test = rows["train"], rows["test"]
         found.append(
             Leak(
-                protocol=str(protocol),
-                seed=int(seed),
-                train=len(of["train"]),
-                val=len(of["val"]),
-                test=len(of["test"]),
-                same_group=sum(group[name] in groups for name in of["test"]["name"]),
-                same_file=int(of["test"]["image_id"].isin(files).sum()),
+                protocol=protocol,
+                seed=seed,
+                train=len(train),
+                val=len(rows["val"]),
+                test=len(test),
+                same_group=int(relatives.of_group(relatives, train)[test].sum()),
+                same_file=int(relatives.of_file(relatives, train)[test].sum()),
+                same_prompt=int(relatives.of_prompt(relatives, train)[test].sum()),
             )
         )
     return found
+
+
+def shared(found: Sequence[Leak], frame: pd.DataFrame) -> str:
+    """Which share of the test images of a table has a relative in training, in words."""
+    test = sum(leak.test for leak in found)
+    files = sum(leak.same_file for leak in found)
+    kinds = []
+    if has_own_groups(frame):
+        kinds.append(("group", sum(leak.same_group for leak in found)))
+    if (frame["prompt"].str.strip() != "").any():
+        kinds.append(("prompt", sum(leak.same_prompt for leak in found)))
+    if not kinds:
+        return f"no prompts are known, {files} test images share a file with training"
+    said = " and ".join(f"{percent(count, test)} of test images share a {kind}"
+                        for kind, count in kinds)  # fmt: skip
+    return f"{said} with training, {files} a file"
+
+
+def percent(part: int, whole: int) -> str:
+    """`0 %`, `60 %`: never 0 where there is one, never 100 where one is missing."""
+    share = 100 * part / whole
+    if part in (0, whole) or 10 <= share < 99.5:
+        return f"{share:.0f} %"
+    return f"{max(share, 0.001):.2g} %" if share < 10 else f"{math.floor(share * 10) / 10:.1f} %"
 
 
 def write_leaks(found: Sequence[Leak], path: Path) -> None:

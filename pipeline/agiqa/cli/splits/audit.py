@@ -12,7 +12,12 @@ from agiqa.cli.options import as_json, cache, print_json
 if TYPE_CHECKING:
     from agiqa.audit import Audit
 
-MEASURES = ("same_prompt", "same_file", "near")
+MEASURES = {
+    "same_prompt": "same prompt",
+    "same_group": "same group",
+    "same_file": "same file",
+    "near": "near-identical",
+}
 
 
 @click.command("audit")
@@ -49,6 +54,7 @@ def command(
     agiqa splits audit agiqa-3k --protocol grouped --pairs 30 --json
     """
     from agiqa.audit import audit, near_hashes, perceptual_hashes
+    from agiqa.datasets.groups import has_own_groups
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
     from agiqa.splits import protocols_there, read_protocol
@@ -65,22 +71,23 @@ def command(
         result = {protocol: asdict(each) for protocol, each in found.items()}
         print_json({"dataset": dataset, "distance": distance, "protocols": result})
         return
-    _print(dataset, distance, found)
+    _print(dataset, distance, found, has_own_groups(table.frame))
 
 
-def _print(dataset: str, distance: int, found: "dict[str, Audit]") -> None:
+def _print(dataset: str, distance: int, found: "dict[str, Audit]", own_groups: bool) -> None:
     from agiqa.cli.tables import print_table
 
+    measures = [name for name in MEASURES if own_groups or name != "same_group"]
     rows = []
     for protocol, each in found.items():
         sides = list(dict.fromkeys((one.side, one.other) for one in each.across))
         for side, other in sides:
             counts = [one for one in each.across if (one.side, one.other) == (side, other)]
             images = sum(one.images for one in counts)
-            cells = [_share(sum(getattr(one, m) for one in counts), images) for m in MEASURES]
+            cells = [_share(sum(getattr(one, m) for one in counts), images) for m in measures]
             rows.append([protocol, str(len(counts)), f"{side} in {other}", f"{images:,}", *cells])
     print_table(
-        ["protocol", "splits", "sides", "images", "same prompt", "same file", "near-identical"],
+        ["protocol", "splits", "sides", "images", *(MEASURES[name] for name in measures)],
         rows,
         title=f"{dataset}: images of one side with a relative on the other, over all splits",
         caption=f"near-identical: another file, at most {distance} of 64 bits differ",
@@ -114,5 +121,6 @@ def _print(dataset: str, distance: int, found: "dict[str, Audit]") -> None:
 def _share(count: int, images: int) -> str:
     if not count:
         return "0"
-    percent = 100 * count / images
-    return f"{count:,} ({percent:.0f} %)" if percent >= 10 else f"{count:,} ({percent:.2g} %)"
+    from agiqa.splits import percent
+
+    return f"{count:,} ({percent(count, images)})"

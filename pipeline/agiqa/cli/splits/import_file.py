@@ -52,6 +52,7 @@ def command(
         leaks,
         protocols_there,
         read_splits,
+        shared,
         split_digest,
         write_splits,
     )
@@ -81,7 +82,6 @@ def command(
     write_splits(imported.splits, path)
     count_leaks(table, folder)
     found = leaks(imported.splits, table)
-    test = sum(leak.test for leak in found)
     sizes = f"{found[0].train}/{found[0].val}/{found[0].test}"
     show(
         {
@@ -90,8 +90,7 @@ def command(
             "matched": ", ".join(f"{n} by {by}" for by, n in imported.matched.items() if n),
             "not_in_the_file": imported.left_out,
             "validation_from_train": imported.val_from_train,
-            "leaks": f"{sum(leak.same_group for leak in found)} of {test} test images share a "
-            f"prompt with training, {sum(leak.same_file for leak in found)} a file",
+            "leaks": shared(found, table.frame),
             "next": f"agiqa fit {dataset} --protocol {protocol}",
         },
         as_json,

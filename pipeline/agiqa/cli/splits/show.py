@@ -23,6 +23,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
     agiqa splits show agiqa-3k
     agiqa splits show agiqa-3k --json
     """
+    from agiqa.datasets.groups import has_own_groups
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
     from agiqa.splits import leaks, protocols_there, read_protocol, split_digest
@@ -33,7 +34,8 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
     if not there:
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
     listed: list[dict[str, Any]] = []
-    prompts = bool((table.frame["group"] != "").any())
+    prompts = bool((table.frame["prompt"].str.strip() != "").any())
+    own = has_own_groups(table.frame)
     for protocol in there:
         try:
             splits = read_protocol(folder, table, protocol)
@@ -48,7 +50,8 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
                 "train": [leak.train for leak in found],
                 "val": [leak.val for leak in found],
                 "test": [leak.test for leak in found],
-                "same_prompt": sum(leak.same_group for leak in found) if prompts else None,
+                "same_prompt": sum(leak.same_prompt for leak in found) if prompts else None,
+                "same_group": sum(leak.same_group for leak in found) if own else None,
                 "same_file": sum(leak.same_file for leak in found),
                 "sha256": split_digest(splits),
             }
@@ -56,16 +59,17 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
     if as_json:
         print_json(listed)
         return
-    _print(listed)
+    _print(listed, own)
 
 
-def _print(listed: list[dict[str, Any]]) -> None:
+def _print(listed: list[dict[str, Any]], own: bool) -> None:
     from agiqa.cli.tables import print_table
+    from agiqa.splits import percent
 
     rows = []
     for each in listed:
         if "unusable" in each:
-            rows.append([each["protocol"], "unusable", "", "", "", ""])
+            rows.append([each["protocol"], "unusable", *[""] * (4 + own)])
             continue
         shared, test = each["same_prompt"], sum(each["test"])
         sizes = [min(each[side]) for side in ("train", "val", "test")]
@@ -74,13 +78,22 @@ def _print(listed: list[dict[str, Any]]) -> None:
                 each["protocol"],
                 str(each["splits"]),
                 "/".join(f"{size:,}" for size in sizes),
-                "no prompts known" if shared is None else f"{100 * shared / test:.0f} %",
+                "no prompts known" if shared is None else percent(shared, test),
+                *([percent(each["same_group"], test)] if own else []),
                 f"{each['same_file'] / each['splits']:.1f}",
                 each["sha256"][:12],
             ]
         )
     print_table(
-        ["protocol", "splits", "train/val/test", "prompt in train", "file in train", "sha256"],
+        [
+            "protocol",
+            "splits",
+            "train/val/test",
+            "prompt in train",
+            *(["group in train"] if own else []),
+            "file in train",
+            "sha256",
+        ],
         rows,
         caption="sizes: the least of the splits; in train: share of the test images, and images "
         "a split",

@@ -1,0 +1,110 @@
+"""Which images belong together: the key that prompts are compared by, wherever they are compared.
+
+Two prompts are one where they differ in nothing but Unicode form (full-width letters, composed or
+decomposed accents), characters that nobody sees (zero-width spaces and joiners, variation
+selectors, soft hyphens, control characters), the amount and kind of white space, or case. The key
+errs towards one: two groups too few cost nothing, a prompt on both sides of a split is a leak.
+
+Without a group column an image's group is its prompt's key. The values of a user's own column are
+names, and stay as they are: `A1` and `a1` are two groups (`near_names` tells of such pairs).
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+# Unicode's Default_Ignorable_Code_Point: what NFKC_Casefold leaves out.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def prompt_key(prompt: str) -> str:
+    """The prompt as it is compared; "" where it says nothing."""
+    text = prompt
+    while True:
+        seen = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+        key = " ".join(_CONTROL.sub(" ", seen).casefold().split())
+        if key == text:  # what folding gives may compose anew
+            return key
+        text = key
+
+
+def prompt_groups(prompts: "pd.Series[str]") -> "pd.Series[str]":
+    """The key of each prompt, which is the group of an image that has no other."""
+    return prompts.map({prompt: prompt_key(prompt) for prompt in prompts.unique()}).astype(
+        prompts.dtype
+    )
+
+
+def grouped_by_prompt(frame: pd.DataFrame) -> bool:
+    """Whether the groups of an images table are its prompts' keys, not names of somebody's own."""
+    return bool((frame["group"] == prompt_groups(frame["prompt"])).all())
+
+
+def has_own_groups(frame: pd.DataFrame) -> bool:
+    """Whether some image is of a group that is not its prompt's."""
+    return bool((frame["group"] != "").any()) and not grouped_by_prompt(frame)
+
+
+def regrouped(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of an earlier version, whose keys kept inner white space, with those of today."""
+    earlier = frame["prompt"].str.casefold().str.strip()
+    if not (frame["group"] == earlier).all():
+        return frame
+    return frame.assign(group=prompt_groups(frame["prompt"]))
+
+
+def near_names(groups: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of group names that would be one if they were prompts."""
+    first: dict[str, str] = {}
+    pairs = []
+    for group in dict.fromkeys(groups):
+        other = first.setdefault(prompt_key(group), group)
+        if other != group:
+            pairs.append((other, group))
+    return pairs
+
+
+class Relatives:
+    """What images of one table share with images of another: files, groups and prompts."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._files = frame["image_id"]
+        self._groups = frame["group"]
+        self._prompts = prompt_groups(frame["prompt"])
+        self._by_prompt = grouped_by_prompt(frame)
+
+    def of(
+        self, other: "Relatives", rows: npt.NDArray[np.intp], by_group: bool
+    ) -> npt.NDArray[np.bool_]:
+        """For each image `(N,)`, whether it must not stand on another side than those `rows`.
+
+        That is a byte-identical file, and `by_group` an image of the group, too.
+        """
+        file = self.of_file(other, rows)
+        return file | self.of_group(other, rows) if by_group else file
+
+    def of_file(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """For each image `(N,)`, whether it is byte-identical to one of `rows` of the other."""
+        return self._files.isin(set(other._files.iloc[rows])).to_numpy()
+
+    def of_prompt(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """For each image `(N,)`, whether one of `rows` of the other has its prompt."""
+        return self._prompts.isin(set(other._prompts.iloc[rows]) - {""}).to_numpy()
+
+    def of_group(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """For each image `(N,)`, whether it is of a group of `rows` of the other.
+
+        What a group is the other table says: its prompts, or names of its own.
+        """
+        held = set(other._groups.iloc[rows]) - {""}
+        named = self._groups.isin(held)
+        return (named | self._prompts.isin(held) if other._by_prompt else named).to_numpy()

@@ -1,0 +1,146 @@
+"""One key for prompts, wherever they are compared; the table, splits and audit that follow it."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from agiqa.cli import main
+from agiqa.datasets.groups import near_names, prompt_key
+from agiqa.datasets.table import read_table, write_table
+from agiqa.errors import AgiqaError
+from agiqa.splits import make_splits, read_protocol, write_splits
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "Statue  of a\tman",
+        " statue of a man\n",
+        "statue\u00a0of\u2003a\u3000man",  # other kinds of space
+        "sta\u200btue of\u200d a man\ufeff",  # zero width
+        "ｓｔａｔｕｅ of a man",  # full width
+        "statue of a m\u00adan\x00",  # a soft hyphen, a control character
+        "STATUE OF A MAN",
+    ],
+)
+def test_what_nobody_sees_makes_no_other_prompt(spelled: str) -> None:
+    assert prompt_key(spelled) == "statue of a man"
+
+
+def test_other_words_and_accents_are_other_prompts() -> None:
+    assert prompt_key("Stra\u00dfe") == prompt_key("STRASSE")
+    assert prompt_key("cafe\u0301") == prompt_key("caf\u00e9") != prompt_key("cafe")
+    assert prompt_key("a man") != prompt_key("aman") != prompt_key("a, man")
+    assert prompt_key(" \u200b\u00a0\n") == ""
+
+
+@given(st.text())
+def test_the_key_of_a_key_is_itself(text: str) -> None:
+    key = prompt_key(text)
+    assert prompt_key(key) == key
+    assert prompt_key(f"  {text}\u200b ") == key
+
+
+def test_names_that_look_alike_are_told() -> None:
+    assert near_names(["A1", "b", "a1 ", "A1", "c"]) == [("A1", "a1 ")]
+
+
+def _labels(folder: Path, **columns: list[str]) -> Path:
+    """40 images, two of each prompt, which differs in inner white space (cases/labels/ws.csv)."""
+    rng = np.random.default_rng(0)
+    prompts = [f"statue{'  ' if row % 2 else ' '}of man{row // 2}" for row in range(40)]
+    for row in range(40):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        image.save(folder / f"{row:02d}.png")
+    table = {"file": [f"{row:02d}.png" for row in range(40)], "mos": rng.uniform(1, 5, 40)}
+    csv = folder / "labels.csv"
+    pd.DataFrame(table | {"prompt": prompts} | columns).to_csv(csv, index=False)
+    return csv
+
+
+def _prepare(csv: Path, *options: str) -> dict[str, str]:
+    arguments = ["prepare", "mine", "--from", str(csv), "--image-column", "file", "--json",
+                 "--score-column", "mos", "--prompt-column", "prompt", *options]  # fmt: skip
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    result: dict[str, str] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_HASHES", str(tmp_path / "hashes"))
+    return tmp_path
+
+
+def _audit(protocol: str) -> dict[str, int]:
+    done = CliRunner().invoke(
+        main, ["splits", "audit", "mine", "--protocol", protocol, "--json", "--distance", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    across = json.loads(done.stdout)["protocols"][protocol]["across"]
+    rows = [each for each in across if (each["side"], each["other"]) == ("test", "train")]
+    return {kind: sum(each[kind] for each in rows) for kind in ("same_prompt", "same_group")}
+
+
+def test_prompts_that_differ_in_white_space_stand_on_one_side(work: Path) -> None:
+    result = _prepare(_labels(work))
+    assert "; 0 % of test images share a prompt with training" in result["split_grouped"]
+    table = read_table(Path("cache/mine"))
+    assert table.frame["group"].nunique() == 20
+    assert _audit("grouped") == {"same_prompt": 0, "same_group": 0}
+    leaky = _audit("random")
+    assert leaky["same_prompt"] == leaky["same_group"] > 30
+    share = result["split_random"].split("; ")[1].split(" % of")[0]
+    assert float(share) == pytest.approx(100 * leaky["same_prompt"] / 80, abs=0.6)
+
+
+def test_own_groups_are_names_and_leaked_prompts_are_counted_beside(
+    work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each image a group: every second test image still shares its prompt with training."""
+    csv = _labels(work, scene=[f"{'S' if row % 2 else 's'}{row // 2}" for row in range(40)])
+    with caplog.at_level(logging.WARNING):
+        result = _prepare(csv, "--group-column", "scene")
+    assert "'s0' and 'S0'" in caplog.text
+    said = result["split_grouped"]
+    assert "0 % of test images share a group and " in said
+    counted = _audit("grouped")
+    assert counted["same_group"] == 0
+    assert counted["same_prompt"] > 20
+    shown = CliRunner().invoke(main, ["splits", "show", "mine"]).stdout
+    assert "group in train" in shown
+    frame = read_table(Path("cache/mine")).frame
+    assert list(frame["group"][:2]) == ["s0", "S0"]
+
+
+def test_the_prompt_column_as_group_column_is_the_default(work: Path) -> None:
+    _prepare(_labels(work), "--group-column", "prompt")
+    assert read_table(Path("cache/mine")).frame["group"].nunique() == 20
+
+
+def test_a_table_of_an_earlier_version_is_regrouped_and_its_splits_refused(
+    work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _prepare(_labels(work))
+    folder = Path("cache/mine")
+    now = read_table(folder)
+    earlier = now.frame.assign(group=now.frame["prompt"].str.casefold().str.strip())
+    then = type(now)(**{**vars(now), "frame": earlier})
+    write_table(then, folder)
+    write_splits(make_splits(then, "grouped"), folder / "splits" / "grouped.csv")
+    with caplog.at_level(logging.WARNING):
+        table = read_table(folder)
+    assert table.frame.equals(now.frame)
+    assert "20 groups, 40 before; `agiqa prepare` deals the splits anew" in caplog.text
+    with pytest.raises(AgiqaError, match=r"expected each group .* on one side, found \d+ of split"):
+        read_protocol(folder, table, "grouped")
