@@ -295,6 +295,12 @@ def vectors_of_files(
     return rows.read(ids)
 
 
+def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:
+    """The images, of those by id, whose vectors need not be computed."""
+    rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
+    return set(sources).difference(*(job.image_ids for job in rows.missing(list(sources))))
+
+
 def vectors_of_images(
     images: Sequence[Image.Image],
     extractor: Extractor,

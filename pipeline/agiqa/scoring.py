@@ -16,7 +16,7 @@ from PIL import Image
 from agiqa.checkpoints import PROMPTS, Run, load_run
 from agiqa.computing import Source
 from agiqa.errors import AgiqaError
-from agiqa.extraction import vectors_of_files, vectors_of_images
+from agiqa.extraction import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.extractors import (
     Extractor,
     SomeVectors,
@@ -65,6 +65,11 @@ class LightSight:
         sources = {name: Source(path) for name, path in files.items()}
         return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
 
+    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+        """The ids that no model has to look at."""
+        sources = {name: Source(path) for name, path in files.items()}
+        return in_ledger(sources, self.extractor, self.ledger)
+
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Vectors `(N, F)` of images in memory."""
         return _flat(vectors_of_images(images, self.extractor))
@@ -84,6 +89,10 @@ class PaperSight:
     def files(self, files: Mapping[str, Path]) -> Pixels:
         """Pixels of files by image id, through the ledger."""
         return open_pixels(files, self.size, self.ledger, self.workers)
+
+    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+        """All ids: pixels are no model's work."""
+        return set(files)
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Pixels `(N, S, S, 3)` of images in memory."""
@@ -167,6 +176,11 @@ class Scorer:
             self._score(str(path), place[name], found)
             for path, name in zip(images, ids, strict=True)
         ]
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The images, of those by id, that an extractor need not look at again."""
+        files = {name: source.path for name, source in sources.items()}
+        return in_ledger(sources, self.semantic, self.ledger) & self.sight.in_ledger(files)
 
     def _image_prompts(
         self, images: Sequence[object], image_prompts: Sequence[str] | None

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 import signal
 import socket
 import time
@@ -21,10 +22,40 @@ import agiqa
 from serving_files import bomb
 
 
+@pytest.fixture(scope="module")
+def described(served: Any) -> Any:
+    return httpx.get(f"{served.url}/openapi.json", timeout=60).json()
+
+
 @pytest.fixture
-def client(served: Any) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.url, timeout=60) as client:
+def client(served: Any, described: Any) -> Iterator[httpx.Client]:
+    """Asks the server, and holds every answer against its description."""
+
+    def hold(response: httpx.Response) -> None:
+        operation = _operation(described, response.request)
+        if operation is None:
+            return
+        status = str(response.status_code)
+        answer = operation["responses"][status]
+        kind = response.headers["content-type"].partition(";")[0]
+        assert kind in answer["content"], (status, kind)
+        if int(status) >= 400 and kind == "application/json":
+            response.read()
+            schema = answer["content"][kind]["schema"]["$ref"].rpartition("/")[2]
+            assert set(response.json()) == set(
+                described["components"]["schemas"][schema]["properties"]
+            )
+
+    with httpx.Client(base_url=served.url, timeout=60, event_hooks={"response": [hold]}) as client:
         yield client
+
+
+def _operation(described: Any, request: httpx.Request) -> Any:
+    """What is said of the request's route; None where it is none of the API."""
+    for template, operations in described["paths"].items():
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), request.url.path):
+            return operations[request.method.lower()]
+    return None
 
 
 def _png(seed: int) -> bytes:
@@ -33,6 +64,9 @@ def _png(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+_JSON = {"content-type": "application/json"}
 
 
 def _files(*images: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -47,7 +81,7 @@ def test_scores_are_those_of_python(
     paths = sorted((workspace / "images").glob("*.png"))[:3]
     expected = agiqa.load_scorer("runs/mine/random")(paths)
     files = _files(*((path.name, path.read_bytes()) for path in paths))
-    for cached in (False, True):
+    for _ in range(2):  # their vectors are in the ledger; then they are remembered
         found = client.post("/api/v1/scores", files=files).json()
         for ours, theirs, path in zip(found["scores"], expected, paths, strict=True):
             assert ours["score"] == pytest.approx(theirs.score, abs=1e-5)
@@ -55,9 +89,18 @@ def test_scores_are_those_of_python(
             assert ours["gate"] == pytest.approx(dict(theirs.gate), abs=1e-5)
             assert ours["name"] == path.name
             assert ours["image_id"] == hashlib.sha256(path.read_bytes()).hexdigest()
-            assert ours["cached"] is cached
+            assert ours["cached"] is True
     assert found["refused"] == []
     assert found["target"] == "quality"
+
+
+def test_an_image_is_cached_once_it_was_seen(client: httpx.Client) -> None:
+    found = [
+        client.post("/api/v1/scores", files=_files(("a.png", _png(8)))).json()["scores"][0]
+        for _ in range(2)
+    ]
+    assert [score["cached"] for score in found] == [False, True]
+    assert found[0]["score"] == found[1]["score"]
 
 
 def test_each_bad_file_is_refused_alone_and_in_words(client: httpx.Client, served: Any) -> None:
@@ -175,7 +218,8 @@ def test_nobody_elses_page_and_no_other_name_is_answered(client: httpx.Client) -
 
 
 def test_bad_requests_get_one_line(client: httpx.Client) -> None:
-    nothing = client.post("/api/v1/scores")
+    assert client.post("/api/v1/scores").status_code == 415
+    nothing = client.post("/api/v1/scores", files={"pictures": b"x"})
     assert (nothing.status_code, "images" in nothing.json()["detail"]) == (400, True)
     prompts = client.post(
         "/api/v1/scores",
@@ -184,10 +228,91 @@ def test_bad_requests_get_one_line(client: httpx.Client) -> None:
     )
     assert prompts.status_code == 400
     assert "one for each of 3 images; found 2" in prompts.json()["detail"]
-    long = client.post(
-        "/api/v1/scores", files=_files(("a.png", _png(4))), data={"image_prompts": "x" * 5000}
+
+
+@pytest.mark.parametrize("prompt", ["x" * 4097, "é" * 2049])
+def test_a_prompt_is_at_most_4_kib_on_every_route(client: httpx.Client, prompt: str) -> None:
+    image = _png(4)
+    for answer in (
+        client.post("/api/v1/scores", files={"images": image}, data={"image_prompts": prompt}),
+        client.post("/api/v1/explanations", files={"image": image}, data={"image_prompt": prompt}),
+        client.post("/api/v1/folder/scores", json={"numbers": [0], "image_prompt": prompt}),
+        client.post("/api/v1/folder/0/explanations", json={"image_prompt": prompt}),
+    ):
+        assert answer.status_code == 400
+        assert len(answer.json()["detail"].splitlines()) == 1
+        assert "4" in answer.json()["detail"]  # 4KB, or 4096 bytes
+
+
+def test_json_is_small(client: httpx.Client) -> None:
+    for path in ("/api/v1/folder/scores", "/api/v1/folder/0/explanations"):
+        large = client.post(path, json={"numbers": [0] * 40_000})
+        assert (large.status_code, "64 KiB" in large.json()["detail"]) == (413, True)
+    many = client.post("/api/v1/folder/scores", json={"numbers": [0] * 9})
+    assert (many.status_code, "at most 8 images" in many.json()["detail"]) == (400, True)
+    for numbers in ([], [-1], [0.5], ["x"], [None], "0", None):
+        answer = client.post("/api/v1/folder/scores", json={"numbers": numbers})
+        assert (answer.status_code, "numbers" in answer.json()["detail"]) == (400, True)
+    assert client.post("/api/v1/folder/scores", json={"numbers": [10**30]}).status_code == 404
+    for body in (b'{"numbers": [1e999]}', b"[" * 30_000, b'{"numbers": [%s]}' % (b"9" * 5000),
+                 b'{"numbers": [0], "image_prompt": "\\ud800"}', b"{", b"\xff"):  # fmt: skip
+        answer = client.post("/api/v1/folder/scores", content=body, headers=_JSON)
+        assert answer.status_code == 400, body[:40]
+        assert len(answer.json()["detail"].splitlines()) == 1
+    twice = client.post("/api/v1/folder/0/explanations", json={"kinds": ["maps"] * 4})
+    assert (twice.status_code, "kinds" in twice.json()["detail"]) == (400, True)
+
+
+def test_another_media_type_is_refused(client: httpx.Client) -> None:
+    for path, wanted in (
+        ("scores", "multipart/form-data"),
+        ("explanations", "multipart/form-data"),
+        ("folder/scores", "application/json"),
+        ("folder/0/explanations", "application/json"),
+    ):
+        answer = client.post(f"/api/v1/{path}", content=b"x", headers={"content-type": "text/csv"})
+        assert answer.status_code == 415
+        assert answer.json()["detail"] == f"Expected a body of type {wanted}, found text/csv."
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'name="images"; filename="\xff\xfe.png"',
+        b'name="images"; filename="a\x1b[2J\x07.png"',
+        b'name="images"; filename="a.png"\r\nX-More: \xe9\r\nContent-Type: text/html',
+        b"name=images; filename=a; filename*=UTF-8''%e2%82%ac%0d%0aSet-Cookie:x.png",
+        b'name="images"; filename="' + "\u202egnp.exe".encode() + b'"',
+        b'name="images"; filename="' + b"x" * 3000 + b'"',
+    ],
+)
+def test_names_of_all_kinds_are_only_shown(client: httpx.Client, served: Any, part: bytes) -> None:
+    body = b"--x\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n--x--\r\n"
+    answer = client.post(
+        "/api/v1/scores",
+        content=body % (part, _png(9)),
+        headers={"content-type": "multipart/form-data; boundary=x"},
     )
-    assert long.status_code == 400
+    assert answer.status_code == 200
+    assert "set-cookie" not in answer.headers
+    (score,) = answer.json()["scores"]
+    assert score["name"].isprintable()
+    assert len(score["name"]) <= 255
+    assert not any("\x1b" in line for line in served.lines)
+
+
+def test_a_body_that_is_no_form_is_one_line(client: httpx.Client, served: Any) -> None:
+    for kind, body in (
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=" + "x" * 300, b"x"),
+        ("multipart/form-data; boundary=x; charset=nothing", b"--y"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A" * 10_000),
+    ):
+        answer = client.post("/api/v1/scores", content=body, headers={"content-type": kind})
+        assert answer.status_code == 400, kind
+        assert len(answer.json()["detail"].splitlines()) == 1
+    assert not any("Traceback" in line for line in served.lines)
 
 
 def test_a_client_that_leaves_is_no_trouble(client: httpx.Client, served: Any) -> None:
@@ -227,10 +352,19 @@ def test_explanations_come_or_say_why_not(client: httpx.Client, workspace: Path)
     )
 
 
-def test_the_api_describes_itself_offline(client: httpx.Client) -> None:
-    described = client.get("/openapi.json").json()
+def test_the_api_describes_itself_offline(client: httpx.Client, described: Any) -> None:
     assert described["openapi"].startswith("3.0")
-    assert "/api/v1/scores" in described["paths"]
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    names = {operation["operationId"]: operation["summary"] for operation in operations}
+    assert len(names) == len(operations)
+    assert names["scoreImages"] == "Score images"
+    assert all(re.fullmatch("[a-z]+[A-Za-z]*", name) for name in names)
+    assert all(operation["tags"] and operation["description"] for operation in operations)
+    assert not any("422" in operation["responses"] for operation in operations)
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    scores = described["paths"]["/api/v1/scores"]["post"]["responses"]
+    assert set(scores) == {"200", "400", "403", "408", "413", "415", "500", "503", "504", "default"}
+    assert "404" in described["paths"]["/api/v1/folder/scores"]["post"]["responses"]
     page = client.get("/docs").text
     assert "http://" not in page
     assert "https://" not in page

@@ -37,6 +37,7 @@ def batches(slowly: Slowly) -> Iterator[Batches[int, int]]:
     yield made
     slowly.may.set()
     made.stop()
+    made.join(10)
 
 
 def test_what_waits_is_answered_together_up_to_a_batch(
@@ -101,6 +102,7 @@ def test_a_batch_that_breaks_tells_each_of_it_and_the_next_goes_on() -> None:
     (fine,) = made.ask([1])
     assert fine.result(10) == 1
     made.stop()
+    made.join(10)
     with pytest.raises(QueueFullError, match="stopping"):
         made.ask([1])
 
@@ -114,6 +116,7 @@ def test_models_that_do_not_load_are_told() -> None:
     made: Batches[int, int] = Batches(lambda n: list(n), Limits(), fail, told.append)
     made.start()
     made.stop()
+    made.join(10)
     assert [str(each) for each in told] == ["no weights"]
     assert not made.ready.is_set()
 

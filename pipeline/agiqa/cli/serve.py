@@ -1,6 +1,9 @@
 """`agiqa serve`: a page to drop images on, and a JSON API."""
 
+import os
 import signal
+import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -109,9 +112,8 @@ def command(
     import time
 
     from agiqa.checkpoints import load_provenance
-    from agiqa.serving import Limits, Serving, serve
-    from agiqa.serving.limits import MIB
-    from agiqa.serving.server import is_local
+    from agiqa.serving.limits import MIB, Limits
+    from agiqa.serving.server import Serving, is_local, serve
 
     load_provenance(run)  # a wrong run is said before anything loads
     limits = Limits(request_bytes=max_request * MIB, files=max_files, queue=queue, seconds=timeout)
@@ -129,14 +131,31 @@ def command(
     def ready() -> None:
         echo(f"Ready after {time.monotonic() - started:.0f} s.")
 
+    def stopping(requests: int) -> None:
+        echo(
+            f"Stopping: {requests} requests are answered first, for at most {timeout:g} s; another "
+            "signal (Ctrl-C) stops at once."
+        )
+
     how = Serving(run, cache, images, host, port, names, batch_size, forget, limits)
     before = signal.signal(signal.SIGTERM, _stop)
+    cut_off = 0
     try:
         with suppress(KeyboardInterrupt):
-            serve(how, starting, ready)
+            cut_off = serve(how, starting, ready, stopping)
     finally:
         signal.signal(signal.SIGTERM, before)
-    echo("Stopped.")
+    echo(f"Stopped; {cut_off} requests were not answered." if cut_off else "Stopped.")
+    _leave(1 if cut_off else 0)
+
+
+def _leave(status: int) -> None:
+    """End the process, though a thread may still be at work on what nobody waits for."""
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _stop(*_: object) -> None:

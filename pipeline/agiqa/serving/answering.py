@@ -6,18 +6,22 @@ image is scored in memory instead, and its vectors are not kept.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from agiqa.computing import Source
 from agiqa.errors import AgiqaError
 from agiqa.images import decode
 from agiqa.scoring import Score, Scorer
 from agiqa.serving.recent import Recent
 
 log = logging.getLogger(__name__)
+
+REMEMBERED, LEDGER, SCORED = "remembered", "ledger", "scored"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,14 @@ class Question:
     prompt: str = ""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A score, and what it took: `REMEMBERED`, vectors in the `LEDGER`, or models (`SCORED`)."""
+
+    score: Score
+    outcome: str
+
+
 class Answering:
     """The run's scores; to be used from one thread, but for `known`."""
 
@@ -36,11 +48,11 @@ class Answering:
         self, scorer: Scorer, remembered: int, on_batch: Callable[[int], object] = lambda _: None
     ) -> None:
         self.scorer = scorer
-        self._known: Recent[tuple[str, str], Score] = Recent(remembered)
+        self._known: Recent[tuple[str, str], Answer] = Recent(remembered)
         self._on_batch = on_batch
 
-    def known(self, image_id: str, prompt: str = "") -> Score | None:
-        """The score where it was given before."""
+    def known(self, image_id: str, prompt: str = "") -> Answer | None:
+        """The answer where it was given before."""
         return self._known.get((image_id, self._prompt(prompt)))
 
     def warm_up(self) -> None:
@@ -48,40 +60,55 @@ class Answering:
         square = Image.new("RGB", (64, 64), (127, 127, 127))
         self.scorer([square], ["a grey square"] if self.scorer.asks_image_prompt else None)
 
-    def __call__(self, questions: Sequence[Question]) -> list[Score | Exception]:
-        """A score, or what stood against it, for each question, in order."""
-        keys = [(each.image_id, self._prompt(each.prompt)) for each in questions]
-        wanted = dict(zip(keys, questions, strict=True))
-        found: dict[tuple[str, str], Score | Exception] = {}
-        for key in wanted:
-            if (score := self._known.get(key)) is not None:
-                found[key] = score
-        left = {key: question for key, question in wanted.items() if key not in found}
-        while left:  # the scorer takes an image once in a call, so other prompts wait for the next
-            now = {key[0]: key for key in left}
-            part = [left.pop(key) for key in now.values()]
-            found.update(zip(now.values(), self._score(part), strict=True))
-        for key, answer in found.items():
-            if isinstance(answer, Score):
-                self._known.put(key, answer)
-        return [found[key] for key in keys]
+    def __call__(self, questions: Sequence[Question]) -> list[Answer | Exception]:
+        """An answer, or what stood against it, for each question, in order."""
+        keys = [(question.image_id, self._prompt(question.prompt)) for question in questions]
+        missing = dict(zip(keys, questions, strict=True))
+        answers: dict[tuple[str, str], Answer | Exception] = {}
+        for key in list(missing):
+            if (known := self._known.get(key)) is not None:
+                answers[key] = known
+                del missing[key]
+        while missing:  # the scorer takes an image once in a call: other prompts wait for the next
+            part = {image_id: (image_id, prompt) for image_id, prompt in missing}
+            batch = [missing.pop(key) for key in part.values()]
+            answers.update(zip(part.values(), self._score(batch), strict=True))
+        for key, answer in answers.items():
+            if isinstance(answer, Answer):
+                self._known.put(key, replace(answer, outcome=REMEMBERED))
+        return [answers[key] for key in keys]
 
     def _prompt(self, prompt: str) -> str:
         return prompt if self.scorer.asks_image_prompt else ""
 
-    def _score(self, questions: Sequence[Question]) -> Sequence[Score | Exception]:
+    def _score(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
         self._on_batch(len(questions))
         asks = self.scorer.asks_image_prompt
-        prompts = [each.prompt for each in questions] if asks else None
+        prompts = [question.prompt for question in questions] if asks else None
         try:
-            return self.scorer([each.path for each in questions], prompts)
-        except (AgiqaError, OSError) as error:
-            if len(questions) > 1:  # one of them: the others are not to suffer
-                return [answer for each in questions for answer in self._score([each])]
+            in_ledger = self.scorer.in_ledger(
+                {q.image_id: Source(q.path, q.prompt if asks else None) for q in questions}
+            )
+            scores = self.scorer([question.path for question in questions], prompts)
+            return [
+                _answer(score, LEDGER if question.image_id in in_ledger else SCORED)
+                for score, question in zip(scores, questions, strict=True)
+            ]
+        except Exception as error:
+            if len(questions) > 1:  # one of them, whatever it is: the others are not to suffer
+                return [answer for question in questions for answer in self._score([question])]
             log.debug("%s; scored in memory", error)
         try:
-            return self.scorer([decode(questions[0].path)], prompts)
+            return [_answer(self.scorer([decode(questions[0].path)], prompts)[0], SCORED)]
         except Exception as error:
             if not isinstance(error, AgiqaError):
                 log.exception("An image could not be scored")
             return [error]
+
+
+def _answer(score: Score, outcome: str) -> Answer | AgiqaError:
+    """The answer, unless a number of it is none: JSON could not say it."""
+    numbers = [score.score, score.spread, *score.gate.values(), *score.targets.values()]
+    if not all(map(math.isfinite, numbers)):
+        return AgiqaError("its score is no finite number: the run's weights do not fit it.")
+    return Answer(score, outcome)

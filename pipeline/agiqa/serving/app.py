@@ -15,36 +15,31 @@ from starlette.types import ASGIApp
 from agiqa import __version__
 from agiqa.serving import api, pages
 from agiqa.serving.batching import QueueFullError
-from agiqa.serving.desk import ClientGoneError, Desk
-from agiqa.serving.guards import (
-    RETRY_SECONDS,
-    AtOnce,
-    Counted,
-    Drained,
-    InTime,
-    Measured,
-    SafeHeaders,
-    SameOrigin,
-)
+from agiqa.serving.desk import BadRequestError, ClientGoneError, Desk
+from agiqa.serving.guards import AsProblems, Drained, Measured, SafeHeaders, SameOrigin
 from agiqa.serving.limits import Limits
+from agiqa.serving.under_way import RETRY_SECONDS, Bounded, UnderWay
 
 CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
 
 
-def make_app(desk: Desk, limits: Limits, hosts: Sequence[str]) -> ASGIApp:
+def make_app(desk: Desk, limits: Limits, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
     """The app.
 
     Args:
         desk: what it serves; its thread starts and stops with the app.
         limits: what it takes at most.
         hosts: names in the Host header that it answers to; ["*"] for any.
+        under_way: counts its requests, and says when it stops.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.decoders.start()
         desk.batches.start()
         yield
         desk.batches.stop()
+        await desk.decoders.close()
 
     app = FastAPI(
         title="agiqa",
@@ -61,24 +56,23 @@ def make_app(desk: Desk, limits: Limits, hosts: Sequence[str]) -> ASGIApp:
         middleware=[
             Middleware(SafeHeaders),
             Middleware(Measured, meters=desk.meters),
+            Middleware(Drained),
+            Middleware(AsProblems, limits=limits),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
             Middleware(SameOrigin),
-            Middleware(Drained),
-            Middleware(AtOnce, limits=limits),
-            Middleware(Counted, most=limits.request_bytes),
-            Middleware(InTime, seconds=limits.seconds),
+            Middleware(Bounded, limits=limits, under_way=under_way),
         ],
     )
     app.openapi_version = "3.0.3"  # the newest that the Swagger UI of the bundle shows
-    app.state.desk = desk
-    app.include_router(api.router)
+    app.state.desk, app.state.under_way = desk, under_way
+    app.include_router(api.router, max_body_size=limits.request_bytes)
     app.include_router(pages.health)
     app.include_router(pages.router)
     app.mount("/static", pages.static_files())
     for error, status in (
         (HTTPException, 0),
         (RequestValidationError, 400),
-        (ValueError, 400),
+        (BadRequestError, 400),
         (QueueFullError, 503),
         (ClientGoneError, CLIENT_GONE),
         (Exception, 500),
@@ -95,6 +89,7 @@ def _answer(status: int) -> Callable[[Request, Exception], Response]:
         code, detail = status, str(error)
         if isinstance(error, HTTPException):
             code, detail = error.status_code, str(error.detail)
+            headers.update(error.headers or {})
         elif isinstance(error, RequestValidationError):
             detail = _first(error.errors())
         elif code == 503:

@@ -67,12 +67,15 @@ class Batches(Generic[Asked, Answer]):
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is being answered and drop what waits."""
+        """Drop what waits; the thread ends once it has finished what it is answering."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread's end; it is a daemon: a long batch does not keep the process."""
         if self._thread.is_alive():
-            self._thread.join(timeout=5)  # a daemon: a long batch does not keep the process
+            self._thread.join(seconds)
 
     @property
     def length(self) -> int:

@@ -1,6 +1,7 @@
 """Between the API and the models: takes files in, asks the models' thread, gives answers back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -8,28 +9,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import anyio
 from anyio import to_thread
 
 from agiqa.errors import AgiqaError
-from agiqa.scoring import Score
-from agiqa.serving.answering import Answering, Question
+from agiqa.images import ImageError, image_id
+from agiqa.serving.answering import SCORED, Answer, Answering, Question
 from agiqa.serving.batching import Batches
-from agiqa.serving.explanations import Explanations, Kind
+from agiqa.serving.decoding import Decoders, UndecodableError
+from agiqa.serving.explanations import Explanations
 from agiqa.serving.meters import Meters
 from agiqa.serving.pictures import Pictures
-from agiqa.serving.schemas import Explanation, ImageScore, RefusedFile, RunFacts, Scores
-from agiqa.serving.uploads import Kept, Refused, check, digest, keep
+from agiqa.serving.schemas import Explanation, ImageScore, Kind, RefusedFile, RunFacts, Scores
+from agiqa.serving.uploads import digest, keep, new_path
 
 POLL_SECONDS = 0.5  # between looks whether the client is still there
-DECODERS = 2  # files decoded at once, each up to 0.5 GB at the limit of pixels
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Gone = Callable[[], Any]  # awaited: whether the client has left
 
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
+
+
+class BadRequestError(Exception):
+    """A request that cannot be answered; says in a sentence what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +51,53 @@ class Desk:
     def __init__(
         self,
         answering: Answering,
-        batches: Batches[Question, Score],
+        batches: Batches[Question, Answer],
         explanations: Explanations,
         facts: RunFacts,
         folder: Path,
         listed: tuple[Path, Sequence[Path]] | None,
         meters: Meters,
+        decoders: Decoders,
+        prompt_bytes: int,
     ) -> None:
         self.answering, self.batches, self.explanations = answering, batches, explanations
-        self.facts, self.folder = facts, folder
-        self.meters = meters
+        self.facts, self.folder, self.decoders = facts, folder, decoders
+        self.meters, self.prompt_bytes = meters, prompt_bytes
         root, paths = listed or (Path(), ())
         self.listed_name = root.resolve().name
         self.listed = [path.relative_to(root).as_posix() for path in paths]
-        self.pictures = Pictures(paths)
-        self.decoding = anyio.CapacityLimiter(DECODERS)
+        self.pictures = Pictures(paths, decoders)
+        self.dataset_pictures = Pictures(explanations.paths, decoders)
 
     def prompts(self, given: Sequence[str], count: int) -> list[str]:
         """A generation prompt for each of `count` images, "" for none.
 
         Raises:
-            ValueError: neither one for all nor one for each, one is too long, or they are needed
-                and missing.
+            BadRequestError: neither one for all nor one for each, one is too long, or they are
+                needed and missing.
         """
         if len(given) not in (0, 1, count):
-            raise ValueError(
+            raise BadRequestError(
                 f"Expected no image_prompts, one for all, or one for each of {count} images; "
                 f"found {len(given)}."
             )
-        each = [prompt.strip() for prompt in given] or [""]
-        each = each * count if len(each) == 1 else each
-        if self.facts.asks_image_prompt and not all(each):
-            raise ValueError(
+        prompts = [prompt.strip() for prompt in given] or [""]
+        try:
+            longest = max(len(prompt.encode()) for prompt in prompts)
+        except UnicodeEncodeError:
+            raise BadRequestError("Expected generation prompts of Unicode text.") from None
+        if longest > self.prompt_bytes:
+            raise BadRequestError(
+                f"Expected generation prompts of at most {self.prompt_bytes} bytes of UTF-8, found "
+                f"one of {longest}: shorten it."
+            )
+        prompts = prompts * count if len(prompts) == 1 else prompts
+        if self.facts.asks_image_prompt and not all(prompts):
+            raise BadRequestError(
                 "This run asks for the text that an image was generated from: give image_prompts, "
                 "one for all or one for each."
             )
-        return each
+        return prompts
 
     async def score(self, images: Sequence[Given], gone: Gone) -> Scores:
         """Scores of all that can be scored, and a reason for each of the others.
@@ -91,44 +106,44 @@ class Desk:
             QueueFullError: too many wait.
             ClientGoneError: the client has left; what had not begun is dropped.
         """
-        known: dict[int, ImageScore] = {}
+        answers: dict[int, tuple[str, Answer]] = {}  # by place in the request, with image ids
         refused: dict[int, str] = {}
-        kept: dict[int, Kept] = {}
-        futures: list[Future[Score]] = []
+        asked: dict[int, Question] = {}
+        futures: list[Future[Answer]] = []
         try:
             for index, image in enumerate(images):
-                image_id, score = await self._known(image)
-                if score is not None:
-                    known[index] = _shown(index, image.name, image_id, score, cached=True)
-                    continue
-                taken = await self._take(image)
-                if isinstance(taken, Refused):
-                    refused[index] = taken.reason
-                else:
-                    kept[index] = taken
-            asked = [Question(k.image_id, k.path, images[i].prompt) for i, k in kept.items()]
-            futures = self.batches.ask(asked)
+                try:
+                    name = await self._image_id(image)
+                    if (known := self.answering.known(name, image.prompt)) is not None:
+                        answers[index] = name, known
+                    else:
+                        asked[index] = Question(name, await self._take(image), image.prompt)
+                except UndecodableError as error:
+                    refused[index] = str(error)
+            futures = self.batches.ask(list(asked.values()))
         finally:
             if not futures:  # nobody else will
-                for each in kept.values():
-                    self._remove(each.path)
-        for future, each in zip(futures, kept.values(), strict=True):
-            future.add_done_callback(partial(self._removed, each.path))
+                for question in asked.values():
+                    self._remove(question.path)
+        for future, question in zip(futures, asked.values(), strict=True):
+            future.add_done_callback(partial(self._removed, question.path))
         await _finished(futures, gone)
-        for future, (index, each) in zip(futures, kept.items(), strict=True):
-            error = future.exception()
-            if error is None:
-                name = images[index].name
-                known[index] = _shown(index, name, each.image_id, future.result(), cached=False)
+        for future, (index, question) in zip(futures, asked.items(), strict=True):
+            if (failure := future.exception()) is None:
+                answers[index] = question.image_id, future.result()
             else:
-                refused[index] = _said(error, each.path)
-        self._count(images, known, refused)
+                refused[index] = _reason(failure, question.path)
+        for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
+            self.meters.images.labels(outcome).inc(count)
+        self.meters.images.labels("refused").inc(len(refused))
         return Scores(
             run=self.facts.run,
             target=self.facts.target,
             synthetic=self.facts.synthetic,
             scale=self.facts.scale,
-            scores=[known[index] for index in sorted(known)],
+            scores=[
+                _shown(index, images[index].name, *answers[index]) for index in sorted(answers)
+            ],
             refused=[
                 RefusedFile(index=index, name=images[index].name, reason=refused[index])
                 for index in sorted(refused)
@@ -139,35 +154,48 @@ class Desk:
         """What is asked for and can be given.
 
         Raises:
-            ValueError: the file cannot be used; says why.
+            BadRequestError: the file cannot be used; says why.
             QueueFullError, ClientGoneError: as `score`.
         """
-        taken = await self._take(image)
-        if isinstance(taken, Refused):
-            raise ValueError(f"{image.name}: {taken.reason}.")
-        work = partial(self.explanations.explain, taken.path, image.prompt, kinds)
+        try:
+            path = await self._take(image)
+        except UndecodableError as error:
+            raise BadRequestError(f"{image.name}: {error}.") from None
+        work = partial(self.explanations.explain, path, image.prompt, list(dict.fromkeys(kinds)))
         try:
             future = self.batches.run(work)
         except BaseException:
-            self._remove(taken.path)
+            self._remove(path)
             raise
-        future.add_done_callback(partial(self._removed, taken.path))
+        future.add_done_callback(partial(self._removed, path))
         await _finished([future], gone)
         return future.result()
 
-    async def _known(self, image: Given) -> tuple[str, Score | None]:
-        if isinstance(image.source, Path):  # hashed with the check
-            return "", None
-        image_id = await to_thread.run_sync(digest, image.source)
-        return image_id, self.answering.known(image_id, image.prompt)
+    async def _image_id(self, image: Given) -> str:
+        """The sha256 of its bytes."""
+        try:
+            if isinstance(image.source, Path):
+                return await in_thread(image_id, image.source)
+            return await in_thread(digest, image.source)
+        except ImageError as error:
+            raise UndecodableError(error.reason) from None
 
-    async def _take(self, image: Given) -> Kept | Refused:
+    async def _take(self, image: Given) -> Path:
+        """A file that has been decoded once, in full; whoever takes an upload removes it."""
         if isinstance(image.source, Path):
-            work = partial(check, image.source)
-        else:
-            work = partial(keep, image.source, self.folder)
-        async with self.decoding:
-            return await to_thread.run_sync(work)
+            await self.decoders.check(image.source)
+            return image.source
+        path = new_path(self.folder)
+        try:
+            await in_thread(keep, image.source, path)
+            await self.decoders.check(path)
+        except OSError as error:
+            self._remove(path)
+            raise UndecodableError(f"cannot be kept for scoring: {error.strerror}") from error
+        except BaseException:
+            self._remove(path)
+            raise
+        return path
 
     def _removed(self, path: Path, _: object) -> None:
         self._remove(path)
@@ -177,38 +205,41 @@ class Desk:
         if path.parent == self.folder:
             path.unlink(missing_ok=True)
 
-    def _count(
-        self, images: Sequence[Given], known: dict[int, ImageScore], refused: dict[int, str]
-    ) -> None:
-        remembered = sum(each.cached for each in known.values())
-        self.meters.images.labels("remembered").inc(remembered)
-        self.meters.images.labels("scored").inc(len(known) - remembered)
-        self.meters.images.labels("refused").inc(len(refused))
+
+async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
+    """`work(*given)`, away from the loop; where the request is given up, its end is awaited."""
+    task = asyncio.ensure_future(to_thread.run_sync(work, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def _finished(futures: Sequence[Future[Any]], gone: Gone) -> None:
     """Wait for all; where the client leaves or time is up, cancel what has not begun."""
-    waiting = {asyncio.ensure_future(asyncio.wrap_future(each)) for each in futures}
+    waiting = {asyncio.ensure_future(asyncio.wrap_future(future)) for future in futures}
     try:
         while waiting:
             done, waiting = await asyncio.wait(waiting, timeout=POLL_SECONDS)
-            for each in done:
-                each.exception()  # seen here; told by the future itself
+            for task in done:
+                task.exception()  # seen here; told by the future itself
             if waiting and await gone():
                 raise ClientGoneError
     finally:
-        for each in waiting:
-            each.cancel()
+        for task in waiting:
+            task.cancel()
 
 
-def _said(error: BaseException, path: Path) -> str:
+def _reason(error: BaseException, path: Path) -> str:
     """An error in words that name no place on this machine."""
     if isinstance(error, AgiqaError):
         return str(error).replace(str(path), "the image")
     return "could not be scored: an internal error, which the server's log has."
 
 
-def _shown(index: int, name: str, image_id: str, score: Score, cached: bool) -> ImageScore:
+def _shown(index: int, name: str, image_id: str, answer: Answer) -> ImageScore:
+    score = answer.score
     return ImageScore(
         index=index,
         name=name,
@@ -217,5 +248,5 @@ def _shown(index: int, name: str, image_id: str, score: Score, cached: bool) -> 
         spread=score.spread,
         gate=dict(score.gate),
         targets=dict(list(score.targets.items())[1:]),
-        cached=cached,
+        cached=answer.outcome != SCORED,
     )

@@ -8,30 +8,21 @@ import base64
 import io
 import logging
 from collections.abc import Collection
-from enum import StrEnum
 from pathlib import Path
 
 from PIL import Image
+from pydantic import ValidationError
 
 from agiqa import explaining
 from agiqa.datasets.table import read_table
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
 from agiqa.images import decode
 from agiqa.scoring import Scorer
-from agiqa.serving.pictures import Pictures
-from agiqa.serving.schemas import Explanation, MapPicture, Neighbour, Reason
+from agiqa.serving.schemas import Explanation, Kind, MapPicture, Neighbour, Reason
 
 log = logging.getLogger(__name__)
 
 OVERLAY_SIDE = 768  # pixels: more shows nothing that a grid of patches holds
-
-
-class Kind(StrEnum):
-    """What can be asked for beside a score."""
-
-    MAPS = "maps"
-    NEIGHBOURS = "neighbours"
-    REASONS = "reasons"
 
 
 class Explanations:
@@ -41,14 +32,14 @@ class Explanations:
         self._explainer = explaining.Explainer(scorer, cache)
         self.available = {kind.value: self._explainer.available[kind.value] for kind in Kind}
         self.numbers: dict[str, int] = {}  # of the data set's images, by their path in its table
-        self.pictures = Pictures(())
+        self.paths: list[Path] = []
         if not self.available[Kind.NEIGHBOURS]:
             self._find_pictures(cache / str(scorer.run.provenance["dataset"]))
 
     def _find_pictures(self, dataset: Path) -> None:
         try:
             table = read_table(dataset)
-            self.pictures = Pictures(table.paths())
+            self.paths = list(table.paths())
             self.numbers = {path: row for row, path in enumerate(table.frame["path"])}
         except AgiqaError as error:  # neighbours are then named, not shown
             log.warning("No pictures of neighbours: %s", error)
@@ -57,23 +48,26 @@ class Explanations:
         """What is asked for and can be given; the rest is in `unavailable`."""
         prompts = [prompt] if prompt else None
         unavailable = {k.value: why for k in kinds if (why := self.available[k.value])}
-        found = Explanation(unavailable=unavailable)
+        explanation = Explanation(unavailable=unavailable)
         for kind in kinds:
             if kind.value in unavailable:
                 continue
             try:
                 if kind is Kind.MAPS:
-                    found.map = _picture(self._explainer.maps([path])[0], decode(path))
+                    explanation.map = _picture(self._explainer.maps([path])[0], decode(path))
                 elif kind is Kind.REASONS:
                     told = self._explainer.reasons([path], prompts)[0]
-                    found.reasons = [Reason.model_validate(each) for each in told]
+                    explanation.reasons = [Reason.model_validate(each) for each in told]
                 else:
                     alike = self._explainer.neighbours([path], image_prompts=prompts)[0]
-                    found.neighbours = [self._neighbour(each) for each in alike]
+                    explanation.neighbours = [self._neighbour(each) for each in alike]
+            except ValidationError as error:
+                log.warning("%s: %s", kind.value, one_line(error))
+                explanation.unavailable[kind.value] = "It came out as no finite number."
             except AgiqaError as error:
                 log.warning("%s: %s", kind.value, error)
-                found.unavailable[kind.value] = str(error).replace(str(path), "the image")
-        return found
+                explanation.unavailable[kind.value] = str(error).replace(str(path), "the image")
+        return explanation
 
     def _neighbour(self, found: explaining.Neighbour) -> Neighbour:
         number = self.numbers.get(found.path)

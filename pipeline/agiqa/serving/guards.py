@@ -1,7 +1,8 @@
-"""What stands before the app: headers, other origins, too many at once, too slow, too large.
+"""What stands before the app: headers, figures, other origins, how it refuses.
 
 Plain ASGI, so that a body is judged as it comes in and never gathered. The Host header is judged by
-starlette's TrustedHostMiddleware.
+starlette's TrustedHostMiddleware, the size of a body by FastAPI's `max_body_size`, number and time
+of requests by `under_way`.
 """
 
 import asyncio
@@ -9,12 +10,11 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agiqa.json_text import json_text
 from agiqa.serving.limits import Limits
 from agiqa.serving.meters import Meters
+from agiqa.serving.under_way import refuse
 
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -23,17 +23,6 @@ STRICT = (
 FOR_DOCS = STRICT.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")  # Swagger's own
 DOCS = "/docs"
 DRAIN_SECONDS = 10.0  # that what is left of a refused body is read and thrown away
-RETRY_SECONDS = 5
-
-
-async def refuse(send: Send, status: int, detail: str, retry: bool = False) -> None:
-    """Answer with a `Problem`."""
-    body = json_text({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if retry:
-        headers.append((b"retry-after", b"%d" % RETRY_SECONDS))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 class SafeHeaders:
@@ -89,6 +78,39 @@ class Measured:
         return None
 
 
+class AsProblems:
+    """Turns the plain text in which libraries refuse a request into a `Problem`, as all others."""
+
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        self.app, self.limits = app, limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        refused = 0  # with which status, in words that are not ours
+
+        async def as_problem(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                if kind.startswith("text/plain") or message["status"] == 413:
+                    refused = message["status"]
+            if not refused:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                words = message["body"].decode()
+                await refuse(send, refused, self._too_large(scope) if refused == 413 else words)
+
+        return await self.app(scope, receive, as_problem)
+
+    def _too_large(self, scope: Scope) -> str:
+        json = "json" in Headers(scope=scope).get("content-type", "")
+        most = self.limits.json_bytes if json else self.limits.request_bytes
+        size = f"{most / 2**20:g} MiB" if most >= 2**20 else f"{most / 2**10:g} KiB"
+        return f"The request is larger than {size}: send less at a time."
+
+
 class SameOrigin:
     """Refuses what another page sends here: it could not read the answer, but keep us busy."""
 
@@ -99,89 +121,19 @@ class SameOrigin:
         """As ASGI has it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            origin, host = headers.get("origin"), headers.get("host", "")
-            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+            host = headers.get("host", "").lower()
+            foreign = "origin" in headers and _host(headers["origin"]) != host
             if foreign or headers.get("sec-fetch-site") == "cross-site":
                 return await refuse(send, 403, "Pages of other origins may not ask this server.")
         return await self.app(scope, receive, send)
 
 
-class AtOnce:
-    """Refuses requests with a body beyond a number under way, before reading any of it."""
-
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits, self.under_way = app, limits, 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return await self.app(scope, receive, send)
-        if self.under_way >= self.limits.requests:
-            detail = f"{self.under_way} requests are under way, as many as may; try again later."
-            return await refuse(send, 503, detail, retry=True)
-        self.under_way += 1
-        try:
-            return await self.app(scope, receive, send)
-        finally:
-            self.under_way -= 1
-
-
-class Counted:
-    """Refuses a body that is too large: by what its header says, else as soon as it is."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
-        self.detail = (
-            f"The request is larger than {most / 2**20:g} MiB: send fewer or smaller images."
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > self.most:
-            return await refuse(send, 413, self.detail)
-        so_far = 0
-
-        async def counting() -> Message:
-            nonlocal so_far
-            message = await receive()
-            so_far += len(message.get("body", b""))
-            if so_far > self.most:
-                raise HTTPException(413, self.detail)
-            return message
-
-        return await self.app(scope, counting, send)
-
-
-class InTime:
-    """Gives up on what is not answered in time, a body that trickles in included."""
-
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self.app, self.seconds = app, seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        started = False
-
-        async def noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            async with asyncio.timeout(self.seconds):
-                await self.app(scope, receive, noting)
-        except TimeoutError:
-            if not started:
-                detail = (
-                    f"Not answered within {self.seconds:g} s: send fewer images at a time, or "
-                    "start the server with a larger --timeout."
-                )
-                await refuse(send, 504, detail)
+def _host(origin: str) -> str | None:
+    """Host and port of an Origin header; None where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 class Drained:
@@ -209,6 +161,8 @@ class Drained:
             nonlocal refused
             if message["type"] == "http.response.start":
                 refused = message["status"] >= 400 and not whole
+                if refused:  # or what comes after the answer would be read for ever
+                    MutableHeaders(scope=message)["connection"] = "close"
             elif refused and not message.get("more_body", False):
                 await send({**message, "more_body": True})
                 try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from agiqa.scoring import Scorer
 from agiqa.serving.answering import Answering
 from agiqa.serving.batching import Batches
+from agiqa.serving.decoding import Decoders
 from agiqa.serving.desk import Desk
 from agiqa.serving.explanations import Explanations
 from agiqa.serving.limits import Limits
@@ -50,4 +51,14 @@ def make_desk(
         limits,
     )
     batches = Batches(answering, limits, first, on_failure)
-    return Desk(answering, batches, explanations, facts, folder, listed, meters)
+    return Desk(
+        answering,
+        batches,
+        explanations,
+        facts,
+        folder,
+        listed,
+        meters,
+        Decoders(limits),
+        limits.prompt_bytes,
+    )

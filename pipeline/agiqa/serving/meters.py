@@ -38,7 +38,7 @@ class Meters:
         )
         self.images = Counter(
             "agiqa_images",
-            "Images by what became of them: scored, remembered, refused.",
+            "Images by what became of them: scored, ledger, remembered, refused.",
             ("outcome",),
             registry=self.registry,
         )

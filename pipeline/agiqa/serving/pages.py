@@ -3,18 +3,18 @@
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 
-from agiqa.serving.desk import Desk
+from agiqa.serving.api import desk_of, problems
 from agiqa.serving.schemas import Health
 
 STATIC = Path(str(files("agiqa.serving"))) / "static"
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")  # of the bundle, no other
 
 router = APIRouter(include_in_schema=False)
-health = APIRouter()
+health = APIRouter(tags=["operation"], responses=problems(400))
 
 
 @router.get("/")
@@ -35,7 +35,7 @@ async def get_docs_file(name: str) -> Response:
     from swagger_ui_bundle import swagger_ui_path
 
     if name not in SWAGGER_FILES:
-        return JSONResponse({"detail": "Not found."}, 404)
+        raise HTTPException(404)
     return FileResponse(Path(str(swagger_ui_path)) / name)
 
 
@@ -45,25 +45,36 @@ async def get_icon() -> FileResponse:
     return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 
-@health.get("/health")
+@health.get("/health", operation_id="getHealth", summary="Whether the server lives")
 async def get_health(request: Request) -> Health:
     """Whether the server lives and is ready; always 200 while it lives."""
-    batches = _desk(request).batches
-    return Health(live=True, ready=batches.ready.is_set(), waiting=batches.length)
+    batches = desk_of(request).batches
+    ready = batches.ready.is_set() and not request.app.state.under_way.stopping
+    return Health(live=True, ready=ready, waiting=batches.length)
 
 
-@health.get("/health/ready", responses={503: {"model": Health}})
+@health.get(
+    "/health/ready",
+    operation_id="getReady",
+    summary="Whether the server is ready",
+    responses={503: {"model": Health, "description": "Models are loading, or it is stopping."}},
+)
 async def get_ready(request: Request, response: Response) -> Health:
-    """As `/health`; 503 until the models are loaded."""
+    """As `/health`; 503 until the models are loaded, and from the signal to stop on."""
     found = await get_health(request)
     response.status_code = 200 if found.ready else 503
     return found
 
 
-@health.get("/metrics", response_class=Response)
+@health.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+)
 async def get_metrics(request: Request) -> Response:
-    """Counters for Prometheus."""
-    desk = _desk(request)
+    """Requests and seconds by route, images by outcome, batches, queue, memory."""
+    desk = desk_of(request)
     desk.meters.waiting.set(desk.batches.length)
     return Response(desk.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -71,8 +82,3 @@ async def get_metrics(request: Request) -> Response:
 def static_files() -> StaticFiles:
     """The page's scripts and styles."""
     return StaticFiles(directory=STATIC)
-
-
-def _desk(request: Request) -> Desk:
-    desk: Desk = request.app.state.desk
-    return desk

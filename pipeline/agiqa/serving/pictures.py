@@ -3,13 +3,10 @@
 They are asked for by their number in a list that the server made; no path comes from a client.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from agiqa.images import decode
+from agiqa.serving.decoding import Decoders
 from agiqa.serving.recent import Recent
 
 SIDES = {"small": 160, "large": 1024}  # pixels, the longer side
@@ -20,28 +17,23 @@ REMEMBERED = 512  # small ones, about 6 KB each
 class Pictures:
     """A list of files, seen as pictures."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], decoders: Decoders) -> None:
         self.paths = list(paths)
+        self._decoders = decoders
         self._small: Recent[int, bytes] = Recent(REMEMBERED)
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def jpeg(self, number: int, size: str) -> bytes:
+    async def jpeg(self, number: int, size: str) -> bytes:
         """The picture of that number, re-encoded.
 
         Raises:
             IndexError: there is none of that number.
-            ImageError: the file cannot be used.
+            UndecodableError: the file cannot be used.
         """
         if not 0 <= number < len(self.paths):
             raise IndexError(number)
         if size == "small" and (known := self._small.get(number)) is not None:
             return known
-        image = decode(self.paths[number])
-        image.thumbnail((SIDES[size], SIDES[size]), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=QUALITY[size])
+        picture = await self._decoders.jpeg(self.paths[number], SIDES[size], QUALITY[size])
         if size == "small":
-            self._small.put(number, file.getvalue())
-        return file.getvalue()
+            self._small.put(number, picture)
+        return picture

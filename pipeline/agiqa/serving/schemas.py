@@ -1,35 +1,55 @@
-"""The API's answers, typed: what /docs shows and what `agiqa.serving.api` promises."""
+"""The API's answers, typed: what /docs shows and what `agiqa.serving.api` promises.
 
-from pydantic import BaseModel, ConfigDict, Field
+Every number is finite: JSON has no other, and would say null.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+KINDS = "What to explain: maps, neighbours, reasons; none named: all."
+Name = Annotated[str, Field(description="As the client called it; for display only.")]
+
+
+class Kind(StrEnum):
+    """What can be asked for beside a score."""
+
+    MAPS = "maps"
+    NEIGHBOURS = "neighbours"
+    REASONS = "reasons"
 
 
 class Scale(BaseModel):
     """Lowest and highest MOS in training: the ends of the scale."""
 
-    low: float
-    high: float
+    low: FiniteFloat
+    high: FiniteFloat
 
 
 class ImageScore(BaseModel):
     """What the run says of one image."""
 
     index: int = Field(description="Its place in the request, from 0.")
-    name: str = Field(description="As the client called it; for display only.")
+    name: Name
     image_id: str = Field(description="sha256 of the file's bytes.")
-    score: float = Field(description="On the scale of the training MOS; higher is better.")
-    spread: float = Field(description="Standard deviation over the run's splits.")
-    gate: dict[str, float] = Field(description="Mean weight of each expert; they add up to 1.")
-    targets: dict[str, float] = Field(
+    score: FiniteFloat = Field(description="On the scale of the training MOS; higher is better.")
+    spread: FiniteFloat = Field(description="Standard deviation over the run's splits.")
+    gate: dict[str, FiniteFloat] = Field(description="Mean weight of each expert; their sum is 1.")
+    targets: dict[str, FiniteFloat] = Field(
         default_factory=dict, description="Scores for the run's further targets, where it has any."
     )
-    cached: bool = Field(description="Whether this server had scored the same bytes before.")
+    cached: bool = Field(
+        description="Whether no model had to look at it: this server had scored the same bytes "
+        "before, or the ledger has their vectors."
+    )
 
 
 class RefusedFile(BaseModel):
     """A file that was not scored, and why, in plain words."""
 
     index: int = Field(description="Its place in the request, from 0.")
-    name: str
+    name: Name
     reason: str
 
 
@@ -51,7 +71,7 @@ class MapPicture(BaseModel):
 
     png: str = Field(description="The image with the map over it and its legend, base64.")
     method: str = Field(description="How the map was made, in one sentence.")
-    peak: float = Field(description="The largest pull of one place, either way, in MOS.")
+    peak: FiniteFloat = Field(description="The largest pull of one place, either way, in MOS.")
 
 
 class Reason(BaseModel):
@@ -62,8 +82,8 @@ class Reason(BaseModel):
     aspect: str
     text: str
     answer: str = Field(description="What the LMM leans to, relative to well-rated images.")
-    percentile: float = Field(description="0 to 100 among well-rated images; low is worse.")
-    strength: float = Field(description="0 to 1, for sorting.")
+    percentile: FiniteFloat = Field(description="0 to 100 among well-rated images; low is worse.")
+    strength: FiniteFloat = Field(description="0 to 1, for sorting.")
 
 
 class Neighbour(BaseModel):
@@ -72,9 +92,9 @@ class Neighbour(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     path: str = Field(description="As in the data set's table.")
-    mos: float
-    score: float | None = Field(description="The run's own on the test side, where evaluated.")
-    similarity: float = Field(description="Cosine, −1 to 1.")
+    mos: FiniteFloat
+    score: FiniteFloat | None = Field(description="The run's own as a test image, where evaluated.")
+    similarity: FiniteFloat = Field(description="Cosine, −1 to 1.")
     generator: str
     same_prompt: bool
     picture: str | None = Field(default=None, description="Where the server shows it.")
@@ -92,11 +112,11 @@ class Explanation(BaseModel):
 
 
 class Interval(BaseModel):
-    """A median over splits with its interval."""
+    """A median over splits with its interval; null where there are too few images for one."""
 
-    median: float
-    low: float | None
-    high: float | None
+    median: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
 
 
 class Tested(BaseModel):
@@ -106,7 +126,7 @@ class Tested(BaseModel):
     splits: int
     srcc: Interval
     plcc: Interval
-    level: float | None = Field(description="Of the intervals, such as 0.95.")
+    level: FiniteFloat | None = Field(description="Of the intervals, such as 0.95.")
 
 
 class Taken(BaseModel):
@@ -115,7 +135,7 @@ class Taken(BaseModel):
     request_bytes: int
     files: int
     pixels: int
-    seconds: float
+    seconds: FiniteFloat
 
 
 class Folder(BaseModel):
@@ -163,5 +183,18 @@ class Problem(BaseModel):
 class FolderNumbers(BaseModel):
     """Images of the operator's folder, by their numbers."""
 
-    numbers: list[int] = Field(min_length=1)
-    image_prompt: str = Field(default="", description="The text they were generated from.")
+    numbers: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="At most as many as `limits.files`."
+    )
+    image_prompt: str = Field(
+        default="", description="The text they were generated from, at most 4 KiB of UTF-8."
+    )
+
+
+class FolderExplanation(BaseModel):
+    """What to explain of an image of the operator's folder."""
+
+    kinds: list[Kind] = Field(default_factory=list, max_length=len(Kind), description=KINDS)
+    image_prompt: str = Field(
+        default="", description="The text it was generated from, at most 4 KiB of UTF-8."
+    )

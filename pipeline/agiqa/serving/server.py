@@ -3,6 +3,8 @@
 import errno
 import ipaddress
 import logging
+import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from agiqa.model.projection import Projection
 from agiqa.scoring import Scorer
 from agiqa.serving.limits import Limits
 
+CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 log = logging.getLogger(__name__)
@@ -43,13 +46,19 @@ def serve(
     how: Serving,
     on_start: Callable[[str], object] = lambda _: None,
     on_ready: Callable[[], object] = lambda: None,
-) -> None:
-    """Serve until interrupted.
+    on_stop: Callable[[int], object] = lambda _: None,
+) -> int:
+    """Serve until a signal, and then until what is under way is answered.
 
     Args:
         how: what and where.
         on_start: called with the URL once the port is bound.
         on_ready: called, from another thread, once the models are loaded.
+        on_stop: called at the first signal with the number of requests that are finished first.
+
+    Returns:
+        How many requests the stop has cut off: answered with 503 when their time, or a second
+        signal, had come.
 
     Raises:
         AgiqaError: the run cannot score, the folder has no images, the address is taken or is not
@@ -59,7 +68,14 @@ def serve(
         import uvicorn
 
         from agiqa.serving.app import make_app
+        from agiqa.serving.connections import (
+            Server,
+            limited_by_descriptors,
+            make_protocol,
+            seldom_repeated,
+        )
         from agiqa.serving.making import make_desk
+        from agiqa.serving.under_way import UnderWay
     except ImportError as error:
         raise AgiqaError(
             f"agiqa serve needs the extra 'serve' (no module {error.name}): "
@@ -67,7 +83,10 @@ def serve(
         ) from error
     listed = None if how.images is None else (how.images, find_images(how.images))
     failed: list[BaseException] = []
-    with tempfile.TemporaryDirectory(prefix="agiqa-serve-") as temporary:
+    limits, under_way = limited_by_descriptors(how.limits), UnderWay()
+    with tempfile.TemporaryDirectory(
+        prefix="agiqa-serve-", ignore_cleanup_errors=True
+    ) as temporary:
         folder = Path(temporary)
         (folder / "uploads").mkdir()
         run = for_serving(load_run(how.run), how.batch_size)
@@ -78,26 +97,41 @@ def serve(
             failed.append(error)
             server.should_exit = True
 
-        desk = make_desk(
-            scorer, how.cache, listed, folder / "uploads", how.limits, on_ready, give_up
-        )
+        def leave() -> None:
+            log.error("Something did not end within the grace of the stop; it is left behind.")
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(1)
+
+        desk = make_desk(scorer, how.cache, listed, folder / "uploads", limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
-        server = uvicorn.Server(
+        server = Server(
             uvicorn.Config(
-                make_app(desk, how.limits, hosts),
+                make_app(desk, limits, hosts, under_way),
+                http=make_protocol(limits),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=3,
-            )
+                proxy_headers=False,
+                backlog=limits.backlog,
+                limit_concurrency=limits.connections,
+                h11_max_incomplete_event_size=limits.head_bytes,
+                timeout_keep_alive=limits.idle_seconds,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
+            ),
+            under_way,
+            limits.seconds,
+            on_stop,
+            leave,
         )
         name = f"[{how.host}]" if ":" in how.host else how.host
         on_start(f"http://{name}:{bound.getsockname()[1]}/")
-        with bound:
+        with bound, seldom_repeated():
             server.run(sockets=[bound])
+        desk.batches.join(CLOSING_SECONDS)
     if failed:
         raise AgiqaError(f"{how.run}: its models do not load ({failed[0]}).") from failed[0]
+    return under_way.cut_off
 
 
 def bind(host: str, port: int) -> socket.socket:

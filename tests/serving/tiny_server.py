@@ -1,0 +1,75 @@
+"""A server of a tiny app, with agiqa's connections and stop: what a test asks, it says on stdout.
+
+python tiny_server.py LIMITS [LATE_SECONDS LAST_SECONDS]     LIMITS as JSON
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from agiqa.serving import connections
+from agiqa.serving.connections import Server, make_protocol, seldom_repeated
+from agiqa.serving.limits import Limits
+from agiqa.serving.under_way import Bounded, UnderWay
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        say("started")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("closing")
+        return await send({"type": "lifespan.shutdown.complete"})
+    body = await Request(scope, receive).body()
+    if scope["path"] == "/wait":  # until a file of that name is there
+        say("began")
+        while not Path(body.decode()).exists():
+            await asyncio.sleep(0.01)
+    if scope["path"] == "/stuck":  # the loop itself
+        say("began")
+        time.sleep(1000)
+    return await PlainTextResponse("fine")(scope, receive, send)
+
+
+def late() -> None:
+    say("late")
+    if connections.LAST_SECONDS > connections.LATE_SECONDS:
+        os._exit(7)
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    limits = Limits(**json.loads(sys.argv[1]))
+    if len(sys.argv) > 2:
+        connections.LATE_SECONDS, connections.LAST_SECONDS = map(float, sys.argv[2:])
+    under_way = UnderWay()
+    config = uvicorn.Config(
+        Bounded(app, limits, under_way),
+        http=make_protocol(limits),
+        ws="none",
+        log_config=None,
+        backlog=limits.backlog,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=3,
+    )
+    server = Server(config, under_way, limits.seconds, lambda n: say("stopping", n), late)
+    with socket.create_server(("127.0.0.1", 0)) as bound, seldom_repeated():
+        say(bound.getsockname()[1])
+        server.run(sockets=[bound])
+    say("cut off", under_way.cut_off)
