@@ -73,7 +73,7 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
     st.builds(
         Params,
         datasets=st.lists(words, max_size=3).map(tuple),
-        splits=st.builds(Splits, count=st.integers(1, 99), seed=st.integers()),
+        splits=st.builds(Splits, count=st.integers(1, 99), seed=st.integers(0, 2**32 - 1)),
         sources=st.dictionaries(
             words,
             st.builds(Source, path=words, score_columns=st.lists(words).map(tuple)),
@@ -81,16 +81,16 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
         ),
         fit=st.builds(
             Fit,
-            lr=st.floats(0, exclude_min=True),
+            lr=st.floats(0, exclude_min=True, allow_infinity=False),
             gate=st.sampled_from(["softmax", "linear"]),
             target=words,
         ),
         paper=st.builds(
             Paper,
-            lr=st.one_of(st.just("preset"), st.floats(0, exclude_min=True)),
+            lr=st.one_of(st.just("preset"), st.floats(0, exclude_min=True, allow_infinity=False)),
             epochs=st.one_of(st.just("preset"), st.integers(1, 99)),
             rotate=st.one_of(st.just("preset"), st.booleans()),
-            network=st.builds(Network, width=st.integers(1)),
+            network=st.builds(Network, width=st.integers(1, 1 << 16)),
         ),
     )
 )

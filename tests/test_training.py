@@ -12,7 +12,7 @@ from agiqa.checkpoints import load_run, save_run
 from agiqa.errors import AgiqaError
 from agiqa.features import Features
 from agiqa.model.ensemble import Ensemble
-from agiqa.params import Fit, Params
+from agiqa.params import Fit, Params, of_a_run
 from agiqa.tested_models import models_of
 from agiqa.training import Sides, fit
 from agiqa.truth import one_scale
@@ -195,7 +195,7 @@ def test_a_run_comes_back_from_disk_to_the_bit(
     provenance = {"experts": features.experts, "seeds": [0, 1]}
     save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}], "")
     run = load_run(tmp_path / "run")
-    assert run.params == params
+    assert run.params == of_a_run(params)
     for variant in fitted.regressors:
         ours = fitted.predict(features.visual, features.semantic, variant)
         theirs = run.ensemble.predict(features.visual, features.semantic, variant)

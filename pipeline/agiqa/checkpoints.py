@@ -15,7 +15,6 @@ No pickles. A run is written beside its place and moved there whole.
 """
 
 import importlib.metadata
-import json
 import shutil
 import subprocess
 import tempfile
@@ -39,7 +38,7 @@ from agiqa.model.paper import PaperConfig
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
-from agiqa.params import Params, dump, from_tree
+from agiqa.params import Params, dump, from_tree, of_a_run, without_permission
 from agiqa.presets import LIGHT
 from agiqa.run_files import PROVENANCE
 from agiqa.trees import read_json, read_yaml
@@ -99,7 +98,7 @@ def save_run(
                 "folder (-o), then run `agiqa fit` again."
             ) from error
         (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
-        (staged / PARAMS).write_text(dump(params), encoding="utf-8")
+        (staged / PARAMS).write_text(dump(params, permissions=False), encoding="utf-8")
         (staged / PROMPTS).write_text(prompts, encoding="utf-8")
         write_json(staged / PROVENANCE, record)
         pd.DataFrame(curves, columns=CURVE).to_csv(
@@ -110,8 +109,13 @@ def save_run(
         staged.rename(folder)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path, remote_code: str = "") -> Run:
     """Read a run.
+
+    Args:
+        folder: the run's.
+        remote_code: what the person here allows its model (`semantic.remote_code`); what the run
+            itself says of that, of workers and of batches does not count.
 
     Raises:
         AgiqaError: no such run, a newer layout, or a damaged file.
@@ -122,7 +126,7 @@ def load_run(folder: Path) -> Run:
         tensors = load_file(folder / MODEL)
     except (ValueError, SafetensorError) as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
-    params = from_tree(tree, str(folder / PARAMS))
+    params = from_tree(without_permission(tree), str(folder / PARAMS))
     light = params.fit.preset == LIGHT
     try:
         ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
@@ -130,7 +134,7 @@ def load_run(folder: Path) -> Run:
         raise AgiqaError(
             f"{folder / MODEL}: does not fit its settings ({error}); run `agiqa fit` again."
         ) from error
-    return Run(folder, ensemble, params, provenance)
+    return Run(folder, ensemble, of_a_run(params, remote_code), provenance)
 
 
 def load_provenance(folder: Path) -> dict[str, Any]:

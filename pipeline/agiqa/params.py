@@ -8,6 +8,7 @@ LMMs and prompt sets by name: what an entry leaves out is as in section semantic
 import contextlib
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from agiqa.errors import AgiqaError, one_line
+from agiqa.run_files import PROVENANCE
 from agiqa.trees import parse_yaml, read_yaml
 
 PRESET = "preset"  # in section paper: the preset's own value
@@ -73,7 +75,7 @@ class Semantic:
     pixel_budget: int = 0  # most pixels of an image, for dynamic resolution; 0: the model's own
     layers: tuple[int, ...] = ()  # blocks whose outputs are wanted beside the last state, from 1
     compile: bool = False  # compile the language model's blocks (torch.compile)
-    remote_code: str = ""  # the model's name again, to run Python that comes with it
+    remote_code: str = ""  # MODEL@DIGEST, to run just that Python of the model; never from a run
     batch_size: int = 16  # images, always: the last batch is filled up; 0: by the device
     workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
     format: str = "zarr"  # of the store: zarr or h5
@@ -189,6 +191,8 @@ class Params:
     paper: Paper = field(default_factory=Paper)
 
 
+# transformers' own kernels. It takes names of repositories as well, whose code it fetches and runs.
+ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "fit.preset": ("light", "paper", "paper-fixed"),
     "fit.gate": ("softmax", "linear"),
@@ -196,6 +200,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "visual.dtype": ("float32", "bfloat16", "float16"),
     "semantic.format": ("zarr", "h5"),
     "visual.format": ("zarr", "h5"),
+    "semantic.attention": ATTENTION,
+    "visual.attention": ATTENTION,
+    "semantic.quantization": ("none", "8bit", "4bit"),
+    "semantic.device_map": ("", "auto", "balanced", "balanced_low_0", "sequential"),
     "semantic.precision": ("float16", "float32"),
     "visual.precision": ("float16", "float32"),
     "paper.optimiser": (PRESET, "adam", "adamw"),
@@ -211,11 +219,24 @@ LEAST = {  # by a key, or by its last part
     **dict.fromkeys(("count", "members", "epochs", "image_size", "patch_size", "hidden"), 1),
     **dict.fromkeys(("components", "semantic_components", "width", "heads", "window"), 1),
     **dict.fromkeys(("swin_heads", "swin_mlp"), 1),
+    **dict.fromkeys(("seed", "layers", "layers_run"), 0),
+}
+MOST = {  # by the last part: a slip of the finger, or of a stranger's run, takes no machine down
+    **dict.fromkeys(("workers",), 256),
+    **dict.fromkeys(("members", "heads", "swin_heads", "layers", "layers_run"), 1000),
+    **dict.fromkeys(("image_size", "closeup", "patch_size", "window"), 8192),
+    **dict.fromkeys(("count",), 10_000),
+    **dict.fromkeys(("batch_size", "micro_batch", "hidden", "width", "swin_mlp"), 1 << 16),
+    **dict.fromkeys(("components", "semantic_components", "epochs"), 1 << 20),
+    **dict.fromkeys(("anchors", "pixel_budget"), 1 << 31),
+    **dict.fromkeys(("seed",), (1 << 32) - 1),
 }
 LEAST_OR_ZERO = {"anchors": 100}  # fewer say nothing of the rest
 POSITIVE = ("lr",)
 EXTRACTOR = re.compile(r"extractors\.[^.]+\.")  # keys below it are those of section semantic
 EXTRACTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a dot would part a key, DVC's too
+STORE_NAMES = ("semantic.name", "visual.name")
+STORE_NAME = re.compile(r"[\w][\w .+@=-]{0,99}")  # a file's, in the folder of its data set
 # Folders in runs/DATASET that are runs themselves: no extractor has such a name.
 PROTOCOLS = ("auto", "grouped", "random", "paper", "official", "cross")
 BELOW_ONE = ("dropout", "drop_path", "warmup", "ema")  # from 0
@@ -242,6 +263,8 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
         if not isinstance(loaded, dict | None):
             raise AgiqaError(f"{path}: expected sections with settings, found a {_kind(loaded)}.")
         tree = loaded or {}
+        if (path.parent / PROVENANCE).exists():
+            tree = without_permission(tree)
     given: dict[str, str] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -280,6 +303,41 @@ def from_tree(tree: Mapping[str, Any], where: str) -> Params:
     if not params.paper.network.layers_run:
         raise AgiqaError(f"{where}: 'paper.network.layers_run' expects at least one block.")
     return replace(params, extractors=_extractors(tree, params, where))
+
+
+def of_a_run(params: Params, remote_code: str = "") -> Params:
+    """What of a run's settings counts on this machine: all but its permissions and its resources.
+
+    Code of a model runs only where the person here allows it (`remote_code`), and how many workers
+    and images at a time there are is this machine's.
+    """
+    own = Params()
+    semantic = replace(
+        params.semantic, remote_code=remote_code, workers=own.semantic.workers, batch_size=0
+    )
+    visual = replace(params.visual, workers=own.visual.workers, batch_size=own.visual.batch_size)
+    paper = replace(params.paper, workers=own.paper.workers)
+    return replace(params, semantic=semantic, visual=visual, paper=paper)
+
+
+def require_choices(section: str, settings: Semantic | Visual, where: str) -> None:
+    """Refuse values out of choice in settings that no file of settings was read for.
+
+    Raises:
+        AgiqaError: names the setting and what it may be.
+    """
+    for knob in dataclasses.fields(settings):
+        _convert(getattr(settings, knob.name), type(knob.default), f"{section}.{knob.name}", where)
+
+
+def without_permission(tree: Any) -> Any:
+    """Settings as they lie in a run, without what they would allow, in whichever section."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {
+        key: "" if key == "remote_code" else without_permission(value)
+        for key, value in tree.items()
+    }
 
 
 def with_extractor(params: Params, name: str) -> Params:
@@ -328,9 +386,11 @@ def _extractors(tree: Mapping[str, Any], params: Params, where: str) -> dict[str
     return found
 
 
-def dump(params: Params) -> str:
-    """`params` as YAML text with every value, as it is kept in a run."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(params)), sort_keys=False, allow_unicode=True)
+def dump(params: Params, permissions: bool = True) -> str:
+    """`params` as YAML text with every value; for a run without permissions."""
+    tree = _plain(dataclasses.asdict(params))
+    kept = tree if permissions else without_permission(tree)
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any) -> Any:
@@ -378,7 +438,7 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
     """`value` as the annotated type; ints pass for floats, lists become tuples."""
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise AgiqaError(f"{where}: '{key}' expects a list, found {value!r}.")
+            raise AgiqaError(f"{where}: '{key}' expects a list, found {_shown(value)}.")
         item = typing.get_args(hint)[0]
         return tuple(_convert(entry, item, key, where) for entry in value)
     of_preset = typing.get_origin(hint) in (typing.Union, types.UnionType)
@@ -394,10 +454,14 @@ def _convert(value: object, hint: Any, key: str, where: str) -> object:
     plain = hint if isinstance(hint, type) else types.NoneType
     if not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
         expected = _name(plain) + (f" or {PRESET}" if of_preset else "")
-        raise AgiqaError(f"{where}: '{key}' expects {expected}, found {value!r}.")
+        raise AgiqaError(f"{where}: '{key}' expects {expected}, found {_shown(value)}.")
+    if key.endswith(STORE_NAMES) and not STORE_NAME.fullmatch(str(value)):
+        raise AgiqaError(
+            f"{where}: '{key}' expects a plain name, as a file can have, found {_shown(value)}."
+        )
     allowed = CHOICES.get(EXTRACTOR.sub("semantic.", key))
     if allowed and value not in allowed:
-        raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {value!r}.")
+        raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {_shown(value)}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(value, key, where)
     return value
@@ -409,6 +473,10 @@ def _check_range(value: float, key: str, where: str) -> None:
     least = LEAST.get(EXTRACTOR.sub("semantic.", key), LEAST.get(name))
     if least is not None and value < least:
         wrong = f"must be at least {least}"
+    elif name in MOST and value > MOST[name]:
+        wrong = f"must be at most {MOST[name]:,}"
+    elif not math.isfinite(value):
+        wrong = "must be a finite number"
     elif name in LEAST_OR_ZERO and value != 0 and value < LEAST_OR_ZERO[name]:
         wrong = f"must be 0 or at least {LEAST_OR_ZERO[name]}"
     elif name in POSITIVE and not value > 0:
@@ -418,7 +486,13 @@ def _check_range(value: float, key: str, where: str) -> None:
     elif name in SHARES and not 0 <= value <= 1:
         wrong = "must be from 0 to 1"
     if wrong:
-        raise AgiqaError(f"{where}: '{key}' {wrong}, found {value}.")
+        raise AgiqaError(f"{where}: '{key}' {wrong}, found {_shown(value)}.")
+
+
+def _shown(value: object) -> str:
+    """The value as it is written, of a long one its beginning."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}…"
 
 
 def _name(cls: type) -> str:

@@ -234,13 +234,19 @@ class Scorer:
         )
 
 
-def load_scorer(run: Path | str, ledger: Path | None = None) -> Scorer:
+def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = "") -> Scorer:
     """A scorer for the run in that folder: `load_scorer("runs/demo/grouped")(["image.png"])`.
+
+    Args:
+        run: its folder.
+        ledger: where vectors of files are kept; by default `feature_store.default_root()`.
+        remote_code: `MODEL@DIGEST`, which lets the run's model run just that Python of its own;
+            the refusal of a model that needs it says what to give.
 
     Raises:
         AgiqaError: no run there, or this environment makes other features than it was trained on.
     """
-    return Scorer(load_run(Path(run)), ledger)
+    return Scorer(load_run(Path(run), remote_code), ledger)
 
 
 def _require_extractor(run: Run) -> None:

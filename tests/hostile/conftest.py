@@ -1,6 +1,7 @@
 """Hostile files, and what agiqa does with them: no code runs, nothing outside the root is read,
 each ends in one line under the stated time and memory. README.md lists kinds and tests."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.workers import Worker, open_worker
+from tiny_workspace import RUN, make_workspace
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,26 @@ class Canary:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.code = f"open({str(path)!r}, 'a').write('ran')"  # Python that gives it away
+        self.code = (
+            f"__import__('pathlib').Path({str(path)!r}).touch()"  # Python that gives it away
+        )
 
     @property
     def ran(self) -> bool:
         """Whether the code has run."""
         return self.path.exists()
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
+    """A working folder with the data set `mine` and a run of it; not to be changed."""
+    return make_workspace(tmp_path_factory.mktemp("hostile"), tiny_lmm)
+
+
+@pytest.fixture
+def good_run(workspace: Path, tmp_path: Path) -> Path:
+    """A copy of its run, for an attacker to change."""
+    return Path(shutil.copytree(workspace / RUN, tmp_path / "run"))
 
 
 @pytest.fixture

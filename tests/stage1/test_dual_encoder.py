@@ -85,11 +85,3 @@ def test_a_model_that_takes_no_images_is_named(tmp_path: Path) -> None:
     transformers.LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(AgiqaError, match="is a llama, which takes no image and text: use an image"):
         semantic_extractor(Semantic(model=str(tmp_path)))
-
-
-def test_remote_code_is_refused_unless_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "odd", "auto_map": {"AutoConfig": "odd.OddConfig"}}'
-    )
-    with pytest.raises(AgiqaError, match="wants to run Python of its own, which is refused"):
-        semantic_extractor(Semantic(model=str(tmp_path)))

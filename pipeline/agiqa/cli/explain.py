@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url, print_json
+from agiqa.cli.options import as_json, cache_or_url, print_json, remote_code
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     help="What to write. Default: RUN/explanations.",
 )
 @cache_or_url
+@remote_code
 @as_json
 def command(
     run: Path,
@@ -79,6 +80,7 @@ def command(
     image_prompt: str | None,
     out: Path | None,
     cache: Path | str,
+    remote_code: str,
     as_json: bool,
 ) -> None:
     r"""Say why RUN scores IMAGES, or its own worst and best, as it does.
@@ -104,7 +106,7 @@ def command(
     folder = out or run / FOLDER
     require_replaceable(folder)
     files = files_of(images) if images else []
-    scorer = load_scorer(run)
+    scorer = load_scorer(run, remote_code=remote_code)
     if not isinstance(cache, Path):
         stores = (scorer.run.params.visual, scorer.run.params.semantic)
         packs = [f"{each.name}.{each.format}" for each in stores]

@@ -94,6 +94,13 @@ extractor = click.option(
     help="An entry of `extractors` in the settings, instead of section semantic.",
 )
 
+remote_code = click.option(
+    "--remote-code",
+    default="",
+    metavar="MODEL@DIGEST",
+    help="Let the run's model run just that Python of its own, which the refusal names.",
+)
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

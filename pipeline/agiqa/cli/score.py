@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from agiqa.cli.lines import echo
+from agiqa.cli.options import remote_code
 from agiqa.cli.ranking import columns, kind, print_ranking, row, write_plain
 from agiqa.cli.terminal_pictures import MODES, pictures
 from agiqa.errors import AgiqaError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
 )
+@remote_code
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
 @click.option(
     "--top",
@@ -68,6 +70,7 @@ def command(
     style: str,
     out: Path | None,
     image_prompt: str | None,
+    remote_code: str,
     skip_bad: bool,
     top: int | None,
     html: Path | None,
@@ -104,7 +107,7 @@ def command(
             "Repair them, or leave them out with --skip-bad."
         )
     lost = {each.path for each in bad}
-    scorer = load_scorer(run)
+    scorer = load_scorer(run, remote_code=remote_code)
     kept = [file for file in files if str(file) not in lost]
     scores = scorer(kept, None if image_prompt is None else [image_prompt] * len(kept))
     scores.sort(key=lambda score: -score.score)

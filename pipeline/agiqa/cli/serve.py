@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import cache
+from agiqa.cli.options import cache, remote_code
 
 
 @click.command("serve")
@@ -26,6 +26,7 @@ from agiqa.cli.options import cache
     help="A folder of yours that the page offers to rank.",
 )
 @cache
+@remote_code
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -81,7 +82,7 @@ from agiqa.cli.options import cache
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Images at a time in the models; 0: 1 on a CPU, the run's own on a GPU.",
+    help="Images at a time in the models; 0: 1 on a CPU, the extractors' own on a GPU.",
 )
 @click.option(
     "--forget", is_flag=True, help="Keep no vectors of the images; known ones are not used either."
@@ -90,6 +91,7 @@ def command(
     run: Path,
     images: Path | None,
     cache: Path,
+    remote_code: str,
     host: str,
     port: int,
     names: tuple[str, ...],
@@ -137,7 +139,7 @@ def command(
             "signal (Ctrl-C) stops at once."
         )
 
-    how = Serving(run, cache, images, host, port, names, batch_size, forget, limits)
+    how = Serving(run, cache, images, host, port, names, batch_size, forget, limits, remote_code)
     before = signal.signal(signal.SIGTERM, _stop)
     cut_off = 0
     try:

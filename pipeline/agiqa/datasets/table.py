@@ -16,7 +16,6 @@ in `root.json` beside them; whoever gets the table without it can fit, not extra
 """
 
 import hashlib
-import json
 import logging
 import os
 import tempfile

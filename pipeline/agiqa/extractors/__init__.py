@@ -8,7 +8,7 @@ from agiqa.extractors.loading import find_model, model_config, trust
 from agiqa.extractors.mplug_owl2 import MplugOwl2Extractor
 from agiqa.extractors.some_vectors import SomeVectors
 from agiqa.extractors.vision import VisionExtractor
-from agiqa.params import Semantic
+from agiqa.params import Semantic, require_choices
 
 __all__ = [
     "ANSWERS",
@@ -30,8 +30,10 @@ def semantic_extractor(settings: Semantic) -> Extractor:
     """The extractor for the model that `settings.model` names, by its configuration.
 
     Raises:
-        AgiqaError: no such model, its configuration cannot be read, or it is of another kind.
+        AgiqaError: a setting is out of choice; no such model, its configuration cannot be read, or
+            it is of another kind.
     """
+    require_choices("semantic", settings, "the extractor's settings")
     folder = find_model(settings.model, settings.revision)
     kind = str(model_config(folder).get("model_type"))
     if kind == "mplug_owl2":

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,17 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError
+from agiqa.extractors.remote_code import (
+    allowed_code,
+    no_questions,
+    read_config,
+    require_own_parts,
+)
 from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
 from agiqa.params import Semantic
 from agiqa.ranks import device
-from agiqa.trees import read_json
+from agiqa.weights_file import require_weights
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +87,15 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise AgiqaError(f"{folder}: not a transformers model folder; it has no config.json.")
-        return ModelFolder(folder.name, folder)
-    from huggingface_hub import snapshot_download
+        return _own(ModelFolder(folder.name, folder))
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
+        if not isinstance(
+            try_to_load_from_cache(name, "config.json", revision=revision or None), str
+        ):
+            log.info("Model '%s' is not on this machine and is fetched from the hub", name)
         path = snapshot_download(name, revision=revision or None, allow_patterns=list(WEIGHTS))
     except HFValidationError as error:
         raise AgiqaError(f"Model '{name}': no such folder, and not a valid hub id.") from error
@@ -94,7 +105,15 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
             f"({type(error).__name__}). Put the model into a local folder, such as "
             f"models/{name.rpartition('/')[2]}, and name that folder instead of '{name}'."
         ) from error
-    return ModelFolder(name, Path(path))
+    return _own(ModelFolder(name, Path(path)))
+
+
+def _own(folder: ModelFolder) -> ModelFolder:
+    """The folder, if all that it names is in it and none of it waits in a git-lfs store."""
+    no_questions()
+    require_weights(folder.path)
+    require_own_parts(folder.path, folder.name)
+    return folder
 
 
 def versions() -> dict[str, str]:
@@ -131,6 +150,11 @@ def load_model(
             output_loading_info=True,
             **placement,
         )
+    except pickle.UnpicklingError as error:
+        raise AgiqaError(
+            f"Model '{folder.name}': its weights are a pickle of more than tensors, which could "
+            "run code when loaded: nothing of it was run. Use the model's safetensors."
+        ) from error
     except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AgiqaError(
@@ -177,20 +201,9 @@ def trust(folder: ModelFolder, settings: Semantic) -> dict[str, bool]:
     """The argument that lets a model run its own code; empty where transformers has its code.
 
     Raises:
-        AgiqaError: the model needs code of its own, and is not allowed to run it by name.
+        AgiqaError: the model needs code of its own that is not allowed (remote_code.py).
     """
-    from transformers import CONFIG_MAPPING
-
-    config = model_config(folder)
-    if "auto_map" not in config or config.get("model_type") in CONFIG_MAPPING:
-        return {}
-    if settings.remote_code != settings.model:
-        raise AgiqaError(
-            f"Model '{folder.name}' wants to run Python of its own, which is refused: look at "
-            f"it, then allow it by name, semantic.remote_code={settings.model}, or use another "
-            "model."
-        )
-    return {"trust_remote_code": True}
+    return {"trust_remote_code": True} if allowed_code(folder.path, settings) else {}
 
 
 def model_config(folder: ModelFolder) -> dict[str, Any]:
@@ -199,12 +212,7 @@ def model_config(folder: ModelFolder) -> dict[str, Any]:
     Raises:
         AgiqaError: it cannot be read.
     """
-    path = folder.path / "config.json"
-    try:
-        found = read_json(path)
-        return dict(found)
-    except (OSError, ValueError, TypeError) as error:
-        raise AgiqaError(f"{path}: not a model's configuration; copy it again.") from error
+    return read_config(folder.path)
 
 
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:

@@ -3,7 +3,8 @@
 Columns: method, ours, trained_on, dataset, target, protocol, synthetic, splits; then for each
 figure its value (ours: the median over splits), `_sd` over splits, `_low` and `_high` (95 %
 interval), and `_from` and `_to` where publications give a range; then the protocol in words, source
-and note. Names that a spreadsheet would take for formulas begin with an apostrophe (spreadsheets.py).
+and note. Names that a spreadsheet would take for formulas begin with an apostrophe
+(spreadsheets.py).
 """
 
 import csv

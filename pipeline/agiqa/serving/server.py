@@ -37,9 +37,10 @@ class Serving:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any that is free
     names: Sequence[str] = ()  # further names in the Host header that are answered
-    batch_size: int = 0  # images at a time in the models; 0: 1 on a CPU, else the run's own
+    batch_size: int = 0  # images at a time in the models; 0: 1 on a CPU, else the extractors'
     forget: bool = False  # keep no vectors of the images that come in
     limits: Limits = field(default_factory=Limits)
+    remote_code: str = ""  # what the run's model may run, as `load_scorer` takes it
 
 
 def serve(
@@ -89,7 +90,7 @@ def serve(
     ) as temporary:
         folder = Path(temporary)
         (folder / "uploads").mkdir()
-        run = for_serving(load_run(how.run), how.batch_size)
+        run = for_serving(load_run(how.run, how.remote_code), how.batch_size)
         scorer = Scorer(run, folder / "ledger" if how.forget else None)
         bound = bind(how.host, how.port)
 
