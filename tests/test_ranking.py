@@ -1,8 +1,10 @@
 """`agiqa score` on terminals of several kinds, through real pseudo-terminals, and off them."""
 
+import csv
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -11,11 +13,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from agiqa.cli.ranking import print_ranking, write_plain
+from agiqa.cli.ranking import LAYOUTS, print_ranking, write_rows
+from agiqa.cli.score import style_of
+from agiqa.score_notes import notes
 from agiqa.scoring import Score
 
 PROVENANCE = {
@@ -68,9 +73,11 @@ def test_further_targets_have_columns_of_their_own() -> None:
     gate = {"visual": 0.75, "semantic_content": 0.25}
     scores = [Score("a.png", 4.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
     file = io.StringIO()
-    write_plain(scores, two, file)
+    write_rows(scores, two, file, LAYOUTS["table"])
     names, figures = (line.split("\t") for line in file.getvalue().splitlines())
-    assert (names[-1], figures[-1]) == ("score_alignment", "2.25")
+    by_name = dict(zip(names, figures, strict=True))
+    assert by_name["score_alignment"] == "2.25"
+    assert (by_name["trained_on"], by_name["held_out"], by_name["target"]) == ("no", "", "quality")
     file = io.StringIO()
     console = Console(file=file, width=100, force_terminal=True, no_color=True, color_system=None)
     print_ranking(scores, two, console)
@@ -96,11 +103,64 @@ def test_names_move_no_cursor_and_make_no_markup() -> None:
     (line,) = [line for line in shown([evil]) if "b.png" in line]
     assert r"a\u001b[2J\u000a[red]b.png" in line
     text = io.StringIO()
-    write_plain([evil], {"experts": ["visual"], "targets": ["quality"]}, text)
-    assert (
-        text.getvalue()
-        == "image\tscore\tspread\tgate_visual\na\\u001b[2J\\u000a[red]b.png\t3.00\t0.10\t1.00\n"
-    )
+    write_rows([evil], PROVENANCE, text, LAYOUTS["table"])
+    row = r"a\u001b[2J\u000a[red]b.png" + "\t3.00\t0.10\t1.00\t0.00\tno\t\tquality"
+    assert text.getvalue().splitlines()[1:] == [row]
+
+
+def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
+    gate = {"visual": 1.0, "semantic_content": 0.0}
+    scores = [
+        Score("=seen.png", 6.25, 0.1, gate, trained_on=True, held_out=4.5),
+        Score("new.png", 3.0, 0.1, gate),
+    ]
+    synthetic = {**PROVENANCE, "synthetic": True}
+    for name, layout in LAYOUTS.items():
+        text = io.StringIO(newline="")
+        write_rows(scores, synthetic, text, layout)
+        seen, new = csv.DictReader(io.StringIO(text.getvalue()), delimiter=layout.separator)
+        assert seen["image"] == ("=seen.png" if name == "table" else "'=seen.png")
+        assert (seen["trained_on"], float(seen["held_out"])) == ("yes", 4.5)
+        assert (new["trained_on"], new["held_out"]) == ("no", "")
+        assert {seen["target"], new["target"]} == {"synthetic severity"}
+    scale, outside, trained = notes(scores, synthetic)
+    assert scale == "Scores: synthetic severity on the scale of tiny, 1.00 to 5.00."
+    assert outside.startswith("1 of 2 scores lie outside 1.00 to 5.00, the synthetic severity in")
+    assert trained.startswith("1 of 2 images were in the run's training: their scores are optim")
+    lines = shown(scores, 160)
+    (row,) = [line for line in lines if "seen.png" in line]
+    assert "held out" in lines[0]
+    assert "4.50" in row
+    assert any("their scores are optimistic" in line for line in lines)
+    assert not any("held out" in line or "optimistic" in line for line in shown(scores_of(3), 160))
+
+
+@pytest.mark.parametrize(
+    ("style", "out", "expected"),
+    [
+        (None, None, "table"),
+        ("json", None, "json"),
+        (None, "a.csv", "csv"),
+        (None, "a.TSV", "tsv"),
+        (None, "a.json", "json"),
+        ("csv", "scores", "csv"),
+        ("csv", "a.csv", "csv"),
+        (None, "a.parquet", ".csv, .tsv, .txt, .json"),
+        ("csv", "a.parquet", ".csv, .tsv, .txt, .json"),
+        (None, "a.html", "--html writes a page"),
+        (None, "scores", "or --format"),
+        ("json", "a.csv", "choose one"),
+    ],
+)
+def test_the_files_name_decides_how_scores_are_written(
+    style: str | None, out: str | None, expected: str
+) -> None:
+    path = None if out is None else Path(out)
+    if expected in (*LAYOUTS, "json"):
+        assert style_of(style, path) == expected
+    else:
+        with pytest.raises(click.UsageError, match=re.escape(expected)):
+            style_of(style, path)
 
 
 CODE = """

@@ -18,7 +18,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ READABLE = (1, 2)  # 1 knows one target and one data set, and its ridges speak i
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
+IMAGES = "images"  # tensor (N, 32): the ids of images that a run has seen
 CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
 INSIDE = ("targets", "datasets", "cross")  # folders of further results in a run
@@ -65,6 +66,7 @@ class Run:
     ensemble: Ensemble | PaperEnsemble  # of the preset light, or of a paper preset
     params: Params
     provenance: Mapping[str, Any]
+    images: frozenset[str] = frozenset()  # ids that some split trained or validated on
 
 
 def save_run(
@@ -74,6 +76,7 @@ def save_run(
     provenance: Mapping[str, Any],
     curves: list[dict[str, Any]],
     prompts: str,
+    images: Collection[str] = (),
 ) -> None:
     """Write a run; one that stood there before is replaced only once the new one is whole.
 
@@ -90,6 +93,9 @@ def save_run(
             tensors = _paper_tensors(ensemble)
         else:
             tensors = _tensors(ensemble)
+        tensors[IMAGES] = torch.tensor(
+            [list(bytes.fromhex(name)) for name in sorted(images)], dtype=torch.uint8
+        ).reshape(-1, 32)
         try:
             save_file(tensors, staged / MODEL)
         except SafetensorError as error:  # it wraps what the disk said
@@ -127,6 +133,7 @@ def load_run(folder: Path, remote_code: str = "") -> Run:
     except (ValueError, SafetensorError) as error:
         raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
     params = from_tree(without_permission(tree), str(folder / PARAMS))
+    seen = tensors.pop(IMAGES, torch.empty(0, 32))
     light = params.fit.preset == LIGHT
     try:
         ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
@@ -134,7 +141,8 @@ def load_run(folder: Path, remote_code: str = "") -> Run:
         raise AgiqaError(
             f"{folder / MODEL}: does not fit its settings ({error}); run `agiqa fit` again."
         ) from error
-    return Run(folder, ensemble, of_a_run(params, remote_code), provenance)
+    images = frozenset(bytes(row).hex() for row in seen.tolist())
+    return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
 
 
 def load_provenance(folder: Path) -> dict[str, Any]:

@@ -119,11 +119,12 @@ def fit_run(
     folder = out or runs / "+".join(datasets) / extractor / first.protocol
     provenance = _provenance(materials, params, fitted)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
-    save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts)
+    images = _seen([material.splits for material in materials])
+    save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts, images)
     _log_curves(folder, fitted.curves)
     for state in fitted.states:
         state.remove()
-    return Run(folder, fitted.ensemble, params, provenance)
+    return Run(folder, fitted.ensemble, params, provenance, images)
 
 
 def import_run(
@@ -161,8 +162,9 @@ def import_run(
     data = _about(table, splits, digest, "paper", columns)
     provenance = _described([data], params, fitted)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
-    save_run(folder, ensemble, params, provenance, [], prompts)
-    return Run(folder, ensemble, params, provenance)
+    images = _seen([splits])
+    save_run(folder, ensemble, params, provenance, [], prompts, images)
+    return Run(folder, ensemble, params, provenance, images)
 
 
 def _fit(
@@ -210,6 +212,13 @@ def _about(
         "splits_sha256": digest,
         "leaks": [vars(leak) for leak in leaks(splits, table)],
     }
+
+
+def _seen(splits: Sequence[pd.DataFrame]) -> frozenset[str]:
+    """Ids of the images on a training or validation side, of some split of some data set."""
+    return frozenset(
+        name for frame in splits for name in frame.loc[frame["side"] != "test", "image_id"]
+    )
 
 
 def _described(data: Sequence[Mapping[str, Any]], params: Params, fitted: Fitted) -> dict[str, Any]:

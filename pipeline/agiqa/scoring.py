@@ -5,17 +5,18 @@ fingerprints compared, field by field, before any image is scored.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from agiqa.checkpoints import PROMPTS, Run, load_run
+from agiqa.checkpoints import PREDICTIONS, PROMPTS, Run, load_run
 from agiqa.computing import Source
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
 from agiqa.extraction import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.extractors import (
     Extractor,
@@ -31,6 +32,8 @@ from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import require_width, semantic_order
 from agiqa.pixels import Pixels, describe_pixels, open_pixels, resized
+from agiqa.runs import DATASETS
+from agiqa.tested_models import MIXTURE
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,9 @@ class Score:
     gate: Mapping[str, float]  # mean weight of each expert
     # Every target of the run, the first of which is `score`; several share the experts.
     targets: Mapping[str, float] = field(default_factory=dict)
+    trained_on: bool = False  # some split of the run has trained or validated on it
+    # What the splits predict that had it on their test side, mean; None: evaluate knows none.
+    held_out: float | None = None
     # Share of each place in the score, (h, w), mean over the splits; None for the light preset.
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -123,6 +129,7 @@ class Scorer:
             self.sight = PaperSight(run, config.image_size, ledger)
         else:
             self.sight = LightSight(run, ledger)
+        self.held_out = held_out_scores(run)
         found = {"semantic": self.said, ANSWERS: self.semantic.vectors[len(self.said) :]}
         described = {kind: _describe(whole.name, vectors) for kind, vectors in found.items()}
         described["visual"] = self.sight.describe()
@@ -134,25 +141,48 @@ class Scorer:
         mos = self.run.provenance["mos"]
         return float(mos["low"]), float(mos["high"])
 
+    @overload  # a str is a sequence of str, too; here it is always one path
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: Path | str | Image.Image, image_prompts: str | None = None
+    ) -> Score: ...
+
+    @overload
     def __call__(
         self,
         images: Sequence[Path | str | Image.Image],
         image_prompts: Sequence[str] | None = None,
-    ) -> list[Score]:
-        """Score images, in the order given.
+    ) -> list[Score]: ...
+
+    def __call__(
+        self,
+        images: Path | str | Image.Image | Sequence[Path | str | Image.Image],
+        image_prompts: str | Sequence[str] | None = None,
+    ) -> Score | list[Score]:
+        """Score images, in the order given; one image alone gives its score alone.
 
         Args:
-            images: files (their vectors are cached), or RGB images in memory (not cached); not
+            images: files (their vectors are cached), or images in memory (not cached); not
                 both in one call.
             image_prompts: the text that each image was generated from; needed where the run's
                 prompt set asks for it (`asks_image_prompt`), otherwise of no use.
 
         Raises:
-            AgiqaError: a file cannot be decoded, no image is given, or generation prompts are
-                missing.
+            AgiqaError: a file cannot be decoded, no image or something else is given, or
+                generation prompts are missing.
         """
+        if isinstance(images, Path | str | Image.Image):
+            prompts = [image_prompts] if isinstance(image_prompts, str) else image_prompts
+            return self([images], prompts)[0]
+        if isinstance(image_prompts, str):
+            image_prompts = [image_prompts]
+        images = list(images) if isinstance(images, Iterable) else [images]
         if not images:
             raise AgiqaError("No images to score.")
+        for image in images:
+            if not isinstance(image, Path | str | Image.Image):
+                raise AgiqaError(
+                    f"Expected paths or Pillow images to score, found {type(image).__name__}."
+                )
         prompts = self._image_prompts(images, image_prompts)
         loaded = [image for image in images if isinstance(image, Image.Image)]
         if loaded and len(loaded) != len(images):
@@ -173,7 +203,11 @@ class Scorer:
         found = self._predict(semantic, self.sight.files(files))
         place = {name: row for row, name in enumerate(files)}
         return [
-            self._score(str(path), place[name], found)
+            replace(
+                self._score(str(path), place[name], found),
+                trained_on=name in self.run.images,
+                held_out=self.held_out.get(name),
+            )
             for path, name in zip(images, ids, strict=True)
         ]
 
@@ -232,6 +266,32 @@ class Scorer:
             targets=dict(zip(self.run.provenance["targets"], every, strict=True)),
             quality_map=None if found.quality_map is None else found.quality_map[row].numpy(),
         )
+
+
+def held_out_scores(run: Run) -> dict[str, float]:
+    """What the mixture predicts of images on test sides, by id, mean over their splits.
+
+    Out of the predictions that `evaluate` wrote beside the run and for its further data sets.
+
+    Raises:
+        AgiqaError: predictions.csv is damaged.
+    """
+    folders = [run.folder, *sorted((run.folder / DATASETS).glob("*"))]
+    scores: dict[str, float] = {}
+    for folder in folders:
+        if (folder / PREDICTIONS).is_file():
+            try:
+                columns = ["model", "image_id", "score"]
+                frame = pd.read_csv(folder / PREDICTIONS, usecols=columns)
+            except (ValueError, OSError) as error:
+                raise AgiqaError(
+                    f"{folder / PREDICTIONS}: damaged ({one_line(error)}): run `agiqa evaluate` "
+                    "again."
+                ) from error
+            mixture = frame[frame["model"] == MIXTURE]
+            means = mixture.groupby("image_id")["score"].mean()
+            scores |= {str(name): float(score) for name, score in means.items()}
+    return scores
 
 
 def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = "") -> Scorer:

@@ -2,10 +2,14 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -17,30 +21,45 @@ from agiqa.errors import AgiqaError
 from agiqa.images import decode
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images, tiny_lmm: Path) -> Path:
-    """A run made by the commands themselves with the tiny model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
+    """A folder with a run made by the commands themselves with the tiny model."""
+    folder = tmp_path_factory.mktemp("scoring")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
     names = [f"{row:02d}.png" for row in range(40)]
-    write_images(*names)
-    mos = np.random.default_rng(0).uniform(1, 5, len(names))
-    lines = [f"{name},{score:.3f}" for name, score in zip(names, mos, strict=True)]
-    (tmp_path / "images/labels.csv").write_text("\n".join(["path,quality", *lines]) + "\n")
-    (tmp_path / "params.yaml").write_text(
+    for name in names:
+        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name)
+    lines = [
+        f"{name},{score:.3f}" for name, score in zip(names, rng.uniform(1, 5, 40), strict=True)
+    ]
+    (folder / "images/labels.csv").write_text("\n".join(["path,quality", *lines]) + "\n")
+    (folder / "params.yaml").write_text(
         f"semantic: {{name: tiny, model: {tiny_lmm}, batch_size: 8}}\n"
         f"visual: {{name: tiny-vision, model: {tiny_lmm}, layers: [1, 3], image_size: 32}}\n"
         "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 4, batch_size: 16}\n"
     )
-    for command in (
-        ["prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality"],
-        ["extract", "mine"],
-        ["fit", "mine"],
-        ["evaluate", "runs/mine/random"],
-        ["report", "runs/mine/random"],
-    ):
-        result = CliRunner().invoke(main, command)
-        assert result.exit_code == 0, result.output
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("AGIQA_STORE", str(folder / "ledger"))
+        for command in (
+            ["prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality"],
+            ["extract", "mine"],
+            ["fit", "mine"],
+            ["evaluate", "runs/mine/random"],
+        ):
+            result = CliRunner().invoke(main, command)
+            assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def run(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run in a copy of the folder, which is `tmp_path`."""
+    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     return tmp_path / "runs/mine/random"
 
 
@@ -60,9 +79,9 @@ def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path
     assert printed == {score.image: pytest.approx(score.score) for score in from_files}
     assert list(printed.values()) == sorted(printed.values(), reverse=True)
     whole = CliRunner().invoke(main, ["score", "images", "--run", str(run), "--format", "csv"])
-    assert (
-        whole.stdout.splitlines()[0]
-        == "image,score,spread,gate_visual,gate_semantic_content,gate_coherence"
+    assert whole.stdout.splitlines()[0] == (
+        "image,score,spread,gate_visual,gate_semantic_content,gate_coherence,"
+        "trained_on,held_out,target"
     )
     assert len(whole.stdout.splitlines()) == 41
     page = tmp_path / "gallery.html"
@@ -82,6 +101,81 @@ def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path
         main, ["score", "images", "--run", str(run), "--thumbnails", "always"]
     )
     assert (refused.exit_code, "expected a terminal" in refused.stderr) == (1, True)
+
+
+def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction(
+    run: Path, tmp_path: Path
+) -> None:
+    seen, new = tmp_path / "images/00.png", tmp_path / "new.png"
+    Image.new("RGB", (32, 32), "orange").save(new)
+    scores = agiqa.load_scorer(run)([seen, new])
+    assert [score.trained_on for score in scores] == [True, False]
+    predictions = pd.read_csv(run / "predictions.csv")
+    tested = predictions[(predictions["model"] == "moe") & (predictions["path"] == "00.png")]
+    assert scores[0].held_out == pytest.approx(tested["score"].mean())
+    assert scores[1].held_out is None
+    command = ["score", str(seen), str(new), "--run", str(run)]
+    result = CliRunner().invoke(main, [*command, "--format", "json"])
+    printed = json.loads(result.stdout)
+    rows = {Path(row["image"]).name: row for row in printed["scores"]}
+    assert rows["00.png"]["trained_on"] is True
+    assert "1 of 2 images were in the run's training" in printed["notes"][-1]
+    assert "1 of 2 images were in the run's training" in result.stderr
+    (run / "predictions.csv").unlink()  # fitted, not evaluated
+    (score,) = agiqa.load_scorer(run)([seen])
+    assert (score.trained_on, score.held_out) == (True, None)
+    result = CliRunner().invoke(main, command)
+    assert "agiqa evaluate gives what the splits say" in result.stderr
+    (run / "predictions.csv").write_text("model,path\nmoe,00.png\n")
+    with pytest.raises(AgiqaError, match=r"predictions\.csv"):
+        agiqa.load_scorer(run)
+
+
+def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "images/00.png"
+    scorer = agiqa.load_scorer(run)
+    (expected,) = scorer([path])
+    assert scorer(str(path)) == scorer(path) == expected
+    assert scorer(decode(path)).score == pytest.approx(expected.score, abs=1e-4)
+    for wrong in ([3], [b"00.png"], [None], 3):
+        with pytest.raises(AgiqaError, match="Expected paths or Pillow images to score, found"):
+            scorer(wrong)
+
+
+def test_names_that_no_encoding_has_are_scored_and_written(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    image = (tmp_path / "images/00.png").read_bytes()
+    names = [b"caf\xe9.png", "snow\u2603.png".encode()]
+    for name in names:
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(image + name)
+    Path(os.fsdecode(bytes(folder) + b"/bad\xff.png")).write_bytes(b"no image")
+    command = ["score", str(folder), "--run", str(run), "--skip-bad"]
+    for suffix in (".csv", ".tsv", ".json", ".txt"):
+        out = tmp_path / f"scores{suffix}"
+        result = CliRunner().invoke(main, [*command, "-o", str(out)])
+        assert result.exit_code == 0, result.output
+        text = out.read_text("utf-8")
+        assert r"caf\udce9.png" in text
+        assert "snow\u2603.png" in text or r"snow\u2603.png" in text
+        assert r"Skipped" in result.stderr
+        assert r"bad\udcff.png" in result.stderr
+    for style in ("table", "csv", "json"):
+        typed = ["-c", "from agiqa.cli import main; main()", *command, "--format", style]
+        done = subprocess.run(
+            [sys.executable, *typed],
+            env=os.environ | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert rb"snow\u2603.png" in done.stdout
+
+
+def test_an_address_keeps_its_slashes(run: Path) -> None:
+    result = CliRunner().invoke(main, ["score", "https://example.org/a.png", "--run", str(run)])
+    assert result.exit_code == 1
+    assert "https://example.org/a.png: expected files or folders on this machine" in result.stderr
 
 
 def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTable) -> None:

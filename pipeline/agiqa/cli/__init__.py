@@ -1,5 +1,6 @@
 """The command line: each command is a module here, loaded when it is called."""
 
+import io
 import logging
 import sys
 from typing import Any
@@ -73,6 +74,9 @@ def main(debug: bool, quiet: bool) -> None:
 
     Settings come from params.yaml; --set section.key=value overrides one.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no end
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     level = logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(PlainFormatter("%(message)s"))

@@ -4,6 +4,7 @@ Off a terminal the same rows are separated by tabs. What is shown fits the termi
 first, then the spread; names are cut from the left, where paths are alike.
 """
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from agiqa.errors import printable
+from agiqa.score_notes import notes, what
+from agiqa.spreadsheets import safe_cell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,35 +45,48 @@ class Widths:
     spread: int
 
 
-def kind(provenance: Mapping[str, Any]) -> str:
-    """What a run's scores are, and on which scale."""
-    mos = provenance["mos"]
-    what = "synthetic severity" if provenance["synthetic"] else provenance["target"]
-    return f"{what} on the scale of {provenance['dataset']}, {mos['low']:.2f} to {mos['high']:.2f}"
+@dataclass(frozen=True)
+class Layout:
+    """How rows are written: for programs and spreadsheets, or for cut, sort and awk."""
+
+    separator: str
+    digits: int
+    spreadsheet: bool  # no cell may be taken for a formula
+
+
+LAYOUTS = {
+    "table": Layout("\t", 2, spreadsheet=False),
+    "tsv": Layout("\t", 4, spreadsheet=True),
+    "csv": Layout(",", 4, spreadsheet=True),
+}
 
 
 def columns(provenance: Mapping[str, Any]) -> list[str]:
     """Names of the columns of `row`."""
     gates = [f"gate_{name}" for name in provenance["experts"]]
     others = [f"score_{name}" for name in provenance["targets"][1:]]
-    return ["image", "score", "spread", *gates, *others]
+    return ["image", "score", "spread", *gates, *others, "trained_on", "held_out", "target"]
 
 
 def row(score: "Score", provenance: Mapping[str, Any], digits: int) -> list[str]:
-    """One image for tables: score, spread, the gate, and the scores of further targets."""
+    """One image for tables: its figures, whether the run has seen it, and what was predicted."""
     gates = [score.gate[name] for name in provenance["experts"]]
     others = [score.targets[name] for name in provenance["targets"][1:]]
-    figures = [score.score, score.spread, *gates, *others]
-    return [score.image, *(f"{each:.{digits}f}" for each in figures)]
+    figures = [f"{figure:.{digits}f}" for figure in (score.score, score.spread, *gates, *others)]
+    held_out = "" if score.held_out is None else f"{score.held_out:.{digits}f}"
+    trained_on = "yes" if score.trained_on else "no"
+    return [printable(score.image), *figures, trained_on, held_out, what(provenance)]
 
 
-def write_plain(scores: Sequence["Score"], provenance: Mapping[str, Any], stream: TextIO) -> None:
-    """Rows separated by tabs, under a line of names, for cut, sort and awk."""
-    rows = [columns(provenance)]
-    for score in scores:
-        image, *figures = row(score, provenance, digits=2)
-        rows.append([printable(image), *figures])
-    stream.writelines("\t".join(row) + "\n" for row in rows)
+def write_rows(
+    scores: Sequence["Score"], provenance: Mapping[str, Any], stream: TextIO, layout: Layout
+) -> None:
+    """Write rows under a line of names."""
+    rows = [columns(provenance), *(row(score, provenance, layout.digits) for score in scores)]
+    if layout.spreadsheet:
+        rows = [[safe_cell(cell) for cell in cells] for cells in rows]
+    ending = "\r\n" if layout.separator == "," else "\n"
+    csv.writer(stream, delimiter=layout.separator, lineterminator=ending).writerows(rows)
 
 
 def print_ranking(
@@ -109,6 +125,10 @@ def print_ranking(
     for name in others:
         table.add_column(Text(printable(name)), justify="right", no_wrap=True)
         taken += max(len(name), len("0.00")) + GAP
+    trained = widths.spread > 0 and any(score.trained_on for score in scores)
+    if trained:
+        table.add_column("held out", justify="right", no_wrap=True)
+        taken += len("held out") + GAP
     for width, head in ((widths.spread, "±"), (widths.bar, ""), (widths.gate, "gate")):
         if width:
             table.add_column(head, justify="right" if head == "±" else "left", no_wrap=True)
@@ -125,6 +145,8 @@ def print_ranking(
             cells.append(picture(Path(score.image)))
         cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
         cells += [Text(f"{score.targets[name]:.2f}") for name in others]
+        if trained:
+            cells.append(Text("–" if score.held_out is None else f"{score.held_out:.2f}"))
         if widths.spread:
             cells.append(Text(f"{score.spread:.2f}", style="dim"))
         if widths.bar:
@@ -133,7 +155,7 @@ def print_ranking(
             cells.append(_gate(score, experts, widths.gate, plain))
         table.add_row(*cells)
     console.print(table)
-    _print_beneath(console, scores, kind(provenance), (best, worst), experts, widths.gate > 0)
+    _print_beneath(console, scores, provenance, (best, worst), experts, widths.gate > 0)
 
 
 def _shown(count: int, top: int | None) -> tuple[int, int]:
@@ -196,12 +218,12 @@ def _name(image: str, room: int) -> "Text":
 def _print_beneath(
     console: "Console",
     scores: Sequence["Score"],
-    scale: str,
+    provenance: Mapping[str, Any],
     shown: tuple[int, int],
     experts: Sequence[str],
     gates: bool,
 ) -> None:
-    """The key of the gate bars, the scale, and how many images are not shown."""
+    """The key of the gate bars, what to know of the scores, and how many are not shown."""
     from rich.text import Text
 
     plain = console.options.ascii_only
@@ -211,7 +233,8 @@ def _print_beneath(
             key.append((ASCII_HEIGHTS if plain else HEIGHTS)[number] * 2, style=COLOURS[number])
             key.append(f" {printable(expert)}   ", style="dim")
         console.print(key)
-    console.print(Text(printable(scale), style="dim"))
+    for note in notes(scores, provenance):
+        console.print(Text(printable(note), style="dim"))
     best, worst = shown
     if best + worst < len(scores):
         ends = f"the {best:,} best" + (f" and the {worst:,} worst" if worst else "")

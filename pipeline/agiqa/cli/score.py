@@ -1,7 +1,7 @@
 """`agiqa score`: scores for new images."""
 
-import csv
 import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,18 @@ import click
 
 from agiqa.cli.lines import echo
 from agiqa.cli.options import remote_code
-from agiqa.cli.ranking import columns, kind, print_ranking, row, write_plain
+from agiqa.cli.ranking import LAYOUTS, print_ranking, write_rows
 from agiqa.cli.terminal_pictures import MODES, pictures
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
+from agiqa.score_notes import notes
 
 if TYPE_CHECKING:
     from agiqa.images import BadImage
     from agiqa.scoring import Score, Scorer
+
+ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # https, s3 …; no drive letter
+FOREIGN = (".parquet", ".xlsx", ".html", ".htm", ".jsonl", ".md")  # other formats' names
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # of -o's name
 
 
 @click.command("score")
@@ -31,10 +36,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print the scores.",
+    type=click.Choice(["table", "csv", "tsv", "json"]),
+    help="How to write the scores. Default: what -o's name ends in (.csv, .tsv, .json, .txt), "
+    "else a table.",
 )
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
@@ -67,7 +71,7 @@ if TYPE_CHECKING:
 def command(
     images: tuple[Path, ...],
     run: Path,
-    style: str,
+    style: str | None,
     out: Path | None,
     image_prompt: str | None,
     remote_code: str,
@@ -82,6 +86,9 @@ def command(
     deviation over the run's splits; the gate says how much each expert weighed. Off a terminal the
     table's columns are separated by tabs.
 
+    Scores of images that the run was trained on are optimistic. They are marked (trained_on), and
+    beside them stands what the splits say that had not seen them (held_out); quote that one.
+
     \b
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
@@ -93,12 +100,15 @@ def command(
     from agiqa.images import check_images
     from agiqa.scoring import load_scorer
 
+    style = style_of(style, out)
     load_provenance(run)  # a wrong run is said before the images are read
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     files = files_of(images)
     bad = check_images(files)
-    if bad and (not skip_bad or len(bad) == len(files)):
+    lost = {each.path for each in bad}
+    kept = [file for file in files if printable(file) not in lost]
+    if bad and (not skip_bad or not kept):
         for each in bad[3:]:
             echo(f"{each.path}: {each.reason}", err=True)
         some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
@@ -106,9 +116,7 @@ def command(
             f"{len(bad)} of {len(files)} images cannot be scored: {some}. "
             "Repair them, or leave them out with --skip-bad."
         )
-    lost = {each.path for each in bad}
     scorer = load_scorer(run, remote_code=remote_code)
-    kept = [file for file in files if str(file) not in lost]
     scores = scorer(kept, None if image_prompt is None else [image_prompt] * len(kept))
     scores.sort(key=lambda score: -score.score)
     if html is not None:
@@ -128,8 +136,9 @@ def command(
         print_ranking(scores, scorer.run.provenance, Console(highlight=False), top, picture)
     else:
         _write(scores[:top], bad, scorer, style, sys.stdout)
-        if style == "table":
-            echo(f"Scores: {kind(scorer.run.provenance)}.", err=True)
+    if not shows:
+        for note in notes(scores, scorer.run.provenance):
+            echo(note, err=True)
     for each in bad:
         echo(f"Skipped {each.path}: {each.reason}", err=True)
 
@@ -144,9 +153,32 @@ def files_of(images: Sequence[Path]) -> list[Path]:
             files |= dict.fromkeys(find_images(image))
         elif image.exists():
             files[image] = None
+        elif ADDRESS.match(str(image)):
+            address = ADDRESS.sub(r"\1://", str(image))  # a path has lost a slash of it
+            raise AgiqaError(f"{address}: expected files or folders on this machine; download it.")
         else:
             raise AgiqaError(f"{image}: no such file or folder.")
     return list(files)
+
+
+def style_of(style: str | None, out: Path | None) -> str:
+    """The format asked for, or the one that the name of the file says.
+
+    Raises:
+        click.UsageError: the name says none that is written here, or another than --format.
+    """
+    if out is None:
+        return style or "table"
+    named = SUFFIXES.get(out.suffix.lower())
+    if named is None and (style is None or out.suffix.lower() in FOREIGN):
+        hint = "--html writes a page" if out.suffix.lower() in (".html", ".htm") else ""
+        raise click.UsageError(
+            f"-o {out}: expected a name that ends in {', '.join(SUFFIXES)}"
+            + (f"; {hint}." if hint else ", or --format with a name of another kind.")
+        )
+    if style is not None and named is not None and named != style:
+        raise click.UsageError(f"-o {out}: a name of {named}, but --format {style}: choose one.")
+    return style or str(named)
 
 
 def _write(
@@ -156,26 +188,24 @@ def _write(
     style: str,
     stream: TextIO,
 ) -> None:
+    provenance = scorer.run.provenance
     low, high = scorer.scale
     if style == "json":
         content: dict[str, Any] = {
             "run": str(scorer.run.folder),
-            "dataset": scorer.run.provenance["dataset"],
-            "target": scorer.run.provenance["target"],
-            "synthetic": scorer.run.provenance["synthetic"],
+            "dataset": provenance["dataset"],
+            "target": provenance["target"],
+            "synthetic": provenance["synthetic"],
             "scale": {"low": low, "high": high},
+            "notes": notes(scores, provenance)[1:],
             "scores": [_plain(score) for score in scores],
             "skipped": [vars(each) for each in bad],
         }
         from agiqa.json_text import json_text
 
         stream.write(json_text(content, indent=2) + "\n")
-    elif style == "csv":
-        writer = csv.writer(stream)
-        writer.writerow(columns(scorer.run.provenance))
-        writer.writerows(row(score, scorer.run.provenance, digits=4) for score in scores)
     else:
-        write_plain(scores, scorer.run.provenance, stream)
+        write_rows(scores, provenance, stream, LAYOUTS[style])
 
 
 def _plain(score: "Score") -> dict[str, Any]:

@@ -1,9 +1,10 @@
 // Draws the cards that are in sight, and the controls over them. Rows as `page.py` writes them:
-// [name, score, spread, [weights of the experts], picture as base64], best first.
+// [name, score, spread, [weights of the experts], picture as base64, whether the run was trained on
+// it, what the splits predict that had not seen it or null], best first.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { low, high, experts, rows } = JSON.parse($("content").textContent);
+  const { low, high, experts, target, rows } = JSON.parse($("content").textContent);
   const CARDS = 120, BINS = 40, COLOURS = 6;
   const range = high - low || 1;
   const share = (score) => Math.min(Math.max((score - low) / range, 0), 1);
@@ -141,12 +142,14 @@
   };
 
   const details = (place) => {
-    const [name, score, spread, weights, picture] = rows[shown[place]];
+    const [name, score, spread, weights, picture, trained, heldOut] = rows[shown[place]];
     open = place;
     $("details-picture").src = picture ? `data:image/webp;base64,${picture}` : "data:,";
     $("details-picture").hidden = !picture;
     $("details-name").textContent = name;
     const figures = [["Score", shownAs(score, 3)], ["Spread over the splits", spread.toFixed(3)],
+      ...(trained ? [["In the run's training", "yes: the score is optimistic"]] : []),
+      ...(heldOut === null ? [] : [["Held out", shownAs(heldOut, 3)]]),
       ["Place", `${(shown[place] + 1).toLocaleString("en")} of ${rows.length.toLocaleString("en")}`],
       ...experts.map((expert, k) => [`Weight of ${expert}`, weights[k].toFixed(3)])];
     $("details-figures").replaceChildren(
@@ -184,8 +187,9 @@
       return /^(\s*[=+\-@＝＋－＠]|[\t\r\n])/.test(text) && !number ? `'${text}` : text;
     };
     const cell = (text) => `"${safe(String(text)).replaceAll('"', '""')}"`;
-    const head = ["image", "score", "spread", ...experts.map((expert) => `gate_${expert}`)];
-    const lines = shown.map((k) => [rows[k][0], rows[k][1], rows[k][2], ...rows[k][3]]);
+    const head = ["image", "score", "spread", ...experts.map((expert) => `gate_${expert}`), "trained_on", "held_out", "target"];
+    const lines = shown.map((k) => [rows[k][0], rows[k][1], rows[k][2], ...rows[k][3],
+      rows[k][5] ? "yes" : "no", rows[k][6] ?? "", target]);
     const text = [head, ...lines].map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));

@@ -13,6 +13,7 @@ from agiqa.errors import printable
 from agiqa.gallery.thumbnails import SIDES, side_for, thumbnails
 from agiqa.json_text import json_text
 from agiqa.progress import track
+from agiqa.score_notes import notes, what
 from agiqa.scoring import Score
 
 DIGITS = 4  # of a score; of a weight one fewer
@@ -58,6 +59,7 @@ def write_gallery(
         "low": low,
         "high": high,
         "experts": experts,
+        "target": what(provenance),
         "rows": [
             [
                 name,
@@ -65,6 +67,8 @@ def write_gallery(
                 round(score.spread, DIGITS),
                 [round(score.gate[expert], DIGITS - 1) for expert in experts],
                 sources.get(place, ""),
+                score.trained_on,
+                None if score.held_out is None else round(score.held_out, DIGITS),
             ]
             for place, (name, score) in enumerate(zip(names, scores, strict=True))
         ],
@@ -74,6 +78,7 @@ def write_gallery(
             "version": importlib.metadata.version("agiqa"),
             "count": count,
             "unseen": count - len(seen),
+            "notes": notes(scores, provenance)[1:],
             "run": printable(run),
             "dataset": provenance["dataset"],
             "target": provenance["target"],
