@@ -1,0 +1,48 @@
+"""Every word of ours is explained once, and every page that uses them links there."""
+
+import re
+from pathlib import Path
+
+from agiqa.cli.ranking import columns
+
+DOCS = Path(__file__).parents[2] / "docs"
+OURS = (
+    "gate",
+    "expert",
+    "shelf",
+    "pack",
+    "ledger",
+    "protocol",
+    "ceiling",
+    "anchors",
+    "run",
+    "spread",
+)
+FIELDS = ("SRCC", "PLCC", "KRCC", "RMSE", "MAE", "MOS", "LMM", "held out", "interval", "leak")
+
+
+def test_words_are_explained_in_order_and_once() -> None:
+    text = (DOCS / "glossary.md").read_text("utf-8")
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", text, flags=re.MULTILINE)
+    words = [word.partition(" (")[0] for word, _ in rows]
+    assert words == sorted(set(words), key=str.lower)
+    assert set(OURS + FIELDS) <= set(words)
+    assert min(len(meaning.split()) for _, meaning in rows) >= 5
+
+
+def test_pages_link_to_the_words() -> None:
+    for page in sorted(DOCS.glob("*.md")):
+        if page.name not in ("glossary.md", "adding.md", "python.md"):
+            assert "glossary.md" in page.read_text("utf-8"), page.name
+    assert "glossary.md" in (DOCS.parent / "README.md").read_text("utf-8")
+
+
+def test_the_columns_of_scores_are_explained() -> None:
+    text = (DOCS / "scoring.md").read_text("utf-8")
+    explained = [
+        name
+        for cell in re.findall(r"^\| (`[a-z].*?`) \| ", text, flags=re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    ]
+    provenance = {"experts": ["EXPERT"], "targets": ["quality", "NAME"]}
+    assert sorted(explained) == sorted(columns(provenance))
