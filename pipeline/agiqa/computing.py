@@ -24,6 +24,7 @@ from agiqa.extractors import Extractor, Sample, Vector
 from agiqa.feature_store import Shelf, ShelfWriter
 from agiqa.images import decode
 from agiqa.progress import track
+from agiqa.prompts import marks_in
 
 AHEAD = 4  # batches decoded ahead of the model
 WAITING = 8  # batches' worth of images that may wait for others of their shape
@@ -56,8 +57,12 @@ def row_id(vector: Vector, image_id: str, image_prompt: str | None) -> str:
 
 
 def prompted_row_id(image_id: str, image_prompt: str | None) -> str:
-    """What the ledger knows a vector by whose question holds the image's own prompt."""
-    return sha256(f"{image_id}\n{image_prompt}".encode()).hexdigest()
+    """What the ledger knows a vector by whose question holds the image's own prompt.
+
+    Prompts that spell marks have ids of their own: earlier versions made special tokens of them.
+    """
+    plain = "plain text\n" if marks_in(image_prompt or "") else ""
+    return sha256(f"{plain}{image_id}\n{image_prompt}".encode()).hexdigest()
 
 
 def compute(

@@ -12,6 +12,10 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+class NoRoomError(AgiqaError):
+    """Not even one image fits into memory."""
+
+
 def ran_out(error: BaseException) -> bool:
     """Whether the error says that memory ran out, on whichever device."""
     import torch
@@ -31,14 +35,14 @@ def halve(size: int, doing: str, advice: str) -> int:
         advice: what to do where one image is too many, and what is kept.
 
     Raises:
-        AgiqaError: there is nothing left to halve.
+        NoRoomError: there is nothing left to halve.
     """
     from accelerate.utils.memory import clear_device_cache
 
     gc.collect()
     clear_device_cache()
     if size == 1:
-        raise AgiqaError(
+        raise NoRoomError(
             f"Memory ran out with 1 image at a time ({doing}): close what else uses the GPU, "
             f"{advice}."
         )

@@ -9,6 +9,7 @@ generated from. Each prompt becomes one semantic vector for each pooling.
 import difflib
 import importlib.resources
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ KEYS = ("name", "citation", "order", "template", "pooling", "prompts")
 OPTIONAL = ("answers",)
 TAKEN = ("visual", "answers")  # names of the experts that are not prompts
 PLACE = re.compile(r"\{([\w .-]*)\}")  # {"a": 1} is text
+# What models' special tokens look like: <image>, </s>, <|im_end|>, [INST].
+MARK = re.compile(r"<[^<>\s]+>|\[/?[A-Za-z]?[A-Z_]{2,}\]")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class PromptSet:
         before, after = self.template.split("{image}")
         question = self.question(name, image_prompt)
         return before.replace("{prompt}", question), after.replace("{prompt}", question)
+
+
+def marks_in(text: str) -> list[str]:
+    """What in a text some model may take for a special token; also by another form of Unicode."""
+    return MARK.findall(text) or MARK.findall(unicodedata.normalize("NFKC", text))
 
 
 def bundled_folder() -> Path:

@@ -35,28 +35,36 @@ def batch_size(asked: int) -> int:
 
 
 class Remembered:
-    """The most images at a time that one model was found to have room for on one device."""
+    """How much at a time one model was found to have no room for on one device.
+
+    It is counted in numbers of the images' arrays, for images differ in their tokens: a large one
+    says nothing of how many small ones fit.
+    """
 
     def __init__(self, model: str, dtype: str, root: Path | None = None) -> None:
         self.path = (root or default_root()) / FILE
-        self.key = f"{model[:16]} {dtype} {device_name()}"
+        self.key = f"{model[:16]} {dtype} {device_name()} numbers"
 
-    def least(self, size: int) -> int:
-        """`size`, or less if less was found."""
-        return min(size, self._read().get(self.key, size))
+    def least(self, size: int, weight: int) -> int:
+        """`size` images of `weight` numbers each, or half as often as that is known not to fit."""
+        limit = self._read().get(self.key)
+        while limit is not None and size > 1 and size * weight >= limit:
+            size //= 2
+        return size
 
-    def note(self, size: int) -> None:
-        """Remember that more than `size` does not fit."""
-        found = self._read() | {self.key: size}
+    def note(self, size: int, weight: int) -> None:
+        """Remember that `size` images of `weight` numbers do not fit."""
+        known = self._read()
+        known[self.key] = min(size * weight, known.get(self.key, size * weight))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(self.path, (json.dumps(found, indent=2) + "\n").encode())
+            write_file(self.path, (json.dumps(known, indent=2) + "\n").encode())
         except OSError as error:  # it will be found out again
             log.debug("%s: %s", self.path, error)
 
     def _read(self) -> dict[str, int]:
         try:
-            found = read_json(self.path)
-            return {str(key): max(1, int(size)) for key, size in found.items()}
+            known = read_json(self.path)
+            return {str(key): max(1, int(size)) for key, size in known.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return {}

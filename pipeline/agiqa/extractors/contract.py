@@ -1,7 +1,7 @@
 """What stage 1 asks of an extractor, whatever model stands behind it."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +36,8 @@ class Sample:
     arrays: Mapping[str, np.ndarray]
     key: Hashable = None  # samples with equal keys form a batch
     image_prompt: str | None = None  # what the image was made from, where a prompt asks for it
+    # Tokens `(L,)` of the prompts that hold it, by the prompt's name; no other image has the same.
+    texts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 class Extractor(Protocol):
@@ -58,10 +60,19 @@ class Extractor(Protocol):
         """Of the stored vectors: float16 or float32; part of the fingerprint."""
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image as `extract` takes it; called in worker processes."""
+        """An RGB image as `extract` takes it; called in worker processes.
+
+        Raises:
+            RefusedError: this image or its prompt cannot be used; others can.
+        """
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples of one key to float32 `(B, D)` for each wanted one of the P vectors."""
+        """B samples of one key to float32 `(B, D)` for each wanted one of the P vectors.
+
+        Raises:
+            FailedError: the model failed on this batch; on another it may not.
+            AgiqaError: there is no use in trying another.
+        """
 
 
 def batch(samples: Sequence[Sample]) -> dict[str, np.ndarray]:

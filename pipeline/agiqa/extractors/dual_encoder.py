@@ -3,6 +3,7 @@
 Not an LMM: no prompt changes the vector. It is the baseline that an LMM has to beat.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,20 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.extractors.batch_size import batch_size
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.extractors.environment import libraries
+from agiqa.extractors.failures import naming, refused, require_known
 from agiqa.extractors.loading import (
     find_model,
+    load_config,
     load_image_processor,
     load_model,
-    versions,
 )
+from agiqa.extractors.processors import load_part
+from agiqa.float32 import full_float32
 from agiqa.params import Semantic
 from agiqa.prompts import read_prompt_set
+
+log = logging.getLogger(__name__)
 
 IMAGE, SIMILARITIES = "image", "similarities"
 
@@ -30,12 +37,11 @@ class DualEncoderExtractor:
     Weights load on first use.
 
     Raises:
-        AgiqaError: the folder has no image processor, or the prompts ask for the image's own.
+        AgiqaError: the folder has no image processor or tokenizer, a prompt becomes a token that
+            the model does not have, or the prompts ask for the image's own.
     """
 
     def __init__(self, settings: Semantic) -> None:
-        from transformers import AutoConfig
-
         self.settings = settings
         self.prompt_set = read_prompt_set(settings.prompts)
         if any(self.prompt_set.asks_image_prompt(name) for name in self.prompt_set.prompts):
@@ -47,23 +53,28 @@ class DualEncoderExtractor:
         self.name = settings.name
         self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
-        config = AutoConfig.from_pretrained(self.folder.path)
+        config = load_config(self.folder)
         projected = getattr(config, "projection_dim", None) if config.model_type == "clip" else None
         self.width = int(projected or config.vision_config.hidden_size)
         self._processor = load_image_processor(self.folder)
+        self._tokenizer = load_part(self.folder, "tokenizer")
+        self._inputs = self._tokenise(config.text_config)
         self._model: Any = None
         self._texts: Any = None  # (P, D), of unit length
-        self.vectors = self._describe()
+        self.vectors = self._describe(config)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """An RGB image to what the model takes: pixels, of SigLIP 2 NaFlex their shape as well."""
-        return Sample(dict(self._processor(images=image, return_tensors="np")))
+        try:
+            return Sample(dict(self._processor(images=image, return_tensors="np")))
+        except Exception as error:  # of whatever the processor raises
+            raise refused(self._processor, image, error) from error
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """B samples to float32 `(B, D)` or `(B, P)` for each wanted vector."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), naming(self.folder.name), full_float32():
             if self._model is None:
                 self._load()
             arrays = {n: torch.from_numpy(a) for n, a in batch(samples).items()}
@@ -74,37 +85,59 @@ class DualEncoderExtractor:
         return [found[index].cpu().numpy() for index in wanted]
 
     def _load(self) -> None:
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         settings = self.settings
         self._model = load_model(
             AutoModel, self.folder, settings.dtype, settings.attention, settings
         )
-        tokenizer = AutoTokenizer.from_pretrained(self.folder.path)
-        length = int(self._model.config.text_config.max_position_embeddings)
-        inputs = tokenizer(
+        inputs = self._inputs.to(self._model.device)
+        self._texts = _unit(self._model.get_text_features(**inputs))
+
+    def _tokenise(self, config: Any) -> Any:
+        """The prompts' tokens `(P, L)`, L the model's; a warning names prompts that are cut."""
+        length = int(config.max_position_embeddings)
+        for name, text in self.prompt_set.prompts.items():
+            tokens = len(self._tokenizer(text, verbose=False)["input_ids"])
+            if tokens > length:
+                log.warning(
+                    "prompt '%s' is %d tokens long, of which '%s' reads the first %d",
+                    *(name, tokens, self.folder.name, length),
+                )
+        inputs = self._tokenizer(
             list(self.prompt_set.prompts.values()),
             padding="max_length",  # as SigLIP was trained; CLIP masks it
             truncation=True,
             max_length=length,
             return_tensors="pt",
-        ).to(self._model.device)
-        self._texts = _unit(self._model.get_text_features(**inputs))
+        )
+        require_known(inputs["input_ids"].flatten().tolist(), config.vocab_size, self.folder.name)
+        return inputs
 
-    def _describe(self) -> tuple[Vector, ...]:
+    def _describe(self, config: Any) -> tuple[Vector, ...]:
+        settings = self.settings
+        quantised = settings.quantization != "none"
+        asked = libraries(
+            config, settings.attention, quantised=quantised, tokenizer=self._tokenizer
+        )
         shared: dict[str, object] = {
             "extractor": "dual_encoder",
             "model": self.folder.identity(),
             "preprocessing": self._processor.to_dict() | {"backend": "pil"},
-            "dtype": self.settings.dtype,
-            "attention": self.settings.attention,
+            "dtype": settings.dtype,
+            "attention": settings.attention,
             "stored_as": self.precision,
-            "libraries": versions(),
+            "libraries": libraries(config, settings.attention, quantised=quantised),
         }
         texts = list(self.prompt_set.prompts.values())
         return (
             Vector(IMAGE, shared, self.width),
-            Vector(SIMILARITIES, shared | {"prompts": texts}, len(texts), ANSWERS),
+            Vector(
+                SIMILARITIES,
+                shared | {"libraries": asked, "prompts": texts},
+                len(texts),
+                ANSWERS,
+            ),
         )
 
 

@@ -6,7 +6,8 @@ after the final norm, pooled over positions, text and image (MA-AGIQA, arXiv:240
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.extractors.batch_size import Remembered, batch_size
 from agiqa.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.extractors.environment import libraries
+from agiqa.extractors.failures import naming
 from agiqa.extractors.lmm.inputs import image_features
 from agiqa.extractors.lmm.texts import Texts
-from agiqa.extractors.loading import ModelFolder, find_model, load_model, trust, versions
+from agiqa.extractors.loading import ModelFolder, find_model, load_config, load_model, trust
 from agiqa.extractors.processors import load_processor, names_processor
+from agiqa.float32 import full_float32
 from agiqa.halving import halve, ran_out
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set
@@ -39,8 +43,6 @@ class ImageTextExtractor:
     """
 
     def __init__(self, settings: Semantic) -> None:
-        from transformers import AutoConfig
-
         self.settings = settings
         self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
         self.folder = find_model(settings.model, settings.revision)
@@ -48,13 +50,28 @@ class ImageTextExtractor:
         self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
         trusted = trust(self.folder, settings)
-        self._config = AutoConfig.from_pretrained(self.folder.path, **trusted)
+        self._config = load_config(self.folder, **trusted)
         self._processor = load_processor(self.folder, **trusted)
-        self._at_a_time = 0  # images; known when the model is loaded
+        language = self._config.get_text_config()
+        self._texts = Texts(
+            self.prompt_set,
+            self._processor,
+            self.folder.name,
+            int(language.vocab_size),
+            int(getattr(language, "max_position_embeddings", None) or 0),
+        )
+        self._at_a_time: dict[Hashable, int] = {}  # images, by what those of a batch share
         self._model: _Model | None = None
         self._names = list(self.prompt_set.prompts)
-        identity = self.folder.identity()
-        self.vectors = self._describe(identity)
+        identity = self.folder.identity(code=bool(trusted))
+        made_with = libraries(
+            self._config,
+            settings.attention,
+            quantised=settings.quantization != "none",
+            tokenizer=self._processor.tokenizer,
+            code=self.folder.path if trusted else None,
+        )
+        self.vectors = self._describe(identity, made_with)
         self._room = Remembered(identity["sha256"], settings.dtype)
 
     @property
@@ -63,29 +80,37 @@ class ImageTextExtractor:
         return int(self._config.get_text_config().hidden_size)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image to what the model's image processor makes of it."""
+        """An RGB image to what the model's processor makes of it, and of its generation prompt.
+
+        Raises:
+            RefusedError: the processor or the model does not take this image or its prompt.
+        """
         budget = self.settings.pixel_budget or None
         arrays = image_features(self._processor, image, budget)
-        return Sample(arrays, _key(arrays), image_prompt)
+        sample = Sample(arrays, _key(arrays), image_prompt)
+        return replace(sample, texts=self._texts.own(sample))
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """B samples of one key to float32 `(B, D)` for each wanted vector; not always finite.
 
         Raises:
-            AgiqaError: the device's memory is too small for one image.
+            FailedError: the model fails on these images, or the device's memory is too small for
+                one of them.
+            AgiqaError: the model cannot be loaded.
         """
         import torch
 
         if self._model is None:
-            texts = Texts(self.prompt_set, self._processor)
-            self._model = _Model(self.settings, self.folder, texts)
-            self._at_a_time = self._room.least(self.batch_size)
+            self._model = _Model(self.settings, self.folder, self._texts)
+        key, weight = samples[0].key, sum(array.size for array in samples[0].arrays.values())
+        if key not in self._at_a_time:
+            self._at_a_time[key] = self._room.least(self.batch_size, weight)
         parts: list[list[np.ndarray]] = []
         done = 0
         while done < len(samples):
-            some = list(samples[done : done + self._at_a_time])
+            some = list(samples[done : done + self._at_a_time[key]])
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), naming(self.folder.name), full_float32():
                     parts.append(self._finite(some, wanted))
                 done += len(some)
                 continue
@@ -93,8 +118,9 @@ class ImageTextExtractor:
                 if not ran_out(error):
                     raise
             # Out here, where nothing refers to the failed batch's tensors.
-            self._at_a_time = halve(self._at_a_time, "extraction", ADVICE)
-            self._room.note(self._at_a_time)
+            size = self._at_a_time[key]
+            self._at_a_time[key] = halve(size, "extraction", ADVICE)
+            self._room.note(size, weight)
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _finite(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
@@ -131,7 +157,9 @@ class ImageTextExtractor:
             rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
         return [np.array(row) for row in rows]
 
-    def _describe(self, identity: Mapping[str, str]) -> tuple[Vector, ...]:
+    def _describe(
+        self, identity: Mapping[str, str], made_with: Mapping[str, str]
+    ) -> tuple[Vector, ...]:
         """The vectors, and beside them `_plan`: the prompt, layer and pooling of each."""
         settings, chosen = self.settings, self.prompt_set
         shared: dict[str, object] = {
@@ -141,7 +169,7 @@ class ImageTextExtractor:
             "dtype": settings.dtype,
             "attention": settings.attention,
             "stored_as": self.precision,
-            "libraries": versions(),
+            "libraries": dict(made_with),
         }
         if names_processor(self.folder):  # nano names none
             shared |= {"texts": "processor", "pixel_budget": settings.pixel_budget}
@@ -210,9 +238,9 @@ class _Model:
         self, samples: Sequence[Sample], names: Sequence[str]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By prompt: pooled states `(B, layers, K, D)` and answers' probabilities `(B, A)`."""
+        prompts = [self._tokens(name, samples) for name in names]
         arrays = self._on_device(batch(samples))
         seen = self.forward.encode(arrays, len(samples))
-        prompts = [self._tokens(name, samples) for name in names]
         found = self.forward(seen, prompts)
         return {
             name: (each.pooled.cpu().numpy(), self._answers(name, samples, each.last))

@@ -5,7 +5,6 @@ is installed and the vectors change with the environment.
 """
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
+from agiqa.extractors.environment import refuse_adapter
+from agiqa.extractors.failures import refused
 from agiqa.extractors.remote_code import (
     allowed_code,
     no_questions,
@@ -32,7 +33,6 @@ from agiqa.weights_file import require_weights
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("torch", "transformers", "pillow")  # whose versions may change a vector
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
 NOT_IDENTITY = {"nano.json"}  # a record, not an input
 
@@ -44,10 +44,18 @@ class ModelFolder:
     name: str
     path: Path
 
-    def identity(self) -> dict[str, str]:
-        """Digest over the bytes of every weight, configuration and tokenizer file."""
-        files = sorted({p for pattern in WEIGHTS for p in self.path.glob(pattern)})
-        listing = {p.name: file_sha256(p) for p in files if p.name not in NOT_IDENTITY}
+    def identity(self, code: bool = False) -> dict[str, str]:
+        """Digest over the bytes of every weight, configuration and tokenizer file.
+
+        With `code` over Python files too: those of a model that may run its own.
+        """
+        files = {p for pattern in WEIGHTS for p in self.path.glob(pattern)}
+        files |= set(self.path.rglob("*.py")) if code else set()
+        listing = {
+            p.relative_to(self.path).as_posix(): file_sha256(p)
+            for p in sorted(files)
+            if p.name not in NOT_IDENTITY
+        }
         text = json.dumps(listing, sort_keys=True)
         return {"sha256": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -79,12 +87,14 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
     """Resolve `nano` (assembled on first use), a folder, or a hub id (downloaded once).
 
     Raises:
-        AgiqaError: neither; or the hub cannot be reached and has no local copy.
+        AgiqaError: neither; or the hub cannot be reached and has no local copy; or the folder
+            holds an adapter (LoRA).
     """
     if name == "nano":
         return ModelFolder(name, ensure_nano())
     folder = Path(name)
     if folder.is_dir():
+        refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise AgiqaError(f"{folder}: not a transformers model folder; it has no config.json.")
         return _own(ModelFolder(folder.name, folder))
@@ -109,16 +119,30 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
 
 
 def _own(folder: ModelFolder) -> ModelFolder:
-    """The folder, if all that it names is in it and none of it waits in a git-lfs store."""
+    """The folder, if it is a whole model: no adapter, no git-lfs pointers, nothing elsewhere."""
     no_questions()
+    refuse_adapter(folder.path)
     require_weights(folder.path)
     require_own_parts(folder.path, folder.name)
     return folder
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that can change a vector."""
-    return {library: importlib.metadata.version(library) for library in LIBRARIES}
+def load_config(folder: ModelFolder, **trusted: bool) -> Any:
+    """The model's configuration as transformers reads it.
+
+    Raises:
+        AgiqaError: transformers knows no such models, or the configuration is damaged.
+    """
+    from transformers import AutoConfig, __version__
+
+    kind = model_config(folder).get("model_type")
+    try:
+        return AutoConfig.from_pretrained(folder.path, **trusted)
+    except Exception as error:  # validation raises what it likes on fields of a wrong type
+        raise AgiqaError(
+            f"Model '{folder.name}': transformers {__version__} cannot read its config.json, of "
+            f"type {kind!r}: {one_line(error)}. Use another model, or copy the file again."
+        ) from error
 
 
 def load_model(
@@ -138,7 +162,6 @@ def load_model(
     """
     import torch
     import transformers
-    from safetensors import SafetensorError
 
     transformers.utils.logging.disable_progress_bar()
     placement = _placement(folder, settings) if settings else {}
@@ -155,10 +178,9 @@ def load_model(
             f"Model '{folder.name}': its weights are a pickle of more than tensors, which could "
             "run code when loaded: nothing of it was run. Use the model's safetensors."
         ) from error
-    except (ValueError, OSError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:  # of any library that takes part
         raise AgiqaError(
-            f"Model '{folder.name}' cannot be loaded as {auto.__name__}: {reason}"
+            f"Model '{folder.name}' cannot be loaded as {auto.__name__}: {one_line(error)}"
         ) from error
     missing = sorted(report["missing_keys"])
     if missing:
@@ -216,22 +238,50 @@ def model_config(folder: ModelFolder) -> dict[str, Any]:
 
 
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:
-    """The folder's image processor, Pillow version; `image_size` overrides pixels a side."""
+    """The folder's image processor, Pillow version; `image_size` overrides pixels a side.
+
+    Raises:
+        AgiqaError: there is none, it cannot be used, or it has no Pillow version.
+    """
     from transformers import AutoImageProcessor
 
     options: dict[str, Any] = {"backend": "pil"}
     if image_size is not None:
         options |= {"size": {"height": image_size, "width": image_size}, "do_center_crop": False}
     try:
-        return AutoImageProcessor.from_pretrained(folder.path, **options)
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+        processor = AutoImageProcessor.from_pretrained(folder.path, **options)
+    except Exception as error:  # of any field of a wrong type
         raise AgiqaError(
-            f"Model '{folder.name}' has no usable image processor: {reason}"
+            f"Model '{folder.name}' has no usable image processor (preprocessor_config.json): "
+            f"{one_line(error)}"
         ) from error
+    require_pillow(folder, processor)
+    return processor
+
+
+def require_pillow(folder: ModelFolder, processor: Any) -> None:
+    """Refuse an image processor of another backend, which transformers takes where it finds it.
+
+    Raises:
+        AgiqaError: it is not Pillow's.
+    """
+    if getattr(processor, "backend", "pil") != "pil":
+        from transformers import __version__
+
+        raise AgiqaError(
+            f"Model '{folder.name}': {type(processor).__name__} has no Pillow version in "
+            f"transformers {__version__}, and vectors must not change with the environment."
+        )
 
 
 def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
-    """One image through the processor: float32 `(3, H, W)`."""
-    pixels = processor(images=image, return_tensors="np")["pixel_values"]
+    """One image through the processor: float32 `(3, H, W)`.
+
+    Raises:
+        RefusedError: the processor does not take it.
+    """
+    try:
+        pixels = processor(images=image, return_tensors="np")["pixel_values"]
+    except Exception as error:  # of whatever the processor raises
+        raise refused(processor, image, error) from error
     return np.asarray(pixels[0], dtype=np.float32)

@@ -13,7 +13,10 @@ from PIL import Image
 from agiqa.errors import AgiqaError
 from agiqa.extractors.batch_size import batch_size
 from agiqa.extractors.contract import Sample, Vector, batch
-from agiqa.extractors.loading import find_model, versions
+from agiqa.extractors.environment import libraries
+from agiqa.extractors.failures import naming
+from agiqa.extractors.loading import find_model
+from agiqa.float32 import full_float32
 from agiqa.params import Semantic
 from agiqa.prompts import PromptSet, read_prompt_set
 
@@ -64,7 +67,8 @@ class MplugOwl2Extractor:
         if self._model is None:
             model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
             self._model = SemanticVectors(model, self.texts, self.batch_size)
-        found = self._model(batch(samples)["pixel_values"], wanted)
+        with naming(self.folder.name), full_float32():
+            found = self._model(batch(samples)["pixel_values"], wanted)
         return list(found.swapaxes(0, 1))
 
     def _describe(self) -> tuple[Vector, ...]:
@@ -78,7 +82,7 @@ class MplugOwl2Extractor:
             "dtype": self.settings.dtype,
             "attention": self.settings.attention,
             "stored_as": self.precision,
-            "libraries": versions(),
+            "libraries": libraries(None),
         }
         return tuple(
             Vector(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.errors import AgiqaError, one_line
-from agiqa.extractors.loading import ModelFolder
+from agiqa.extractors.loading import ModelFolder, load_config, require_pillow
 from agiqa.trees import read_json
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -36,7 +36,7 @@ def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
 
         return AutoProcessor.from_pretrained(folder.path, trust_remote_code=True)
     kind, settings = _class_and_settings(folder)
-    parts = [_part(folder, name) for name in kind.get_attributes()]
+    parts = [load_part(folder, name) for name in kind.get_attributes()]
     try:
         if settings is None:
             settings = kind.get_processor_dict(folder.path)[0]
@@ -65,7 +65,7 @@ class IdleVideoHalf(dict[str, object]):
 
 def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None]:
     """The processor's class; and its settings, where no file of the folder states them."""
-    from transformers import AutoConfig, LlavaProcessor, __version__
+    from transformers import LlavaProcessor, __version__
     from transformers.models.auto.processing_auto import (
         PROCESSOR_MAPPING,
         processor_class_from_name,
@@ -76,10 +76,7 @@ def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None
     if name is not None:
         kind = processor_class_from_name(name)
     else:
-        try:
-            config = AutoConfig.from_pretrained(folder.path)
-        except (ValueError, OSError, KeyError) as error:
-            raise AgiqaError(f"Model '{folder.name}': {one_line(error)}.") from error
+        config = load_config(folder)
         if config.model_type in LLAVA_LIKE:
             return LlavaProcessor, _llava_settings(config)
         name = f"for {config.model_type}"
@@ -103,7 +100,12 @@ def _llava_settings(config: Any) -> dict[str, Any]:
     }
 
 
-def _part(folder: ModelFolder, name: str) -> Any:
+def load_part(folder: ModelFolder, name: str) -> Any:
+    """One of the folder's parts: image_processor, tokenizer, feature_extractor, video_processor.
+
+    Raises:
+        AgiqaError: it is absent, damaged, or of a kind that stage 1 cannot serve.
+    """
     import transformers
 
     if name == "video_processor":
@@ -132,15 +134,12 @@ def _part(folder: ModelFolder, name: str) -> Any:
     auto, file, options = loaders[name]
     try:
         part = auto.from_pretrained(folder.path, **options)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # of any library that takes part
         raise AgiqaError(
             f"Model '{folder.name}' has no usable {words} ({file}): {one_line(error)}"
         ) from error
-    if getattr(part, "backend", "pil") != "pil" and name == "image_processor":
-        raise AgiqaError(
-            f"Model '{folder.name}': {type(part).__name__} has no Pillow version in transformers "
-            f"{transformers.__version__}, and vectors must not change with the environment."
-        )
+    if name == "image_processor":
+        require_pillow(folder, part)
     return part
 
 

@@ -13,14 +13,16 @@ from PIL import Image
 
 from agiqa.errors import AgiqaError
 from agiqa.extractors.contract import Sample, Vector, batch
+from agiqa.extractors.environment import libraries
+from agiqa.extractors.failures import naming
 from agiqa.extractors.loading import (
     find_model,
+    load_config,
     load_image_processor,
     load_model,
-    model_config,
     preprocess,
-    versions,
 )
+from agiqa.float32 import full_float32
 from agiqa.params import Visual
 
 POOLS = ("cls", "mean", "std")
@@ -50,18 +52,9 @@ class VisionExtractor:
     """
 
     def __init__(self, settings: Visual) -> None:
-        from transformers import AutoConfig
-
         self.settings = settings
         self.folder = find_model(settings.model)
-        try:
-            config = AutoConfig.from_pretrained(self.folder.path)
-        except (ValueError, OSError, KeyError) as error:
-            kind = model_config(self.folder).get("model_type")
-            raise AgiqaError(
-                f"Model '{self.folder.name}': this transformers knows no models of type {kind!r}; "
-                "use another one as visual.model."
-            ) from error
+        config = load_config(self.folder)
         self._config = getattr(config, "vision_config", config)
         if not hasattr(self._config, "image_size") or not hasattr(self._config, "patch_size"):
             raise AgiqaError(
@@ -107,7 +100,7 @@ class VisionExtractor:
         depth = len(self.settings.layers)
         found: dict[int, Any] = {}
         pixels = batch(samples)
-        with torch.inference_mode():
+        with torch.inference_mode(), naming(self.folder.name), full_float32():
             for place, view in enumerate(self.views):
                 mine = [index for index in wanted if index // depth == place]
                 if mine:
@@ -124,7 +117,7 @@ class VisionExtractor:
 
         self.load()
         pixels = batch(samples)
-        with torch.inference_mode():
+        with torch.inference_mode(), naming(self.folder.name), full_float32():
             return [
                 [
                     states[:, -self._count(pixels[view.name]) :].float().cpu().numpy()
@@ -220,7 +213,7 @@ class VisionExtractor:
             "dtype": self.settings.dtype,
             "attention": self.settings.attention,
             "stored_as": self.precision,
-            "libraries": versions(),
+            "libraries": libraries(self._config, self.settings.attention),
         }
         return tuple(
             Vector(

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from agiqa.errors import AgiqaError, one_line
+from agiqa.extractors.failures import refused
+from agiqa.extractors.lmm.plain_text import Filled
 
 TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
@@ -28,8 +30,8 @@ def image_features(
     one image, a thumbnail apart; never fewer than the least that the model takes.
 
     Raises:
-        AgiqaError: the processor refuses the image, or a pixel budget for a model that takes
-            images of one size only.
+        RefusedError: the processor refuses the image.
+        AgiqaError: a pixel budget for a model that takes images of one size only.
     """
     recorder = _Recorder(processor.image_processor)
     own = copy.copy(processor)
@@ -42,11 +44,8 @@ def image_features(
     texts = {} if text is None else {"text": [text]}
     try:
         made = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
-    except ValueError as error:  # such as Qwen-VL's on an image 200 times as wide as high
-        raise AgiqaError(
-            f"{type(processor).__name__} refuses an image of {image.width} x {image.height} "
-            f"pixels: {one_line(error)}."
-        ) from error
+    except Exception as error:  # such as Qwen-VL's on an image 200 times as wide as high
+        raise refused(processor, image, error) from error
     wanted = {name for name in made if name not in NOT_ARRAYS_OF_IMAGES}
     counts = {f"_{name}": value for name, value in recorder.made.items() if name not in wanted}
     arrays = {name: made[name] for name in wanted} | counts
@@ -54,14 +53,16 @@ def image_features(
 
 
 def token_ids(
-    processor: Any, features: Mapping[str, np.ndarray], text: str
+    processor: Any, features: Mapping[str, np.ndarray], text: str, words: str | None = None
 ) -> dict[str, np.ndarray]:
     """Token ids `(L,)` of a text with one image placeholder, expanded for these features.
 
     With them the type ids `(L,)` that the tokenizer or the family gives. The image is not
     processed again. A text that already opens with BOS, as chat templates may, gets no second.
+    `words` are the generation prompt, for the HOLE in the text (`lmm.plain_text`).
 
     Raises:
+        RefusedError: the tokenizer cannot take the words as plain text.
         AgiqaError: the text holds no placeholder, or more than one.
     """
     found = text.count(placeholder := image_token(processor))
@@ -71,6 +72,8 @@ def token_ids(
         )
     own = copy.copy(processor)
     own.image_processor = _Ready(processor.image_processor, features)
+    if words is not None:
+        own.tokenizer = Filled(processor.tokenizer, words)
     opening = processor.tokenizer.bos_token
     special = not (opening and text.startswith(opening))
     stand_in = Image.new("RGB", (1, 1))  # never looked at
