@@ -22,7 +22,6 @@ OWN_FORMATS = {
     "feature_store/fingerprint.py",
     "feature_store/ledger/journal.py",
     "feature_store/ledger/lock.py",
-    "feature_store/ledger/shelf_check.py",
     "feature_store/ledger/shelf_description.py",
     "feature_store/packs/pack_hdf5.py",
     "feature_store/shared/fetch.py",

@@ -79,6 +79,39 @@ def test_json_that_is_refused(text: str | bytes, message: str) -> None:
         parse_json(text)
 
 
+@given(
+    st.recursive(
+        st.none() | st.integers(-(2**63), 2**64 - 1) | st.text()
+        | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+        max_leaves=20,
+    )
+)  # fmt: skip
+def test_what_agiqa_writes_reads_back_strictly(tree: Any) -> None:
+    assert parse_json(json.dumps(tree), strict=True) == tree
+    assert parse_json(json.dumps(tree, ensure_ascii=False).encode(), strict=True) == tree
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": NaN}', "NaN, a number that JSON does not have"),
+        ("[-Infinity]", "-Infinity, a number"),
+        ("[1e999]", "1e999, a number"),
+        ("9" * 3000, "wider than 64 bits"),
+        ("[18446744073709551616]", "wider than 64 bits"),
+        ('["\\ud800"]', "half of a surrogate pair"),
+        ('{"\\ud800": 1}', "half of a surrogate pair"),
+        (json.dumps({str(key): key for key in range(10**6)}), "more than 300,000 values"),
+        (b"[" + b"[]," * 10**6 + b"[]]", "more than 300,000 values"),
+    ],
+)
+def test_json_that_only_others_write_is_refused_strictly(text: str | bytes, message: str) -> None:
+    parse_json(text)
+    with pytest.raises(ValueError, match=message):
+        parse_json(text, strict=True)
+
+
 @pytest.mark.parametrize(("read", "most"), [(read_json, MOST_JSON), (read_yaml, MOST_YAML)])
 def test_files_are_regular_and_bounded(
     tmp_path: Path, read: Callable[[Path], Any], most: int
@@ -117,4 +150,4 @@ def test_no_other_reader_is_used() -> None:
         for path in package.rglob("*.py")
         if any(call in path.read_text("utf-8") for call in calls)
     }
-    assert users - {"json_files.py"} == {"trees.py"}
+    assert users == {"trees.py"}

@@ -6,6 +6,7 @@ ValueError; the caller knows what the file is for and what to do about it.
 """
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from agiqa.regular_file import MIB, read_regular
 MOST_JSON = 64 * MIB
 MOST_YAML = MIB // 4
 MOST_LEVELS = 100
+MOST_VALUES = 300_000  # of a JSON tree that only agiqa writes
 MOST_NODES = 100_000  # of a YAML tree, an alias counted as what it stands for
 _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 
@@ -31,16 +33,27 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
     return parse_json(read_regular(path, most))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The tree in a JSON text; ValueError as `read_json`."""
+def parse_json(text: str | bytes, strict: bool = False) -> Any:
+    """The tree in a JSON text; ValueError as `read_json`.
+
+    With `strict`, for what only agiqa writes, also for more than MOST_VALUES values, for numbers
+    that are not finite or wider than 64 bits, and for half of a surrogate pair.
+    """
+    more: dict[str, Any] = {}
+    if strict:
+        _require_few(text)
+        more = {"parse_int": _integer, "parse_float": _finite, "parse_constant": _finite}
     try:
-        tree = json.loads(text, object_pairs_hook=_object)
+        tree = json.loads(text, object_pairs_hook=_object, **more)
     except RecursionError:
         raise ValueError(f"more than {MOST_LEVELS} levels deep") from None
     level, depth = [tree], 0
     while level:
         if (depth := depth + 1) > MOST_LEVELS:
             raise ValueError(f"more than {MOST_LEVELS} levels deep")
+        if strict:
+            for node in level:
+                _require_unicode(node)
         level = [
             child
             for node in level
@@ -48,6 +61,33 @@ def parse_json(text: str | bytes) -> Any:
             for child in (node.values() if isinstance(node, dict) else node)
         ]
     return tree
+
+
+def _require_few(text: str | bytes) -> None:
+    signs: Any = ",[{" if isinstance(text, str) else (b",", b"[", b"{")
+    if sum(map(text.count, signs)) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise ValueError("a number wider than 64 bits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"{digits[:20]}, a number that JSON does not have")
+    return value
+
+
+def _require_unicode(node: Any) -> None:
+    for text in node if isinstance(node, dict) else (node,):
+        if isinstance(text, str) and not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ValueError("half of a surrogate pair") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,13 +163,32 @@ def test_a_newer_or_broken_shelf_is_one_clear_line(shelf: Shelf, tmp_path: Path)
     path = shelf.folder / "fingerprint.json"
     description = json.loads(path.read_text())
     path.write_text(json.dumps({**description, "layout": 2}))
-    with pytest.raises(AgiqaError, match="expected layout 1, found the newer 2; upgrade agiqa"):
+    with pytest.raises(AgiqaError, match="expected layout 1, found 2; upgrade agiqa"):
         Shelf.open(tmp_path, FINGERPRINT, 8)
     path.write_text("[]")
-    with pytest.raises(AgiqaError, match="expected the shelf's description"):
-        Shelf.open(tmp_path, FINGERPRINT, 8)
+    with pytest.raises(AgiqaError, match="expected the shelf's description, found that it is no"):
+        Shelf.at(shelf.folder)
     with pytest.raises(AgiqaError, match="dtype float16 or float32, found 8 and int8"):
         Shelf.open(tmp_path, FINGERPRINT, 8, "int8")
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut short"])
+def test_a_shelf_whose_description_is_lost_is_known_by_its_name(
+    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make, damage: str, caplog: Any
+) -> None:
+    with shelf.writer() as writer:
+        writer.add(make_ids(3), make_vectors(3, 8))
+    path = shelf.folder / "fingerprint.json"
+    whole = path.read_bytes()
+    path.unlink() if damage == "lost" else path.write_bytes(whole[:50])
+    with pytest.raises(AgiqaError, match=r"fingerprint.json.*; `agiqa cache verify --repair`"):
+        Shelf.at(shelf.folder)
+    with pytest.raises(FingerprintMismatchError, match="expected width = 9, found 8"):
+        Shelf.open(tmp_path, FINGERPRINT, 9)
+    path.unlink()
+    assert len(Shelf.open(tmp_path, FINGERPRINT, 8).ids()) == 3
+    assert path.read_bytes() == whole
+    assert "was lost or damaged and has been written anew" in caplog.text
 
 
 def test_a_store_folder_that_is_a_file_is_one_clear_line(tmp_path: Path) -> None:

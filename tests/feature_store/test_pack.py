@@ -20,6 +20,7 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import DamagedRowsError, PackError, read_pack, write_pack
 from agiqa.feature_store import durable as durable_module
 from agiqa.feature_store.packs import pack_layout
+from agiqa.feature_store.packs.pack_layout import is_name
 
 NAMES = ["quality", "coherence"]
 FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
@@ -156,7 +157,7 @@ def test_a_damaged_chunk_is_never_read_as_data(
 @pytest.mark.parametrize("name", ["image_id/c.0.0", "row_crc32/c.0"])
 def test_missing_ids_or_checksums_are_found(pack: Path, name: str) -> None:
     (pack / name).unlink()
-    with pytest.raises(DamagedRowsError, match=r"expected 600 whole rows, found 600 damaged"):
+    with pytest.raises(PackError, match=rf"array {name.split('/')[0]} whose chunk 0 is missing"):
         read_pack(pack)
 
 
@@ -189,7 +190,8 @@ def make_foreign(path: Path, attributes: dict[str, object]) -> None:
         return
     with h5py.File(path, "w") as file:
         file.attrs.update(attributes)
-        file["metadata"] = np.frombuffer(json.dumps(attributes).encode(), np.uint8)
+        text = np.frombuffer(json.dumps(attributes).encode(), np.uint8)
+        file.create_dataset("metadata", data=text, chunks=text.shape, fletcher32=True)
 
 
 def test_what_is_no_store_at_all_is_one_clear_line(tmp_path: Path) -> None:
@@ -265,7 +267,9 @@ def test_any_pack_comes_back(
 ) -> None:
     bits = st.integers(0x0000, 0x7BFF) | st.integers(0x8000, 0xFBFF)  # every finite float16
     vectors = data.draw(hnp.arrays(np.uint16, shape, elements=bits)).view(np.float16)
-    names = data.draw(st.lists(st.text(), min_size=shape[1], max_size=shape[1], unique=True))
+    names = data.draw(
+        st.lists(st.text().filter(is_name), min_size=shape[1], max_size=shape[1], unique=True)
+    )
     fingerprints = [{"prompt": name} for name in names]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"pack{suffix}"
@@ -356,6 +360,8 @@ def test_a_pickle_posing_as_chunks_runs_nothing(
     (pack / "vectors/zarr.json").unlink()
     (pack / "vectors/.zarray").write_text(json.dumps(array))
     (pack / "vectors/0").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
-    with pytest.raises(PackError, match=r"nano\.zarr: expected a whole pack, found no array vec"):
+    with pytest.raises(
+        PackError, match=r"expected a whole pack, found that vectors/zarr.json is m"
+    ):
         read_pack(pack)
     assert not (tmp_path / "ran").exists()

@@ -217,7 +217,7 @@ def test_a_lost_description_is_made_again_from_a_known_fingerprint(
     [
         ({"layout": 2}, "expected layout 1, found 2; upgrade agiqa"),
         ({"format": "other"}, "expected format 'agiqa-ledger', found 'other'"),
-        ({"width": 0}, "a width and a dtype, found other fields or values"),
+        ({"width": 0}, "found that it lacks a fingerprint, a width up to"),
         ({"fingerprint": {"extractor": "x"}}, "expected the fingerprint that the folder is named"),
     ],
 )

@@ -159,9 +159,9 @@ def test_what_is_no_whole_pack_is_one_line_and_changes_nothing(pack: Path, tmp_p
         add_pack(tmp_path / "absent.h5", ledger)
     if pack.is_dir():
         (pack / "image_id/c.0.0").write_bytes(b"nothing")
-        with pytest.raises(PackError, match="image_id with a chunk that fails its checksum"):
+        with pytest.raises(PackError, match="image_id whose chunk 0 is missing or cut"):
             add_pack(pack, tmp_path / "new")
         (pack / "row_crc32/zarr.json").write_text("{}")
-        with pytest.raises(PackError, match="an array row_crc32 with damaged metadata"):
+        with pytest.raises(PackError, match=r"row_crc32/zarr\.json zarr_format is null"):
             add_pack(pack, tmp_path / "new")
         assert not (tmp_path / "new").exists()

@@ -13,7 +13,7 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store import write_pack
 from agiqa.upkeep.export import export
 
-NAMES = ["semantic_content.last", "Ist es schön?/../x"]
+NAMES = ["semantic_content.last", "Ist es schön? =..:x"]
 PRINTS = [{"extractor": "lmm", "prompt": name} for name in NAMES]
 ROWS = 7
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 import zarr
 from click.testing import Result
 
+from agiqa.extractors import VisionExtractor
 from agiqa.feature_store import Shelf, read_pack
+from agiqa.params import load
 
 Agiqa = Callable[..., Result]
 
@@ -62,7 +65,7 @@ def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) ->
     assert said == [
         "repaired: journal.jsonl: damaged lines taken out: 1",
         "repaired: rows that it lacked taken from packs: 40",
-        "repaired: its description was written anew, out of a pack's fingerprint",
+        "repaired: fingerprint.json: written anew, out of cache/mine/nano.zarr",
         "repaired: rows dropped: 40",
         "repaired: rows that it lacked taken from packs: 40",
     ]
@@ -70,6 +73,72 @@ def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) ->
         rows = Shelf.at(project.shelf(prompt)).read(project.ids)
         np.testing.assert_array_equal(rows, project.vectors[:, place])
     assert agiqa("cache", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("source", ["runs/mine/grouped", "another ledger"])
+def test_a_lost_fingerprint_is_known_elsewhere(
+    project: Any, agiqa: Agiqa, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    shelf = project.shelf("a")
+    if source == "another ledger":
+        shutil.rmtree("runs")
+        source = str(tmp_path / "user/agiqa/ledger" / shelf.name)
+        shutil.copytree(shelf, source)
+    shutil.rmtree("cache")
+    whole = (shelf / "fingerprint.json").read_bytes()
+    (shelf / "fingerprint.json").unlink()
+    listed = agiqa("cache", "ls", "--json").stdout
+    assert "found no fingerprint.json in it, which says what its vectors are" in listed
+    result = agiqa("cache", "verify", "--repair")
+    assert result.exit_code == 0, result.output
+    assert f"repaired: fingerprint.json: written anew, out of {source}" in result.stdout
+    assert (shelf / "fingerprint.json").read_bytes() == whole
+
+
+def test_a_lost_fingerprint_is_that_of_the_settings(
+    project: Any, agiqa: Agiqa, tmp_path: Path, build_vision: Callable[..., Path]
+) -> None:
+    model = build_vision(tmp_path / "tower")
+    setting = f"visual.model={model}"
+    layers = "visual.layers=[1]"
+    (vector, *_) = VisionExtractor(load(None, [setting, layers]).visual).vectors
+    with Shelf.open(project.ledger, vector.fingerprint, vector.width).writer() as writer:
+        writer.add(project.ids, np.ones((40, vector.width), np.float16))
+    (path,) = project.ledger.glob("vision-*/fingerprint.json")
+    whole = path.read_bytes()
+    path.unlink()
+    result = agiqa("cache", "verify", "--repair", path.parent, "--set", setting, "--set", layers)
+    assert "repaired: fingerprint.json: written anew, out of the settings" in result.stdout
+    assert path.read_bytes() == whole
+
+
+def test_a_fingerprint_that_nobody_has_leaves_rows_unusable(project: Any, agiqa: Agiqa) -> None:
+    shutil.rmtree("cache")
+    shutil.rmtree("runs")
+    shelf = project.shelf("a")
+    (shelf / "fingerprint.json").unlink()
+    result = agiqa("cache", "verify", "--repair", shelf)
+    assert result.exit_code == 1
+    text = " ".join(result.stdout.split())
+    assert f"a fingerprint whose digest begins with {shelf.name[-16:]} in a pack, a run" in text
+    assert "its 40 rows (" in text
+    assert "or delete the folder to free them" in text
+    other = Path("other")
+    project.ledger.rename(other)
+    merged = agiqa("cache", "merge", other)
+    assert merged.exit_code == 1
+    assert f"{shelf.name}: nothing taken: {other / shelf.name}: expected a shelf" in merged.stderr
+
+
+def test_a_shelf_of_a_newer_layout_is_left_alone(project: Any, agiqa: Agiqa) -> None:
+    path = project.shelf("a") / "fingerprint.json"
+    newer = path.read_text().replace('"layout": 1', '"layout": 2')
+    path.write_text(newer)
+    result = agiqa("cache", "verify", "--repair", path.parent)
+    assert result.exit_code == 1
+    assert "expected layout 1, found 2; upgrade agiqa" in " ".join(result.stdout.split())
+    assert path.read_text() == newer
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
@@ -159,10 +228,11 @@ def test_a_strangers_folder_and_an_empty_store(
 def test_what_cannot_be_read_now_is_not_dropped(project: Any, agiqa: Agiqa) -> None:
     chunk = project.shelf("a") / "vectors" / "c.0.0"
     chunk.rename(chunk.with_name("aside"))
-    chunk.symlink_to(chunk.name)  # a loop, which the system refuses to open
+    chunk.symlink_to(chunk.name)  # which is not followed
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 1
-    assert "could not be checked: expected to read" in result.stdout
+    assert "could not be checked: " in result.stdout
+    assert "c.0.0: expected a file, found a link, which agiqa does not open" in result.stdout
     assert "checked 2 shelves and 1 pack: 80 rows" in result.stdout  # the others were
     chunk.with_name("aside").replace(chunk)
     assert len(Shelf.at(project.shelf("a")).ids()) == 40

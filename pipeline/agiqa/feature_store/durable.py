@@ -70,11 +70,13 @@ def sync_tree(folder: Path) -> None:
 def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
     """Replace `path` by `parts`, one after the other, atomically and durably.
 
-    The temporary name is fixed, so a killed writer leaves at most one; callers hold a lock.
+    The temporary name is fixed, so a killed writer leaves at most one; callers hold a lock. What
+    lies there is never written through: it may be a link, in a folder of somebody else.
     """
     aside = path.with_name(path.name + ".partial")
     try:
-        with aside.open("wb") as file:
+        aside.unlink(missing_ok=True)
+        with aside.open("xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from agiqa.errors import AgiqaError, some
 from agiqa.feature_store import at_hand, digest, read_pack
+from agiqa.feature_store.ledger.section import JOURNAL
 from agiqa.feature_store.ledger.shelf import find_shelves
 from agiqa.feature_store.ledger.shelf_description import DESCRIPTION, read_description
 from agiqa.feature_store.packs.pack import FORMATS
@@ -19,7 +20,7 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
     if text and path.exists():
         if path.suffix in FORMATS:
             return PACK, path
-        if (path / DESCRIPTION).exists():
+        if (path / DESCRIPTION).exists() or (path / JOURNAL).exists():
             return SHELF, path
         raise AgiqaError(
             f"{text}: expected a pack named *{' or *'.join(FORMATS)} or a shelf's folder, found "

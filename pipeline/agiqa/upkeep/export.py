@@ -55,6 +55,11 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
             "name another file" + ("" if out.is_dir() else ", or replace it with --force")
         )
     store = read_pack(pack)
+    if len({name.casefold() for name in store.names}) < len(store.names):
+        raise AgiqaError(
+            f"{pack}: expected names that differ in more than upper and lower case, since people "
+            f"unpack an npz into files, found {', '.join(store.names)}; rename the prompts"
+        )
     vectors = {f"vectors/{name}": store.vectors[:, p] for p, name in enumerate(store.names)}
     paths = _paths(store)
     metadata = {

@@ -23,6 +23,7 @@ from agiqa.feature_store import (
     read_pack_metadata,
     require_fits,
 )
+from agiqa.feature_store.ledger.section import JOURNAL
 from agiqa.pixels import ROWS as PIXELS
 from agiqa.progress import track
 from agiqa.upkeep.own_prompts import own_prompt_rows
@@ -103,7 +104,7 @@ def _stores(source: Path, root: Path) -> Iterator[Path]:
     for shelf in shelves:
         if (shelf / PIXELS).exists():
             log.info("%s: decoded images are passed over; they are made again when needed", shelf)
-        elif (shelf / DESCRIPTION).is_file():
+        elif (shelf / DESCRIPTION).is_file() or (shelf / JOURNAL).is_file():
             yield shelf
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import Fingerprint, digest
-from agiqa.feature_store.ledger.section_files import size_of
 from agiqa.feature_store.ledger.shelf import find_shelves
 from agiqa.feature_store.ledger.shelf_summary import summarise_shelf
+from agiqa.feature_store.own_files import size_of
 from agiqa.feature_store.packs.pack import FORMATS, read_pack_metadata
 from agiqa.upkeep.users import RunStores
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agiqa.feature_store import digest
+from agiqa.feature_store import Fingerprint, digest
 from agiqa.run_files import provenance_files
 from agiqa.trees import read_json
 
@@ -19,6 +19,7 @@ class RunStores:
     folder: Path
     dataset: str
     stores: tuple[frozenset[str], ...]  # digests of the fingerprints, store by store
+    fingerprints: tuple[Fingerprint, ...]
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
@@ -27,12 +28,14 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
     for path in sorted({path for folder in folders for path in provenance_files(folder)}):
         try:
             tree = read_json(path)
-            stores = tuple(
-                frozenset(digest(each) for each in store["fingerprints"])
+            stores = [
+                store["fingerprints"]
                 for store in tree["stores"].values()
                 if isinstance(store, Mapping) and "fingerprints" in store
-            )
-            found.append(RunStores(path.parent, str(tree["dataset"]), stores))
+            ]
+            digests = tuple(frozenset(digest(made) for made in prints) for prints in stores)
+            prints = tuple(made for prints in stores for made in prints)
+            found.append(RunStores(path.parent, str(tree["dataset"]), digests, prints))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             unreadable.append(path)
     return found, unreadable

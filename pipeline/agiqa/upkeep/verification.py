@@ -27,10 +27,15 @@ from agiqa.feature_store import (
 from agiqa.feature_store.findings import Report
 from agiqa.feature_store.ledger.shelf import find_shelves, shelf_folder
 from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.ledger.shelf_description import read_description, restore_description
+from agiqa.feature_store.ledger.shelf_description import (
+    LostDescriptionError,
+    MisnamedShelfError,
+    read_description,
+)
 from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
 from agiqa.feature_store.packs.pack_check import check_pack
 from agiqa.prompts import IMAGE_PROMPT
+from agiqa.upkeep.lost_shelves import Sight, recover
 from agiqa.upkeep.own_prompts import own_prompt_rows
 from agiqa.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
 
@@ -46,8 +51,10 @@ def check(kind: str, path: Path) -> Report:
     return check_pack(path) if kind == PACK else check_shelf(path)
 
 
-def mend(kind: str, path: Path, ledger: Path, caches: Sequence[Path]) -> list[str]:
+def mend(kind: str, path: Path, ledger: Path, sight: Sight) -> list[str]:
     """Repair a store that is not whole; says in words what was done.
+
+    `sight` is where packs lie, and fingerprints of shelves that have lost theirs.
 
     Raises:
         AgiqaError: it is being written, or cannot be mended from what there is; says what to do.
@@ -57,14 +64,10 @@ def mend(kind: str, path: Path, ledger: Path, caches: Sequence[Path]) -> list[st
     done = []
     try:
         read_description(path)
-    except AgiqaError:
-        packs = [read_pack_store(pack) for cache in caches for pack in find_packs(cache)]
-        known = [each for pack in packs for each in pack.fingerprints]
-        if not restore_description(path, known):
-            raise
-        done.append(f"{path}: its description was written anew, out of a pack's fingerprint")
+    except (LostDescriptionError, MisnamedShelfError):
+        done.append(recover(path, sight))
     done += repair_shelf(path)
-    if added := _refill(path, caches):
+    if added := _refill(path, sight.caches):
         done.append(f"{path}: rows that it lacked taken from packs: {added}")
     return done
 
@@ -107,7 +110,14 @@ def restore_pack(path: Path, ledger: Path) -> str:
                 f"{path}: cannot be packed again: the images' own prompts, which '{name}' asks "
                 "for, have changed since; run `agiqa extract`"
             )
-        found.append(Shelf.at(folder).read(rows))
+        shelf = Shelf.at(folder)
+        if (shelf.width, shelf.dtype) != (width, metadata["dtype"]):
+            raise AgiqaError(
+                f"{path}: cannot be packed again: expected vectors '{name}' of width {width}, "
+                f"{metadata['dtype']}, found width {shelf.width}, {shelf.dtype} in {folder}; one "
+                "of the two is wrong: move it away"
+            )
+        found.append(shelf.read(rows))
     write_pack(
         path,
         metadata["extractor"],

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.fields import print_wrapped
-from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.cache.figures import count_text, runs, size_text
 from agiqa.cli.lines import echo
-from agiqa.cli.options import cache, print_json
+from agiqa.cli.options import cache, print_json, read_settings, settings
 from agiqa.errors import AgiqaError
 
 if TYPE_CHECKING:
     from agiqa.feature_store.findings import Report
+    from agiqa.upkeep.lost_shelves import Sight
 
 SHOWN = 3  # bad rows that are named in a line
 
@@ -42,13 +43,24 @@ class _Outcome:
     "the ledger. Each repair is printed.",
 )
 @cache
+@runs
+@settings
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, every row named.")
-def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -> None:
+def command(
+    stores: tuple[str, ...],
+    repair: bool,
+    cache: Path,
+    runs: Path,
+    params_file: Path | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
     r"""Read STOREs whole and check them; by default the whole ledger and all packs in CACHE.
 
     Checked are the checksum of every chunk, row and journal line, every word of metadata, and that
     every number is finite. The exit status is 1 where something is bad, with --repair where
     something stays bad. A shelf that is being written is checked as it stands and not repaired.
+    One that has lost its fingerprint gets it back from a pack, a run in RUNS or the settings.
 
     \b
     agiqa cache verify
@@ -57,14 +69,16 @@ def command(stores: tuple[str, ...], repair: bool, cache: Path, as_json: bool) -
     """
     from agiqa.feature_store import default_root
     from agiqa.upkeep.choice import choose_store
+    from agiqa.upkeep.lost_shelves import Sight
     from agiqa.upkeep.verification import all_stores
 
     ledger, started = default_root(), time.monotonic()
+    sight = Sight([cache], [runs], read_settings(params_file, overrides)) if repair else None
     chosen = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
     outcomes = []
     for kind, path in chosen:
         with _quiet():
-            outcome = _verify(kind, path, repair, ledger, cache)
+            outcome = _verify(kind, path, ledger, sight)
         outcomes.append(outcome)
         if not as_json:
             _print(outcome)
@@ -88,7 +102,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _verify(kind: str, path: Path, repair: bool, ledger: Path, cache: Path) -> _Outcome:
+def _verify(kind: str, path: Path, ledger: Path, sight: "Sight | None") -> _Outcome:
     from agiqa.upkeep.verification import check, mend
 
     try:
@@ -96,9 +110,9 @@ def _verify(kind: str, path: Path, repair: bool, ledger: Path, cache: Path) -> _
     except AgiqaError as error:  # the disk cannot be read now: nothing is to be dropped for that
         return _unreadable(kind, path, error)
     outcome.is_whole = outcome.report.is_whole
-    if repair and not outcome.is_whole:
+    if sight and not outcome.is_whole:
         try:
-            outcome.done = mend(kind, path, ledger, [cache])
+            outcome.done = mend(kind, path, ledger, sight)
         except AgiqaError as error:
             outcome.refused = str(error)
         outcome.is_whole = check(kind, path).is_whole

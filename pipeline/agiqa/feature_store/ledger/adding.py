@@ -13,13 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, id_bytes, row_checksums
+from agiqa.feature_store.chunks import Vectors, id_bytes, row_checksums
 from agiqa.feature_store.fingerprint import Fingerprint
 from agiqa.feature_store.ledger.shelf import Shelf, shelf_folder
 from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
-from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ
-
-ROWS_A_READ = CHUNKS_A_READ * ROWS_A_CHUNK
+from agiqa.feature_store.ledger.shelf_reader import rows_a_read
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,13 @@ def add_shelf(source: Shelf, target: Shelf) -> Added:
             new = len(left)
             for part in source.sections().values():
                 mine = [name for name in offered if name in left and name in part.journal.rows]
-                for start in range(0, len(mine), ROWS_A_READ):
-                    ids = mine[start : start + ROWS_A_READ]
+                step = rows_a_read(source.width, source.dtype)
+                for start in range(0, len(mine), step):
+                    ids = mine[start : start + step]
                     vectors, damaged = part.read(ids)
                     bad = set(damaged)
+                    if len(bad) == len(ids):
+                        continue
                     good = np.isfinite(vectors).all(axis=1)
                     good &= np.array([name not in bad for name in ids])
                     whole = [name for name, fine in zip(ids, good, strict=True) if fine]

@@ -6,6 +6,7 @@ the journal. Only a repair reads past Zarr like this; reading refuses the whole 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import numpy as np
 from agiqa.feature_store.chunks import (
     DTYPES,
     ROWS_A_CHUNK,
-    DurableStore,
     Vectors,
     id_bytes,
-    open_array,
     row_checksums,
+    write_chunk,
 )
 from agiqa.feature_store.ledger.journal import Row
+from agiqa.feature_store.own_files import open_own
 
 
 def rescue_chunk(array: Path, chunk: int, rows: Mapping[str, Row], width: int, dtype: str) -> int:
@@ -30,9 +31,15 @@ def rescue_chunk(array: Path, chunk: int, rows: Mapping[str, Row], width: int, d
     the places of the others become NaN. 0, and nothing is changed, where none is whole.
     """
     path = array / f"c.{chunk}.0"
-    if not path.exists() or not rows:
+    row_bytes = width * np.dtype(dtype).itemsize
+    try:
+        with open_own(path) as file:
+            there = min(os.fstat(file.fileno()).st_size, ROWS_A_CHUNK * row_bytes)
+            if there < row_bytes:
+                return 0
+            block = _raw(file.read(there), width, dtype)
+    except FileNotFoundError:
         return 0
-    block = _raw(path.read_bytes(), width, dtype)
     first = chunk * ROWS_A_CHUNK
     places = [row.position - first for row in rows.values()]
     found = row_checksums(id_bytes(list(rows)), block[places])
@@ -41,7 +48,7 @@ def rescue_chunk(array: Path, chunk: int, rows: Mapping[str, Row], width: int, d
     if whole:
         kept = np.full_like(block, np.nan)
         kept[whole] = block[whole]
-        open_array(DurableStore(array), mode="r+")[first : first + ROWS_A_CHUNK] = kept
+        write_chunk(array, chunk, kept)
     return len(whole)
 
 

@@ -21,14 +21,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import write_file
+from agiqa.feature_store.own_files import open_own
 from agiqa.trees import parse_json
 
 logger = logging.getLogger(__name__)
 
+MOST_BYTES = 1 << 30  # of a journal: some ten million rows
+SHORTEST_LINE = 32
+LAST_POSITION = 1 << 40  # rows of an array
 _CHECK = re.compile(rb'\{"check":"([0-9a-f]{8})",')
+_HEX = frozenset("0123456789abcdef")
 
 
 class Row(NamedTuple):
@@ -68,16 +74,16 @@ class Journal:
 
     def refresh(self) -> None:
         """Take in the lines that were added since; a torn tail is left for the next writer."""
-        with self.path.open("rb") as file:
+        with open_own(self.path) as file:
             status = os.fstat(file.fileno())
             same = (status.st_dev, status.st_ino)
             if status.st_size < self._end or same != self._file:  # not our file: start over
                 self.rows, self.next_position, self._end = {}, 0, 0
             self._file = same
             file.seek(self._end)
-            data = file.read()
+            lines = _lines(self.path, file)
         place, damaged = self._end, []
-        for line in data.splitlines(keepends=True):
+        for line in lines:
             entry = _parse(line)
             if entry is None:
                 damaged.append(place)
@@ -106,8 +112,8 @@ class Journal:
 
         The rows that they named are absent before and after; the others stay where they are.
         """
-        whole = self.path.read_bytes()
-        kept = [line for line in whole.splitlines(keepends=True) if _parse(line) is not None]
+        with open_own(self.path) as file:
+            kept = [line for line in _lines(self.path, file) if _parse(line) is not None]
         write_file(self.path, b"".join(kept))
         self.refresh()
 
@@ -145,7 +151,8 @@ def check_journal(path: Path) -> JournalCheck:
 
     A last line without its end is what a kill leaves, unless it would be whole with it.
     """
-    lines = path.read_bytes().splitlines(keepends=True)
+    with open_own(path) as file:
+        lines = _lines(path, file)
     damaged: list[DamagedLine] = []
     place = torn = 0
     for index, line in enumerate(lines):
@@ -187,5 +194,49 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     body = b"{" + line[match.end() : -1]
     if zlib.crc32(body) != int(match[1], 16):
         return None
-    entry: dict[str, Any] = parse_json(body)
-    return entry
+    try:
+        entry = parse_json(body, strict=True)
+    except ValueError:
+        return None
+    return entry if _is_entry(entry) else None
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a line with a sound checksum says what lines say: a stranger's may not."""
+    if not isinstance(entry, dict):
+        return False
+    if set(entry) == {"dropped"}:
+        return _are_ids(entry["dropped"])
+    if set(entry) != {"first", "ids", "crc32"}:
+        return False
+    first, ids, sums = entry["first"], entry["ids"], entry["crc32"]
+    return (
+        _are_ids(ids)
+        and isinstance(sums, list)
+        and len(sums) == len(ids)
+        and all(type(crc32) is int and 0 <= crc32 < 2**32 for crc32 in sums)
+        and type(first) is int
+        and 0 <= first <= LAST_POSITION - len(ids)
+    )
+
+
+def _are_ids(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and all(type(value) is str and len(value) == 64 for value in values)
+        and _HEX.issuperset("".join(values))
+    )
+
+
+def _lines(path: Path, file: BinaryIO) -> list[bytes]:
+    """The lines from the file's place on; AgiqaError for what is no journal, or a bomb."""
+    size = os.fstat(file.fileno()).st_size - file.tell()
+    if size <= MOST_BYTES:
+        data = file.read(size)
+        if data.count(b"\n") + data.count(b"\r") <= size // SHORTEST_LINE + 1000:
+            return data.splitlines(keepends=True)
+    raise AgiqaError(
+        f"{path}: expected a journal of at most {MOST_BYTES >> 30} GiB, found "
+        + (f"{size:,} bytes" if size > MOST_BYTES else "lines that are none of a journal")
+        + "; restore the file, or move the shelf away"
+    )

@@ -20,7 +20,8 @@ import filelock
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import disk_errors
-from agiqa.trees import read_json
+from agiqa.feature_store.own_files import read_own, require_own_file
+from agiqa.trees import parse_json
 
 WAIT_SECONDS = 0.3  # before a second writer is refused
 LOCK_NAME, OWNER_NAME = "writer.lock", "owner.json"
@@ -33,6 +34,7 @@ class LockedError(AgiqaError):
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the only right to write in `folder`; LockedError, within a second, names the owner."""
+    _require_plain(folder)
     lock = filelock.FileLock(folder / LOCK_NAME)
     try:
         lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
@@ -58,7 +60,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether some process is the writer in `folder` now."""
+    """Whether some process is the writer in `folder` now. Nothing is made or written."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    _require_plain(folder)
     lock = filelock.FileLock(folder / LOCK_NAME)
     with disk_errors("lock", folder):
         try:
@@ -75,7 +80,7 @@ def writer_of(folder: Path) -> str | None:
     For listings: nothing is touched where there is no note, and where the lock cannot be tried (a
     store that may only be read) the note is believed.
     """
-    if not (folder / OWNER_NAME).exists():
+    if not (folder / OWNER_NAME).is_file():
         return None
     try:
         locked = is_locked(folder)
@@ -84,11 +89,19 @@ def writer_of(folder: Path) -> str | None:
     return _owner(folder) if locked else None
 
 
+def _require_plain(folder: Path) -> None:
+    """StrangeFileError where a stranger put links in the places that a lock empties and writes."""
+    for name in (LOCK_NAME, OWNER_NAME):
+        with disk_errors("lock", folder), suppress(FileNotFoundError):
+            require_own_file(folder / name, links=False)
+
+
 def _owner(folder: Path) -> str:
     """Describe the lock's owner; its note may be a moment behind the lock itself."""
     for _ in range(5):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            owner = read_json(folder / OWNER_NAME)
-            return f"process {owner['pid']} on {owner['host']}, writing since {owner['since']}"
+            owner = parse_json(read_own(folder / OWNER_NAME, most=4096), strict=True)
+            pid, host, since = int(owner["pid"]), str(owner["host"]), str(owner["since"])
+            return f"process {pid} on {host[:64]}, writing since {since[:32]}"
         time.sleep(0.05)
     return "another process, which left no note of itself"

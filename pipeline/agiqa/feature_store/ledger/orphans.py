@@ -20,8 +20,9 @@ from agiqa.feature_store.durable import STALE_SECONDS, disk_errors, sync_folder
 from agiqa.feature_store.ledger.journal import check_journal
 from agiqa.feature_store.ledger.lock import writer_lock, writer_of
 from agiqa.feature_store.ledger.section import ARRAY, Section
-from agiqa.feature_store.ledger.section_files import PARTIAL, section_files, size_of
+from agiqa.feature_store.ledger.section_files import PARTIAL, section_files
 from agiqa.feature_store.ledger.shelf import Shelf
+from agiqa.feature_store.own_files import size_of
 
 
 @dataclass(frozen=True)

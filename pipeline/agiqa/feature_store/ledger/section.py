@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, Vectors, create_array
+from agiqa.feature_store.chunks import DTYPES, Vectors, create_array
 from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
 from agiqa.feature_store.ledger.journal import Journal
 from agiqa.feature_store.ledger.lock import is_locked, writer_lock
-from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ, read_rows
+from agiqa.feature_store.ledger.shelf_reader import read_rows, rows_a_read
 from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
+from agiqa.feature_store.own_files import require_own_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Section:
         """Take in what was added since, by another process too."""
         with disk_errors("read", self.journal.path):
             self.journal.refresh()
+            with suppress(FileNotFoundError):  # then its rows are damaged, and named
+                require_own_folder(self.folder / ARRAY)
 
     def read(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
         """Vectors (N, D) of `ids`, which the journal has, and the ids of the damaged ones."""
@@ -54,7 +57,7 @@ class Section:
         rows = self.journal.rows
         ordered = sorted(rows, key=lambda image_id: rows[image_id].position)
         found: list[str] = []
-        step = CHUNKS_A_READ * ROWS_A_CHUNK
+        step = rows_a_read(self.width, self.dtype)
         for start in range(0, len(ordered), step):
             found += self.read(ordered[start : start + step])[1]
         return tuple(found)

@@ -13,6 +13,7 @@ from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.ledger.lock import LOCK_NAME, OWNER_NAME
 from agiqa.feature_store.ledger.section import ARRAY, JOURNAL
 from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
+from agiqa.feature_store.own_files import size_of
 
 PARTIAL = ".partial"  # ends the name of what `durable` has not moved into place yet
 _CHUNK = re.compile(r"c\.(\d+)\.0")
@@ -52,13 +53,3 @@ def section_files(folder: Path) -> SectionFiles:
         if (folder / JOURNAL).exists():
             written = (folder / JOURNAL).stat().st_mtime
     return SectionFiles(chunks, tuple(partial), tuple(foreign), size, written)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; what vanishes meanwhile counts as nothing."""
-    try:
-        if not path.is_dir():
-            return path.stat().st_size
-        return sum(size_of(inner) for inner in path.iterdir())
-    except FileNotFoundError:
-        return 0

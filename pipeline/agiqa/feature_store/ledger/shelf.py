@@ -13,6 +13,7 @@ A shelf is the union of its sections, whichever number of processes wrote or rea
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -31,13 +32,18 @@ from agiqa.feature_store.ledger.shelf_description import (
     DESCRIPTION,
     SHORT,
     Description,
+    LostDescriptionError,
     read_description,
     require_description,
+    restore_description,
 )
 from agiqa.feature_store.ledger.shelf_writer import FLUSH_SECONDS, ShelfWriter
+from agiqa.feature_store.own_files import require_own_folder
 from agiqa.urls import folder_name, is_url
 
-_PART = re.compile(r"part-([1-9][0-9]*)")
+logger = logging.getLogger(__name__)
+
+_PART = re.compile(r"part-([1-9][0-9]{0,8})")
 
 
 def default_root() -> Path:
@@ -55,6 +61,13 @@ def default_root() -> Path:
 def own_root() -> Path:
     """The ledger's folder where nothing else is said."""
     return platformdirs.user_cache_path("agiqa") / "ledger"
+
+
+def other_roots(root: Path) -> list[Path]:
+    """The user's other ledgers: the own one, and those for URLs."""
+    shared = platformdirs.user_cache_path("agiqa") / "shared"
+    roots = [own_root(), *(sorted(shared.iterdir()) if shared.is_dir() else ())]
+    return [path for path in roots if path.resolve() != root.resolve()]
 
 
 def default_url() -> str | None:
@@ -116,9 +129,17 @@ class Shelf:
         folder = shelf_folder(root, fingerprint)
         wanted = Description(fingerprint, width, dtype)
         with disk_errors("open or create", folder):
-            if not (folder / DESCRIPTION).exists():
+            if not (folder / JOURNAL).exists():
                 lay_out(folder, width, dtype, {DESCRIPTION: wanted.text()})
-            require_description(folder, wanted)
+            try:
+                require_description(folder, wanted)
+            except LostDescriptionError:  # the folder's name vouches for the fingerprint
+                if not restore_description(folder, [fingerprint]):
+                    raise
+                logger.warning(
+                    "%s was lost or damaged and has been written anew", folder / DESCRIPTION
+                )
+                require_description(folder, wanted)
         return cls(folder, fingerprint, width, dtype, section)
 
     @classmethod
@@ -195,6 +216,7 @@ class Shelf:
             for path in self.folder.glob(f"part-*/{JOURNAL}"):
                 name = _PART.fullmatch(path.parent.name)
                 if name is not None and int(name[1]) not in self._sections:
+                    require_own_folder(path.parent)
                     part = Section(path.parent, self.width, self.dtype)
                     self._sections[int(name[1])] = part
         self._sections = dict(sorted(self._sections.items()))

@@ -6,18 +6,21 @@ written meanwhile. `repair_shelf` makes what is bad absent, under the lock.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from zarr.storage import LocalStore
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.array_metadata import expected_metadata, metadata_damage, read_json
-from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, open_array, read_block
-from agiqa.feature_store.durable import disk_errors, write_file
+from agiqa.feature_store.array_metadata import (
+    metadata_damage,
+    read_json,
+    shelf_metadata,
+    write_metadata,
+)
+from agiqa.feature_store.chunks import ROWS_A_CHUNK, read_chunk
+from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.findings import Finding, Report
 from agiqa.feature_store.ledger.chunk_rescue import rescue_chunk
 from agiqa.feature_store.ledger.journal import check_journal
@@ -26,7 +29,7 @@ from agiqa.feature_store.ledger.section import ARRAY, JOURNAL, Section
 from agiqa.feature_store.ledger.section_files import section_files
 from agiqa.feature_store.ledger.shelf import Shelf
 from agiqa.feature_store.ledger.shelf_description import DESCRIPTION
-from agiqa.feature_store.ledger.shelf_reader import CHUNKS_A_READ
+from agiqa.feature_store.ledger.shelf_reader import rows_a_read
 from agiqa.feature_store.ledger.shelf_writer import GROWTH_CHUNKS
 
 
@@ -96,12 +99,14 @@ def bad_rows(section: Section) -> list[str]:
     rows = section.journal.rows
     ordered = sorted(rows, key=lambda image_id: rows[image_id].position)
     found: list[str] = []
-    step = CHUNKS_A_READ * ROWS_A_CHUNK
+    step = rows_a_read(section.width, section.dtype)
     for start in range(0, len(ordered), step):
         ids = ordered[start : start + step]
         vectors, damaged = section.read(ids)
         odd = set(damaged)
-        odd.update(ids[row] for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist())
+        if len(odd) < len(ids):
+            finite = np.isfinite(vectors).all(axis=1)
+            odd.update(ids[row] for row in np.flatnonzero(~finite).tolist())
         found += [image_id for image_id in ids if image_id in odd]
     return found
 
@@ -131,7 +136,8 @@ def _repair_section(section: Section) -> list[str]:
             section.journal.forget_damaged()
             done.append(f"{section.journal.path}: damaged lines taken out: {len(damaged)}")
         if wrong:
-            _write_metadata(array, section)
+            array.mkdir(exist_ok=True)
+            write_metadata(array, _expected(section))
             done.append(f"{array / 'zarr.json'}: written anew")
         for chunk, ids in _by_chunk(section, bad_rows(section)).items():
             rows = {image_id: section.journal.rows[image_id] for image_id in ids}
@@ -160,14 +166,7 @@ def _expected(section: Section) -> dict[str, object]:
     said = said[0] if isinstance(said, list) and said else None
     if type(said) is int and said >= length and said % step == 0:
         length = said
-    shape = (length, section.width)
-    return expected_metadata(shape, DTYPES[section.dtype], ROWS_A_CHUNK, "NaN")
-
-
-def _write_metadata(array: Path, section: Section) -> None:
-    expected = _expected(section) | {"attributes": {}, "storage_transformers": []}
-    array.mkdir(exist_ok=True)
-    write_file(array / "zarr.json", json.dumps(expected, indent=2).encode())
+    return shelf_metadata(length, section.width, section.dtype)
 
 
 def _what_is_wrong(section: Section, chunk: int) -> str:
@@ -178,9 +177,7 @@ def _what_is_wrong(section: Section, chunk: int) -> str:
         return "is missing"
     if (size := path.stat().st_size) != whole:
         return f"has {size} of {whole} bytes"
-    array = open_array(LocalStore(path.parent, read_only=True), mode="r")
-    first = chunk * ROWS_A_CHUNK
     with disk_errors("read", path):
-        if read_block(array, first, first + ROWS_A_CHUNK) is None:
+        if read_chunk(path, (ROWS_A_CHUNK, section.width), section.dtype) is None:
             return "fails its checksum"
     return "is whole, but rows in it are not those that the journal names, or not finite"

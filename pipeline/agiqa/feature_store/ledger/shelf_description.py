@@ -9,19 +9,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.errors import AgiqaError
-from agiqa.feature_store.array_metadata import read_json
-from agiqa.feature_store.chunks import DTYPES
+from agiqa.feature_store.array_metadata import read_json, spelled_json
+from agiqa.feature_store.chunks import DTYPES, WIDEST
 from agiqa.feature_store.durable import disk_errors, write_file
 from agiqa.feature_store.fingerprint import Fingerprint, digest, plain, require_same
-from agiqa.trees import parse_json
+from agiqa.feature_store.own_files import read_own
 
 DESCRIPTION = "fingerprint.json"
 FORMAT, LAYOUT = "agiqa-ledger", 1
 SHORT = 16  # digits of the digest in the folder's name
+MOST_BYTES = 1 << 20
+_REPAIR = (
+    "`agiqa cache verify --repair` writes it anew from a pack, a run or the settings that have the "
+    "fingerprint; or restore the file, or move the folder away"
+)
+
+
+class LostDescriptionError(AgiqaError):
+    """A shelf of which nobody knows what its rows are, until its description is written anew."""
+
+
+class MisnamedShelfError(AgiqaError):
+    """A shelf whose description says another fingerprint than the folder's name."""
 
 
 @dataclass(frozen=True)
@@ -50,87 +64,94 @@ class Description:
 def read_description(folder: Path) -> Description:
     """What the shelf in `folder` holds.
 
-    AgiqaError where there is none, it is of another program or a newer layout, or does not belong
-    to the folder's name.
+    LostDescriptionError where the file is lost or damaged, MisnamedShelfError where it does not
+    belong to the folder's name; AgiqaError where it is of another program or a newer layout.
     """
+    description = _read(folder)
+    if not is_of(folder, description.fingerprint):
+        raise MisnamedShelfError(
+            f"{folder / DESCRIPTION}: expected the fingerprint that the folder is named after, "
+            f"found that of *-{digest(description.fingerprint)[:SHORT]}; give the folder its name "
+            "back, or restore the file, or move the folder away"
+        )
+    return description
+
+
+def _read(folder: Path) -> Description:
     path = folder / DESCRIPTION
-    with disk_errors("read", path):
-        if not path.is_file():
+    try:
+        with disk_errors("read", path), suppress(FileNotFoundError, NotADirectoryError):
+            return parse_description(read_own(path, MOST_BYTES), str(path))
+    except ValueError as error:
+        raise LostDescriptionError(_lost(str(path), str(error))) from error
+    raise LostDescriptionError(
+        f"{folder}: expected a shelf of the ledger, found no {DESCRIPTION} in it, which says what "
+        f"its vectors are; {_REPAIR}"
+    )
+
+
+def parse_description(data: bytes, file: str) -> Description:
+    """What the text of a shelf's description in `file` says; errors as `read_description`."""
+    try:
+        tree = spelled_json(data)
+    except ValueError as error:
+        raise LostDescriptionError(_lost(file, str(error))) from error
+    for field, wanted in (("format", FORMAT), ("layout", LAYOUT)):
+        if tree.get(field) != wanted or type(tree[field]) is not type(wanted):
+            newer = field == "layout" and type(tree.get(field)) is int and tree[field] > LAYOUT
             raise AgiqaError(
-                f"{folder}: expected a shelf of the ledger, found no {DESCRIPTION} in it; restore "
-                "the file or move the folder away"
+                f"{file}: expected {field} {wanted!r}, found {repr(tree.get(field))[:80]}; "
+                f"{'upgrade agiqa' if newer else 'restore the file or move the folder away'}"
             )
-        found, wrong = read_json(path)
-    advice = "restore the file or move the folder away"
-    if found is None:
-        raise AgiqaError(
-            f"{path}: expected the shelf's description, found one that {wrong}; {advice}"
+    fingerprint, width, dtype = (tree.get(key) for key in ("fingerprint", "width", "dtype"))
+    if (
+        not isinstance(fingerprint, dict)
+        or type(width) is not int
+        or not 1 <= width <= WIDEST
+        or dtype not in list(DTYPES)
+        or set(tree) != {"format", "layout", "width", "dtype", "fingerprint"}
+    ):
+        raise LostDescriptionError(
+            _lost(file, f"lacks a fingerprint, a width up to {WIDEST:,}, or a dtype")
         )
-    if found.get("format") != FORMAT:
-        raise AgiqaError(
-            f"{path}: expected format {FORMAT!r}, found {found.get('format')!r}; {advice}"
-        )
-    if found.get("layout") != LAYOUT:
-        newer = isinstance(found.get("layout"), int) and found["layout"] > LAYOUT
-        raise AgiqaError(
-            f"{path}: expected layout {LAYOUT}, found {found.get('layout')!r}; "
-            f"{'upgrade agiqa' if newer else advice}"
-        )
-    fingerprint, width, dtype = (found.get(key) for key in ("fingerprint", "width", "dtype"))
-    fields = {"format", "layout", "width", "dtype", "fingerprint"}
-    sound = isinstance(fingerprint, dict) and type(width) is int and width > 0
-    if not sound or dtype not in DTYPES or set(found) != fields:
-        raise AgiqaError(
-            f"{path}: expected a fingerprint, a width and a dtype, found other fields or values; "
-            f"{advice}"
-        )
-    assert isinstance(fingerprint, dict)
-    assert isinstance(width, int)
-    if not folder.resolve().name.endswith(f"-{digest(fingerprint)[:SHORT]}"):
-        raise AgiqaError(
-            f"{path}: expected the fingerprint that the folder is named after, found that of "
-            f"*-{digest(fingerprint)[:SHORT]}; {advice}"
-        )
-    return Description(fingerprint, width, str(dtype))
+    return Description(fingerprint, width, dtype)
+
+
+def is_of(folder: Path, fingerprint: Fingerprint) -> bool:
+    """Whether a shelf's folder is named after this fingerprint."""
+    return folder.resolve().name.endswith(f"-{digest(fingerprint)[:SHORT]}")
+
+
+def _lost(file: str, reason: str) -> str:
+    return f"{file}: expected the shelf's description, found that it {reason}; {_REPAIR}"
 
 
 def require_description(folder: Path, wanted: Description) -> None:
     """AgiqaError unless the shelf in `folder` holds what is wanted, naming the field."""
-    path = folder / DESCRIPTION
-    require_text(path.read_bytes(), wanted, file=str(path), where=str(folder))
+    require_same_shelf(_read(folder), wanted, where=str(folder))
 
 
-def require_text(text: bytes, wanted: Description, *, file: str, where: str) -> None:
-    """AgiqaError unless `text`, found in `file` of the shelf `where`, says what is wanted."""
-    try:
-        found = parse_json(text)
-        layout = int(found["layout"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AgiqaError(
-            f"{file}: expected the shelf's description, found {type(error).__name__}; "
-            "restore the file or move the folder away"
-        ) from error
-    if layout > LAYOUT:
-        raise AgiqaError(
-            f"{file}: expected layout {LAYOUT}, found the newer {layout}; upgrade agiqa"
-        )
+def require_same_shelf(description: Description, wanted: Description, *, where: str) -> None:
+    """AgiqaError unless the description of the shelf `where` says what is wanted."""
     advice = "choose another store (AGIQA_STORE), or move this one away"
-    require_same(wanted.tree(), found, where=where, advice=advice)
+    require_same(wanted.tree(), description.tree(), where=where, advice=advice)
 
 
 def restore_description(folder: Path, candidates: Iterable[Fingerprint]) -> bool:
-    """Write a damaged fingerprint.json anew, from whichever candidate the folder is named after.
+    """Write a lost or damaged fingerprint.json anew, of the candidate that the folder is named for.
 
     Width and dtype are those of the folder's array. False where no candidate fits, or the array's
     metadata is damaged as well; then nothing is changed.
     """
     array, _ = read_json(folder / "vectors" / "zarr.json")
     shape, dtype = (array or {}).get("shape"), (array or {}).get("data_type")
-    if not isinstance(shape, list) or len(shape) != 2 or dtype not in DTYPES:
+    if not isinstance(shape, list) or len(shape) != 2 or dtype not in list(DTYPES):
+        return False
+    if type(shape[1]) is not int or not 1 <= shape[1] <= WIDEST:
         return False
     for fingerprint in candidates:
-        if folder.resolve().name.endswith(f"-{digest(fingerprint)[:SHORT]}"):
-            text = Description(fingerprint, int(shape[1]), str(dtype)).text()
+        if is_of(folder, fingerprint):
+            text = Description(fingerprint, shape[1], str(dtype)).text()
             with disk_errors("restore", folder / DESCRIPTION):
                 write_file(folder / DESCRIPTION, text.encode())
             return True

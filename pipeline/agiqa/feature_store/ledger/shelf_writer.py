@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from agiqa.feature_store.array_metadata import array_rows, shelf_metadata, write_metadata
 from agiqa.feature_store.chunks import (
     ROWS_A_CHUNK,
-    DurableStore,
     Vectors,
     check_vectors,
     id_bytes,
-    open_array,
-    read_block,
+    read_chunk,
     row_checksums,
     write_chunk,
 )
@@ -48,7 +47,7 @@ class ShelfWriter:
         self._flushed_at = time.monotonic()
         self._closed = False
         with disk_errors("open", folder):
-            self._array = open_array(DurableStore(folder / "vectors"), mode="r+")
+            self._capacity = array_rows(folder / "vectors", width)
         self._chunk, self._filled = divmod(journal.next_position, ROWS_A_CHUNK)
         self._block = self._open_block()  # (256, D): the last chunk, rows from _filled on are NaN
         self._pending: list[str] = []  # ids of the rows of the block that are not acknowledged
@@ -93,9 +92,12 @@ class ShelfWriter:
         new = self._block[start : self._filled]
         first = self._chunk * ROWS_A_CHUNK
         with disk_errors("write features to", self._folder):
-            if self._array.shape[0] < first + ROWS_A_CHUNK:
-                chunks = (self._chunk // GROWTH_CHUNKS + 1) * GROWTH_CHUNKS
-                self._array.resize((chunks * ROWS_A_CHUNK, self._width))
+            if self._capacity < first + ROWS_A_CHUNK:
+                capacity = (self._chunk // GROWTH_CHUNKS + 1) * GROWTH_CHUNKS * ROWS_A_CHUNK
+                write_metadata(
+                    self._folder / "vectors", shelf_metadata(capacity, self._width, self._dtype)
+                )
+                self._capacity = capacity
             write_chunk(self._folder / "vectors", self._chunk, self._block)
             checksums = row_checksums(id_bytes(self._pending), new)
             self._journal.acknowledge(first + start, self._pending, checksums)
@@ -142,9 +144,11 @@ class ShelfWriter:
             return block
         first = self._chunk * ROWS_A_CHUNK
         with disk_errors("read", self._folder):
-            found = read_block(self._array, first, first + self._filled)
-        if found is not None and found.shape[1:] == block.shape[1:]:
-            block[: len(found)] = found
+            chunk = read_chunk(
+                self._folder / "vectors" / f"c.{self._chunk}.0", block.shape, self._dtype
+            )
+        if chunk is not None:
+            block[: self._filled] = chunk[: self._filled]
         valid = {k: row for k, row in self._journal.rows.items() if row.position >= first}
         rows = block[[row.position - first for row in valid.values()]]
         checksums = row_checksums(id_bytes(list(valid)), rows)

@@ -29,7 +29,8 @@ from agiqa.feature_store.packs.pack_layout import (
     Stored,
     build,
     copy_rows,
-    verify_arrays,
+    image_ids,
+    require_all_there,
     verify_metadata,
 )
 from agiqa.feature_store.shared.fetch import at_hand
@@ -44,11 +45,17 @@ class PackFormat(Protocol):
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
         """Read the metadata, unchecked."""
 
-    def opened(self, path: Path) -> AbstractContextManager[Stored]:
-        """Give the arrays, rows unchecked."""
+    def opened(self, path: Path, metadata: Mapping[str, Any]) -> AbstractContextManager[Stored]:
+        """Give the arrays, rows unchecked; PackError unless structure and bounds are as expected.
+
+        Nothing that the file names outside itself is opened, no code of others loaded.
+        """
 
     def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
         """What is wrong outside the arrays' chunks: file, and what in words."""
+
+    def content_damage(self, path: Path) -> list[tuple[Path, str]]:
+        """What is wrong in bytes from which nothing is read, likewise."""
 
 
 FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
@@ -133,8 +140,9 @@ def read_pack(path: Path | str) -> FeatureStore:
     pack_format(Path(path))
     path = at_hand(path, read_pack)
     metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
-        verify_arrays(path, metadata, stored)
+    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
+        ids = image_ids(path, stored)
+        require_all_there(path, stored)
         vectors = load(
             key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
             shape=stored.shape,
@@ -146,7 +154,7 @@ def read_pack(path: Path | str) -> FeatureStore:
         extractor=metadata["extractor"],
         names=tuple(metadata["names"]),
         fingerprints=tuple(metadata["fingerprints"]),
-        image_ids=tuple(key.tobytes().hex() for key in stored.image_id),
+        image_ids=ids,
         vectors=vectors,
         left_out=frozenset(metadata.get("left_out", ())),
     )
@@ -168,9 +176,9 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
 
 def read_pack_ids(path: Path) -> tuple[str, ...]:
     """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
-    read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).opened(path) as stored:
-        return tuple(key.tobytes().hex() for key in stored.image_id)
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
+        return image_ids(path, stored)
 
 
 def pack_beside(path: Path, store: str) -> Path:

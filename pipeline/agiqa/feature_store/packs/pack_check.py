@@ -17,9 +17,9 @@ from agiqa.errors import AgiqaError
 from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.findings import Finding, Report
-from agiqa.feature_store.ledger.section_files import size_of
+from agiqa.feature_store.own_files import size_of
 from agiqa.feature_store.packs.pack import pack_format, read_pack_metadata
-from agiqa.feature_store.packs.pack_layout import PackError, Stored, verify_arrays
+from agiqa.feature_store.packs.pack_layout import PackError, Stored, image_ids
 
 
 def check_pack(path: Path) -> Report:
@@ -39,12 +39,17 @@ def check_pack(path: Path) -> Report:
     report.rows = int(metadata["rows"])
     chosen = pack_format(path)
     with disk_errors("read the pack", path):
-        if path.is_dir():  # before its arrays: they are read by what their metadata says
-            _add_structure(report, chosen.structure_damage(path, metadata))
+        try:
+            report.findings += [
+                Finding(file, what) for file, what in chosen.structure_damage(path, metadata)
+            ]
+        except PackError as error:
+            _raise_disk(error)
+            report.findings.append(Finding(path, str(error).removeprefix(f"{path}: ")))
         if report.is_whole:
             _check_rows(path, metadata, report)
-        if report.is_whole and not path.is_dir():
-            _add_structure(report, chosen.structure_damage(path, metadata))
+        if report.is_whole:
+            report.findings += [Finding(file, what) for file, what in chosen.content_damage(path)]
     return report
 
 
@@ -61,14 +66,10 @@ def _wrong(keys: Sequence[bytes], vectors: Vectors, checksums: Vectors) -> Vecto
     return np.asarray(wrong | unusual)
 
 
-def _add_structure(report: Report, found: list[tuple[Path, str]]) -> None:
-    report.findings += [Finding(file, what) for file, what in found]
-
-
 def _check_rows(path: Path, metadata: Mapping[str, Any], report: Report) -> None:
     try:
-        with pack_format(path).opened(path) as stored:
-            verify_arrays(path, metadata, stored)
+        with pack_format(path).opened(path, metadata) as stored:
+            image_ids(path, stored)
             for rows in _chunks(metadata):
                 report.chunks += 1
                 _check_chunk(path / "vectors", stored, rows, report)
@@ -84,15 +85,18 @@ def _check_rows(path: Path, metadata: Mapping[str, Any], report: Report) -> None
 def _check_chunk(array: Path, stored: Stored, rows: slice, report: Report) -> None:
     keys = [row.tobytes() for row in stored.image_id[rows]]
     chunk = f"chunk {rows.start // ROWS_A_CHUNK}"
+    names = tuple(key.hex() for key in keys)
+    if rows.start // ROWS_A_CHUNK in stored.absent:
+        report.findings.append(Finding(array, f"{chunk} is missing or cut short", names))
+        return
     try:
         wrong = _wrong(keys, stored.read(rows), stored.row_crc32[rows])
     except PackError as error:
         _raise_disk(error)
-        names = tuple(key.hex() for key in keys)
         report.findings.append(Finding(array, f"{chunk} fails its checksum", names))
         return
     if wrong.any():
-        names = tuple(keys[place].hex() for place in np.flatnonzero(wrong).tolist())
+        names = tuple(names[place] for place in np.flatnonzero(wrong).tolist())
         what = f"{chunk} has rows that are missing, changed or not finite"
         report.findings.append(Finding(array, what, names))
 

@@ -18,21 +18,26 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from agiqa.errors import one_line
+from agiqa.feature_store.array_metadata import MOST_JSON
 from agiqa.feature_store.chunks import DTYPES, Vectors
+from agiqa.feature_store.own_files import open_own
 from agiqa.feature_store.packs.pack_layout import (
     ARRAYS,
     FORMAT,
     Contents,
     PackError,
     Stored,
+    array_shapes,
     damaged,
+    strange_files,
 )
 from agiqa.trees import parse_json
 
@@ -124,20 +129,24 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """The metadata in the file at `path`, unchecked; PackError where it is no pack in HDF5."""
     try:
-        with h5py.File(path, "r") as file:
-            found = {key: file.attrs[key] for key in ("format", "layout") if key in file.attrs}
-            if found.get("format") != FORMAT or "metadata" not in file:
-                return {"format": str(found.get("format", "unknown HDF5"))}
-            metadata: dict[str, Any] = parse_json(file["metadata"][...].tobytes())
+        with strange_files(path), _file(path) as file:
+            text = _dataset(file, "metadata", "|u1", most_bytes=MOST_JSON)[...].tobytes()
+        metadata = parse_json(text, strict=True)
+        if isinstance(metadata, dict):
             return metadata
+        reason = "metadata that is no object"
     except FileNotFoundError:
         reason = "nothing there"
+    except _OtherLayoutError as error:
+        reason = f"data of another program ({error})"
+    except PackError:
+        raise
     except OSError as error:
         if error.errno is not None:  # the disk's own, not HDF5's
             raise
         reason = "a file that HDF5 cannot read"
-    except Exception:  # HDF5 has many ways to reject bytes
-        reason = "damaged metadata"
+    except Exception as error:  # HDF5 has many ways to reject bytes
+        reason = f"damaged metadata ({one_line(error)})"
     raise PackError(
         f"{path}: expected an HDF5 pack of agiqa, found {reason}; "
         "name the pack that `agiqa extract` wrote, or run it again"
@@ -145,37 +154,170 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Stored]:
+def opened(path: Path, metadata: Mapping[str, Any]) -> Iterator[Stored]:
     """Give the arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    with h5py.File(path, "r") as file:
-        for name in ARRAYS:
-            if not isinstance(file.get(name), h5py.Dataset):
-                raise damaged(path, f"no data set {name}")
+    with ExitStack() as stack:
+        with _rejections(path):
+            arrays = _arrays(stack.enter_context(_file(path)), metadata)
+            vectors = arrays["vectors"]
+            absent = _absent_chunks(vectors)
         everything = slice(None)
         yield Stored(
-            image_id=_read(path, file, "image_id", everything),
-            row_crc32=_read(path, file, "row_crc32", everything),
-            shape=file["vectors"].shape,
-            dtype=file["vectors"].dtype,
-            read=lambda rows: _read(path, file, "vectors", rows),
+            image_id=_read(path, arrays["image_id"], everything),
+            row_crc32=_read(path, arrays["row_crc32"], everything),
+            shape=vectors.shape,
+            dtype=vectors.dtype,
+            read=lambda rows: _read(path, vectors, rows),
+            absent=absent,
         )
 
 
-def _read(path: Path, file: h5py.File, name: str, rows: slice) -> Vectors:
+def _read(path: Path, array: h5py.Dataset, rows: slice) -> Vectors:
     try:
-        return np.asarray(file[name][rows])
+        return np.asarray(array[rows])
     except Exception as error:  # HDF5 has many ways to reject bytes
+        name = array.name.removeprefix("/")
         raise damaged(path, f"a data set {name} with a chunk that fails its checksum") from error
 
 
+class _OtherLayoutError(Exception):
+    """Something in the file is not as in a pack of agiqa; says what."""
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[h5py.File]:
+    """The file, opened; _OtherLayoutError unless its root is that of a pack, in plain HDF5.
+
+    HDF5 would follow links into other files, load filters from HDF5_PLUGIN_PATH as code, and
+    unpack a small file into gigabytes, all on the way to a data set that is asked for by name.
+    So headers are looked at first, link by link and message by message.
+    """
+    own = Path(os.path.realpath(path))  # the pack itself may be a link, as DVC makes them
+    with open_own(own) as raw:
+        if raw.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise OSError("no signature of HDF5")
+    with h5py.File(own, "r") as file:
+        _require_messages(file.id, b".", _GROUP_MESSAGES)
+        if file.id.get_num_objs() > len(DATA_SETS):
+            raise _OtherLayoutError(f"more than its {len(DATA_SETS)} data sets")
+        yield file
+
+
+# Superblock of version 0, as libraries write by default.
+_SIGNATURE = b"\x89HDF\r\n\x1a\n\x00"
+DATA_SETS = ("metadata", *ARRAYS)
+# Kinds of object header messages, by the bits in which HDF5 reports them (its format
+# specification, IV.A.2). Not among them: external files (7), links and their heaps (2, 6).
+_GROUP_MESSAGES = frozenset({0, 12, 16, 17})  # nil, attribute (not read), continuation, members
+_ARRAY_MESSAGES = frozenset({0, 1, 3, 4, 5, 8, 11, 16, 18})  # space, type, fill, layout, filters …
+
+
+def _require_messages(file: h5py.h5g.GroupID, name: bytes, allowed: frozenset[int]) -> None:
+    about = h5py.h5o.get_info(file, name)
+    found = {bit for bit in range(64) if about.hdr.mesg.present >> bit & 1}
+    if about.hdr.mesg.shared or about.meta_size.attr.heap_size or not found <= allowed:
+        where = "the root" if name == b"." else f"data set {name.decode()}"
+        raise _OtherLayoutError(
+            f"{where} with parts that no pack of agiqa has (links, external files …)"
+        )
+
+
+def _dataset(
+    file: h5py.File, name: str, dtype: str, shape: tuple[int, ...] = (), most_bytes: int = 0
+) -> h5py.Dataset:
+    """A data set, after looking at all that reading it would obey; _OtherLayoutError says why not.
+
+    Args:
+        file: what `_file` gave.
+        name: of the data set.
+        dtype: that it must have.
+        shape: that it must have; none: any number of values in one dimension and one chunk.
+        most_bytes: with no shape, the most that it may have.
+    """
+    key = name.encode()
+    if not file.id.links.exists(key):
+        raise _OtherLayoutError(f"no data set {name}")
+    if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise _OtherLayoutError(f"a link in place of data set {name}")
+    _require_messages(file.id, key, _ARRAY_MESSAGES)
+    if h5py.h5o.get_info(file.id, key).type != h5py.h5o.TYPE_DATASET:
+        raise _OtherLayoutError(f"no data set {name}")
+    found = h5py.h5d.open(file.id, key)
+    plan = found.get_create_plist()
+    filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+    if plan.get_layout() != h5py.h5d.CHUNKED or plan.get_external_count():
+        raise _OtherLayoutError(f"data set {name} laid out in another way (virtual, external …)")
+    if filters != [h5py.h5z.FILTER_FLETCHER32]:
+        raise _OtherLayoutError(f"data set {name} with other filters than fletcher32")
+    space = found.get_space()
+    if space.get_simple_extent_type() != h5py.h5s.SIMPLE or not found.get_type().equal(
+        h5py.h5t.py_create(np.dtype(dtype))
+    ):
+        raise _OtherLayoutError(f"data set {name} of another type than {np.dtype(dtype)}")
+    extent = space.get_simple_extent_dims()
+    if not shape:
+        shape = extent if len(extent) == 1 and 0 < extent[0] <= most_bytes else (0,)
+        chunk = shape
+    else:
+        chunk = (min(ARRAYS[name], shape[0]), *shape[1:])
+    if extent != shape or plan.get_chunk() != chunk:
+        raise _OtherLayoutError(
+            f"data set {name} of shape {extent} in chunks of {plan.get_chunk()}"
+        )
+    if math.prod(shape) * np.dtype(dtype).itemsize > file.id.get_filesize():
+        raise _OtherLayoutError(f"data set {name} larger than the file")
+    return h5py.Dataset(found)
+
+
+@contextmanager
+def _rejections(path: Path) -> Iterator[None]:
+    """Turn what is not as in a pack, and HDF5's many ways to reject bytes, into PackError."""
+    try:
+        with strange_files(path):
+            yield
+    except PackError:
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the disk's own
+            raise
+        raise damaged(path, "a file that HDF5 cannot read") from error
+    except Exception as error:
+        raise damaged(path, one_line(error)) from error
+
+
+def _arrays(file: h5py.File, metadata: Mapping[str, Any]) -> dict[str, h5py.Dataset]:
+    shapes = array_shapes(metadata).items()
+    return {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
+
+
+def _absent_chunks(vectors: h5py.Dataset) -> list[int]:
+    """Chunks that the file does not have, or not in their size."""
+    whole = math.prod(vectors.chunks) * vectors.dtype.itemsize + 4  # and its fletcher32
+    there: set[int] = set()
+
+    def note(chunk: Any) -> None:
+        if chunk.size == whole and not any(chunk.chunk_offset[1:]):
+            there.add(chunk.chunk_offset[0] // vectors.chunks[0])
+
+    vectors.id.chunk_iter(note)
+    count = -(-vectors.shape[0] // vectors.chunks[0])
+    return [number for number in range(count) if number not in there]
+
+
 def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """PackError unless the data sets are what the metadata says, as `opened` asks first of all."""
+    with _rejections(path), _file(path) as file:
+        _arrays(file, metadata)
+    return []
+
+
+def content_damage(path: Path) -> list[tuple[Path, str]]:
     """What is wrong anywhere in the file, in bytes from which nothing is read, too."""
-    del metadata
-    left, found = path.stat().st_size - len(TRAILER % bytes(64)), hashlib.sha256()
+    left, digest = path.stat().st_size - len(TRAILER % bytes(64)), hashlib.sha256()
     with path.open("rb") as file:
         while left > 0 and (block := file.read(min(left, 1 << 20))):
-            found.update(block)
+            digest.update(block)
             left -= len(block)
-        if file.read() == TRAILER % found.hexdigest().encode():
+        if file.read() == TRAILER % digest.hexdigest().encode():
             return []
     return [(path, "its bytes do not give the sha256 at its end")]

@@ -16,18 +16,21 @@ Vectors pass in blocks, so that no pack has to fit into memory.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
 from agiqa.feature_store.chunks import (
     DTYPES,
     IDS_A_CHUNK,
     ROWS_A_CHUNK,
+    WIDEST,
     DamagedRowsError,
     Vectors,
     check_vectors,
@@ -35,10 +38,14 @@ from agiqa.feature_store.chunks import (
     row_checksums,
 )
 from agiqa.feature_store.fingerprint import Fingerprint, canonical, plain
+from agiqa.feature_store.own_files import StrangeFileError
 
 FORMAT, LAYOUT = "agiqa-pack", 1
 ARRAYS = {"vectors": ROWS_A_CHUNK, "image_id": IDS_A_CHUNK, "row_crc32": IDS_A_CHUNK}  # rows
 BLOCK_BYTES = 32 << 20  # of vectors in memory at a time, where 256 rows are not more
+LARGEST_ABSENT_CHUNK = 64 << 20  # bytes that a chunk may take though it is not there
+MOST_ROWS = 1 << 32
+LONGEST_NAME = 200
 
 
 class PackError(AgiqaError):
@@ -95,13 +102,14 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A pack's arrays as its format found them, unchecked."""
+    """A pack's arrays, of the shapes and dtypes that they must have; rows are unchecked."""
 
     image_id: Vectors
     row_crc32: Vectors
     shape: tuple[int, ...]  # of the vectors
     dtype: np.dtype[Any]
     read: Callable[[slice], Vectors]  # PackError where a chunk fails its checksum
+    absent: Sequence[int]  # chunks of vectors that are missing or cut short
 
 
 def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
@@ -127,9 +135,9 @@ def build(
             f"expected one or more different image ids, found {len(image_ids)} of which "
             f"{len(set(image_ids))} differ; pack each image once"
         )
-    if not names or len(set(names)) != len(names) or len(fingerprints) != len(names):
+    if not _FITS["names"](list(names)) or len(fingerprints) != len(names):
         raise AgiqaError(
-            f"expected one fingerprint for each of one or more different names, found "
+            f"expected one fingerprint for each of one or more {FIELDS['names']}, found "
             f"{len(fingerprints)} fingerprints for the names {', '.join(names)}; correct the call"
         )
     dtype, shape = str(vectors.dtype.newbyteorder("=")), vectors.shape
@@ -165,45 +173,132 @@ def build(
 
 
 def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """PackError where the metadata is foreign, of a newer layout, or damaged."""
+    """PackError where the metadata is foreign, of a newer layout, or damaged.
+
+    Each field has been looked at then: whoever can write a pack can write its checksum, too.
+    """
     if metadata.get("format") != FORMAT:
         raise PackError(
             f"{path}: expected a pack of agiqa, found data of another program "
-            f"(format {metadata.get('format')!r}); name the pack that `agiqa extract` wrote"
+            f"(format {_short(metadata.get('format'))}); name the pack that `agiqa extract` wrote"
         )
     layout = metadata.get("layout")
-    if layout != LAYOUT:
-        newer = isinstance(layout, int) and layout > LAYOUT
+    if type(layout) is not int or layout != LAYOUT:
+        newer = type(layout) is int and layout > LAYOUT
         advice = "upgrade agiqa" if newer else "run `agiqa extract` again"
-        raise PackError(f"{path}: expected pack layout {LAYOUT}, found {layout!r}; {advice}")
+        raise PackError(f"{path}: expected pack layout {LAYOUT}, found {_short(layout)}; {advice}")
     rest = {key: value for key, value in metadata.items() if key != "check"}
     if metadata.get("check") != _check(rest):
         raise damaged(path, "metadata that fails its checksum")
+    for name, wanted in FIELDS.items():
+        if name not in metadata and name not in OPTIONAL:
+            raise damaged(path, f"metadata without {name}")
+        if name in metadata and not _FITS[name](metadata[name]):
+            raise damaged(path, f"{name} {_short(metadata[name])} where {wanted} must be")
+    if strange := set(metadata).difference(FIELDS, ("format", "layout", "check")):
+        raise damaged(path, f"a field {_short(min(strange))} that no pack has")
+    if len(metadata["fingerprints"]) != (count := len(metadata["names"])):
+        raise damaged(path, f"{len(metadata['fingerprints'])} fingerprints of {count} vectors")
+    if not set(metadata.get("row_ids", ())).issubset(metadata["names"]):
+        raise damaged(path, "row_ids of vectors that it does not have")
 
 
-def verify_arrays(path: Path, metadata: Mapping[str, Any], stored: Stored) -> None:
-    """PackError where an array's shape or dtype is not what the metadata says."""
-    rows = metadata["rows"]
-    wanted = {
-        "vectors": ((rows, len(metadata["names"]), metadata["width"]), metadata["dtype"]),
-        "image_id": ((rows, 32), "uint8"),
-        "row_crc32": ((rows,), "uint32"),
+# Fields of the metadata, what they must be, and whether a value is that.
+FIELDS = {
+    "extractor": "a text",
+    "names": "different names, none with a slash or a control character",
+    "fingerprints": "objects",
+    "rows": f"a number from 1 to {MOST_ROWS:,}",
+    "width": f"a number from 1 to {WIDEST:,}",
+    "dtype": f"{' or '.join(DTYPES)}",
+    "left_out": "different image ids",
+    "row_ids": "an object of digests",
+}
+OPTIONAL = ("left_out", "row_ids")
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "extractor": lambda value: isinstance(value, str),
+    "names": lambda value: _are(value, is_name) and bool(value) and _differ(value),
+    "fingerprints": lambda value: _are(value, lambda item: isinstance(item, dict)),
+    "rows": lambda value: type(value) is int and 1 <= value <= MOST_ROWS,
+    "width": lambda value: type(value) is int and 1 <= value <= WIDEST,
+    "dtype": lambda value: isinstance(value, str) and value in DTYPES,
+    "left_out": lambda value: _are(value, _is_digest) and _differ(value),
+    "row_ids": lambda value: isinstance(value, dict) and all(map(_is_digest, value.values())),
+}
+
+
+def is_name(value: object) -> bool:
+    """Whether a vector may be called so: what is exported as a file's name leads nowhere else."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST_NAME
+        and value not in (".", "..")
+        and not set(value).intersection("/\\")
+        and printable(value) == value
+    )
+
+
+def _are(values: object, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(map(fits, values))
+
+
+def _differ(values: list[str]) -> bool:
+    return len(set(values)) == len(values)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def array_shapes(metadata: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape and dtype that each array must have by the metadata, which has been checked."""
+    rows, vectors = metadata["rows"], len(metadata["names"])
+    return {
+        "vectors": ((rows, vectors, metadata["width"]), DTYPES[metadata["dtype"]]),
+        "image_id": ((rows, 32), "|u1"),
+        "row_crc32": ((rows,), "<u4"),
     }
-    found = {
-        "vectors": (stored.shape, stored.dtype),
-        "image_id": (stored.image_id.shape, stored.image_id.dtype),
-        "row_crc32": (stored.row_crc32.shape, stored.row_crc32.dtype),
-    }
-    for name, (shape, dtype) in found.items():
-        if (shape, dtype) != (wanted[name][0], np.dtype(wanted[name][1])):
-            raise damaged(path, f"{name} of shape {shape}, {dtype}")
+
+
+@contextmanager
+def strange_files(path: Path) -> Iterator[None]:
+    """Turn a StrangeFileError into a PackError of the pack `path`."""
+    try:
+        yield
+    except StrangeFileError as error:
+        raise PackError(str(error)) from error
+
+
+def image_ids(path: Path, stored: Stored) -> tuple[str, ...]:
+    """The image ids of the rows, in order; PackError where one stands twice."""
+    ids = tuple(key.tobytes().hex() for key in stored.image_id)
+    if len(set(ids)) != len(ids):
+        raise damaged(path, f"{len(ids)} rows of {len(set(ids))} images")
+    return ids
+
+
+def require_all_there(path: Path, stored: Stored) -> None:
+    """DamagedRowsError where chunks of vectors are missing or cut short, before any is read."""
+    if stored.absent:
+        rows = [
+            row
+            for chunk in stored.absent
+            for row in range(chunk * ROWS_A_CHUNK, min((chunk + 1) * ROWS_A_CHUNK, stored.shape[0]))
+        ]
+        raise _damaged_rows(path, stored, rows)
 
 
 def copy_rows(path: Path, stored: Stored, vectors: Vectors) -> None:
     """Fill `vectors` (N, P, D) from the pack, each row checked.
 
     Raises:
-        DamagedRowsError: names the rows that fail their checksums, the first in its message.
+        DamagedRowsError: names the rows that fail their checksums or are not finite, the first in
+            its message.
         PackError: a chunk fails its own.
     """
     bad: list[int] = []
@@ -211,15 +306,20 @@ def copy_rows(path: Path, stored: Stored, vectors: Vectors) -> None:
         vectors[rows] = stored.read(rows)
         keys = [row.tobytes() for row in stored.image_id[rows]]
         found = np.array(row_checksums(keys, vectors[rows]), dtype=np.uint32)
-        bad += (rows.start + np.flatnonzero(found != stored.row_crc32[rows])).tolist()
+        wrong = (found != stored.row_crc32[rows]) | ~np.isfinite(vectors[rows]).all(axis=(1, 2))
+        bad += (rows.start + np.flatnonzero(wrong)).tolist()
     if bad:
-        ids = [stored.image_id[row].tobytes().hex() for row in bad]
-        raise DamagedRowsError(
-            f"{path}: expected {len(vectors)} whole rows, found {len(bad)} damaged or missing "
-            f"(first: row {bad[0]}, image {ids[0]}); run `agiqa extract`, which packs it again "
-            "from the ledger",
-            ids,
-        )
+        raise _damaged_rows(path, stored, bad)
+
+
+def _damaged_rows(path: Path, stored: Stored, rows: Sequence[int]) -> DamagedRowsError:
+    ids = [stored.image_id[row].tobytes().hex() for row in rows]
+    return DamagedRowsError(
+        f"{path}: expected {stored.shape[0]} whole rows, found {len(rows)} damaged or missing "
+        f"(first: row {rows[0]}, image {ids[0]}); run `agiqa extract`, which packs it again "
+        "from the ledger",
+        ids,
+    )
 
 
 def damaged(path: Path, found: str) -> PackError:

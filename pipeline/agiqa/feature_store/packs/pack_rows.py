@@ -17,7 +17,7 @@ import numpy as np
 from agiqa.feature_store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.feature_store.durable import disk_errors
 from agiqa.feature_store.packs.pack import pack_format, read_pack_metadata
-from agiqa.feature_store.packs.pack_layout import PackError, Stored, row_blocks, verify_arrays
+from agiqa.feature_store.packs.pack_layout import PackError, Stored, image_ids, row_blocks
 
 
 class Block(NamedTuple):
@@ -87,7 +87,6 @@ def open_pack(path: Path) -> Iterator[PackRows]:
     metadata = read_pack_metadata(path)
     with ExitStack() as stack:
         with disk_errors("read the pack", path):
-            stored = stack.enter_context(pack_format(path).opened(path))
-            verify_arrays(path, metadata, stored)
-            ids = tuple(row.tobytes().hex() for row in stored.image_id)
+            stored = stack.enter_context(pack_format(path).opened(path, metadata))
+            ids = image_ids(path, stored)
         yield PackRows(path, metadata, ids, stored)

@@ -8,6 +8,7 @@ its place whole and only after its checksums have been compared.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import platformdirs
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.durable import disk_errors, folder_aside, put_in_place, write_file
-from agiqa.feature_store.shared.remote import Remote, RemoteError, RemoteFile
+from agiqa.feature_store.shared.remote import Remote, RemoteError, RemoteFile, is_inside
 from agiqa.urls import folder_name, is_url, shown
 
 
@@ -42,6 +43,8 @@ def fetch(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
     where `check` finds the copy damaged, and the older copy stays.
     """
     remote, name = Remote(url.rstrip("/")), url.rstrip("/").rpartition("/")[2]
+    if not is_inside(name):
+        raise RemoteError(f"{shown(url)}: expected a file's or folder's URL; correct its last part")
     copy, note = folder / name, folder / f".{name}.origin.json"
     files = remote.files()
     if not files:
@@ -76,9 +79,15 @@ def _is_current(copy: Path, note: Path, origin: str) -> bool:
 
 
 def _get(remote: Remote, files: dict[str, RemoteFile], new: Path) -> None:
-    """Copy all files of a listing; RemoteError where one arrives cut short."""
+    """Copy all files of a listing; RemoteError where one arrives cut short, or has no room."""
     paths = {path: new / path if path else new for path in files}
-    remote.get(paths)
+    size, free = sum(about.size for about in files.values()), shutil.disk_usage(new.parent).free
+    if size > free:
+        raise RemoteError(
+            f"{shown(remote.url)}: expected at most the {free:,} bytes that are free here, found "
+            f"{size:,}; make room, or copy less"
+        )
+    remote.get({path: (paths[path], about.size) for path, about in files.items()})
     for path, about in files.items():
         if (found := paths[path].stat().st_size) != about.size:
             raise RemoteError(

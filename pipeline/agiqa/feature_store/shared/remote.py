@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
-from agiqa.errors import AgiqaError, one_line
+from agiqa.errors import AgiqaError, one_line, printable
 from agiqa.feature_store.durable import write_file
 from agiqa.urls import shown
 
+LONGEST_PART = 200  # bytes of a file's or a folder's name
 _EXTRAS = {"s3": "pip install 'agiqa[s3]'", "s3a": "pip install 'agiqa[s3]'"}
 _FOLDERS = {"sftp", "ssh", "ftp", "smb", "hdfs", "webdav", "webdavs"}  # made before they are filled
 # What a listing may know of a file beside its size, by which a change shows.
@@ -57,24 +59,35 @@ class Remote:
             system, path = fsspec.core.url_to_fs(place)
             system.invalidate_cache()
             found: Mapping[str, Any] = system.find(path, detail=True)
-        names = {name: name.removeprefix(path.rstrip("/")).lstrip("/") for name in found}
-        for name in names.values():
-            if ".." in name.split("/") or "\\" in name:
-                raise RemoteError(
-                    f"{shown(place)}: expected names inside the folder, found {name!r}; remove it"
-                )
-        return {
-            names[name]: RemoteFile(int(about.get("size") or 0), _version(about))
-            for name, about in found.items()
-            if about.get("type", "file") == "file" and not name.endswith("/")
-        }
+        files = {}
+        for name, about in found.items():
+            if about.get("type", "file") == "file" and not name.endswith("/"):
+                inner = name.removeprefix(path.rstrip("/")).removeprefix("/")
+                size = about.get("size")
+                if (inner and not is_inside(inner)) or about.get("islink"):
+                    raise RemoteError(
+                        f"{shown(place)}: expected plain names of files inside the folder, found "
+                        f"{inner[:200]!r}; remove it"
+                    )
+                if not isinstance(size, int) or size < 0:
+                    raise RemoteError(
+                        f"{shown(place)}/{inner}: expected a server that says how large a file is, "
+                        "found one that does not; copy it by hand and name the copy"
+                    )
+                files[inner] = RemoteFile(size, _version(about))
+        return files
 
-    def read(self, name: str) -> bytes:
-        """A file's bytes."""
+    def read(self, name: str, most: int) -> bytes:
+        """A file's bytes; RemoteError where there are more than `most`."""
         with remote_errors("read", place := _join(self.url, name)):
             system, path = fsspec.core.url_to_fs(place)
-            data: bytes = system.cat_file(path)
-            return data
+            with system.open(path, "rb") as file:
+                data: bytes = file.read(most + 1)
+        if len(data) > most:
+            raise RemoteError(
+                f"{shown(place)}: expected at most {most:,} bytes, found more; remove it"
+            )
+        return data
 
     def read_parts(self, parts: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
         """Bytes from start to stop of each (name, start, stop), at once; None: no such file."""
@@ -102,14 +115,55 @@ class Remote:
                 system.makedirs(path.rpartition("/")[0], exist_ok=True)
             system.pipe_file(path, data)
 
-    def get(self, names: Mapping[str, Path]) -> None:
-        """Copy files to this machine, each name to its path, several at once."""
-        for path in names.values():
+    def get(self, names: Mapping[str, tuple[Path, int]]) -> None:
+        """Copy files to this machine, each name to its path, several at once.
+
+        RemoteError where one brings more bytes than is said beside its path: no server fills the
+        disk.
+        """
+        for path, _ in names.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         with remote_errors("read", self.url):
             system, root = fsspec.core.url_to_fs(self.url)
             paths = [_join(root, name) for name in names]
-            system.get(paths, [str(path) for path in names.values()])
+            sizes = {str(path): size for path, size in names.values()}
+            system.get(paths, list(sizes), callback=_Bound(sizes))
+
+
+class _Bound(Callback):
+    """fsspec's word of progress, made a limit: a copy ends where it has more bytes than listed."""
+
+    def __init__(self, sizes: Mapping[str, int], name: str = "", most: int | None = None) -> None:
+        super().__init__()
+        self.sizes = sizes  # by the file's path here
+        self.name = name  # there
+        self.most = most
+
+    def branched(self, path_1: str, path_2: str, **options: Any) -> _Bound:
+        """That of one file, on its way from `path_1` to `path_2`."""
+        del options
+        return _Bound(self.sizes, str(path_1), self.sizes.get(str(path_2)))
+
+    def call(self, hook_name: str | None = None, **options: Any) -> None:
+        """Bytes have arrived."""
+        del hook_name, options
+        if self.most is not None and self.value > self.most:
+            raise RemoteError(
+                f"{self.name}: expected {self.most:,} bytes, as the listing says, found more; "
+                "nothing of it was kept: run the same command again, or look at the server"
+            )
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name, with forward slashes, stays inside its folder on any machine."""
+    parts = name.split("/")
+    return (
+        all(parts)
+        and not {".", ".."}.intersection(parts)
+        and not set(name).intersection("\\:")
+        and printable(name) == name
+        and all(len(part.encode()) <= LONGEST_PART for part in parts)
+    )
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from agiqa.trees import parse_json
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
 FORMAT, LAYOUT = "agiqa-segment", "1"
 ID_BYTES = 32
+MOST_ROWS = 1 << 16
+LONGEST_HEADER = 4096
 _NAME = re.compile(r"([0-9a-f]{64})-([1-9][0-9]{0,6})\.safetensors")
 
 
@@ -54,6 +56,13 @@ def rows_of(name: str) -> int | None:
     return int(match[2]) if match else None
 
 
+def is_plausible(name: str, size: int, width: int, dtype: str) -> bool:
+    """Whether a segment of that name may have so many bytes: its rows, and a header."""
+    rows = rows_of(name) or 0
+    left = size - rows * (ID_BYTES + 4 + width * np.dtype(dtype).itemsize)
+    return 0 < left <= LONGEST_HEADER and rows <= MOST_ROWS
+
+
 def ids_of(tail: bytes) -> list[str]:
     """The image ids in the last bytes of a segment."""
     return [tail[at : at + ID_BYTES].hex() for at in range(0, len(tail), ID_BYTES)]
@@ -65,9 +74,10 @@ def parse(name: str, data: bytes, digest: str, width: int, dtype: str) -> tuple[
         raise SegmentError(f"{len(data)} bytes that fail their checksum")
     try:
         arrays = load(data)
-        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        metadata = parse_json(header, strict=True).get("__metadata__", {})
         vectors, checksums, keys = arrays["vectors"], arrays["row_crc32"], arrays["image_id"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SegmentError(f"something else than rows ({type(error).__name__})") from error
     if metadata.get("layout") != LAYOUT or metadata.get("fingerprint") != digest:
         raise SegmentError("rows of another layout or fingerprint")
@@ -75,6 +85,8 @@ def parse(name: str, data: bytes, digest: str, width: int, dtype: str) -> tuple[
         raise SegmentError(f"image ids of shape {keys.shape}, {keys.dtype}")
     if vectors.shape != (len(keys), width) or vectors.dtype != np.dtype(dtype):
         raise SegmentError(f"vectors of shape {vectors.shape}, {vectors.dtype}")
+    if checksums.shape != (len(keys),) or checksums.dtype != np.uint32:
+        raise SegmentError(f"checksums of shape {checksums.shape}, {checksums.dtype}")
     if not np.isfinite(vectors).all():
         raise SegmentError("NaN or infinity")
     if row_checksums([row.tobytes() for row in keys], vectors) != checksums.tolist():

@@ -17,7 +17,13 @@ from collections.abc import Iterator, Sequence
 from agiqa.feature_store.chunks import DamagedRowsError, Vectors
 from agiqa.feature_store.fingerprint import digest
 from agiqa.feature_store.ledger.shelf import Shelf, own_root
-from agiqa.feature_store.ledger.shelf_description import DESCRIPTION, Description, require_text
+from agiqa.feature_store.ledger.shelf_description import (
+    DESCRIPTION,
+    MOST_BYTES,
+    Description,
+    parse_description,
+    require_same_shelf,
+)
 from agiqa.feature_store.ledger.shelf_writer import ShelfWriter
 from agiqa.feature_store.shared.remote import Remote
 from agiqa.feature_store.shared.segments import (
@@ -26,6 +32,7 @@ from agiqa.feature_store.shared.segments import (
     SegmentError,
     build,
     ids_of,
+    is_plausible,
     parse,
     rows_of,
 )
@@ -69,14 +76,20 @@ class SharedShelf:
         files = self.remote.files()
         self._described = DESCRIPTION in files
         if self._described:
-            text, where = self.remote.read(DESCRIPTION), shown(self.remote.url)
-            require_text(text, self._description, file=f"{where}/{DESCRIPTION}", where=where)
+            where = shown(self.remote.url)
+            text = self.remote.read(DESCRIPTION, most=MOST_BYTES)
+            described = parse_description(text, f"{where}/{DESCRIPTION}")
+            require_same_shelf(described, self._description, where=where)
         new: dict[str, tuple[str, int, int]] = {}
         for path, about in files.items():
             name = path.removeprefix("segments/")
-            if (rows := rows_of(name)) is not None and name not in self._segments:
-                new[name] = (path, max(0, about.size - rows * ID_BYTES), about.size)
-                self._sizes[name] = about.size
+            if (rows := rows_of(name)) is None or name in self._segments:
+                continue
+            if not is_plausible(name, about.size, self.shelf.width, self.shelf.dtype):
+                self._report(name, f"{about.size:,} bytes, too few or too many for {rows:,} rows")
+                continue
+            new[name] = (path, about.size - rows * ID_BYTES, about.size)
+            self._sizes[name] = about.size
         for name, tail in zip(new, self.remote.read_parts(list(new.values())), strict=True):
             if tail is not None and len(tail) == (rows_of(name) or 0) * ID_BYTES:
                 self._segments[name] = frozenset(ids_of(tail))
