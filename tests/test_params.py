@@ -26,6 +26,7 @@ from agiqa.params import (
 SHIPPED = Path(__file__).resolve().parents[1] / "params.yaml"
 
 
+names = st.text("abcdefghijZ019_-", min_size=1, max_size=9).filter(lambda name: name[0] not in "_-")
 words = st.text(st.characters(exclude_categories=["C", "Z"]))  # YAML folds exotic line ends
 
 
@@ -72,10 +73,10 @@ def test_the_shipped_file_states_every_default_with_a_comment() -> None:
 @given(
     st.builds(
         Params,
-        datasets=st.lists(words, max_size=3).map(tuple),
+        datasets=st.lists(names, max_size=3, unique=True).map(tuple),
         splits=st.builds(Splits, count=st.integers(1, 99), seed=st.integers(0, 2**32 - 1)),
         sources=st.dictionaries(
-            words,
+            names,
             st.builds(Source, path=words, score_columns=st.lists(words).map(tuple)),
             max_size=2,
         ),

@@ -33,3 +33,9 @@ def printable(text: object, lines: bool = False) -> str:
     """
     pattern = _NOT_SHOWN_IN_LINES if lines else _NOT_SHOWN
     return pattern.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def quoted(text: str) -> str:
+    """A name for a message: in quotes where its ends, its commas or what it hides would mislead."""
+    plain = text == text.strip() and text.isprintable() and "," not in text
+    return text if plain else repr(text)

@@ -12,6 +12,7 @@ import math
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import yaml
 
 from agiqa.errors import AgiqaError, one_line
+from agiqa.names import data_set_name
 from agiqa.run_files import PROVENANCE
 from agiqa.trees import parse_yaml, read_yaml
 
@@ -47,6 +49,8 @@ class Source:
     prompt_column: str = ""  # csv: the text that the image was generated from
     group_column: str = ""  # csv: images that must stay on one side; by default the prompt
     generator_column: str = ""  # csv: the model that made the image
+    deviation_columns: tuple[str, ...] = ()  # csv: the raters' deviations, one for each score
+    raters_column: str = ""  # csv: number of ratings
     root: str = ""  # csv: folder of the images; by default that of the CSV
     splits: Mapping[str, str] = field(default_factory=dict)  # protocol: CSV of names and sides
 
@@ -286,7 +290,10 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
             node[leaf] = parse_yaml(text)
         except ValueError as error:
             raise AgiqaError(f"--set {override}: not a valid value: {one_line(error)}.") from error
-    return from_tree(tree, str(path) if path else "params")
+    where = str(path) if path else "params"
+    params = from_tree(tree, where)
+    _require_names(params, where)
+    return params
 
 
 def from_tree(tree: Mapping[str, Any], where: str) -> Params:
@@ -338,6 +345,33 @@ def without_permission(tree: Any) -> Any:
         key: "" if key == "remote_code" else without_permission(value)
         for key, value in tree.items()
     }
+
+
+def _require_names(params: Params, where: str) -> None:
+    """Refuse names that are no folder's or stage's, and any that stands twice in a list."""
+    named = {
+        "datasets": params.datasets,
+        "sources": tuple(params.sources),
+    }
+    for key, names in named.items():
+        for name in names:
+            data_set_name(name, f"{where}: '{key}'")
+    lists = {
+        "datasets": params.datasets,
+        "protocols": params.protocols,
+        "semantic.layers": params.semantic.layers,
+        "visual.layers": params.visual.layers,
+        "visual.pool": params.visual.pool,
+        "fit.vectors": params.fit.vectors,
+    }
+    for key, items in lists.items():
+        if twice := [item for item, times in Counter(map(str, items)).items() if times > 1]:
+            raise AgiqaError(f"{where}: '{key}' names {twice[0]!r} twice: name each once.")
+    if params.semantic.name == params.visual.name:
+        raise AgiqaError(
+            f"{where}: 'semantic.name' and 'visual.name' are both '{params.visual.name}': stores "
+            "go by them; rename one."
+        )
 
 
 def with_extractor(params: Params, name: str) -> Params:

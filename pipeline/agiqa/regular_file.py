@@ -4,15 +4,15 @@ A link to a regular file is one (DVC keeps data as links). Below everything that
 records and tables.
 """
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 MIB = 1 << 20
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading, if it is a regular one.
 
     Raises:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,75 @@ def test_unreadable_csv(csv: Path, content: bytes, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["mos ", " mos", "mos\xa0", "MOS", "\u200bmos"])
+def test_columns_that_look_alike_are_shown_quoted(csv: Path, column: str) -> None:
+    csv.write_text(CSV.replace("mos", column), "utf-8")
+    shown = column if column == "MOS" else re.escape(repr(column))
+    with pytest.raises(AgiqaError, match=f"the column mos; found image, {shown}, said, who"):
+        csv_file.prepare(csv, "image", ["mos"])
+    if column.strip() != column:
+        with pytest.raises(AgiqaError, match=f": is {shown} meant"):
+            csv_file.prepare(csv, "image", ["mos"])
+        assert csv_file.prepare(csv, "image", [column]).targets[0].name == "mos"
+
+
+def test_paths_that_look_alike_are_shown_quoted(csv: Path) -> None:
+    csv.write_text(CSV.replace("a.png", "a.png ").replace("sub/b.png", "sub/b.png\xa0"), "utf-8")
+    message = r"'a\.png ' does not exist, 'sub/b\.png\\xa0' does not exist"
+    with pytest.raises(AgiqaError, match=message):
+        csv_file.prepare(csv, "image", ["mos"])
+
+
+def test_backslashes_of_windows(csv: Path) -> None:
+    csv.write_text(CSV.replace("sub/b", "sub\\b"), "utf-8")
+    assert csv_file.prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub/b.png"
+    csv.write_text(CSV.replace("sub/b", "..\\..\\b"), "utf-8")
+    with pytest.raises(AgiqaError, match="not inside the data folder"):
+        csv_file.prepare(csv, "image", ["mos"])
+    odd = csv.parent / "sub\\b.png"  # as a name of Linux, the file itself
+    odd.write_bytes((csv.parent / "a.png").read_bytes())
+    csv.write_text(CSV.replace("sub/b", "sub\\b"), "utf-8")
+    assert csv_file.prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub\\b.png"
+
+
+@pytest.mark.parametrize("again", ["sub\\b.png", "\u0391\u03b8\u03b7\u0301\u03bd\u03b1 \u732b.png"])
+def test_one_file_in_two_spellings_is_twice(csv: Path, again: str) -> None:
+    csv.write_text(CSV + f"{again},3,x,y\n", "utf-8")
+    with pytest.raises(AgiqaError, match="1 image is listed more than once"):
+        csv_file.prepare(csv, "image", ["mos"])
+
+
+@pytest.mark.parametrize("value", ["1e400", "-inf", "1e10", "0x10", "1_000", "٣", "\xa03"])
+def test_numbers_that_are_none(csv: Path, value: str) -> None:
+    csv.write_text(CSV.replace(",2,", f",{value},"), "utf-8")
+    with pytest.raises(AgiqaError, match=r"column mos must hold a number .* row 2"):
+        csv_file.prepare(csv, "image", ["mos"])
+
+
+def test_decimal_commas(csv: Path) -> None:
+    csv.write_text(CSV.replace(",2,", ',"2,5",'), "utf-8")
+    with pytest.raises(
+        AgiqaError, match=r"row 2 \(sub/b\.png\): '2,5': write numbers with a point"
+    ):
+        csv_file.prepare(csv, "image", ["mos"])
+
+
+def test_deviations_and_numbers_of_ratings(csv: Path) -> None:
+    text = "image,mos,sd,n,al\na.png,1.5,.5,20,1\nsub/b.png,2,0,21,2\nΑθήνα 猫.png,4.5,1,22,3\n"
+    csv.write_text(text, "utf-8")
+    table = csv_file.prepare(csv, "image", ["mos"], deviation_columns=["sd"], raters_column="n")
+    assert (table.targets[0].deviation, table.targets[0].raters) == ("mos_sd", "mos_raters")
+    assert table.frame["mos_sd"].tolist() == [0.5, 0, 1]
+    assert table.frame["mos_raters"].tolist() == [20, 21, 22]
+    with pytest.raises(AgiqaError, match=r"for each of 2 score columns, .* found 1 \(sd"):
+        csv_file.prepare(csv, "image", ["mos", "al"], deviation_columns=["sd"])
+    csv.write_text(text.replace(",.5,20", ",-.5,0"), "utf-8")
+    with pytest.raises(AgiqaError, match=r"mos_sd must be at least 0; found a\.png: -0\.5"):
+        csv_file.prepare(csv, "image", ["mos"], deviation_columns=["sd"])
+    with pytest.raises(AgiqaError, match=r"mos_raters must be at least 1; found a\.png: 0"):
+        csv_file.prepare(csv, "image", ["mos"], raters_column="n")
+
+
 def test_no_csv_no_root(csv: Path, tmp_path: Path) -> None:
     with pytest.raises(AgiqaError, match=r"gone\.csv: does not exist"):
         csv_file.prepare(tmp_path / "gone.csv", "image", ["mos"])
@@ -119,10 +189,19 @@ def test_no_csv_no_root(csv: Path, tmp_path: Path) -> None:
     [
         ([], "at least one score column"),
         (["mos", "mos"], "named twice"),
+        (["mos", "MOS"], "named twice"),
+        (["a/b"], "none of / "),
+        (["../up"], "none of / "),
+        (["-x"], "no dot or dash before"),
         (["prompt"], "cannot be called prompt"),
     ],
 )
 def test_score_columns_that_cannot_be(csv: Path, columns: list[str], message: str) -> None:
-    csv.write_text(CSV.replace("said", "prompt"), "utf-8")
+    csv.write_text(
+        CSV.replace("said,who", "prompt,who,MOS,a/b,../up,-x")
+        .replace(",x\n", ",x,1,1,1,1\n")
+        .replace(",y\n", ",y,1,1,1,1\n"),
+        "utf-8",
+    )
     with pytest.raises(AgiqaError, match=message):
         csv_file.prepare(csv, "image", columns)

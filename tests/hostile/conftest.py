@@ -96,7 +96,7 @@ def attack(
     ) -> Outcome:
         environment.setdefault("AGIQA_STORE", str(tmp_path / "ledger"))
         words = [str(argument) for argument in arguments]
-        command_line.start("agiqa", words, environment, megabytes, seconds)
+        command_line.start("agiqa", words, environment, megabytes, seconds, str(tmp_path))
         status = command_line.wait()
         assert status == 0, f"agiqa {' '.join(words)} was ended by signal {-status}"
         told = command_line.said

@@ -37,9 +37,14 @@ def _limit(megabytes: int, seconds: float) -> None:
 
 
 def agiqa(
-    arguments: list[str], environment: dict[str, str], megabytes: int, seconds: float
+    arguments: list[str],
+    environment: dict[str, str],
+    megabytes: int,
+    seconds: float,
+    folder: str,
 ) -> dict[str, Any]:
-    """Run a command; `opened` are the files that Python opened."""
+    """Run a command in a folder; `opened` are the files that Python opened."""
+    os.chdir(folder)
     os.environ.update(environment)
     opened: list[str] = []
 

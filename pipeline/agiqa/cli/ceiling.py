@@ -52,8 +52,9 @@ def command(
         having = ", ".join(each.name for each in table.targets if each.deviation) or "no target"
         raise AgiqaError(
             f"{dataset}: the raters' deviations are known for {having}"
-            f"{f', not for {target}' if target else ''}: without them there is no ceiling (a table "
-            "from an earlier version gets them by `agiqa prepare`)"
+            f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
+            "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
+            "sets built in, agiqa-3k and koniq-10k have them"
         )
     guess = assumed_raters(table)
     found: list[dict[str, Any]] = []

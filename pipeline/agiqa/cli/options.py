@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from agiqa.cli.lines import echo
+from agiqa.errors import AgiqaError
+from agiqa.names import data_set_name
 from agiqa.params import Params, load
 from agiqa.urls import is_url, shown
 
@@ -102,6 +104,14 @@ remote_code = click.option(
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def plain_name(name: str, option: str) -> None:
+    """Refuse a name that no folder, stage or setting can have, as an error of usage."""
+    try:
+        data_set_name(name, option)
+    except AgiqaError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def read_settings(params_file: Path | None, overrides: tuple[str, ...]) -> Params:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, read_settings, settings, show
+from agiqa.cli.options import as_json, cache, plain_name, read_settings, settings, show
 from agiqa.cli.sources import KINDS, OFFICIAL, find_source
 from agiqa.errors import AgiqaError
 from agiqa.params import Params, Source
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     "--from",
     "path",
     type=click.Path(path_type=Path),
-    help="Folder of the official download, a CSV, or a folder of images. "
+    help="Folder of the official download, a CSV or TSV, or a folder of images. "
     "Default: sources.NAME.path in the settings, or $AGIQA_DATA/NAME.",
 )
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
-    help="How to read it. Default: NAME itself, csv for a .csv, folder for another folder.",
+    help="How to read it. Default: NAME itself, csv for a .csv or .tsv, folder for a folder.",
 )
 @click.option("--image-column", help="csv: column of image files. Default: path.")
 @click.option(
@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     "Default: the prompt, whatever its white space and case.",
 )
 @click.option("--generator-column", help="csv: column of the image generators.")
+@click.option(
+    "--deviation-column",
+    "deviation_columns",
+    multiple=True,
+    help="csv: column of the raters' standard deviations, for agiqa ceiling. Repeatable, one for "
+    "each --score-column.",
+)
+@click.option("--raters-column", help="csv: column of the number of ratings of an image.")
 @click.option("--root", help="csv: folder of the images. Default: that of the CSV.")
 @click.option(
     "--skip-bad",
@@ -87,10 +95,10 @@ def command(
     agiqa prepare holiday --from ~/pictures
     """
     from agiqa.datasets.table import write_table
-    from agiqa.splits import make_all_splits, shared, write_all_splits
+    from agiqa.splits import make_all_splits, shared, small_test_sides, write_all_splits
 
-    if Path(name).name != name or name in (".", ".."):
-        raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="NAME")
+    plain_name(name, "NAME")
+    _require_free(name, cache)
     params = read_settings(params_file, overrides)
     source = find_source(name, path, kind, columns, params)
     folder = cache / name
@@ -113,8 +121,23 @@ def command(
         sizes = f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}"
         result[f"split_{protocol}"] = f"{sizes}; {shared(mine, table.frame)}"
     show(result, as_json)
+    for target in table.targets:
+        if target.low == target.high:
+            echo(f"{name}: every {target.name} is {target.low:g}: nothing to learn.", err=True)
+    if few := small_test_sides(prepared, table):
+        echo(f"{few}.", err=True)
     for bad in table.skipped:
         echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+
+
+def _require_free(name: str, cache: Path) -> None:
+    """Refuse a name that is another's but for case: on many disks the two are one folder."""
+    for other in cache.iterdir() if cache.is_dir() else ():
+        if other.name != name and other.name.casefold() == name.casefold():
+            raise AgiqaError(
+                f"{other} is a data set already, whose name differs from '{name}' in case alone: "
+                "give one of them another name"
+            )
 
 
 def _said(table: "ImagesTable", target: "Target") -> str:
@@ -162,6 +185,8 @@ def _prepare(name: str, source: Source, folder: Path, params: Params, skip_bad: 
         prompt_column=source.prompt_column or None,
         group_column=source.group_column or None,
         generator_column=source.generator_column or None,
+        deviation_columns=source.deviation_columns,
+        raters_column=source.raters_column or None,
         root=Path(source.root) if source.root else None,
         name=name,
         skip_bad=skip_bad,

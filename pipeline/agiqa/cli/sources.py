@@ -12,6 +12,7 @@ from agiqa.params import Params, Source
 
 OFFICIAL = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
 KINDS = (*OFFICIAL, "csv", "folder", "demo")
+TABLES = (".csv", ".tsv")
 
 # What else a data set is called in papers and downloads: the name that it has here.
 ALIASES = {
@@ -44,7 +45,12 @@ def find_source(
     where = str(path) if path else source.path
     chosen = kind or canonical(source.kind) or (canonical(name) if canonical(name) in KINDS else "")
     if not chosen and where:
-        chosen = "csv" if where.lower().endswith(".csv") else "folder"
+        chosen = "csv" if where.lower().endswith(TABLES) else "folder"
+        if chosen == "folder" and Path(where).expanduser().is_file():
+            raise AgiqaError(
+                f"{where}: expected a folder of images, or a table whose name ends in "
+                f"{' or '.join(TABLES)}: save it as one (--kind csv reads any as CSV)"
+            )
     if not chosen:
         raise AgiqaError(
             f"Unknown data set '{name}': give --from with a CSV or a folder, or add it to "
@@ -63,6 +69,10 @@ def find_source(
                 "AGIQA_DATA to the folder that holds your data sets."
             )
         where = str(place)
+    if path and chosen == "demo":
+        raise click.UsageError(
+            f"--from: '{name}' is made by agiqa itself: give your own data another name, or --kind."
+        )
     if given and chosen != "csv":
         option = "--" + next(iter(given)).replace("_columns", "-column").replace("_", "-")
         raise click.UsageError(f"{option} is for a CSV; '{name}' is read as {chosen}.")

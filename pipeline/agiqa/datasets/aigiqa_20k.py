@@ -13,8 +13,9 @@ import pandas as pd
 
 from agiqa.datasets.facts import Facts
 from agiqa.datasets.groups import prompt_groups
-from agiqa.datasets.labels import numbers, read_text_csv, require_columns
+from agiqa.datasets.labels import numbers, require_columns
 from agiqa.datasets.official import Download, bases, find_file, images_in, preparing
+from agiqa.datasets.text_table import read_text_csv
 
 SIDES = ("train", "val", "test")
 LABELS = "info_{side}.csv"

@@ -9,12 +9,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 
+from agiqa.datasets.labels import refuse_duplicates
 from agiqa.datasets.table import (
     SET_COLUMN,
     TEXT_COLUMNS,
@@ -22,7 +24,7 @@ from agiqa.datasets.table import (
     inner_path,
     observed_targets,
 )
-from agiqa.errors import AgiqaError, printable, some
+from agiqa.errors import AgiqaError, printable, quoted, some
 from agiqa.images import BadImage, check_images, image_id
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class BadImagesError(AgiqaError):
 
     def __init__(self, bad: Sequence[BadImage], total: int, advice: str) -> None:
         self.bad = tuple(bad)
-        named = some([f"{b.path} {b.reason}" for b in bad])
+        named = some([f"{quoted(b.path)} {b.reason}" for b in bad])
         super().__init__(f"{len(bad)} of {total} images cannot be used: {named}. {advice}")
 
 
@@ -78,7 +80,8 @@ def build_table(
     """
     root = root.resolve()
     rows = rows.reset_index(drop=True)
-    rows["path"] = [_as_spelled(root, inner_path(path, name)) for path in rows["path"]]
+    rows["path"] = [_as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    refuse_duplicates(rows["path"], source)
     bad = [_relative(b, root) for b in check_images(_files(root, rows), workers, on_progress)]
     named = {b.path for b in bad}
     bad += [
@@ -116,11 +119,15 @@ def _relative(bad: BadImage, root: Path) -> BadImage:
     return BadImage(bad.path.removeprefix(f"{printable(root)}/"), bad.reason)
 
 
-def _as_spelled(root: Path, path: str) -> str:
-    """The path as the file system has it: archives made on macOS hold decomposed letters (NFD)."""
-    if not path.isascii() and not (root / path).exists():
-        for form in _FORMS:
-            other = unicodedata.normalize(form, path)
-            if (root / other).exists():
-                return other
+def _as_spelled(root: Path, path: str, name: str) -> str:
+    """The path as the file system has it, where it differs in spelling alone.
+
+    Archives made on macOS hold decomposed letters (NFD), tables made on Windows backslashes.
+    """
+    if path.isascii() and "\\" not in path:
+        return path
+    slashes = inner_path(path.replace("\\", "/"), name)
+    others = [path, slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)]
+    with suppress(OSError):  # such as a name that is too long
+        return next((other for other in others if (root / other).exists()), path)
     return path

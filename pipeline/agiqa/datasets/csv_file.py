@@ -5,16 +5,18 @@ inside. Every row needs a finite number in each score column.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.datasets.build import build_table
 from agiqa.datasets.groups import near_names, prompt_groups
-from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
+from agiqa.datasets.labels import numbers, require_columns
 from agiqa.datasets.table import SET_COLUMN, TEXT_COLUMNS, ImagesTable, inner_path
-from agiqa.errors import AgiqaError, some
+from agiqa.datasets.text_table import read_text_csv
+from agiqa.errors import AgiqaError, quoted, some
+from agiqa.names import target_name
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ def prepare(
     prompt_column: str | None = None,
     group_column: str | None = None,
     generator_column: str | None = None,
+    deviation_columns: Sequence[str] = (),
+    raters_column: str | None = None,
     root: Path | None = None,
     name: str | None = None,
     skip_bad: bool = False,
@@ -36,12 +40,14 @@ def prepare(
     """Read a CSV of the user's own.
 
     Args:
-        csv: the file, UTF-8; a .tsv is read with tabs.
+        csv: the file, UTF-8; a .tsv is read with tabs. Paths may have Windows' backslashes.
         image_column: holds the images' paths.
         score_columns: hold the scores, higher is better; each becomes a target of that name.
         prompt_column: holds the prompts; without a group column, a prompt is a group too.
         group_column: says which images must stay on one side of a split; names, taken as they are.
         generator_column: says which generator made the image.
+        deviation_columns: hold the raters' standard deviations, one for each score column.
+        raters_column: holds the number of ratings behind an image's scores.
         root: the folder that the paths are relative to; by default the CSV's.
         name: of the data set; by default the CSV's, without its suffix.
         skip_bad: leave bad images out instead of stopping.
@@ -49,16 +55,15 @@ def prepare(
         on_progress: called as (done, total) after each image.
     """
     labels = read_text_csv(csv)
-    named = [c for c in (prompt_column, group_column, generator_column) if c is not None]
-    require_columns(labels, [image_column, *score_columns, *named], csv)
-    _check_scores(score_columns)
+    named = [c for c in (prompt_column, group_column, generator_column, raters_column) if c]
+    require_columns(labels, [image_column, *score_columns, *deviation_columns, *named], csv)
+    targets = _targets(score_columns, csv)
     if labels.empty:
         raise AgiqaError(f"{csv}: expected one row an image, found only the header")
     root = csv.parent if root is None else root
     if not root.is_dir():
         raise AgiqaError(f"{root}: expected the folder of the images, found none")
     rows = pd.DataFrame({"path": [_inside(p, root, csv) for p in labels[image_column]]})
-    refuse_duplicates(rows["path"], csv)
     rows["prompt"] = labels[prompt_column] if prompt_column else ""
     if group_column in (None, prompt_column):
         rows["group"] = prompt_groups(rows["prompt"])
@@ -73,32 +78,71 @@ def prepare(
                 some([f"{one!r} and {other!r}" for one, other in alike], 2),
             )
     rows["generator"] = labels[generator_column] if generator_column else ""
-    for column in score_columns:
-        rows[column] = numbers(labels, column, image_column, csv)
+    for target, column in targets.items():
+        rows[target] = numbers(labels, column, image_column, csv)
+    deviations = _deviations(list(targets), deviation_columns)
+    for column, ours in zip(deviation_columns, deviations.values(), strict=True):
+        rows[ours] = numbers(labels, column, image_column, csv)
+    raters = {target: f"{target}_raters" for target in targets if raters_column}
+    for ours in raters.values():
+        rows[ours] = numbers(labels, str(raters_column), image_column, csv)
+    if taken := {*deviations.values(), *raters.values()} & set(targets):
+        raise AgiqaError(
+            f"a score column cannot be called {some(sorted(taken))}, as the table calls deviations "
+            "and numbers of ratings: rename it in the CSV"
+        )
+    _require_least(
+        rows, {**dict.fromkeys(deviations.values(), 0), **dict.fromkeys(raters.values(), 1)}, csv
+    )
     return build_table(
         name or csv.stem,
         root,
         rows,
-        score_columns,
+        list(targets),
         licence="the owner's own",
         source=csv.name,
+        deviations=deviations,
+        raters=raters,
         skip_bad=skip_bad,
         workers=workers,
         on_progress=on_progress,
     )
 
 
-def _check_scores(columns: Sequence[str]) -> None:
+def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
+    """The score columns by their targets' names: the same, without space around them."""
     if not columns:
         raise AgiqaError("expected at least one score column, found none: name one, or use folder")
-    taken = [c for c in columns if c in (*TEXT_COLUMNS, SET_COLUMN)]
-    if taken:
+    targets = {target_name(column.strip(), str(csv)): column for column in columns}
+    if taken := [name for name in targets if name in (*TEXT_COLUMNS, SET_COLUMN)]:
         raise AgiqaError(
             f"a score column cannot be called {some(taken)}, which the images table uses itself: "
             "rename it in the CSV"
         )
-    if len(set(columns)) < len(columns):
+    if len({name.casefold() for name in targets}) < len(columns):  # folders of a run go by them
         raise AgiqaError(f"a score column is named twice: {', '.join(columns)}")
+    return targets
+
+
+def _deviations(targets: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """By target, the name that the table gives to the column of its raters' deviations."""
+    if columns and len(columns) != len(targets):
+        raise AgiqaError(
+            f"expected a column of deviations for each of {len(targets)} score columns, in their "
+            f"order, found {len(columns)} ({some(columns)}): name as many"
+        )
+    return {target: f"{target}_sd" for target in targets if columns}
+
+
+def _require_least(rows: pd.DataFrame, least: Mapping[str, int], csv: Path) -> None:
+    """Refuse deviations below 0 and numbers of ratings below 1."""
+    for column in [column for column in least if column in rows]:
+        if len(wrong := rows[rows[column] < least[column]]):
+            pairs = zip(wrong["path"], wrong[column], strict=True)
+            named = [f"{quoted(path)}: {number:g}" for path, number in pairs]
+            raise AgiqaError(
+                f"{csv}: {column} must be at least {least[column]}; found {some(named)}"
+            )
 
 
 def _inside(path: str, root: Path, csv: Path) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.datasets.facts import Facts, HubCopy
-from agiqa.datasets.labels import numbers, read_text_csv, require_columns
+from agiqa.datasets.labels import numbers, require_columns
 from agiqa.datasets.official import Download, absent, bases, find_file, images_in, preparing
+from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, printable, some
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Label files: CSVs read as plain text and checked, with errors that name rows and columns."""
+"""Tables of labels, checked: their columns, names and numbers, with errors that name rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,41 +6,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.errors import AgiqaError, printable, some
+from agiqa.datasets.text_table import separator_hint
+from agiqa.errors import AgiqaError, printable, quoted, some
 
-
-def read_text_csv(path: Path) -> pd.DataFrame:
-    """A CSV with every cell as the text it is ("NA" is a name like any other)."""
-    try:
-        return pd.read_csv(
-            path,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            sep="\t" if path.suffix.lower() == ".tsv" else ",",
-        )
-    except FileNotFoundError:
-        raise AgiqaError(f"{path}: does not exist; expected a CSV file") from None
-    except UnicodeDecodeError as error:
-        raise AgiqaError(f"{path}: is not UTF-8 text ({error}): save it as UTF-8") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise AgiqaError(f"{path}: is not a readable CSV ({str(error).strip()})") from error
-    except OSError as error:
-        raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
+LARGEST = 1e9  # of a score, either way: larger ones overflow the moments of a column
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
-    """Refuse a CSV that lacks a column, naming those it has."""
+    """Refuse a table that lacks a column, naming those it has."""
     missing = [name for name in names if name not in frame.columns]
     if missing:
+        header = [str(name) for name in frame.columns]
+        plain = {" ".join(name.split()).casefold(): name for name in header}
+        near = [plain[key] for name in missing if (key := name.strip().casefold()) in plain]
+        hint = separator_hint(header) or (f"is {near[0]!r} meant?" if near else "")
         raise AgiqaError(
-            f"{path}: expected the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
-            f"found {', '.join(map(str, frame.columns))}"
+            f"{path}: expected the column{'s' * (len(missing) > 1)} "
+            f"{some([quoted(name) for name in missing])}; found "
+            f"{some([quoted(name) for name in header], 20)}{hint and ': ' + hint}"
         )
 
 
-def refuse_duplicates(paths: "pd.Series[str]", csv: Path) -> None:
-    """Refuse a CSV that lists one file twice."""
+def refuse_duplicates(paths: "pd.Series[str]", csv: Path | str) -> None:
+    """Refuse a table that lists one file twice."""
     twice = sorted(set(paths[paths.duplicated()]))
     if twice:
         raise AgiqaError(
@@ -57,7 +45,7 @@ def numbers(
     An empty cell is NaN where it `may_be_empty`.
     """
     values = pd.to_numeric(frame[column], errors="coerce").astype(float)
-    usable = np.isfinite(values.to_numpy())
+    usable = np.abs(values.to_numpy()) <= LARGEST  # False for NaN
     if may_be_empty:
         usable |= (frame[column] == "").to_numpy()
     wrong = np.flatnonzero(~usable)
@@ -66,8 +54,10 @@ def numbers(
             f"row {i + 1} ({printable(frame[name_column].iloc[i])}): {frame[column].iloc[i]!r}"
             for i in wrong
         ]
+        comma = frame[column].iloc[wrong].str.fullmatch(r"\s*[+-]?\d+,\d+\s*").any()
+        mend = "write numbers with a point" if comma else "fill in or remove those rows"
         raise AgiqaError(
-            f"{csv}: column {column} must hold a number in every row; found {some(rows)}: "
-            "fill in or remove those rows"
+            f"{csv}: column {quoted(column)} must hold a number in every row; found {some(rows)}: "
+            f"{mend}"
         )
     return values

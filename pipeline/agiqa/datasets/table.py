@@ -17,20 +17,25 @@ in `root.json` beside them; whoever gets the table without it can fit, not extra
 
 import hashlib
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
 from agiqa.datasets.groups import regrouped
-from agiqa.datasets.labels import numbers, read_text_csv, refuse_duplicates, require_columns
-from agiqa.errors import AgiqaError, printable, some
+from agiqa.datasets.labels import numbers, refuse_duplicates, require_columns
+from agiqa.datasets.text_table import read_text_csv
+from agiqa.errors import AgiqaError, one_line, printable, some
 from agiqa.images import BadImage
 from agiqa.json_text import json_text
+from agiqa.names import target_name
+from agiqa.regular_file import open_regular
 from agiqa.trees import read_json
 
 log = logging.getLogger(__name__)
@@ -204,15 +209,25 @@ def read_table(folder: Path) -> ImagesTable:
                 f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {again}"
             )
         targets = tuple(_target(**target) for target in about["targets"])
-        skipped = tuple(BadImage(**bad) for bad in about["skipped"])
-        name, sha256 = about["name"], about["images_csv_sha256"]
-        synthetic, licence, source = about["synthetic"], about["licence"], about["source"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AgiqaError(f"{folder / DATASET_JSON}: damaged ({error!r}): {again}") from error
-    if hashlib.sha256(csv.read_bytes()).hexdigest() != sha256:
-        raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
+        skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in about["skipped"])
+        name, sha256, licence, source = _texts(
+            about, "name", "images_csv_sha256", "licence", "source"
+        )
+        synthetic = about["synthetic"]
+        scores = [column for t in targets for column in (t.name, t.deviation, t.raters) if column]
+        if not isinstance(synthetic, bool):
+            raise ValueError(f"synthetic is {synthetic!r}")
+        if len({*scores, *TEXT_COLUMNS, SET_COLUMN}) < len([*scores, *TEXT_COLUMNS, SET_COLUMN]):
+            raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
+        with open_regular(csv) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: "
+                                 f"{again}")  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AgiqaError(
+            f"{folder / DATASET_JSON}: damaged ({one_line(error)}): {again}"
+        ) from error
     frame = read_text_csv(csv)
-    scores = [column for t in targets for column in (t.name, t.deviation, t.raters) if column]
     require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
     for path in frame["path"]:
         inner_path(path, str(csv))
@@ -224,6 +239,13 @@ def read_table(folder: Path) -> ImagesTable:
     frame = _regrouped(frame, folder)
     root = _root(folder, about.get("root"))
     return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+
+
+def _texts(tree: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
+    """The texts under these keys."""
+    if wrong := [key for key in keys if not isinstance(tree[key], str)]:
+        raise ValueError(f"{wrong[0]} is {tree[wrong[0]]!r}, not text")
+    return tuple(tree[key] for key in keys)
 
 
 def _regrouped(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -251,13 +273,17 @@ def _target(
     direction: str = DIRECTION,
 ) -> Target:
     """A target as dataset.json has it; layouts 1 and 2 had the first three."""
-    if direction != DIRECTION:
-        raise ValueError(f"direction of {name} is {direction!r}")
-    ends = None if scale is None else (float(scale[0]), float(scale[1]))
-    return Target(name, low, high, ends, deviation, raters)
+    columns = [target_name(column, "a column") for column in (name, deviation, raters) if column]
+    ends = (low, high) if scale is None else (low, high, *scale)
+    if direction != DIRECTION or columns[:1] != [name] or len(ends) not in (2, 4):
+        raise ValueError(f"direction of {name} is {direction!r}, its scale {scale!r}")
+    if any(isinstance(end, bool) or not math.isfinite(end) for end in ends):
+        raise ValueError(f"target {name!r}: {ends} are not all numbers")
+    nominal = (float(ends[2]), float(ends[3])) if len(ends) == 4 else None
+    return Target(name, low, high, nominal, deviation, raters)
 
 
-def _root(folder: Path, recorded: str | None) -> Path | None:
+def _root(folder: Path, recorded: object) -> Path | None:
     """Where the images are on this machine; None where nobody has said.
 
     `recorded` is what dataset.json itself says, as in layout 1.
@@ -266,9 +292,10 @@ def _root(folder: Path, recorded: str | None) -> Path | None:
     if not path.exists() and recorded is None:
         return None
     try:
-        root = Path(recorded or "")
-        if path.exists():
-            root = Path(read_json(path)["root"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AgiqaError(f"{path}: damaged ({error!r}): run `agiqa prepare` again") from error
-    return root if root.is_absolute() else (folder / root).resolve()
+        (root,) = _texts(read_json(path) if path.exists() else {"root": recorded}, "root")
+        if not Path(root).is_absolute() and root != ".":
+            root = inner_path(root, "root")
+    except (ValueError, KeyError, TypeError, AgiqaError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise AgiqaError(f"{path}: damaged ({reason}): run `agiqa prepare` again") from error
+    return Path(root) if Path(root).is_absolute() else (folder / root).resolve()

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from agiqa.checkpoints import PREDICTIONS, Run
-from agiqa.datasets.labels import read_text_csv, require_columns
+from agiqa.datasets.labels import require_columns
 from agiqa.datasets.table import ImagesTable, inner_path, read_table
+from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError
 from agiqa.splits import read_protocol, side_rows, split_digest
 from agiqa.tested_models import MIXTURE

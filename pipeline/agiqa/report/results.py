@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_of, run_folder
-from agiqa.datasets.labels import read_text_csv, require_columns
+from agiqa.datasets.labels import require_columns
+from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, printable
 from agiqa.trees import read_json
 

@@ -12,7 +12,12 @@ from agiqa.splits.files import (
 from agiqa.splits.importing import Imported, import_splits
 from agiqa.splits.leaks import Leak, leaks, percent, shared, write_leaks
 from agiqa.splits.official import has_official
-from agiqa.splits.preparing import count_leaks, make_all_splits, write_all_splits
+from agiqa.splits.preparing import (
+    count_leaks,
+    make_all_splits,
+    small_test_sides,
+    write_all_splits,
+)
 from agiqa.splits.protocols import PROTOCOLS, RATIO, default_protocol, make_splits
 from agiqa.splits.sides import COLUMNS, SIDES, with_scores
 
@@ -37,6 +42,7 @@ __all__ = [
     "read_splits",
     "shared",
     "side_rows",
+    "small_test_sides",
     "split_digest",
     "with_scores",
     "write_all_splits",

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agiqa.datasets.labels import read_text_csv, require_columns
+from agiqa.datasets.labels import require_columns
 from agiqa.datasets.table import ImagesTable, write_whole
+from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, some
 from agiqa.splits.protocols import PROTOCOLS, make_splits
 from agiqa.splits.sides import COLUMNS, SIDES

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agiqa.datasets.labels import read_text_csv
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError, printable, some
+from agiqa.datasets.text_table import read_text_csv, separator_hint
+from agiqa.errors import AgiqaError, printable, quoted, some
 from agiqa.images import IMAGE_SUFFIXES
 from agiqa.splits.deals import deal_grouped, deal_random, named_groups
 from agiqa.splits.files import protocol_name
@@ -34,6 +34,11 @@ SPELLINGS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "te", "holdout", "held_out"), "test"),
+}
+OPTIONS = {  # of `agiqa splits import`, by what the column holds
+    "images": "--name-column",
+    "sides": "--side-column",
+    "seeds": "--seed-column",
 }
 RESERVED = (*PROTOCOLS, "auto", "cross")
 
@@ -103,13 +108,21 @@ def import_splits(
 
 def _column(frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str) -> str:
     """The column that holds `what`: the one given, or the first with a usual name."""
-    spelled = {_plain(str(column)): str(column) for column in reversed(frame.columns)}
     for name in (_plain(given),) if given else usual:
-        if name in spelled:
-            return spelled[name]
+        alike = [str(column) for column in frame.columns if _plain(str(column)) == name]
+        if given in alike:
+            return given
+        if len(alike) > 1:
+            raise AgiqaError(
+                f"{file}: {' and '.join(map(repr, alike))} may both be the column of {what}: name "
+                f"it with {OPTIONS[what]}"
+            )
+        if alike:
+            return alike[0]
     raise AgiqaError(
-        f"{file}: expected a column of {what} ({given or ', '.join(usual)}), found "
-        f"{some([str(column) for column in frame.columns])}: name it with an option"
+        f"{file}: expected a column of {what} ({quoted(given) or ', '.join(usual)}), found "
+        f"{some([quoted(str(column)) for column in frame.columns], 20)}: "
+        + (separator_hint(list(frame.columns)) or f"name it with {OPTIONS[what]}")
     )
 
 

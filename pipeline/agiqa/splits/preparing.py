@@ -16,6 +16,10 @@ from agiqa.splits.official import has_official
 from agiqa.splits.protocols import PROTOCOLS, make_splits
 
 LEAKS = "leaks.json"
+# What a test side needs before its figures say something.
+LEAST_CORRELATED = 3  # images
+LEAST_FITTED = 30  # images, before the logistic curve stops flattering
+LEAST_GROUPS = 5  # prompts, for intervals that draw them anew
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
         files: by protocol name, CSVs of names and sides.
 
     Raises:
-        AgiqaError: a file that does not fit the data set.
+        AgiqaError: too few images for any split, or a file that does not fit the data set.
     """
     made: dict[str, pd.DataFrame] = {}
     absent: dict[str, str] = {}
@@ -54,9 +58,39 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
             )
         except AgiqaError as error:
             absent[protocol] = str(error)
+    if not made:
+        raise AgiqaError(f"{absent['random']}; to score images only, give their folder")
     for protocol, file in files.items():
         made[protocol] = import_splits(Path(file).expanduser(), table, protocol).splits
     return Prepared(made, absent)
+
+
+def small_test_sides(prepared: Prepared, table: ImagesTable) -> str:
+    """What results cannot be had of so few test images or prompts; "" where there are enough."""
+    protocol = next((each for each in ("grouped", "random") if each in prepared.splits), "")
+    if not protocol:
+        return ""
+    splits = prepared.splits[protocol]
+    group = dict(zip(table.frame["path"], table.frame["group"], strict=True))
+    test = splits[splits["side"] == "test"]
+    images = int(test.groupby("seed").size().min())
+    groups = int(test["name"].map(group).groupby(test["seed"]).nunique().min())
+    known = bool((table.frame["group"] != "").any())
+    needs = {
+        f"correlations need {LEAST_CORRELATED} images": images < LEAST_CORRELATED,
+        f"figures after a fitted curve {LEAST_FITTED}": images < LEAST_FITTED,
+        f"95 % intervals {LEAST_GROUPS} prompts": known and groups < LEAST_GROUPS,
+    }
+    if not any(needs.values()):
+        return ""
+    sizes = f"{images} image{'s' * (images != 1)}"
+    if known:
+        sizes += f" of {groups} prompt{'s' * (groups != 1)}"
+    return (
+        f"{table.name}: a test side of protocol {protocol} has {sizes}, too few for results "
+        f"({', '.join(need for need, lacking in needs.items() if lacking)}): what is fitted on "
+        "this data set is a trial"
+    )
 
 
 def write_all_splits(prepared: Prepared, table: ImagesTable, folder: Path) -> list[Leak]:

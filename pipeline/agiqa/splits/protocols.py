@@ -74,7 +74,14 @@ def make_splits(
     deal = PROTOCOLS[protocol]
     parts = []
     for each in seeds:
-        for side, chosen in zip(SIDES, deal(table, each, ratio), strict=True):
+        sides = deal(table, each, ratio)
+        empty = [side for side, chosen in zip(SIDES, sides, strict=True) if not chosen]
+        if empty and (ratio[1] > 0 or empty != ["val"]):
+            raise AgiqaError(
+                f"protocol {protocol} leaves no image to {' and '.join(empty)}: {table.name} has "
+                f"{len(table.frame)} images with a score, too few for it"
+            )
+        for side, chosen in zip(SIDES, sides, strict=True):
             part = table.frame.iloc[chosen][["path", "image_id"]].rename(columns={"path": "name"})
             parts.append(part.assign(seed=each, side=side, protocol=protocol))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]

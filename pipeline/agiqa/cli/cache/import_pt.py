@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, show
+from agiqa.cli.options import as_json, cache, plain_name, show
 
 
 @click.command("import-pt")
@@ -53,8 +53,7 @@ def command(
     from agiqa.feature_store import default_root
     from agiqa.upkeep.import_pt import import_pt
 
-    if Path(name).name != name or name in (".", ".."):
-        raise click.BadParameter(f"expected a plain name, found '{name}'.", param_hint="--name")
+    plain_name(name, "--name")
     table = read_table(cache / dataset)
     pack = cache / dataset / f"{name}.{suffix}"
     found = import_pt(

@@ -1,0 +1,106 @@
+"""CSVs of anybody: what is a table comes out as it stands, all else is one line that says why."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agiqa.datasets import text_table
+from agiqa.datasets.text_table import read_text_csv
+from agiqa.errors import AgiqaError
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(st.lists(st.tuples(cells, cells, cells), min_size=1).filter(lambda r: all(map(any, r))))
+def test_every_cell_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
+) -> None:
+    """Quotes, commas and line ends inside of cells too."""
+    written = io.StringIO()
+    csv.writer(written).writerows([("a", "b b", "ç"), *rows])
+    path = tmp_path_factory.getbasetemp() / "rows.csv"
+    path.write_bytes(written.getvalue().encode())
+    frame = read_text_csv(path)
+    assert list(frame.columns) == ["a", "b b", "ç"]
+    assert [tuple(row) for row in frame.itertuples(index=False)] == rows
+
+
+def read(folder: Path, text: str | bytes, name: str = "t.csv") -> pd.DataFrame:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_text_csv(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,mos\na.png,1\nb.png,2\n",
+        "file,mos\r\na.png,1\r\nb.png,2\r\n",
+        "file,mos\ra.png,1\rb.png,2",
+        "\ufefffile,mos\na.png,1\nb.png,2",
+        "\n\nfile,mos\n\na.png,1\n,\nb.png,2\n\n",  # empty lines, and those that Excel leaves
+        "file,mos\na.png,1,\nb.png,2,\n",  # trailing commas in the rows alone
+        "file,mos,\na.png,1,\nb.png,2,\n",
+        ",file,mos\n1,a.png,1\n2,b.png,2\n",  # row names as R's write.csv and pandas write them
+    ],
+)
+def test_what_programs_write_is_the_same_table(tmp_path: Path, text: str) -> None:
+    frame = read(tmp_path, text)
+    assert frame.to_dict("list") == {"file": ["a.png", "b.png"], "mos": ["1", "2"]}
+    tabs = read(tmp_path, text.replace(",", "\t"), "t.TSV")
+    assert tabs.to_dict("list") == frame.to_dict("list")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "it is empty"),
+        ("file,mos\n1,a.png,1\n", r"line 2 has 3 cells, the header 2 \(file, mos\): name the col"),
+        ("file,mos\na.png,1,2,3\n", "line 2 has 4 cells, the header 2 .*in quotes"),
+        ("file,mos,prompt\n\na.png,1\n", "line 3 has 2 cells, the header 3"),
+        ("file,mos,mos\na.png,1,2\n", "the column 'mos' stands twice, as number 2 and 3"),
+        ("file;mos\na.png;3,5\n", "line 2 has 2 cells, .*separated by semicolons: save it with c"),
+        ('file,mos\n"a.png,1\n', "unexpected end of data"),
+        ('file,mos\n"a"b,1\n', "expected after"),
+        ("file,mos\nà.png,1\n".encode("latin-1"), r"not UTF-8 text: byte 0xe0 in line 2: save"),
+        ("file,mos\na.png,1\n".encode("utf-16"), "not UTF-8 text but UTF-16"),
+        (b"file,mos\na\0.png,1\n", "line 2 holds a zero byte"),
+        (b"PK\x03\x04file,mos\n", "an archive or a workbook"),
+        (b"\x1f\x8b\x08file,mos\n", "an archive or a workbook"),
+        ("file,mos\n" + "a" * 1_100_000, "line 2 has over 1,048,576 characters"),
+        ("file,mos\n" + "a" * 200_000 + ",1\n", "field larger than field limit"),
+        (",".join(f"c{n}" for n in range(1001)), "1,001 columns, the most are 1,000"),
+    ],
+)
+def test_what_is_no_table_is_said_in_one_line(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(AgiqaError, match=rf"t\.csv: is not a readable CSV \(.*{message}") as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path, message in (
+        (tmp_path / "pipe.csv", "is a pipe or device, not a file"),
+        (Path("/dev/zero"), "is a pipe or device, not a file"),
+        (tmp_path, "is a folder, not a file"),
+        (tmp_path / "gone.csv", "does not exist"),
+    ):
+        with pytest.raises(AgiqaError, match=message):
+            read_text_csv(path)
+    monkeypatch.setattr(text_table, "MOST_CELLS", 4)
+    with pytest.raises(AgiqaError, match="more than 4 cells"):
+        read(tmp_path, "a,b\n1,2\n3,4\n5,6\n")
+
+
+def test_nothing_is_unpacked_for_its_name(tmp_path: Path) -> None:
+    """pandas would have."""
+    assert read(tmp_path, "a,b\n1,2\n", "t.csv.gz").to_dict("list") == {"a": ["1"], "b": ["2"]}
