@@ -203,13 +203,14 @@ class Scorer:
         found = self._predict(semantic, self.sight.files(files))
         place = {name: row for row, name in enumerate(files)}
         return [
-            replace(
-                self._score(str(path), place[name], found),
-                trained_on=name in self.run.images,
-                held_out=self.held_out.get(name),
-            )
+            self.marked(self._score(str(path), place[name], found), name)
             for path, name in zip(images, ids, strict=True)
         ]
+
+    def marked(self, score: Score, image_id: str) -> Score:
+        """The score of an image by its id, with what the run's training knew of it."""
+        known, held_out = image_id in self.run.images, self.held_out.get(image_id)
+        return replace(score, trained_on=known, held_out=held_out)
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by id, that an extractor need not look at again."""

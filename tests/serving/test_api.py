@@ -90,6 +90,9 @@ def test_scores_are_those_of_python(
             assert ours["name"] == path.name
             assert ours["image_id"] == hashlib.sha256(path.read_bytes()).hexdigest()
             assert ours["cached"] is True
+            assert ours["trained_on"] is theirs.trained_on is True
+            assert ours["held_out"] == theirs.held_out
+    assert any("were in the run's training" in note for note in found["notes"])
     assert found["refused"] == []
     assert found["target"] == "quality"
 
@@ -100,6 +103,8 @@ def test_an_image_is_cached_once_it_was_seen(client: httpx.Client) -> None:
         for _ in range(2)
     ]
     assert [score["cached"] for score in found] == [False, True]
+    assert [score["trained_on"] for score in found] == [False, False]
+    assert found[0]["held_out"] is None
     assert found[0]["score"] == found[1]["score"]
 
 
@@ -389,3 +394,41 @@ def test_a_stop_ends_the_process_and_its_files(
         assert served.process.wait(20) == 0
     assert list(tmp_path.glob("agiqa-serve-*")) == []
     assert "Stopped." in "".join(served.lines)
+
+
+def test_a_second_signal_cuts_off_what_is_under_way(
+    serve: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that does not come is waited for; the second signal answers it with 503."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serve() as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(
+                b"POST /api/v1/scores HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9\r\n\r\n"
+            )
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # it is waited for
+            served.process.send_signal(signal.SIGTERM)
+            while not any(line.startswith("Stopping: 1 requests") for line in served.lines):
+                assert served.process.poll() is None
+                time.sleep(0.01)
+            assert httpx.get(f"{served.url}/health/ready").status_code == 503
+            assert httpx.get(f"{served.url}/api/v1/run").headers["retry-after"] == "5"
+            served.process.send_signal(signal.SIGINT)
+            answer = b""
+            while part := connection.recv(1000):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"retry-after: 5" in answer
+        assert served.process.wait(60) == 1
+    assert "Stopped; 1 requests were not answered." in "".join(served.lines)
+    assert list(tmp_path.glob("agiqa-serve-*")) == []
+
+
+def test_the_page_takes_nothing_for_markup() -> None:
+    """Names, reasons and runs are text; tests/serving/test_page.py shows one in a browser."""
+    static = Path(agiqa.__file__).parent / "serving/static"
+    for script in static.glob("*.js"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(",
+                             script.read_text()), script  # fmt: skip

@@ -99,6 +99,8 @@ def test_three_dropped_images_are_scored_ranked_and_explained(page: Any, tmp_pat
     download.value.save_as(tmp_path / "scores.csv")
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0].startswith("rank,image,score,spread,gate_visual")
+    assert lines[0].endswith(",trained_on,held_out,target,image_id")
+    assert [line.split(",")[-4:-1] for line in lines[1:]] == [["no", "", "quality"]] * 3
     assert [float(line.split(",")[2]) for line in lines[1:]] == pytest.approx(scores, abs=0.006)
 
 
@@ -175,6 +177,8 @@ def test_fifty_requests_at_once_from_the_page(page: Any) -> None:
 def test_a_folder_of_the_operators_is_ranked(page: Any) -> None:
     page.get_by_role("button", name=re.compile(r"Rank images \(40\)")).click()
     _scored(page, 40)
+    assert re.search(r"was in training; held out \d\.\d\d", page.locator("#rows").inner_text())
+    assert "its score is optimistic" in page.locator("#detail").inner_text()
     page.wait_for_function(
         "() => [...document.querySelectorAll('img.thumb')].some((each) => each.naturalWidth > 0)"
     )

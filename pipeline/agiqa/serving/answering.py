@@ -99,7 +99,8 @@ class Answering:
                 return [answer for question in questions for answer in self._score([question])]
             log.debug("%s; scored in memory", error)
         try:
-            return [_answer(self.scorer([decode(questions[0].path)], prompts)[0], SCORED)]
+            score = self.scorer([decode(questions[0].path)], prompts)[0]
+            return [_answer(self.scorer.marked(score, questions[0].image_id), SCORED)]
         except Exception as error:
             if not isinstance(error, AgiqaError):
                 log.exception("An image could not be scored")
@@ -109,6 +110,7 @@ class Answering:
 def _answer(score: Score, outcome: str) -> Answer | AgiqaError:
     """The answer, unless a number of it is none: JSON could not say it."""
     numbers = [score.score, score.spread, *score.gate.values(), *score.targets.values()]
+    numbers.append(score.held_out or 0.0)
     if not all(map(math.isfinite, numbers)):
         return AgiqaError("its score is no finite number: the run's weights do not fit it.")
     return Answer(score, outcome)

@@ -43,6 +43,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     named: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses
     }
+    if 503 in named:
+        named[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return {**named, "default": {"model": Problem, "description": "Any other failure."}}
 
 

@@ -24,7 +24,6 @@ from PIL import Image
 from agiqa.images import ImageError, decode
 
 MIB = 2**20
-NICENESS = 5  # whoever waits for an answer of the server's loop goes first
 
 
 def main() -> None:
@@ -32,7 +31,6 @@ def main() -> None:
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not end up among the answers
-    os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (megabytes * MIB,) * 2)
     while line := sys.stdin.buffer.readline():

@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from agiqa.errors import AgiqaError
 from agiqa.images import ImageError, image_id
+from agiqa.score_notes import notes
 from agiqa.serving.answering import SCORED, Answer, Answering, Question
 from agiqa.serving.batching import Batches
 from agiqa.serving.decoding import Decoders, UndecodableError
@@ -141,6 +142,10 @@ class Desk:
             target=self.facts.target,
             synthetic=self.facts.synthetic,
             scale=self.facts.scale,
+            notes=notes(
+                [answers[place][1].score for place in sorted(answers)],
+                self.answering.scorer.run.provenance,
+            ),
             scores=[
                 _shown(index, images[index].name, *answers[index]) for index in sorted(answers)
             ],
@@ -248,5 +253,7 @@ def _shown(index: int, name: str, image_id: str, answer: Answer) -> ImageScore:
         spread=score.spread,
         gate=dict(score.gate),
         targets=dict(list(score.targets.items())[1:]),
+        trained_on=score.trained_on,
+        held_out=score.held_out,
         cached=answer.outcome != SCORED,
     )

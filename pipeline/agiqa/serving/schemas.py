@@ -39,6 +39,14 @@ class ImageScore(BaseModel):
     targets: dict[str, FiniteFloat] = Field(
         default_factory=dict, description="Scores for the run's further targets, where it has any."
     )
+    trained_on: bool = Field(
+        description="Whether some split of the run has trained or validated on the image: its "
+        "score is optimistic then."
+    )
+    held_out: FiniteFloat | None = Field(
+        description="What the splits say that had it on their test side, mean; null where "
+        "`agiqa evaluate` knows none."
+    )
     cached: bool = Field(
         description="Whether no model had to look at it: this server had scored the same bytes "
         "before, or the ledger has their vectors."
@@ -62,6 +70,7 @@ class Scores(BaseModel):
         description="True: the run learned the severity of a known degradation, nobody's opinion."
     )
     scale: Scale
+    notes: list[str] = Field(description="What a reader of the scores has to know, in sentences.")
     scores: list[ImageScore]
     refused: list[RefusedFile]
 

@@ -1,7 +1,7 @@
 // Beside the table: one image, its map, its reasons, and rated images like it.
 
 import * as asking from "./asking.js";
-import { element, gateBars, measure, plain, two } from "./drawing.js";
+import { element, gateBars, inTraining, measure, plain, two } from "./drawing.js";
 
 const KINDS = ["maps", "neighbours", "reasons"]; // in the order of what they cost
 
@@ -42,6 +42,8 @@ export class Detail {
         measure(entry.score, entry.spread, this.facts.scale),
         element("p", { class: "muted" },
           `${this.facts.target}, ${two(this.facts.scale.low)} to ${two(this.facts.scale.high)}; the spread is over the run's splits`),
+        entry.trainedOn
+          ? element("p", {}, `This image ${inTraining(entry)}: its score is optimistic.`) : "",
         ...targets.map(([name, value]) => element("p", {}, `${plain(name)} `, element("b", {}, two(value))))),
       parts.maps,
       element("section", {}, element("h3", {}, "Gate"), gateBars(entry.gate)),

@@ -13,6 +13,11 @@ export function element(tag, given = {}, ...children) {
 
 export const two = (number) => number.toFixed(2);
 
+// An image that some split of the run has learned from: its score flatters, unless it was held out.
+export function inTraining(entry) {
+  return `was in training${entry.heldOut === null ? "" : `; held out ${two(entry.heldOut)}`}`;
+}
+
 // Whether a figure lies within limits that a reader typed ("" is none). Compared is what the page
 // shows, at two digits or at as many as were typed: an image shown as 3.13 is not below 3.13.
 export function within(value, low, high, digits = 2) {

@@ -86,7 +86,7 @@ async function send(part) {
     const found = await asking.scores(part, stopper.signal);
     for (const score of found.scores) {
       const entry = part[score.index];
-      Object.assign(entry, { score: score.score, spread: score.spread, gate: score.gate, targets: score.targets, imageId: score.image_id });
+      Object.assign(entry, { score: score.score, spread: score.spread, gate: score.gate, targets: score.targets, trainedOn: score.trained_on, heldOut: score.held_out, imageId: score.image_id });
       ranking.changed(entry);
     }
     for (const each of found.refused) {

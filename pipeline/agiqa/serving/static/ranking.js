@@ -1,6 +1,6 @@
 // The table of all images: ranked, sorted, filtered, downloaded.
 
-import { element, legend, measure, stack, two, within } from "./drawing.js";
+import { element, inTraining, legend, measure, stack, two, within } from "./drawing.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -116,7 +116,8 @@ export class Ranking {
     const cells = [
       element("td", { class: "rank" }),
       element("td", { class: "picture" }, picture),
-      element("td", { class: "name" }, name),
+      element("td", { class: "name" }, name,
+        entry.trainedOn ? element("span", { class: "muted" }, ` ${inTraining(entry)}`) : ""),
     ];
     if (entry.score === undefined) {
       cells.push(element("td", { class: "wait", colSpan: 4 },
@@ -158,10 +159,13 @@ export class Ranking {
       const safe = /^(\s*[=+\-@＝＋－＠]|[\t\r\n])/.test(text) && !number ? `'${text}` : text; // spreadsheets.py
       return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
     };
-    const lines = [["rank", "image", "score", "spread", ...experts.map((each) => `gate_${each}`), "image_id"]];
+    const lines = [["rank", "image", "score", "spread", ...experts.map((each) => `gate_${each}`),
+      "trained_on", "held_out", "target", "image_id"]];
+    const target = this.facts.synthetic ? "synthetic severity" : this.facts.target;
     for (const each of this.visible().filter((one) => one.score !== undefined)) {
       lines.push([each.rank, each.name, each.score.toFixed(4), each.spread.toFixed(4),
-        ...experts.map((expert) => each.gate[expert].toFixed(4)), each.imageId]);
+        ...experts.map((expert) => each.gate[expert].toFixed(4)),
+        each.trainedOn ? "yes" : "no", each.heldOut?.toFixed(4) ?? "", target, each.imageId]);
     }
     const text = lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
     const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));

@@ -1,0 +1,86 @@
+"""What the models' thread does with a batch: each image its own answer, whatever the others do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from agiqa.errors import AgiqaError
+from agiqa.scoring import Score
+from agiqa.serving.answering import LEDGER, REMEMBERED, SCORED, Answer, Answering, Question
+
+GOOD = Score("a.png", 3.5, 0.1, {"visual": 1.0})
+
+
+class Runs:
+    """A run whose answers stand in the files; those it has given are in its ledger."""
+
+    asks_image_prompt = False
+
+    def __init__(self, answers: Mapping[str, Score | Exception]) -> None:
+        self.answers, self.seen = answers, set[str]()
+
+    def in_ledger(self, sources: Mapping[str, Any]) -> set[str]:
+        return self.seen & set(sources)
+
+    def __call__(self, images: Sequence[Any], prompts: object) -> list[Score]:
+        if isinstance(images[0], Image.Image):
+            raise AgiqaError("not in memory either")
+        answers = [self.answers[path.name] for path in images]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        self.seen |= {path.name for path in images}
+        return [answer for answer in answers if isinstance(answer, Score)]
+
+    def marked(self, score: Score, image_id: str) -> Score:
+        return replace(score, trained_on=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
+    return tmp_path
+
+
+def _ask(answering: Answering, folder: Path, names: str) -> list[Answer | Exception]:
+    return answering([Question(name, folder / name) for name in names])
+
+
+def test_what_it_took_is_told(folder: Path) -> None:
+    runs = Runs({"a": GOOD})
+    assert _ask(Answering(runs, 10), folder, "a") == [Answer(GOOD, SCORED)]  # type: ignore[arg-type]
+    again = Answering(runs, 10)  # type: ignore[arg-type]
+    assert again.known("a") is None
+    assert _ask(again, folder, "a") == [Answer(GOOD, LEDGER)]
+    assert again.known("a") == Answer(GOOD, REMEMBERED)
+    assert _ask(again, folder, "aa") == [Answer(GOOD, REMEMBERED)] * 2
+
+
+@pytest.mark.parametrize("error", [AgiqaError("no"), ValueError("a processor's"), OSError("full")])
+def test_one_that_fails_fails_alone(folder: Path, error: Exception) -> None:
+    found = _ask(Answering(Runs({"a": GOOD, "b": error, "c": GOOD}), 10), folder, "abc")  # type: ignore[arg-type]
+    assert [found[0], found[2]] == [Answer(GOOD, SCORED)] * 2
+    assert str(found[1]) == "not in memory either"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        replace(GOOD, score=math.nan),
+        replace(GOOD, spread=math.inf),
+        replace(GOOD, gate={"visual": math.nan}),
+        replace(GOOD, targets={"quality": 3.5, "alignment": -math.inf}),
+    ],
+)
+def test_what_is_no_finite_number_is_no_score(folder: Path, odd: Score) -> None:
+    answering = Answering(Runs({"a": odd, "b": GOOD}), 10)  # type: ignore[arg-type]
+    refused, good = _ask(answering, folder, "ab")
+    assert "no finite number" in str(refused)
+    assert isinstance(good, Answer)
+    assert answering.known("a") is None
