@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from agiqa.cli import COMMANDS, main
 from agiqa.datasets.table import ImagesTable, read_table, write_table
 from agiqa.feature_store import write_pack
+from agiqa.figures import FITTED, TOO_FEW_TO_FIT
 
 IMAGES = 60
 FAST = [
@@ -161,11 +162,38 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "mixture of experts" in shown.stdout
     metrics = json.loads(_run("evaluate", "runs/mine/grouped", "--json").stdout)
-    for figures in metrics["models"]["moe"].values():
-        assert figures["low"] <= figures["median"] <= figures["high"]
+    for figure, values in metrics["models"]["moe"].items():
+        if figure in FITTED:  # of some twelve images a split
+            assert (values["median"], values["low"], values["why"]) == (None, None, TOO_FEW_TO_FIT)
+        else:  # a test side of three prompts
+            assert values["median"] == pytest.approx(values["median"])
+            assert (values["low"], values["high"]) == (None, None)
+            assert values["why"] == metrics["intervals"]["too_few"]
+    predictions = pd.read_csv("runs/mine/grouped/predictions.csv")
+    moe = predictions[predictions["model"] == "moe"]
+    counts, mos = metrics["outside_scale"], pd.read_csv("images/labels.csv")["mos"]
+    assert counts["scores"] == len(moe)
+    assert counts["below"] == (moe["score"] < mos.min()).sum()
+    assert counts["above"] == (moe["score"] > mos.max()).sum()
+    if beyond := counts["below"] + counts["above"]:
+        assert f"{beyond} of {len(moe)} test scores of the mixture lie outside" in shown.stdout
+    for name, part in moe.groupby("generator"):  # each image counts once, however often tested
+        images = part.groupby("path")["score"].mean()
+        assert metrics["generators"][name]["images"] == len(images)
+        assert metrics["generators"][name]["mean_score"] == pytest.approx(images.mean(), abs=1e-4)
     for row in metrics["per_split"]["moe"]:
-        low, high = row["intervals"]["srcc"]
-        assert low <= row["srcc"] <= high
+        part = moe[moe["seed"] == row["seed"]]
+        error = part["score"] - part["mos"]
+        assert row["rmse_raw"] == pytest.approx(np.sqrt((error**2).mean()), abs=1e-4)
+        assert row["mae"] == pytest.approx(error.abs().mean(), abs=1e-4)
+    assert shown.stdout.index("RMSE raw") < shown.stdout.index("RMSE fitted")
+    assert metrics["intervals"]["too_few"] == "3 groups on a test side; intervals need 5"
+    assert "– 95 % of SRCC, 95 % of RMSE raw, 95 % of MAE: 3 groups" in shown.stdout
+    assert f"– PLCC fitted, RMSE fitted: {TOO_FEW_TO_FIT}." in shown.stdout
+    assert "nan" not in shown.stdout
+    for row in metrics["per_split"]["moe"]:
+        assert row["intervals"]["srcc"] == [None, None]
+        assert row["why"]["srcc"].endswith("intervals need 5")
     assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
     _one_line(_run("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
     run = workspace / "runs/mine/grouped"
@@ -317,7 +345,9 @@ def test_audit_for_people_and_programs(workspace: Path, monkeypatch: pytest.Monk
 
 
 def test_ceiling_needs_deviations(workspace: Path) -> None:
-    _one_line(_run("ceiling", "mine"), "deviations are known for no target", "no ceiling")
+    _one_line(
+        _run("ceiling", "mine"), "deviations are known for no target", "agiqa-3k and koniq-10k"
+    )
     table = read_table(Path("cache/mine"))
     frame = table.frame.assign(mos_sd=0.5)
     targets = (replace(table.targets[0], deviation="mos_sd"),)

@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from agiqa.cli import main
 from agiqa.comparison import compare, read_contenders
 from agiqa.errors import AgiqaError
+from agiqa.figures import CORRELATIONS, FITTED, TOO_FEW_TO_FIT
 from agiqa.metrics import all_metrics, srcc
 
 SEEDS = (0, 1, 2, 3)
@@ -23,12 +25,14 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes an evaluated run of 200 images and four splits under `name`."""
     monkeypatch.chdir(tmp_path)
 
-    def write(name: str, noise: float = 0.0, shift: int = 0, **changed: Any) -> Path:
+    def write(
+        name: str, noise: float = 0.0, shift: int = 0, tested: int = 60, **changed: Any
+    ) -> Path:
         rng = np.random.default_rng(0)
         mos = rng.uniform(1, 5, 200)
         parts = []
         for seed in SEEDS:
-            test = rng.permutation(200)[:60]
+            test = rng.permutation(200)[:tested]
             for model, own in NOISE.items():
                 error = rng.normal(0, own, 200) + noise * rng.normal(size=200)
                 parts.append(
@@ -48,7 +52,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         predictions = pd.concat(parts)
         per_split = {
             model: [
-                {"seed": seed, "images": 60, **all_metrics(part["mos"], part["score"])}
+                {"seed": seed, "images": tested, **all_metrics(part["mos"], part["score"])}
                 for seed in SEEDS
                 for part in [predictions[predictions["model"].eq(model)
                                          & predictions["seed"].eq(seed)]]
@@ -208,3 +212,80 @@ def test_wrong_use(write_run: Write) -> None:
     alone = _run("one:moe")
     assert alone.exit_code == 1
     assert "at least two runs or models" in alone.stderr
+
+
+def test_few_images_have_no_fitted_difference_and_few_prompts_no_interval(
+    write_run: Write,
+) -> None:
+    write_run("one", tested=6)
+    write_run("two", noise=0.3, tested=6)
+    result = compare(read_contenders(["one", "two"]))
+    figures = result["comparisons"][0]["figures"]
+    assert result["units"] >= 5
+    assert math.isfinite(figures["mae"]["image_low"])
+    for name in FITTED:
+        assert math.isnan(figures[name]["mean"])
+        assert (figures[name]["better"], figures[name]["why"]) == (None, TOO_FEW_TO_FIT)
+    shown = _run("one", "two")
+    assert "nan" not in shown.stdout
+    assert f"– PLCC fitted, RMSE fitted: {TOO_FEW_TO_FIT}." in shown.stdout
+    write_run("three", tested=4)
+    write_run("four", noise=0.3, tested=4)
+    alone = _run("three", "four", "--json")
+    tree = json.loads(alone.stdout, parse_constant=pytest.fail)
+    assert tree["too_few"] == f"{tree['units']} groups on a test side; intervals need 5"
+    assert tree["comparisons"][0]["figures"]["mae"]["image_low"] is None
+    assert tree["comparisons"][0]["figures"]["mae"]["why"] == tree["too_few"]
+
+
+def test_equal_scores_are_said_and_no_split_is_left_out(write_run: Write) -> None:
+    write_run("one")
+    two = write_run("two", noise=0.3)
+    frame = pd.read_csv(two / "predictions.csv", keep_default_na=False)
+    frame.loc[frame["seed"] == 2, "score"] = 3.0
+    frame.to_csv(two / "predictions.csv", index=False)
+    tree = json.loads((two / "metrics.json").read_text())
+    for rows in tree["per_split"].values():
+        rows[2] |= dict.fromkeys(CORRELATIONS)
+    (two / "metrics.json").write_text(json.dumps(tree))
+    result = compare(read_contenders(["one", "two"]))
+    values = result["comparisons"][0]["figures"]["srcc"]
+    assert math.isnan(values["mean"])
+    assert (values["better"], values["why"]) == (None, "all scores are equal")
+    assert math.isnan(result["contenders"][1]["figures"]["srcc"]["median"])
+    assert "– SRCC" in _run("one", "two").stdout
+
+
+def test_results_of_an_earlier_version_get_their_raw_errors_from_the_predictions(
+    write_run: Write,
+) -> None:
+    write_run("one")
+    two = write_run("two", noise=0.3)
+    new = compare(read_contenders(["one", "two"]))
+    tree = json.loads((two / "metrics.json").read_text())
+    for rows in tree["per_split"].values():
+        for row in rows:
+            del row["rmse_raw"], row["mae"]
+    (two / "metrics.json").write_text(json.dumps(tree))
+    old = compare(read_contenders(["one", "two"]))
+    for name in ("rmse_raw", "mae"):
+        assert old["comparisons"][0]["figures"][name]["mean"] == pytest.approx(
+            new["comparisons"][0]["figures"][name]["mean"], abs=1e-6
+        )
+
+
+def test_differences_that_are_all_alike_have_no_test(write_run: Write) -> None:
+    write_run("one")
+    two = write_run("two")
+    tree = json.loads((two / "metrics.json").read_text())
+    for row in tree["per_split"]["moe"]:
+        row["mae"] = 0.5
+    (two / "metrics.json").write_text(json.dumps(tree))
+    tree = json.loads((Path("one") / "metrics.json").read_text())
+    for row in tree["per_split"]["moe"]:
+        row["mae"] = 0.25
+    Path("one/metrics.json").write_text(json.dumps(tree))
+    values = compare(read_contenders(["one", "two"]))["comparisons"][0]["figures"]["mae"]
+    assert (values["mean"], values["sd"]) == (0.25, 0)
+    assert math.isnan(values["p"])
+    assert "the differences of all splits are equal" in _run("one", "two").stdout

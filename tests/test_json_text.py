@@ -17,7 +17,9 @@ from agiqa.json_text import json_text, write_json
 # Files that hash, compare or journal JSON of their own making, whose bytes must not change.
 OWN_FORMATS = {
     "extractors/batch_size.py",
+    "extractors/lmm/plain_text.py",
     "extractors/loading.py",
+    "extractors/remote_code.py",
     "feature_store/array_metadata.py",
     "feature_store/fingerprint.py",
     "feature_store/ledger/journal.py",

@@ -1,6 +1,7 @@
 import doctest
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,25 +11,31 @@ from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import curve_fit
+from sklearn import metrics as sklearn
 
 from agiqa import metrics
 from agiqa.errors import AgiqaError
+from agiqa.figures import FIGURES, TOO_FEW_TO_FIT
 from agiqa.metrics import (
+    METRICS,
     all_metrics,
     fit_logistic,
     krcc,
+    mae,
     plcc,
     plcc_logistic,
     rmse,
+    rmse_raw,
     srcc,
     summarise,
+    why_undefined,
 )
 
 Array = NDArray[np.float64]
 Metric = Callable[[Array, Array], float]
 
 CORRELATIONS: list[Metric] = [srcc, krcc, plcc, plcc_logistic]
-EVERY: list[Metric] = [*CORRELATIONS, rmse]
+EVERY: list[Metric] = [*CORRELATIONS, rmse, rmse_raw, mae]
 
 
 def curved(seed: int = 0, count: int = 200, noise: float = 0.1) -> tuple[Array, Array]:
@@ -147,12 +154,93 @@ def test_fit_logistic_refuses_what_it_cannot_fit() -> None:
 
 def test_all_metrics_are_the_single_ones() -> None:
     mos, score = curved(3)
-    names = ["srcc", "krcc", "plcc", "plcc_logistic", "rmse"]
     found = all_metrics(mos, score)
-    assert list(found) == names
-    for name, metric in zip(names, [srcc, krcc, plcc, plcc_logistic, rmse], strict=True):
+    assert list(found) == ["srcc", "krcc", "plcc", "rmse_raw", "mae", "plcc_logistic", "rmse"]
+    assert sorted(found) == sorted(FIGURES)
+    for name, metric in METRICS.items():
         assert found[name] == metric(mos, score)
     assert all(type(value) is float for value in found.values())
+
+
+def test_six_images_get_their_raw_errors_and_no_flattering_fit() -> None:
+    """Splits of six printed PLCC .973 and RMSE .124 where the scores were off by .585."""
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(1, 5, 6)
+    score = mos + rng.normal(0.5, 0.3, 6)
+    assert rmse(mos, score) < 0.6 * rmse_raw(mos, score)  # what the curve makes of it
+    found = all_metrics(mos, score)
+    assert found["rmse_raw"] == pytest.approx(np.sqrt(np.mean((mos - score) ** 2)))
+    assert math.isnan(found["plcc_logistic"])
+    assert math.isnan(found["rmse"])
+    assert set(why_undefined(mos, score, found).values()) == {TOO_FEW_TO_FIT}
+    for count, fitted in ((29, False), (30, True)):
+        figures = all_metrics(*(side[:count] for side in curved(0)))
+        assert math.isfinite(figures["rmse"]) == fitted
+        assert math.isfinite(figures["plcc_logistic"]) == fitted
+
+
+@pytest.mark.parametrize(
+    ("mos", "score", "reason", "defined"),
+    [
+        ([], [], "no test image", set()),
+        ([1.0], [2.0], "a single test image", {"rmse_raw", "mae"}),
+        ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1], "all scores are equal", {"rmse_raw", "mae"}),
+        ([2.0, 2.0, 2.0], [1.0, 2.0, 3.0], "all targets are equal", {"rmse_raw", "mae"}),
+        ([1.0, 2.0, math.nan], [1.0, 2.0, 3.0], "a score or target is not a number", set()),
+    ],
+)
+def test_what_is_not_defined_says_why(
+    mos: list[float], score: list[float], reason: str, defined: set[str]
+) -> None:
+    figures = all_metrics(mos, score)
+    assert {name for name, value in figures.items() if not math.isnan(value)} == defined
+    assert why_undefined(mos, score, figures)["srcc"] == reason
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int64, object])
+@pytest.mark.parametrize("offset", [0, 1e6])
+def test_figures_equal_scipys_and_scikit_learns(dtype: type, offset: float) -> None:
+    """Any type of number, and a large offset, which both sides have."""
+    if np.dtype(dtype).kind == "i" and offset > np.iinfo(np.int16).max:
+        dtype = np.int64
+    rng = np.random.default_rng(0)
+    mos = (rng.uniform(1, 5, 200) + offset).astype(dtype)
+    score = (np.asarray(mos, float) + rng.normal(0, 1, 200)).astype(dtype)
+    exact = np.asarray(mos, float), np.asarray(score, float)
+    assert srcc(mos, score) == pytest.approx(stats.spearmanr(*exact).statistic, abs=1e-12)
+    assert krcc(mos, score) == pytest.approx(stats.kendalltau(*exact).statistic, abs=1e-12)
+    assert plcc(mos, score) == pytest.approx(stats.pearsonr(*exact).statistic, abs=1e-9)
+    assert rmse_raw(mos, score) == pytest.approx(sklearn.root_mean_squared_error(*exact))
+    assert mae(mos, score) == pytest.approx(sklearn.mean_absolute_error(*exact))
+    assert plcc_logistic(mos, score) >= abs(plcc(mos, score)) - 1e-9
+
+
+def test_what_a_masked_array_hides_is_missing() -> None:
+    mos = np.ma.masked_values([1.0, 2.0, -1.0, 4.0], -1.0)
+    figures = all_metrics(mos, [1.0, 2.0, 3.0, 4.0])
+    assert all(math.isnan(value) for value in figures.values())
+    assert math.isnan(srcc([1.0, None, 3.0], [1.0, 2.0, 3.0]))
+    rated = ~np.ma.getmaskarray(mos)
+    assert srcc(mos[rated], np.arange(4.0)[rated]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", EVERY)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["a", "b", "c"],
+        [[1.0], [2.0, 3.0]],
+        np.array([1 + 2j, 3, 4]),
+        np.array(["2020-01-01"] * 3, dtype="datetime64[D]"),
+    ],
+    ids=["text", "ragged", "complex", "dates"],
+)
+def test_what_is_no_row_of_numbers_is_refused_in_one_line(metric: Metric, wrong: Any) -> None:
+    with pytest.raises(AgiqaError, match="expected scores as a row of numbers: ") as raised:
+        metric(np.arange(3.0), wrong)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(AgiqaError, match="expected MOS as a row of numbers: "):
+        metric(wrong, np.arange(3.0))
 
 
 def test_summarise() -> None:
@@ -161,7 +249,9 @@ def test_summarise() -> None:
         "mean": 3.0,
         "sd": pytest.approx(math.sqrt(7)),
     }
-    assert summarise([0.5]) == {"median": 0.5, "mean": 0.5, "sd": 0.0}
+    one = summarise([0.5])
+    assert (one["median"], one["mean"]) == (0.5, 0.5)
+    assert math.isnan(one["sd"])  # one split has no deviation; 0 would be a claim
     for undefined in ([], [0.5, math.nan]):
         assert all(math.isnan(value) for value in summarise(undefined).values())
 

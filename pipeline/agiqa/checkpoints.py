@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agiqa.errors import AgiqaError, printable
+from agiqa.figures import of_this_version
 from agiqa.json_text import write_json
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
@@ -186,7 +187,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise AgiqaError(
             f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
         ) from error
-    return metrics
+    return dict(of_this_version(metrics))
 
 
 def provenance_of(results: Path) -> dict[str, Any]:

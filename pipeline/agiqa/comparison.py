@@ -12,7 +12,7 @@ set side by side, paired by image alone, since their test sides differ.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,22 @@ from numpy.typing import NDArray
 
 from agiqa.checkpoints import METRICS, PREDICTIONS, provenance_of
 from agiqa.errors import AgiqaError, printable, some
-from agiqa.metrics import all_metrics, srcc, summarise
+from agiqa.figures import CORRELATIONS, FIGURES, FITTED, LEAST_FOR_FITTED
+from agiqa.metrics import METRICS as MEASURES
+from agiqa.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.model_labels import in_order
-from agiqa.statistics.intervals import draw, percentile_interval, resample_splits
+from agiqa.statistics.intervals import (
+    ALIKE,
+    Drawn,
+    draw,
+    p_of_no_difference,
+    resample_splits,
+    side_interval,
+)
 from agiqa.statistics.paired import corrected_t_test, holm
-from agiqa.statistics.resampling import FIGURES, TestSide, test_side
+from agiqa.statistics.resampling import TestSide, test_side
 from agiqa.trees import read_json
 
-LESS_IS_BETTER = ("rmse",)
 LEAST_IMAGES = 10  # of a generator on a test side, as in `evaluation`
 COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
 
@@ -119,15 +127,20 @@ def _contender(name: str, folder: Path, model: str, read: Read) -> Contender:
         int(str(seed)): part.sort_values("path").reset_index(drop=True)
         for seed, part in rows.groupby("seed")
     }
+    sides = [by_seed[int(row["seed"])] for row in per_split[model]]
     figures = [
-        {key: math.nan if value is None else value for key, value in row.items() if key in KEPT}
-        for row in per_split[model]
+        {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
+        for row, side in zip(per_split[model], sides, strict=True)
     ]
-    sides = [by_seed[int(row["seed"])] for row in figures]
     return Contender(name, folder, model, provenance, figures, sides)
 
 
-KEPT = ("seed", *FIGURES)
+def _figure(name: str, row: Mapping[str, Any], side: pd.DataFrame) -> float:
+    """As `evaluate` measured it; what an earlier version did not, from the predictions."""
+    if name in FITTED and len(side) < LEAST_FOR_FITTED:
+        return math.nan
+    value = row[name] if name in row else MEASURES[name](side["mos"], side["score"])
+    return math.nan if value is None else float(value)
 
 
 def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
@@ -158,7 +171,9 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
             with np.errstate(invalid="ignore"):  # undefined in a draw of one prompt's images alone
                 gains = (theirs[figure] - resamples[0][figure]).T
                 chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
-            figures[figure] = _difference(figure, by_split, ratio) | _bootstrapped(chosen)
+            difference = _difference(figure, by_split, ratio)
+            images = _bootstrapped(figure, chosen, difference["mean"], drawn)
+            figures[figure] = difference | images | _why(figure, [first, each], drawn, images)
         comparisons.append(
             {
                 "name": each.name,
@@ -171,7 +186,7 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
         adjusted = holm([found["figures"][figure]["p"] for found in comparisons])
         for found, p in zip(comparisons, adjusted, strict=True):
             found["figures"][figure]["p_holm"] = p
-    return {**_about(first), "drawn": drawn.unit, "test_to_train": ratio,
+    return {**_about(first), **_drawn(drawn), "test_to_train": ratio,
             "contenders": [_described(each) for each in contenders],
             "comparisons": comparisons}  # fmt: skip
 
@@ -204,15 +219,22 @@ def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
     figures = {}
     measured = [all_metrics(side.mos, side.score) for side in sides]
     for figure in FIGURES:
+        difference = measured[1][figure] - measured[0][figure]
+        images = _bootstrapped(figure, (second[figure] - first[figure])[0], difference, drawn)
+        missing = [
+            why_undefined(side.mos, side.score, {figure: values[figure]}).get(figure)
+            for side, values in zip(sides, measured, strict=True)
+        ]
         figures[figure] = {
             "values": [each[figure] for each in measured],
-            "difference": measured[1][figure] - measured[0][figure],
-            **_bootstrapped((second[figure] - first[figure])[0]),
+            "difference": difference,
+            **images,
+            **_reason(next(filter(None, missing), ""), drawn, images),
         }
     return {
         **_about(one),
         "protocol": f"{one.provenance['protocol']} against {other.provenance['protocol']}",
-        "drawn": drawn.unit,
+        **_drawn(drawn),
         "contenders": [_described(one), _described(other)],
         "across": {
             "name": other.name, "against": one.name, "images": len(both), "figures": figures
@@ -290,23 +312,57 @@ def _test_to_train(contender: Contender) -> float:
 def _difference(figure: str, by_split: Sequence[float], ratio: float) -> dict[str, Any]:
     """Second minus first, by split."""
     found = corrected_t_test(by_split, ratio)
-    sign = -1 if figure in LESS_IS_BETTER else 1
+    sign = -1 if FIGURES[figure].less_is_better else 1
+    defined = math.isfinite(found.mean)
     return {
         "mean": found.mean,
         "sd": found.sd,
-        "better": sum(sign * gain > 0 for gain in by_split),
+        "better": sum(sign * gain > 0 for gain in by_split) if defined else None,
         "splits": len(by_split),
         "low": found.low,
         "high": found.high,
         "p": found.p,
+        "alike": found.sd == 0 and math.isnan(found.p),
     }
 
 
-def _bootstrapped(gains: NDArray[np.float64]) -> dict[str, float]:
-    low, high = percentile_interval(gains)
-    below, above = float(np.mean(gains <= 0)), float(np.mean(gains >= 0))
-    p = min(1.0, 2 * max(min(below, above), 1 / len(gains)))
-    return {"image_low": low, "image_high": high, "image_p": p if math.isfinite(low) else math.nan}
+def _bootstrapped(
+    figure: str, gains: NDArray[np.float64], gain: float, drawn: Drawn
+) -> dict[str, float]:
+    """Interval and p over images, of resampled differences `(B,)` and the difference itself."""
+    if drawn.too_few:
+        return dict.fromkeys(("image_low", "image_high", "image_p"), math.nan)
+    low, high = side_interval(gains, gain, drawn.rests_on)
+    if figure in CORRELATIONS:
+        low, high = max(low, -2.0), min(high, 2.0)
+    return {
+        "image_low": low,
+        "image_high": high,
+        "image_p": p_of_no_difference(gains, gain, drawn.rests_on),
+    }
+
+
+def _drawn(drawn: Drawn) -> dict[str, Any]:
+    """What the bootstrap drew, how many a test side holds at least, and why that is too few."""
+    return {"drawn": drawn.unit, "units": min(drawn.sizes), "too_few": drawn.too_few}
+
+
+def _why(
+    figure: str, pair: Sequence[Contender], drawn: Drawn, images: Mapping[str, float]
+) -> dict[str, str]:
+    missing = [
+        why_undefined(side["mos"], side["score"], {figure: row[figure]}).get(figure)
+        for contender in pair
+        for row, side in zip(contender.figures, contender.sides, strict=True)
+    ]
+    return _reason(next(filter(None, missing), ""), drawn, images)
+
+
+def _reason(undefined: str, drawn: Drawn, images: Mapping[str, float]) -> dict[str, str]:
+    """Why the difference, or its interval over images, is not defined; nothing where it is."""
+    if not undefined and math.isfinite(images["image_low"]):
+        return {}
+    return {"why": undefined or drawn.too_few or ALIKE}
 
 
 def _by_generator(one: Contender, other: Contender, ratio: float) -> dict[str, Any]:
@@ -323,7 +379,7 @@ def _by_generator(one: Contender, other: Contender, ratio: float) -> dict[str, A
             values.setdefault(str(generator), []).append(pair)
     return {
         name: {
-            "srcc": [float(np.median(column)) for column in zip(*values[name], strict=True)],
+            "srcc": [summarise(column)["median"] for column in zip(*values[name], strict=True)],
             **_difference("srcc", gains[name], ratio),
         }
         for name in sorted(gains)

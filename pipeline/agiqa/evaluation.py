@@ -1,9 +1,11 @@
 """Stage 2, `evaluate`: the test side of every split, read once, scored and measured.
 
-SRCC and KRCC on raw scores; PLCC raw, and after the 4-parameter logistic together with RMSE, as
-the field does. Median, mean and standard deviation over the splits, with 95 % intervals of the
-median and of each split (`statistics.intervals` says what they hold for), and the ceiling that the
-raters' own noise sets, where the data set gives their deviations; every test image is scored. The
+SRCC, KRCC, PLCC, RMSE and MAE of raw scores; PLCC and RMSE again after the 4-parameter logistic, as
+the field does, where a split tests enough images. Median, mean and standard deviation over the
+splits, with 95 % intervals of the median and of each split (`statistics.intervals` says what they
+hold for), why something of these is not defined, how many scores lie outside the scale of the
+training, and the ceiling that the raters' own noise sets, where the data set gives their
+deviations; every test image is scored. The
 preset `paper` gives, beside, the figures that the authors' loader would: it shuffles the test side
 and drops the images that do not fill a batch, a few of them, others each time.
 """
@@ -20,13 +22,14 @@ from agiqa.checkpoints import METRICS, PREDICTIONS, SCATTER, SUMMARY, Run
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.features import Features, require_same_stores
+from agiqa.figures import FIGURES
 from agiqa.json_text import write_json
-from agiqa.metrics import all_metrics, summarise
+from agiqa.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
 from agiqa.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
-from agiqa.statistics.intervals import RESAMPLES, model_intervals
+from agiqa.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
 from agiqa.tested_models import MIXTURE, Opinion, models_of
 
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
@@ -93,7 +96,7 @@ def _evaluation(run: Run, exam: Exam, opinions: Opinions, place: int, column: st
     if run.params.fit.preset in RECIPES and recipe(run.params).drop_last_test:
         dropped = _drop_last(predictions, recipe(run.params).batch_size)
         predictions = pd.concat([predictions, dropped], ignore_index=True)
-    metrics = _measure(run, exam, predictions, column)
+    metrics = _measure(run, exam, predictions, place, column)
     if (best := _ceiling(exam, column)) is not None:
         metrics["ceiling"] = best
     return Evaluation(predictions, metrics)
@@ -145,7 +148,9 @@ def _drop_last(predictions: pd.DataFrame, batch: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> dict[str, Any]:
+def _measure(
+    run: Run, exam: Exam, predictions: pd.DataFrame, place: int, column: str
+) -> dict[str, Any]:
     provenance, mos = run.provenance, exam.table.frame[column]
     per_split: dict[str, list[dict[str, Any]]] = {}
     for model in predictions["model"].unique():
@@ -155,18 +160,22 @@ def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> di
             | all_metrics(part["mos"].to_numpy(), part["score"].to_numpy())
             for seed, part in rows.groupby("seed", sort=False)
         ]
-    names = [name for name in per_split["moe"][0] if name not in ("seed", "images")]
     sides = {
         model: [part for _, part in rows.groupby("seed", sort=False)]
         for model, rows in predictions.groupby("model", sort=False)
     }
     dropped = {model: sides.pop(model) for model in (DROPPED,) if model in sides}
-    intervals = model_intervals(sides)  # type: ignore[arg-type]
+    drawn = draw(sides[MIXTURE])
+    intervals = model_intervals(sides, per_split, drawn)  # type: ignore[arg-type]
     if dropped:  # on fewer images than the others
-        intervals |= model_intervals(dropped)
+        intervals |= model_intervals(dropped, per_split, draw(dropped[DROPPED]))
     for model, rows in per_split.items():
-        for row, found in zip(rows, intervals[model].splits, strict=True):
-            row["intervals"] = found
+        for row, bounds, why in zip(
+            rows, intervals[model].splits, intervals[model].why_splits, strict=True
+        ):
+            row["intervals"] = bounds
+            if why:
+                row["why"] = why
     moe = predictions[predictions["model"] == "moe"]
     gates = [f"gate_{expert}" for expert in provenance["experts"]]
     return {
@@ -180,20 +189,17 @@ def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> di
         "splits": len(exam.sides),
         "splits_sha256": exam.splits_sha256,
         "leaks": [dict(leak) for leak in exam.leaks],
+        "outside_scale": _outside(run, exam, moe, place, column),
         "models": {
             model: {
                 name: summarise([row[name] for row in rows])
                 | dict(zip(("low", "high"), intervals[model].median[name], strict=True))
-                for name in names
+                | ({"why": intervals[model].why[name]} if name in intervals[model].why else {})
+                for name in FIGURES
             }
             for model, rows in per_split.items()
         },
-        "intervals": {
-            "level": 0.95,
-            "of": "median over splits",
-            "drawn": intervals["moe"].unit,
-            "resamples": RESAMPLES,
-        },
+        "intervals": {"level": LEVEL, "of": "median over splits", **_about(drawn)},
         "generators": _by_generator(moe),
         "gate": {
             column.removeprefix("gate_"): {
@@ -206,19 +212,44 @@ def _measure(run: Run, exam: Exam, predictions: pd.DataFrame, column: str) -> di
     }
 
 
+def _about(drawn: Drawn) -> dict[str, Any]:
+    """What the bootstrap drew, how many of them a test side holds at least, why that is too few."""
+    about = {"drawn": drawn.unit, "units": min(drawn.sizes), "resamples": RESAMPLES}
+    return about | ({"too_few": drawn.too_few} if drawn.too_few else {})
+
+
+def _outside(
+    run: Run, exam: Exam, moe: pd.DataFrame, place: int, column: str
+) -> dict[str, Any] | None:
+    """How many of the mixture's scores lie beyond the MOS that the scale was learnt from.
+
+    Of another data set's images the scale is the run's own, known for its first target alone.
+    """
+    mos = exam.table.frame[column]
+    low, high = float(mos.min()), float(mos.max())
+    if exam.table.name not in run.provenance["trained_on"]:
+        if place:
+            return None
+        low, high = (float(run.provenance["mos"][end]) for end in ("low", "high"))
+    below, above = int((moe["score"] < low).sum()), int((moe["score"] > high).sum())
+    return {"low": low, "high": high, "scores": len(moe), "below": below, "above": above}
+
+
 def _by_generator(moe: pd.DataFrame) -> dict[str, Any]:
-    """SRCC and PLCC within each generator's test images, over the splits that have enough."""
+    """Within each generator's test images: over the splits, and how many, that have enough."""
     found: dict[str, Any] = {}
     for generator, rows in moe.groupby("generator"):
         measured = [
-            all_metrics(part["mos"].to_numpy(), part["score"].to_numpy())
+            {"srcc": srcc(part["mos"], part["score"]), "plcc": plcc(part["mos"], part["score"])}
             for _, part in rows.groupby("seed")
             if len(part) >= LEAST_IMAGES
         ]
+        images = rows.groupby("path")[["mos", "score"]].mean()  # each counts once
         found[str(generator)] = {
-            "images": int(rows["image_id"].nunique()),
-            "mean_mos": float(rows["mos"].mean()),
-            "mean_score": float(rows["score"].mean()),
+            "images": len(images),
+            "splits": len(measured),
+            "mean_mos": float(images["mos"].mean()),
+            "mean_score": float(images["score"].mean()),
             "srcc": summarise([each["srcc"] for each in measured]),
             "plcc": summarise([each["plcc"] for each in measured]),
         }

@@ -1,18 +1,21 @@
-"""How well predicted scores agree with mean opinion scores (MOS): the field's five figures.
+"""How well predicted scores agree with mean opinion scores (MOS): the field's figures.
 
-SRCC and KRCC compare raw scores; PLCC is given raw, and again, with RMSE, after the 4-parameter
-logistic that VQEG (Final Report on the Validation of Objective Models of Video Quality
-Assessment, phase I, 2000) fits between scores and MOS before it asks how linear they are.
-`training` uses SRCC and PLCC to pick epochs, `evaluation` uses all of them.
+SRCC and KRCC compare ranks; raw PLCC, RMSE and MAE compare the scores as they are. PLCC and RMSE
+come again after the 4-parameter logistic that VQEG (Final Report on the Validation of Objective
+Models of Video Quality Assessment, phase I, 2000) fits between scores and MOS, as the field prints
+them: `plcc_logistic` and `rmse`. That fit sees the answers, and on few images flatters: six images
+off by .585 of a point may fit with an RMSE of .124. So `all_metrics` leaves the two out below
+LEAST_FOR_FITTED images, and `why_undefined` says for each figure that is missing why it is.
 
-Every function takes the MOS `(N,)` first, then the scores `(N,)`, and returns a plain float. A
-correlation that is not defined (fewer than two images, one side constant, a NaN or an infinity
-anywhere) is `nan`, without a warning. Sides of different length raise `AgiqaError`.
+Every function takes the MOS `(N,)` first, then the scores `(N,)`, of any type of number, computes
+in float64 and returns a plain float. A correlation that is not defined (fewer than two images, one
+side constant, a NaN or an infinity anywhere) is `nan`, without a warning. An image without a MOS is
+for the caller to leave out. Sides of different length raise `AgiqaError`.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +23,8 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 from scipy.stats import kendalltau, rankdata
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
+from agiqa.figures import FITTED, LEAST_FOR_FITTED, TOO_FEW_TO_FIT
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,26 @@ def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
     return _pearson(_unit(truth), _fit_unit(_unit(truth), _unit(ours)))
 
 
+def rmse_raw(mos: ArrayLike, score: ArrayLike) -> float:
+    """√(mean (MOS − score)²) of the scores as they are, in units of the MOS.
+
+    >>> rmse_raw([1, 2, 3, 4], [1, 2, 3, 6])
+    1.0
+    """
+    truth, ours = _pair(mos, score)
+    return _root_mean_square(truth - ours) if _measured(truth, ours) else math.nan
+
+
+def mae(mos: ArrayLike, score: ArrayLike) -> float:
+    """Mean |MOS − score| of the scores as they are, in units of the MOS.
+
+    >>> mae([1, 2, 3, 4], [1, 2, 3, 6])
+    0.5
+    """
+    truth, ours = _pair(mos, score)
+    return float(np.mean(np.abs(truth - ours))) if _measured(truth, ours) else math.nan
+
+
 def rmse(mos: ArrayLike, score: ArrayLike) -> float:
     """√(mean (MOS − mapped score)²), in units of the MOS, after `fit_logistic`.
 
@@ -90,24 +114,46 @@ def rmse(mos: ArrayLike, score: ArrayLike) -> float:
 
 
 def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
-    """The five figures by name: srcc, krcc, plcc, plcc_logistic, rmse.
+    """Every figure by name, the raw errors before the fitted one; those in FITTED of few are NaN.
 
     >>> {name: round(value, 3) for name, value in all_metrics([1, 2, 3], [2, 4, 6]).items()}
-    {'srcc': 1.0, 'krcc': 1.0, 'plcc': 1.0, 'plcc_logistic': 1.0, 'rmse': 0.0}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'srcc': 1.0, 'krcc': 1.0, 'plcc': 1.0, 'rmse_raw': 2.16, 'mae': 2.0,
+     'plcc_logistic': nan, 'rmse': nan}
     """
+    few = len(_pair(mos, score)[0]) < LEAST_FOR_FITTED
     return {
-        "srcc": srcc(mos, score),
-        "krcc": krcc(mos, score),
-        "plcc": plcc(mos, score),
-        "plcc_logistic": plcc_logistic(mos, score),
-        "rmse": rmse(mos, score),
+        name: math.nan if few and name in FITTED else measure(mos, score)
+        for name, measure in METRICS.items()
     }
+
+
+def why_undefined(mos: ArrayLike, score: ArrayLike, figures: Mapping[str, float]) -> dict[str, str]:
+    """For each of the figures, as `all_metrics` gives them, that is NaN, why.
+
+    >>> why_undefined([1, 2, 3], [2, 2, 2], {"srcc": math.nan, "mae": 0.7})
+    {'srcc': 'all scores are equal'}
+    """
+    truth, ours = _pair(mos, score)
+    return {n: _why(truth, ours, n) for n, value in figures.items() if math.isnan(value)}
+
+
+def _why(truth: Array, ours: Array, name: str) -> str:
+    if not len(truth):
+        return "no test image"
+    if not (np.isfinite(truth).all() and np.isfinite(ours).all()):
+        return "a score or target is not a number"
+    if len(truth) == 1:
+        return "a single test image"
+    if name in FITTED and len(truth) < LEAST_FOR_FITTED:
+        return TOO_FEW_TO_FIT
+    return "all targets are equal" if not _varies(truth) else "all scores are equal"
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
     """Median, mean and standard deviation (N − 1) of one figure over the splits.
 
-    The deviation of one value is 0. A NaN makes all three NaN, rather than leave a split out
+    One value has no deviation: NaN. A NaN makes all three NaN, rather than leave a split out
     unsaid; so does an empty sequence.
 
     >>> summarise([0.5, 1.0, 0.75])
@@ -116,7 +162,7 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
     array = np.asarray(values, dtype=np.float64)
     if len(array) == 0 or not np.isfinite(array).all():
         return {"median": math.nan, "mean": math.nan, "sd": math.nan}
-    sd = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    sd = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     return {"median": float(np.median(array)), "mean": float(array.mean()), "sd": sd}
 
 
@@ -194,7 +240,7 @@ def _slopes(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
 
 
 def _pair(mos: ArrayLike, score: ArrayLike) -> tuple[Array, Array]:
-    truth, ours = np.asarray(mos, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    truth, ours = _numbers(mos, "MOS"), _numbers(score, "scores")
     if truth.ndim != 1 or truth.shape != ours.shape:
         raise AgiqaError(
             "expected one score for each MOS, as two rows of equal length; "
@@ -203,18 +249,36 @@ def _pair(mos: ArrayLike, score: ArrayLike) -> tuple[Array, Array]:
     return truth, ours
 
 
+def _numbers(values: ArrayLike, what: str) -> Array:
+    """As float64; what a masked array hides is NaN. Text, dates and complex numbers are refused."""
+    try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"{array.dtype} is no type of number")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AgiqaError(f"expected {what} as a row of numbers: {one_line(error)}") from error
+
+
+def _measured(truth: Array, ours: Array) -> bool:
+    """Whether an error of the two exists: one image is enough."""
+    return len(truth) > 0 and bool(np.isfinite(truth).all() and np.isfinite(ours).all())
+
+
 def _usable(truth: Array, ours: Array) -> bool:
-    return len(truth) >= 2 and bool(np.isfinite(truth).all() and np.isfinite(ours).all())
+    return len(truth) >= 2 and _measured(truth, ours)
 
 
 def _defined(truth: Array, ours: Array) -> bool:
     """Whether a correlation of the two exists."""
-    return _usable(truth, ours) and bool(
-        (truth != truth[0]).any()
-        and (ours != ours[0]).any()
-        and _unit(truth).any()
-        and _unit(ours).any()
-    )
+    return _usable(truth, ours) and _varies(truth) and _varies(ours)
+
+
+def _varies(values: Array) -> bool:
+    """Whether there is any difference, and one that a float can hold."""
+    return bool((values != values[0]).any() and _unit(values).any())
 
 
 def _unit(values: Array) -> Array:
@@ -233,4 +297,17 @@ def _pearson(one: Array, other: Array) -> float:
 
 
 def _root_mean_square(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
+    """Scaled first, so that squares of large or tiny values do not overflow or vanish."""
+    largest = float(np.abs(values).max()) or 1.0
+    return largest * float(np.sqrt(np.mean(np.square(values / largest))))
+
+
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "srcc": srcc,
+    "krcc": krcc,
+    "plcc": plcc,
+    "rmse_raw": rmse_raw,
+    "mae": mae,
+    "plcc_logistic": plcc_logistic,
+    "rmse": rmse,
+}

@@ -11,6 +11,7 @@ from PIL import Image
 
 from agiqa.checkpoints import LAYOUT
 from agiqa.datasets.table import ImagesTable, Target, write_table
+from agiqa.figures import FIGURES, FITTED, TOO_FEW_TO_FIT
 from agiqa.images import image_id
 from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, summarise
@@ -98,7 +99,6 @@ def _metrics(predictions: pd.DataFrame, synthetic: bool) -> dict[str, Any]:
         ]
         for model in NOISE
     }
-    names = ("srcc", "krcc", "plcc", "plcc_logistic", "rmse")
     undefined = summarise([])
     return {
         "dataset": "tiny",
@@ -107,7 +107,9 @@ def _metrics(predictions: pd.DataFrame, synthetic: bool) -> dict[str, Any]:
         "protocol": "grouped",
         "splits": len(SEEDS),
         "models": {
-            model: {name: summarise([row[name] for row in rows]) for name in names}
+            model: {name: summarise([row[name] for row in rows])
+                | ({"why": TOO_FEW_TO_FIT} if name in FITTED else {})
+                for name in FIGURES}
             for model, rows in per_split.items()
         },
         "per_split": per_split,

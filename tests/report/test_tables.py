@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 
 from agiqa.evaluation import DROPPED
+from agiqa.figures import DASH, FIGURES, TOO_FEW_TO_FIT, number
 from agiqa.model_labels import MODELS
 from agiqa.report.results import read_results
-from agiqa.report.tables import COLUMNS, comparisons, leaks, model_rows, number
+from agiqa.report.tables import comparisons, leaks, model_rows, why_dashes
 from agiqa.tested_models import BASELINES, MIXTURE
 
 
 def figures(**medians: float) -> dict[str, Any]:
     return {
-        model: {column: {"median": value, "mean": value, "sd": 0.01} for column in COLUMNS}
+        model: {column: {"median": value, "mean": value, "sd": 0.01} for column in FIGURES}
         for model, value in medians.items()
     }
 
@@ -37,7 +38,7 @@ def test_the_best_of_a_column_is_the_highest_but_the_lowest_rmse() -> None:
     rows = model_rows({"models": figures(moe=0.9, ridge=0.8, visual=0.90001)})
     assert [row.name for row in rows] == ["Ridge regression", "Light network", "Mixture of experts"]
     assert [row.main for row in rows] == [False, False, True]
-    place = list(COLUMNS).index("rmse")
+    place = list(FIGURES).index("rmse")
     assert [row.cells[0].best for row in rows] == [False, True, True]  # a tie as shown
     assert [row.cells[place].best for row in rows] == [True, False, False]
 
@@ -68,7 +69,7 @@ def test_comparisons_pair_the_splits() -> None:
         }
     )
     assert said[0].startswith("+0.010 SRCC against ridge regression on the same features")
-    assert said[0].endswith("(median; better in 2 of 3 splits)")
+    assert said[0].endswith("(median; better in 2 of 3 splits where both are defined, of 4)")
     assert "−0.150 SRCC against the same network without the semantic vectors" in said[1]
     assert "better in 0 of 4 splits" in said[1]
     assert len(said) == 2
@@ -97,3 +98,14 @@ def test_no_leak_in_words(tiny_run: Callable[..., Path]) -> None:
 
 def test_every_model_that_evaluate_measures_has_a_label() -> None:
     assert tuple(MODELS) == (*BASELINES, MIXTURE, DROPPED)
+
+
+def test_what_is_not_defined_is_one_dash_without_a_deviation() -> None:
+    metrics = {"models": figures(moe=0.9)}
+    metrics["models"]["moe"]["rmse"] = {"median": None, "sd": None, "why": TOO_FEW_TO_FIT}
+    metrics["models"]["moe"]["srcc"] = {"median": 0.9, "sd": None, "low": None, "high": None,
+                                        "why": "4 groups"}  # fmt: skip
+    cells = dict(zip(FIGURES, model_rows(metrics)[0].cells, strict=True))
+    assert (cells["rmse"].median, cells["rmse"].sd, cells["rmse"].interval) == (DASH, "", "")
+    assert (cells["srcc"].median, cells["srcc"].sd, cells["srcc"].interval) == ("0.900", "", "")
+    assert why_dashes(metrics) == (f"– 95 % of SRCC: 4 groups. – RMSE fitted: {TOO_FEW_TO_FIT}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agiqa.errors import AgiqaError
+from agiqa.figures import EARLIER, SOMEWHERE
 from agiqa.result_tables import find_results
 from run_files import metrics_of
 
@@ -173,4 +174,6 @@ def test_a_figure_that_is_not_defined_is_no_figure(write_run: Callable[..., Path
     write_run("a/grouped", {"": metrics})
     (result,) = find_results([RUNS]).results
     assert result.figures["srcc"].median is None
-    assert "rmse" not in result.figures
+    assert result.figures["srcc"].why == SOMEWHERE
+    assert result.figures["rmse"].median is None
+    assert result.figures["rmse"].why == EARLIER

@@ -82,7 +82,7 @@ def test_across_data_sets(write_run: Callable[..., Path]) -> None:
               protocol="random")  # fmt: skip
     within, across = grids()
     assert "spaq" not in [c.dataset for c in within.columns]
-    assert across.figures == ("srcc", "plcc_logistic", "krcc", "rmse")
+    assert across.figures == ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
     assert [c.dataset for c in across.columns] == ["agiqa-3k", "aigiqa-20k", "koniq-10k", "spaq"]
     ours = "agiqa: mixture of experts on nano and nano-vision"
     assert srcc(across) == {

@@ -27,6 +27,7 @@ def test_a_perfect_predictor_reaches_it_and_no_more(raters: int, within: float) 
     assert ceiling.srcc == pytest.approx(srcc(mos, true), abs=within)
     assert ceiling.krcc == pytest.approx(krcc(mos, true), abs=within)
     assert ceiling.rmse == pytest.approx(np.sqrt(np.mean((mos - true) ** 2)), rel=0.05)
+    assert ceiling.mae == pytest.approx(np.mean(np.abs(mos - true)), rel=0.1)
     panel = true + spread * rng.normal(size=(raters, 3000)).mean(axis=0)
     assert ceiling.reliability == pytest.approx(plcc(mos, panel), abs=0.02)
 
@@ -57,6 +58,10 @@ def test_images_without_score_or_deviation_do_not_count() -> None:
     mos[0] = deviation[1] = np.nan
     assert noise_ceiling(mos, deviation, 5).images == 8
     assert np.isnan(noise_ceiling(mos[:3], deviation[:3], 5).srcc)
+    alike = noise_ceiling(np.full(5, 3.0), np.ones(5), 5)
+    assert np.isnan([alike.reliability, alike.srcc, alike.plcc, alike.rmse, alike.mae]).all()
+    nobody = np.array([5.0] * 9 + [0.0])
+    assert noise_ceiling(np.arange(10.0), np.ones(10), nobody, draws=2).images == 9
 
 
 def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:

@@ -5,12 +5,19 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from agiqa.figures import CORRELATIONS, FIGURES
+from agiqa.metrics import METRICS, all_metrics
 from agiqa.statistics.intervals import (
+    ALIKE,
+    NO_NUMBER,
+    Intervals,
     draw,
     model_intervals,
     over_splits,
+    p_of_no_difference,
     percentile_interval,
     resample_splits,
+    side_interval,
 )
 from agiqa.statistics.resampling import TestSide
 
@@ -36,10 +43,18 @@ def without_curve(part: pd.DataFrame) -> TestSide:
     return TestSide(mos, score, score, (mos, mos, mos))
 
 
+def intervals_of(models: dict[str, list[pd.DataFrame]]) -> dict[str, Intervals]:
+    figures = {
+        name: [all_metrics(side["mos"], side["score"]) for side in sides]
+        for name, sides in models.items()
+    }
+    return model_intervals(models, figures, draw(next(iter(models.values()))))
+
+
 def test_images_without_groups_are_as_scipys_bootstrap() -> None:
     frame = side(np.random.default_rng(0), 100, 1, 0.7).assign(group="")
-    found = model_intervals({"m": [frame]})["m"]
-    assert found.unit == "images"
+    assert draw([frame]).unit == "images"
+    found = intervals_of({"m": [frame]})["m"]
     theirs = stats.bootstrap(
         (frame["mos"], frame["score"]),
         lambda x, y: stats.pearsonr(x, y)[0],
@@ -56,8 +71,7 @@ def test_images_without_groups_are_as_scipys_bootstrap() -> None:
 def test_prompts_give_wider_intervals_than_their_images() -> None:
     frame = side(np.random.default_rng(0), 40, 10, 1.0)
     grouped, single = (
-        model_intervals({"m": [each]})["m"].median["srcc"]
-        for each in (frame, frame.assign(group=""))
+        intervals_of({"m": [each]})["m"].median["srcc"] for each in (frame, frame.assign(group=""))
     )
     assert grouped[1] - grouped[0] > 1.3 * (single[1] - single[0])
 
@@ -97,7 +111,7 @@ def test_a_group_counts_alike_on_every_side_that_has_it() -> None:
 
 def test_what_is_not_defined_is_nan_and_leaves_other_models_alone() -> None:
     frame = side(np.random.default_rng(0), 30, 2, 0.5)
-    found = model_intervals(
+    found = intervals_of(
         {
             "constant": [frame.assign(score=1.0)] * 2,
             "broken": [frame.assign(score=math.nan), frame],
@@ -105,6 +119,109 @@ def test_what_is_not_defined_is_nan_and_leaves_other_models_alone() -> None:
         }
     )
     assert all(math.isnan(bound) for bound in found["constant"].median["srcc"])
+    assert found["constant"].why["srcc"] == "all scores are equal"
+    assert math.isfinite(found["constant"].median["mae"][0])  # an error has no need of spread
     assert all(math.isnan(bound) for bound in found["broken"].splits[1]["srcc"])
-    assert found["good"] == model_intervals({"good": [frame, frame]})["good"]
+    assert found["broken"].why["mae"] == "a score or target is not a number in 1 of 2 splits"
+    assert found["broken"].why_splits[1]["srcc"] == NO_NUMBER
+    assert found["good"] == intervals_of({"good": [frame, frame]})["good"]
     assert percentile_interval(np.array([])) == pytest.approx((math.nan, math.nan), nan_ok=True)
+
+
+TRUTH = 1 / math.sqrt(1 + 0.5**2)  # PLCC of `side` with noise .5
+
+
+def values_of(frames: list[pd.DataFrame], figure: str) -> list[float]:
+    return [METRICS[figure](frame["mos"], frame["score"]) for frame in frames]
+
+
+@pytest.mark.parametrize("prompts", [12, 24, 40, 60])
+def test_intervals_of_one_split_cover_at_few_prompts(prompts: int) -> None:
+    """With images drawn 12 prompts covered .80; benchmarks/intervals.py has the large run."""
+    rng = np.random.default_rng(prompts)
+    truth = {
+        "srcc": 6 / math.pi * math.asin(TRUTH / 2),
+        "plcc": TRUTH,
+        "mae": 0.5 * 2 / math.sqrt(math.pi),
+    }
+    trials, covered = 100, dict.fromkeys(truth, 0)
+    for _ in range(trials):
+        frame = side(rng, prompts, 5, 0.5)
+        drawn = draw([frame], 300)
+        found = resample_splits(drawn, [[without_curve(frame)]])[0]
+        for figure, value in truth.items():
+            own = METRICS[figure](frame["mos"], frame["score"])
+            low, high = side_interval(found[figure][0], own, prompts, figure)
+            covered[figure] += low <= value <= high
+    # Of 100 trials at 93 % 87 or fewer come up once in fifty times.
+    assert min(covered.values()) >= 88, covered
+
+
+@pytest.mark.parametrize("prompts", [5, 12])
+def test_differences_of_one_split_cover_and_agree_with_their_p(prompts: int) -> None:
+    rng = np.random.default_rng(prompts)
+    trials, false = 150, 0
+    for _ in range(trials):
+        one, other = side(rng, prompts, 5, 0.5), side(rng, prompts, 5, 0.5)
+        error = other["score"] - other["mos"]
+        pair = [one, one.assign(score=one["mos"] + error)]
+        drawn = draw([one], 300)
+        first, second = resample_splits(drawn, [[without_curve(each)] for each in pair])
+        gain = float(np.subtract(*reversed(values_of(pair, "mae"))))
+        gains = (second["mae"] - first["mae"])[0]
+        low, high = side_interval(gains, gain, prompts)
+        p = p_of_no_difference(gains, gain, prompts)
+        assert (p < 0.05) == (not low <= 0 <= high)
+        assert p > 0
+        false += p < 0.05
+    assert false <= 0.13 * trials
+
+
+@pytest.mark.parametrize(("prompts", "images"), [(5, 1), (5, 6), (8, 2), (30, 4), (60, 2)])
+@pytest.mark.parametrize("noise", [0.01, 0.5, 5.0])
+def test_intervals_stay_inside_the_statistics_range(
+    prompts: int, images: int, noise: float
+) -> None:
+    rng = np.random.default_rng(0)
+    frame = side(rng, prompts, images, noise)
+    found = intervals_of({"m": [frame]})["m"]
+    for figure in FIGURES:
+        low, high = found.median[figure]
+        if math.isnan(low):
+            assert math.isnan(high)
+            assert found.why[figure]
+            continue
+        value = METRICS[figure](frame["mos"], frame["score"])
+        assert low <= value <= high
+        assert (low >= -1 and high <= 1) if figure in CORRELATIONS else low > 0
+
+
+def test_groups_are_drawn_down_to_five_and_less_has_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    for prompts in (5, 12, 19):
+        assert draw([side(rng, prompts, 4, 0.5)]).unit == "groups"
+    few = side(rng, 4, 10, 0.5)
+    drawn = draw([few, side(rng, 9, 10, 0.5)])
+    assert drawn.sizes == [4, 9]
+    assert drawn.too_few == "4 groups on a test side; intervals need 5"
+    found = intervals_of({"m": [few]})["m"]
+    assert all(math.isnan(end) for bounds in found.median.values() for end in bounds)
+    assert found.why["srcc"] == "4 groups on a test side; intervals need 5"
+    single = intervals_of({"m": [few.iloc[:1].assign(group="")]})["m"]
+    assert single.why["srcc"] == "a single test image"
+    assert single.why["mae"] == "1 image on a test side; intervals need 5"
+
+
+def test_images_without_a_group_among_others_are_groups_of_their_own() -> None:
+    frame = side(np.random.default_rng(0), 3, 4, 0.5)
+    frame.loc[frame["group"] == "2", "group"] = ""
+    drawn = draw([frame])
+    assert (drawn.unit, drawn.sizes) == ("groups", [6])
+
+
+def test_five_images_in_the_right_order_promise_nothing() -> None:
+    """Every resample has an SRCC of 1; an interval of no width would claim to know."""
+    frame = side(np.random.default_rng(0), 5, 1, 0.0).assign(group="")
+    found = intervals_of({"m": [frame]})["m"]
+    assert math.isnan(found.median["srcc"][0])
+    assert found.why["srcc"] == ALIKE

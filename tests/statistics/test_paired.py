@@ -44,8 +44,11 @@ def test_few_equal_and_undefined_differences() -> None:
     one = corrected_t_test([0.1], 0.3)
     assert one.mean == 0.1
     assert math.isnan(one.p)
-    assert corrected_t_test([0.1, 0.1], 0.3).p == 0
-    assert corrected_t_test([0.0, 0.0], 0.3).p == 1
+    alike = corrected_t_test([0.1, 0.1], 0.3)  # no deviation to hold the mean against
+    assert (alike.mean, alike.sd) == (0.1, 0)
+    assert all(math.isnan(value) for value in (alike.low, alike.high, alike.p))
+    nothing = corrected_t_test([0.0, 0.0], 0.3)
+    assert (nothing.low, nothing.high, nothing.p) == (0, 0, 1)
     assert math.isnan(corrected_t_test([0.1, math.nan], 0.3).mean)
 
 

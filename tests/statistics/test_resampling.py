@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from agiqa.figures import CORRELATIONS
 from agiqa.metrics import all_metrics
+from agiqa.statistics import resampling
 from agiqa.statistics.resampling import drawn_counts, resampled, test_side
 
 
@@ -16,7 +18,9 @@ def scores(count: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:
 def test_each_image_once_gives_the_figures_themselves(decimals: int) -> None:
     mos, score = scores(150, decimals)
     found = resampled(test_side(mos, score), drawn_counts(np.ones((2, 150)), mos))
-    for figure, value in all_metrics(mos, score).items():
+    figures = all_metrics(mos, score)
+    assert sorted(found) == sorted(figures)
+    for figure, value in figures.items():
         assert found[figure] == pytest.approx([value, value], abs=1e-6), figure
 
 
@@ -34,12 +38,47 @@ def test_counts_are_as_good_as_copies(decimals: int) -> None:
         assert found["plcc"][row] == pytest.approx(stats.pearsonr(mos[drawn], score[drawn])[0])
 
 
-def test_the_linear_part_of_krcc_spreads_as_the_whole() -> None:
+@pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "many ties"])
+@pytest.mark.parametrize("count", [6, 60])
+def test_krcc_of_few_images_is_scipys_of_copies(count: int, decimals: int) -> None:
+    mos, score = scores(count, decimals)
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(count, np.full(count, 1 / count), size=50).astype(float)
+    found = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    drawn = [np.repeat(np.arange(count), each) for each in counts.astype(int)]
+    theirs = [stats.kendalltau(mos[rows], score[rows]).statistic for rows in drawn]
+    assert found == pytest.approx(theirs, nan_ok=True)
+
+
+def test_the_linear_part_of_krcc_spreads_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     mos, score = scores(120, 8)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(120, np.full(120, 1 / 120), size=400).astype(float)
+    exact = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    monkeypatch.setattr(resampling, "EXACT", 100)
     linear = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
-    drawn = [np.repeat(np.arange(120), each) for each in counts.astype(int)]
-    exact = [stats.kendalltau(mos[rows], score[rows]).statistic for rows in drawn]
     assert linear.std() == pytest.approx(np.std(exact), rel=0.1)
     assert np.corrcoef(linear, exact)[0, 1] > 0.95
+
+
+def test_raw_errors_are_those_of_copies() -> None:
+    mos, score = scores(40, 2)
+    counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
+    found = resampled(test_side(mos, score), drawn_counts(counts, mos))
+    for row, each in enumerate(counts.astype(int)):
+        error = np.repeat(score - mos, each)
+        assert found["rmse_raw"][row] == pytest.approx(np.sqrt(np.mean(error**2)))
+        assert found["mae"][row] == pytest.approx(np.mean(np.abs(error)))
+
+
+def test_a_resample_of_one_value_has_no_correlation_and_no_rounding_of_one() -> None:
+    """A variance of 1e-17 in place of 0 made a PLCC of anything, 1.063 among them."""
+    mos, score = np.array([0.1, 0.2, 0.3, 0.7]), np.array([1 / 3, 0.9, 0.1, 0.2])
+    counts = np.concatenate([4 * np.eye(4), np.array([[2, 2, 0, 0]])])
+    for shift in (0.0, 1e6):
+        found = resampled(test_side(mos + shift, score), drawn_counts(counts, mos + shift))
+        for figure in CORRELATIONS:
+            assert np.isnan(found[figure][:4]).all(), figure
+        for figure in ("srcc", "krcc", "plcc"):
+            assert found[figure][4] == pytest.approx(1.0, abs=1e-9)
+            assert found[figure][4] <= 1

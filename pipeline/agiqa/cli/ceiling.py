@@ -1,5 +1,6 @@
 """`agiqa ceiling`: what the raters' own disagreement leaves to be reached."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, print_json
 
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
@@ -39,6 +41,7 @@ def command(
     from agiqa.cli.tables import print_table
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
+    from agiqa.figures import DASH, number
     from agiqa.statistics.ceiling import (
         assumed_raters,
         deviations,
@@ -71,17 +74,19 @@ def command(
     if as_json:
         print_json({"dataset": dataset, "ceilings": found})
         return
-    figures = ("reliability", "srcc", "krcc", "plcc", "rmse")
+    figures = ("reliability", "srcc", "krcc", "plcc", "rmse", "mae")
     print_table(
-        ["target", "raters", "images", "reliability", "SRCC", "KRCC", "PLCC", "RMSE"],
+        ["target", "raters", "images", "reliability", "SRCC", "KRCC", "PLCC", "RMSE", "MAE"],
         [
             [
                 each["target"],
-                f"{each['raters']:.4g}{' (assumed)' if each['assumed'] else ''}",
+                f"{each['raters']:.4g}{' (assumed)' * each['assumed']}".replace("nan", DASH),
                 f"{each['images']:,}",
-                *(f"{each[figure]:.3f}" for figure in figures),
+                *(number(each[figure]) for figure in figures),
             ]
             for each in found
         ],
-        title=f"{dataset}: the most that a perfect predictor would reach (RMSE: the least)",
+        title=f"{dataset}: the most that a perfect predictor would reach (RMSE, MAE: the least)",
     )
+    if any(math.isnan(each["reliability"]) for each in found):
+        echo(f"{DASH}: fewer than three images with a score and a deviation, or all scores equal.")

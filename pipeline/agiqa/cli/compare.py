@@ -1,6 +1,5 @@
 """`agiqa compare`: runs on the same splits, paired."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,6 @@ import click
 
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, print_json
-
-HEADINGS = {
-    "srcc": "SRCC",
-    "plcc_logistic": "PLCC",
-    "plcc": "PLCC raw",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-}
 
 
 @click.command("compare")
@@ -66,16 +57,27 @@ def command(
 
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
+    from agiqa.figures import (
+        CORRELATIONS,
+        ERRORS,
+        FIGURES,
+        difference_dashes,
+        number,
+        probability,
+        with_deviation,
+    )
+
     title = f"{result['dataset']}, {result['target']}, protocol {result['protocol']}"
     if result["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
     one = result["splits"] == 1
-    rows = [
-        [_named(each), *(_median(each["figures"][figure], one) for figure in HEADINGS)]
-        for each in result["contenders"]
-    ]
-    headings = ["run", *HEADINGS.values()]
-    _table(headings, rows, title if one else f"{title}: median ± sd over splits", markdown)
+    for names in (CORRELATIONS, ERRORS):
+        rows = [
+            [_named(each), *(with_deviation(each["figures"][name], 4) for name in names)]
+            for each in result["contenders"]
+        ]
+        headings = ["run", *(FIGURES[name].heading for name in names)]
+        _table(headings, rows, title if one else f"{title}: median ± sd over splits", markdown)
     if "across" in result:
         _print_across(result, markdown)
         return
@@ -84,16 +86,16 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
         rows = [
             [
                 heading,
-                _signed(values["mean"]),
-                _number(values["sd"]),
-                f"{values['better']} of {values['splits']}",
+                number(values["mean"], 4, True),
+                number(values["sd"], 4),
+                _better(values),
                 _interval(values["low"], values["high"]),
-                _p(values["p"]),
-                *([_p(values["p_holm"])] if several else []),
+                probability(values["p"]),
+                *([probability(values["p_holm"])] if several else []),
                 _interval(values["image_low"], values["image_high"]),
-                _p(values["image_p"]),
+                probability(values["image_p"]),
             ]
-            for heading, values in ((h, each["figures"][f]) for f, h in HEADINGS.items())
+            for heading, values in _by_heading(each["figures"])
         ]
         headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
                     *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
@@ -107,18 +109,25 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     if result["splits"] == 1:
         said += " With one split there is no test over splits."
     echo(said)
+    differences = [each["figures"] for each in result["comparisons"]]
+    if any(values["alike"] for figures in differences for values in figures.values()):
+        echo("– over splits: the differences of all splits are equal.")
+    if why := difference_dashes(differences):
+        echo(why)
 
 
 def _print_generators(each: dict[str, Any], markdown: bool) -> None:
+    from agiqa.figures import number, probability
+
     rows = [
         [
             generator,
-            *(_number(median) for median in values["srcc"]),
-            _signed(values["mean"]),
-            _number(values["sd"]),
-            f"{values['better']} of {values['splits']}",
+            *(number(median, 4) for median in values["srcc"]),
+            number(values["mean"], 4, True),
+            number(values["sd"], 4),
+            _better(values),
             _interval(values["low"], values["high"]),
-            _p(values["p"]),
+            probability(values["p"]),
         ]
         for generator, values in each["generators"].items()
     ]
@@ -128,16 +137,18 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
 
 
 def _print_across(result: dict[str, Any], markdown: bool) -> None:
+    from agiqa.figures import difference_dashes, number, probability
+
     across = result["across"]
     rows = [
         [
             heading,
-            *(_number(value) for value in values["values"]),
-            _signed(values["difference"]),
+            *(number(value, 4) for value in values["values"]),
+            number(values["difference"], 4, True),
             _interval(values["image_low"], values["image_high"]),
-            _p(values["image_p"]),
+            probability(values["image_p"]),
         ]
-        for heading, values in ((h, across["figures"][f]) for f, h in HEADINGS.items())
+        for heading, values in _by_heading(across["figures"])
     ]
     headings = ["figure", across["against"], across["name"], "difference", "95 % over images", "p"]
     title = f"The {across['images']:,} images that both tested, scores averaged over splits"
@@ -146,6 +157,8 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
         f"Paired by image: the same images, their {result['drawn']} drawn once for both. The "
         "medians above are of different test sides and belong in different columns."
     )
+    if why := difference_dashes([across["figures"]]):
+        echo(why)
 
 
 def _table(
@@ -172,24 +185,19 @@ def _named(each: dict[str, Any]) -> str:
     return f"{run} (mixture of experts)" if ":" not in run else run
 
 
-def _median(values: dict[str, float], one: bool) -> str:
-    """With the deviation over splits, where there are several."""
-    return _number(values["median"]) + ("" if one else f" ± {_number(values['sd'])}")
+def _by_heading(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    from agiqa.figures import FIGURES
+
+    return [(figure.heading, figures[name]) for name, figure in FIGURES.items()]
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "–"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "−") if math.isfinite(value) else "–"
+def _better(values: dict[str, Any]) -> str:
+    better = values["better"]
+    return "–" if better is None else f"{better} of {values['splits']}"
 
 
 def _interval(low: float, high: float) -> str:
-    return f"{_signed(low)} … {_signed(high)}" if math.isfinite(low) else "–"
+    from agiqa.figures import DASH, number
 
-
-def _p(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+    ends = number(low, 4, True), number(high, 4, True)
+    return DASH if DASH in ends else " … ".join(ends)

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url, print_json
-
-FIGURES = {"srcc": "SRCC", "plcc_logistic": "PLCC", "krcc": "KRCC", "rmse": "RMSE"}
 
 
 @click.command("cross")
@@ -21,8 +20,9 @@ def command(
 ) -> None:
     r"""Test every RUN on the test sides of every RUN's data set: one matrix.
 
-    SRCC and KRCC of raw scores, which stay on the scale of the training; PLCC and RMSE after the
-    4-parameter logistic on each test set. Results are kept in RUN/cross/DATASET. All data sets need
+    Scores stay on the scale of the training; PLCC fitted and RMSE fitted are after the 4-parameter
+    logistic on each test set, where a split tests at least 30 images. RMSE raw and MAE hold that
+    scale against the tested data's own. Results are kept in RUN/cross/DATASET. All data sets need
     features made in the same way (agiqa extract).
 
     \b
@@ -53,28 +53,35 @@ def command(
 
 
 def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
+    from agiqa.figures import FIGURES
+
     about = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
     return about | {name: metrics["models"][model][name] for name in FIGURES}
 
 
 def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
     from agiqa.cli.tables import print_table
+    from agiqa.figures import FIGURES, dashes, outside_scale, with_deviation
     from agiqa.model_labels import label
 
-    columns = list(found[0][1])
-    for figure, heading in FIGURES.items():
+    columns, last = list(found[0][1]), list(FIGURES)[-1]
+    for figure, about in FIGURES.items():
         rows = []
         for folder, metrics in found:
             cells = [f"{folder} ({' + '.join(next(iter(metrics.values()))['trained_on'])})"]
             for name in columns:
                 values = metrics[name]["models"][model][figure]
-                sd = f" ± {values['sd']:.3f}" if metrics[name]["splits"] > 1 else ""
                 own = "" if metrics[name]["protocol"] == "cross" else " (own)"
-                cells.append(f"{values['median']:.3f}{sd}{own}")
+                cells.append(with_deviation(values) + own)
             rows.append(cells)
         print_table(
-            [f"{heading}: trained on", *(f"tested on {name}" for name in columns)],
+            [f"{about.heading}: trained on", *(f"tested on {name}" for name in columns)],
             rows,
             title=label(model) if figure == "srcc" else "",
-            caption="median ± sd over splits, test sides" if figure == "rmse" else "",
+            caption="median ± sd over splits, test sides" if figure == last else "",
         )
+    for folder, metrics in found:
+        for name, tested in metrics.items():
+            why = dashes([tested["models"][model]])
+            for line in filter(None, (why, outside_scale(tested) if model == "moe" else "")):
+                echo(f"{folder} on {name}: {line}")

@@ -5,16 +5,10 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url, show
 
-COLUMNS = {
-    "srcc": "SRCC",
-    "plcc_logistic": "PLCC",
-    "plcc": "PLCC raw",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-}
-WITH_INTERVAL = ("srcc", "plcc_logistic")  # the others' stand in metrics.json
+WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
 
 
 @click.command("evaluate")
@@ -24,8 +18,9 @@ WITH_INTERVAL = ("srcc", "plcc_logistic")  # the others' stand in metrics.json
 def command(run: Path, cache: Path | str, as_json: bool) -> None:
     r"""Score the test side of every split of RUN, once, and write metrics.json.
 
-    SRCC and KRCC on raw scores; PLCC and RMSE after the 4-parameter logistic, PLCC raw beside it.
-    Median, deviation and 95 % interval over the splits; the raters' own noise as the ceiling.
+    SRCC, KRCC, PLCC, RMSE and MAE of raw scores; PLCC and RMSE also after the 4-parameter logistic,
+    where a split tests at least 30 images. Median, deviation and 95 % interval over the splits; the
+    raters' own noise as the ceiling; below, why something has a dash.
     --json gives the first data set and target; those of others lie in RUN/datasets, RUN/targets.
 
     \b
@@ -44,6 +39,17 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
 
 def _print(metrics: dict[str, Any]) -> None:
     from agiqa.cli.tables import print_table
+    from agiqa.figures import (
+        CORRELATIONS,
+        ERRORS,
+        FIGURES,
+        ceiling_of,
+        dashes,
+        interval,
+        number,
+        outside_scale,
+        with_deviation,
+    )
     from agiqa.model_labels import in_order, label
 
     title = (
@@ -52,30 +58,38 @@ def _print(metrics: dict[str, Any]) -> None:
     )
     if metrics["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
-    headings = ["model"]
-    for figure, heading in COLUMNS.items():
-        headings += [heading, "95 %"] if figure in WITH_INTERVAL else [heading]
-    models = in_order(metrics["models"])
-    rows = []
-    for model in models:
-        cells = [label(model)]
-        for figure in COLUMNS:
-            values = metrics["models"][model][figure]
-            sd = f" ± {values['sd']:.3f}" if metrics["splits"] > 1 else ""
-            cells.append(f"{values['median']:.3f}{sd}")
-            if figure in WITH_INTERVAL:
-                cells.append(f"{values['low']:.3f}…{values['high']:.3f}")
-        rows.append(cells)
-    drawn = metrics["intervals"]["drawn"]
-    caption = f"test side; 95 %: {drawn} drawn again"
+    drawn = metrics["intervals"]
+    caption = f"test side; 95 %: {drawn['drawn']} drawn again, {drawn['units']} a test side"
     if metrics["splits"] > 1:
         caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
-    if best := metrics.get("ceiling"):
-        reached = {**best, "plcc_logistic": best["plcc"]}
-        guess = " (assumed)" if best.get("assumed", True) else ""
-        cells = [f"ceiling: noise of {best['raters']:.4g} raters{guess}"]
-        for figure in COLUMNS:
-            cells += [f"{reached[figure]:.3f}"] + [""] * (figure in WITH_INTERVAL)
-        rows.append(cells)
-    bold = [models.index("moe")]
-    print_table(headings, rows, title=title, caption=caption, bold=bold)
+    else:
+        caption += "; one split has no deviation"
+    models, best = in_order(metrics["models"]), metrics.get("ceiling")
+    for names in (CORRELATIONS, ERRORS):
+        headings = ["model"]
+        for name in names:
+            headings += [FIGURES[name].heading] + ["95 %"] * (name in WITH_INTERVAL)
+        rows = []
+        for model in models:
+            cells = [label(model)]
+            for name in names:
+                values = metrics["models"][model][name]
+                cells += [with_deviation(values)] + [interval(values)] * (name in WITH_INTERVAL)
+            rows.append(cells)
+        if best:
+            guess = " (assumed)" if best.get("assumed", True) else ""
+            cells = [f"ceiling: noise of {best['raters']:.4g} raters{guess}"]
+            for name in names:
+                cells += [number(ceiling_of(best, name))] + [""] * (name in WITH_INTERVAL)
+            rows.append(cells)
+        first = names == CORRELATIONS
+        print_table(
+            headings,
+            rows,
+            title=title if first else "",
+            caption="" if first else caption,
+            bold=[models.index("moe")],
+        )
+    for line in (dashes(metrics["models"].values(), WITH_INTERVAL), outside_scale(metrics)):
+        if line:
+            echo(line)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agiqa.result_tables import Grid
 
 FORMATS = ("markdown", "csv", "latex", "html")
-FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse")
+FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
 
 
 @click.command("table")
@@ -83,7 +83,10 @@ def command(
     if not named:
         raise click.UsageError("--models expects names such as moe,ridge, or all; found none.")
     found = find_results(places or (RUNS,), named)
-    shown = figures or ("srcc", "plcc_logistic")
+    shown = [  # the fitted error never without the raw one
+        each for name in figures or ("srcc", "plcc_logistic")
+        for each in (("rmse_raw", name) if name == "rmse" else (name,))
+    ]  # fmt: skip
     theirs = published_results() if published else []
     grids = grids_of(found.results, theirs, tuple(dict.fromkeys(shown)))
     for run in found.not_evaluated:

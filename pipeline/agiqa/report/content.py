@@ -10,6 +10,7 @@ from typing import Any
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import printable
 from agiqa.feature_store.fingerprint import canonical, digest
+from agiqa.figures import FIGURES, difference_dashes, number, outside_scale
 from agiqa.report import tables
 from agiqa.report.results import MODEL, Results
 
@@ -44,7 +45,9 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         "splits": tables.counted(metrics["splits"], "split"),
         "tested": tested,
         "headline": _headline(metrics),
-        "columns": tables.COLUMNS,
+        "columns": FIGURES,
+        "why_dashes": tables.why_dashes(metrics),
+        "outside_scale": outside_scale(metrics),
         "rows": [
             *tables.model_rows(metrics),
             *(row for row in [tables.ceiling_row(metrics)] if row),
@@ -53,10 +56,13 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         "leaks": tables.leaks(results, bool((table.frame["prompt"].str.strip() != "").any())),
         "generators": tables.generator_rows(metrics),
         "gate": {
-            name.replace("_", " "): (tables.number(each["mean"]), tables.number(each["sd"]))
+            name.replace("_", " "): (number(each["mean"]), number(each["sd"]))
             for name, each in metrics.get("gate", {}).items()
         },
-        "further": [(each, tables.model_rows(each.metrics)) for each in results.further],
+        "further": [
+            (each, tables.model_rows(each.metrics), tables.why_dashes(each.metrics))
+            for each in results.further
+        ],
         "vectors": _vectors(provenance),
         "settings": results.settings,
         "commands": _commands(results, dataset),
@@ -79,21 +85,15 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "against": comparison["contenders"][0]["name"],
         "other": comparison["contenders"][1]["name"],
         "several": several,
+        "why": difference_dashes(each["figures"] for each in comparison["comparisons"]),
     }
 
 
-def _headline(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """The main model's figures for the top of the page: name, median, deviation, interval."""
+def _headline(metrics: dict[str, Any]) -> list[tuple[str, tables.Cell]]:
+    """The main model's figures for the top of the page, the error of the scores as they are."""
     ours = metrics["models"][MODEL]
-    names = {"srcc": "SRCC", "plcc_logistic": "PLCC", "rmse": "RMSE"}
     return [
-        (
-            label,
-            tables.number(ours[name]["median"]),
-            tables.number(ours[name]["sd"]),
-            tables.interval(ours[name]),
-        )
-        for name, label in names.items()
+        (FIGURES[n].heading, tables.cell(ours[n])) for n in ("srcc", "plcc_logistic", "rmse_raw")
     ]
 
 

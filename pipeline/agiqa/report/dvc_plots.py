@@ -18,10 +18,10 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
+from agiqa.figures import number
 from agiqa.images import ImageError, decode
 from agiqa.report import summaries
 from agiqa.report.results import MODEL, Results, average_images, read_results
-from agiqa.report.tables import number
 
 FOLDER = "plots"
 SHEET, TILE, LINE = (6, 3), 160, 22  # images across and down, pixels a side and of the words

@@ -12,7 +12,7 @@ from typing import Any
 
 from agiqa.datasets.table import inner_path
 from agiqa.errors import AgiqaError, printable
-from agiqa.report.tables import number
+from agiqa.figures import number
 from agiqa.trees import MOST_JSON, read_json
 
 FOLDER, FILE = "explanations", "explanations.json"

@@ -22,13 +22,13 @@ from markupsafe import Markup
 from agiqa.comparison import compare, read_contenders
 from agiqa.datasets.table import ImagesTable, read_table, write_whole
 from agiqa.errors import AgiqaError, printable, some
+from agiqa.figures import number
 from agiqa.json_text import json_text
 from agiqa.report.columns import image_columns
 from agiqa.report.content import content, side_by_side
 from agiqa.report.drawing import figures_beside, plots, run_figures, scale
 from agiqa.report.explanations import Explanations, read_explanations
 from agiqa.report.results import Results, average_images, read_results
-from agiqa.report.tables import number
 from agiqa.report.thumbnails import LARGE as LARGE_SIDE
 from agiqa.report.thumbnails import SIDES, Pictures, make_pictures
 

@@ -11,6 +11,7 @@ from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_o
 from agiqa.datasets.labels import require_columns
 from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, printable
+from agiqa.figures import of_this_version
 from agiqa.trees import read_json
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
@@ -138,7 +139,7 @@ def _metrics(path: Path, needed: Sequence[str]) -> dict[str, Any]:
         raise AgiqaError(
             f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
         ) from error
-    return metrics
+    return dict(of_this_version(metrics))
 
 
 def _predictions(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:

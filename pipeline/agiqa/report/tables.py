@@ -1,4 +1,4 @@
-"""The run's figures as rows and sentences; every number is formatted here and nowhere else."""
+"""The run's figures as rows and sentences; numbers are formatted by `agiqa.figures`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,26 +6,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from agiqa.figures import DASH, FIGURES, ceiling_of, dashes, interval, number, probability
 from agiqa.model_labels import MODELS, in_order
 from agiqa.report.results import MODEL, Results
 from agiqa.splits import percent
 
-# Metrics: heading, what it says, whether less is better.
-COLUMNS = {
-    "srcc": ("SRCC", "Spearman's rank correlation, raw scores", False),
-    "krcc": ("KRCC", "Kendall's tau-b, raw scores", False),
-    "plcc": ("PLCC raw", "Pearson's linear correlation, raw scores", False),
-    "plcc_logistic": ("PLCC fitted", "Pearson's after the 4-parameter logistic", False),
-    "rmse": ("RMSE", "root mean square error after the logistic", True),
-}
 PROTOCOLS = {
     "grouped": "all images of one prompt stay on one side of a split",
     "random": "images are split one by one, so a prompt can stand on both sides",
     "paper": "the one random split of the MA-AGIQA paper, prompts on both sides",
     "official": "the sets that the data set's makers published",
 }
-DASH = "–"
-UNKNOWN: Mapping[str, float | None] = {"median": None, "sd": None}
 
 
 @dataclass(frozen=True)
@@ -56,18 +47,16 @@ class Leaks:
     sentences: tuple[str, ...]
 
 
-def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
-    """A figure with a true minus sign; a dash for what is not defined."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    value = round(value, digits) + 0.0  # no minus before a zero
-    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
-
-
-def interval(figure: Mapping[str, Any]) -> str:
-    """`0.865…0.899`; nothing where a run of an earlier version has none."""
-    low, high = figure.get("low"), figure.get("high")
-    return "" if low is None or high is None else f"{number(low)}…{number(high)}"
+def cell(values: Mapping[str, Any], best: bool = False, digits: int = 3) -> Cell:
+    """A figure's median, with its deviation and interval where it has them."""
+    bounds = interval(values)
+    sd = number(values.get("sd"), digits)
+    return Cell(
+        number(values.get("median"), digits),
+        "" if sd == DASH else sd,
+        best,
+        "" if bounds == DASH else bounds,
+    )
 
 
 def ceiling_row(metrics: Mapping[str, Any]) -> Row | None:
@@ -75,39 +64,36 @@ def ceiling_row(metrics: Mapping[str, Any]) -> Row | None:
     best = metrics.get("ceiling")
     if not best:
         return None
-    figures = best | {"plcc_logistic": best.get("plcc")}
     assumed = " (assumed)" if best.get("assumed", True) else ""
     note = f"noise of {best['raters']:.4g} raters{assumed}" if best.get("raters") else ""
-    return Row("Ceiling", note, tuple(Cell(number(figures.get(c)), "") for c in COLUMNS))
+    return Row("Ceiling", note, tuple(Cell(number(ceiling_of(best, c)), "") for c in FIGURES))
 
 
 def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
-    """The results table: a row for each model, best median of each column marked (ties too)."""
-    models = {
-        name: {column: values.get(column, UNKNOWN) for column in COLUMNS}
-        for name, values in (
-            (each, metrics["models"][each]) for each in in_order(metrics["models"])
-        )
-    }
+    """The results table: a row for each model, best median of each column marked (ties too).
+
+    Ties are those of the figures shown: what differs in digits that nobody sees is no difference.
+    """
+    models = {name: metrics["models"][name] for name in in_order(metrics["models"])}
     best = {}
-    for column, (_, _, less) in COLUMNS.items():
-        shown = [number(values[column]["median"]) for values in models.values()]
+    for column, figure in FIGURES.items():
+        shown = [number(values[column].get("median")) for values in models.values()]
         seen = [float(text.replace("−", "-")) for text in shown if text != DASH]
-        best[column] = number((min if less else max)(seen)) if seen else None
+        best[column] = number((min if figure.less_is_better else max)(seen)) if seen else None
     rows = []
     for name, values in models.items():
         cells = tuple(
-            Cell(
-                number(values[column]["median"]),
-                number(values[column]["sd"]),
-                number(values[column]["median"]) == best[column],
-                interval(values[column]),
-            )
-            for column in COLUMNS
+            cell(values[column], number(values[column].get("median")) == best[column])
+            for column in FIGURES
         )
         label, note = MODELS.get(name, (name, ""))
         rows.append(Row(label, note, cells, main=name == MODEL))
     return rows
+
+
+def why_dashes(metrics: Mapping[str, Any]) -> str:
+    """Why there are dashes in `model_rows`; empty where there are none."""
+    return dashes(metrics["models"].values(), list(FIGURES))
 
 
 def comparisons(metrics: Mapping[str, Any]) -> list[str]:
@@ -126,9 +112,12 @@ def comparisons(metrics: Mapping[str, Any]) -> list[str]:
         ]
         if gains:
             won = sum(gain > 0 for gain in gains)
+            splits = counted(len(gains), "split")
+            if len(gains) < len(ours):
+                splits += f" where both are defined, of {len(ours)}"
             said.append(
                 f"{number(median(gains), signed=True)} SRCC against {what} "
-                f"(median; better in {won} of {counted(len(gains), 'split')})"
+                f"(median; better in {won} of {splits})"
             )
     return said
 
@@ -144,8 +133,7 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
                 "",
                 (
                     Cell(f"{values['images']:,}", ""),
-                    *(Cell(number(values[m]["median"]), number(values[m]["sd"])) for m in
-                      ("srcc", "plcc")),
+                    *(cell(values[m]) for m in ("srcc", "plcc")),
                     Cell(number(mos, 2), ""),
                     Cell(number(score, 2), ""),
                     Cell(number(None if None in (mos, score) else score - mos, 2, True), ""),
@@ -159,10 +147,7 @@ def run_rows(comparison: Mapping[str, Any]) -> list[Row]:
     """Runs side by side: a row for each with median and deviation over the same splits."""
     rows = []
     for each in comparison["contenders"]:
-        cells = tuple(
-            Cell(number(each["figures"][c]["median"], 4), number(each["figures"][c]["sd"], 4))
-            for c in COLUMNS
-        )
+        cells = tuple(cell(each["figures"][c], digits=4) for c in FIGURES)
         rows.append(Row(each["name"], "", cells))
     return rows
 
@@ -172,11 +157,14 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
     several = len(comparison["comparisons"]) > 1
     return [
         Row(
-            COLUMNS[figure][0],
+            FIGURES[figure].heading,
             f"{each['name']} against {each['against']}" if several else "",
             (
-                Cell(number(found["mean"], 4, True), number(found["sd"], 4)),
-                Cell(f"{found['better']} of {found['splits']}", ""),
+                Cell(number(found["mean"], 4, True), number(found["sd"], 4).replace(DASH, "")),
+                Cell(
+                    DASH if found["better"] is None else f"{found['better']} of {found['splits']}",
+                    "",
+                ),
                 Cell(_from_to(found["low"], found["high"]), ""),
                 Cell(probability(found["p"]), ""),
                 *([Cell(probability(found["p_holm"]), "")] if several else []),
@@ -185,16 +173,13 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
             ),
         )
         for each in comparison["comparisons"]
-        for figure in COLUMNS
+        for figure in FIGURES
         for found in [each["figures"][figure]]
     ]
 
 
-def probability(p: float) -> str:
-    """A p value without its leading zero."""
-    if not math.isfinite(p):
-        return DASH
-    return "< .001" if p < 0.001 else number(p).removeprefix("0")
+def _better(found: Mapping[str, Any]) -> str:
+    return DASH if found["better"] is None else f"{found['better']} of {found['splits']}"
 
 
 def _from_to(low: float, high: float) -> str:

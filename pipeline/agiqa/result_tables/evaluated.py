@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.errors import AgiqaError, printable, some
+from agiqa.figures import of_this_version
 from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
 from agiqa.run_files import PROVENANCE, provenance_files
@@ -115,7 +116,7 @@ class _Read:
 def _read(run: Path, path: Path) -> _Read:
     provenance = _mapping(run / PROVENANCE, "run `agiqa fit` again")
     again = f"run `agiqa evaluate {printable(run)}` again"
-    metrics = _mapping(path, again)
+    metrics = of_this_version(_mapping(path, again))
     try:
         for key in ("dataset", "target", "protocol"):
             if not isinstance(metrics[key], str) or not metrics[key]:
@@ -210,4 +211,5 @@ def _value(figures: Mapping[str, Any], splits: int, what: str) -> Value:
         median=figures.get("median"),
         sd=figures.get("sd") if splits > 1 else None,
         interval=None if low is None or high is None else (low, high),
+        why=str(figures.get("why", "")),
     )

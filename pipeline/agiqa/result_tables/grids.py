@@ -14,7 +14,7 @@ from agiqa.result_tables.results import AS_PUBLISHED, CROSS, Result
 DATASETS = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
 TARGETS = ("quality",)
 PROTOCOLS = ("grouped", "random", "paper", "official")
-CROSS_FIGURES = ("srcc", "plcc_logistic", "krcc", "rmse")
+CROSS_FIGURES = ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ SIGNS = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "−": r"$-$",
+    "–": "--",
     "…": r"\ldots{}",
     "[": "{[}",  # after \\ it would open an optional argument
 }

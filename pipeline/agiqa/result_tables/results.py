@@ -7,13 +7,13 @@ lays them out.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Figures by their name in metrics.json: heading, whether less is better.
+from agiqa.figures import FIGURES as KNOWN
+
+# Figures by their name in metrics.json: heading, whether less is better. What a publication calls
+# PLCC may be fitted or not, so the column of the fitted one is not called more than that.
 FIGURES = {
-    "srcc": ("SRCC", False),
-    "plcc_logistic": ("PLCC", False),
-    "plcc": ("PLCC raw", False),
-    "krcc": ("KRCC", False),
-    "rmse": ("RMSE", True),
+    name: ("PLCC" if name == "plcc_logistic" else figure.heading, figure.less_is_better)
+    for name, figure in KNOWN.items()
 }
 CROSS = "cross"  # the protocol of a result on another data set than the training's
 AS_PUBLISHED = "as published"  # a column of results whose protocols differ among themselves
@@ -27,6 +27,7 @@ class Value:
     sd: float | None = None  # over splits; None where there is one split, or none is known
     interval: tuple[float, float] | None = None  # 95 %
     ends: tuple[float, float] | None = None  # of a published range
+    why: str = ""  # there is no median, or no interval
     printed: tuple[str, ...] = ()  # a published figure's digits; two for a range
 
 

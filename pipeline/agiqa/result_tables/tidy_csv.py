@@ -3,14 +3,15 @@
 Columns: method, ours, trained_on, dataset, target, protocol, synthetic, splits; then for each
 figure its value (ours: the median over splits), `_sd` over splits, `_low` and `_high` (95 %
 interval), and `_from` and `_to` where publications give a range; then the protocol in words, source
-and note. Names that a spreadsheet would take for formulas begin with an apostrophe
-(spreadsheets.py).
+and note, which also says why a figure is not defined. Names that a spreadsheet would take for
+formulas begin with an apostrophe (spreadsheets.py).
 """
 
 import csv
 import io
 from collections.abc import Sequence
 
+from agiqa.figures import dashes
 from agiqa.result_tables.grids import Grid, Row
 from agiqa.result_tables.results import Result, Value
 from agiqa.spreadsheets import safe_cell
@@ -40,7 +41,9 @@ def _line(row: Row, each: Result, figures: Sequence[str]) -> list[str]:
     cells += [_truth(each.synthetic), "" if each.splits is None else str(each.splits)]
     for figure in figures:
         cells += _value(each.figures.get(figure, Value()))
-    return [*cells, each.said, each.source, each.note]
+    shown = {name: vars(value) for name, value in each.figures.items() if name in figures}
+    note = " ".join(filter(None, (each.note, dashes([shown], figures))))
+    return [*cells, each.said, each.source, note]
 
 
 def _truth(value: bool) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agiqa.figures import DASH, FITTED, dashes
 from agiqa.result_tables.grids import Column, Grid, Row
 from agiqa.result_tables.results import AS_PUBLISHED, CROSS, FIGURES, Result, Value
 
@@ -9,14 +10,17 @@ INTERVALS = "in brackets 95 % intervals"
 
 
 def cell(result: Result | None, figure: str, intervals: bool = False) -> str:
-    """A figure as `.885 ± .009`, of one split as `.8929`, of a range `.882 to .887`; or nothing."""
+    """A figure as `.885 ± .009`, of one split as `.8929`, of a range `.882 to .887`.
+
+    Empty where there is no result; a dash where a run has none, and `caption` says why.
+    """
     value = result.figures.get(figure) if result else None
     if value is None:
         return ""
     if value.printed:
         return " to ".join(map(_plain, value.printed))
     if value.median is None:
-        return ""
+        return DASH
     digits = 4 if value.sd is None else 3
     text = number(value.median, digits)
     if value.sd is not None:
@@ -79,12 +83,20 @@ def caption(grid: Grid, intervals: bool = False) -> str:
     said = ["Test sides."]
     if any(each.ours and (each.splits or 0) > 1 for each in grid.results):
         said.append("Ours: median ± sd over splits.")
-    shown = [heading(f) for f in ("plcc_logistic", "rmse") if f in grid.figures]
+    if any(each.ours and each.splits == 1 for each in grid.results):
+        said.append("Of one split: four digits, no deviation.")
+    shown = [heading(f) for f in FITTED if f in grid.figures]
     if shown:
         said.append(f"{' and '.join(shown)} after the 4-parameter logistic.")
     if intervals:
         said.append(f"{INTERVALS.capitalize()}.")
     said.append("An empty cell: no result.")
+    rows = [
+        {name: vars(value) for name, value in each.figures.items() if name in grid.figures}
+        for each in grid.results
+    ]
+    if why := dashes(rows, grid.figures if intervals else ()):
+        said.append(why)
     if not grid.across:
         said.append("Columns have protocols of their own and are not to be compared.")
     if any(column.protocol == AS_PUBLISHED for column in grid.columns):

@@ -5,6 +5,7 @@ from typing import Any
 
 from agiqa import __version__
 from agiqa.checkpoints import METRICS, Run
+from agiqa.figures import of_this_version
 from agiqa.images import MAX_PIXELS
 from agiqa.serving.limits import Limits
 from agiqa.serving.schemas import Interval, RunFacts, Scale, Taken, Tested
@@ -60,7 +61,7 @@ def _tested(run: Run) -> Tested | None:
     if not path.is_file():
         return None
     try:
-        metrics: dict[str, Any] = read_json(path)
+        metrics: dict[str, Any] = of_this_version(read_json(path))
         figures = metrics["models"]
         model = MODEL if MODEL in figures else next(iter(figures))
         return Tested(

@@ -7,6 +7,7 @@ and Novick, "Statistical Theories of Mental Test Scores", 1968) gives
 
     reliability = 1 − E/V,   highest PLCC = √reliability,   lowest RMSE = √E
 
+(raw, and after a fit hardly less), a lowest MAE of the mean of √(2/π) s/√n for normal noise,
 and a second panel of n raters would agree with this one at a PLCC equal to the reliability. For
 SRCC and KRCC there is no formula: true scores are taken to be the MOS shrunk to the variance V − E,
 noise of each image's own size is drawn and added, and the mean over draws counts.
@@ -46,6 +47,7 @@ class Ceiling:
     krcc: float
     plcc: float
     rmse: float  # the least
+    mae: float  # the least
 
 
 def noise_ceiling(
@@ -54,26 +56,29 @@ def noise_ceiling(
     """The ceiling for N images with a MOS and the raters' standard deviation.
 
     Args:
-        mos: scores `(N,)`; images where it or the deviation is NaN are left out.
+        mos: scores `(N,)`; images where it or the deviation is NaN, or that nobody rated, are left
+            out.
         deviation: of the single ratings, in the units of the MOS `(N,)`.
         raters: ratings an image, one number or `(N,)`.
         draws: simulated panels, for SRCC and KRCC.
         seed: of the draws.
 
     Returns:
-        NaN figures for fewer than three images; a reliability of 0, and correlations of 0, where
-        the raters' noise explains all of the MOS's variance.
+        NaN figures for fewer than three images, or where all targets are equal; a reliability of 0,
+        and correlations of 0, where the raters' noise explains all of the MOS's variance.
     """
     counts = np.broadcast_to(np.asarray(raters, dtype=float), mos.shape)
     known = np.isfinite(mos) & np.isfinite(deviation) & np.isfinite(counts)
+    known &= (counts > 0) & (deviation >= 0)
     mos, error = mos[known], deviation[known] / np.sqrt(counts[known])
     raters = float(counts[known].mean()) if known.any() else math.nan
-    if len(mos) < 3:
-        return Ceiling(raters, len(mos), *[math.nan] * 5)
+    if len(mos) < 3 or (mos == mos[0]).all():
+        return Ceiling(raters, len(mos), *[math.nan] * 6)
     noise = float(np.mean(np.square(error)))
+    mae = math.sqrt(2 / math.pi) * float(error.mean())
     reliability = max(0.0, 1 - noise / float(mos.var(ddof=1)))
     if reliability == 0:
-        return Ceiling(raters, len(mos), 0.0, 0.0, 0.0, 0.0, math.sqrt(noise))
+        return Ceiling(raters, len(mos), 0.0, 0.0, 0.0, 0.0, math.sqrt(noise), mae)
     true = mos.mean() + math.sqrt(reliability) * (mos - mos.mean())
     rng = np.random.default_rng(seed)
     panels = [true + rng.normal(0, error) for _ in range(draws)]
@@ -85,6 +90,7 @@ def noise_ceiling(
         float(np.mean([krcc(panel, true) for panel in panels])),
         math.sqrt(reliability),
         math.sqrt(noise),
+        mae,
     )
 
 

@@ -35,8 +35,8 @@ def corrected_t_test(differences: Sequence[float], test_to_train: float) -> Corr
         test_to_train: images of a test side for each of a training side, such as 20/70.
 
     Returns:
-        NaN for interval and p with fewer than two splits. Where all differences are equal, the
-        interval is that one value, and p is 0, or 1 if they are zero.
+        NaN for interval and p with fewer than two splits, and where all differences are equal: the
+        test divides by their deviation. Of differences that are all zero the interval is 0, p is 1.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -47,7 +47,7 @@ def corrected_t_test(differences: Sequence[float], test_to_train: float) -> Corr
     sd = float(values.std(ddof=1))
     error = sd * math.sqrt(1 / len(values) + test_to_train)
     if error == 0:
-        return Corrected(mean, 0.0, mean, mean, float(mean == 0))
+        return Corrected(mean, 0.0, *((0.0, 0.0, 1.0) if mean == 0 else (math.nan,) * 3))
     reach = error * float(student.ppf((1 + LEVEL) / 2, len(values) - 1))
     p = 2 * float(student.sf(abs(mean) / error, len(values) - 1))
     return Corrected(mean, sd, mean - reach, mean + reach, p)

@@ -1,15 +1,16 @@
-"""The five figures of many bootstrap resamples at once, from counts of how often images are drawn.
+"""The figures of many bootstrap resamples at once, from counts of how often images are drawn.
 
 A resample of a test side is a row of whole numbers: how often each image was drawn. The figures of
 `agiqa.metrics` are computed from those counts for all resamples together, without building one:
 
 * SRCC: mean ranks within the resample (copies of an image tie), then Pearson's;
-* PLCC: Pearson's weighted sums, one matrix product;
-* PLCC after the logistic, RMSE: the curve that was fitted once to the test side stays, since a fit
-  for each resample takes a thousand times as long and four parameters on hundreds of images hardly
-  move;
-* KRCC: its linear part (Hájek's projection of the two counts under the root), as the exact one is
-  quadratic in the images. Its interval is that of the infinitesimal jackknife.
+* PLCC, RMSE and MAE, raw: weighted sums, one matrix product;
+* PLCC and RMSE after the logistic: the curve that was fitted once to the test side stays, since a
+  fit for each resample takes a thousand times as long and four parameters on hundreds of images
+  hardly move; below LEAST_FOR_FITTED images they are not given, as in `agiqa.metrics`;
+* KRCC: exact on up to EXACT images; beyond, as that is quadratic in the images, its linear part
+  (Hájek's projection of the two counts under the root), whose interval is that of the
+  infinitesimal jackknife.
 
 `intervals` draws the counts.
 """
@@ -20,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from agiqa.figures import CORRELATIONS, FIGURES, LEAST_FOR_FITTED
 from agiqa.metrics import fit_logistic
 
 Array = NDArray[np.float64]
 
-FIGURES = ("srcc", "krcc", "plcc", "plcc_logistic", "rmse")
+EXACT = 256  # images, of KRCC by all pairs
+SPREAD = 1e-12  # of a resample's variance to the test side's; less is rounding of no spread at all
 ROWS = 1024  # of a block of the pairs that KRCC compares
 
 
@@ -36,13 +39,16 @@ class TestSide:
 
     mos: Array  # (n,)
     score: Array  # (n,)
-    mapped: Array  # (n,), the scores after the logistic
-    kendall: tuple[Array, Array, Array]  # (n,) each: mean sign products of an image's pairs
+    mapped: Array  # (n,), the scores after the logistic; NaN of too few images
+    kendall: tuple[Array, Array, Array]  # of all pairs (n, n), or their means by image (n,)
 
 
 def test_side(mos: Array, score: Array) -> TestSide:
     """Prepare `(n,)` scores against their MOS; both finite, n at least 2."""
-    return TestSide(mos, score, fit_logistic(mos, score), _kendall_parts(mos, score))
+    few = len(mos) < LEAST_FOR_FITTED
+    mapped = np.full(len(mos), np.nan) if few else fit_logistic(mos, score)
+    kendall = _pairs(mos, score) if len(mos) <= EXACT else _kendall_parts(mos, score)
+    return TestSide(mos, score, mapped, kendall)
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,35 @@ test_side.__test__ = False  # type: ignore[attr-defined]
 def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
     """The figures of each of B resamples `(B,)`; NaN where one holds a single image or value."""
     mos, score, mapped = (each - each.mean() for each in (side.mos, side.score, side.mapped))
-    error = np.square(side.mos - side.mapped)
+    raw, fitted = side.score - side.mos, side.mapped - side.mos
     columns = (np.ones_like(mos), mos, mos * mos, score, score * score, mos * score,
-               mapped, mapped * mapped, mos * mapped, error)  # fmt: skip
-    n, x, xx, y, yy, xy, z, zz, xz, squares = (drawn.counts @ np.stack(columns, axis=1)).T
+               mapped, mapped * mapped, mos * mapped, raw * raw, np.abs(raw),
+               fitted * fitted)  # fmt: skip
+    sums = (drawn.counts @ np.stack(columns, axis=1)).T
+    n, x, xx, y, yy, xy, z, zz, xz, squares, absolute, fitted_squares = sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {
+        mos_spread = _spread(n, x, xx, mos)
+        found = {
             "srcc": _weighted_srcc(drawn, side.score),
-            "krcc": _linear_krcc(side.kendall, drawn.counts, n),
-            "plcc": (n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2)),
-            "plcc_logistic": (n * xz - x * z) / np.sqrt((n * xx - x**2) * (n * zz - z**2)),
-            "rmse": np.sqrt(squares / n),
+            "krcc": _krcc(side.kendall, drawn.counts, n),
+            "plcc": (n * xy - x * y) / np.sqrt(mos_spread * _spread(n, y, yy, score)),
+            "rmse_raw": np.sqrt(squares / n),
+            "mae": absolute / n,
+            "plcc_logistic": (n * xz - x * z) / np.sqrt(mos_spread * _spread(n, z, zz, mapped)),
+            "rmse": np.sqrt(fitted_squares / n),
         }
+        return {name: _inside(name, found[name]) for name in FIGURES}
+
+
+def _spread(n: Array, total: Array, squares: Array, values: Array) -> Array:
+    """n² times the variance of `values` in each resample `(B,)`; NaN where they do not differ."""
+    spread = n * squares - total**2
+    return np.where(spread > SPREAD * n**2 * np.mean(values**2), spread, np.nan)
+
+
+def _inside(figure: str, values: Array) -> Array:
+    """Correlations as such: rounding, and KRCC's linear part, reach beyond 1."""
+    return np.clip(values, -1.0, 1.0) if figure in CORRELATIONS else values
 
 
 def _weighted_srcc(drawn: Draw, score: Array) -> Array:
@@ -124,8 +147,20 @@ def _differing(ranks: NDArray[np.float32]) -> Array:
     return np.asarray(len(ranks) - same[place], dtype=np.float64)
 
 
-def _linear_krcc(parts: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:
-    """Tau-b with each of its three mean counts replaced by 2·(their mean in the resample) − all."""
-    every = np.stack(parts, axis=1)  # (n, 3)
-    agree, mos_differs, score_differs = (2 * (counts @ every).T / total) - every.mean(0)[:, None]
-    return np.asarray(agree / np.sqrt(mos_differs * score_differs))
+def _pairs(mos: Array, score: Array) -> tuple[Array, Array, Array]:
+    """For each pair of images `(n, n)` the product of both signs, and whether each side differs."""
+    one, other = (np.sign(each[:, None] - each[None, :]) for each in (mos, score))
+    return one * other, np.abs(one), np.abs(other)
+
+
+def _krcc(kendall: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:
+    """Tau-b of each resample; of many images with each of its three mean counts linear.
+
+    That is, replaced by 2·(their mean in the resample) − (their mean on the test side).
+    """
+    if kendall[0].ndim == 2:
+        agree, *differ = (np.einsum("bn,bn->b", counts @ pairs, counts) for pairs in kendall)
+    else:
+        every = np.stack(kendall, axis=1)  # (n, 3)
+        agree, *differ = (2 * (counts @ every).T / total) - every.mean(0)[:, None]
+    return np.asarray(agree / np.sqrt(differ[0] * differ[1]))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from agiqa.figures import LEAST_FOR_FITTED
 from agiqa.metrics import fit_logistic
 from agiqa.report.figures.style import FAINT, INK, SERIES, SYMBOLS, Figure, Json, rounded, safe
 
@@ -48,7 +49,7 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
         {"type": "scatter", "mode": "lines", "name": "exact", "x": [low, high], "y": [low, high],
          "line": {"color": FAINT, "width": 1.2, "dash": "dash"}, "hoverinfo": "skip"}
     )  # fmt: skip
-    if len(images) >= 2:
+    if len(images) >= LEAST_FOR_FITTED:
         score, fitted = _logistic(images)
         data.append(
             {"type": "scatter", "mode": "lines", "name": "fitted logistic", "x": rounded(score),

@@ -112,7 +112,7 @@ def learning_curves(curves: pd.DataFrame) -> list[Figure]:
             }
             for seed, part in rows.groupby("seed", sort=False)
         ]
-        middle = rows.groupby("epoch")["val_srcc"].median()
+        middle = rows.groupby("epoch")["val_srcc"].agg(lambda of: of.median(skipna=False))
         data.append(
             {
                 "type": "scatter",

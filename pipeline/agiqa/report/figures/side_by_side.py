@@ -1,6 +1,5 @@
 """Several runs on the same splits: differences from the first, and every split of each."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +68,7 @@ def _bars(
 
     def to(end: str) -> list[float | None]:
         gaps = [abs(each[end] - middle) for each, middle in zip(figures, middles, strict=True)]
-        return rounded([gap if math.isfinite(gap) else 0 for gap in gaps], 5)
+        return rounded(gaps, 5)  # null where there is no interval: no bar
 
     return {
         "type": "scatter",

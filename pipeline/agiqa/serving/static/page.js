@@ -181,8 +181,8 @@ function describe() {
   document.title = `agiqa · ${facts.run}`;
   $("run-name").textContent = facts.run;
   const tested = facts.tested;
-  const figures = tested && tested.srcc.median !== null
-    ? `test SRCC ${two(tested.srcc.median)}` + (tested.srcc.low === null ? "" : ` (${Math.round(100 * (tested.level ?? 0.95))} %: ${two(tested.srcc.low)} to ${two(tested.srcc.high)})`) + ` over ${tested.splits} ${tested.splits === 1 ? "split" : "splits"}`
+  const figures = tested
+    ? `test SRCC ${tested.srcc.median === null ? "not defined" : two(tested.srcc.median)}` + (tested.srcc.low === null ? "" : ` (${Math.round(100 * (tested.level ?? 0.95))} %: ${two(tested.srcc.low)} to ${two(tested.srcc.high)})`) + ` over ${tested.splits} ${tested.splits === 1 ? "split" : "splits"}`
     : "not evaluated yet";
   $("run-line").textContent = `${facts.target} as learned from ${facts.dataset}, ${facts.images.toLocaleString("en")} images, protocol ${facts.protocol}; ${figures}`;
   $("synthetic").hidden = !facts.synthetic;
