@@ -31,6 +31,7 @@ from PIL import Image
 
 from agiqa.checkpoints import load_provenance
 from agiqa.datasets.table import read_table
+from agiqa.images import decode
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _resident(pid: int) -> float:
 
 def _changed(path: Path, number: int) -> bytes:
     """The image with other noise in its last bits than any before: a picture nobody has seen."""
-    pixels = np.asarray(Image.open(path).convert("RGB"))
+    pixels = np.asarray(decode(path))
     noise = np.random.default_rng([number, time.time_ns()]).integers(0, 2, pixels.shape, np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels ^ noise).save(file, "PNG")

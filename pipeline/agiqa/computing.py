@@ -203,13 +203,13 @@ def samples_of(
     items = [(name, sources[name]) for name in job.image_ids]
     if workers == 0 or len(items) <= extractor.batch_size:
         for name, source in items:
-            yield name, _load(extractor, source)
+            yield name, _load(extractor, name, source)
         return
     from torch.utils.data import DataLoader
 
     methods = multiprocessing.get_all_start_methods()
     loader: Any = DataLoader(
-        _Images(extractor, [source for _, source in items]),  # type: ignore[arg-type]
+        _Images(extractor, items),  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
         prefetch_factor=max(1, AHEAD * extractor.batch_size // workers),
@@ -226,21 +226,22 @@ def samples_of(
 class _Images:
     """A map-style data set of samples; a failure is an item, so that it keeps its type."""
 
-    def __init__(self, extractor: Extractor, sources: Sequence[Source]) -> None:
-        self.extractor, self.sources = extractor, sources
+    def __init__(self, extractor: Extractor, items: Sequence[tuple[str, Source]]) -> None:
+        self.extractor, self.items = extractor, items
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.items)
 
     def __getitem__(self, row: int) -> Sample | Exception:
         try:
-            return _load(self.extractor, self.sources[row])
+            return _load(self.extractor, *self.items[row])
         except Exception as error:  # raised by the process that asked
             return error
 
 
-def _load(extractor: Extractor, source: Source) -> Sample:
-    return extractor.preprocess(decode(source.path), source.image_prompt)
+def _load(extractor: Extractor, image_id: str, source: Source) -> Sample:
+    """The sample of the very bytes that the row is named after."""
+    return extractor.preprocess(decode(source.path, image_id), source.image_prompt)
 
 
 def _leave_with(parent: int, _worker: int) -> None:

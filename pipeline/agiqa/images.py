@@ -2,50 +2,57 @@
 
 Where it stands in the flow: `prepare` checks every file here before anything is written, and the
 extractors and `score` decode through the same function, so what was checked is what is used. The
-resize of the `paper` presets stands here too.
+resize of the `paper` presets stands here too. What becomes of unusual pixels is said in
+image_formats/loading.py.
 
-What becomes of unusual files:
-
-* CMYK, YCbCr, grey, 1-bit and palette images are converted to RGB. Colour profiles are ignored.
-* 16-bit grey (PNG, TIFF, PGM) is scaled from 0…65535 to 0…255. 16-bit RGB keeps its high bytes.
-* Alpha, and a palette's or PNG's transparent colour, is composited on white.
+* A file is read once, whole; what is hashed is what is decoded.
 * Animations and files of several pages give their first frame.
 * An EXIF orientation is applied, so images stand upright; a damaged EXIF block is ignored.
-* 32-bit integer or float pixels (TIFF) and LAB are refused: nobody says which range to show.
 * Absent, a broken link, a folder or a pipe, unreadable, zero bytes, truncated, damaged, not an
-  image, or above `MAX_PIXELS`: refused with a reason in plain words. The size is read from the
-  header, so a decompression bomb is refused before a pixel of it is unpacked.
+  image, or above the limits: refused with a reason in plain words, before a pixel is unpacked where
+  the header says so.
 """
 
 import hashlib
-import logging
+import os
 import stat
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from agiqa.errors import AgiqaError, printable
-
-logger = logging.getLogger(__name__)
+from agiqa.image_formats import FORMATS, MAX_PIXELS, MAX_RATIO, MAX_SIDE, FormatError, read_picture
+from agiqa.image_formats.isolated import unpack_isolated
+from agiqa.image_formats.loading import on_white, unpack, why_not
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",
 )  # fmt: skip
 
-# Only formats a generator may write: Pillow also knows some that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+MAX_BYTES = 256 << 20  # of a file
 
-# 8000 x 8000. Unpacked as RGBA that is 256 MB an image; Pillow itself only warns, and later.
-MAX_PIXELS = 64_000_000
-
-_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
-_HEADER_LOCK = threading.Lock()
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MAX_RATIO",
+    "MAX_SIDE",
+    "BadImage",
+    "ImageError",
+    "as_rgb",
+    "check_images",
+    "checked_ids",
+    "decode",
+    "image_id",
+    "require_file",
+    "resize_bicubic",
+]
 
 
 class ImageError(AgiqaError):
@@ -69,48 +76,44 @@ class BadImage:
     reason: str
 
 
-def decode(path: Path) -> Image.Image:
-    """The file's (first) picture as 8-bit RGB, upright, fully loaded.
+def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
+    """The (first) picture of a file, or of its bytes, as 8-bit RGB, upright, fully loaded.
+
+    Time and memory are bounded, whatever the file: see "What images may be" in README.md.
+
+    Args:
+        source: the file, or what is in it.
+        expected: the `image_id` that it must have.
 
     Raises:
-        ImageError: the file cannot be used; its `reason` says why.
+        ImageError: it cannot be used, or is another image; its `reason` says why.
     """
-    require_file(path)
-    try:
-        with path.open("rb") as file, _open_header(file) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(
-                    path,
-                    f"has {width} x {height} pixels, more than the limit of {MAX_PIXELS:,}: "
-                    "make it smaller or remove it",
-                )
-            image.load()
-            return _as_rgb(path, _upright(image))
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(
-            path, f"is not an image, or of a format not read here ({', '.join(FORMATS)})"
-        ) from None
-    except PermissionError:
-        raise ImageError(path, "cannot be read: permission denied") from None
-    except MemoryError:
-        raise ImageError(path, "is too large for the memory there is") from None
-    # Decoders raise what they like on damage: OSError, SyntaxError, ValueError, struct.error, EOF…
-    except Exception as error:
-        kind = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise ImageError(path, f"is {kind} ({error})") from error
+    path = source if isinstance(source, Path) else Path("the image")
+    data = _read(path) if isinstance(source, Path) else source
+    if expected is not None and _digest(data) != expected:
+        raise ImageError(path, "has changed since prepare")
+    return _decoded(path, data)
 
 
 def image_id(path: Path) -> str:
     """The sha256 of the file's bytes, in hexadecimal: the key under which vectors are stored."""
-    require_file(path)
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A copy of a caller's image as 8-bit RGB, by the rules of `decode`.
+
+    Raises:
+        ImageError: its pixels have a range that is not known.
+    """
+    try:
+        return on_white(image)
+    except FormatError as error:
+        raise ImageError(Path("the image"), str(error)) from None
 
 
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
@@ -140,84 +143,110 @@ def check_images(
     workers: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> list[BadImage]:
-    """Decode every file in full, in threads, and list those that cannot be used, in order.
+    """Those of the files that cannot be used, in order; arguments as of `checked_ids`."""
+    checked = checked_ids(paths, workers, on_progress)
+    return [image for image in checked if isinstance(image, BadImage)]
+
+
+def checked_ids(
+    paths: Sequence[Path],
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> list[str | BadImage]:
+    """Decode every file in full, in threads: its `image_id`, or why it cannot be used, in order.
 
     Args:
         paths: the files.
         workers: threads; None takes a few more than there are cores.
         on_progress: called as (done, total) after each file.
     """
-    bad: list[BadImage] = []
+    checked = []
     with ThreadPoolExecutor(workers, thread_name_prefix="check-images") as pool:
-        for done, found in enumerate(pool.map(_check, paths), start=1):
-            if found is not None:
-                bad.append(found)
+        for image in pool.map(_check, paths):
+            checked.append(image)
             if on_progress is not None:
-                on_progress(done, len(paths))
-    return bad
+                on_progress(len(checked), len(paths))
+    return checked
 
 
 def require_file(path: Path) -> None:
     """Refuse what is not a regular file with something in it: opening a pipe would wait forever."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         broken = path.is_symlink()
         reason = "is a link to a file that does not exist" if broken else "does not exist"
         raise ImageError(path, reason) from None
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from error
-    if stat.S_ISDIR(found.st_mode):
+    _require_regular(path, status)
+
+
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
         raise ImageError(path, "is a folder, not an image file")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError(path, "is not a regular file")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise ImageError(path, "is empty (0 bytes)")
-
-
-def _open_header(file: BinaryIO) -> Image.Image:
-    """Pillow's lazy open, without its own bomb check, whose warning would reach the user's screen.
-
-    The switch is Pillow's global, so it is turned under a lock and turned back at once. (Catching
-    the warning instead would swap the warning filters of every other thread.)
-    """
-    with _HEADER_LOCK:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            return Image.open(file, formats=FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # a damaged EXIF block says nothing about the pixels
-        logger.debug("ignored a damaged EXIF block: %s", error)
-        return image.copy()
-
-
-def _as_rgb(path: Path, image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_GREY or (image.mode == "I" and image.format in (None, "PPM")):
-        deep = np.asarray(image).astype(np.float32)
-        grey = np.clip(np.rint(deep / 257.0), 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("I", "F", "LAB"):
+    if status.st_size > MAX_BYTES:
         raise ImageError(
             path,
-            f"has pixels of mode {image.mode}, whose range is not known: save it as 8-bit RGB",
+            f"has {status.st_size / 2**20:,.0f} MiB, more than the limit of {MAX_BYTES >> 20}: "
+            "make it smaller or remove it",
         )
-    if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, seen).convert("RGB")
-    return image.convert("RGB")
 
 
-def _check(path: Path) -> BadImage | None:
+def _open(path: Path) -> BufferedReader:
+    """The file, open; looked at again then, for another may have taken its place."""
+    require_file(path)
     try:
-        decode(path)
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+    except PermissionError:
+        raise ImageError(path, "cannot be read: permission denied") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror}") from error
+    try:
+        _require_regular(path, os.fstat(file.fileno()))
+    except ImageError:
+        file.close()
+        raise
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with _open(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise ImageError(path, "grows while it is read")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _decoded(path: Path, data: bytes) -> Image.Image:
+    try:
+        picture = read_picture(data)
+        return unpack_isolated(data) if picture.isolated else unpack(picture)
+    except MemoryError:
+        raise ImageError(path, "is too large for the memory there is") from None
+    except Exception as error:
+        raise ImageError(path, why_not(error)) from error
+
+
+def _check(path: Path) -> str | BadImage:
+    try:
+        data = _read(path)
+        _decoded(path, data)
     except ImageError as error:
         return BadImage(printable(path), error.reason)
-    return None
+    return _digest(data)

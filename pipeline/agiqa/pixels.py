@@ -33,7 +33,7 @@ from agiqa.feature_store.chunks import id_bytes, row_checksums
 from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
 from agiqa.feature_store.ledger.journal import Journal
 from agiqa.feature_store.ledger.lock import writer_lock
-from agiqa.images import ImageError, decode, image_id, resize_bicubic
+from agiqa.images import ImageError, decode, resize_bicubic
 from agiqa.progress import track
 from agiqa.trees import parse_json
 
@@ -148,9 +148,7 @@ class _Cache:
 
     def _load(self, name: str, path: Path) -> np.ndarray | ImageError:
         try:
-            if image_id(path) != name:
-                return ImageError(path, "has changed since prepare")
-            return resized(decode(path), self.shape[0])
+            return resized(decode(path, name), self.shape[0])
         except ImageError as error:
             return error
 

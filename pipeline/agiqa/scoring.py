@@ -27,7 +27,7 @@ from agiqa.extractors import (
 )
 from agiqa.feature_store import ANSWERS
 from agiqa.features import IMPORTED, choose_vectors, require_same_stores, with_answers
-from agiqa.images import image_id
+from agiqa.images import as_rgb, image_id
 from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import require_width, semantic_order
@@ -189,7 +189,7 @@ class Scorer:
             raise AgiqaError("Give files or images in memory to score, not both in one call.")
         if loaded:
             names = [str(index) for index in range(len(loaded))]
-            rgb = [image.convert("RGB") for image in loaded]
+            rgb = [as_rgb(image) for image in loaded]
             semantic = vectors_of_images(rgb, self.semantic, prompts)
             found = self._predict(semantic, self.sight.images(rgb))
             return [self._score(name, row, found) for row, name in enumerate(names)]

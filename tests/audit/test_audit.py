@@ -92,7 +92,7 @@ def test_the_second_time_no_image_is_read(photos: ImagesTable) -> None:
 def test_a_changed_image_does_not_get_into_the_cache(photos: ImagesTable) -> None:
     with (photos.root / "8 noise.png").open("ab") as file:
         file.write(b" ")
-    with pytest.raises(AgiqaError, match=r"8 noise.png: not the file that was prepared"):
+    with pytest.raises(AgiqaError, match=r"8 noise.png: has changed since prepare: run"):
         perceptual_hashes(photos)
     with sqlite3.connect(hashes_file()) as cache:
         assert cache.execute("SELECT count(*) FROM hashes").fetchone() == (0,)

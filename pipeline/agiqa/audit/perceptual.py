@@ -20,7 +20,7 @@ import platformdirs
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError, one_line
-from agiqa.images import decode, image_id
+from agiqa.images import ImageError, decode
 from agiqa.progress import track
 
 BITS = 64
@@ -67,9 +67,11 @@ def keep_hashes(cache: sqlite3.Connection, ids: Sequence[str], hashes: Sequence[
 def _hash(path: Path, expected: str) -> bytes:
     import imagehash
 
-    if image_id(path) != expected:  # or the cache would hold another image's hash
-        raise AgiqaError(f"{path}: not the file that was prepared: run `agiqa prepare` again")
-    return np.packbits(imagehash.phash(decode(path), hash_size=8).hash.ravel()).tobytes()
+    try:
+        image = decode(path, expected)  # or the cache would hold another image's hash
+    except ImageError as error:
+        raise AgiqaError(f"{error}: run `agiqa prepare` again") from error
+    return np.packbits(imagehash.phash(image, hash_size=8).hash.ravel()).tobytes()
 
 
 def _known(cache: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:

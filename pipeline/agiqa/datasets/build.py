@@ -8,7 +8,6 @@ import logging
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from agiqa.datasets.table import (
     observed_targets,
 )
 from agiqa.errors import AgiqaError, printable, quoted, some
-from agiqa.images import BadImage, check_images, image_id
+from agiqa.images import BadImage, checked_ids
 
 logger = logging.getLogger(__name__)
 
@@ -82,25 +81,19 @@ def build_table(
     rows = rows.reset_index(drop=True)
     rows["path"] = [_as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
     refuse_duplicates(rows["path"], source)
-    bad = [_relative(b, root) for b in check_images(_files(root, rows), workers, on_progress)]
-    named = {b.path for b in bad}
-    bad += [
-        BadImage(printable(path), "has a name that is not UTF-8: rename it")
-        for path in rows["path"]
-        if re.search("[\ud800-\udfff]", path) and printable(path) not in named
-    ]
+    files = [root / path for path in rows["path"]]
+    ids = checked_ids(files, workers, on_progress)
+    checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
+    rows["image_id"] = pd.Series(checked, dtype=object)
+    bad = [image for image in checked if isinstance(image, BadImage)]
     total = len(rows)
     if bad and not skip_bad:
         raise BadImagesError(bad, total, "Repair them, or leave them out with --skip-bad")
     if len(bad) == total:
         raise BadImagesError(bad, total, "Nothing would be left; is this the right folder?")
     if bad:
-        named = {b.path for b in bad}
-        rows = rows[[printable(path) not in named for path in rows["path"]]]
-        rows = rows.reset_index(drop=True)
+        rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
         logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
-    with ThreadPoolExecutor(workers, thread_name_prefix="hash-images") as pool:
-        rows["image_id"] = list(pool.map(image_id, _files(root, rows)))
     same = int(rows["image_id"].duplicated().sum())
     if same:
         logger.info("%s: %d images are byte-identical to an earlier one", name, same)
@@ -111,12 +104,13 @@ def build_table(
     return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
 
 
-def _files(root: Path, rows: pd.DataFrame) -> list[Path]:
-    return [root / path for path in rows["path"]]
-
-
-def _relative(bad: BadImage, root: Path) -> BadImage:
-    return BadImage(bad.path.removeprefix(f"{printable(root)}/"), bad.reason)
+def _named(path: str, image: str | BadImage) -> str | BadImage:
+    """What was found of an image, by its path in the data set."""
+    if isinstance(image, BadImage):
+        return BadImage(printable(path), image.reason)
+    if re.search("[\ud800-\udfff]", path):
+        return BadImage(printable(path), "has a name that is not UTF-8: rename it")
+    return image
 
 
 def _as_spelled(root: Path, path: str, name: str) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageFilter
 
+from agiqa.images import decode
+
 Degradation = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 GRID = 4  # tiles a side
@@ -42,8 +44,7 @@ def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image
     """JPEG compression, quality 50 down to 2."""
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=round(50 * (2 / 50) ** severity))
-    with Image.open(stored) as reopened:
-        return reopened.convert("RGB")
+    return decode(stored.getvalue())
 
 
 def colour(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:

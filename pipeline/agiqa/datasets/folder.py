@@ -4,6 +4,7 @@ All images below the folder, sorted by path. Hidden files and folders (a leading
 over, and so is every file whose name does not end like an image's.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from agiqa.datasets.build import build_table
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
 from agiqa.images import IMAGE_SUFFIXES
 
 
@@ -42,19 +43,28 @@ def find_images(folder: Path) -> list[Path]:
     """The image files below a folder, sorted by path; broken links among them are kept.
 
     Raises:
-        AgiqaError: the folder is missing or holds no image.
+        AgiqaError: the folder is missing or holds no image, or one below it cannot be read.
     """
     if not folder.is_dir():
         raise AgiqaError(f"{folder}: expected a folder of images, found none")
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in files
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
     if not found:
         raise AgiqaError(
             f"{folder}: expected images ({' '.join(IMAGE_SUFFIXES)}) in it or below, found none"
         )
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would leave its images out without a word."""
+    raise AgiqaError(
+        f"{printable(error.filename)}: expected a folder of images, but it cannot be read "
+        f"({error.strerror})"
+    ) from error

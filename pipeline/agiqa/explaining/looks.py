@@ -17,7 +17,7 @@ from agiqa.computing import Source
 from agiqa.errors import AgiqaError
 from agiqa.extraction import vectors_of_files, vectors_of_images
 from agiqa.extractors import Extractor
-from agiqa.images import decode, image_id
+from agiqa.images import as_rgb, decode, image_id
 
 KEPT = 64  # images in memory whose vectors are kept, for each extractor
 
@@ -80,7 +80,7 @@ class Looks:
         new = {key: place for place, key in enumerate(keys) if key not in found}
         if new:
             vectors = vectors_of_images(
-                [images[place].convert("RGB") for place in new.values()],
+                [as_rgb(images[place]) for place in new.values()],
                 self.extractor,
                 [prompts[place] or None for place in new.values()],
             )
@@ -115,8 +115,7 @@ def pictures(images: Pictures) -> list[Image.Image]:
         ImageError: a file cannot be decoded.
     """
     return [
-        image.convert("RGB") if isinstance(image, Image.Image) else decode(Path(image))
-        for image in images
+        as_rgb(image) if isinstance(image, Image.Image) else decode(Path(image)) for image in images
     ]
 
 

@@ -137,7 +137,7 @@ def _sizes(path: Path, sides: Sequence[int]) -> dict[int, int]:
 
 
 def _smaller(picture: bytes, side: int) -> bytes:
-    return webp(Image.open(io.BytesIO(picture)), side) if picture else b""
+    return webp(decode(picture), side) if picture else b""
 
 
 def _base64(content: bytes) -> str:

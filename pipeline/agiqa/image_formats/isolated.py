@@ -1,0 +1,79 @@
+"""Unpacking in a process of its own, which the kernel ends at its limits of time and memory.
+
+For what a header cannot bound: JPEG 2000, run lengths, numbers in plain text, rare compressions.
+The file goes in on standard input; out comes the size and RGB pixels, or a line that says why not.
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from agiqa.image_formats.picture import FormatError
+
+SECONDS = 20  # of processor time
+WAIT_SECONDS = 200.0  # by the clock, on a machine that does much else
+MEGABYTES = 1536  # that it may allocate
+DONE, REFUSED = b"\1", b"\0"
+ROOT = Path(__file__).parents[2]  # where the package lies
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from agiqa.image_formats.isolated import main"
+TOO_MUCH = (
+    f"takes more than {SECONDS} s or {MEGABYTES} MB to decode: make it smaller, or save it as PNG"
+)
+
+
+def unpack_isolated(data: bytes) -> Image.Image:
+    """The file's picture as 8-bit RGB, upright.
+
+    Raises:
+        FormatError: it cannot be used, or not within the limits.
+    """
+    quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPJ_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"{CHILD}; main()", str(ROOT)],
+            input=data,
+            capture_output=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+            env={**os.environ, **quiet},
+        )
+    except subprocess.TimeoutExpired:
+        raise FormatError(TOO_MUCH) from None
+    except OSError as error:
+        raise FormatError(f"cannot be decoded now: no process for it ({error.strerror})") from error
+    if done.stdout.startswith(DONE):
+        size = struct.unpack_from("<II", done.stdout, 1)
+        return Image.frombytes("RGB", size, memoryview(done.stdout)[9:])
+    if done.stdout.startswith(REFUSED):
+        raise FormatError(done.stdout[1:].decode())
+    raise FormatError(TOO_MUCH)
+
+
+def main() -> None:
+    """The other process: standard input to standard output."""
+    _limit()
+    from agiqa.image_formats import read_picture
+    from agiqa.image_formats.loading import unpack, why_not
+
+    try:
+        rgb = unpack(read_picture(sys.stdin.buffer.read()))
+        sys.stdout.buffer.write(DONE + struct.pack("<II", *rgb.size))
+        sys.stdout.buffer.write(rgb.tobytes())
+    except MemoryError:
+        return  # as if the kernel had ended it
+    except Exception as error:  # whatever decoders raise on damage
+        sys.stdout.buffer.write(REFUSED + why_not(error).encode())
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows, where the clock alone holds
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEGABYTES << 20,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
