@@ -10,10 +10,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from agiqa import images
-from agiqa.images import BadImage, ImageError, check_images, decode, image_id
+from agiqa.explaining.quality_map import QualityMap
+from agiqa.images import (
+    BadImage,
+    ImageError,
+    check_images,
+    decode,
+    fit_for_square,
+    image_id,
+    resize_bicubic,
+)
+from agiqa.mplug_owl2.processing import square
+from agiqa.report.thumbnails import LARGE, SIDES, webp
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.int16]:
@@ -280,3 +292,32 @@ def test_check_lists_the_bad_ones_in_order(
 
 def test_check_of_nothing() -> None:
     assert check_images([], 2) == []
+
+
+# Narrow and large images through all that shrinks them
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (3, 600), (32_768, 164)])
+def test_narrow_images_have_sides_everywhere(size: tuple[int, int]) -> None:
+    image = Image.linear_gradient("L").resize(size).convert("RGB")
+    for side in (SIDES[-1], LARGE):
+        small = Image.open(io.BytesIO(webp(image, side)))
+        assert max(small.size) == min(side, max(size))
+        assert min(small.size) >= 1
+    assert ImageOps.fit(image, (192, 192)).size == (192, 192)  # as on the terminal
+    assert resize_bicubic(np.asarray(image), 32).shape == (32, 32, 3)
+    quality = QualityMap(np.eye(4, dtype=np.float32), (0.25, 0.25, 0.75, 0.75), "")
+    assert quality.overlay(fit_for_square(image), legend=False).size[0] >= 1
+    assert square(image, 32).shape == (3, 32, 32)
+
+
+def test_a_long_strip_is_padded_to_no_square_beyond_the_limit() -> None:
+    assert fit_for_square(Image.new("RGB", (32_768, 164))).size == (8_000, 40)
+    assert fit_for_square(Image.new("RGB", (8_000, 10))).size == (8_000, 10)
+
+
+def test_resizing_is_that_of_all_channels_at_once(photo: Image.Image) -> None:
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+    small = torch.nn.functional.interpolate(pixels, (32, 32), mode="bicubic", antialias=False)
+    expected = small[0].permute(1, 2, 0).round().clamp(0, 255).numpy()
+    assert (resize_bicubic(np.asarray(photo), 32) == expected).all()

@@ -14,12 +14,11 @@ image_formats/loading.py.
 """
 
 import hashlib
-import os
+import math
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from agiqa.errors import AgiqaError, printable
 from agiqa.image_formats import FORMATS, MAX_PIXELS, MAX_RATIO, MAX_SIDE, FormatError, read_picture
 from agiqa.image_formats.isolated import unpack_isolated
 from agiqa.image_formats.loading import on_white, unpack, why_not
+from agiqa.regular_file import read_regular
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",
@@ -49,6 +49,7 @@ __all__ = [
     "check_images",
     "checked_ids",
     "decode",
+    "fit_for_square",
     "image_id",
     "require_file",
     "resize_bicubic",
@@ -97,11 +98,7 @@ def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
 
 def image_id(path: Path) -> str:
     """The sha256 of the file's bytes, in hexadecimal: the key under which vectors are stored."""
-    try:
-        with _open(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(path, f"cannot be read: {error.strerror}") from error
+    return _digest(_read(path))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -114,6 +111,19 @@ def as_rgb(image: Image.Image) -> Image.Image:
         return on_white(image)
     except FormatError as error:
         raise ImageError(Path("the image"), str(error)) from None
+
+
+def fit_for_square(image: Image.Image) -> Image.Image:
+    """The image, shrunk where the square that encloses it would break the limit of pixels.
+
+    For processors that pad to a square first: of a long strip that takes some 10 GB.
+    """
+    most = math.isqrt(MAX_PIXELS)
+    if max(image.size) <= most:
+        return image
+    small = image.copy()
+    small.thumbnail((most, most), Image.Resampling.BICUBIC)
+    return small
 
 
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
@@ -132,10 +142,12 @@ def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     import torch
     from torch.nn import functional
 
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    small = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=False)
-    rounded = small[0].permute(1, 2, 0).round().clamp(0, 255)
-    return rounded.to(torch.uint8).contiguous().numpy()
+    small = np.empty((size, size, 3), np.uint8)
+    for channel in range(3):  # one by one: in float32 all three of a large image take 768 MB
+        plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None]
+        resized = functional.interpolate(plane, (size, size), mode="bicubic", antialias=False)
+        small[..., channel] = resized[0, 0].round().clamp(0, 255).numpy()
+    return small
 
 
 def check_images(
@@ -179,10 +191,6 @@ def require_file(path: Path) -> None:
         raise ImageError(path, reason) from None
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from error
-    _require_regular(path, status)
-
-
-def _require_regular(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ImageError(path, "is a folder, not an image file")
     if not stat.S_ISREG(status.st_mode):
@@ -197,36 +205,16 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _open(path: Path) -> BufferedReader:
-    """The file, open; looked at again then, for another may have taken its place."""
+def _read(path: Path) -> bytes:
     require_file(path)
     try:
-        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
+        return read_regular(path, MAX_BYTES)
     except PermissionError:
         raise ImageError(path, "cannot be read: permission denied") from None
     except OSError as error:
         raise ImageError(path, f"cannot be read: {error.strerror}") from error
-    try:
-        _require_regular(path, os.fstat(file.fileno()))
-    except ImageError:
-        file.close()
-        raise
-    return file
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with _open(path) as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ImageError(path, f"cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise ImageError(path, "grows while it is read")
-    return data
+    except ValueError as error:  # it was another file a moment ago
+        raise ImageError(path, str(error)) from None
 
 
 def _digest(data: bytes) -> str:

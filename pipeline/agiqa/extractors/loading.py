@@ -25,6 +25,7 @@ from agiqa.extractors.remote_code import (
     read_config,
     require_own_parts,
 )
+from agiqa.images import fit_for_square
 from agiqa.nano.assemble import ensure_nano
 from agiqa.nano.parts import file_sha256
 from agiqa.params import Semantic
@@ -280,6 +281,8 @@ def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
     Raises:
         RefusedError: the processor does not take it.
     """
+    if getattr(processor, "do_pad", False):
+        image = fit_for_square(image)
     try:
         pixels = processor(images=image, return_tensors="np")["pixel_values"]
     except Exception as error:  # of whatever the processor raises

@@ -16,13 +16,10 @@ from agiqa.image_formats.picture import FormatError
 
 SECONDS = 20  # of processor time
 WAIT_SECONDS = 200.0  # by the clock, on a machine that does much else
-MEGABYTES = 1536  # that it may allocate
+MEGABYTES = 2048  # that it may allocate; 64 megapixels of JPEG 2000 with alpha take 1,600
 DONE, REFUSED = b"\1", b"\0"
 ROOT = Path(__file__).parents[2]  # where the package lies
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); from agiqa.image_formats.isolated import main"
-TOO_MUCH = (
-    f"takes more than {SECONDS} s or {MEGABYTES} MB to decode: make it smaller, or save it as PNG"
-)
 
 
 def unpack_isolated(data: bytes) -> Image.Image:
@@ -31,10 +28,14 @@ def unpack_isolated(data: bytes) -> Image.Image:
     Raises:
         FormatError: it cannot be used, or not within the limits.
     """
+    too_much = FormatError(
+        f"takes more than {SECONDS} s or {MEGABYTES} MB to decode: make it smaller, or save it as "
+        "PNG"
+    )
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OPJ_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", f"{CHILD}; main()", str(ROOT)],
+            [sys.executable, "-P", "-c", f"{CHILD}; main({SECONDS}, {MEGABYTES})", str(ROOT)],
             input=data,
             capture_output=True,
             timeout=WAIT_SECONDS,
@@ -42,7 +43,7 @@ def unpack_isolated(data: bytes) -> Image.Image:
             env={**os.environ, **quiet},
         )
     except subprocess.TimeoutExpired:
-        raise FormatError(TOO_MUCH) from None
+        raise too_much from None
     except OSError as error:
         raise FormatError(f"cannot be decoded now: no process for it ({error.strerror})") from error
     if done.stdout.startswith(DONE):
@@ -50,12 +51,12 @@ def unpack_isolated(data: bytes) -> Image.Image:
         return Image.frombytes("RGB", size, memoryview(done.stdout)[9:])
     if done.stdout.startswith(REFUSED):
         raise FormatError(done.stdout[1:].decode())
-    raise FormatError(TOO_MUCH)
+    raise too_much
 
 
-def main() -> None:
+def main(seconds: int, megabytes: int) -> None:
     """The other process: standard input to standard output."""
-    _limit()
+    _limit(seconds, megabytes)
     from agiqa.image_formats import read_picture
     from agiqa.image_formats.loading import unpack, why_not
 
@@ -63,17 +64,23 @@ def main() -> None:
         rgb = unpack(read_picture(sys.stdin.buffer.read()))
         sys.stdout.buffer.write(DONE + struct.pack("<II", *rgb.size))
         sys.stdout.buffer.write(rgb.tobytes())
-    except MemoryError:
-        return  # as if the kernel had ended it
     except Exception as error:  # whatever decoders raise on damage
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            return  # as if the kernel had ended it
         sys.stdout.buffer.write(REFUSED + why_not(error).encode())
 
 
-def _limit() -> None:
+def _limit(seconds: int, megabytes: int) -> None:
     try:
         import resource
     except ImportError:  # not on Windows, where the clock alone holds
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEGABYTES << 20,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, most in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_DATA, megabytes << 20),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, allowed = resource.getrlimit(kind)  # the process that asks may have limits of its own
+        if allowed != resource.RLIM_INFINITY:
+            most = min(most, allowed)
+        resource.setrlimit(kind, (most, most))

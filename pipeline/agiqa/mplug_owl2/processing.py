@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models, normalizers
 from torch import Tensor
 
 from agiqa.errors import AgiqaError
+from agiqa.images import fit_for_square
 
 IMAGE_MARKER = "<|image|>"
 PADDING = (122, 116, 104)  # CLIP's mean colour
@@ -110,6 +111,7 @@ def _from_pieces(path: Path) -> Tokenizer:
 
 def square(image: Image.Image, size: int) -> np.ndarray:
     """RGB image, padded to a centred square and resized, as uint8 `(3, size, size)`."""
+    image = fit_for_square(image)
     side = max(image.size)
     padded = Image.new("RGB", (side, side), PADDING)
     padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

@@ -15,6 +15,7 @@ from PIL import Image
 from agiqa.errors import AgiqaError, one_line
 from agiqa.extractors.failures import refused
 from agiqa.extractors.lmm.plain_text import Filled
+from agiqa.images import fit_for_square
 
 TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
@@ -42,6 +43,8 @@ def image_features(
         options = {}
     text = getattr(processor, "image_token", None)  # CLIP and the like have none
     texts = {} if text is None else {"text": [text]}
+    if getattr(processor.image_processor, "do_pad", False):
+        image = fit_for_square(image)
     try:
         made = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
     except Exception as error:  # such as Qwen-VL's on an image 200 times as wide as high
