@@ -84,7 +84,6 @@ def build_table(
     files = [root / path for path in rows["path"]]
     ids = checked_ids(files, workers, on_progress)
     checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
-    rows["image_id"] = pd.Series(checked, dtype=object)
     bad = [image for image in checked if isinstance(image, BadImage)]
     total = len(rows)
     if bad and not skip_bad:
@@ -94,6 +93,7 @@ def build_table(
     if bad:
         rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
         logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
+    rows["image_id"] = [image for image in checked if isinstance(image, str)]
     same = int(rows["image_id"].duplicated().sum())
     if same:
         logger.info("%s: %d images are byte-identical to an earlier one", name, same)
