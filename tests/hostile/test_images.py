@@ -240,10 +240,11 @@ def test_what_is_no_file_of_pixels(
     folder = tmp_path / "pictures"
     folder.mkdir()
     make(folder / name)
-    (folder / "good.png").write_bytes(JPEG)
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(JPEG + bytes(number))
     command: list[object] = ["prepare", "ours", "--from", folder]
     if name == "folder.png":  # passed over in a folder, but not in a list
-        (folder / "labels.csv").write_text("file,mos\nfolder.png,3\ngood.png,4\n")
+        (folder / "labels.csv").write_text("file,mos\nfolder.png,3\n0.png,4\n1.png,4\n2.png,5\n")
         command = [*command[:3], folder / "labels.csv", "--image-column=file", "--score-column=mos"]
     refused = attack(*command, seconds=8)
     assert words in refused.error
