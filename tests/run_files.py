@@ -24,3 +24,19 @@ def metrics_of(srcc: float = 0.8848, **changed: Any) -> dict[str, Any]:
     about = {"dataset": "agiqa-3k", "target": "quality", "protocol": "grouped", "splits": splits}
     models = {"ridge_visual": model(srcc - 0.01), "moe": model(srcc)}
     return about | {"synthetic": False, "models": models} | changed
+
+
+def provenance_of(**changed: Any) -> dict[str, Any]:
+    """provenance.json in small, of a run of one data set."""
+    about = {
+        "dataset": "tiny",
+        "target": "quality",
+        "protocol": "grouped",
+        "synthetic": False,
+        "seeds": [0, 1],
+        "mos": {"low": 1.0, "high": 5.0},
+        "images": 100,
+        "experts": ["visual", "semantic_content", "coherence"],
+        "stores": STORES,
+    }
+    return about | changed

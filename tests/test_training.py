@@ -16,6 +16,7 @@ from agiqa.params import Fit, Params, of_a_run
 from agiqa.tested_models import models_of
 from agiqa.training import Sides, fit
 from agiqa.truth import one_scale
+from run_files import provenance_of
 
 SETTINGS = Fit(
     components=20,
@@ -192,7 +193,7 @@ def test_a_run_comes_back_from_disk_to_the_bit(
     fitted: Ensemble, features: Features, tmp_path
 ) -> None:
     params = Params(fit=SETTINGS)
-    provenance = {"experts": features.experts, "seeds": [0, 1]}
+    provenance = provenance_of(experts=features.experts)
     save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}], "")
     run = load_run(tmp_path / "run")
     assert run.params == of_a_run(params)
@@ -209,7 +210,7 @@ def test_a_run_comes_back_from_disk_to_the_bit(
 
 
 def test_a_failed_save_leaves_the_old_run(fitted: Ensemble, features: Features, tmp_path) -> None:
-    good = {"experts": features.experts, "seeds": [0, 1]}
+    good = provenance_of(experts=features.experts)
     params = Params(fit=SETTINGS)
     save_run(tmp_path / "run", fitted, params, good, [], "")
     with pytest.raises(TypeError):
@@ -224,9 +225,7 @@ def test_damaged_and_foreign_runs_are_refused(
     run = tmp_path / "run"
     with pytest.raises(AgiqaError, match=r"not a run; expected model\.safetensors"):
         load_run(run)
-    save_run(
-        run, fitted, Params(fit=SETTINGS), {"experts": features.experts, "seeds": [0, 1]}, [], ""
-    )
+    save_run(run, fitted, Params(fit=SETTINGS), provenance_of(experts=features.experts), [], "")
     text = (run / "provenance.json").read_text()
     (run / "provenance.json").write_text(text.replace('"layout": 2', '"layout": 99'))
     with pytest.raises(AgiqaError, match="run layout 99, this agiqa reads 1 and 2"):
@@ -234,7 +233,7 @@ def test_damaged_and_foreign_runs_are_refused(
     (run / "provenance.json").write_text(text)
     whole = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(AgiqaError, match="damaged run"):
+    with pytest.raises(AgiqaError, match="damaged weights"):
         load_run(run)
 
 
@@ -252,7 +251,7 @@ def test_a_run_of_the_first_layout_scores_as_it_did(
     fitted: Ensemble, features: Features, tmp_path
 ) -> None:
     """Layout 1: one target without a dimension of its own, and ridges in units of the MOS."""
-    run, provenance = tmp_path / "run", {"experts": features.experts, "seeds": [0, 1]}
+    run, provenance = tmp_path / "run", provenance_of(experts=features.experts)
     save_run(run, fitted, Params(fit=SETTINGS), provenance, [], "")
     tensors = load_file(run / "model.safetensors")
     for place, split in enumerate(fitted.splits):

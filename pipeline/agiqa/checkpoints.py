@@ -29,29 +29,27 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from agiqa.errors import AgiqaError, printable
-from agiqa.figures import of_this_version
+from agiqa.errors import AgiqaError, one_line, printable, some
 from agiqa.json_text import write_json
 from agiqa.model.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
 from agiqa.model.kernel import KernelRidge
 from agiqa.model.moe import MixtureOfExperts
-from agiqa.model.paper import PaperConfig
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.model.projection import Projection
 from agiqa.model.ridge import Ridge
 from agiqa.params import Params, dump, from_tree, of_a_run, without_permission
 from agiqa.presets import LIGHT
 from agiqa.run_files import PROVENANCE
-from agiqa.trees import read_json, read_yaml
+from agiqa.run_records import LAYOUT, SCORES_WITH, read_metrics, read_provenance
+from agiqa.run_tensors import IMAGES, expected_tensors, paper_config
+from agiqa.trees import read_yaml
 from agiqa.truth import Scales
+from agiqa.weights_file import read_header, require_entries, require_finite
 
-LAYOUT = 2
-READABLE = (1, 2)  # 1 knows one target and one data set, and its ridges speak in MOS
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
-IMAGES = "images"  # tensor (N, 32): the ids of images that a run has seen
-CURVES, PREDICTIONS, METRICS = "curves.csv", "predictions.csv", "metrics.json"
+CURVES, PREDICTIONS = "curves.csv", "predictions.csv"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
 INSIDE = ("targets", "datasets", "cross")  # folders of further results in a run
 # What results say of themselves that differs from their run's provenance.
@@ -82,7 +80,8 @@ def save_run(
     """Write a run; one that stood there before is replaced only once the new one is whole.
 
     Raises:
-        AgiqaError: the disk refuses the weights, such as for want of space.
+        AgiqaError: the weights hold NaN or infinity, or the disk refuses them, such as for want of
+            space.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
@@ -97,6 +96,13 @@ def save_run(
         tensors[IMAGES] = torch.tensor(
             [list(bytes.fromhex(name)) for name in sorted(images)], dtype=torch.uint8
         ).reshape(-1, 32)
+        try:
+            require_finite(tensors)
+        except ValueError as error:
+            raise AgiqaError(
+                f"{folder}: the fit came to no numbers ({error}): lower fit.lr, or see that the "
+                "scores and vectors differ between images."
+            ) from error
         try:
             save_file(tensors, staged / MODEL)
         except SafetensorError as error:  # it wraps what the disk said
@@ -127,20 +133,28 @@ def load_run(folder: Path, remote_code: str = "") -> Run:
     Raises:
         AgiqaError: no such run, a newer layout, or a damaged file.
     """
-    provenance = load_provenance(folder)
+    provenance, again = load_provenance(folder), "run `agiqa fit` again"
+    if lacking := [name for name in SCORES_WITH if name not in provenance]:
+        raise AgiqaError(f"{printable(folder / PROVENANCE)}: expected {some(lacking)}; {again}.")
     try:
         tree = read_yaml(folder / PARAMS)
-        tensors = load_file(folder / MODEL)
-    except (ValueError, SafetensorError) as error:
-        raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
-    params = from_tree(without_permission(tree), str(folder / PARAMS))
-    seen = tensors.pop(IMAGES, torch.empty(0, 32))
-    light = params.fit.preset == LIGHT
-    try:
-        ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise AgiqaError(
-            f"{folder / MODEL}: does not fit its settings ({error}); run `agiqa fit` again."
+            f"{printable(folder / PARAMS)}: damaged ({one_line(error)}); {again}."
+        ) from error
+    params = from_tree(without_permission(tree), printable(folder / PARAMS))
+    provenance.setdefault("preset", params.fit.preset)
+    light = params.fit.preset == LIGHT
+    header = read_header(folder / MODEL, again)
+    try:
+        require_entries(header, expected_tensors(header, params, provenance))
+        tensors = load_file(folder / MODEL)
+        require_finite(tensors)
+        seen = tensors.pop(IMAGES, torch.empty(0, 32))
+        ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise AgiqaError(
+            f"{printable(folder / MODEL)}: does not fit its settings ({one_line(error)}); {again}."
         ) from error
     images = frozenset(bytes(row).hex() for row in seen.tolist())
     return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
@@ -150,44 +164,14 @@ def load_provenance(folder: Path) -> dict[str, Any]:
     """The provenance of the run in `folder`, which must have all its files."""
     for name in (MODEL, PARAMS, PROVENANCE):
         if not (folder / name).is_file():
-            raise AgiqaError(f"{folder}: not a run; expected {name}. Make one with `agiqa fit`.")
-    try:
-        provenance: dict[str, Any] = read_json(folder / PROVENANCE)
-    except ValueError as error:
-        raise AgiqaError(f"{folder}: damaged run ({error}); run `agiqa fit` again.") from error
-    if not isinstance(provenance, dict):
-        raise AgiqaError(f"{folder / PROVENANCE}: damaged; run `agiqa fit` again.")
-    if provenance.get("layout") not in READABLE:
-        raise AgiqaError(
-            f"{folder}: run layout {provenance.get('layout')}, this agiqa reads "
-            f"{' and '.join(map(str, READABLE))}; update agiqa or run `agiqa fit` again."
-        )
-    provenance.setdefault("targets", [provenance.get("target")])
-    provenance.setdefault("trained_on", [provenance.get("dataset")])
+            raise AgiqaError(
+                f"{printable(folder)}: not a run; expected {name}. Make one with `agiqa fit`."
+            )
+    provenance = read_provenance(folder)
+    provenance.setdefault("targets", [provenance["target"]])
+    provenance.setdefault("trained_on", [provenance["dataset"]])
     provenance.setdefault("others", [])
     return provenance
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The figures of a run that is evaluated, or of a folder of results in it.
-
-    Raises:
-        AgiqaError: there are none, or they are damaged.
-    """
-    path = folder / METRICS
-    if not path.is_file():
-        raise AgiqaError(
-            f"{printable(folder)}: expected {METRICS}, found none: run `agiqa evaluate` first"
-        )
-    try:
-        metrics = read_json(path)
-        if not isinstance(metrics, dict) or not isinstance(metrics.get("models"), dict):
-            raise ValueError("no figures of models")
-    except ValueError as error:
-        raise AgiqaError(
-            f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
-        ) from error
-    return dict(of_this_version(metrics))
 
 
 def provenance_of(results: Path) -> dict[str, Any]:
@@ -335,18 +319,8 @@ def _paper_ensemble(
     tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
 ) -> PaperEnsemble:
     """The networks, their weights still in the file."""
-    network: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in provenance["network"].items()
-    }
     weights: list[dict[str, torch.Tensor]] = [{} for _ in provenance["seeds"]]
     for name, tensor in tensors.items():
         _, place, inner = name.split(".", 2)
         weights[int(place)][inner] = tensor
-    ensemble = PaperEnsemble(PaperConfig(**network), weights)
-    expected = {name: tensor.shape for name, tensor in ensemble.network.state_dict().items()}
-    for split, found in enumerate(weights):
-        different = expected.items() ^ {name: t.shape for name, t in found.items()}.items()
-        if different:
-            raise KeyError(f"split.{split}.{min(name for name, _ in different)}")
-    return ensemble
+    return PaperEnsemble(paper_config(provenance), weights)

@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from agiqa.checkpoints import METRICS, PREDICTIONS, provenance_of
+from agiqa.checkpoints import PREDICTIONS, provenance_of
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.figures import CORRELATIONS, FIGURES, FITTED, LEAST_FOR_FITTED
 from agiqa.metrics import METRICS as MEASURES
 from agiqa.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.model_labels import in_order
+from agiqa.run_records import METRICS
 from agiqa.statistics.intervals import (
     ALIKE,
     Drawn,

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from agiqa.cache_folder import at_hand
-from agiqa.checkpoints import METRICS, Run, load_run, read_metrics
+from agiqa.checkpoints import Run, load_run
 from agiqa.datasets.groups import Relatives
 from agiqa.datasets.table import read_table
 from agiqa.datasets.targets import field_name
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.evaluation import Exam, evaluate
 from agiqa.material import GROUPED, Material, Sides, load_material, packs
+from agiqa.run_records import METRICS, read_metrics
 from agiqa.runs import DATASETS, write_evaluations
 from agiqa.splits import default_protocol, protocols_there, read_protocol, side_rows
 

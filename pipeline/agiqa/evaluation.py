@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agiqa.checkpoints import METRICS, PREDICTIONS, SCATTER, SUMMARY, Run
+from agiqa.checkpoints import PREDICTIONS, SCATTER, SUMMARY, Run
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.features import Features, require_same_stores
@@ -28,6 +28,7 @@ from agiqa.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
 from agiqa.presets import RECIPES, recipe
+from agiqa.run_records import METRICS
 from agiqa.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
 from agiqa.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
 from agiqa.tested_models import MIXTURE, Opinion, models_of

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.checkpoints import LAYOUT
 from agiqa.datasets.table import ImagesTable, Target, write_table
 from agiqa.figures import FIGURES, FITTED, TOO_FEW_TO_FIT
 from agiqa.images import image_id
 from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, summarise
+from agiqa.run_records import LAYOUT
 
 IMAGES = 48
 SEEDS = (0, 1, 2)

@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from agiqa.checkpoints import CURVES, METRICS, PARAMS, PREDICTIONS, provenance_of, run_folder
+from agiqa.checkpoints import CURVES, PARAMS, PREDICTIONS, provenance_of, run_folder
 from agiqa.datasets.labels import require_columns
 from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, printable
 from agiqa.figures import of_this_version
+from agiqa.run_records import METRICS
 from agiqa.trees import read_json
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables

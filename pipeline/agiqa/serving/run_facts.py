@@ -4,9 +4,10 @@ import logging
 from typing import Any
 
 from agiqa import __version__
-from agiqa.checkpoints import METRICS, Run
+from agiqa.checkpoints import Run
 from agiqa.figures import of_this_version
 from agiqa.images import MAX_PIXELS
+from agiqa.run_records import METRICS
 from agiqa.serving.limits import Limits
 from agiqa.serving.schemas import Interval, RunFacts, Scale, Taken, Tested
 from agiqa.trees import read_json

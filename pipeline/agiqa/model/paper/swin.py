@@ -120,7 +120,8 @@ class ScaledSwin(nn.Module):
 
     def __init__(self, config: PaperConfig, width: int) -> None:
         super().__init__()
-        rates = torch.linspace(0, config.drop_path, SWIN_LAYERS * SWIN_BLOCKS).tolist()
+        blocks = SWIN_LAYERS * SWIN_BLOCKS
+        rates = torch.linspace(0, config.drop_path, blocks, device="cpu").tolist()
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
             SwinLayer(config, width, rates[start : start + SWIN_BLOCKS])
