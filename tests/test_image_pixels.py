@@ -127,8 +127,8 @@ def of_png() -> list[Known]:
 
 def of_tiff() -> list[Known]:
     cases = []
-    for order in "<>":
-        for how in (1, 8):
+    for order, hows in (("<", [1]), (">", [1, 8])):
+        for how in hows:
             packing = {"order": order, "packed_as": how}
             about = f"TIFF {'II' if order == '<' else 'MM'} {'raw' if how == 1 else 'Deflate'}"
             for bits in (1, 2, 4, 8, 16):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import agiqa
 from agiqa.image_formats import isolated
 from agiqa.images import ImageError, decode
 from image_files import chunk, gif, png, tiff, tiff_of
@@ -324,3 +325,11 @@ def test_a_folder_of_many_entries_is_listed_at_once(tmp_path: Path) -> None:
         (tmp_path / f"{number}.png").touch()
     (tmp_path / "round").symlink_to(tmp_path)
     assert len(find_images(tmp_path)) == 2_000
+
+
+def test_one_decoder_opens_images() -> None:
+    package = Path(agiqa.__file__).parent
+    opening = [path for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")]
+    assert [path.relative_to(package).as_posix() for path in opening] == [
+        "image_formats/loading.py"
+    ]

@@ -1,6 +1,6 @@
 """Unpacking in a process of its own, which the kernel ends at its limits of time and memory.
 
-For what a header cannot bound: JPEG 2000, run lengths, numbers in plain text, rare compressions.
+For what a header cannot bound: JPEG 2000, compressed TIFF, run lengths, numbers in plain text.
 The file goes in on standard input; out comes the size and RGB pixels, or a line that says why not.
 """
 

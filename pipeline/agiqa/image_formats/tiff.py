@@ -23,9 +23,9 @@ KEPT = {
 }  # fmt: skip
 KINDS = {1: "B", 3: "H", 4: "I", 5: "II", 7: "B", 16: "Q"}  # what the kept tags may hold
 MAX_VALUE = 8 * MAX_PARTS  # bytes of one tag
-NONE, JPEG = 1, 7
-ORDINARY = (NONE, 2, 3, 4, 5, 8, 32773, 32946)  # none, fax, LZW, Deflate, PackBits
-ISOLATED = (JPEG, 34925, 50000, 50001)  # JPEG, LZMA, Zstandard, WebP
+NONE = 1
+# Fax, LZW, JPEG, Deflate, PackBits, LZMA, Zstandard, WebP: by libtiff, which prints its errors
+ISOLATED = (2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001)
 WHITE_IS_0, GREY, COLOUR, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 
@@ -75,7 +75,7 @@ def read_tiff(data: bytes) -> Picture:
     photometric, compression = value(PHOTOMETRIC, WHITE_IS_0), value(COMPRESSION, NONE)
     planes = value(PLANES, 1) if value(SAMPLES, 1) > 1 else 1
     _require_known_range(tags, bits, photometric)
-    if compression not in ORDINARY + ISOLATED:
+    if compression not in (NONE, *ISOLATED):
         raise FormatError(f"is compressed in a way that is not read ({compression}): use Deflate")
     subsampling = tags[SUBSAMPLING].values if SUBSAMPLING in tags else (2, 2)
     if compression == NONE and photometric == YCBCR and subsampling != (1, 1):
