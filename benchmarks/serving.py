@@ -1,12 +1,18 @@
-"""`agiqa serve` under load: requests a second, latency, and memory, on this machine.
+"""`agiqa serve` under load and attack: requests a second, latency, memory, and the end.
 
 Starts a server of the run and asks it with several clients at once, an image a request:
 
     fresh        images that nobody has seen: decoded, through the models, into the ledger
     cached       distinct images of the data set, whose vectors the ledger has
     remembered   the same images again, whose scores the server has
+    64 at once   fresh images, all sent together
+    … attacked   the same while others send files that are made to keep a decoder busy: a JPEG of
+                 3,000 scans, a PNG of one row, and a JPEG whose 30 scans are within the limits
+    3,000 …      remembered images, each 20th request one of those files
 
-Resident memory is read before, in the middle of, and after each.
+Latencies are of the other images; `/health` is asked every 50 ms meanwhile. Resident memory, with
+that of the server's decoders, is read before, in the middle of, and after each. At the end SIGTERM
+is sent with fresh images and such files under way.
 
     python benchmarks/serving.py --run runs/agiqa-3k/grouped [--cached 2000] [--fresh 40]
 """
@@ -14,24 +20,37 @@ Resident memory is read before, in the middle of, and after each.
 import argparse
 import asyncio
 import io
+import itertools
 import os
 import re
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
+from image_limits import scans
 from PIL import Image
 
 from agiqa.checkpoints import load_provenance
 from agiqa.datasets.table import read_table
 from agiqa.images import decode
+
+HEALTH_SECONDS = 0.05  # between two looks
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file to score, and whether it is one of an attacker's."""
+
+    body: bytes
+    hostile: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,22 +58,26 @@ class Load:
     """What one kind of load gave."""
 
     kind: str
-    seconds: Sequence[float]  # of each request
+    requests: int
+    refused: int  # files of an attacker
+    seconds: Sequence[float]  # of each good request
+    health: float  # the longest that /health took
     wall: float
     resident: Sequence[float]  # bytes: before, in the middle, after
 
     def row(self) -> str:
         """As a row of a Markdown table."""
         cuts = statistics.quantiles(self.seconds, n=100)
-        memory = " / ".join(f"{each / 2**20:.0f}" for each in self.resident)
+        memory = " / ".join(f"{bytes_ / 2**20:.0f}" for bytes_ in self.resident)
         return (
-            f"| {self.kind} | {len(self.seconds)} | {len(self.seconds) / self.wall:.2f} "
-            f"| {cuts[49]:.3f} | {cuts[98]:.3f} | {memory} |"
+            f"| {self.kind} | {self.requests} | {self.refused} | {self.requests / self.wall:.2f} "
+            f"| {cuts[49]:.3f} | {cuts[98]:.3f} | {max(self.seconds):.3f} | {self.health:.3f} "
+            f"| {memory} |"
         )
 
 
 def main() -> None:
-    """Measure the three kinds and print a table."""
+    """Measure each kind and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -63,30 +86,51 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of remembered images")
     parser.add_argument("--cached", type=int, default=2000, help="requests with cached vectors")
     parser.add_argument("--fresh", type=int, default=40, help="requests with fresh images")
+    parser.add_argument("--together", type=int, default=64, help="requests at once")
+    parser.add_argument("--endure", type=int, default=3000, help="requests, some of an attacker")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--timeout", type=float, default=300, help="of the server, and its grace")
     options = parser.parse_args()
     table = read_table(options.cache / str(load_provenance(options.run)["dataset"]))
     distinct = table.frame.drop_duplicates("image_id").index
     files = [table.paths()[row] for row in distinct][: options.cached]
-    fresh = [_changed(files[number % len(files)], number) for number in range(options.fresh)]
-    with _server(options.run, options.cache) as (url, pid):
+    fresh = (Sent(_changed(files[number % len(files)], number)) for number in itertools.count())
+    hostile = _hostile()
+    known = [Sent(path.read_bytes()) for path in files]
+    again = list(itertools.islice(itertools.cycle(known), options.requests))
+    endured = [
+        next(hostile) if number % 20 == 0 else known[number % len(known)]
+        for number in range(options.endure)
+    ]
+    together = [list(itertools.islice(fresh, options.together)) for _ in range(2)]
+    attacked = [*together[1], *itertools.islice(hostile, options.together // 4)]
+    with _server(options) as (url, process):
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.clients} clients")
-        print("| images | requests | requests/s | p50 s | p99 s | MiB before / middle / after |")
-        print("|---|---|---|---|---|---|")
-        known = [path.read_bytes() for path in files]
-        again = [known[number % len(known)] for number in range(options.requests)]
-        for kind, bodies in (("fresh", fresh), ("cached", known), ("remembered", again)):
-            print(asyncio.run(_ask(url, pid, kind, bodies, options.clients)).row(), flush=True)
+        print(
+            "| images | requests | refused | requests/s | p50 s | p99 s | longest s | /health s "
+            "| MiB before / middle / after |\n|---|---|---|---|---|---|---|---|---|"
+        )
+        for kind, sent, clients in (
+            ("fresh", list(itertools.islice(fresh, options.fresh)), options.clients),
+            ("cached", known, options.clients),
+            ("remembered", again, options.clients),
+            (f"{options.together} at once", together[0], options.together),
+            (f"{options.together} at once, attacked", attacked[::-1], len(attacked)),
+            (f"{options.endure}, attacked", endured, options.clients),
+        ):
+            print(asyncio.run(_ask(url, process.pid, kind, sent, clients)).row(), flush=True)
+        under_way = [*itertools.islice(fresh, 12), *itertools.islice(hostile, 6)]
+        print(asyncio.run(_stop(url, process, under_way)))
         print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
 @contextmanager
-def _server(run: Path, cache: Path) -> Iterator[tuple[str, int]]:
-    """A server that is ready: its URL and process id."""
+def _server(options: argparse.Namespace) -> "Iterator[tuple[str, subprocess.Popen[str]]]":
+    """A server that is ready: its URL and process."""
     command = [sys.executable, "-c", "from agiqa.cli import main; main()", "serve"]
-    arguments = ["--run", str(run), "--cache", str(cache), "--port", "0"]
+    arguments = ["--run", str(options.run), "--cache", str(options.cache), "--port", "0"]
     with subprocess.Popen(
-        [*command, *arguments],
+        [*command, *arguments, "--timeout", str(options.timeout)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -101,40 +145,97 @@ def _server(run: Path, cache: Path) -> Iterator[tuple[str, int]]:
                     break
             else:
                 raise SystemExit("the server did not start")
-            yield url, process.pid
+            yield url, process
         finally:
             process.terminate()
 
 
-async def _ask(url: str, pid: int, kind: str, bodies: Sequence[bytes], clients: int) -> Load:
-    """Send every body once, by so many clients at a time."""
+async def _ask(url: str, pid: int, kind: str, sent: Sequence[Sent], clients: int) -> Load:
+    """Send every file once, by so many clients at a time."""
     seconds: list[float] = []
+    refused = done = 0
     resident = [_resident(pid)]
-    left = iter(bodies)
+    left = iter(sent)
 
     async def client() -> None:
+        nonlocal refused, done
         async with httpx.AsyncClient(base_url=url, timeout=600) as http:
-            for body in left:
+            for file in left:
                 started = time.perf_counter()
-                answer = await http.post("/api/v1/scores", files={"images": ("image", body)})
-                seconds.append(time.perf_counter() - started)
+                answer = await http.post("/api/v1/scores", files={"images": ("image", file.body)})
+                took = time.perf_counter() - started
                 answer.raise_for_status()
-                if not answer.json()["scores"]:
-                    raise SystemExit(f"refused: {answer.json()['refused']}")
-                if len(seconds) == len(bodies) // 2:
+                bad = answer.json()["refused"]
+                if bad and not file.hostile:
+                    raise SystemExit(f"refused: {bad}")
+                refused += len(bad)
+                if not file.hostile:
+                    seconds.append(took)
+                done += 1
+                if done == len(sent) // 2:
                     resident.append(_resident(pid))
 
     started = time.perf_counter()
+    looks = asyncio.create_task(_health(url))
     await asyncio.gather(*(client() for _ in range(clients)))
     wall = time.perf_counter() - started
-    return Load(kind, seconds, wall, [*resident, _resident(pid)])
+    looks.cancel()
+    with suppress(asyncio.CancelledError):
+        await looks
+    resident.append(_resident(pid))
+    return Load(kind, len(sent), refused, seconds, max(_LOOKS), wall, resident)
+
+
+_LOOKS: list[float] = []
+
+
+async def _health(url: str) -> None:
+    """Ask for /health again and again; note how long it takes."""
+    _LOOKS.clear()
+    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+        while True:
+            started = time.perf_counter()
+            (await http.get("/health")).raise_for_status()
+            _LOOKS.append(time.perf_counter() - started)
+            await asyncio.sleep(HEALTH_SECONDS)
+
+
+async def _stop(url: str, process: "subprocess.Popen[str]", sent: Sequence[Sent]) -> str:
+    """Send the files, then SIGTERM: how they were answered, and when the process was gone."""
+    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+
+        async def post(file: Sent) -> int:
+            answer = await http.post("/api/v1/scores", files={"images": ("image", file.body)})
+            return answer.status_code
+
+        posts = [asyncio.create_task(post(file)) for file in sent]
+        while not (await http.get("/health")).json()["waiting"]:
+            await asyncio.sleep(HEALTH_SECONDS)
+        process.terminate()
+        started = time.perf_counter()
+        while (await http.get("/health")).json()["ready"]:
+            await asyncio.sleep(0)
+        unready = time.perf_counter() - started
+        late = (await http.get("/api/v1/run")).status_code
+        statuses = Counter(await asyncio.gather(*posts))
+    status = await asyncio.to_thread(process.wait)
+    gone = time.perf_counter() - started
+    return (
+        f"SIGTERM with {len(sent)} requests under way: not ready after {unready:.2f} s, a new "
+        f"request got {late}, those under way {dict(statuses)}; gone after {gone:.1f} s with exit "
+        f"status {status}"
+    )
 
 
 def _resident(pid: int) -> float:
-    """Bytes of memory that the process holds."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024.0
+    """Bytes of memory that the process and its children hold."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    total = 0.0
+    for each in (str(pid), *children):
+        with suppress(FileNotFoundError, AttributeError):  # it has just ended
+            status = Path(f"/proc/{each}/status").read_text()
+            total += int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024.0  # type: ignore[index]
+    return total
 
 
 def _changed(path: Path, number: int) -> bytes:
@@ -144,6 +245,16 @@ def _changed(path: Path, number: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels ^ noise).save(file, "PNG")
     return file.getvalue()
+
+
+def _hostile() -> Iterator[Sent]:
+    """Files that are made to keep a decoder busy, or to fill its memory; none comes twice."""
+    jpeg, row = io.BytesIO(), io.BytesIO()
+    Image.new("L", (8000, 8000)).save(jpeg, "JPEG", progressive=True)
+    Image.new("L", (64_000_000, 1)).save(row, "PNG")
+    bodies = [scans(jpeg.getvalue(), 3000), row.getvalue(), scans(jpeg.getvalue(), 20)]
+    for number in itertools.count():
+        yield Sent(bodies[number % len(bodies)] + b"%d" % number, hostile=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 import agiqa
-from serving_files import bomb
+from serving_files import bomb, many_scans, wide
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,23 @@ def test_each_bad_file_is_refused_alone_and_in_words(client: httpx.Client, serve
     assert "/" not in found["scores"][0]["name"]
     assert found["scores"][0]["name"].endswith("wd<b>.png")
     assert not any("tmp" in reason or "/" in reason for reason in reasons)
+    assert served.resident - before < 200e6
+
+
+def test_a_file_that_keeps_a_decoder_busy_is_refused(client: httpx.Client, served: Any) -> None:
+    """Minutes of work in half a megabyte, gigabytes in a hundred kilobytes: others go on."""
+    before = served.resident
+    costly = _files(("slow.jpg", many_scans()), ("wide.png", wide()), ("good.png", _png(10)))
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(client.post, "/api/v1/scores", files=costly) for _ in range(3)]
+        assert client.get("/health").json()["live"]
+        good = client.post("/api/v1/scores", files=_files(("other.png", _png(11)))).json()
+        assert len(good["scores"]) == 1
+    for answer in answers:
+        found = answer.result().json()
+        assert [refused["name"] for refused in found["refused"]] == ["slow.jpg", "wide.png"]
+        assert all(len(refused["reason"].splitlines()) == 1 for refused in found["refused"])
+        assert [score["name"] for score in found["scores"]] == ["good.png"]
     assert served.resident - before < 200e6
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,30 @@ def test_usage_errors_exit_2(here: Path) -> None:
         result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random", *wrong])
         assert result.exit_code == 2, result.output
     assert CliRunner().invoke(main, ["serve"]).exit_code == 2
+
+
+def test_a_server_goes_on_where_nobody_reads_its_output(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agiqa.cli import serve as command
+    from agiqa.serving import server
+
+    said: list[str] = []
+
+    def serve(_: object, *callbacks: Callable[..., object]) -> int:
+        for callback, given in zip(callbacks, (["http://x/"], [], [2]), strict=True):
+            callback(*given)
+        return 1
+
+    def gone(line: str) -> None:
+        said.append(line)
+        raise BrokenPipeError
+
+    left: list[int] = []
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr(command, "echo", gone)
+    monkeypatch.setattr(command, "_leave", left.append)
+    result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random"])
+    assert result.exit_code == 0, result.output
+    assert left == [1]
+    assert [line.split()[0] for line in said] == ["http://x/", "Ready", "Stopping:", "Stopped;"]

@@ -128,13 +128,13 @@ def command(
                 "no password and no encryption: put a proxy that has both before it.",
                 err=True,
             )
-        echo(f"{url}  (Ctrl-C stops it; the models are loading)")
+        _say(f"{url}  (Ctrl-C stops it; the models are loading)")
 
     def ready() -> None:
-        echo(f"Ready after {time.monotonic() - started:.0f} s.")
+        _say(f"Ready after {time.monotonic() - started:.0f} s.")
 
     def stopping(requests: int) -> None:
-        echo(
+        _say(
             f"Stopping: {requests} requests are answered first, for at most {timeout:g} s; another "
             "signal (Ctrl-C) stops at once."
         )
@@ -147,15 +147,22 @@ def command(
             cut_off = serve(how, starting, ready, stopping)
     finally:
         signal.signal(signal.SIGTERM, before)
-    echo(f"Stopped; {cut_off} requests were not answered." if cut_off else "Stopped.")
+    _say(f"Stopped; {cut_off} requests were not answered." if cut_off else "Stopped.")
     _leave(1 if cut_off else 0)
+
+
+def _say(line: str) -> None:
+    """Print the line; that nobody reads it any more (`agiqa serve … | head -1`) ends no server."""
+    with suppress(OSError):
+        echo(line)
 
 
 def _leave(status: int) -> None:
     """End the process, though a thread may still be at work on what nobody waits for."""
     if threading.active_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
