@@ -88,7 +88,7 @@ def theirs(
     for start in range(0, len(names), THEIR_BATCH):
         begun = time.perf_counter()
         job = Job((), tuple(names[start : start + THEIR_BATCH]))
-        samples = [sample for _, sample in samples_of(job, sources, extractor, workers=0)]
+        samples = [sample for _, sample in samples_of(job, sources, extractor, 0, {})]
         waited += time.perf_counter() - begun
         arrays = extractor._model._on_device(batch(samples))  # type: ignore[union-attr]
         found = []
@@ -106,7 +106,8 @@ def ours(extractor: ImageTextExtractor, sources: dict[str, Source], workers: int
     wanted = tuple(range(len(extractor.vectors)))
     with tempfile.TemporaryDirectory() as ledger:
         shelves = open_shelves(extractor, Path(ledger))
-        return compute([Job(wanted, tuple(sources))], sources, extractor, shelves, workers)
+        job = Job(wanted, tuple(sources))
+        return compute([job], sources, extractor, shelves, workers).waited
 
 
 def prompt_set(folder: Path, count: int, order: str) -> str:
@@ -162,7 +163,7 @@ def compare(
     prompts = list(extractor.prompt_set.prompts)
     some = dict(list(sources.items())[:THEIR_BATCH])
     ours(extractor, some, 0)  # loads the model, and warms up
-    few = [sample for _, sample in samples_of(Job((), tuple(some)), sources, extractor, 0)]
+    few = [sample for _, sample in samples_of(Job((), tuple(some)), sources, extractor, 0, {})]
     vectors = extractor.extract(few, range(len(prompts)))
     counted = {
         "ours": flop(lambda: extractor.extract(few, range(len(prompts)))) / len(few),
@@ -206,7 +207,7 @@ def growth(chosen: argparse.Namespace, sources: dict[str, Source]) -> None:
                 )
                 extractor = ImageTextExtractor(settings)
                 job = Job((), tuple(list(sources)[:size]))
-                samples = [s for _, s in samples_of(job, sources, extractor, 0)]
+                samples = [s for _, s in samples_of(job, sources, extractor, 0, {})]
                 wanted = range(len(extractor.vectors))
                 extractor.extract(samples, wanted)
                 times = [

@@ -238,6 +238,29 @@ def write_prompts(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+@pytest.fixture
+def refuse_size(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
+    """From then on image-text models' processors refuse images of that size.
+
+    As Qwen-VL's does of one that is 200 times as wide as high.
+    """
+    from agiqa.extractors import image_text
+    from agiqa.extractors.failures import refused
+
+    features = image_text.image_features
+
+    def start(size: tuple[int, int]) -> None:
+        def refuse(processor: Any, image: Image.Image, *given: Any) -> Any:
+            if image.size == size:
+                error = ValueError("absolute aspect ratio must be smaller than 8")
+                raise refused(processor, image, error)
+            return features(processor, image, *given)
+
+        monkeypatch.setattr(image_text, "image_features", refuse)
+
+    return start
+
+
 def _byte_tokenizer(bos: bool) -> Any:
     """One token a byte, no merges."""
     import transformers

@@ -1,6 +1,8 @@
 """Images through an extractor into the ledger: decoded ahead, batched by shape, written behind.
 
 Worker processes decode and preprocess; the model's process only runs the model; a thread writes.
+What stands against one image, from its file to its vectors, ends no other's work: it is noted with
+its reason.
 """
 
 import logging
@@ -16,18 +18,22 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from agiqa.errors import AgiqaError
 from agiqa.extractors import Extractor, Sample, Vector
+from agiqa.extractors.failures import FailedError, RefusedError
 from agiqa.feature_store import Shelf, ShelfWriter
-from agiqa.images import decode
+from agiqa.halving import NoRoomError
+from agiqa.images import ImageError, decode
 from agiqa.progress import track
 from agiqa.prompts import marks_in
 
 AHEAD = 4  # batches decoded ahead of the model
 WAITING = 8  # batches' worth of images that may wait for others of their shape
+TRIES = 3  # images of a model that has never worked: then it is not the images
 
 log = logging.getLogger(__name__)
 
@@ -65,22 +71,27 @@ def prompted_row_id(image_id: str, image_prompt: str | None) -> str:
     return sha256(f"{plain}{image_id}\n{image_prompt}".encode()).hexdigest()
 
 
+class Computed(NamedTuple):
+    """What came of jobs beside the rows."""
+
+    waited: float  # seconds that the model waited for images
+    bad: dict[str, str]  # by id, why an image has not got all its vectors
+
+
 def compute(
     jobs: Sequence[Job],
     sources: Mapping[str, Source],
     extractor: Extractor,
     shelves: Sequence[Shelf],
     workers: int,
-) -> float:
-    """Compute what the jobs lack and add it to the shelves.
+) -> Computed:
+    """Compute what the jobs lack and add it to the shelves; what is bad is left out and told.
 
-    Vectors that are not finite as they would be stored are not added; what is there afterwards
-    tells which.
-
-    Returns:
-        The seconds that the model waited for images.
+    Raises:
+        AgiqaError: a failure that is not about one image: of the model, another writer, the disk.
     """
-    waited = Waited()
+    waited, bad = Waited(), dict[str, str]()
+    model = Trying(extractor, bad)
     total = sum(len(job.image_ids) for job in jobs)
     with ExitStack() as stack:
         needed = sorted({index for job in jobs for index in job.wanted})
@@ -91,16 +102,61 @@ def compute(
             (job, *each)
             for job in jobs
             for each in waited.over(
-                in_batches(samples_of(job, sources, extractor, workers), extractor.batch_size)
+                in_batches(samples_of(job, sources, extractor, workers, bad), extractor.batch_size)
             )
         )
         behind = stack.enter_context(_Behind())
         for job, ids, samples in track(
             stream, f"Extract {extractor.name}", total=total, size=lambda item: len(item[1])
         ):
-            rows = [row[: len(ids)] for row in extractor.extract(samples, job.wanted)]
-            behind.run(_add, extractor, sources, writers, job.wanted, ids, rows)
-    return waited.seconds
+            for names, rows in model.rows(ids, samples, job.wanted):
+                behind.run(_add, extractor, sources, writers, job.wanted, names, rows, bad)
+    return Computed(waited.seconds, bad)
+
+
+class Trying:
+    """The model, batch by batch; where it fails on one, the images that it fails on are found.
+
+    Args:
+        extractor: of the model.
+        bad: by id, why an image has no vectors; added to.
+    """
+
+    def __init__(self, extractor: Extractor, bad: dict[str, str]) -> None:
+        self.extractor, self.bad = extractor, bad
+        self._worked, self._failed = False, 0
+
+    def rows(
+        self, ids: Sequence[str], samples: Sequence[Sample], wanted: Sequence[int]
+    ) -> Iterator[tuple[Sequence[str], list[np.ndarray]]]:
+        """Ids and rows `(N, D)` by wanted vector, of a batch or of its parts that work.
+
+        Args:
+            ids: of the first N samples; the others only fill the batch.
+            samples: B of one key.
+            wanted: places of vectors.
+
+        Raises:
+            AgiqaError: the model fails on whatever it is shown.
+        """
+        try:
+            made = self.extractor.extract(samples, wanted)
+        except (FailedError, NoRoomError) as error:
+            if len(ids) == 1:
+                self._failed += 1
+                if not self._worked and self._failed >= TRIES:
+                    raise AgiqaError(
+                        f"{str(error).rstrip('.')}: so it does with each of {self._failed} images."
+                    ) from error
+                self.bad[ids[0]] = str(error)
+                return
+        else:
+            self._worked = True
+            yield ids, [row[: len(ids)] for row in made]
+            return
+        middle = len(ids) // 2
+        for part in (slice(0, middle), slice(middle, len(ids))):
+            yield from self.rows(ids[part], filled(samples[part], len(samples)), wanted)
 
 
 class Waited:
@@ -126,11 +182,13 @@ def _add(
     wanted: Sequence[int],
     ids: Sequence[str],
     rows: Sequence[np.ndarray],
+    bad: dict[str, str],
 ) -> None:
     for index, found in zip(wanted, rows, strict=True):
         with np.errstate(over="ignore"):  # what overflows is not finite, and left out
             stored = found.astype(extractor.precision)
         good = np.isfinite(stored).all(axis=1)
+        bad |= {ids[place]: not_finite(extractor) for place in np.flatnonzero(~good).tolist()}
         vector = extractor.vectors[index]
         names = [
             row_id(vector, name, sources[name].image_prompt)
@@ -139,6 +197,11 @@ def _add(
         ]
         if names:
             writers[index].add(names, stored[good])
+
+
+def not_finite(extractor: Extractor) -> str:
+    """What is wrong with an image whose vectors overflow."""
+    return f"gave vectors that are not finite in {extractor.precision}"
 
 
 class _Behind:
@@ -192,24 +255,46 @@ def _filled(
 ) -> tuple[list[Name], list[Sample]]:
     if several:
         size = min(size, 1 << (len(found) - 1).bit_length())
-    samples = [sample for _, sample in found]
-    return [name for name, _ in found], samples + samples[:1] * (size - len(samples))
+    return [name for name, _ in found], filled([sample for _, sample in found], size)
+
+
+def filled(samples: Sequence[Sample], size: int) -> list[Sample]:
+    """So many samples: those given, and the first of them again."""
+    return [*samples, *[samples[0]] * (size - len(samples))]
 
 
 def samples_of(
-    job: Job, sources: Mapping[str, Source], extractor: Extractor, workers: int
+    job: Job,
+    sources: Mapping[str, Source],
+    extractor: Extractor,
+    workers: int,
+    bad: dict[str, str],
 ) -> Iterator[tuple[str, Sample]]:
-    """The job's images in their order, decoded and preprocessed."""
-    items = [(name, sources[name]) for name in job.image_ids]
+    """The job's images in their order, decoded and preprocessed; but the `bad` ones, with why."""
+    for name, sample in _loaded([(n, sources[n]) for n in job.image_ids], extractor, workers):
+        if isinstance(sample, ImageError):
+            bad[name] = sample.reason
+        elif isinstance(sample, RefusedError):
+            bad[name] = str(sample)
+        elif isinstance(sample, Exception):
+            raise sample
+        else:
+            yield name, sample
+
+
+def _loaded(
+    items: Sequence[tuple[str, Source]], extractor: Extractor, workers: int
+) -> Iterator[tuple[str, Sample | Exception]]:
+    images = _Images(extractor, items)
     if workers == 0 or len(items) <= extractor.batch_size:
-        for name, source in items:
-            yield name, _load(extractor, name, source)
+        for place, (name, _) in enumerate(items):
+            yield name, images[place]
         return
     from torch.utils.data import DataLoader
 
     methods = multiprocessing.get_all_start_methods()
     loader: Any = DataLoader(
-        _Images(extractor, items),  # type: ignore[arg-type]
+        images,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=workers,
         prefetch_factor=max(1, AHEAD * extractor.batch_size // workers),
@@ -218,8 +303,6 @@ def samples_of(
         multiprocessing_context="fork" if "fork" in methods else None,
     )
     for (name, _), sample in zip(items, loader, strict=True):
-        if isinstance(sample, Exception):
-            raise sample
         yield name, sample
 
 
@@ -233,15 +316,11 @@ class _Images:
         return len(self.items)
 
     def __getitem__(self, row: int) -> Sample | Exception:
-        try:
-            return _load(self.extractor, *self.items[row])
+        name, source = self.items[row]
+        try:  # of the very bytes that the row is named after
+            return self.extractor.preprocess(decode(source.path, name), source.image_prompt)
         except Exception as error:  # raised by the process that asked
             return error
-
-
-def _load(extractor: Extractor, image_id: str, source: Source) -> Sample:
-    """The sample of the very bytes that the row is named after."""
-    return extractor.preprocess(decode(source.path, image_id), source.image_prompt)
 
 
 def _leave_with(parent: int, _worker: int) -> None:

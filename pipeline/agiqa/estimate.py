@@ -1,16 +1,22 @@
-"""What an extraction would cost: the rows that are missing, and a short measured warm-up."""
+"""What an extraction would cost: missing rows, bad images, and a short measured warm-up."""
 
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agiqa.computing import Job, Source, in_batches, samples_of
+from PIL import Image
+
+from agiqa.computing import Job, Source, Trying, in_batches, samples_of
 from agiqa.datasets.table import ImagesTable
-from agiqa.extraction import missing_rows
+from agiqa.extraction import bad_images, changed, missing_rows, without_prompt
 from agiqa.extractors import Extractor
+from agiqa.extractors.failures import RefusedError
+from agiqa.images import BadImage, ImageError, image_size
+
+TRIED = 256  # sizes, and prompts, that are tried of each extreme
 
 
 @dataclass(frozen=True)
@@ -34,14 +40,15 @@ class Estimate:
     cached: int  # rows that are there
     missing: int  # rows to compute
     missing_images: int  # images that they belong to
-    cost: Cost | None  # None where nothing is missing
+    cost: Cost | None  # None where nothing can be computed
     seconds: float  # expected for all that is missing
+    bad: tuple[BadImage, ...] = ()  # of those, as far as can be foreseen
 
 
 def estimate(
     table: ImagesTable, extractor: Extractor, ledger: Path | None = None, workers: int = 2
 ) -> Estimate:
-    """Count what is missing, run one batch of it three times, and store nothing.
+    """Count what is missing, foresee what is bad, run one batch three times, and store nothing.
 
     Args:
         table: the images.
@@ -50,19 +57,26 @@ def estimate(
         workers: processes that would decode.
 
     Raises:
-        AgiqaError: the batch's images are absent, or the model cannot be run.
+        AgiqaError: the model cannot be run.
     """
     sources, jobs = missing_rows(table, extractor, ledger)
     missing = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
     images = sum(len(job.image_ids) for job in jobs)
     rows = len(sources) * len(extractor.vectors)
+    bad = without_prompt(sources, jobs, extractor) | changed(sources, jobs, workers)
+    good = [Job(j.wanted, tuple(n for n in j.image_ids if n not in bad)) for j in jobs]
+    bad |= foreseen(sources, [name for job in good for name in job.image_ids], extractor)
+    good = [Job(j.wanted, tuple(n for n in j.image_ids if n not in bad)) for j in good]
     cost, seconds = None, 0.0
-    if jobs:
-        job = max(jobs, key=lambda job: len(job.image_ids))
+    if good:
+        job = max(good, key=lambda job: len(job.image_ids))
         some = Job(job.wanted, job.image_ids[: extractor.batch_size])
-        cost = _measure(some, extractor, sources)
+        cost = _measure(some, extractor, sources, bad)
+    if cost:
         each = max(cost.model_seconds, cost.decode_seconds / max(1, workers))
-        seconds = images * (each if workers else cost.model_seconds + cost.decode_seconds)
+        seconds = (images - len(bad)) * (
+            each if workers else cost.model_seconds + cost.decode_seconds
+        )
     return Estimate(
         images=len(sources),
         vectors=len(extractor.vectors),
@@ -71,30 +85,78 @@ def estimate(
         missing_images=images,
         cost=cost,
         seconds=seconds,
+        bad=bad_images(sources, bad),
     )
 
 
-def _measure(job: Job, extractor: Extractor, sources: Mapping[str, Source]) -> Cost:
+def foreseen(
+    sources: Mapping[str, Source], ids: Sequence[str], extractor: Extractor
+) -> dict[str, str]:
+    """By id, why the extractor will refuse an image, as its size and its prompt tell.
+
+    A grey image stands for those of one size. Of many sizes and prompts the most elongated, the
+    smallest and the longest are tried; no pixel is decoded.
+    """
+    bad: dict[str, str] = {}
+    asks = any(vector.asks_image_prompt for vector in extractor.vectors)
+    cases: dict[tuple[tuple[int, int], str | None], list[str]] = {}
+    for name in ids:
+        try:
+            size = image_size(sources[name].path)
+        except ImageError as error:
+            bad[name] = error.reason
+            continue
+        case = (size, sources[name].image_prompt if asks else None)
+        cases.setdefault(case, []).append(name)
+    chosen = {
+        case
+        for extreme in (
+            lambda case: min(case[0]) / max(case[0]),
+            lambda case: min(case[0]),
+            lambda case: -len(case[1] or ""),
+        )
+        for case in sorted(cases, key=extreme)[:TRIED]
+    }
+    for case in chosen:
+        size, prompt = case
+        try:
+            extractor.preprocess(Image.new("RGB", size, (127, 127, 127)), prompt)
+        except RefusedError as error:
+            bad |= dict.fromkeys(cases[case], str(error))
+    return {name: bad[name] for name in ids if name in bad}
+
+
+def _measure(
+    job: Job, extractor: Extractor, sources: Mapping[str, Source], bad: dict[str, str]
+) -> Cost | None:
+    """The cost by one batch; images that turn out to be bad are added to `bad`."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     started = time.perf_counter()
-    found = list(samples_of(job, sources, extractor, workers=0))
-    decoded = (time.perf_counter() - started) / len(found)
-    names, samples = max(in_batches(found, extractor.batch_size), key=lambda each: len(each[0]))
+    loaded = list(samples_of(job, sources, extractor, workers=0, bad=bad))
+    if not loaded:
+        return None
+    decoded = (time.perf_counter() - started) / len(loaded)
+    names, samples = max(in_batches(loaded, extractor.batch_size), key=lambda each: len(each[0]))
     samples = samples[: len(names)]
-    extractor.extract(samples, job.wanted)  # loads the model, and finds what can be shared
+    # Loads the model, and finds what can be shared.
+    done = Trying(extractor, bad).rows(names, samples, job.wanted)
+    working = {name for ids, _ in done for name in ids}
+    samples = [sample for name, sample in zip(names, samples, strict=True) if name in working]
+    if not samples:
+        return None
     with FlopCounterMode(display=False) as counter:
         extractor.extract(samples, job.wanted)
     started = time.perf_counter()
     extractor.extract(samples, job.wanted)
-    seconds = (time.perf_counter() - started) / len(names)
+    seconds = (time.perf_counter() - started) / len(samples)
     cuda = torch.cuda.is_available()
     scale = 1 if sys.platform == "darwin" else 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     return Cost(
-        images=len(names),
-        flop=counter.get_total_flops() / len(names),
+        images=len(samples),
+        flop=counter.get_total_flops() / len(samples),
         model_seconds=seconds,
         decode_seconds=decoded,
         memory=torch.cuda.max_memory_allocated() if cuda else resident,

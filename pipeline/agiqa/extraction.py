@@ -16,19 +16,23 @@ writes the packs.
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
-from agiqa.computing import Job, Source, compute, in_batches, row_id
+from agiqa.computing import Job, Source, compute, in_batches, not_finite, row_id
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extractors import Extractor
+from agiqa.errors import AgiqaError, printable
+from agiqa.extractors import Extractor, Sample
+from agiqa.extractors.failures import RefusedError
 from agiqa.feature_store import (
+    DESCRIPTION,
     DamagedRowsError,
     Shelf,
     default_root,
@@ -38,14 +42,16 @@ from agiqa.feature_store import (
     shared_shelves,
     write_pack,
 )
+from agiqa.feature_store.ledger.shelf import shelf_folder
 from agiqa.feature_store.ledger.shelf_check import repair_shelf
 from agiqa.from_packs import Packs, pack_of
-from agiqa.images import BadImage, ImageError, image_id
+from agiqa.images import BadImage, BadImagesError, ImageError, image_id
 from agiqa.other_ranks import wait_for_others
 from agiqa.ranks import Process, this_process
 
 log = logging.getLogger(__name__)
 
+NO_PROMPT = "have no generation prompt, which the prompt set asks for"
 ROWS_A_READ = 4096  # of a vector, checked at a time: 32 MiB at 4096 float16
 
 
@@ -84,14 +90,16 @@ def extract(
         store: the pack to write, `.zarr` or `.h5`.
         ledger: the ledger's folder; by default `feature_store.default_root()`.
         workers: processes that decode and preprocess; 0: none.
-        skip_bad: leave images out that are absent or changed since `prepare`, or whose vectors
-            are not finite.
+        skip_bad: leave images out that are absent, changed since `prepare` or without a generation
+            prompt that is asked for; that the model refuses or fails on; or whose vectors are not
+            finite.
         process: which of several this is; by default what the launcher's variables say.
 
     Raises:
-        AgiqaError: images absent or changed (before any work), another writer on the ledger, a
-            full disk, vectors that are not finite (after all work). Finished rows stay in every
-            case.
+        BadImagesError: bad images, and no `skip_bad` or none left: those of which the files tell
+            before any work, the others after all work on the good ones.
+        AgiqaError: another writer on the ledger, a full disk, a model that fails on every image.
+            Finished rows stay in every case.
     """
     started = time.monotonic()
     process = process or this_process()
@@ -128,9 +136,8 @@ def extract(
                 pull(shared, rows.known(ids), or_warn=True)
                 bad = _complete(ids, rows, how, Process())
     computed = lacking - _count(rows.missing(told))
-    lost = {image.path for image in bad}
-    left_out = [name for name in told if str(sources[name].path) in lost]
-    told = [name for name in told if str(sources[name].path) not in lost]
+    left_out = [name for name in told if name in bad]
+    told = [name for name in told if name not in bad]
     if process.rank == 0:
         _write(store, rows, told, left_out)
     return Extraction(
@@ -141,7 +148,7 @@ def extract(
         cached=len(told) * len(rows.shelves) - computed,
         computed=computed,
         seconds=time.monotonic() - started,
-        bad=tuple(bad),
+        bad=bad_images(sources, bad),
         rank=process.rank,
     )
 
@@ -155,29 +162,32 @@ class _How:
     skip_bad: bool
 
 
-def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) -> list[BadImage]:
-    """Compute what the ledger lacks of `ids`; the images that had to be left out.
+def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) -> dict[str, str]:
+    """Compute what the ledger lacks of `ids`; by id, why images had to be left out.
 
-    AgiqaError where images are absent or changed (before any work) or give vectors that are not
-    finite (after it), unless `how.skip_bad`.
+    BadImagesError unless `how.skip_bad`: of what files and prompts tell before any work, of what
+    the model does not take when all others are done.
     """
-    jobs = rows.missing(ids)
-    bad = _changed(rows.sources, [name for job in jobs for name in job.image_ids], how.workers)
-    none_left = process.world == 1 and len(bad) == len(ids)
-    if bad and (not how.skip_bad or none_left):
-        some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
-        raise AgiqaError(
-            f"{len(bad)} images of '{how.dataset}' are not as they were at prepare: {some}. "
-            "Run `agiqa prepare` again"
-            + (
-                ", or leave them out with --skip-bad."
-                if not how.skip_bad
-                else "; none would be left."
+    sources, extractor = rows.sources, rows.extractor
+
+    def refuse(bad: Mapping[str, str], what: str, advice: str) -> None:
+        none_left = process.world == 1 and len(bad) == len(ids)
+        if bad and (not how.skip_bad or none_left):
+            rest = "; none would be left." if none_left else ", or leave them out with --skip-bad"
+            raise BadImagesError(
+                f"{len(bad)} images of '{how.dataset}' {what}: {some_bad(sources, bad)}. "
+                f"{advice}{rest}",
+                bad_images(sources, bad),
             )
-        )
-    lost = {image.path for image in bad}
-    ids = [name for name in ids if str(rows.sources[name].path) not in lost]
-    jobs, extractor = rows.missing(ids), rows.extractor
+
+    jobs = rows.missing(ids)
+    silent = without_prompt(sources, jobs, extractor)
+    refuse(silent, NO_PROMPT, "Name the column that has it (agiqa prepare --prompt-column)")
+    lost = changed(sources, jobs, how.workers)
+    refuse(lost, "are not as they were at prepare", "Run `agiqa prepare` again")
+    bad = silent | lost
+    ids = [name for name in ids if name not in bad]
+    jobs = rows.missing(ids)
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
         extractor.name,
@@ -188,17 +198,58 @@ def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) ->
     )
     if not jobs:
         return bad
-    compute(jobs, rows.sources, extractor, rows.shelves, how.workers)
-    odd = [name for job in rows.missing(ids) for name in job.image_ids]
-    if odd and (not how.skip_bad or (process.world == 1 and len(odd) == len(ids))):
-        some = ", ".join(str(rows.sources[name].path) for name in odd[:3])
-        raise AgiqaError(
-            f"{len(odd)} images of '{how.dataset}' gave vectors that are not finite in "
-            f"{extractor.precision}: {some}. Take semantic.precision=float32, or leave them out "
-            "with --skip-bad; all other vectors are kept."
-        )
-    reason = "gave vectors that are not finite"
-    return bad + [BadImage(str(rows.sources[name].path), reason) for name in odd]
+    refused = compute(jobs, sources, extractor, rows.shelves, how.workers).bad
+    odd = not_finite(extractor)
+    if set(refused.values()) == {odd}:
+        refuse(refused, odd, "All other vectors are kept; take semantic.precision=float32")
+    what = f"cannot be used with '{extractor.name}'"
+    refuse(refused, what, "All other vectors are kept; take another model for them")
+    return bad | refused
+
+
+def without_prompt(
+    sources: Mapping[str, Source], jobs: Sequence[Job], extractor: Extractor
+) -> dict[str, str]:
+    """By id, images of the jobs without the generation prompt that a wanted vector asks for."""
+    asking = {p for p, vector in enumerate(extractor.vectors) if vector.asks_image_prompt}
+    return {
+        name: NO_PROMPT
+        for job in jobs
+        if asking.intersection(job.wanted)
+        for name in job.image_ids
+        if not (sources[name].image_prompt or "").strip()
+    }
+
+
+def changed(sources: Mapping[str, Source], jobs: Sequence[Job], workers: int) -> dict[str, str]:
+    """By id, why the file of an image of the jobs is not the one that was prepared."""
+    ids = list(dict.fromkeys(name for job in jobs for name in job.image_ids))
+
+    def check(name: str) -> str | None:
+        try:
+            same = image_id(sources[name].path) == name
+        except ImageError as error:
+            return error.reason
+        return None if same else "has changed since prepare"
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        reasons = zip(ids, pool.map(check, ids), strict=True)
+        return {name: why for name, why in reasons if why is not None}
+
+
+def bad_images(sources: Mapping[str, Source], bad: Mapping[str, str]) -> tuple[BadImage, ...]:
+    """The images of which reasons are given by id."""
+    return tuple(BadImage(printable(sources[name].path), why) for name, why in bad.items())
+
+
+def some_bad(sources: Mapping[str, Source], bad: Mapping[str, str], most: int = 3) -> str:
+    """The first few with their reasons, a reason that all have once, and how many more."""
+    images = bad_images(sources, bad)
+    alike = len(images) > 1 and len(set(bad.values())) == 1
+    shown = [image.path if alike else f"{image.path}: {image.reason}" for image in images[:most]]
+    more = [f"and {len(images) - most} more"] if len(images) > most else []
+    reason = f" ({images[0].reason})" if alike else ""
+    return "; ".join([*shown, *more]) + reason
 
 
 def _write(store: Path, rows: "_Rows", ids: Sequence[str], left_out: Sequence[str]) -> None:
@@ -231,13 +282,17 @@ def _count(jobs: Sequence[Job]) -> int:
 def missing_rows(
     table: ImagesTable, extractor: Extractor, ledger: Path | None = None
 ) -> tuple[dict[str, Source], list[Job]]:
-    """The table's images, and what the ledger lacks of them, here and at the URL it may have."""
+    """The table's images, and what the ledger lacks of them, here and at the URL it may have.
+
+    Nothing is created in the ledger: a shelf that is not there is one in a temporary folder.
+    """
     sources = sources_of(table)
-    rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
-    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
-    for each in shared:
-        each.look()
-    return sources, rows.missing(list(sources), [each.ids() for each in shared])
+    with TemporaryDirectory(prefix="agiqa-") as nowhere:
+        rows = _Rows(extractor, open_shelves(extractor, ledger, absent=Path(nowhere)), sources)
+        shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+        for each in shared:
+            each.look()
+        return sources, rows.missing(list(sources), [each.ids() for each in shared])
 
 
 def sources_of(table: ImagesTable) -> dict[str, Source]:
@@ -249,8 +304,12 @@ def sources_of(table: ImagesTable) -> dict[str, Source]:
     return found
 
 
-def open_shelves(extractor: Extractor, ledger: Path | None, rank: int = 0) -> list[Shelf]:
+def open_shelves(
+    extractor: Extractor, ledger: Path | None, rank: int = 0, absent: Path | None = None
+) -> list[Shelf]:
     """The ledger's shelf for each of the extractor's vectors; written to in the rank's section.
+
+    Those that are not there are created: in the folder `absent`, if one is given.
 
     Raises:
         AgiqaError: two of the vectors are the same.
@@ -261,11 +320,13 @@ def open_shelves(extractor: Extractor, ledger: Path | None, rank: int = 0) -> li
                 f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the same: "
                 "nothing but their names tells them apart; ask for one of them."
             )
-    root = ledger or default_root()
-    return [
-        Shelf.open(root, dict(vector.fingerprint), vector.width, extractor.precision, rank)
-        for vector in extractor.vectors
-    ]
+    root, shelves = ledger or default_root(), []
+    for vector in extractor.vectors:
+        made_by = dict(vector.fingerprint)
+        there = (shelf_folder(root, made_by) / DESCRIPTION).exists()
+        where = root if there or absent is None else absent
+        shelves.append(Shelf.open(where, made_by, vector.width, extractor.precision, rank))
+    return shelves
 
 
 def vectors_of_files(
@@ -280,18 +341,16 @@ def vectors_of_files(
         workers: processes that decode and preprocess; 0: none.
 
     Raises:
-        AgiqaError: vectors that are not finite.
+        BadImagesError: images that the extractor cannot be used with; the vectors of all others
+            are in the ledger.
     """
     shelves = open_shelves(extractor, ledger)
     rows, ids = _Rows(extractor, shelves, sources), list(sources)
     rows.drop_damaged(ids)
     if jobs := rows.missing(ids):
-        compute(jobs, sources, extractor, shelves, workers)
-    if odd := [name for job in rows.missing(ids) for name in job.image_ids]:
-        raise AgiqaError(
-            f"{sources[odd[0]].path}: its vectors are not finite in {extractor.precision}; leave "
-            "it out."
-        )
+        bad = compute(jobs, sources, extractor, shelves, workers).bad
+        if bad:
+            raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
     return rows.read(ids)
 
 
@@ -310,21 +369,42 @@ def vectors_of_images(
 
     They have no file to know them by, and are not cached: their batches need not be alike to the
     bit, so a single image costs one, not a full batch.
+
+    Raises:
+        RefusedError: the extractor cannot be used with one of them; the message has its place.
     """
     wanted = range(len(extractor.vectors))
     prompts = image_prompts or [None] * len(images)
-    samples = (
-        (place, extractor.preprocess(image, prompt))
-        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True))
-    )
+
+    def preprocessed() -> Iterator[tuple[int, Sample]]:
+        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            with _at(place, len(images)):
+                yield place, extractor.preprocess(image, prompt)
+
     found = [
         np.empty((len(images), vector.width), dtype=extractor.precision)
         for vector in extractor.vectors
     ]
-    for places, chosen in in_batches(samples, min(extractor.batch_size, len(images))):
+    for places, chosen in in_batches(preprocessed(), min(extractor.batch_size, len(images))):
         for rows, new in zip(found, extractor.extract(chosen, wanted), strict=True):
-            rows[places] = new[: len(places)]
+            with np.errstate(over="ignore"):
+                rows[places] = new[: len(places)]
+        for place in places:
+            if not all(np.isfinite(rows[place]).all() for rows in found):
+                with _at(place, len(images)):
+                    raise RefusedError(not_finite(extractor))
     return found
+
+
+@contextmanager
+def _at(place: int, count: int) -> Iterator[None]:
+    """Say which of several images in memory is refused."""
+    try:
+        yield
+    except RefusedError as error:
+        if count == 1:
+            raise
+        raise RefusedError(f"image {place} of {count}: {error}") from error
 
 
 class _Rows:
@@ -397,18 +477,3 @@ class _InLedger:
         ids, shelves = self.ids[rows], self.rows.shelves
         found = [shelves[place].read(self.rows.names(place, ids)) for place in self.places]
         return np.stack(found, axis=1)
-
-
-def _changed(sources: Mapping[str, Source], ids: Sequence[str], workers: int) -> list[BadImage]:
-    """Images whose file is absent, or no longer the one that was prepared."""
-
-    def check(name: str) -> BadImage | None:
-        path = sources[name].path
-        try:
-            same = image_id(path) == name
-        except ImageError as error:
-            return BadImage(str(path), error.reason)
-        return None if same else BadImage(str(path), "has changed since prepare")
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        return [found for found in pool.map(check, ids) if found is not None]

@@ -44,6 +44,7 @@ __all__ = [
     "MAX_RATIO",
     "MAX_SIDE",
     "BadImage",
+    "BadImagesError",
     "ImageError",
     "as_rgb",
     "check_images",
@@ -51,6 +52,7 @@ __all__ = [
     "decode",
     "fit_for_square",
     "image_id",
+    "image_size",
     "require_file",
     "resize_bicubic",
 ]
@@ -77,6 +79,14 @@ class BadImage:
     reason: str
 
 
+class BadImagesError(AgiqaError):
+    """Images that cannot be used, `bad`; what could be done for all others has been done."""
+
+    def __init__(self, message: str, bad: Sequence[BadImage]) -> None:
+        super().__init__(message)
+        self.bad = tuple(bad)
+
+
 def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
     """The (first) picture of a file, or of its bytes, as 8-bit RGB, upright, fully loaded.
 
@@ -94,6 +104,21 @@ def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
     if expected is not None and _digest(data) != expected:
         raise ImageError(path, "has changed since prepare")
     return _decoded(path, data)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, as the file says; no pixel is unpacked.
+
+    Raises:
+        ImageError: the file cannot be used.
+    """
+    try:
+        picture = read_picture(_read(path))
+    except FormatError as error:
+        raise ImageError(path, str(error)) from None
+    turned = picture.orientation >= 5  # EXIF's quarter turns
+    size = (picture.width, picture.height)
+    return size[::-1] if turned else size
 
 
 def image_id(path: Path) -> str:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.func import functional_call
 
+from agiqa.float32 import full_float32
 from agiqa.halving import halve, ran_out, with_halving
 from agiqa.model.augmentation import Draws, as_input, augment
 from agiqa.model.moe import Prediction
@@ -135,11 +136,12 @@ class Steps:
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
         try:
-            for start in range(0, len(rows), self.at_a_time):
-                part = slice(start, start + self.at_a_time)
-                loss = self._squared_error(rows[part], draws[part]) / whole
-                loss.backward()
-                total += loss.detach()
+            with full_float32():
+                for start in range(0, len(rows), self.at_a_time):
+                    part = slice(start, start + self.at_a_time)
+                    loss = self._squared_error(rows[part], draws[part]) / whole
+                    loss.backward()
+                    total += loss.detach()
         except RuntimeError as error:
             if not ran_out(error):
                 raise

@@ -129,6 +129,7 @@ class Training:
             "seed": self.fit_seed,
             "split": seed,
             "bf16": bf16,
+            "tf32": False,
             "initial_sha256": _digest_weights(network),
             "data_sha256": _digest_data(inputs, mos, side),
             "stores": plain(inputs.stores),

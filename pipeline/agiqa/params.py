@@ -172,7 +172,8 @@ class Paper:
     drop_last_val: bool | OfPreset = "preset"
     drop_last_test: bool | OfPreset = "preset"  # beside the full figures, those without them
     ema: float | OfPreset = "preset"  # decay of the averaged weights; 0: none
-    precision: str = "auto"  # auto (bfloat16 on GPUs that have it), float32, bfloat16
+    precision: str = "float32"  # of training: float32 (no TF32), bfloat16, or auto: bfloat16 on
+    #                             GPUs that have it; scoring is float32
     micro_batch: int = 0  # images at a time on a GPU; 0: all, halved where memory runs out
     gradient_checkpointing: bool = False  # half the memory for a third more time
     workers: int = 4  # threads that decode the images, once
@@ -213,7 +214,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "paper.optimiser": (PRESET, "adam", "adamw"),
     "paper.schedule": (PRESET, "cycle", "cosine"),
     "paper.flip": (PRESET, "vertical", "horizontal", "none"),
-    "paper.precision": ("auto", "float32", "bfloat16"),
+    "paper.precision": ("float32", "bfloat16", "auto"),
 }
 LEAST = {  # by a key, or by its last part
     **dict.fromkeys(("semantic.workers", "semantic.batch_size", "visual.workers"), 0),

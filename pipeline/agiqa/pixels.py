@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, printable
 from agiqa.feature_store import default_root, digest, require_same
 from agiqa.feature_store.chunks import id_bytes, row_checksums
 from agiqa.feature_store.durable import disk_errors, folder_aside, sync_folder, sync_tree
 from agiqa.feature_store.ledger.journal import Journal
 from agiqa.feature_store.ledger.lock import writer_lock
-from agiqa.images import ImageError, decode, resize_bicubic
+from agiqa.images import BadImage, BadImagesError, ImageError, decode, resize_bicubic
 from agiqa.progress import track
 from agiqa.trees import parse_json
 
@@ -91,8 +91,8 @@ def open_pixels(
         workers: threads that decode.
 
     Raises:
-        AgiqaError: images absent or changed since `prepare`, another writer, a full disk.
-            Finished rows stay in every case.
+        BadImagesError: images absent or changed since `prepare`; the others are decoded first.
+        AgiqaError: another writer, a full disk. Finished rows stay in every case.
     """
     folder = (ledger or default_root()) / f"pixels-{digest(fingerprint(size))[:16]}"
     with disk_errors("open or create", folder):
@@ -136,9 +136,10 @@ class _Cache:
                 self._add({name: row for name, row in pairs if isinstance(row, np.ndarray)})
         if bad:
             some = "; ".join(str(error) for error in bad[:3])
-            raise AgiqaError(
+            raise BadImagesError(
                 f"{len(bad)} images are not as they were at prepare: {some}. "
-                "Run `agiqa prepare` again; the other images' pixels are kept."
+                "Run `agiqa prepare` again; the other images' pixels are kept.",
+                [BadImage(printable(error.path), error.reason) for error in bad],
             )
 
     def read(self, ids: Iterable[str]) -> Pixels:

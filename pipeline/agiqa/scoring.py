@@ -16,7 +16,7 @@ from PIL import Image
 
 from agiqa.checkpoints import PREDICTIONS, PROMPTS, Run, load_run
 from agiqa.computing import Source
-from agiqa.errors import AgiqaError, one_line
+from agiqa.errors import AgiqaError, one_line, printable
 from agiqa.extraction import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.extractors import (
     Extractor,
@@ -27,7 +27,7 @@ from agiqa.extractors import (
 )
 from agiqa.feature_store import ANSWERS
 from agiqa.features import IMPORTED, choose_vectors, require_same_stores, with_answers
-from agiqa.images import as_rgb, image_id
+from agiqa.images import BadImage, BadImagesError, as_rgb, image_id
 from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import require_width, semantic_order
@@ -167,6 +167,7 @@ class Scorer:
                 prompt set asks for it (`asks_image_prompt`), otherwise of no use.
 
         Raises:
+            BadImagesError: the run's models do not take some of the files.
             AgiqaError: a file cannot be decoded, no image or something else is given, or
                 generation prompts are missing.
         """
@@ -216,6 +217,29 @@ class Scorer:
         """The images, of those by id, that an extractor need not look at again."""
         files = {name: source.path for name, source in sources.items()}
         return in_ledger(sources, self.semantic, self.ledger) & self.sight.in_ledger(files)
+
+    def score_good(
+        self, files: Sequence[Path], image_prompts: Sequence[str] | None = None
+    ) -> tuple[list[Score], list[BadImage]]:
+        """Score files but for those that the run's models do not take: these, with the reasons.
+
+        As calling the scorer, which gives up where there is one; the vectors of all others are
+        made first either way.
+        """
+        prompts: Sequence[str | None] = image_prompts or [None] * len(files)
+        kept, bad = list(zip(files, prompts, strict=True)), list[BadImage]()
+        while kept:
+            given = [prompt for _, prompt in kept if prompt is not None]
+            try:
+                return self([file for file, _ in kept], given or None), bad
+            except BadImagesError as error:
+                bad += error.bad
+                lost = {image.path for image in bad}
+                before = len(kept)
+                kept = [(file, prompt) for file, prompt in kept if printable(file) not in lost]
+                if len(kept) == before:
+                    raise
+        return [], bad
 
     def _image_prompts(
         self, images: Sequence[object], image_prompts: Sequence[str] | None

@@ -16,6 +16,7 @@ from agiqa.audit.perceptual import hashes_file
 from agiqa.datasets.folder import prepare
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
+from agiqa.images import BadImagesError
 from agiqa.splits import make_splits
 
 
@@ -89,13 +90,20 @@ def test_the_second_time_no_image_is_read(photos: ImagesTable) -> None:
     assert perceptual_hashes(elsewhere).tolist() == first.tolist()
 
 
-def test_a_changed_image_does_not_get_into_the_cache(photos: ImagesTable) -> None:
+def test_changed_images_do_not_get_into_the_cache_and_all_others_do(photos: ImagesTable) -> None:
     with (photos.root / "8 noise.png").open("ab") as file:
         file.write(b" ")
-    with pytest.raises(AgiqaError, match=r"8 noise.png: has changed since prepare: run"):
+    once = photos.frame[~photos.frame["image_id"].duplicated(keep=False)]
+    absent = photos.root / next(name for name in once["path"] if name != "8 noise.png")
+    absent.unlink()
+    with pytest.raises(BadImagesError, match=r"8 noise.png: has changed since prepare") as e:
         perceptual_hashes(photos)
+    assert {Path(bad.path).name for bad in e.value.bad} == {"8 noise.png", absent.name}
+    left = photos.frame[~photos.frame["path"].isin(["8 noise.png", absent.name])]
     with sqlite3.connect(hashes_file()) as cache:
-        assert cache.execute("SELECT count(*) FROM hashes").fetchone() == (0,)
+        kept = {name for (name,) in cache.execute("SELECT image_id FROM hashes")}
+    assert kept >= set(left["image_id"])
+    assert kept.isdisjoint(photos.frame.loc[photos.frame["path"] == "8 noise.png", "image_id"])
 
 
 def test_a_damaged_cache_is_one_line(photos: ImagesTable) -> None:

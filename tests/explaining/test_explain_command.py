@@ -93,6 +93,29 @@ def test_images_of_ones_own(world: World, explain: Callable[..., Result], tmp_pa
     assert len(list((tmp_path / "why/maps").iterdir())) == 1
 
 
+def test_an_image_that_the_model_does_not_take_keeps_the_others_explanations(
+    world: World, explain: Callable[..., Result], tmp_path: Path, refuse_size: Callable
+) -> None:
+    refuse_size((61, 7))
+    for pack in (world.cache / "mine").glob("*-answers.zarr"):  # made by hand, of no model
+        shutil.rmtree(pack)
+    odd, fine = tmp_path / "odd.png", tmp_path / "fine.png"
+    spoilt(501)[0].resize((61, 7)).save(odd)
+    spoilt(502)[0].save(fine)
+    done = explain(
+        "runs/mine/grouped", odd, fine, "images/03.png", "-o", tmp_path / "why", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)["images"]
+    assert "refuses an image of 61 x 7 pixels" in said[str(odd)]["problem"]
+    assert said[str(odd)]["overlay"] is None
+    assert len(said[str(odd)]["neighbours"]) == 5  # they need no such model
+    for name in (str(fine), "03.png"):
+        assert said[name]["problem"] == ""
+        assert decode(tmp_path / "why" / said[name]["overlay"]).width > 7
+        assert len(said[name]["neighbours"]) == 5
+
+
 def test_images_that_went_keep_what_the_cache_knows(
     world: World, explain: Callable[..., Result]
 ) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from agiqa import paper_training
 from agiqa.errors import AgiqaError
 from agiqa.model.paper import PaperRegressor
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs
 from agiqa.paper_steps import Steps
 from agiqa.paper_training import PaperFit, Training
-from agiqa.params import Network
+from agiqa.params import Network, Params, load
 from agiqa.pixels import Pixels
 
 Fit = Callable[..., PaperFit]
@@ -269,6 +271,44 @@ def test_bfloat16_and_checkpointing_train_too(fit_tiny: Fit) -> None:
     assert half.curves != plain.curves
     less = fit_tiny(lr=1e-4, ledger="less", gradient_checkpointing=True)
     assert less.curves[-1]["train_loss"] == pytest.approx(plain.curves[-1]["train_loss"], rel=0.1)
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-fixed"])
+def test_both_presets_train_in_float32_unless_told_otherwise(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a GPU that has bfloat16, and where the settings say nothing."""
+    monkeypatch.setattr(paper_training, "is_bf16_available", lambda **_: True)
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    stated = load(Path(__file__).parents[2] / "params.yaml", [f"fit.preset={preset}"])
+    for params in (stated, Params()):
+        assert not paper_training._in_bf16(params.paper.precision, gpu)
+    assert paper_training._in_bf16("auto", gpu)
+    assert paper_training._in_bf16("bfloat16", gpu)
+
+
+def test_neither_training_nor_scoring_uses_tf32(
+    fit_tiny: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    forward = PaperRegressor.forward
+
+    def watched(network: PaperRegressor, *given: torch.Tensor) -> object:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return forward(network, *given)
+
+    monkeypatch.setattr(PaperRegressor, "forward", watched)
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
+    try:
+        fit_tiny()
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+    assert set(seen) == {(False, "highest")}
 
 
 def test_what_cannot_be_trained_is_one_line(fit_tiny: Fit, mos: np.ndarray, sides: Sides) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import agiqa
 from agiqa.cli import main
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
-from agiqa.images import decode
+from agiqa.images import BadImagesError, decode
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,37 @@ def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> Non
     for wrong in ([3], [b"00.png"], [None], 3):
         with pytest.raises(AgiqaError, match="Expected paths or Pillow images to score, found"):
             scorer(wrong)
+
+
+def test_an_image_that_the_model_does_not_take_ends_no_others_score(
+    run: Path, tmp_path: Path, refuse_size: Callable
+) -> None:
+    refuse_size((61, 7))
+    (tmp_path / "new").mkdir()
+    for name, size in {"a": (32, 24), "odd": (61, 7), "b": (24, 32)}.items():
+        Image.new("RGB", size, "orange").save(tmp_path / f"new/{name}.png")
+    command = ["score", "new", "--run", str(run), "--format", "json"]
+    stopped = CliRunner().invoke(main, command)
+    assert stopped.exit_code == 1
+    (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("Error: ")]
+    assert "1 of 3 images cannot be scored: new/odd.png" in line
+    assert "refuses an image of 61 x 7 pixels" in line
+    assert "vectors of all others are kept" in line
+    done = CliRunner().invoke(main, [*command, "--skip-bad"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert {row["image"] for row in told["scores"]} == {"new/a.png", "new/b.png"}
+    assert [bad["path"] for bad in told["skipped"]] == ["new/odd.png"]
+    scorer = agiqa.load_scorer(run)
+    with pytest.raises(BadImagesError, match=r"odd\.png: \w+ refuses an image") as caught:
+        scorer(sorted((tmp_path / "new").glob("*.png")))
+    assert [Path(bad.path).name for bad in caught.value.bad] == ["odd.png"]
+    assert [score.image for score in scorer(["new/a.png", "new/b.png"])] == [
+        "new/a.png",
+        "new/b.png",
+    ]
+    alone = CliRunner().invoke(main, ["score", "new/odd.png", "--run", str(run), "--skip-bad"])
+    assert (alone.exit_code, "1 of 1 images cannot be scored" in alone.stderr) == (1, True)
 
 
 def test_names_that_no_encoding_has_are_scored_and_written(run: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import platformdirs
 
 from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError, one_line
-from agiqa.images import ImageError, decode
+from agiqa.errors import AgiqaError, one_line, printable, some
+from agiqa.images import BadImage, BadImagesError, ImageError, decode
 from agiqa.progress import track
 
 BITS = 64
@@ -40,19 +40,35 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
     """One hash for each row of the table `(N,)`, from the cache where they are there.
 
     Raises:
-        AgiqaError: an image that changed since `prepare` or cannot be read, or a damaged cache.
+        BadImagesError: images that changed since `prepare` or cannot be read; all others are
+            hashed first.
+        AgiqaError: a damaged cache.
     """
     ids = list(table.frame["image_id"])
     paths = dict(zip(ids, table.paths(), strict=True))  # of duplicates one
     with _cache(hashes_file()) as cache:
         known = _known(cache, list(paths))
         missing = [each for each in paths if each not in known]
+        bad: list[ImageError] = []
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         with ThreadPoolExecutor(workers, thread_name_prefix="perceptual-hash") as pool:
             for chunk in track(chunks, "Perceptual hashes", total=len(missing), size=len):
-                made = list(pool.map(lambda each: _hash(paths[each], each), chunk))
-                keep_hashes(cache, chunk, made)
-                known.update(zip(chunk, made, strict=True))
+                made = pool.map(lambda name: _hash(paths[name], name), chunk)
+                hashed: dict[str, bytes] = {}
+                for name, found in zip(chunk, made, strict=True):
+                    if isinstance(found, ImageError):
+                        bad.append(found)
+                    else:
+                        hashed[name] = found
+                keep_hashes(cache, list(hashed), list(hashed.values()))
+                known |= hashed
+    if bad:
+        raise BadImagesError(
+            f"{len(bad)} images of '{table.name}' are not as they were at prepare: "
+            f"{some([str(error) for error in bad], 3)}. Run `agiqa prepare` again; the others' "
+            "hashes are kept.",
+            [BadImage(printable(error.path), error.reason) for error in bad],
+        )
     return np.array([int.from_bytes(known[each], "big") for each in ids], dtype=np.uint64)
 
 
@@ -64,13 +80,13 @@ def keep_hashes(cache: sqlite3.Connection, ids: Sequence[str], hashes: Sequence[
         )
 
 
-def _hash(path: Path, expected: str) -> bytes:
+def _hash(path: Path, expected: str) -> bytes | ImageError:
     import imagehash
 
     try:
         image = decode(path, expected)  # or the cache would hold another image's hash
     except ImageError as error:
-        raise AgiqaError(f"{error}: run `agiqa prepare` again") from error
+        return error
     return np.packbits(imagehash.phash(image, hash_size=8).hash.ravel()).tobytes()
 
 

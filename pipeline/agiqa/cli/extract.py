@@ -1,6 +1,7 @@
 """`agiqa extract`: stage 1."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import click
 
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
+from agiqa.errors import AgiqaError
 from agiqa.params import with_extractor
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
     type=click.Choice(["semantic", "visual"]),
     help="Only the LMM's vectors, or only the visual backbone's. Default: both.",
 )
-@click.option("--skip-bad", is_flag=True, help="Leave out images absent or changed since prepare.")
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out images absent or changed since prepare, and those that a model does not take.",
+)
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -63,6 +69,7 @@ def command(
     from agiqa.datasets.table import read_table
     from agiqa.extraction import extract
     from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
+    from agiqa.images import BadImagesError
     from agiqa.ranks import this_process
 
     process = this_process()
@@ -73,6 +80,7 @@ def command(
     table = read_table(cache / dataset)
     table.folder()  # before any model is loaded
     done: dict[str, Any] = {}
+    refused: dict[str, None] = {}  # lines about bad images; the other extractor does its work first
     for kind in (only,) if only else ("semantic", "visual"):
         chosen = params.semantic if kind == "semantic" else params.visual
         made: Extractor = (
@@ -82,15 +90,21 @@ def command(
         )
         if dry_run:
             done[kind] = _estimate(table, made, chosen.workers, as_json)
+            if (bad := done[kind]["bad"]) and not skip_bad:
+                refused[_foreseen(bad, dataset, chosen.name)] = None
             continue
-        result = extract(
-            table,
-            made,
-            cache / dataset / f"{chosen.name}.{chosen.format}",
-            workers=chosen.workers,
-            skip_bad=skip_bad,
-            process=process,
-        )
+        try:
+            result = extract(
+                table,
+                made,
+                cache / dataset / f"{chosen.name}.{chosen.format}",
+                workers=chosen.workers,
+                skip_bad=skip_bad,
+                process=process,
+            )
+        except BadImagesError as error:
+            refused[str(error)] = None
+            continue
         if result.rank > 0:
             log.info(
                 "share done: %d vectors computed in %.0f s; rank 0 writes %s",
@@ -120,6 +134,17 @@ def command(
                 echo(f"Skipped {bad.path}: {bad.reason}", err=True)
     if as_json and done:
         show(done, as_json)
+    if refused:
+        raise AgiqaError(" ".join(refused))
+
+
+def _foreseen(bad: Sequence[Mapping[str, str]], dataset: str, name: str) -> str:
+    some = "; ".join(f"{image['path']}: {image['reason']}" for image in bad[:3])
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return (
+        f"{len(bad)} images of '{dataset}' cannot be used with '{name}': {some}{more}. Repair "
+        "them, or leave them out with --skip-bad."
+    )
 
 
 def _estimate(
@@ -140,6 +165,9 @@ def _estimate(
             f"(decoding {cost.decode_seconds:.3f} s in each of {workers} processes), peak memory "
             f"{cost.memory / 2**30:.1f} GiB; in all about {_time(found.seconds)}"
         )
+    if not as_json:
+        for bad in found.bad:
+            echo(f"Bad {bad.path}: {bad.reason}", err=True)
     return asdict(found)
 
 

@@ -106,18 +106,18 @@ def command(
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     files = files_of(images)
     bad = check_images(files)
-    lost = {each.path for each in bad}
+    lost = {image.path for image in bad}
     kept = [file for file in files if printable(file) not in lost]
     if bad and (not skip_bad or not kept):
-        for each in bad[3:]:
-            echo(f"{each.path}: {each.reason}", err=True)
-        some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
-        raise AgiqaError(
-            f"{len(bad)} of {len(files)} images cannot be scored: {some}. "
-            "Repair them, or leave them out with --skip-bad."
-        )
+        raise _cannot_score(bad, len(files), "Repair them")
     scorer = load_scorer(run, remote_code=remote_code)
-    scores = scorer(kept, None if image_prompt is None else [image_prompt] * len(kept))
+    prompts = None if image_prompt is None else [image_prompt] * len(kept)
+    scores, refused = scorer.score_good(kept, prompts)
+    if refused and (not skip_bad or not scores):
+        raise _cannot_score(
+            refused, len(files), "The vectors of all others are kept: take another run for these"
+        )
+    bad += refused
     scores.sort(key=lambda score: -score.score)
     if html is not None:
         from agiqa.gallery import write_gallery
@@ -179,6 +179,17 @@ def style_of(style: str | None, out: Path | None) -> str:
     if style is not None and named is not None and named != style:
         raise click.UsageError(f"-o {out}: a name of {named}, but --format {style}: choose one.")
     return style or str(named)
+
+
+def _cannot_score(bad: Sequence["BadImage"], count: int, advice: str) -> AgiqaError:
+    """One line for the first few; the others are listed before it."""
+    for image in bad[3:]:
+        echo(f"{image.path}: {image.reason}", err=True)
+    some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
+    return AgiqaError(
+        f"{len(bad)} of {count} images cannot be scored: {some}. {advice}, or leave them out with "
+        "--skip-bad."
+    )
 
 
 def _write(

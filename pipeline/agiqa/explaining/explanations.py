@@ -9,10 +9,10 @@ The folder is written beside its place and moved there whole.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,12 @@ from agiqa.explaining.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.explaining.quality_map import QualityMap
 from agiqa.explaining.rated import tested
 from agiqa.explaining.reason import Neighbour, Reason
-from agiqa.images import ImageError, check_images, decode, image_id
+from agiqa.images import BadImagesError, ImageError, check_images, decode, image_id
 from agiqa.json_text import write_json
 from agiqa.progress import track
 from agiqa.trees import MOST_JSON, read_json
+
+Answer = TypeVar("Answer")
 
 LAYOUT = 1
 FOLDER, FILE, OVERLAYS = "explanations", "explanations.json", "maps"
@@ -151,15 +153,15 @@ def explain_run(
     require_replaceable(folder)
     if all(explainer.available.values()):
         raise AgiqaError(f"Nothing to explain with: {explainer.available[MAPS]}")
-    problems = _problems(chosen)
+    unreadable = _problems(chosen)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "new"
         (staged / OVERLAYS).mkdir(parents=True)
-        maps, unmapped = _maps(explainer, chosen, problems, image_prompt)
-        problems = problems | unmapped
+        maps, unmapped = _maps(explainer, chosen, unreadable, image_prompt)
+        problems = unreadable | unmapped
         peak = float(np.quantile([each.peak for each in maps.values()], 0.9)) if maps else 0.0
-        images = _said(explainer, chosen, problems, count, image_prompt)
+        images = _said(explainer, chosen, unreadable, count, image_prompt)
         explained = []
         for place, each in enumerate(chosen):
             overlay = None
@@ -241,19 +243,51 @@ def _maps(
     if explainer.available[MAPS]:
         return {}, dict.fromkeys(places, explainer.available[MAPS])
     found: dict[int, QualityMap] = {}
+    bad: dict[int, str] = {}
     for start in track(range(0, len(places), AT_ONCE), "Maps", unit=AT_ONCE, total=len(places)):
         some = places[start : start + AT_ONCE]
-        files = [chosen[place].file for place in some]
-        prompts = None if image_prompt is None else [image_prompt] * len(some)
-        maps = explainer.maps([file for file in files if file is not None], prompts)
-        found |= dict(zip(some, maps, strict=True))
-    return found, {}
+
+        def ask(places: Sequence[int]) -> list[QualityMap]:
+            files = [chosen[place].file for place in places]
+            prompts = None if image_prompt is None else [image_prompt] * len(places)
+            return explainer.maps([file for file in files if file is not None], prompts)
+
+        maps, refused = _of_good(ask, some, chosen)
+        found |= maps
+        bad |= refused
+    return found, bad
+
+
+def _of_good(
+    ask: Callable[[Sequence[int]], Sequence[Answer]],
+    places: Sequence[int],
+    chosen: Sequence[Chosen],
+) -> tuple[dict[int, Answer], dict[int, str]]:
+    """By place what `ask` answers, but for images that a model does not take: of these, why."""
+    bad: dict[int, str] = {}
+    left = list(places)
+    while left:
+        try:
+            return dict(zip(left, ask(left), strict=True)), bad
+        except BadImagesError as error:
+            reasons = {image.path: image.reason for image in error.bad}
+            named = {place: reasons.get(printable(_file(chosen[place]))) for place in left}
+            refused = {place: reason for place, reason in named.items() if reason is not None}
+            if not refused:
+                raise
+            bad |= refused
+            left = [place for place in left if place not in refused]
+    return {}, bad
+
+
+def _file(chosen: Chosen) -> Path:
+    return chosen.file or Path(chosen.name)
 
 
 def _said(
     explainer: Explainer,
     chosen: Sequence[Chosen],
-    problems: Mapping[int, str],
+    unreadable: Mapping[int, str],
     count: int,
     image_prompt: str | None,
 ) -> list[tuple[list[Reason], list[Neighbour]]]:
@@ -263,23 +297,30 @@ def _said(
     asked = [
         place
         for place, each in enumerate(chosen)
-        if each.image_id in known or place not in problems or explainer.available[MAPS]
+        if each.image_id in known or place not in unreadable
     ]
-    found: list[tuple[list[Reason], list[Neighbour]]] = [([], []) for _ in chosen]
     if not asked:
-        return found
-    files = [chosen[place].file or Path(chosen[place].name) for place in asked]
-    ids = [chosen[place].image_id for place in asked]
-    prompts = None if image_prompt is None else [image_prompt] * len(asked)
-    reasons: list[list[Reason]] = [[] for _ in asked]
-    neighbours: list[list[Neighbour]] = [[] for _ in asked]
+        return [([], []) for _ in chosen]
+
+    def given(places: Sequence[int]) -> tuple[list[Path], list[str] | None, list[str]]:
+        prompts = None if image_prompt is None else [image_prompt] * len(places)
+        ids = [chosen[place].image_id for place in places]
+        return [_file(chosen[place]) for place in places], prompts, ids
+
+    def ask_reasons(places: Sequence[int]) -> list[list[Reason]]:
+        return explainer.reasons(*given(places))
+
+    def ask_neighbours(places: Sequence[int]) -> list[list[Neighbour]]:
+        files, prompts, ids = given(places)
+        return explainer.neighbours(files, count, prompts, ids)
+
+    reasons: dict[int, list[Reason]] = {}
+    neighbours: dict[int, list[Neighbour]] = {}
     if not explainer.available[REASONS]:
-        reasons = explainer.reasons(files, prompts, ids)
+        reasons, _ = _of_good(ask_reasons, asked, chosen)
     if not explainer.available[NEIGHBOURS]:
-        neighbours = explainer.neighbours(files, count, prompts, ids)
-    for place, why, alike in zip(asked, reasons, neighbours, strict=True):
-        found[place] = (why, alike)
-    return found
+        neighbours, _ = _of_good(ask_neighbours, asked, chosen)
+    return [(reasons.get(p, []), neighbours.get(p, [])) for p in range(len(chosen))]
 
 
 def _draw(quality_map: QualityMap, file: Path, peak: float, path: Path) -> None:

@@ -17,6 +17,9 @@ from agiqa.halving import ran_out
 
 log = logging.getLogger(__name__)
 
+# What image processors raise on shapes and values that they do not take; others are mistakes.
+OF_DATA = (ArithmeticError, IndexError, MemoryError, OSError, RuntimeError, ValueError)
+
 
 class RefusedError(AgiqaError):
     """One image, or its prompt, cannot be used with this model; the message says why."""
@@ -53,11 +56,15 @@ def naming(model: str) -> Iterator[None]:
         raise FailedError(line) from error
 
 
-def refused(processor: Any, image: Image.Image, error: Exception) -> RefusedError:
-    """What to say of an image that an image processor does not take, whatever it raised."""
-    return RefusedError(
-        f"{type(processor).__name__} refuses an image of {image.width} x {image.height} pixels: "
-        f"{one_line(error) or type(error).__name__}"
+def refused(processor: Any, image: Image.Image, error: Exception) -> AgiqaError:
+    """What to say of an image processor that raised on an image: it refuses it, or cannot work."""
+    kind, reason = type(processor).__name__, one_line(error) or type(error).__name__
+    if isinstance(error, OF_DATA):
+        size = f"{image.width} x {image.height}"
+        return RefusedError(f"{kind} refuses an image of {size} pixels: {reason}")
+    return AgiqaError(
+        f"{kind} cannot be used ({type(error).__name__}: {reason}): copy the model's processor "
+        "files again, or use another model."
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agiqa.float32 import full_float32
 from agiqa.halving import with_halving
 from agiqa.model.augmentation import as_input
 from agiqa.model.moe import Prediction
@@ -97,7 +98,7 @@ def score_rows(
     if shown:
         starts = track(starts, shown, unit=size, total=len(rows))
     parts: list[Prediction] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32():
         for start in starts:
             chosen = rows[start : start + size]
             image = as_input(torch.from_numpy(pixels[chosen]).to(device))
