@@ -8,6 +8,8 @@ places carry an outline as well, solid below and dotted above zero, for those wh
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from agiqa.images import as_rgb
+
 DOWN, UP = (214, 84, 0), (0, 92, 200)
 OPAQUE = 0.8  # of the strongest colour
 BLACK, WHITE = 60, 225  # of the grey image, so that dark and light places can take colour
@@ -27,14 +29,14 @@ def draw_over(
     """The picture with its map, RGB; a legend strip below where it is wanted and wide enough.
 
     Args:
-        image: of any mode.
+        image: of any mode that `images.as_rgb` takes.
         values: the map `(h, w)`.
         box: where it lies, in shares of the image.
         peak: the value of the full colours.
         legend: whether to say below which colour is which.
         unit: of the values.
     """
-    seen = image.convert("RGB")
+    seen = as_rgb(image)
     corners = (
         round(box[0] * seen.width),
         round(box[1] * seen.height),
