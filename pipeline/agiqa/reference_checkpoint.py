@@ -6,7 +6,6 @@ business; names that nobody knows are an error, so no weight is lost unsaid.
 """
 
 import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agiqa.errors import AgiqaError
+from agiqa.errors import AgiqaError, one_line
 from agiqa.model.paper import (
     SEMANTIC,
     PaperConfig,
@@ -25,8 +24,10 @@ from agiqa.model.paper import (
 )
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.params import Network
+from agiqa.torch_file import load_torch_file
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where trainers put the weights
+MOST_WIDTH = 1 << 16  # of the vectors; a tensor's shape may promise any
 WRAPPED = "module."  # DataParallel's prefix of every name
 
 
@@ -41,6 +42,11 @@ def read_reference_checkpoint(file: Path, network: Network) -> PaperEnsemble:
     name = reference_name(f"semantic_experts.{SEMANTIC[0]}.0.weight")  # (h·w, D)
     told = name in tensors and tensors[name].ndim == 2
     width = tensors[name].shape[1] if told else PaperConfig().semantic_width
+    if width > MOST_WIDTH:
+        raise AgiqaError(
+            f"{file}: semantic vectors of {width:,} numbers; the widest that are read have "
+            f"{MOST_WIDTH:,}: is it a checkpoint of MA-AGIQA?"
+        )
     config = PaperConfig(**asdict(network), semantic_width=width)
     regressor = PaperRegressor(config)
     load_reference_state(regressor, tensors, str(file))
@@ -66,6 +72,12 @@ def _tensors(file: Path) -> dict[str, Tensor]:
             f"{file}: expected weights by name, found {type(found[odd]).__name__} as '{odd}': "
             f"save the state dict alone, or under one of {', '.join(NESTED)}."
         )
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise AgiqaError(
+                f"{file}: expected dense weights, found '{key}' of layout {value.layout} on "
+                f"{value.device}: save the state dict of a trained network."
+            )
     return tensors
 
 
@@ -73,16 +85,14 @@ def _load(file: Path) -> Any:
     if not file.is_file():
         raise AgiqaError(f"{file}: no such file; give the .pt that the authors' main.py wrote.")
     try:
-        with warnings.catch_warnings():  # about pickles that it then refuses
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return load_torch_file(file)
     except Exception as error:  # damage shows in as many ways as there are bytes
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise AgiqaError(
                 f"{file}: expected a state dict of tensors, found Python objects, which could run "
                 "code when loaded: nothing of it was run. Save `net.state_dict()` instead."
             ) from error
+        reason = one_line(error) if type(error) is ValueError else type(error).__name__
         raise AgiqaError(
-            f"{file}: damaged or truncated, or not a PyTorch checkpoint "
-            f"({type(error).__name__}): copy it again."
+            f"{file}: damaged or truncated, or not a PyTorch checkpoint ({reason}): copy it again."
         ) from error

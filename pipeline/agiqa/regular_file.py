@@ -4,6 +4,7 @@ A link to a regular file is one (DVC keeps data as links). Below everything that
 records and tables.
 """
 
+import errno
 import io
 import os
 import stat
@@ -16,16 +17,17 @@ def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading, if it is a regular one.
 
     Raises:
-        OSError: it cannot be opened.
-        ValueError: it is a folder, a pipe, a device or a socket.
+        OSError: it cannot be opened, or is a folder.
+        ValueError: it is a pipe, a device or a socket.
     """
     # Without O_NONBLOCK a pipe that nobody writes to would be waited for here.
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
-        kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
-        raise ValueError(f"is a {kind}, not a file")
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise ValueError("is a pipe or device, not a file")
     return os.fdopen(handle, "rb")
 
 

@@ -1,8 +1,13 @@
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.io import savemat
 
 from agiqa.datasets.matlab import read_vector
@@ -78,3 +83,77 @@ def test_cut_short(tmp_path: Path) -> None:
     (tmp_path / "a.mat").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(AgiqaError, match=r"a.mat: is not a readable MATLAB file"):
         read_vector(tmp_path / "a.mat", "MOSz", 2400)
+
+
+def element(kind: int, content: bytes, size: int | None = None) -> bytes:
+    """An element of version 5, padded unless it is compressed."""
+    size = len(content) if size is None else size
+    return struct.pack("<2I", kind, size) + content + b"\0" * (-len(content) % 8 * (kind != 15))
+
+
+def variable(name: bytes = b"MOSz", rows: int = 3, kind: int = 6, numbers: bytes = b"") -> bytes:
+    """A matrix of doubles with its header."""
+    flags, sizes = struct.pack("<2I", kind, 0), struct.pack("<2i", rows, 1)
+    parts = element(6, flags) + element(5, sizes) + element(1, name)
+    return element(14, parts + element(9, numbers or struct.pack("<3d", 1, 2, 3)))
+
+
+HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            HEAD + element(15, zlib.compress(b"\0" * (300 << 20), 9)),
+            "more than 16,777,216 bytes when",
+        ),
+        (HEAD + element(15, zlib.compress(variable()[:60])), "cut short|unpack"),
+        (HEAD + element(15, zlib.compress(variable())[:-9]), "cut short"),
+        (HEAD + variable(rows=2**31 - 1), "numbers under MOSz|not a readable"),
+        (HEAD + variable(rows=-3), "not a readable|expected 3"),
+        (HEAD + variable() * 2, "the key MOSz stands twice"),
+        (HEAD + variable(kind=1), "found cell"),
+        (HEAD + element(14, b"", 2**31), "cut short"),
+        (HEAD + variable(numbers=b"x" * 7), "not a readable|expected 3"),
+        (struct.pack("<5i", 0, 2**30, 2**30, 0, 5) + b"MOSz\0", "cut short"),
+        (struct.pack("<5i", 0, -1, 3, 0, 5) + b"MOSz\0", "damaged sizes"),
+        (struct.pack("<5i", 0, 3, 1, 0, -25) + b"MOSz\0", "damaged sizes"),
+        (struct.pack("<5i", 90, 3, 1, 0, 5) + b"MOSz\0", "not a readable"),
+    ],
+)
+def test_what_leads_astray(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(AgiqaError, match=rf"a\.mat: .*({message})") as caught:
+        read_vector(tmp_path / "a.mat", "MOSz", 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_made_by_hand_as_scipy_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "a.mat").write_bytes(HEAD + element(15, zlib.compress(variable())))
+    assert read_vector(tmp_path / "a.mat", "MOSz", 3).tolist() == [1, 2, 3]
+
+
+def version_4() -> bytes:
+    return struct.pack("<5i", 0, 3, 1, 0, 5) + b"MOSz\0" + struct.pack("<3d", 1, 2, 3)
+
+
+WHOLE = (HEAD + variable() + element(15, zlib.compress(variable(b"other"))), version_4())
+
+
+@given(
+    content=st.sampled_from(WHOLE),
+    damage=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=3),
+)
+@settings(max_examples=300)
+def test_any_damage_is_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, damage: list[tuple[float, int]]
+) -> None:
+    """Or the numbers, where what was damaged is not read."""
+    damaged = bytearray(content)
+    for where, byte in damage:
+        damaged[int(where * (len(content) - 1))] = byte
+    path = tmp_path_factory.getbasetemp() / "damaged.mat"
+    path.write_bytes(damaged)
+    with suppress(AgiqaError):
+        assert read_vector(path, "MOSz", 3).shape == (3,)

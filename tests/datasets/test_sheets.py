@@ -1,7 +1,10 @@
+import warnings
+import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from openpyxl import Workbook
 
 from agiqa.datasets.sheets import read_text_sheet
 from agiqa.errors import AgiqaError
@@ -17,6 +20,89 @@ def test_cells_are_text_as_it_stands(tmp_path: Path) -> None:
         "note": ["", "x"],
     }
     assert read_text_sheet(tmp_path / "a.xlsx", header=False)[0].tolist()[0] == "name"
+
+
+def test_numbers_and_empty_rows_as_excel_shows_them(tmp_path: Path) -> None:
+    book = Workbook()
+    for row in (
+        ["name", None, "mos", "day"],
+        [],
+        ["a.jpg", None, 75.0, True],
+        [None, 0.5, None, 3],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert read_text_sheet(tmp_path / "a.xlsx").to_dict("list") == {
+        "name": ["a.jpg", ""],
+        "mos": ["75", ""],
+        "day": ["True", "3"],
+    }
+
+
+def test_one_sheet_and_one_column_of_a_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = Workbook()
+    book.active.append(["name", "mos", "mos"])
+    book.create_sheet("other").append(["name", "mos"])
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(AgiqaError, match=r"a\.xlsx: the column 'mos' stands twice, as number 2 "):
+        read_text_sheet(tmp_path / "a.xlsx")
+    assert "of its 2 sheets the first, Sheet, is read" in caplog.text
+
+
+def rewrite(path: Path, replace: dict[str, bytes], twice: str = "") -> None:
+    """The workbook again, with other parts."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the name that stands twice
+        for name, content in (parts | replace).items():
+            archive.writestr(name, content)
+        if twice:
+            archive.writestr(twice, parts[twice])
+
+
+SHEET = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+    b"<sheetData>%s</sheetData></worksheet>"
+)
+ENTITIES = [b'<!ENTITY %c "%s">' % (97 + n, b"&%c;" % (96 + n) * 10) for n in range(1, 12)]
+LAUGHS = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + b"".join(ENTITIES) + b"]>"
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "message"),
+    [
+        ("worksheets/sheet1.xml", SHEET % (b" " * (17 << 20)), "its sheets unpack to 17,"),
+        ("styles.xml", b" " * (1 << 20), "other parts to 1,"),
+        ("worksheets/sheet1.xml", SHEET % b'<row r="1"><c r="XFD1"><v>1</v></c></row>', "beyond r"),
+        ("worksheets/sheet1.xml", SHEET % b'<row r="1048576"><c><v>1</v></c></row>', "beyond row"),
+        ("worksheets/sheet1.xml", SHEET % b'<row r="99999999999"><c><v>1</v></c></row>', "beyond"),
+        ("worksheets/sheet1.xml", SHEET % b'<row r="x"><c r="1A"/></row>', "could not conv"),
+        (
+            "worksheets/sheet1.xml",
+            LAUGHS + SHEET % b'<row r="1"><c t="str"><v>&l;</v></c></row>',
+            "amplification|entit",
+        ),
+    ],
+    ids=["bomb", "styles", "column", "row", "beyond", "letters", "entities"],
+)  # fmt: skip
+def test_workbooks_that_become_large(
+    tmp_path: Path, part: str, content: bytes, message: str
+) -> None:
+    Workbook().save(tmp_path / "a.xlsx")
+    rewrite(tmp_path / "a.xlsx", {f"xl/{part}": content})
+    assert (tmp_path / "a.xlsx").stat().st_size < 40_000
+    with pytest.raises(AgiqaError, match=rf"a\.xlsx: is not a readable \.xlsx file .*{message}"):
+        read_text_sheet(tmp_path / "a.xlsx")
+
+
+def test_a_part_twice(tmp_path: Path) -> None:
+    Workbook().save(tmp_path / "a.xlsx")
+    rewrite(tmp_path / "a.xlsx", {}, twice="xl/worksheets/sheet1.xml")
+    with pytest.raises(AgiqaError, match="two parts of one name"):
+        read_text_sheet(tmp_path / "a.xlsx")
 
 
 def test_half_a_workbook(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for path, message in (
         (tmp_path / "pipe.csv", "is a pipe or device, not a file"),
         (Path("/dev/zero"), "is a pipe or device, not a file"),
-        (tmp_path, "is a folder, not a file"),
+        (tmp_path, "cannot be read: Is a directory"),
         (tmp_path / "gone.csv", "does not exist"),
     ):
         with pytest.raises(AgiqaError, match=message):

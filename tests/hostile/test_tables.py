@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def write_table(here: Path) -> Callable[..., None]:
     """Writes an images table with changed fields, its digest right."""
 
-    def write(path: str = "0.png", rows: str = "", root: str = "..", **changed: Any) -> None:
+    def write(path: str = "0.png", rows: str = "", root: Any = "images", **changed: Any) -> None:
         cache = here / "cache" / "mine"
         cache.mkdir(parents=True, exist_ok=True)
         csv = HEADER + (rows or f"{'0' * 64},{path},p,p,g,1\n")
@@ -174,3 +175,22 @@ def test_settings(here: Path, attack: Callable, kind: str) -> None:
     assert f"{path}: not valid YAML: " in told
     if kind == "keys":
         assert "line 3: the key 'lr' stands twice, first in line 2" in told
+
+
+def test_vectors_of_the_reference_code(here: Path, attack: Callable, write_table: Callable) -> None:
+    """Files of torch.save whose numbers unpack to 300 MB each."""
+    import torch
+
+    write_table()
+    (here / "made").mkdir()
+    for vector in ("semantic_content", "coherence"):
+        path = here / "made" / f"0_{vector}.pt"
+        torch.save(torch.zeros(1), path)
+        with zipfile.ZipFile(path) as archive:
+            records = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, content in records.items():
+                large = bytes(300 << 20) if name.endswith("/data/0") else content
+                archive.writestr(name, large)
+    told = attack("cache", "import-pt", "made", "--dataset", "mine", seconds=20, megabytes=100)
+    assert "compressed records, which torch.save never writes" in told.error

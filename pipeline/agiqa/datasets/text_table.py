@@ -56,7 +56,7 @@ def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
     width = len(header)
     if width > MOST_COLUMNS:
         raise ValueError(f"{width:,} columns, the most are {MOST_COLUMNS:,}: is it a table?")
-    _refuse_twice(header)
+    refuse_twice(header)
     columns: list[list[str]] = [[] for _ in header]
     most_rows = MOST_CELLS // width
     for row in rows:
@@ -108,7 +108,8 @@ def _require_utf8(line: str, number: int) -> None:
         ) from None
 
 
-def _refuse_twice(header: list[str]) -> None:
+def refuse_twice(header: list[str]) -> None:
+    """ValueError for a column that is named twice; columns without a name are none."""
     for number, name in enumerate(header):
         if name and name in header[:number]:
             first = header.index(name) + 1

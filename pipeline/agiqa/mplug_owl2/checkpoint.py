@@ -6,8 +6,6 @@ map is closed before the next. So memory holds one copy of the model and at most
 
 import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from agiqa.errors import AgiqaError, some
+from agiqa.torch_file import load_torch_file
 from agiqa.trees import read_json
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; also with .index.json
@@ -95,10 +94,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 yield _short(name), file.get_tensor(name)
         return
     with _explained(path):
-        mapped = zipfile.is_zipfile(path)  # what torch wrote before 1.6 cannot be mapped
-        with warnings.catch_warnings():  # torch warns of pickles that it then refuses
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            tree = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        tree = load_torch_file(path, mapped=True)
         if not isinstance(tree, dict) or not all(map(torch.is_tensor, tree.values())):
             raise ValueError("no mapping of names to tensors")
     yield from ((_short(name), tensor) for name, tensor in tree.items())

@@ -6,7 +6,6 @@ nothing in the file runs. Each is a view of its whole batch, hence 64 KiB a file
 """
 
 import pickle
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ import numpy as np
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError, one_line
 from agiqa.images import BadImage
+from agiqa.torch_file import load_torch_file
 
 VECTORS = ("semantic_content", "coherence")
 DTYPES = {"float16": "float16", "bfloat16": "float32", "float32": "float32"}  # saved as: kept as
+MOST_BYTES = 256 << 20  # of a file: a vector of a large batch is saved with all of it
 MOST_NUMBERS = 1 << 20  # in one vector; a tensor's shape may promise any number
 
 
@@ -144,14 +145,10 @@ def read_vector(file: Path) -> tuple[np.ndarray, str]:
 
 
 def _load(file: Path) -> Any:
-    import torch
-
     if not file.is_file():
         raise UnusableError(file, "expected a file, found something else")
     try:
-        with warnings.catch_warnings():  # about pickles that it then refuses
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return load_torch_file(file, most=MOST_BYTES)
     except Exception as error:  # damage shows in as many ways as there are bytes
         if isinstance(error, pickle.UnpicklingError):
             raise AgiqaError(

@@ -8,7 +8,6 @@ FOLDER, or a hub id           a ViT of transformers, with its config.json
 
 import importlib
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from agiqa.errors import AgiqaError
 from agiqa.model.paper.regressor import PaperRegressor
 from agiqa.model.paper.weights import from_transformers, load_timm_state
+from agiqa.torch_file import load_torch_file
 from agiqa.trees import read_json
 
 TIMM = "timm"
@@ -62,9 +62,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        with warnings.catch_warnings():  # about pickles that it then refuses
-            warnings.simplefilter("ignore")
-            tree = torch.load(file, map_location="cpu", weights_only=True)
+        tree = load_torch_file(file)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError) as error:
         raise AgiqaError(
             f"{file}: damaged or truncated, or no weights ({type(error).__name__}): copy it again."
