@@ -38,6 +38,7 @@ def browser(profile: Path, **context: Any) -> Iterator[Any]:
         opened = started.chromium.launch_persistent_context(
             profile, executable_path=executable, args=ARGUMENTS, **context
         )
+        opened.set_default_timeout(120_000)  # milliseconds; machines are busy
         try:
             yield opened
         finally:

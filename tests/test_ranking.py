@@ -188,7 +188,7 @@ def on_a_terminal(
         env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
     )  # fmt: skip
     written, asked = b"", 0
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         if select.select([ours], [], [], 0.05)[0]:
             try:

@@ -30,7 +30,7 @@ def _prepare(folder: Path, endpoint: str, **environment: str) -> "subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -80,7 +80,7 @@ def test_pages_in_a_browser(site: Path, tmp_path: Path) -> None:
         for name in ("index", "tour", "commands", "python"):
             page.goto(f"{address}{name}.html")
         page.fill("input[name=query]", "ledger")
-        page.locator(".md-search-result__item").first.wait_for(timeout=60_000)
+        page.locator(".md-search-result__item").first.wait_for(timeout=120_000)
         server.shutdown()
     mine = (address, "data:", "blob:")
     assert [each for each in said if not each.startswith(mine)] == []

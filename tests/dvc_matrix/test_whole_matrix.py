@@ -111,7 +111,7 @@ def _start(project: Path) -> "subprocess.Popen[str]":
 
 
 def _repro(project: Path) -> str:
-    status = _start(project).wait(timeout=600)
+    status = _start(project).wait(timeout=1500)
     said = (project.parent / "dvc.log").read_text()
     assert status == 0, said
     return said
@@ -120,7 +120,7 @@ def _repro(project: Path) -> str:
 def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
     """Start `dvc repro`, and kill it with all that it started once it is so far."""
     process = _start(project)
-    until = time.monotonic() + 300
+    until = time.monotonic() + 1200
     while not reached():
         said = (project.parent / "dvc.log").read_text
         assert process.poll() is None, said()
@@ -144,7 +144,7 @@ def _rows(ledger: Path) -> "Counter[tuple[str, str]]":
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_commands")
 def test_each_row_is_computed_once(project: Path) -> None:
     ledger = project.parent / "ledger"

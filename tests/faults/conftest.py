@@ -20,7 +20,7 @@ def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Runs Python with these arguments in a process of its own."""
 
     def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600}
         return subprocess.run([sys.executable, *arguments], env=environment(**more), **options)
 
     return run
@@ -62,7 +62,7 @@ def on_small_disk() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         mount = f'mount -t tmpfs -o size={size} tmpfs "$1"'
         shell = ["sh", "-c", f'{mount} && exec "$2" "$3" "$1"', "-"]
         private = ["unshare", "--mount", *(() if os.getuid() == 0 else ("--map-root-user",))]
-        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 120}
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 600}
         if (
             shutil.which("unshare") is None
             or subprocess.run([*private, "sh", "-c", mount, "-", folder], **options).returncode

@@ -43,7 +43,7 @@ def test_git_add_after_a_stage_that_fails(tmp_path: Path, count: Callable) -> No
 
     def run(*command: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            command, cwd=work, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=work, env=environment, capture_output=True, text=True, timeout=600
         )
 
     work = tmp_path / "work"

@@ -29,7 +29,7 @@ def three_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_to_plot(tab: Any, page: Path) -> None:
     """Go to the page, until the main plot has its points."""
     tab.goto(page.as_uri(), wait_until="commit")
-    tab.wait_for_selector(POINTS, state="attached", timeout=60_000)
+    tab.wait_for_selector(POINTS, state="attached", timeout=120_000)
 
 
 def rows(tab: Any) -> list[int]:
@@ -297,7 +297,7 @@ def test_twenty_thousand_images_stay_under_thirty_megabytes(tmp_path: Path) -> N
     assert 15_000_000 < page.stat().st_size < 30_000_000
     with opened(page) as tab:
         open_to_plot(tab, page)
-        tab.wait_for_selector("#gallery img", timeout=30_000)
+        tab.wait_for_selector("#gallery img", timeout=120_000)
         assert tab.locator(POINTS).get_attribute("data-count") == "20000"
         assert found(tab) == "20,000 of 20,000 images"
         tab.select_option("[name=sort]", "mos-up")

@@ -78,7 +78,7 @@ def serve(workspace: Path) -> Callable[..., object]:
             yield Served(found[0][0].rstrip("/"), process, lines)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(120)
             reader.join(5)
             process.stdout.close()
 

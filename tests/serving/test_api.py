@@ -25,7 +25,7 @@ from serving_files import bomb, many_scans, wide
 
 @pytest.fixture(scope="module")
 def described(served: Any) -> Any:
-    return httpx.get(f"{served.url}/openapi.json", timeout=60).json()
+    return httpx.get(f"{served.url}/openapi.json", timeout=300).json()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def client(served: Any, described: Any) -> Iterator[httpx.Client]:
                 described["components"]["schemas"][schema]["properties"]
             )
 
-    with httpx.Client(base_url=served.url, timeout=60, event_hooks={"response": [hold]}) as client:
+    with httpx.Client(base_url=served.url, timeout=300, event_hooks={"response": [hold]}) as client:
         yield client
 
 
@@ -402,14 +402,14 @@ def test_a_stop_ends_the_process_and_its_files(
         assert httpx.get(f"{served.url}/api/v1/folder").status_code == 404
         (folder,) = tmp_path.glob("agiqa-serve-*")
         sent = httpx.post(
-            f"{served.url}/api/v1/scores", files=_files(("a.png", _png(7))), timeout=60
+            f"{served.url}/api/v1/scores", files=_files(("a.png", _png(7))), timeout=300
         )
         assert sent.status_code == 200
         assert (folder / "ledger").is_dir()
         assert list((folder / "uploads").iterdir()) == []
         assert folder.stat().st_mode & 0o077 == 0
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(20) == 0
+        assert served.process.wait(120) == 0
     assert list(tmp_path.glob("agiqa-serve-*")) == []
     assert "Stopped." in "".join(served.lines)
 
@@ -421,7 +421,7 @@ def test_a_second_signal_cuts_off_what_is_under_way(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serve() as served:
         host, port = served.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        with socket.create_connection((host, int(port)), timeout=300) as connection:
             connection.sendall(
                 b"POST /api/v1/scores HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9\r\n\r\n"

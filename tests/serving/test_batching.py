@@ -20,7 +20,7 @@ class Slowly:
 
     def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
         self.began.set()
-        assert self.may.wait(10)
+        assert self.may.wait(120)
         self.batches.append(list(numbers))
         return [AgiqaError(f"not {n}") if n < 0 else 2 * n for n in numbers]
 
@@ -44,7 +44,7 @@ def test_what_waits_is_answered_together_up_to_a_batch(
     batches: Batches[int, int], slowly: Slowly
 ) -> None:
     first = batches.ask([1])
-    assert slowly.began.wait(10)
+    assert slowly.began.wait(120)
     rest = batches.ask([2, -3, 4]) + batches.ask([5, 6])
     slowly.may.set()
     assert first[0].result(10) == 2
@@ -59,7 +59,7 @@ def test_a_full_queue_takes_all_of_a_request_or_none(
     batches: Batches[int, int], slowly: Slowly
 ) -> None:
     batches.ask([1])
-    assert slowly.began.wait(10)
+    assert slowly.began.wait(120)
     batches.ask([2, 3, 4, 5])
     with pytest.raises(QueueFullError, match="4 images wait, of at most 6"):
         batches.ask([6, 7, 8])
@@ -69,7 +69,7 @@ def test_a_full_queue_takes_all_of_a_request_or_none(
 
 def test_cancelled_work_is_not_begun(batches: Batches[int, int], slowly: Slowly) -> None:
     first = batches.ask([1])
-    assert slowly.began.wait(10)
+    assert slowly.began.wait(120)
     gone, kept = batches.ask([2, 3])
     other = batches.run(lambda: slowly.batches.append([99]))
     assert gone.cancel()
@@ -82,7 +82,7 @@ def test_cancelled_work_is_not_begun(batches: Batches[int, int], slowly: Slowly)
 
 def test_explanations_take_turns_with_batches(batches: Batches[int, int], slowly: Slowly) -> None:
     batches.ask([1])
-    assert slowly.began.wait(10)
+    assert slowly.began.wait(120)
     batches.ask([2, 3, 4, 5])
     (last,) = batches.ask([6])
     between = batches.run(lambda: len(slowly.batches))

@@ -40,7 +40,7 @@ def test_prompts_are_needed_and_change_the_score(
 ) -> None:
     image = (workspace / "images/00.png").read_bytes()
     files = [("images", (f"{n}.png", image)) for n in range(2)]
-    with serve(run=told) as served, httpx.Client(base_url=served.url, timeout=60) as client:
+    with serve(run=told) as served, httpx.Client(base_url=served.url, timeout=300) as client:
         facts = client.get("/api/v1/run").json()
         assert facts["asks_image_prompt"] is True
         assert facts["tested"] is None  # not evaluated

@@ -356,7 +356,7 @@ def work(start: int, count: int, pause: float) -> "subprocess.Popen[str]":
     )
 
 
-def _until(done: Callable[[], bool], seconds: float = 30) -> None:
+def _until(done: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end
