@@ -1,6 +1,8 @@
 """dvc.yaml and params.yaml say what the code does."""
 
+import ast
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def test_every_setting_is_written_down() -> None:
 
 def test_every_stage_describes_itself_and_is_a_matrix(stages: dict[str, Any]) -> None:
     assert list(stages) == [
+        "sources",
         "prepare",
         "extract_semantic",
         "extract_other",
@@ -54,16 +57,123 @@ def test_every_stage_describes_itself_and_is_a_matrix(stages: dict[str, Any]) ->
 
 def test_the_code_that_stages_depend_on_exists(stages: dict[str, Any]) -> None:
     for name, stage in stages.items():
-        for dependency in stage["deps"]:
+        for dependency in stage.get("deps", []):
             if dependency.startswith("pipeline/"):
                 assert (REPOSITORY / dependency).exists(), f"{name}: {dependency}"
+
+
+# What a stage's command imports and yet is no dependency of it: in each case it changes no number.
+# A module that is not here, nor in the stage's deps, leaves results stale when it is edited.
+FOR_ALL = {
+    "agiqa": "names load_scorer, which no stage calls",
+    "agiqa.cli": "reads arguments, prints results; the command's own module is followed",
+    "agiqa.errors": "the words of refusals",
+    "agiqa.json_files": "refuses malformed JSON",
+    "agiqa.json_text": "writes what it is given, or null",
+    "agiqa.names": "refuses names",
+    "agiqa.progress": "a bar on the terminal",
+    "agiqa.ranks": "which process this is",
+    "agiqa.regular_file": "refuses what is no file",
+    "agiqa.run_files": "names of files",
+    "agiqa.trees": "refuses malformed YAML and JSON",
+    "agiqa.urls": "tells a URL from a path",
+}
+FOR_STAGES = {
+    "extract_semantic": {"agiqa.estimate": "of --dry-run"},
+    "extract_visual": {
+        "agiqa.estimate": "of --dry-run",
+        "agiqa.mplug_owl2": "an LMM",
+        "agiqa.prompts": "of the LMM",
+    },
+    "fit": {
+        "agiqa.evaluation": "of evaluate, which runs.py has too",
+        "agiqa.nano": "a checksum in import-checkpoint",
+        "agiqa.reference_checkpoint": "of import-checkpoint",
+    },
+    "evaluate": {
+        "agiqa.fit_state": "of fit, which runs.py has too",
+        "agiqa.model_labels": "words in the printed table",
+        "agiqa.nano": "a checksum in import-checkpoint",
+        "agiqa.paper_training": "of fit",
+        "agiqa.reference_checkpoint": "of import-checkpoint",
+        "agiqa.training": "of fit",
+    },
+}
+
+
+def _within(module: str, packages: Iterable[str]) -> bool:
+    return any(
+        module == each or module.startswith(f"{each}.") for each in packages if each != "agiqa"
+    )
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Modules of agiqa that a file imports, in functions too, unless for types alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, path
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _closure(command: str, exempt: Iterable[str]) -> set[str]:
+    """Files below pipeline/ that `agiqa COMMAND` imports, by itself or through others."""
+    code = REPOSITORY / "pipeline"
+    seen: set[str] = set()
+    found: set[str] = set()
+    todo = [f"agiqa.cli.{command}"]
+    while todo:
+        module = todo.pop()
+        if module in seen or (seen and (module == "agiqa" or _within(module, exempt))):
+            continue
+        seen.add(module)
+        base = code / module.replace(".", "/")
+        path = next(
+            (p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None
+        )
+        if path is None:  # a name in a module
+            continue
+        if len(seen) > 1:
+            found.add(path.relative_to(REPOSITORY).as_posix())
+            todo.append(module.rpartition(".")[0])
+        todo += [each for each in _imports(path) if each.startswith("agiqa")]
+    return found
+
+
+@pytest.mark.parametrize("name", ["prepare", "extract_semantic", "extract_visual", "fit",
+                                  "evaluate", "report"])  # fmt: skip
+def test_an_edit_of_what_a_stage_runs_runs_it_again(stages: dict[str, Any], name: str) -> None:
+    command = stages[name]["cmd"].split()[1]
+    needed = _closure(command, [*FOR_ALL, *FOR_STAGES.get(name, {})])
+    code = [each for each in stages[name]["deps"] if each.startswith("pipeline/")]
+    assert code == sorted(code)
+    missing = {file for file in needed if not any(
+        file == each or file.startswith(f"{each}/") for each in code)}  # fmt: skip
+    assert not missing, f"dvc.yaml, stage {name}: add these to deps, or to the exemptions here"
+    idle = {each for each in code if not any(
+        file == each or file.startswith(f"{each}/") for file in needed)}  # fmt: skip
+    assert not idle, f"dvc.yaml, stage {name}: its command does not import these"
+
+
+def test_the_walk_over_imports_finds_what_functions_import() -> None:
+    found = _closure("fit", FOR_ALL)
+    for file in ("metrics.py", "closed_forms.py", "checkpoints.py", "params.py",
+                 "datasets/table.py", "feature_store/__init__.py", "model/moe.py"):  # fmt: skip
+        assert f"pipeline/agiqa/{file}" in found
+    assert _closure("fit", [*FOR_ALL, "agiqa.runs"]) < found
 
 
 def test_a_prompt_touches_only_the_semantic_store(stages: dict[str, Any]) -> None:
     readers = [
         name
         for name, stage in stages.items()
-        if any(dependency.startswith("prompts") for dependency in stage["deps"])
+        if any(dependency.startswith("prompts") for dependency in stage.get("deps", []))
     ]
     assert readers == ["extract_semantic", "extract_other"]
 

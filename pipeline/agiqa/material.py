@@ -14,6 +14,7 @@ import pandas as pd
 
 from agiqa.cache_folder import at_hand
 from agiqa.datasets.groups import Relatives
+from agiqa.datasets.origin import require_fresh
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.datasets.targets import find_target
 from agiqa.errors import AgiqaError, some
@@ -92,8 +93,8 @@ def load_material(dataset: str, cache: Path | str, params: Params) -> Material:
     `cache` is a folder here or a URL, which is read through a copy (cache_folder.py).
 
     Raises:
-        AgiqaError: no such table, split file, store or target; or no image of some side has a
-            score.
+        AgiqaError: no such table, split file, store or target; a table older than what it was
+            made from; or no image of some side has a score.
     """
     folder = at_hand(cache, dataset, packs(params)) / dataset
     table = read_table(folder)
@@ -101,6 +102,7 @@ def load_material(dataset: str, cache: Path | str, params: Params) -> Material:
     protocol = params.fit.protocol
     if protocol == "auto":
         protocol = default_protocol(table)
+    require_fresh(table, folder, protocol)
     splits = read_protocol(folder, table, protocol)
     digest = split_digest(splits)
     table, features = _features(table, folder, params)

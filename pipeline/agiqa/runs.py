@@ -6,6 +6,7 @@ Its own folder has the results on its first data set and target; those of furthe
 `cross/NAME` (crossing.py), each a folder of the same files.
 """
 
+import hashlib
 import logging
 import shutil
 import time
@@ -18,6 +19,7 @@ import pandas as pd
 
 from agiqa.cache_folder import at_hand
 from agiqa.checkpoints import CURVES, Run, environment, load_run, save_run
+from agiqa.datasets.origin import require_fresh
 from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
 from agiqa.evaluation import Evaluation, Exam, evaluate, write_evaluation
@@ -143,6 +145,7 @@ def import_run(
     cache = at_hand(cache, dataset, packs(params))
     table = read_table(cache / dataset)
     columns = targets_of(params.fit, table)
+    require_fresh(table, cache / dataset, "paper")
     splits = read_protocol(cache / dataset, table, "paper")
     digest = split_digest(splits)
     path = store_path(table, cache / dataset, params.semantic)
@@ -210,6 +213,7 @@ def _about(
         "mos": {"low": float(scores[columns[0]].min()), "high": float(scores[columns[0]].max())},
         "splits_file": f"{protocol}.csv",
         "splits_sha256": digest,
+        "scores_sha256": _scores_digest(table, columns),
         "leaks": [vars(leak) for leak in leaks(splits, table)],
     }
 
@@ -219,6 +223,12 @@ def _seen(splits: Sequence[pd.DataFrame]) -> frozenset[str]:
     return frozenset(
         name for frame in splits for name in frame.loc[frame["side"] != "test", "image_id"]
     )
+
+
+def _scores_digest(table: ImagesTable, columns: Sequence[str]) -> str:
+    """A sha256 of the scores that each image has."""
+    rows = table.frame[["image_id", "path", *columns]].sort_values("path")
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def _described(data: Sequence[Mapping[str, Any]], params: Params, fitted: Fitted) -> dict[str, Any]:
@@ -254,6 +264,14 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
         )
         material = load_material(str(about["dataset"]), cache, params)
         _require_same_splits(run, about, material)
+        now = _scores_digest(material.table, material.columns)
+        if about.get("scores_sha256", now) != now:
+            log.warning(
+                "%s was fitted on other scores than '%s' has now, and is measured on those: run "
+                "`agiqa fit` again",
+                folder,
+                material.name,
+            )
         exam = Exam(
             material.table, material.features, material.sides, material.columns,
             material.protocol, place, splits_sha256=material.digest, leaks=about["leaks"],

@@ -4,6 +4,7 @@ The pipeline's own dvc.yaml, in git repositories of their own, with stores that 
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -74,14 +75,15 @@ def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..
     (project / "params.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.chdir(project)
     _images(project / "images")
-    prepared = CliRunner().invoke(main, ["prepare", "mine"])
-    assert prepared.exit_code == 0, prepared.output
+    for options in (["--only-sources"], []):
+        prepared = CliRunner().invoke(main, ["prepare", "mine", *options])
+        assert prepared.exit_code == 0, prepared.output
     ids = list(read_table(Path("cache/mine")).frame["image_id"])
     for name in ("nano", "nano-vision"):
         rows = vectors_of(ids)[:, None]
         write_pack(Path(f"cache/mine/{name}.zarr"), name, ["a"], [{"by": name}], ids, rows)
     command(project, "git init -q .")
-    command(project, "dvc commit -q -f prepare extract_semantic extract_visual")
+    command(project, "dvc commit -q -f sources prepare extract_semantic extract_visual")
     return project
 
 
@@ -107,7 +109,7 @@ def _push(author: Path, remote: str, command: Callable[..., str]) -> Path:
     command(author.parent, "git clone -q author colleague")
     colleague = author.parent / "colleague"
     assert not (colleague / "images").exists()
-    assert not (colleague / "cache").exists()
+    assert [path.name for path in (colleague / "cache").rglob("*.*")] == ["sources.json"]
     return colleague
 
 
@@ -138,3 +140,61 @@ def test_a_colleague_reproduces_from_a_bucket(
     assert "Running stage 'fit@mine-grouped'" in found
     assert (colleague / "runs/mine/grouped/model.safetensors").is_file()
     assert command(colleague, "git status --short") == " M dvc.lock\n"
+
+
+def _ran(said: str) -> list[str]:
+    """Stages that ran, in order, without the look at the sources that each `dvc repro` takes."""
+    ran = re.findall(r"Running stage '(\w+)@", said)
+    assert ran[0] == "sources"
+    return ran[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_what_a_user_corrects_reaches_every_result(
+    author: Path, command: Callable[..., str]
+) -> None:
+    """A MOS, an imported split file and an image, edited after all is done."""
+    stages = yaml.safe_load((author / "dvc.yaml").read_text())["stages"]
+    kept = {name: stages[name] for name in ("sources", "prepare", "fit", "evaluate")}
+    (author / "dvc.yaml").write_text(yaml.safe_dump({"stages": kept}))  # packs are there
+    settings = yaml.safe_load((author / "params.yaml").read_text())
+    paper = pd.read_csv("cache/mine/splits/paper.csv")
+    paper[["name", "side"]].to_csv("images/smith.csv", index=False)
+    settings["sources"]["mine"]["splits"] = {"smith": "images/smith.csv"}
+    (author / "params.yaml").write_text(yaml.safe_dump(settings))
+    command(author, "git commit -q --allow-empty -m start")  # DVCLive wants one
+    assert _ran(command(author, "dvc repro")) == ["prepare", "fit", "evaluate"]
+    lock = (author / "dvc.lock").read_bytes()
+    os.utime("images/labels.csv")
+    os.utime("images/00.png")
+    assert _ran(command(author, "dvc repro")) == []  # sizes and bytes are the same
+    assert (author / "dvc.lock").read_bytes() == lock
+
+    labels = pd.read_csv("images/labels.csv")
+    labels["mos"] = labels["mos"].round(6)
+    labels.loc[:, "mos"] = labels["mos"].to_numpy()[::-1]
+    labels.to_csv("images/labels.csv", index=False)
+    refused = command(author, "agiqa evaluate runs/mine/grouped", status=1)
+    assert "older than what it was made from: labels.csv has changed since" in refused
+    assert _ran(command(author, "dvc repro")) == ["prepare", "fit", "evaluate"]
+    tested = pd.read_csv("runs/mine/grouped/predictions.csv").set_index("path")["mos"]
+    corrected = labels.set_index("file")["mos"]
+    np.testing.assert_allclose(tested, corrected[tested.index], rtol=1e-4)
+
+    splits = pd.read_csv("images/smith.csv")
+    splits["side"] = splits["side"].to_numpy()[::-1]
+    splits.to_csv("images/smith.csv", index=False)
+    assert _ran(command(author, "dvc repro prepare")) == ["prepare"]
+    again = pd.read_csv("cache/mine/splits/smith.csv")
+    assert again["side"].tolist() == splits["side"].tolist()
+
+    shutil.copy("images/01.png", "images/00.png")
+    assert _ran(command(author, "dvc repro prepare")) == ["prepare"]
+    ids = read_table(author / "cache/mine").frame["image_id"]
+    assert ids[0] == ids[1]
+
+    (author / "images").rename(author / "elsewhere")
+    told = command(author, "dvc repro prepare")
+    assert _ran(told) == []
+    assert "mine: what it is made from is not here, its table stays" in told

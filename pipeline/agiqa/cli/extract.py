@@ -66,6 +66,7 @@ def command(
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     agiqa extract mine --only semantic --extractor qwen
     """
+    from agiqa.datasets.origin import require_fresh
     from agiqa.datasets.table import read_table
     from agiqa.extraction import extract
     from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
@@ -79,6 +80,7 @@ def command(
     params = with_extractor(read_settings(params_file, overrides), extractor)
     table = read_table(cache / dataset)
     table.folder()  # before any model is loaded
+    require_fresh(table, cache / dataset)
     done: dict[str, Any] = {}
     refused: dict[str, None] = {}  # lines about bad images; the other extractor does its work first
     for kind in (only,) if only else ("semantic", "visual"):

@@ -62,6 +62,12 @@ if TYPE_CHECKING:
     help="Fetch the data set first, where the hub has a copy, unless it is there: into --from, or "
     "where it would be looked for. A stopped download goes on.",
 )
+@click.option(
+    "--only-sources",
+    is_flag=True,
+    help="Only write CACHE/NAME/sources.json, which says what there is to read now, and stop: how "
+    "`dvc repro` sees that labels, splits or images have changed.",
+)
 @cache
 @settings
 @as_json
@@ -71,6 +77,7 @@ def command(
     kind: str | None,
     skip_bad: bool,
     download: bool,
+    only_sources: bool,
     cache: Path,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -94,19 +101,25 @@ def command(
     agiqa prepare mine --from labels.csv --image-column file --score-column mos
     agiqa prepare holiday --from ~/pictures
     """
+    from agiqa.datasets.origin import Reading, origin_of
     from agiqa.datasets.table import write_table
     from agiqa.splits import make_all_splits, shared, small_test_sides, write_all_splits
 
     plain_name(name, "NAME")
     _require_free(name, cache)
     params = read_settings(params_file, overrides)
+    if only_sources:
+        _note_sources(name, cache / name, path, kind, columns, params)
+        return
     source = find_source(name, path, kind, columns, params)
     folder = cache / name
     if download:
         _download(name, source)
+    reading = Reading(origin_of(source), folder)
     table = _prepare(name, source, folder, params, skip_bad or params.prepare.skip_bad)
     prepared = make_all_splits(table, params.splits, source.splits)
-    write_table(table, folder)
+    write_table(table, folder, reading.noted)
+    reading.done(table)
     found = write_all_splits(prepared, table, folder)
     for protocol, reason in prepared.absent.items():
         echo(f"No {protocol} split: {reason}", err=True)
@@ -138,6 +151,22 @@ def _require_free(name: str, cache: Path) -> None:
                 f"{other} is a data set already, whose name differs from '{name}' in case alone: "
                 "give one of them another name"
             )
+
+
+def _note_sources(
+    name: str, folder: Path, path: Path | None, kind: str | None, columns: dict[str, Any],
+    params: Params,
+) -> None:  # fmt: skip
+    """Write what there is to read; where that is not on this machine, an earlier note stays."""
+    from agiqa.datasets.origin import SOURCES, note_sources, origin_of
+
+    try:
+        source = find_source(name, path, kind, columns, params)
+        note_sources(origin_of(source), folder, params.prepare.workers)
+    except AgiqaError as error:
+        if not (folder / SOURCES).is_file():
+            raise
+        echo(f"{name}: what it is made from is not here, its table stays: {error}", err=True)
 
 
 def _said(table: "ImagesTable", target: "Target") -> str:

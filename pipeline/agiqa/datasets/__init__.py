@@ -28,6 +28,9 @@ class Adapter(Protocol):
     def find(self, source: Path) -> object:
         """Locate labels and images, or say in an AgiqaError what is absent; reads neither."""
 
+    def files(self, source: Path) -> tuple[list[Path], Path]:
+        """The files that hold labels, and the folder in or below which the images are."""
+
 
 OFFICIAL: dict[str, Adapter] = {
     module.FACTS.name: module for module in (agiqa_3k, aigiqa_20k, aigciqa2023, koniq_10k, spaq)

@@ -54,6 +54,12 @@ def find(source: Path) -> tuple[Path, Path]:
     return csv, images if images.is_dir() else csv.parent
 
 
+def files(source: Path) -> tuple[list[Path], Path]:
+    """The labels, and the folder of images."""
+    labels, images = find(source)
+    return [labels], images
+
+
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of `data.csv`."""
     csv, root = find(source)

@@ -73,6 +73,12 @@ def find(source: Path) -> tuple[Path, dict[str, Path]]:
     return folders[-1], parts if index is None else parts | {"index": index}
 
 
+def files(source: Path) -> tuple[list[Path], Path]:
+    """Scores, prompts and index, and the folder of the download."""
+    base, parts = find(source)
+    return list(parts.values()), base
+
+
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the MAT files."""
     base, parts = find(source)

@@ -42,6 +42,12 @@ def find(source: Path) -> tuple[Path, list[str]]:
     return base, [side for side in SIDES if (base / LABELS.format(side=side)).is_file()]
 
 
+def files(source: Path) -> tuple[list[Path], Path]:
+    """The labels of each side, and the folder of images."""
+    base, sides = find(source)
+    return [base / LABELS.format(side=side) for side in sides], base
+
+
 def read(source: Path) -> Download:
     """Read the unpacked official download: train, then validation, then test."""
     base, sides = find(source)

@@ -79,7 +79,7 @@ def build_table(
     """
     root = root.resolve()
     rows = rows.reset_index(drop=True)
-    rows["path"] = [_as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    rows["path"] = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
     refuse_duplicates(rows["path"], source)
     files = [root / path for path in rows["path"]]
     ids = checked_ids(files, workers, on_progress)
@@ -113,7 +113,7 @@ def _named(path: str, image: str | BadImage) -> str | BadImage:
     return image
 
 
-def _as_spelled(root: Path, path: str, name: str) -> str:
+def as_spelled(root: Path, path: str, name: str) -> str:
     """The path as the file system has it, where it differs in spelling alone.
 
     Archives made on macOS hold decomposed letters (NFD), tables made on Windows backslashes.

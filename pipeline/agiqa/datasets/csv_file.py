@@ -63,7 +63,7 @@ def prepare(
     root = csv.parent if root is None else root
     if not root.is_dir():
         raise AgiqaError(f"{root}: expected the folder of the images, found none")
-    rows = pd.DataFrame({"path": [_inside(p, root, csv) for p in labels[image_column]]})
+    rows = pd.DataFrame({"path": image_paths(labels[image_column], root, csv)})
     rows["prompt"] = labels[prompt_column] if prompt_column else ""
     if group_column in (None, prompt_column):
         rows["group"] = prompt_groups(rows["prompt"])
@@ -143,6 +143,11 @@ def _require_least(rows: pd.DataFrame, least: Mapping[str, int], csv: Path) -> N
             raise AgiqaError(
                 f"{csv}: {column} must be at least {least[column]}; found {some(named)}"
             )
+
+
+def image_paths(named: "pd.Series[str]", root: Path, csv: Path) -> list[str]:
+    """The images that a column of the CSV names, as paths relative to the root."""
+    return [_inside(path, root, csv) for path in named]
 
 
 def _inside(path: str, root: Path, csv: Path) -> str:

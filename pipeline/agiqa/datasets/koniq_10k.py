@@ -56,6 +56,12 @@ def find(source: Path) -> tuple[Path, Path]:
     return csv, sizes[0]
 
 
+def files(source: Path) -> tuple[list[Path], Path]:
+    """The labels, and the folder of images."""
+    labels, images = find(source)
+    return [labels], images
+
+
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the CSV."""
     csv, root = find(source)

@@ -55,6 +55,12 @@ def find(source: Path) -> tuple[Path, Path]:
     return sheet, images
 
 
+def files(source: Path) -> tuple[list[Path], Path]:
+    """The labels, and the folder of images."""
+    labels, images = find(source)
+    return [labels], images
+
+
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the sheet."""
     path, root = find(source)

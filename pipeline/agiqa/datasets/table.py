@@ -146,8 +146,13 @@ def observed_targets(
     )
 
 
-def write_table(table: ImagesTable, folder: Path) -> None:
-    """Write `images.csv` and `root.json`, then `dataset.json`, each whole or not at all."""
+def write_table(
+    table: ImagesTable, folder: Path, sources: Mapping[str, object] | None = None
+) -> None:
+    """Write `images.csv` and `root.json`, then `dataset.json`, each whole or not at all.
+
+    `sources` is what the table was read from on this machine (`origin`), for `root.json`.
+    """
     csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
     root, inside = table.folder().resolve(), folder.resolve()
     place = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
@@ -162,8 +167,9 @@ def write_table(table: ImagesTable, folder: Path) -> None:
         "source": table.source,
         "skipped": [asdict(bad) for bad in table.skipped],
     }
+    here = {"root": place} | ({} if sources is None else {"sources": sources})
     write_whole(folder / IMAGES_CSV, csv)
-    write_whole(folder / ROOT_JSON, json_text({"root": place}, ascii_only=True).encode("utf-8"))
+    write_whole(folder / ROOT_JSON, json_text(here, ascii_only=True).encode("utf-8"))
     text = json_text(about, indent=2) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
 

@@ -44,6 +44,7 @@ def command(
     agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
     agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
     """
+    from agiqa.datasets.origin import note_imported
     from agiqa.datasets.table import read_table
     from agiqa.errors import AgiqaError
     from agiqa.splits import (
@@ -80,6 +81,7 @@ def command(
                 "splits: choose another name, or overwrite them with --replace"
             )
     write_splits(imported.splits, path)
+    note_imported(folder, protocol, file)
     count_leaks(table, folder)
     found = leaks(imported.splits, table)
     sizes = f"{found[0].train}/{found[0].val}/{found[0].test}"
