@@ -457,3 +457,30 @@ def test_cross_leaves_out_groups_that_the_run_selected_by(
         learnt = splits[(splits["seed"] == seed) & splits["side"].isin(["train", "val"])]
         assert len(part)
         assert not set(part["group"]) & set(learnt["name"].map(group))
+
+
+def test_a_run_and_what_was_made_from_it_are_kept_unless_told(prepare: Prepare) -> None:
+    prepare("mine", {"quality": (0, 1, 3)})
+    _ok("fit", "mine", *FAST)
+    run = Path("runs/mine/grouped")
+    assert "a run stands there, which would be lost: give --replace" in _error("fit", "mine", *FAST)
+    _ok("evaluate", run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for out in ([], ["-o", run]):
+        said = _error("fit", "mine", *FAST, *out)
+        assert "what was made from it (metrics.json, predictions.csv, " in said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    _ok("fit", "mine", "--replace", *FAST)
+    assert not (run / "metrics.json").exists()
+
+
+def test_somebodys_folder_is_never_replaced(prepare: Prepare) -> None:
+    prepare("mine", {"quality": (0, 1, 3)})
+    Path("pictures").mkdir()
+    Path("pictures/holiday.txt").write_text("mine")
+    for out in ("pictures", "."):
+        said = _error("fit", "mine", "--replace", "-o", out, *FAST)
+        assert "found what is no run's" in said
+    assert Path("pictures/holiday.txt").read_text() == "mine"
+    Path("empty").mkdir()
+    _ok("fit", "mine", "-o", "empty", *FAST)

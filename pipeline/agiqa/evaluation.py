@@ -240,15 +240,18 @@ def _by_generator(moe: pd.DataFrame) -> dict[str, Any]:
     """Within each generator's test images: over the splits, and how many, that have enough."""
     found: dict[str, Any] = {}
     for generator, rows in moe.groupby("generator"):
+        parts = [part for _, part in rows.groupby("seed")]
         measured = [
             {"srcc": srcc(part["mos"], part["score"]), "plcc": plcc(part["mos"], part["score"])}
-            for _, part in rows.groupby("seed")
+            for part in parts
             if len(part) >= LEAST_IMAGES
         ]
         images = rows.groupby("path")[["mos", "score"]].mean()  # each counts once
         found[str(generator)] = {
             "images": len(images),
-            "splits": len(measured),
+            "most_a_split": max(map(len, parts)),
+            "least_for_correlation": LEAST_IMAGES,
+            "splits": len(measured),  # that have enough
             "mean_mos": float(images["mos"].mean()),
             "mean_score": float(images["score"].mean()),
             "srcc": summarise([each["srcc"] for each in measured]),

@@ -54,6 +54,7 @@ from agiqa.pixels import describe_pixels
 from agiqa.presets import LIGHT
 from agiqa.prompts import prompt_set_text
 from agiqa.reference_checkpoint import read_reference_checkpoint
+from agiqa.run_files import require_free_run
 from agiqa.splits import leaks, read_protocol, split_digest
 from agiqa.training import fit
 from agiqa.truth import Truth
@@ -82,6 +83,7 @@ def fit_run(
     out: Path | None,
     runs: Path,
     extractor: str = "",
+    overwrite: bool = False,
 ) -> Run | None:
     """Fit the data sets together as `params` say and write the run.
 
@@ -93,15 +95,18 @@ def fit_run(
         runs: the folder of runs.
         extractor: name of an extractor other than the settings' own, whose runs go to
             runs/DATASET/EXTRACTOR/PROTOCOL.
+        overwrite: whether a run in the folder may go, with all that was made from it.
 
     Returns:
         The run; None in all but the first of the processes that share a fit (several GPUs).
 
     Raises:
-        AgiqaError: no such table, split file, store or target; or data sets or targets that do
-            not go together.
+        AgiqaError: no such table, split file, store or target; data sets or targets that do not
+            go together; or a run in the folder already.
     """
     started = time.monotonic()
+    if out is not None:
+        require_free_run(out, overwrite)
     if len(set(datasets)) < len(datasets):
         raise AgiqaError(f"Each data set is given once, found {' '.join(datasets)}.")
     if len(datasets) > 1 and params.fit.preset != LIGHT:
@@ -113,12 +118,13 @@ def fit_run(
     materials = [load_material(name, cache, params) for name in datasets]
     first = materials[0]
     params = replace(params, fit=replace(params.fit, protocol=first.protocol))
+    folder = out or runs / "+".join(datasets) / extractor / first.protocol
+    require_free_run(folder, overwrite)
     for each in materials:
         require_settings(each.features.stores, params)
     fitted = _fit(*joined(materials), params)
     if fitted is None:
         return None
-    folder = out or runs / "+".join(datasets) / extractor / first.protocol
     provenance = _provenance(materials, params, fitted)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
     images = _seen([material.splits for material in materials])
@@ -130,14 +136,21 @@ def fit_run(
 
 
 def import_run(
-    checkpoint: Path, dataset: str, cache: Path | str, params: Params, folder: Path
+    checkpoint: Path,
+    dataset: str,
+    cache: Path | str,
+    params: Params,
+    folder: Path,
+    overwrite: bool = False,
 ) -> Run:
     """Turn a checkpoint of the authors' code into a run on `dataset` by the protocol `paper`.
 
     Raises:
         AgiqaError: no such table, split file, store or target; or the checkpoint is damaged, of
-            another kind, or made for semantic vectors of another width than the store's.
+            another kind, or made for semantic vectors of another width than the store's; or a run
+            in the folder already, unless it may be overwritten.
     """
+    require_free_run(folder, overwrite)
     prompts = prompt_set_text(params.semantic.prompts)
     params = replace(
         params, fit=replace(params.fit, preset="paper", protocol="paper", answers=False)

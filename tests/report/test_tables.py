@@ -8,7 +8,7 @@ from agiqa.evaluation import DROPPED
 from agiqa.figures import DASH, FIGURES, TOO_FEW_TO_FIT, number
 from agiqa.model_labels import MODELS
 from agiqa.report.results import read_results
-from agiqa.report.tables import comparisons, leaks, model_rows, why_dashes
+from agiqa.report.tables import comparisons, generator_rows, leaks, model_rows, why_dashes
 from agiqa.tested_models import BASELINES, MIXTURE
 
 
@@ -109,3 +109,29 @@ def test_what_is_not_defined_is_one_dash_without_a_deviation() -> None:
     assert (cells["rmse"].median, cells["rmse"].sd, cells["rmse"].interval) == (DASH, "", "")
     assert (cells["srcc"].median, cells["srcc"].sd, cells["srcc"].interval) == ("0.900", "", "")
     assert why_dashes(metrics) == (f"– 95 % of SRCC: 4 groups. – RMSE fitted: {TOO_FEW_TO_FIT}.")
+
+
+def test_a_generator_of_few_images_says_so_instead_of_a_figure() -> None:
+    """One image a split has no correlation; `– ± –` would say nothing."""
+    none = {"median": None, "mean": None, "sd": None}
+    some = {"median": 0.9, "mean": 0.9, "sd": 0.02}
+    about = {"images": 4, "mean_mos": 3.0, "mean_score": 3.1, "least_for_correlation": 10}
+    rows = generator_rows(
+        {
+            "splits": 10,
+            "generators": {
+                "small": about | {"most_a_split": 1, "splits": 0, "srcc": none, "plcc": none},
+                "part": about | {"most_a_split": 12, "splits": 4, "srcc": some, "plcc": some},
+                "whole": about | {"most_a_split": 99, "splits": 10, "srcc": some, "plcc": some},
+                "alike": about | {"most_a_split": 99, "splits": 10, "srcc": none, "plcc": none},
+                "earlier": {**about, "srcc": none, "plcc": none},
+            },
+        }
+    )
+    assert [row.note for row in rows] == [
+        "at most 1 test image a split; a correlation needs 10",
+        "correlations of 4 of 10 splits",
+        "",
+        "no correlation: too few images, or all alike",
+        "no correlation: too few images, or all alike",
+    ]

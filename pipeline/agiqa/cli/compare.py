@@ -100,7 +100,7 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
         headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
                     *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
         _table(headings, rows, f"{each['name']} against {each['against']}", markdown)
-        if by_generator and each["generators"]:
+        if by_generator:
             _print_generators(each, markdown)
     said = (
         "Over splits: corrected resampled t-test (Nadeau and Bengio, 2003). Over images: paired "
@@ -117,8 +117,13 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
 
 
 def _print_generators(each: dict[str, Any], markdown: bool) -> None:
+    from agiqa.comparison import LEAST_IMAGES
     from agiqa.figures import number, probability
 
+    few = f"fewer than {LEAST_IMAGES} test images in every split"
+    if not each["generators"]:
+        echo(f"No SRCC within a generator: each has {few}.")
+        return
     rows = [
         [
             generator,
@@ -133,7 +138,7 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
     ]
     headings = ["generator", each["against"], each["name"], "mean difference", "sd", "better in",
                 "95 % over splits", "p"]  # fmt: skip
-    _table(headings, rows, "SRCC within each generator", markdown)
+    _table(headings, rows, f"SRCC within each generator (not shown: those with {few})", markdown)
 
 
 def _print_across(result: dict[str, Any], markdown: bool) -> None:

@@ -45,6 +45,12 @@ from agiqa.params import CHOICES, with_extractor
     "runs/A+B/PROTOCOL, of an --extractor runs/DATASET/NAME/PROTOCOL.",
 )
 @extractor
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Overwrite a run in that folder, and all that was made from it: results, explanations, "
+    "report.",
+)
 @cache_or_url
 @settings
 @as_json
@@ -55,6 +61,7 @@ def command(
     targets: tuple[str, ...],
     out: Path | None,
     extractor: str,
+    replace: bool,
     cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -88,7 +95,7 @@ def command(
         params = read_settings(params_file, (*overrides, *extra))
     params = with_extractor(params, extractor)
     started = time.monotonic()
-    run = fit_run(datasets, cache, params, out, RUNS, extractor)
+    run = fit_run(datasets, cache, params, out, RUNS, extractor, replace)
     if run is None:  # another process of this fit wrote it
         return
     result = {

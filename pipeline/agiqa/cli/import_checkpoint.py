@@ -16,6 +16,12 @@ from agiqa.cli.options import as_json, cache_or_url, read_settings, settings, sh
     help="The prepared data set it was trained on; its paper split says what is tested.",
 )
 @click.option("--target", help="MOS column it predicts. Default: fit.target in the settings.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Overwrite a run in that folder, and all that was made from it: results, explanations, "
+    "report.",
+)
 @cache_or_url
 @settings
 @as_json
@@ -24,6 +30,7 @@ def command(
     run: Path,
     dataset: str,
     target: str | None,
+    replace: bool,
     cache: Path | str,
     params_file: Path | None,
     overrides: tuple[str, ...],
@@ -42,7 +49,7 @@ def command(
 
     extra = (f"fit.target={target}",) if target else ()
     params = read_settings(params_file, (*overrides, *extra))
-    made = import_run(file, dataset, cache, params, run)
+    made = import_run(file, dataset, cache, params, run, replace)
     stores = made.provenance["stores"]
     result = {
         "run": str(made.folder),

@@ -130,7 +130,7 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
         rows.append(
             Row(
                 name or "all images",
-                "",
+                _why_undefined(values, metrics["splits"]),
                 (
                     Cell(f"{values['images']:,}", ""),
                     *(cell(values[m]) for m in ("srcc", "plcc")),
@@ -141,6 +141,17 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
             )
         )  # fmt: skip
     return rows
+
+
+def _why_undefined(values: Mapping[str, Any], splits: int) -> str:
+    """What a reader should know of a generator's correlations: on how little they stand."""
+    if number(values["srcc"]["median"]) == DASH:
+        most, least = values.get("most_a_split"), values.get("least_for_correlation")
+        if most is None or most >= least:
+            return "no correlation: too few images, or all alike"
+        return f"at most {counted(most, 'test image')} a split; a correlation needs {least}"
+    measured = values.get("splits", splits)
+    return "" if measured == splits else f"correlations of {measured} of {splits} splits"
 
 
 def run_rows(comparison: Mapping[str, Any]) -> list[Row]:
