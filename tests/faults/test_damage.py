@@ -9,7 +9,7 @@ import pytest
 
 from agiqa.errors import AgiqaError
 from agiqa.feature_store import DamagedRowsError, Shelf
-from agiqa.feature_store.ledger.shelf_check import repair_shelf
+from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -74,10 +74,16 @@ def test_a_journal_line_torn_by_a_power_cut_costs_its_own_rows_alone(
     np.testing.assert_array_equal(Shelf.open(tmp_path, FINGERPRINT, WIDTH).read(ids), vectors)
 
 
-def test_array_metadata_that_does_not_parse_is_one_clear_line(filled: Shelf) -> None:
+def test_array_metadata_that_does_not_parse_costs_no_row(filled: Shelf) -> None:
     path = filled.folder / "vectors" / "zarr.json"
-    path.write_text(path.read_text().replace("float16", "float17"))
-    with pytest.raises(AgiqaError, match="expected a Zarr v3 array, found damaged metadata"):
-        filled.read(make_ids(1))
-    with pytest.raises(AgiqaError, match="found damaged metadata"), filled.writer():
-        pass
+    whole = path.read_text()
+    path.write_text(whole.replace("[", "(", 1))
+    ids, vectors = make_ids(868), make_vectors(868, WIDTH)
+    np.testing.assert_array_equal(filled.read(ids), vectors)  # the journal and the chunks say all
+    with pytest.raises(AgiqaError, match=r"expected the metadata of .* does not parse: .*--repair"):
+        filled.writer().__enter__()
+    assert [finding.path for finding in check_shelf(filled.folder).findings] == [path]
+    assert repair_shelf(filled.folder) == [f"{path}: written anew"]
+    with filled.writer() as writer:
+        writer.add(ids, vectors)
+    np.testing.assert_array_equal(filled.read(ids), vectors)

@@ -243,3 +243,18 @@ def test_the_folder_opens_as_the_fingerprint_does(shelf: Shelf, tmp_path: Path) 
     assert (shelf.width, shelf.dtype) == (WIDTH, "float16")
     assert shelf.ids() == Shelf.open(tmp_path, FINGERPRINT, WIDTH).ids()
     assert list(shelf.sections()) == [0, 2]
+
+
+def test_a_wrong_width_in_the_description_costs_no_row(shelf: Shelf) -> None:
+    """Only the fingerprint is vouched for by the folder's name; the chunks' sizes say the width."""
+    path = shelf.folder / "fingerprint.json"
+    whole = path.read_text()
+    path.write_text(whole.replace(f'"width": {WIDTH}', f'"width": {WIDTH + 1}'))
+    assert path.read_text() != whole
+    (finding,) = check_shelf(shelf.folder).findings
+    assert f"says width {WIDTH + 1}, float16, but the vectors are of width {WIDTH}" in finding.what
+    with pytest.raises(AgiqaError, match="verify --repair"):
+        repair_shelf(shelf.folder)
+    assert restore_description(shelf.folder, [FINGERPRINT])
+    assert path.read_text() == whole
+    assert check_shelf(shelf.folder).is_whole

@@ -98,3 +98,9 @@ def test_what_does_not_fit_is_one_line(
     with pytest.raises(AgiqaError, match="without 2 of its 7 images"):
         export(pack, tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()
+
+
+def test_names_that_collide_as_files_are_refused(tmp_path: Path) -> None:
+    write_pack(tmp_path / "a.zarr", "nano", ["Quality", "quality"], PRINTS, ids(), vectors())
+    with pytest.raises(AgiqaError, match="differ in more than upper and lower case"):
+        export(tmp_path / "a.zarr", tmp_path / "a.npz")

@@ -131,6 +131,18 @@ def test_a_fingerprint_that_nobody_has_leaves_rows_unusable(project: Any, agiqa:
     assert f"{shelf.name}: nothing taken: {other / shelf.name}: expected a shelf" in merged.stderr
 
 
+def test_a_wrong_width_is_mended_and_costs_no_row(project: Any, agiqa: Agiqa) -> None:
+    shutil.rmtree("cache")
+    path = project.shelf("a") / "fingerprint.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"width": 16', '"width": 17'))
+    result = agiqa("cache", "verify", "--repair", path.parent)
+    assert result.exit_code == 0, result.output
+    assert "repaired: fingerprint.json: written anew, out of itself" in result.stdout
+    assert "dropped" not in result.stdout
+    assert path.read_text() == whole
+
+
 def test_a_shelf_of_a_newer_layout_is_left_alone(project: Any, agiqa: Agiqa) -> None:
     path = project.shelf("a") / "fingerprint.json"
     newer = path.read_text().replace('"layout": 1', '"layout": 2')

@@ -18,12 +18,14 @@ from agiqa.feature_store.ledger.section import JOURNAL
 from agiqa.feature_store.ledger.shelf import other_roots
 from agiqa.feature_store.ledger.shelf_description import (
     DESCRIPTION,
+    MOST_BYTES,
     SHORT,
     is_of,
+    parse_description,
     read_description,
     restore_description,
 )
-from agiqa.feature_store.own_files import size_of
+from agiqa.feature_store.own_files import read_own, size_of
 from agiqa.params import Params
 from agiqa.upkeep.stores import find_packs, read_pack_store
 from agiqa.upkeep.users import find_runs
@@ -39,6 +41,9 @@ class Sight:
 
     def fingerprints(self, shelf: Path) -> Iterator[tuple[str, Fingerprint]]:
         """All that are known, with where they are from; models are looked at last."""
+        with suppress(AgiqaError, OSError, ValueError):  # it may be wrong in something else alone
+            own = read_own(shelf / DESCRIPTION, MOST_BYTES)
+            yield "itself", parse_description(own, DESCRIPTION).fingerprint
         for path in (pack for cache in self.caches for pack in find_packs(cache)):
             yield from ((str(path), found) for found in read_pack_store(path).fingerprints)
         for run in find_runs(self.runs)[0]:

@@ -6,6 +6,7 @@ run again. The ledger is also rebuilt from packs in this way, on a machine that 
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +90,11 @@ def _stores(source: Path, root: Path) -> Iterator[Path]:
             f"{source}: expected another ledger, found this one ($AGIQA_STORE); name what is to "
             "be added to it"
         )
-    if source.suffix in FORMATS or (source / DESCRIPTION).is_file():
+    if source.suffix in FORMATS or _is_shelf(source):
         yield source
         return
     shelves = [] if source.is_file() else find_shelves(source)
-    if not any((each / DESCRIPTION).is_file() for each in shelves):
+    if not any(map(_is_shelf, shelves)):
         patterns = [f"{level}*{suffix}" for level in ("", "*/") for suffix in FORMATS]
         inside = sorted(path for pattern in patterns for path in source.glob(pattern))
         hint = f"; name the packs in it, such as {inside[0]}" if inside else ""
@@ -104,8 +105,13 @@ def _stores(source: Path, root: Path) -> Iterator[Path]:
     for shelf in shelves:
         if (shelf / PIXELS).exists():
             log.info("%s: decoded images are passed over; they are made again when needed", shelf)
-        elif (shelf / DESCRIPTION).is_file() or (shelf / JOURNAL).is_file():
+        elif _is_shelf(shelf):
             yield shelf
+
+
+def _is_shelf(folder: Path) -> bool:
+    """Whether anything of a shelf is there: what is wrong with it is said when it is opened."""
+    return any(os.path.lexists(folder / name) for name in (DESCRIPTION, JOURNAL))
 
 
 class _Fits:

@@ -13,9 +13,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from agiqa.errors import AgiqaError
 from agiqa.feature_store.array_metadata import read_json, spelled_json
-from agiqa.feature_store.chunks import DTYPES, WIDEST
+from agiqa.feature_store.chunks import DTYPES, ROWS_A_CHUNK, WIDEST
 from agiqa.feature_store.durable import disk_errors, write_file
 from agiqa.feature_store.fingerprint import Fingerprint, digest, plain, require_same
 from agiqa.feature_store.own_files import read_own
@@ -81,7 +83,10 @@ def _read(folder: Path) -> Description:
     path = folder / DESCRIPTION
     try:
         with disk_errors("read", path), suppress(FileNotFoundError, NotADirectoryError):
-            return parse_description(read_own(path, MOST_BYTES), str(path))
+            description = parse_description(read_own(path, MOST_BYTES), str(path))
+            if wrong := contradiction(folder, description):
+                raise ValueError(wrong)
+            return description
     except ValueError as error:
         raise LostDescriptionError(_lost(str(path), str(error))) from error
     raise LostDescriptionError(
@@ -137,21 +142,45 @@ def require_same_shelf(description: Description, wanted: Description, *, where: 
     require_same(wanted.tree(), description.tree(), where=where, advice=advice)
 
 
+def array_of(folder: Path) -> tuple[int, str] | None:
+    """Width and dtype that the array's metadata says, if it can be read."""
+    array, _ = read_json(folder / "vectors" / "zarr.json")
+    shape, dtype = (array or {}).get("shape"), (array or {}).get("data_type")
+    if not isinstance(shape, list) or len(shape) != 2 or dtype not in list(DTYPES):
+        return None
+    return (shape[1], dtype) if type(shape[1]) is int and 1 <= shape[1] <= WIDEST else None
+
+
+def contradiction(folder: Path, description: Description) -> str | None:
+    """Where the array is of another width or dtype, and its chunks' sizes say that it is right.
+
+    Nothing vouches for these two in a description. Taken as they are, every row would be bad.
+    """
+    array = array_of(folder)
+    if array in (None, (description.width, description.dtype)):
+        return None
+    sizes = {path.lstat().st_size for path in folder.glob("vectors/c.*.0")}
+
+    def fits(width: int, dtype: str) -> bool:
+        return ROWS_A_CHUNK * width * np.dtype(dtype).itemsize + 4 in sizes
+
+    assert array is not None
+    if fits(*array) and not fits(description.width, description.dtype):
+        said = f"width {description.width}, {description.dtype}"
+        return f"says {said}, but the vectors are of width {array[0]}, {array[1]}"
+    return None
+
+
 def restore_description(folder: Path, candidates: Iterable[Fingerprint]) -> bool:
     """Write a lost or damaged fingerprint.json anew, of the candidate that the folder is named for.
 
     Width and dtype are those of the folder's array. False where no candidate fits, or the array's
     metadata is damaged as well; then nothing is changed.
     """
-    array, _ = read_json(folder / "vectors" / "zarr.json")
-    shape, dtype = (array or {}).get("shape"), (array or {}).get("data_type")
-    if not isinstance(shape, list) or len(shape) != 2 or dtype not in list(DTYPES):
-        return False
-    if type(shape[1]) is not int or not 1 <= shape[1] <= WIDEST:
-        return False
+    array = array_of(folder)
     for fingerprint in candidates:
-        if is_of(folder, fingerprint):
-            text = Description(fingerprint, shape[1], str(dtype)).text()
+        if array and is_of(folder, fingerprint):
+            text = Description(fingerprint, *array).text()
             with disk_errors("restore", folder / DESCRIPTION):
                 write_file(folder / DESCRIPTION, text.encode())
             return True

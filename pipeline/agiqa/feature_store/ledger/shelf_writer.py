@@ -49,7 +49,8 @@ class ShelfWriter:
         with disk_errors("open", folder):
             self._capacity = array_rows(folder / "vectors", width)
         self._chunk, self._filled = divmod(journal.next_position, ROWS_A_CHUNK)
-        self._block = self._open_block()  # (256, D): the last chunk, rows from _filled on are NaN
+        # (256, D): the last chunk, rows from _filled on are NaN; None until there is one
+        self._block = self._open_block() if self._filled else None
         self._pending: list[str] = []  # ids of the rows of the block that are not acknowledged
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
@@ -69,6 +70,8 @@ class ShelfWriter:
                 continue
             if self._filled == ROWS_A_CHUNK:  # full since a flush that failed
                 self.flush()
+            if self._block is None:
+                self._block = self._empty_block()
             self._block[self._filled] = vector
             self._filled += 1
             self._pending.append(image_id)
@@ -86,7 +89,7 @@ class ShelfWriter:
         """
         self._check_open()
         self._flushed_at = time.monotonic()
-        if not self._pending:
+        if not self._pending or self._block is None:
             return
         start = self._filled - len(self._pending)
         new = self._block[start : self._filled]
@@ -103,8 +106,7 @@ class ShelfWriter:
             self._journal.acknowledge(first + start, self._pending, checksums)
         self._pending = []
         if self._filled == ROWS_A_CHUNK:
-            self._chunk, self._filled = self._chunk + 1, 0
-            self._block = self._empty_block()
+            self._chunk, self._filled, self._block = self._chunk + 1, 0, None
 
     def drop(self, ids: Sequence[str]) -> None:
         """Make rows absent, durably; for rows that proved damaged. Logs how many."""
@@ -140,8 +142,6 @@ class ShelfWriter:
         It is rewritten as more rows come, so a damaged row in it is dropped here, with a warning.
         """
         block = self._empty_block()
-        if not self._filled:
-            return block
         first = self._chunk * ROWS_A_CHUNK
         with disk_errors("read", self._folder):
             chunk = read_chunk(

@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -313,8 +314,12 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
 
 def content_damage(path: Path) -> list[tuple[Path, str]]:
     """What is wrong anywhere in the file, in bytes from which nothing is read, too."""
-    left, digest = path.stat().st_size - len(TRAILER % bytes(64)), hashlib.sha256()
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
+        (left,) = struct.unpack("<Q", file.read(48)[40:])  # where HDF5 ends, by the superblock
+        if left + len(TRAILER % bytes(64)) != size:
+            return [(path, f"has {size:,} bytes, not {left:,} and a checksum of them")]
+        file.seek(0)
         while left > 0 and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
             left -= len(block)

@@ -271,7 +271,8 @@ def strange_files(path: Path) -> Iterator[None]:
     try:
         yield
     except StrangeFileError as error:
-        raise PackError(str(error)) from error
+        text = str(error)
+        raise PackError(text if str(path) in text else f"{path}: {text}") from error
 
 
 def image_ids(path: Path, stored: Stored) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class Remote:
             if about.get("type", "file") == "file" and not name.endswith("/"):
                 inner = name.removeprefix(path.rstrip("/")).removeprefix("/")
                 size = about.get("size")
-                if (inner and not is_inside(inner)) or about.get("islink"):
+                if inner and not is_inside(inner):
                     raise RemoteError(
                         f"{shown(place)}: expected plain names of files inside the folder, found "
                         f"{inner[:200]!r}; remove it"

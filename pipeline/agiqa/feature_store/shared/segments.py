@@ -75,11 +75,11 @@ def parse(name: str, data: bytes, digest: str, width: int, dtype: str) -> tuple[
     try:
         arrays = load(data)
         header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-        metadata = parse_json(header, strict=True).get("__metadata__", {})
+        metadata = parse_json(header, strict=True)["__metadata__"] or {}
         vectors, checksums, keys = arrays["vectors"], arrays["row_crc32"], arrays["image_id"]
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise SegmentError(f"something else than rows ({type(error).__name__})") from error
-    if metadata.get("layout") != LAYOUT or metadata.get("fingerprint") != digest:
+    if metadata != {"format": FORMAT, "layout": LAYOUT, "fingerprint": digest}:
         raise SegmentError("rows of another layout or fingerprint")
     if keys.shape != (rows_of(name), ID_BYTES) or keys.dtype != np.uint8:
         raise SegmentError(f"image ids of shape {keys.shape}, {keys.dtype}")
