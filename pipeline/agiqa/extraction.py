@@ -51,7 +51,7 @@ from agiqa.ranks import Process, this_process
 
 log = logging.getLogger(__name__)
 
-NO_PROMPT = "have no generation prompt, which the prompt set asks for"
+NO_PROMPT = "has no generation prompt, which the prompt set asks for"
 ROWS_A_READ = 4096  # of a vector, checked at a time: 32 MiB at 4096 float16
 
 
@@ -173,7 +173,7 @@ def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) ->
     def refuse(bad: Mapping[str, str], what: str, advice: str) -> None:
         none_left = process.world == 1 and len(bad) == len(ids)
         if bad and (not how.skip_bad or none_left):
-            rest = "; none would be left." if none_left else ", or leave them out with --skip-bad"
+            rest = "; none would be left." if none_left else ", or leave them out with --skip-bad."
             raise BadImagesError(
                 f"{len(bad)} images of '{how.dataset}' {what}: {some_bad(sources, bad)}. "
                 f"{advice}{rest}",
@@ -182,7 +182,11 @@ def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) ->
 
     jobs = rows.missing(ids)
     silent = without_prompt(sources, jobs, extractor)
-    refuse(silent, NO_PROMPT, "Name the column that has it (agiqa prepare --prompt-column)")
+    refuse(
+        silent,
+        "have no generation prompt, which the prompt set asks for",
+        "Name the column that has it (agiqa prepare --prompt-column)",
+    )
     lost = changed(sources, jobs, how.workers)
     refuse(lost, "are not as they were at prepare", "Run `agiqa prepare` again")
     bad = silent | lost
@@ -243,12 +247,12 @@ def bad_images(sources: Mapping[str, Source], bad: Mapping[str, str]) -> tuple[B
 
 
 def some_bad(sources: Mapping[str, Source], bad: Mapping[str, str], most: int = 3) -> str:
-    """The first few with their reasons, a reason that all have once, and how many more."""
-    images = bad_images(sources, bad)
-    alike = len(images) > 1 and len(set(bad.values())) == 1
-    shown = [image.path if alike else f"{image.path}: {image.reason}" for image in images[:most]]
+    """The first few with their reasons, and how many more; a reason of every bad image once."""
+    images, reasons = bad_images(sources, bad), set(bad.values())
+    told = reasons <= {NO_PROMPT} or (len(images) > 1 and len(reasons) == 1)
+    shown = [image.path if told else f"{image.path}: {image.reason}" for image in images[:most]]
     more = [f"and {len(images) - most} more"] if len(images) > most else []
-    reason = f" ({images[0].reason})" if alike else ""
+    reason = f" ({images[0].reason})" if told and reasons != {NO_PROMPT} else ""
     return "; ".join([*shown, *more]) + reason
 
 
