@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, print_json
 
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
 
-@click.command("ceiling")
+@click.command("ceiling", cls=Command)
 @click.argument("dataset")
 @click.option("--target", default="", help="Default: every target with raters' deviations.")
 @click.option(

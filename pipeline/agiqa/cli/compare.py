@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, print_json
+from agiqa.cli.options import as_json, different, print_json
 
 
-@click.command("compare")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
+@click.command("compare", cls=Command)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...", callback=different)
 @click.option(
     "--across-protocols",
     is_flag=True,

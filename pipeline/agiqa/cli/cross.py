@@ -5,13 +5,23 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url, print_json
+from agiqa.cli.options import as_json, cache_or_url, different, print_json
 
 
-@click.command("cross")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--on", multiple=True, metavar="DATASET", help="Test on this data set, too.")
+@click.command("cross", cls=Command)
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN...",
+    type=click.Path(path_type=Path),
+    callback=different,
+)
+@click.option(
+    "--on", multiple=True, callback=different, metavar="DATASET", help="Test on this data set, too."
+)
 @click.option("--model", default="moe", help="Which of the runs' models.  [default: moe]")
 @cache_or_url
 @as_json

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, print_json, read_settings, settings
 from agiqa.cli.sources import ALIASES, known_place
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 COLUMNS = ("name", "images", "targets", "licence", "here", "where", "get")
 
 
-@click.command("datasets")
+@click.command("datasets", cls=Command)
 @cache
 @settings
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url, show
 
 WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @cache_or_url
 @as_json

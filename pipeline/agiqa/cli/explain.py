@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url, print_json, remote_code
 from agiqa.errors import AgiqaError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from agiqa.explaining.explanations import Explained
 
 
-@click.command("explain")
+@click.command("explain", cls=Command)
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
 from agiqa.errors import AgiqaError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from agiqa.extractors import Extractor
 
 
-@click.command("extract")
+@click.command("extract", cls=Command)
 @click.argument("dataset")
 @click.option(
     "--only",

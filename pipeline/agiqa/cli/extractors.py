@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import console, echo
 from agiqa.cli.options import print_json
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "note")
 
 
-@click.command("extractors")
+@click.command("extractors", cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def command(as_json: bool) -> None:
     r"""List models for semantic.model: size, licence, width of a vector, visual tokens an image.

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
     RUNS,
     as_json,
     cache_or_url,
+    different,
     extractor,
     read_settings,
     settings,
@@ -17,7 +19,7 @@ from agiqa.cli.options import (
 from agiqa.params import CHOICES, with_extractor
 
 
-@click.command("fit")
+@click.command("fit", cls=Command)
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option(
     "--preset",
@@ -34,6 +36,7 @@ from agiqa.params import CHOICES, with_extractor
     "--target",
     "targets",
     multiple=True,
+    callback=different,
     help="MOS column to predict: quality, alignment ... Several share the experts. "
     "Default: fit.target in the settings.",
 )

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, cache_or_url, read_settings, settings, show
 
 
-@click.command("import-checkpoint")
+@click.command("import-checkpoint", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 @click.option(

@@ -1,10 +1,26 @@
-"""A group of commands that imports a command's module only when the command is called."""
+"""Commands, and a group of them that imports a command's module only when it is called."""
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import click
+
+
+class Command(click.Command):
+    """A command that refuses an option given twice, of which click would take the last."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, once it is clear what is meant."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(order).items():
+            if not isinstance(option, click.Option) or option.multiple or option.count:
+                continue
+            if times > 1 and not (option.is_flag and not option.secondary_opts):
+                name = " and ".join([option.opts[-1], *option.secondary_opts])
+                raise click.UsageError(f"{name} is given {times} times: give it once.", ctx)
+        return super().parse_args(ctx, args)
 
 
 class LazyGroup(click.Group):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, print_json, show
 
 
@@ -39,7 +40,7 @@ def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_
         show({"model": str(folder), "size": f"{size / 1e9:.2f} GB"}, as_json)
 
 
-@command.command("train")
+@command.command("train", cls=Command)
 @click.option(
     "--from",
     "source",
@@ -75,7 +76,7 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
     print_json(record["nll"], indent=2)
 
 
-@command.command("measure")
+@command.command("measure", cls=Command)
 @click.option(
     "--from",
     "source",

@@ -1,6 +1,8 @@
 """Options that several commands share, and how their results are printed."""
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from agiqa.params import Params, load
 from agiqa.urls import is_url, shown
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Items = TypeVar("Items", bound=tuple[Any, ...])
 
 CACHE = Path("cache")
 RUNS = Path("runs")
@@ -104,6 +107,14 @@ remote_code = click.option(
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def different(context: click.Context, parameter: click.Parameter, values: Items) -> Items:
+    """Callback of what may be given several times: refuse one thing named twice."""
+    names = [os.path.normpath(value) for value in values]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise click.BadParameter(f"'{twice[0]}' is given twice: give it once.", context, parameter)
+    return values
 
 
 def plain_name(name: str, option: str) -> None:

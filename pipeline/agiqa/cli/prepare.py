@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, plain_name, read_settings, settings, show
 from agiqa.cli.sources import KINDS, OFFICIAL, find_source
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from agiqa.datasets.table import ImagesTable, Target
 
 
-@click.command("prepare")
+@click.command("prepare", cls=Command)
 @click.argument("name")
 @click.option(
     "--from",

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import click
 
-from agiqa.cli.options import as_json, cache_or_url, show
+from agiqa.cli.lazy import Command
+from agiqa.cli.options import as_json, cache_or_url, different, show
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument(
     "runs",
     nargs=-1,
     required=True,
     metavar="RUN...",
     type=click.Path(path_type=Path, file_okay=False),
+    callback=different,
 )
 @click.option(
     "-o",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import remote_code
 from agiqa.cli.ranking import LAYOUTS, print_ranking, write_rows
@@ -25,7 +26,7 @@ FOREIGN = (".parquet", ".xlsx", ".html", ".htm", ".jsonl", ".md")  # other forma
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # of -o's name
 
 
-@click.command("score")
+@click.command("score", cls=Command)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--run",

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import cache, remote_code
 
 
-@click.command("serve")
+@click.command("serve", cls=Command)
 @click.option(
     "--run",
     required=True,

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
-from agiqa.cli.options import RUNS
+from agiqa.cli.options import RUNS, different
 
 if TYPE_CHECKING:
     from agiqa.result_tables import Grid
@@ -15,8 +16,14 @@ FORMATS = ("markdown", "csv", "latex", "html")
 FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
 
 
-@click.command("table")
-@click.argument("places", nargs=-1, metavar="[RUN|FOLDER]...", type=click.Path(path_type=Path))
+@click.command("table", cls=Command)
+@click.argument(
+    "places",
+    nargs=-1,
+    metavar="[RUN|FOLDER]...",
+    type=click.Path(path_type=Path),
+    callback=different,
+)
 @click.option(
     "--format",
     "form",

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, pack_at_hand, show
 
 
-@click.command("convert")
+@click.command("convert", cls=Command)
 @click.argument("pack", callback=pack_at_hand)
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace another pack that TARGET holds.")

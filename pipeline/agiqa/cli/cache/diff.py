@@ -7,6 +7,7 @@ import click
 
 from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
 from agiqa.cli.cache.figures import count_text
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import print_json, read_settings, settings
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # images that are named
 
 
-@click.command("diff")
+@click.command("diff", cls=Command)
 @click.argument("store")
 @click.argument("other", required=False)
 @settings

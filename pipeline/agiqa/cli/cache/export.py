@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, pack_at_hand, show
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("pack", callback=pack_at_hand)
 @click.option(
     "-o",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import CACHE, RUNS, print_json
 from agiqa.errors import AgiqaError
@@ -27,7 +28,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
     return int(found[1]) * UNITS[found[2]]
 
 
-@click.command("gc")
+@click.command("gc", cls=Command)
 @click.option("--dry-run", is_flag=True, help="List what would go, with bytes; remove nothing.")
 @click.option("--yes", is_flag=True, help="Remove it without asking.")
 @click.option(

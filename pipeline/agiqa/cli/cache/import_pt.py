@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, plain_name, show
 
 
-@click.command("import-pt")
+@click.command("import-pt", cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--dataset", required=True, help="The prepared data set that the files belong to.")
 @click.option("--name", default="reference", show_default=True, help="Of the pack to write.")

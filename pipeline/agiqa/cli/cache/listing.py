@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, print_json
 
@@ -20,7 +21,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@click.command("ls")
+@click.command("ls", cls=Command)
 @cache
 @runs
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, pack_at_hand, show
 from agiqa.errors import AgiqaError
@@ -15,7 +16,7 @@ def _all_at_hand(
     return tuple(pack_at_hand(context, option, value) for value in values)
 
 
-@click.command("merge")
+@click.command("merge", cls=Command)
 @click.argument("sources", nargs=-1, required=True, callback=_all_at_hand)
 @as_json
 def command(sources: tuple[Path, ...], as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import cache, print_json
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from agiqa.upkeep.stores import Store
 
 
-@click.command("show")
+@click.command("show", cls=Command)
 @click.argument("store")
 @cache
 @runs

@@ -13,6 +13,7 @@ import click
 
 from agiqa.cli.cache.fields import print_wrapped
 from agiqa.cli.cache.figures import count_text, runs, size_text
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import cache, print_json, read_settings, settings
 from agiqa.errors import AgiqaError
@@ -34,7 +35,7 @@ class _Outcome:
     is_whole: bool = True  # in the end
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @click.argument("stores", nargs=-1, metavar="[STORE]...")
 @click.option(
     "--repair",

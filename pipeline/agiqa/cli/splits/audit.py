@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, print_json
 
@@ -20,7 +21,7 @@ MEASURES = {
 }
 
 
-@click.command("audit")
+@click.command("audit", cls=Command)
 @click.argument("dataset")
 @click.option(
     "--protocol", "protocols", multiple=True, help="Default: every split file. Repeatable."

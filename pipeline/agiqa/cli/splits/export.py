@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import cache
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("dataset")
 @click.option("--protocol", required=True, help="Which splits: grouped, random, paper ...")
 @click.option("--seed", type=int, help="One split alone. Default: all of them.")

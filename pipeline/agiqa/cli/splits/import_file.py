@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, cache, show
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("dataset")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--protocol", required=True, help="Name that its results go by, such as smith2024.")

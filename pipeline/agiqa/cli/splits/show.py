@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
+from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, print_json
 
 
-@click.command("show")
+@click.command("show", cls=Command)
 @click.argument("dataset")
 @cache
 @as_json
