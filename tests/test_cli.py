@@ -473,3 +473,14 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     )
     os.close(writing)
     assert done.stderr == ""
+
+
+def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_taken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("agiqa.cli.extractors.print_json", all_taken)
+    result = _run("extractors", "--json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: not enough memory.")
+    assert len(result.stderr.splitlines()) == 1

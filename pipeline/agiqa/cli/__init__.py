@@ -42,7 +42,7 @@ class Agiqa(LazyGroup):
         """Run the command; an AgiqaError or a full disk is one line and exit status 1."""
         try:
             return super().invoke(ctx)
-        except (AgiqaError, KeyboardInterrupt, OSError) as error:
+        except (AgiqaError, KeyboardInterrupt, OSError, MemoryError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):  # `… | head`: click's
                 raise
             echo(f"Error: {printable(' '.join(_explain(error).split()))}", err=True)
@@ -52,6 +52,8 @@ class Agiqa(LazyGroup):
 def _explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted. Finished rows are kept; the same command goes on from there."
+    if isinstance(error, MemoryError):
+        return "not enough memory. Finished rows are kept; free some, or give smaller batches."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     return str(error)
