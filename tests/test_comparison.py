@@ -13,8 +13,10 @@ from agiqa.cli import main
 from agiqa.comparison import compare, read_contenders
 from agiqa.errors import AgiqaError
 from agiqa.figures import CORRELATIONS, FITTED, TOO_FEW_TO_FIT
+from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, srcc
 
+LEAK = {"train": 120, "val": 20, "test": 60, "same_group": 0, "same_file": 0}
 SEEDS = (0, 1, 2, 3)
 NOISE = {"ridge": 0.5, "visual": 0.45, "moe": 0.3}
 Write = Callable[..., Path]
@@ -62,12 +64,12 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         provenance = {
             "format": "agiqa-run", "layout": 1, "dataset": "tiny", "target": "quality",
             "protocol": "grouped", "synthetic": False, "splits_sha256": "a" * 64,
-            "leaks": [{"train": 120, "val": 20, "test": 60}] * 4, **changed,
+            "leaks": [LEAK] * 4, **changed,
         }  # fmt: skip
         run = tmp_path / name
         run.mkdir()
         predictions.to_csv(run / "predictions.csv", index=False)
-        (run / "metrics.json").write_text(json.dumps({"per_split": per_split}))
+        write_json(run / "metrics.json", {"models": {}, "per_split": per_split})
         (run / "provenance.json").write_text(json.dumps(provenance))
         (run / "params.yaml").write_text("{}")
         (run / "model.safetensors").touch()
@@ -162,7 +164,7 @@ def test_other_scores_and_damage_are_refused(write_run: Write) -> None:
     with pytest.raises(AgiqaError, match=r"two: damaged results .*evaluate. again"):
         read_contenders(["one", "two"])
     (two / "metrics.json").write_text("{")
-    with pytest.raises(AgiqaError, match="two: damaged results"):
+    with pytest.raises(AgiqaError, match=r"two/metrics\.json: damaged"):
         read_contenders(["one", "two"])
     (two / "metrics.json").unlink()
     with pytest.raises(AgiqaError, match=r"two: expected metrics.json, found none"):

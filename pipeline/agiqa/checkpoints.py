@@ -49,7 +49,7 @@ from agiqa.weights_file import read_header, require_entries, require_finite
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
-CURVES, PREDICTIONS = "curves.csv", "predictions.csv"
+CURVES = "curves.csv"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
 INSIDE = ("targets", "datasets", "cross")  # folders of further results in a run
 # What results say of themselves that differs from their run's provenance.

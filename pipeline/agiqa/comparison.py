@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from agiqa.checkpoints import PREDICTIONS, provenance_of
+from agiqa.checkpoints import provenance_of
 from agiqa.errors import AgiqaError, printable, some
 from agiqa.figures import CORRELATIONS, FIGURES, FITTED, LEAST_FOR_FITTED
 from agiqa.metrics import METRICS as MEASURES
 from agiqa.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.model_labels import in_order
-from agiqa.run_records import METRICS
+from agiqa.predictions import PREDICTIONS, read_predictions
+from agiqa.run_records import METRICS, read_metrics
 from agiqa.statistics.intervals import (
     ALIKE,
     Drawn,
@@ -38,7 +39,6 @@ from agiqa.statistics.intervals import (
 )
 from agiqa.statistics.paired import corrected_t_test, holm
 from agiqa.statistics.resampling import TestSide, test_side
-from agiqa.trees import read_json
 
 LEAST_IMAGES = 10  # of a generator on a test side, as in `evaluation`
 COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
@@ -91,29 +91,17 @@ Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
 
 def _read(folder: Path) -> Read:
     provenance = provenance_of(folder)
-    for name in (METRICS, PREDICTIONS):
-        if not (folder / name).is_file():
-            raise AgiqaError(
-                f"{printable(folder)}: expected {name}, found none: run `agiqa evaluate` first"
-            )
-    try:
-        per_split = read_json(folder / METRICS)["per_split"]
-        frame = pd.read_csv(
-            folder / PREDICTIONS,
-            usecols=list(COLUMNS),
-            dtype=dict.fromkeys(("model", "path", "image_id", "generator", "group"), str),
-            keep_default_na=False,
-            na_values={"mos": ["", "nan"], "score": ["", "nan"]},
-        )
-        sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
-        for model, rows in per_split.items():
-            for row in rows:
-                if row.get("images", sizes[model, row["seed"]]) != sizes[model, row["seed"]]:
-                    raise ValueError(f"{PREDICTIONS} and {METRICS} differ")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AgiqaError(
-            f"{printable(folder)}: damaged results ({error!r}): run `agiqa evaluate` again"
-        ) from error
+    per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
+    frame = read_predictions(folder, COLUMNS)
+    sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
+    for model, rows in per_split.items():
+        for row in rows:
+            there = sizes.get((model, row["seed"]))
+            if there is None or row.get("images", there) != there:
+                raise AgiqaError(
+                    f"{printable(folder)}: damaged results ({PREDICTIONS} and {METRICS} differ): "
+                    "run `agiqa evaluate` again"
+                )
     return provenance, per_split, frame
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agiqa.checkpoints import PREDICTIONS, SCATTER, SUMMARY, Run
+from agiqa.checkpoints import SCATTER, SUMMARY, Run
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
 from agiqa.features import Features, require_same_stores
@@ -27,6 +27,7 @@ from agiqa.json_text import write_json
 from agiqa.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import PaperInputs, require_width
+from agiqa.predictions import PREDICTIONS
 from agiqa.presets import RECIPES, recipe
 from agiqa.run_records import METRICS
 from agiqa.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling

@@ -33,7 +33,11 @@ class Leak(TypedDict):
     """A split's sides, and what they share."""
 
     train: int
+    val: int
     test: int
+    same_group: int
+    same_file: int
+    same_prompt: NotRequired[int]
 
 
 class Made(TypedDict):
@@ -99,6 +103,20 @@ class Intervals(TypedDict, total=False):
     too_few: str
 
 
+class Ceiling(TypedDict, total=False):
+    """What the raters' noise leaves to be reached."""
+
+    assumed: bool
+    raters: float | None
+    images: int
+    reliability: float | None
+    srcc: float | None
+    krcc: float | None
+    plcc: float | None
+    rmse: float | None
+    mae: float | None
+
+
 class Outside(TypedDict):
     """Scores beyond the scale of the training."""
 
@@ -138,7 +156,7 @@ class Metrics(TypedDict):
     generators: NotRequired[dict[str, Generator]]
     gate: NotRequired[dict[str, Summary]]
     per_split: NotRequired[dict[str, list[dict[str, Any]]]]
-    ceiling: NotRequired[dict[str, Any] | None]
+    ceiling: NotRequired[Ceiling | None]
     outside_scale: NotRequired[Outside | None]
 
 
@@ -165,14 +183,19 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
         for about in [provenance, *provenance.get("others", [])]:
             _check_about(about)
         _require_names(provenance.get("trained_on", []), "trained_on")
-        _check_sizes(provenance)
+        if not partial:
+            _check_sizes(provenance)
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged run ({error}); {again}.") from error
     return provenance
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str, Any]:
     """The figures of a run that is evaluated, or of a folder of results in it.
+
+    Args:
+        folder: that holds metrics.json.
+        needed: keys that it must have.
 
     Raises:
         AgiqaError: there are none, or they are damaged.
@@ -184,6 +207,8 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         )
     metrics = _read(path, again := "run `agiqa evaluate` again")
     try:
+        if lacking := sorted(set(needed) - set(metrics)):
+            raise ValueError(f"no {', '.join(lacking)}")
         require(metrics, Metrics)
         _require_names(
             [metrics.get(key, "-") for key in ("dataset", "target", "protocol")], "names"

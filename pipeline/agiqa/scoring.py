@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
-from agiqa.checkpoints import PREDICTIONS, PROMPTS, Run, load_run
+from agiqa.checkpoints import PROMPTS, Run, load_run
 from agiqa.computing import Source
-from agiqa.errors import AgiqaError, one_line, printable
+from agiqa.errors import AgiqaError, printable
 from agiqa.extraction import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.extractors import (
     Extractor,
@@ -32,6 +31,7 @@ from agiqa.model.moe import Prediction
 from agiqa.model.paper_ensemble import PaperEnsemble
 from agiqa.paper_inputs import require_width, semantic_order
 from agiqa.pixels import Pixels, describe_pixels, open_pixels, resized
+from agiqa.predictions import PREDICTIONS, read_predictions
 from agiqa.runs import DATASETS
 from agiqa.tested_models import MIXTURE
 
@@ -305,14 +305,7 @@ def held_out_scores(run: Run) -> dict[str, float]:
     scores: dict[str, float] = {}
     for folder in folders:
         if (folder / PREDICTIONS).is_file():
-            try:
-                columns = ["model", "image_id", "score"]
-                frame = pd.read_csv(folder / PREDICTIONS, usecols=columns)
-            except (ValueError, OSError) as error:
-                raise AgiqaError(
-                    f"{folder / PREDICTIONS}: damaged ({one_line(error)}): run `agiqa evaluate` "
-                    "again."
-                ) from error
+            frame = read_predictions(folder, ("image_id",))
             mixture = frame[frame["model"] == MIXTURE]
             means = mixture.groupby("image_id")["score"].mean()
             scores |= {str(name): float(score) for name, score in means.items()}

@@ -162,14 +162,12 @@ def test_one_line_for_what_a_user_gets_wrong(
     _one_line(explain(tmp_path / "fresh"), "not evaluated yet", "agiqa evaluate")
     (tmp_path / "fresh/predictions.csv").write_text("model,path\nmoe,1.png\n")
     done = explain(tmp_path / "fresh", "images/03.png")
-    assert done.exit_code == 0, done.output
-    assert "No neighbours: " in done.stdout
-    assert "predictions.csv: expected the columns image_id, mos, score" in done.stdout
-    header = "model,path,image_id,mos,score\n"
+    _one_line(done, "predictions.csv: expected the columns seed, mos, score, image_id")
+    header = "seed,model,path,image_id,mos,score\n"
     for row, said in (
-        ("moe,../../out.png,{0},1,1", "is not inside the data folder"),
-        ("moe,1.png,../../out,1,1", "no sha256 in image_id"),
-        ("moe,1.png,{0},one,1", "damaged"),
+        ("0,moe,../../out.png,{0},1,1", "is not inside the data folder"),
+        ("0,moe,1.png,../../out,1,1", "no sha256 in image_id"),
+        ("0,moe,1.png,{0},one,1", "damaged"),
     ):
         (tmp_path / "fresh/predictions.csv").write_text(header + row.format("0" * 64) + "\n")
         _one_line(explain(tmp_path / "fresh"), "predictions.csv", said)

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from agiqa.checkpoints import load_run
 from agiqa.errors import AgiqaError
-
-DEEP: Any = []
-for _ in range(300):
-    DEEP = [DEEP]
-# What stands where something else should.
-WRONG: tuple[Any, ...] = (
-    None, True, -1, 0, 10**6, 10**30, 0.5, math.nan, 1e308,
-    "", "x", "../../x", "\x1b[2J", [], {}, ["x"], {"x": 1}, [[]], DEEP,
-)  # fmt: skip
-MISSING = object()
-
-
-def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where something stands in a tree, of long lists the first."""
-    if above:
-        yield above
-    children = tree.items() if isinstance(tree, dict) else []
-    if isinstance(tree, list) and tree:
-        children = [(0, tree[0])]
-    for key, child in children:
-        if key != "fingerprints":  # of libraries and models: compared, not used
-            yield from places(child, (*above, key))
-
-
-def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """A copy of a tree with another value there, or without it."""
-    copy = json.loads(json.dumps(tree))
-    node = copy
-    for key in place[:-1]:
-        node = node[key]
-    if value is MISSING:
-        del node[place[-1]]
-    else:
-        node[place[-1]] = value
-    return copy
+from hostile_values import MISSING, WRONG, changed, places
 
 
 def refusal(run: Path) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.checkpoints import PREDICTIONS, Run
-from agiqa.datasets.labels import require_columns
-from agiqa.datasets.table import ImagesTable, inner_path, read_table
-from agiqa.datasets.text_table import read_text_csv
+from agiqa.checkpoints import Run
+from agiqa.datasets.table import ImagesTable, read_table
 from agiqa.errors import AgiqaError
+from agiqa.predictions import PREDICTIONS, read_predictions
 from agiqa.splits import read_protocol, side_rows, split_digest
 from agiqa.tested_models import MIXTURE
 
@@ -87,20 +86,10 @@ def tested(run: Path) -> pd.DataFrame | None:
     Raises:
         AgiqaError: the file is damaged, or a path leaves the images' folder.
     """
-    path = run / PREDICTIONS
-    if not path.is_file():
+    if not (run / PREDICTIONS).is_file():
         return None
-    rows = read_text_csv(path)
-    require_columns(rows, ["model", "path", "image_id", "mos", "score"], path)
-    rows = rows[rows["model"] == MIXTURE].copy()
-    try:
-        rows[["mos", "score"]] = rows[["mos", "score"]].astype(float)
-    except ValueError as error:
-        raise AgiqaError(f"{path}: damaged ({error}); run `agiqa evaluate` again.") from error
-    for name in rows["path"].unique():
-        inner_path(name, str(path))
-    if not rows["image_id"].str.fullmatch("[0-9a-f]{64}").all():
-        raise AgiqaError(f"{path}: damaged (no sha256 in image_id); run `agiqa evaluate` again.")
+    rows = read_predictions(run, ("image_id",))
+    rows = rows[rows["model"] == MIXTURE]
     return rows.groupby("path", sort=False).agg(
         image_id=("image_id", "first"), mos=("mos", "first"), score=("score", "mean")
     )

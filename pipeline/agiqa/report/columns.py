@@ -11,8 +11,9 @@ import pandas as pd
 
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import printable
+from agiqa.predictions import GATE
 from agiqa.report.figures.style import rounded
-from agiqa.report.results import GATE, Results
+from agiqa.report.results import Results
 
 
 def image_columns(

@@ -7,17 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from agiqa.checkpoints import CURVES, PARAMS, PREDICTIONS, provenance_of, run_folder
+from agiqa.checkpoints import CURVES, PARAMS, provenance_of, run_folder
 from agiqa.datasets.labels import require_columns
 from agiqa.datasets.text_table import read_text_csv
 from agiqa.errors import AgiqaError, printable
-from agiqa.figures import of_this_version
-from agiqa.run_records import METRICS
-from agiqa.trees import read_json
+from agiqa.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
+from agiqa.run_records import METRICS, read_metrics
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
-GATE = "gate_"  # prefix of the columns that hold the gate's weights
-EMPTY = ("", "nan")  # how a figure that is not defined stands in a CSV
 NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
 # Folders inside a run that hold results of their own, and what these are.
 FURTHER = {
@@ -71,21 +68,16 @@ def read_results(run: Path) -> Results:
         AgiqaError: not a run, not evaluated yet, or a damaged file.
     """
     provenance, fitted = provenance_of(run), run_folder(run)
-    for name in (METRICS, PREDICTIONS):
-        if not (run / name).is_file():
-            raise AgiqaError(
-                f"{printable(run)}: expected {name}, found none: run `agiqa evaluate` first"
-            )
     if not (fitted / CURVES).is_file():
         raise AgiqaError(
             f"{printable(fitted)}: expected {CURVES}, found none: run `agiqa fit` again"
         )
-    metrics = _metrics(run / METRICS, NEEDED)
+    metrics = _metrics(run, NEEDED)
     return Results(
         folder=run,
         provenance=provenance,
         metrics=metrics,
-        predictions=_predictions(run / PREDICTIONS, metrics),
+        predictions=_predictions(run, metrics),
         curves=_numbers(fitted / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
         settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
         further=_further(run),
@@ -104,7 +96,7 @@ def _further(run: Path) -> tuple[Further, ...]:
         Further(
             printable(folder.relative_to(run)),
             FURTHER[folder.relative_to(run).parts[0]],
-            _metrics(folder / METRICS, ("models",)),
+            _metrics(folder, ("models",)),
         )
         for folder in folders
     )
@@ -129,36 +121,29 @@ def average_images(results: Results) -> pd.DataFrame:
     return images.assign(error=images["score"] - images["mos"])
 
 
-def _metrics(path: Path, needed: Sequence[str]) -> dict[str, Any]:
-    try:
-        metrics: dict[str, Any] = read_json(path)
-        if missing := sorted(set(needed) - set(metrics)):
-            raise ValueError(f"no {', '.join(missing)}")
-        if MODEL not in metrics["models"]:
-            raise ValueError(f"no figures of model {MODEL}")
-    except (ValueError, TypeError) as error:
+def _metrics(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
+    metrics = read_metrics(folder, needed)
+    if MODEL not in metrics["models"]:
         raise AgiqaError(
-            f"{printable(path)}: damaged ({error}): run `agiqa evaluate` again"
-        ) from error
-    return dict(of_this_version(metrics))
+            f"{printable(folder / METRICS)}: damaged (no figures of model {MODEL}): run "
+            "`agiqa evaluate` again"
+        )
+    return metrics
 
 
-def _predictions(path: Path, metrics: dict[str, Any]) -> pd.DataFrame:
-    frame = read_text_csv(path)
-    require_columns(frame, ("model", "seed", "path", "generator", "mos", "score"), path)
+def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
+    frame = read_predictions(folder, ("generator",))
     frame = frame[frame["model"] == MODEL].reset_index(drop=True)
+    path = printable(folder / PREDICTIONS)
     if frame.empty:
-        raise AgiqaError(f"{printable(path)}: no rows of model {MODEL}: run `agiqa evaluate` again")
+        raise AgiqaError(f"{path}: no rows of model {MODEL}: run `agiqa evaluate` again")
     told = sum(row.get("images", 0) for row in metrics["per_split"].get(MODEL, []))
     if told and told != len(frame):
         raise AgiqaError(
-            f"{printable(path)}: damaged: expected {told:,} rows of model {MODEL}, as {METRICS} "
-            f"says, found {len(frame):,}: run `agiqa evaluate` again"
+            f"{path}: damaged: expected {told:,} rows of model {MODEL}, as {METRICS} says, found "
+            f"{len(frame):,}: run `agiqa evaluate` again"
         )
-    if "group" not in frame:  # runs of earlier versions
-        frame["group"] = ""
-    gates = [str(column) for column in frame if str(column).startswith(GATE)]
-    return _as_numbers(frame, ("mos", "score", *gates), path)
+    return frame
 
 
 def _numbers(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from agiqa.report.results import GATE
+from agiqa.predictions import GATE
 
 BINS = 10  # of the calibration and of the gate against MOS
 RANGES = 8  # of the MOS, for the residuals

@@ -6,18 +6,16 @@ RUN/cross/DATASET/. Nothing but these files and provenance.json is read, so that
 time.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agiqa.errors import AgiqaError, printable, some
-from agiqa.figures import of_this_version
 from agiqa.model_labels import MODELS, in_order
 from agiqa.result_tables.results import CROSS, FIGURES, Result, Value
 from agiqa.run_files import PROVENANCE, provenance_files
-from agiqa.trees import read_json
+from agiqa.run_records import read_metrics, read_provenance
 
 METRICS = "metrics.json"
 INSIDE = tuple(
@@ -114,36 +112,14 @@ class _Read:
 
 
 def _read(run: Path, path: Path) -> _Read:
-    provenance = _mapping(run / PROVENANCE, "run `agiqa fit` again")
-    again = f"run `agiqa evaluate {printable(run)}` again"
-    metrics = of_this_version(_mapping(path, again))
-    try:
-        for key in ("dataset", "target", "protocol"):
-            if not isinstance(metrics[key], str) or not metrics[key]:
-                raise ValueError(f"{key} is {metrics[key]!r}")
-        if not isinstance(metrics["splits"], int) or metrics["splits"] < 1:
-            raise ValueError(f"splits is {metrics['splits']!r}")
-        for model, figures in metrics["models"].items():
-            for name in FIGURES:
-                _value(figures.get(name, {}), metrics["splits"], f"{name} of {model}")
-        trained_on = metrics["trained_on"] if metrics["protocol"] == CROSS else ["-"]
-        if not trained_on or not all(isinstance(name, str) for name in trained_on):
-            raise ValueError(f"trained_on is {trained_on!r}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise AgiqaError(f"{printable(path)}: damaged results ({reason}): {again}") from error
+    provenance = read_provenance(run, partial=True)
+    metrics = read_metrics(path.parent, ("dataset", "models", "protocol", "splits", "target"))
+    if metrics["protocol"] == CROSS and not metrics.get("trained_on"):
+        raise AgiqaError(
+            f"{printable(path)}: damaged (no trained_on): run `agiqa cross` again on "
+            f"{printable(run)}"
+        )
     return _Read(run, path, provenance, metrics)
-
-
-def _mapping(path: Path, again: str) -> dict[str, Any]:
-    try:
-        tree = read_json(path)
-    except (OSError, ValueError) as error:
-        raise AgiqaError(f"{printable(path)}: cannot be read ({error}): {again}") from error
-    if not isinstance(tree, dict):
-        raise AgiqaError(f"{printable(path)}: expected an object, found {type(tree).__name__}: "
-                         f"{again}")  # fmt: skip
-    return tree
 
 
 def _result(read: _Read, model: str) -> Result:
@@ -157,7 +133,7 @@ def _result(read: _Read, model: str) -> Result:
         target=metrics["target"],
         protocol=protocol,
         figures={
-            name: _value(metrics["models"][model][name], splits, name)
+            name: _value(metrics["models"][model][name], splits)
             for name in FIGURES
             if name in metrics["models"][model]
         },
@@ -198,14 +174,8 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
     return what
 
 
-def _value(figures: Mapping[str, Any], splits: int, what: str) -> Value:
-    """ValueError where a figure is there and is no number; null stands for one that is not."""
-    for key in ("median", "sd", "low", "high"):
-        value = figures.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{what} has the {key} {value!r}")
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"{what} has the {key} {value}")
+def _value(figures: Mapping[str, Any], splits: int) -> Value:
+    """A figure over the splits; None where it is not defined."""
     low, high = figures.get("low"), figures.get("high")
     return Value(
         median=figures.get("median"),

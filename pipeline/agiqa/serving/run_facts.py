@@ -5,12 +5,11 @@ from typing import Any
 
 from agiqa import __version__
 from agiqa.checkpoints import Run
-from agiqa.figures import of_this_version
+from agiqa.errors import AgiqaError
 from agiqa.images import MAX_PIXELS
-from agiqa.run_records import METRICS
+from agiqa.run_records import METRICS, read_metrics
 from agiqa.serving.limits import Limits
 from agiqa.serving.schemas import Interval, RunFacts, Scale, Taken, Tested
-from agiqa.trees import read_json
 
 MODEL = "moe"  # whose scores a Scorer gives
 
@@ -62,7 +61,7 @@ def _tested(run: Run) -> Tested | None:
     if not path.is_file():
         return None
     try:
-        metrics: dict[str, Any] = of_this_version(read_json(path))
+        metrics = read_metrics(run.folder, ("models", "splits"))
         figures = metrics["models"]
         model = MODEL if MODEL in figures else next(iter(figures))
         return Tested(
@@ -72,7 +71,7 @@ def _tested(run: Run) -> Tested | None:
             plcc=_interval(figures[model]["plcc_logistic"]),
             level=(metrics.get("intervals") or {}).get("level"),
         )
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (AgiqaError, KeyError, StopIteration) as error:
         log.warning("%s: not shown, damaged (%s)", path, error)
         return None
 
