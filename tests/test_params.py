@@ -124,6 +124,31 @@ def test_what_is_given_twice_is_refused(overrides: list[str], message: str) -> N
         load(None, overrides)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datasets=[a, b, a]", "'datasets' names 'a' twice"),
+        ("datasets=[a.b]", "'datasets': expected a plain name, found 'a.b'"),
+        ("sources={a b: {}}", "'sources': expected a plain name, found 'a b'"),
+        ("protocols=[grouped, grouped]", "'protocols' names 'grouped' twice"),
+        ("visual.layers=[3, 3]", "'visual.layers' names '3' twice"),
+        ("visual.pool=[cls, cls]", "'visual.pool' names 'cls' twice"),
+        ("semantic.layers=[1, 1]", "'semantic.layers' names '1' twice"),
+        ("fit.vectors=[a, a]", "'fit.vectors' names 'a' twice"),
+        ("semantic.name=nano-vision", "'semantic.name' and 'visual.name' are both 'nano-vision'"),
+    ],
+)
+def test_names_of_which_one_would_be_taken(override: str, message: str) -> None:
+    with pytest.raises(AgiqaError, match=re.escape(message)):
+        load(None, [override])
+
+
+def test_stages_of_one_name_are_refused() -> None:
+    load(None, ["datasets=[a, a-b]", "protocols=[grouped, random]"])
+    with pytest.raises(AgiqaError, match="make two stages of the name 'a-b-c'"):
+        load(None, ["datasets=[a, a-b]", "protocols=[b-c, c]"])
+
+
 def test_a_section_twice_in_the_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "fit:\n  lr: 1\nsplits:\n  seed: 1\nfit:\n  epochs: 2\n")
     with pytest.raises(AgiqaError, match="line 5: the key 'fit' stands twice, first in line 1"):

@@ -8,6 +8,7 @@ LMMs and prompt sets by name: what an entry leaves out is as in section semantic
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import math
 import re
 import types
@@ -368,6 +369,18 @@ def _require_names(params: Params, where: str) -> None:
     for key, items in lists.items():
         if twice := [item for item, times in Counter(map(str, items)).items() if times > 1]:
             raise AgiqaError(f"{where}: '{key}' names {twice[0]!r} twice: name each once.")
+    extractors = tuple(params.extractors)
+    for matrix in (
+        (params.datasets, params.protocols),
+        (params.datasets, extractors),
+        (params.datasets, extractors, params.protocols),
+    ):  # as DVC names the stages of dvc.yaml, of two of one name the last
+        stages = Counter("-".join(parts) for parts in itertools.product(*matrix))
+        if twice := [stage for stage, times in stages.items() if times > 1]:
+            raise AgiqaError(
+                f"{where}: datasets, extractors and protocols make two stages of the name "
+                f"'{twice[0]}': rename one of them."
+            )
     if params.semantic.name == params.visual.name:
         raise AgiqaError(
             f"{where}: 'semantic.name' and 'visual.name' are both '{params.visual.name}': stores "

@@ -185,3 +185,31 @@ def test_the_digest_knows_sides_and_not_the_order(make_table: MakeTable) -> None
     assert split_digest(splits) == split_digest(splits.iloc[::-1])
     moved = splits.assign(side=splits["side"].where(splits.index != 0, "test"))
     assert split_digest(moved) != split_digest(splits)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title,side\na,train\n", "of images .*found title, side: name it with --name-column"),
+        ("name,purpose\na,train\n", "a column of sides .*: name it with --side-column"),
+        ("Name,name,side\na,b,train\n", "'Name' and 'name' may both .* with --name-column"),
+        ("name,side ,Side\na,train,test\n", "'side ' and 'Side' may both .* with --side-column"),
+        ("name;side\na;train\n", "a column of images .*: it is separated by semicolons"),
+    ],
+)  # fmt: skip
+def test_columns_are_named_by_their_options(
+    tmp_path: Path, make_table: Callable[..., ImagesTable], text: str, message: str
+) -> None:
+    (tmp_path / "s.csv").write_text(text, "utf-8")
+    with pytest.raises(AgiqaError, match=message):
+        import_splits(tmp_path / "s.csv", make_table(["p", "q", "r"]), "smith")
+
+
+def test_a_column_is_taken_by_its_exact_name(
+    tmp_path: Path, make_table: Callable[..., ImagesTable]
+) -> None:
+    rows = "".join(f"x,000{n},{side}\n" for n, side in enumerate(("train", "val", "test")))
+    (tmp_path / "s.csv").write_text("Name,name,side\n" + rows, "utf-8")
+    table = make_table(["p", "q", "r"])
+    imported = import_splits(tmp_path / "s.csv", table, "smith", name_column="name")
+    assert imported.matched == {"path": 0, "name": 0, "stem": 3}

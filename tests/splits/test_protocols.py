@@ -1,5 +1,6 @@
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ from hypothesis import strategies as st
 from agiqa.datasets import agiqa_3k
 from agiqa.datasets.table import ImagesTable
 from agiqa.errors import AgiqaError
+from agiqa.params import Splits
 from agiqa.splits import (
     SIDES,
     Leak,
     default_protocol,
     leaks,
+    make_all_splits,
     make_splits,
     read_splits,
     side_rows,
+    small_test_sides,
     write_leaks,
     write_splits,
 )
@@ -261,3 +265,34 @@ def test_leaks_of_the_real_one(agiqa3k: ImagesTable, protocol: str) -> None:
             assert leak.train == pytest.approx(0.7 * 2982, abs=40)
         else:
             assert leak.same_group == leak.test
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            "aabbccddee",
+            r"^tiny: a test side of protocol grouped has 2 images of 1 prompt, too few for results "
+            r"\(correlations need 3 images, figures after a fitted curve 30, 95 % intervals 5 prom",
+        ),
+        ("abcde" * 20, r"has 20 images of 1 prompt, .*\(figures after a fitted curve 30, 95 %"),
+        ([f"{n % 40}" for n in range(200)], ""),
+    ],
+)
+def test_few_images_and_prompts_are_told(
+    make_table: Callable[..., ImagesTable], groups: Sequence[str], message: str
+) -> None:
+    table = make_table(list(groups))
+    told = small_test_sides(make_all_splits(table, Splits(), {}), table)
+    assert re.search(message, told) if message else told == ""
+
+
+def test_fewer_images_than_a_split_needs_are_refused(
+    make_table: Callable[..., ImagesTable],
+) -> None:
+    for count in (1, 2):
+        with pytest.raises(AgiqaError, match=rf"tiny has {count} images with a score, too few to "):
+            make_all_splits(make_table(["p"] * count), Splits(), {})
+    prepared = make_all_splits(make_table(["p", "q", "r"]), Splits(), {})
+    assert sorted(prepared.splits) == ["grouped", "random"]
+    assert "paper leaves no image to val: tiny has 3 images" in prepared.absent["paper"]
