@@ -105,3 +105,24 @@ def test_nothing_of_vectors_or_answers_is_lost(
     np.testing.assert_array_equal(joined[:, -1, : asked * answers], said.reshape(3, -1))
     assert not joined[:, :-1, width:].any()
     assert not joined[:, -1, asked * answers :].any()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_vectors_that_are_no_numbers_are_refused(
+    tmp_path: Path,
+    table: ImagesTable,
+    write: Callable[..., Path],
+    number: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As somebody else's software may write them: with checksums that are right."""
+    ids = list(table.frame["image_id"])
+    vectors = np.ones((IMAGES, 1, 3), np.float32)
+    vectors[4, 0, 1] = number
+    lmm = tmp_path / "lmm.zarr"
+    monkeypatch.setattr("agiqa.feature_store.packs.pack_layout.check_vectors", lambda *_: None)
+    write_pack(lmm, "lmm", ("a",), [{"vector": "a"}], ids, vectors)
+    with pytest.raises(
+        AgiqaError, match=rf"expected 7 whole rows, found 1 damaged .* image {ids[4]}"
+    ):
+        load_features(table, lmm, write("vision", ("v",), 3))

@@ -5,6 +5,7 @@ fingerprints compared, field by field, before any image is scored.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,6 +117,11 @@ class Scorer:
         _require_extractor(run)
         if (run.folder / PROMPTS).is_file():  # the run's own, wherever it was fitted from
             settings = replace(settings, prompts=str(run.folder / PROMPTS))
+        elif not re.fullmatch(r"[\w.-]+", settings.prompts) or settings.prompts.endswith("yaml"):
+            raise AgiqaError(  # a path of whoever made the run
+                f"{run.folder}: expected {PROMPTS}, found none, and semantic.prompts names no "
+                f"prompt set but {settings.prompts[:80]!r}: copy the run again."
+            )
         whole = semantic_extractor(settings)
         self.semantic = _wanted(whole, run, where)
         self.said = [each for each in self.semantic.vectors if each.store != ANSWERS]
@@ -276,6 +282,12 @@ class Scorer:
         if len(vectors) > len(self.said):
             ours = with_answers(ours, np.stack(vectors[len(self.said) :], axis=1))
         found = self.run.ensemble.predict(visual, ours)
+        if not found.score.isfinite().all():
+            raise AgiqaError(
+                f"{self.run.folder}: the scores come to no numbers: the images' vectors hold NaN "
+                "or infinity (`agiqa cache verify --repair`), or the run's weights are too large "
+                "for them (run `agiqa fit` again)."
+            )
         quality_map = None if found.quality_map is None else found.quality_map.mean(dim=(0, 1))
         return Prediction(found.score.mean(dim=1), found.gate[..., 0].mean(dim=(0, 1)), quality_map)
 

@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+import agiqa
 from agiqa.checkpoints import load_run
 from agiqa.errors import AgiqaError
 from hostile_values import MISSING, WRONG, changed, places
@@ -170,6 +171,26 @@ def test_weights_that_are_none(
     image = workspace / "images/00.png"
     error = attack("score", image, "--run", good_run, seconds=10, megabytes=200).error
     assert message in error
+
+
+def test_without_its_prompts_a_run_names_no_file_here(good_run: Path, tmp_path: Path) -> None:
+    (good_run / "prompts.yaml").rename(tmp_path / "mine.yaml")
+    tree = yaml.safe_load((good_run / "params.yaml").read_text())
+    for name in (str(tmp_path / "mine.yaml"), "../mine", "/etc/passwd"):
+        tree["semantic"]["prompts"] = name
+        (good_run / "params.yaml").write_text(yaml.safe_dump(tree))
+        with pytest.raises(AgiqaError, match=r"expected prompts\.yaml, found none"):
+            agiqa.load_scorer(good_run)
+
+
+def test_weights_beyond_all_numbers_score_nothing(good_run: Path, workspace: Path) -> None:
+    tensors = load_file(good_run / "model.safetensors")
+    tensors["moe.scale"] = torch.full_like(tensors["moe.scale"], 3e38)
+    tensors["split.0.mos"] = torch.full_like(tensors["split.0.mos"], 1e300)
+    save_file(tensors, good_run / "model.safetensors")
+    scorer = agiqa.load_scorer(good_run, workspace / "ledger")
+    with pytest.raises(AgiqaError, match="the scores come to no numbers"):
+        scorer([workspace / "images/00.png"])
 
 
 def test_a_good_run_scores_within_these_limits(

@@ -69,6 +69,15 @@ def test_an_imported_run_evaluates_reports_and_scores(
     assert sorted(tested["path"]) == sorted(splits[splits["side"] == "test"]["name"])
 
 
+@pytest.mark.parametrize("spoil", [lambda t: t * float("nan"), lambda t: t.long()])
+def test_weights_that_are_no_numbers_are_refused(
+    imported: Callable[..., Result], reference_state: State, spoil: Callable[..., torch.Tensor]
+) -> None:
+    name = next(iter(reference_state))
+    changed = reference_state | {name: spoil(reference_state[name])}
+    _one_line(imported(changed), "found damaged ones (tensor", name)
+
+
 def test_the_run_scores_as_the_network_does(
     imported: Callable[..., Result], workspace: Path
 ) -> None:

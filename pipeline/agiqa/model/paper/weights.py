@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from agiqa.errors import AgiqaError, some
 from agiqa.model.paper.regressor import PaperRegressor
+from agiqa.weights_file import require_finite
 
 SHOWN = 20  # names of each kind in an error
 
@@ -187,6 +188,15 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], expected: str, sizes: 
             f"{expected} ({sizes}), found {'; '.join(lists)}: take other weights, or change "
             "paper.network to their sizes."
         )
+    odd = [name for name in own if not found[name].is_floating_point()]
+    try:
+        if odd:
+            raise ValueError(f"tensor {odd[0]} is of {found[odd[0]].dtype}, no floats")
+        require_finite({name: found[name] for name in own})
+    except ValueError as error:
+        raise AgiqaError(
+            f"{expected}, found damaged ones ({error}): copy the file again, or take other weights."
+        ) from error
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(found[name])
