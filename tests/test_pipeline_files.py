@@ -155,7 +155,10 @@ def test_an_edit_of_what_a_stage_runs_runs_it_again(stages: dict[str, Any], name
     assert code == sorted(code)
     missing = {file for file in needed if not any(
         file == each or file.startswith(f"{each}/") for each in code)}  # fmt: skip
-    assert not missing, f"dvc.yaml, stage {name}: add these to deps, or to the exemptions here"
+    lines = sorted(f"      - {file}" for file in missing)
+    assert not missing, "\n".join(
+        [f"dvc.yaml: add to the deps of {name} (and {name}_other), or exempt them above:", *lines]
+    )
     idle = {each for each in code if not any(
         file == each or file.startswith(f"{each}/") for file in needed)}  # fmt: skip
     assert not idle, f"dvc.yaml, stage {name}: its command does not import these"
