@@ -98,7 +98,7 @@ def test_weights_may_be_nested_and_wrapped(
     assert imported().exit_code == 0
     plain = load_run(Path("runs/authors")).ensemble.weights[0]
     wrapped = OrderedDict((f"module.{name}", t) for name, t in reference_state.items())
-    assert imported({key: wrapped, "epoch": 7}).exit_code == 0
+    assert imported({key: wrapped, "epoch": 7}, "--replace").exit_code == 0
     nested = load_run(Path("runs/authors")).ensemble.weights[0]
     assert plain.keys() == nested.keys()
     assert all(torch.equal(plain[name], nested[name]) for name in plain)
