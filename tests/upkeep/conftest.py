@@ -80,7 +80,8 @@ def flip(path: Path, place: int) -> None:
 
 
 def agiqa(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    wide = {"COLUMNS": "400"}  # nothing is wrapped, however long the paths here are
+    return CliRunner(env=wide).invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(name="flip", scope="session")

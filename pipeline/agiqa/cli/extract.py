@@ -81,7 +81,7 @@ def command(
     params = with_extractor(read_settings(params_file, overrides), extractor)
     table = read_table(cache / dataset)
     table.folder()  # before any model is loaded
-    require_fresh(table, cache / dataset)
+    require_fresh(table, cache / dataset, images=not skip_bad)
     done: dict[str, Any] = {}
     refused: dict[str, None] = {}  # lines about bad images; the other extractor does its work first
     for kind in (only,) if only else ("semantic", "visual"):

@@ -169,10 +169,12 @@ def note_imported(folder: Path, protocol: str, file: Path) -> None:
     write_whole(path, json_text(here, ascii_only=True).encode())
 
 
-def require_fresh(table: ImagesTable, folder: Path, protocol: str = "") -> None:
+def require_fresh(
+    table: ImagesTable, folder: Path, protocol: str = "", images: bool = True
+) -> None:
     """Refuse a table that is older than its labels, its images or the splits of `protocol`.
 
-    Sizes and times are compared, then the bytes where those differ. What is not on this machine
+    Without `images` these are not looked at: whoever opens each of them will see. Sizes and times are compared, then the bytes where those differ. What is not on this machine
     (any more) is not compared: the table stands for itself.
 
     Raises:
@@ -193,7 +195,7 @@ def require_fresh(table: ImagesTable, folder: Path, protocol: str = "") -> None:
         if digest not in (None, then)
     ]
     names = list(table.frame["path"])
-    if table.root is not None and table.root.is_dir():
+    if images and table.root is not None and table.root.is_dir():
         then = list(table.frame["image_id"])
         changed += [
             printable(name)

@@ -58,7 +58,12 @@ class Remote:
         with remote_errors("list", place := _join(self.url, folder)):
             system, path = fsspec.core.url_to_fs(place)
             system.invalidate_cache()
-            found: Mapping[str, Any] = system.find(path, detail=True)
+            found: Mapping[str, Any]
+            if _protocols(system) & {"http", "https"}:
+                # A web server lists no folders; fsspec would read a whole page of any length.
+                found = {path: system.info(path)}
+            else:
+                found = system.find(path, detail=True)
         files = {}
         for name, about in found.items():
             if about.get("type", "file") == "file" and not name.endswith("/"):
