@@ -9,6 +9,7 @@ import io
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 MIB = 1 << 20
 
@@ -31,6 +32,18 @@ def open_regular(path: Path) -> io.BufferedReader:
     return os.fdopen(handle, "rb")
 
 
+def read_bounded(file: BinaryIO, most: int) -> bytes:
+    """All that is left of an open file, or one byte more than `most` of it.
+
+    `read(n)` takes n bytes of memory at once, however short the file is: so as many as it has.
+    """
+    left = max(os.fstat(file.fileno()).st_size - file.tell(), 0)
+    content = file.read(min(left, most) + 1)
+    if left < len(content) <= most:  # it has grown since, or does not say its size
+        content += file.read(most + 1 - len(content))
+    return content
+
+
 def read_regular(path: Path, most: int) -> bytes:
     """The bytes of a regular file.
 
@@ -43,7 +56,7 @@ def read_regular(path: Path, most: int) -> bytes:
         ValueError: it is no regular file, or a larger one.
     """
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        content = read_bounded(file, most)
     if len(content) > most:
         raise ValueError(f"is larger than {most / MIB:,.4g} MiB, the most that is read of it")
     return content

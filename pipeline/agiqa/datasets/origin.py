@@ -174,8 +174,9 @@ def require_fresh(
 ) -> None:
     """Refuse a table that is older than its labels, its images or the splits of `protocol`.
 
-    Without `images` these are not looked at: whoever opens each of them will see. Sizes and times are compared, then the bytes where those differ. What is not on this machine
-    (any more) is not compared: the table stands for itself.
+    Without `images` these are not looked at: whoever opens each of them will see. Sizes and times
+    are compared, then the bytes where those differ. What is not on this machine (any more) is not
+    compared: the table stands for itself.
 
     Raises:
         AgiqaError: names what has changed.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agiqa.errors import AgiqaError
+from agiqa.regular_file import read_bounded
 
 _DVC = re.compile(r".*/(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}")
 _KINDS = {
@@ -64,10 +65,9 @@ def read_own(path: Path, most: int) -> bytes:
         StrangeFileError, OSError: as `open_own`.
     """
     with open_own(path) as file:
-        if os.fstat(file.fileno()).st_size <= most:
-            data = file.read(most + 1)
-            if len(data) <= most:
-                return data
+        data = read_bounded(file, most)
+    if len(data) <= most:
+        return data
     raise ValueError(f"more than {most:,} bytes")
 
 
