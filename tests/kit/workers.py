@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -56,10 +57,16 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def open_worker(script: Path, **more: str) -> Iterator[Worker]:
-    """A worker that runs the jobs of a script."""
+    """A worker that runs the jobs of a script, in an empty folder.
+
+    Not where the test that asks first stands: that one's params.yaml would count for all.
+    """
     command = [sys.executable, str(script)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, env=environment(**more)
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=environment(**more), cwd=empty
+        ) as process,
+    ):
         yield Worker(process)
