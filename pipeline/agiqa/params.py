@@ -438,7 +438,7 @@ def dump(params: Params, permissions: bool = True) -> str:
     """`params` as YAML text with every value; for a run without permissions."""
     tree = _plain(dataclasses.asdict(params))
     kept = tree if permissions else without_permission(tree)
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(kept, sort_keys=False)  # all escaped: YAML folds U+0085 to a space
 
 
 def _plain(value: Any) -> Any:
