@@ -6,9 +6,10 @@ Starts a server of the run and asks it with several clients at once, an image a 
     cached       distinct images of the data set, whose vectors the ledger has
     remembered   the same images again, whose scores the server has
     64 at once   fresh images, all sent together
-    … attacked   the same while others send files that are made to keep a decoder busy: a JPEG of
-                 3,000 scans, a PNG of one row, and a JPEG whose 30 scans are within the limits
+    … attacked   the same, but each fourth is a file that is made to keep a decoder busy: JPEGs
+                 of 64 megapixels with 3,000 and with 40 scans, and a PNG of one row
     3,000 …      remembered images, each 20th request one of those files
+    largest      the most work that is accepted: JPEGs of 64 megapixels with 30 scans
 
 Latencies are of the other images; `/health` is asked every 50 ms meanwhile. Resident memory, with
 that of the server's decoders, is read before, in the middle of, and after each. At the end SIGTERM
@@ -26,6 +27,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -67,7 +69,7 @@ class Load:
 
     def row(self) -> str:
         """As a row of a Markdown table."""
-        cuts = statistics.quantiles(self.seconds, n=100)
+        cuts = statistics.quantiles(self.seconds, n=100, method="inclusive")
         memory = " / ".join(f"{bytes_ / 2**20:.0f}" for bytes_ in self.resident)
         return (
             f"| {self.kind} | {self.requests} | {self.refused} | {self.requests / self.wall:.2f} "
@@ -98,12 +100,15 @@ def main() -> None:
     hostile = _hostile()
     known = [Sent(path.read_bytes()) for path in files]
     again = list(itertools.islice(itertools.cycle(known), options.requests))
+    largest = [Sent(body) for body in _largest(4)]
     endured = [
         next(hostile) if number % 20 == 0 else known[number % len(known)]
         for number in range(options.endure)
     ]
-    together = [list(itertools.islice(fresh, options.together)) for _ in range(2)]
-    attacked = [*together[1], *itertools.islice(hostile, options.together // 4)]
+    together = list(itertools.islice(fresh, options.together))
+    attacked = [
+        next(hostile) if number % 4 == 0 else next(fresh) for number in range(options.together)
+    ]
     with _server(options) as (url, process):
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {options.clients} clients")
         print(
@@ -114,9 +119,10 @@ def main() -> None:
             ("fresh", list(itertools.islice(fresh, options.fresh)), options.clients),
             ("cached", known, options.clients),
             ("remembered", again, options.clients),
-            (f"{options.together} at once", together[0], options.together),
-            (f"{options.together} at once, attacked", attacked[::-1], len(attacked)),
+            (f"{options.together} at once", together, options.together),
+            (f"{options.together} at once, attacked", attacked, options.together),
             (f"{options.endure}, attacked", endured, options.clients),
+            ("largest", largest, 1),
         ):
             print(asyncio.run(_ask(url, process.pid, kind, sent, clients)).row(), flush=True)
         under_way = [*itertools.islice(fresh, 12), *itertools.islice(hostile, 6)]
@@ -159,10 +165,10 @@ async def _ask(url: str, pid: int, kind: str, sent: Sequence[Sent], clients: int
 
     async def client() -> None:
         nonlocal refused, done
-        async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=None) as http:
             for file in left:
                 started = time.perf_counter()
-                answer = await http.post("/api/v1/scores", files={"images": ("image", file.body)})
+                answer = await _post(http, file)
                 took = time.perf_counter() - started
                 answer.raise_for_status()
                 bad = answer.json()["refused"]
@@ -176,33 +182,44 @@ async def _ask(url: str, pid: int, kind: str, sent: Sequence[Sent], clients: int
                     resident.append(_resident(pid))
 
     started = time.perf_counter()
-    looks = asyncio.create_task(_health(url))
+    health = _Health(url)
+    health.start()
     await asyncio.gather(*(client() for _ in range(clients)))
     wall = time.perf_counter() - started
-    looks.cancel()
-    with suppress(asyncio.CancelledError):
-        await looks
+    health.done.set()
+    await asyncio.to_thread(health.join)
     resident.append(_resident(pid))
-    return Load(kind, len(sent), refused, seconds, max(_LOOKS), wall, resident)
+    return Load(kind, len(sent), refused, seconds, health.longest, wall, resident)
 
 
-_LOOKS: list[float] = []
+async def _post(http: httpx.AsyncClient, file: Sent) -> httpx.Response:
+    """The answer; where too many are under way, after coming again as told."""
+    while True:
+        answer = await http.post("/api/v1/scores", files={"images": ("image", file.body)})
+        if answer.status_code != 503:
+            return answer
+        await asyncio.sleep(int(answer.headers["retry-after"]))
 
 
-async def _health(url: str) -> None:
-    """Ask for /health again and again; note how long it takes."""
-    _LOOKS.clear()
-    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
-        while True:
-            started = time.perf_counter()
-            (await http.get("/health")).raise_for_status()
-            _LOOKS.append(time.perf_counter() - started)
-            await asyncio.sleep(HEALTH_SECONDS)
+class _Health(threading.Thread):
+    """Asks for /health again and again, from a thread, and notes the longest that it took."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.done, self.longest = url, threading.Event(), 0.0
+
+    def run(self) -> None:
+        """Ask until `done`."""
+        with httpx.Client(base_url=self.url, timeout=None) as http:
+            while not self.done.wait(HEALTH_SECONDS):
+                started = time.perf_counter()
+                http.get("/health").raise_for_status()
+                self.longest = max(self.longest, time.perf_counter() - started)
 
 
 async def _stop(url: str, process: "subprocess.Popen[str]", sent: Sequence[Sent]) -> str:
     """Send the files, then SIGTERM: how they were answered, and when the process was gone."""
-    async with httpx.AsyncClient(base_url=url, timeout=600) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=None) as http:
 
         async def post(file: Sent) -> int:
             answer = await http.post("/api/v1/scores", files={"images": ("image", file.body)})
@@ -249,12 +266,22 @@ def _changed(path: Path, number: int) -> bytes:
 
 def _hostile() -> Iterator[Sent]:
     """Files that are made to keep a decoder busy, or to fill its memory; none comes twice."""
-    jpeg, row = io.BytesIO(), io.BytesIO()
-    Image.new("L", (8000, 8000)).save(jpeg, "JPEG", progressive=True)
+    row = io.BytesIO()
     Image.new("L", (64_000_000, 1)).save(row, "PNG")
-    bodies = [scans(jpeg.getvalue(), 3000), row.getvalue(), scans(jpeg.getvalue(), 20)]
+    bodies = [scans(_progressive(), 3000), row.getvalue(), scans(_progressive(), 40)]
     for number in itertools.count():
         yield Sent(bodies[number % len(bodies)] + b"%d" % number, hostile=True)
+
+
+def _largest(count: int) -> list[bytes]:
+    """Files that take as long as any that is accepted."""
+    return [scans(_progressive(), 24) + b"%d" % time.time_ns() for _ in range(count)]
+
+
+def _progressive() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8000, 8000)).save(file, "JPEG", progressive=True)
+    return file.getvalue()
 
 
 if __name__ == "__main__":

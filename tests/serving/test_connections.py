@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -156,6 +157,7 @@ def test_descriptors_that_run_out_are_one_line_and_no_end() -> None:
         held = [stack.enter_context(tiny.connect()) for _ in range(80)]
         while not tiny.errors:
             assert tiny.process.poll() is None
+            time.sleep(0.01)
         for connection in held:
             connection.close()
         assert httpx.get(tiny.url, timeout=PATIENCE).text == "fine"
