@@ -138,12 +138,16 @@ def test_what_is_given_twice_is_refused(overrides: list[str], message: str) -> N
         ("semantic.name=nano-vision", "'semantic.name' and 'visual.name' are both 'nano-vision'"),
     ],
 )
-def test_names_of_which_one_would_be_taken(override: str, message: str) -> None:
+def test_names_of_which_one_would_be_taken(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no params.yaml there
     with pytest.raises(AgiqaError, match=re.escape(message)):
         load(None, [override])
 
 
-def test_stages_of_one_name_are_refused() -> None:
+def test_stages_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     load(None, ["datasets=[a, a-b]", "protocols=[grouped, random]"])
     with pytest.raises(AgiqaError, match="make two stages of the name 'a-b-c'"):
         load(None, ["datasets=[a, a-b]", "protocols=[b-c, c]"])
