@@ -68,7 +68,7 @@ plotly: ## fetch the report's Plotly anew, of version PLOTLY=4.1.1
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	npm pack --silent --pack-destination "$$folder" plotly.js-basic-dist-min@$(PLOTLY) > /dev/null && \
 	tar -xzf "$$folder"/*.tgz -C "$$folder" && \
-	cp "$$folder"/package/plotly-basic.min.js "$$folder"/package/LICENSE pipeline/agiqa/report/plotly/
+	cp "$$folder"/package/plotly-basic.min.js "$$folder"/package/LICENSE pipeline/agiqa/views/report/plotly/
 
 clean: ## remove what tools left behind; .venv, cache/ and runs/ stay
 	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

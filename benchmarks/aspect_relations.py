@@ -9,8 +9,8 @@ Spearman's rho over the validation sides of all splits, each image once, with th
 import argparse
 from pathlib import Path
 
-from agiqa.explaining import AspectValidity, Explainer
-from agiqa.scoring import load_scorer
+from agiqa.runs.explain import AspectValidity, Explainer
+from agiqa.runs.score import load_scorer
 
 SHOWN, HIDDEN = "#2f81d6", "#8a8a8a"
 INK = "#777777"  # read on light and on dark pages

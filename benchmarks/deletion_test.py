@@ -23,12 +23,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from agiqa.checkpoints import write_json
-from agiqa.explaining import Explainer
-from agiqa.explaining.rated import tested
-from agiqa.images import decode
-from agiqa.model.ensemble import Ensemble
-from agiqa.scoring import load_scorer
+from agiqa.data.images import decode
+from agiqa.runs.explain import Explainer
+from agiqa.runs.explain.rated import tested
+from agiqa.runs.files import write_json
+from agiqa.runs.score import load_scorer
+from agiqa.stage2.light.ensemble import Ensemble
 
 SHARES = {"blur": (0.1, 0.2, 0.4), "tokens": (0.2,)}
 ORDERS = ("up", "down", "least", "random")

@@ -27,14 +27,15 @@ import yaml
 from measuring import matmul_rate, seconds
 from torch.utils.flop_counter import FlopCounterMode
 
-from agiqa.computing import Job, Source, compute, samples_of
-from agiqa.extraction import open_shelves
-from agiqa.extractors import ImageTextExtractor
-from agiqa.extractors.contract import batch
-from agiqa.extractors.lmm.forward import SharedForward, Tokens
-from agiqa.images import IMAGE_SUFFIXES, image_id
-from agiqa.params import Semantic
-from agiqa.prompts import bundled_folder
+from agiqa.core.params import Semantic
+from agiqa.data.images import IMAGE_SUFFIXES, image_id
+from agiqa.data.prompts import bundled_folder
+from agiqa.stage1.batches import Job, compute, samples_of
+from agiqa.stage1.extract import open_shelves
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.extractors.contract import batch
+from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens
+from agiqa.store.row_ids import Source
 
 THEIR_BATCH = 8
 SHAPES = {  # by name: transformers' configuration, with its published sizes

@@ -109,7 +109,7 @@ def _status(field: str) -> int:
 
 
 def _decode(path: Path, answer: "multiprocessing.Queue[tuple[object, ...]]") -> None:
-    from agiqa.images import ImageError, decode
+    from agiqa.data.images import ImageError, decode
 
     before, clock = _status("VmRSS"), time.process_time()
     outcome = ""

@@ -2,8 +2,9 @@
 
 Scores share an error within each prompt, as those of one prompt's images do, in units that make a
 good model's SRCC about .88. Printed for a single test side of few prompts: the ways that were
-tried, of which `agiqa.statistics.intervals` has `groups, t` below MANY_UNITS prompts and `groups`
-from there on; then for what `evaluate` and `compare` make of ten splits, and of two and three.
+tried, of which `agiqa.data.statistics.intervals` has `groups, t` below MANY_UNITS prompts and
+`groups` from there on; then for what `evaluate` and `compare` make of ten splits, and of two and
+three.
 
     python benchmarks/intervals.py [--trials 1000]
 """
@@ -18,8 +19,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
-from agiqa.metrics import METRICS
-from agiqa.statistics.intervals import (
+from agiqa.data.metrics import METRICS
+from agiqa.data.statistics.intervals import (
     MANY_UNITS,
     Drawn,
     draw,
@@ -28,7 +29,7 @@ from agiqa.statistics.intervals import (
     resample_splits,
     side_interval,
 )
-from agiqa.statistics.resampling import TestSide
+from agiqa.data.statistics.resampling import TestSide
 
 FIGURES = ("srcc", "plcc", "rmse_raw", "mae")
 IMAGES = 5  # a prompt

@@ -13,10 +13,10 @@ import sys
 import numpy as np
 from processes import cost_of
 
-from agiqa.features import Features
-from agiqa.params import Fit
-from agiqa.training import fit
-from agiqa.truth import one_scale
+from agiqa.core.params import Fit
+from agiqa.stage2.features import Features
+from agiqa.stage2.light.training import fit
+from agiqa.stage2.targets import one_scale
 
 VISUAL, PROMPTS, SEMANTIC = 18_432, 2, 576  # nano's
 RANK = 300  # of what is common to the features, beside noise

@@ -27,16 +27,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agiqa.computing import Source
-from agiqa.extraction import vectors_of_files
-from agiqa.extractors import Sample, Vector
-from agiqa.extractors.contract import batch
-from agiqa.images import IMAGE_SUFFIXES, image_id
-from agiqa.mplug_owl2.configuration import MplugOwl2Config
-from agiqa.mplug_owl2.loading import build_empty
-from agiqa.mplug_owl2.modeling import MplugOwl2Model
-from agiqa.mplug_owl2.processing import TokenizedText, normalise, square
-from agiqa.mplug_owl2.vectors import SemanticVectors
+from agiqa.data.images import IMAGE_SUFFIXES, image_id
+from agiqa.stage1.extract import vectors_of_files
+from agiqa.stage1.extractors import Sample, Vector
+from agiqa.stage1.extractors.contract import batch
+from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
+from agiqa.stage1.mplug_owl2.loading import build_empty
+from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
+from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
+from agiqa.store.row_ids import Source
 
 # As many tokens as LLaMA's tokenizer makes of MA-AGIQA's two prompts, BOS with them.
 PROMPTS = tuple(TokenizedText((5,) * before, (5,) * 6) for before in (28, 23))

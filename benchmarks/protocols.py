@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from processes import cost_of
 
-from agiqa.audit import perceptual
-from agiqa.datasets.table import ImagesTable, Target, write_table
-from agiqa.metrics import all_metrics
-from agiqa.splits import leaks, make_splits, write_splits
+from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.leak_audit import perceptual
+from agiqa.data.metrics import all_metrics
+from agiqa.data.splits import leaks, make_splits, write_splits
 
 IMAGES_A_PROMPT = 10
 COMMAND = "import sys; sys.argv[0] = 'agiqa'; from agiqa.cli import main; main()"

@@ -1,15 +1,15 @@
 """What the paper's network costs as the reference computes it, for benchmarks/regressor.py.
 
-The same scores as `agiqa.model.paper` under the authors' names, by the plain way: all twelve ViT
-blocks and the head, attention by products and softmax, windows and layouts copied about, and the
-layers that never run registered all the same.
+The same scores as `agiqa.stage2.paper.network` under the authors' names, by the plain way: all
+twelve ViT blocks and the head, attention by products and softmax, windows and layouts copied about,
+and the layers that never run registered all the same.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agiqa.model.paper import PaperConfig
+from agiqa.stage2.paper.network import PaperConfig
 
 VIT_BLOCKS, CLASSES = 12, 1000
 

@@ -8,7 +8,7 @@ step one after the other, is what an epoch is made of where no other process dec
     reference   `reference_regressor`: twelve ViT blocks, attention by products and softmax, dead
                 layers; PNG files decoded and resized each time, a .pt file for each image and
                 prompt with a whole batch of 8 inside; float32
-    ours        `agiqa.model.paper`; pixels and vectors from arrays on disk; float32
+    ours        `agiqa.stage2.paper.network`; pixels and vectors from arrays on disk; float32
     ours-bf16   on a GPU: the same in bfloat16 autocast, as `fit` trains there
 
     python benchmarks/regressor.py      # a GPU: full size, batch 8, then each way's best batch
@@ -35,10 +35,10 @@ from PIL import Image
 from reference_regressor import ReferenceRegressor
 from torch import Tensor, nn
 
-from agiqa.halving import ran_out
-from agiqa.images import decode, resize_bicubic
-from agiqa.model.augmentation import as_input
-from agiqa.model.paper import PaperConfig, PaperRegressor, reference_name
+from agiqa.core.memory import ran_out
+from agiqa.data.images import decode, resize_bicubic
+from agiqa.stage2.paper.augmentation import as_input
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 
 SIZES = {
     "full": PaperConfig(),

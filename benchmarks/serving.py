@@ -40,9 +40,9 @@ import numpy as np
 from image_limits import scans
 from PIL import Image
 
-from agiqa.checkpoints import load_provenance
-from agiqa.datasets.table import read_table
-from agiqa.images import decode
+from agiqa.data.datasets.table import read_table
+from agiqa.data.images import decode
+from agiqa.runs.files import load_provenance
 
 HEALTH_SECONDS = 0.05  # between two looks
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from agiqa.model.ensemble import Inputs, SplitModel
-from agiqa.model.projection import Projection
-from agiqa.params import Fit
-from agiqa.training import Run, Sides
-from agiqa.truth import Scales, one_scale
+from agiqa.core.params import Fit
+from agiqa.stage2.light.ensemble import Inputs, SplitModel
+from agiqa.stage2.light.projection import Projection
+from agiqa.stage2.light.training import Run, Sides
+from agiqa.stage2.targets import Scales, one_scale
 
 IMAGES, SPLITS, PROMPTS = 2982, 10, 2
 

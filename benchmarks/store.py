@@ -37,8 +37,8 @@ from typing import Any
 import numpy as np
 from ways_to_keep import FINGERPRINTS, PROMPTS, WAYS, Data, Rows, Way
 
-from agiqa.feature_store import Shelf, read_pack, write_pack
-from agiqa.feature_store.packs import mapped
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.packs import mapped
 
 BATCH, BATCHES = 64, 200
 

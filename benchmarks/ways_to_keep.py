@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agiqa.feature_store import FeatureStore, Shelf, read_pack, write_pack
+from agiqa.store import FeatureStore, Shelf, read_pack, write_pack
 
 APPENDED = 16  # rows at a time
 SAFETENSORS_ROWS = 2048  # in a file

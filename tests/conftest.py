@@ -19,7 +19,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
-from agiqa.datasets.table import ImagesTable, Target
+from agiqa.data.datasets.table import ImagesTable, Target
 from families import DUAL_ENCODERS, LMMS
 
 settings.register_profile(
@@ -244,8 +244,8 @@ def refuse_size(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], 
 
     As Qwen-VL's does of one that is 200 times as wide as high.
     """
-    from agiqa.extractors import image_text
-    from agiqa.extractors.failures import refused
+    from agiqa.stage1.extractors import image_text
+    from agiqa.stage1.extractors.failures import refused
 
     features = image_text.image_features
 

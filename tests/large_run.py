@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from agiqa.datasets.table import ImagesTable, Target, write_table
-from agiqa.json_text import write_json
-from agiqa.metrics import all_metrics, summarise
-from agiqa.run_records import LAYOUT
+from agiqa.core.json_text import write_json
+from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.metrics import all_metrics, summarise
+from agiqa.runs.records import LAYOUT
 
 GENERATORS = tuple(f"generator {letter}" for letter in "abcdef")
 EXPERTS = ("visual", "semantic")

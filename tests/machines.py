@@ -20,7 +20,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from agiqa.feature_store import Shelf, default_root
+from agiqa.store import Shelf, default_root
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH = 16

@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 from scipy.stats import spearmanr
 
 from agiqa.cli import COMMANDS, main
-from agiqa.datasets.table import ImagesTable, read_table, write_table
-from agiqa.feature_store import write_pack
-from agiqa.figures import FITTED, TOO_FEW_TO_FIT
+from agiqa.data.datasets.table import ImagesTable, read_table, write_table
+from agiqa.data.metric_names import FITTED, TOO_FEW_TO_FIT
+from agiqa.store import write_pack
 
 IMAGES = 60
 FAST = [
@@ -130,7 +130,7 @@ def test_extractors_for_people_and_programs() -> None:
 @pytest.mark.parametrize("columns", [80, 120])
 def test_extractors_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from agiqa.cli import extractors
-    from agiqa.extractors.known_models import KNOWN_MODELS
+    from agiqa.stage1.extractors.known_models import KNOWN_MODELS
 
     monkeypatch.setenv("COLUMNS", str(columns))
     with CliRunner().isolation() as (out, *_):
@@ -452,7 +452,7 @@ def test_debug_shows_the_traceback(workspace: Path) -> None:
 def test_progress_is_plain_lines_off_a_terminal(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from agiqa import progress
+    from agiqa.core import progress
 
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     with caplog.at_level("INFO", logger="agiqa"):

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.comparison import compare, read_contenders
-from agiqa.errors import AgiqaError
-from agiqa.figures import CORRELATIONS, FITTED, TOO_FEW_TO_FIT
-from agiqa.json_text import write_json
-from agiqa.metrics import all_metrics, srcc
+from agiqa.core.errors import AgiqaError
+from agiqa.core.json_text import write_json
+from agiqa.data.metric_names import CORRELATIONS, FITTED, TOO_FEW_TO_FIT
+from agiqa.data.metrics import all_metrics, srcc
+from agiqa.runs.compare import compare, read_contenders
 
 LEAK = {"train": 120, "val": 20, "test": 60, "same_group": 0, "same_file": 0}
 SEEDS = (0, 1, 2, 3)

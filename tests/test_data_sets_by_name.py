@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 import official_downloads
 from agiqa.cli import main
 from agiqa.cli.sources import ALIASES, KINDS, OFFICIAL, canonical
-from agiqa.datasets import OFFICIAL as ADAPTERS
-from agiqa.datasets import OWN
-from agiqa.datasets.table import read_table
+from agiqa.data.datasets import OFFICIAL as ADAPTERS
+from agiqa.data.datasets import OWN
+from agiqa.data.datasets.table import read_table
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "agiqa-3k": official_downloads.agiqa_3k,

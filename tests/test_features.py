@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import pack_beside, write_pack
-from agiqa.features import choose_vectors, load_features, require_same_stores, with_answers
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage2.features import choose_vectors, load_features, require_same_stores, with_answers
+from agiqa.store import pack_beside, write_pack
 
 NAMES = ("a.mean", "a.last", "b.mean", "b.last")
 IMAGES = 7
@@ -120,7 +120,7 @@ def test_vectors_that_are_no_numbers_are_refused(
     vectors = np.ones((IMAGES, 1, 3), np.float32)
     vectors[4, 0, 1] = number
     lmm = tmp_path / "lmm.zarr"
-    monkeypatch.setattr("agiqa.feature_store.packs.pack_layout.check_vectors", lambda *_: None)
+    monkeypatch.setattr("agiqa.store.packs.pack_layout.check_vectors", lambda *_: None)
     write_pack(lmm, "lmm", ("a",), [{"vector": "a"}], ids, vectors)
     with pytest.raises(
         AgiqaError, match=rf"expected 7 whole rows, found 1 damaged .* image {ids[4]}"

@@ -3,7 +3,7 @@ import copy
 import pytest
 
 from agiqa.cli import table
-from agiqa.figures import (
+from agiqa.data.metric_names import (
     CORRELATIONS,
     EARLIER,
     ERRORS,

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from agiqa.extractors import ImageTextExtractor, VisionExtractor, semantic_extractor
-from agiqa.float32 import full_float32
-from agiqa.params import Semantic, Visual
+from agiqa.core.float32 import full_float32
+from agiqa.core.params import Semantic, Visual
+from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor, semantic_extractor
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_pytorchs_newer_switches_are_heeded_too() -> None:
     """In a process of its own: with them set, the older ones cannot be read."""
     code = """
 import torch
-from agiqa.float32 import full_float32
+from agiqa.core.float32 import full_float32
 conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
 conv.fp32_precision = "tf32"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.images import ImageError, as_rgb, decode
+from agiqa.data.images import ImageError, as_rgb, decode
 from image_files import bmp, chunk, exif, gif, packed, png, tiff
 
 H, W = 5, 7

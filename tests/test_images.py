@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from agiqa import images
-from agiqa.explaining.quality_map import QualityMap
-from agiqa.images import (
+from agiqa.data import images
+from agiqa.data.images import (
     BadImage,
     ImageError,
     check_images,
@@ -24,8 +23,9 @@ from agiqa.images import (
     image_id,
     resize_bicubic,
 )
-from agiqa.mplug_owl2.processing import square
-from agiqa.report.thumbnails import LARGE, SIDES, webp
+from agiqa.runs.explain.quality_map import QualityMap
+from agiqa.stage1.mplug_owl2.processing import square
+from agiqa.views.report.thumbnails import LARGE, SIDES, webp
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.int16]:

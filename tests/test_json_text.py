@@ -12,26 +12,26 @@ from hypothesis import strategies as st
 
 import agiqa
 from agiqa.cli.options import print_json
-from agiqa.json_text import json_text, write_json
+from agiqa.core.json_text import json_text, write_json
 
 # Files that hash, compare or journal JSON of their own making, whose bytes must not change.
 OWN_FORMATS = {
-    "extractors/batch_size.py",
-    "extractors/lmm/plain_text.py",
-    "extractors/loading.py",
-    "extractors/remote_code.py",
-    "feature_store/array_metadata.py",
-    "feature_store/fingerprint.py",
-    "feature_store/ledger/journal.py",
-    "feature_store/ledger/lock.py",
-    "feature_store/ledger/shelf_description.py",
-    "feature_store/packs/pack_hdf5.py",
-    "feature_store/shared/fetch.py",
-    "fit_state.py",
-    "paper_training.py",
-    "pixels.py",
-    "report/explanations.py",
-    "upkeep/export.py",
+    "stage1/extractors/batch_size.py",
+    "stage1/extractors/lmm/plain_text.py",
+    "stage1/extractors/loading.py",
+    "stage1/extractors/remote_code.py",
+    "stage2/paper/pixels.py",
+    "stage2/paper/resume.py",
+    "stage2/paper/training.py",
+    "store/array_metadata.py",
+    "store/fingerprint.py",
+    "store/ledger/journal.py",
+    "store/ledger/lock.py",
+    "store/ledger/shelf_description.py",
+    "store/packs/pack_hdf5.py",
+    "store/shared/fetch.py",
+    "store/upkeep/export.py",
+    "views/report/explanations.py",
 }
 
 
@@ -128,4 +128,4 @@ def test_nothing_else_writes_json() -> None:
         for path in root.rglob("*.py")
         if any(call in path.read_text("utf-8") for call in ("json.dump", ".to_json("))
     }
-    assert others == OWN_FORMATS | {"json_text.py"}
+    assert others == OWN_FORMATS | {"core/json_text.py"}

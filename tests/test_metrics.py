@@ -13,10 +13,10 @@ from scipy import stats
 from scipy.optimize import curve_fit
 from sklearn import metrics as sklearn
 
-from agiqa import metrics
-from agiqa.errors import AgiqaError
-from agiqa.figures import FIGURES, TOO_FEW_TO_FIT
-from agiqa.metrics import (
+from agiqa.core.errors import AgiqaError
+from agiqa.data import metrics
+from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
+from agiqa.data.metrics import (
     METRICS,
     all_metrics,
     fit_logistic,
@@ -94,7 +94,7 @@ def test_where_no_start_converges_it_is_logged_and_no_worse_than_a_line(
     slope, offset = np.polyfit(score, mos, 1)
     line = np.sqrt(np.mean((mos - slope * score - offset) ** 2))
     monkeypatch.setattr(metrics, "MAX_EVALUATIONS", 1)
-    with caplog.at_level("DEBUG", logger="agiqa.metrics"):
+    with caplog.at_level("DEBUG", logger="agiqa.data.metrics"):
         assert rmse(mos, score) <= line
         assert rmse(slope * score + offset, score) == pytest.approx(0, abs=1e-9)
     assert "did not converge on 200 images" in caplog.text

@@ -3,8 +3,8 @@
 import pytest
 
 from agiqa.cli.sources import ALIASES, KINDS
-from agiqa.errors import AgiqaError
-from agiqa.names import data_set_name, target_name
+from agiqa.core.errors import AgiqaError
+from agiqa.core.names import data_set_name, target_name
 
 
 @pytest.mark.parametrize("name", [*KINDS, *ALIASES, "my-set_2", "7", "A" * 64])

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.errors import AgiqaError
-from agiqa.params import (
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import (
     Fit,
     Network,
     Paper,

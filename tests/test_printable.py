@@ -15,7 +15,7 @@ import agiqa.cli
 from agiqa.cli import main
 from agiqa.cli.lines import PlainFormatter, console, echo
 from agiqa.cli.tables import print_table
-from agiqa.errors import printable
+from agiqa.core.errors import printable
 
 EVIL = "a\x1b]0;owned\x07\x9b31m\u202eb\r\udcff.png"
 

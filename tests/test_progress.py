@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from agiqa import progress
-from agiqa.progress import track
+from agiqa.core import progress
+from agiqa.core.progress import track
 
 
 class Terminal:

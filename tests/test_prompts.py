@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.errors import AgiqaError
-from agiqa.prompts import PromptSet, bundled_folder, read_prompt_set
+from agiqa.core.errors import AgiqaError
+from agiqa.data.prompts import PromptSet, bundled_folder, read_prompt_set
 
 Write = Callable[..., str]
 

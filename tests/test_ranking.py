@@ -18,10 +18,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from agiqa.cli.ranking import LAYOUTS, print_ranking, write_rows
 from agiqa.cli.score import style_of
-from agiqa.score_notes import notes
-from agiqa.scoring import Score
+from agiqa.runs.score import Score
+from agiqa.runs.score_notes import notes
+from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
 
 PROVENANCE = {
     "experts": ["visual", "semantic_content"],
@@ -166,7 +166,7 @@ def test_the_files_name_decides_how_scores_are_written(
 CODE = """
 import sys
 from pathlib import Path
-from agiqa.cli.terminal_pictures import pictures
+from agiqa.views.ranking.terminal_pictures import pictures
 from rich.console import Console
 made = pictures(sys.argv[1])
 print("NONE" if made is None else "SOME", flush=True)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.ranks import Process, this_process
+from agiqa.core.errors import AgiqaError
+from agiqa.core.processes import Process, this_process
 
 SLURM = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
 
@@ -60,7 +60,7 @@ def test_shares_are_disjoint_and_make_the_whole(world: int) -> None:
 def test_a_ranks_device_needs_no_process_group() -> None:
     """With these variables accelerate itself would wait for a second process."""
     code = (
-        "import os, torch; from agiqa.ranks import device; found = device(); "
+        "import os, torch; from agiqa.core.processes import device; found = device(); "
         "assert not torch.distributed.is_initialized(); "
         "assert [os.environ[n] for n in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')] == ['1', '2', '1'];"
         "print(found, torch.accelerator.device_count())"

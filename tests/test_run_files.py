@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.run_files import provenance_files
+from agiqa.core.run_folders import provenance_files
 
 
 def _run(folder: Path) -> Path:

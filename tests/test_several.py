@@ -14,15 +14,15 @@ from click.testing import CliRunner, Result
 from scipy.stats import spearmanr
 
 from agiqa.cli import main
-from agiqa.datasets.table import ImagesTable, Target, write_table
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import write_pack
-from agiqa.features import Features
-from agiqa.params import Fit
-from agiqa.splits import make_splits
-from agiqa.splits.files import write_splits
-from agiqa.training import fit
-from agiqa.truth import Truth, scales
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Fit
+from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.splits import make_splits
+from agiqa.data.splits.files import write_splits
+from agiqa.stage2.features import Features
+from agiqa.stage2.light.training import fit
+from agiqa.stage2.targets import Truth, scales
+from agiqa.store import write_pack
 
 SETTINGS = Fit(
     components=12, semantic_components=6, hidden=16, members=2, epochs=8, batch_size=32,
@@ -383,8 +383,8 @@ def _with_groups(table: ImagesTable, groups: list[str], prompts: list[str]) -> I
 
 
 def _joined_sides(*names: str, protocol: str = "grouped") -> tuple[list[Any], dict[int, Any]]:
-    from agiqa.material import joined, load_material
-    from agiqa.params import load
+    from agiqa.core.params import load
+    from agiqa.stage2.fit_data import joined, load_material
 
     params = load(None, (f"fit.protocol={protocol}",))
     materials = [load_material(name, Path("cache"), params) for name in names]

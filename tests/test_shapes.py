@@ -4,7 +4,7 @@ from typing import Any, NotRequired, TypedDict
 
 import pytest
 
-from agiqa.shapes import require
+from agiqa.core.shapes import require
 
 
 class Part(TypedDict):

@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from agiqa.result_tables.tidy_csv import tidy_csv
-from agiqa.spreadsheets import safe_cell
+from agiqa.core.spreadsheets import safe_cell
+from agiqa.views.tables.tidy_csv import tidy_csv
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_all_else_stays(text: str) -> None:
 
 
 def test_a_runs_name_is_no_formula_in_the_table() -> None:
-    from agiqa.result_tables.grids import grids_of
-    from agiqa.result_tables.results import Result, Value
+    from agiqa.views.tables.grids import grids_of
+    from agiqa.views.tables.results import Result, Value
 
     row = Result("=cmd()", "@a", "mos", "grouped", {"srcc": Value(0.5)}, True, "said", "+here")
     grids = grids_of([row], [], ("srcc",))

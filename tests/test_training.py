@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
-from agiqa.checkpoints import load_run, save_run
-from agiqa.errors import AgiqaError
-from agiqa.features import Features
-from agiqa.model.ensemble import Ensemble
-from agiqa.params import Fit, Params, of_a_run
-from agiqa.tested_models import models_of
-from agiqa.training import Sides, fit
-from agiqa.truth import one_scale
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Fit, Params, of_a_run
+from agiqa.runs.files import load_run, save_run
+from agiqa.stage2.features import Features
+from agiqa.stage2.light.ensemble import Ensemble
+from agiqa.stage2.light.training import Sides, fit
+from agiqa.stage2.predictors import models_of
+from agiqa.stage2.targets import one_scale
 from run_files import provenance_of
 
 SETTINGS = Fit(

@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 WIDTH, HEIGHT, PHONE = 1280, 1400, (390, 844)
 MOST_BYTES = 300_000
@@ -83,8 +83,8 @@ def main() -> None:
 
 def _some_images(run: Path, folder: Path | None, cache: Path) -> list[Path]:
     """Images from the whole range of the MOS, evenly."""
-    from agiqa.checkpoints import load_provenance
-    from agiqa.datasets.table import read_table
+    from agiqa.data.datasets.table import read_table
+    from agiqa.runs.files import load_provenance
 
     provenance = load_provenance(run)
     table = read_table(cache / provenance["dataset"])
@@ -143,7 +143,7 @@ def _terminal(
     from rich.console import Console
 
     import agiqa
-    from agiqa.cli.ranking import print_ranking
+    from agiqa.views.ranking.terminal import print_ranking
 
     scorer = agiqa.load_scorer(run)
     scores = sorted(scorer(images), key=lambda score: -score.score)

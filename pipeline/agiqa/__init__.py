@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agiqa.scoring import load_scorer
+    from agiqa.runs.score import load_scorer
 
 __version__ = "0.1.0"
 __all__ = ["load_scorer"]
@@ -12,7 +12,7 @@ __all__ = ["load_scorer"]
 def __getattr__(name: str) -> object:
     """`agiqa.load_scorer`, loaded when asked for: it brings torch."""
     if name == "load_scorer":
-        from agiqa.scoring import load_scorer
+        from agiqa.runs.score import load_scorer
 
         return load_scorer
     raise AttributeError(f"module 'agiqa' has no attribute '{name}'")

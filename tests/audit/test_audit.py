@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from agiqa.audit import NEAR, audit, perceptual_hashes
-from agiqa.audit.near import near_hashes
-from agiqa.audit.perceptual import hashes_file
-from agiqa.datasets.folder import prepare
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.images import BadImagesError
-from agiqa.splits import make_splits
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.folder import prepare
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import BadImagesError
+from agiqa.data.leak_audit import NEAR, audit, perceptual_hashes
+from agiqa.data.leak_audit.near import near_hashes
+from agiqa.data.leak_audit.perceptual import hashes_file
+from agiqa.data.splits import make_splits
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +145,6 @@ def test_a_thousand_copies_are_no_burden(make_table: Callable[..., ImagesTable])
 
 
 def test_too_great_a_distance_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agiqa.audit.near.MOST_PAIRS", 10)
+    monkeypatch.setattr("agiqa.data.leak_audit.near.MOST_PAIRS", 10)
     with pytest.raises(AgiqaError, match=r"more than 10 pairs .* at most 64 .*smaller --distance"):
         near_hashes(np.arange(50, dtype=np.uint64), 64)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import agiqa_3k
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import agiqa_3k
 
 HEADER = "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align\n"
 ROWS = (

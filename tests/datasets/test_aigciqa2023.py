@@ -7,9 +7,9 @@ import pytest
 from scipy.io import savemat
 
 import official_downloads
-from agiqa.datasets import aigciqa2023
-from agiqa.datasets.table import read_table, write_table
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import aigciqa2023
+from agiqa.data.datasets.table import read_table, write_table
 
 TARGETS = ["quality", "authenticity", "correspondence"]
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 import official_downloads
-from agiqa.datasets import aigiqa_20k
-from agiqa.datasets.table import read_table, write_table
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import aigiqa_20k
+from agiqa.data.datasets.table import read_table, write_table
 
 
 @pytest.fixture

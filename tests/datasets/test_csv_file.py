@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import csv_file
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import csv_file
 
 CSV = "image,mos,said,who\na.png,1.5,A cat,x\nsub/b.png,2,a dog,x\nΑθήνα 猫.png,4.5,a cat,y\n"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.datasets.degradations import DEGRADATIONS, PIECES, SEMANTIC, possible
+from agiqa.data.datasets.degradations import DEGRADATIONS, PIECES, SEMANTIC, possible
 
 
 def apply(kind: str, image: Image.Image, severity: float, seed: int = 0) -> Image.Image:

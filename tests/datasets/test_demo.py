@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import demo
-from agiqa.datasets.degradations import DEGRADATIONS
-from agiqa.datasets.table import ImagesTable, read_table, write_table
-from agiqa.errors import AgiqaError
-from agiqa.images import decode
-from agiqa.splits import default_protocol, leaks, make_splits
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import demo
+from agiqa.data.datasets.degradations import DEGRADATIONS
+from agiqa.data.datasets.table import ImagesTable, read_table, write_table
+from agiqa.data.images import decode
+from agiqa.data.splits import default_protocol, leaks, make_splits
 
 
 @pytest.fixture(scope="module")

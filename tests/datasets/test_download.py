@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import official_downloads
-from agiqa.datasets import agiqa_3k, aigiqa_20k
-from agiqa.datasets.download import _unpack, download
-from agiqa.datasets.table import read_table
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import agiqa_3k, aigiqa_20k
+from agiqa.data.datasets.download import _unpack, download
+from agiqa.data.datasets.table import read_table
 from hub_server import Hub, serve
 
 FILLING = 12 << 20  # the library resumes by whole pieces of 10 MiB

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import folder
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import folder
 
 
 def test_recursive_sorted_unlabelled(write_images: Callable[..., Path]) -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agiqa.cli import main
-from agiqa.datasets.groups import near_names, prompt_key
-from agiqa.datasets.table import read_table, write_table
-from agiqa.errors import AgiqaError
-from agiqa.splits import make_splits, read_protocol, write_splits
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.groups import near_names, prompt_key
+from agiqa.data.datasets.table import read_table, write_table
+from agiqa.data.splits import make_splits, read_protocol, write_splits
 
 
 @pytest.mark.parametrize(

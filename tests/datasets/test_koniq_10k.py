@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 import official_downloads
-from agiqa.datasets import koniq_10k
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import koniq_10k
 
 
 @pytest.fixture

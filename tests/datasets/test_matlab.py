@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from agiqa.datasets.matlab import read_vector
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.matlab import read_vector
 
 SCORES = np.array([3.00820892, 2.5, 1.0])
 

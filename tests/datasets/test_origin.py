@@ -13,11 +13,11 @@ from PIL import Image
 
 import official_downloads
 from agiqa.cli import main
-from agiqa.datasets import OFFICIAL
-from agiqa.datasets.file_digests import FileDigests
-from agiqa.datasets.origin import SOURCES, require_fresh
-from agiqa.datasets.table import read_table
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import OFFICIAL
+from agiqa.data.datasets.file_digests import FileDigests
+from agiqa.data.datasets.origin import SOURCES, require_fresh
+from agiqa.data.datasets.table import read_table
 
 OPTIONS = ("--image-column=file", "--score-column=mos", "--prompt-column=prompt")
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from openpyxl import Workbook
 
-from agiqa.datasets.sheets import read_text_sheet
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.sheets import read_text_sheet
 
 
 def test_cells_are_text_as_it_stands(tmp_path: Path) -> None:

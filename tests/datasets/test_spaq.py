@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 import official_downloads
-from agiqa.datasets import spaq
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import spaq
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.datasets import folder
-from agiqa.datasets.build import BadImagesError, build_table
-from agiqa.datasets.table import (
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.build import BadImagesError, build_table
+from agiqa.data.datasets.table import (
     DATASET_JSON,
     IMAGES_CSV,
     ROOT_JSON,
@@ -22,8 +23,7 @@ from agiqa.datasets.table import (
     read_table,
     write_table,
 )
-from agiqa.errors import AgiqaError
-from agiqa.images import image_id
+from agiqa.data.images import image_id
 
 
 def rows(*paths: str, scores: list[float] | None = None) -> pd.DataFrame:

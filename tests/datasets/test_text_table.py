@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.datasets import text_table
-from agiqa.datasets.text_table import read_text_csv
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import text_table
+from agiqa.data.datasets.text_table import read_text_csv
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from agiqa.cli.ranking import columns
+from agiqa.views.ranking.terminal import columns
 
 DOCS = Path(__file__).parents[2] / "docs"
 OURS = (

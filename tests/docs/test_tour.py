@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.datasets.table import read_table
-from agiqa.extraction import missing_rows
-from agiqa.extractors import VisionExtractor, semantic_extractor
-from agiqa.params import Semantic, Visual
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets.table import read_table
+from agiqa.stage1.extract import missing_rows
+from agiqa.stage1.extractors import VisionExtractor, semantic_extractor
 
 TOUR = Path(__file__).parents[2] / "docs/tour.ipynb"
 MOST_BYTES = 200_000

@@ -15,7 +15,7 @@ import threading
 import torch
 
 from agiqa.cli import main
-from agiqa.feature_store import Shelf
+from agiqa.store import Shelf
 
 
 def run(folder: str, arguments: list[str], environment: dict[str, str], group: int) -> None:

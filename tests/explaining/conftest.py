@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.datasets.table import read_table
-from agiqa.feature_store import read_pack, write_pack
+from agiqa.data.datasets.table import read_table
+from agiqa.store import read_pack, write_pack
 from spoilt_images import World, spoilt
 
 IMAGES = 80

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.errors import AgiqaError
-from agiqa.explaining import read_explanations
-from agiqa.images import decode
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import decode
+from agiqa.runs.explain import read_explanations
 from spoilt_images import World, spoilt
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agiqa.explaining.leave_one_out import changes
+from agiqa.runs.explain.leave_one_out import changes
 
 
 @pytest.mark.parametrize("pools", [("cls", "mean", "std"), ("std", "mean"), ("mean",)])

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from agiqa.checkpoints import load_run
-from agiqa.errors import AgiqaError
-from agiqa.explaining import Explainer
-from agiqa.explaining.gradient import score_gradient
-from agiqa.explaining.leave_one_out import changes
-from agiqa.explaining.light_maps import effects
-from agiqa.images import decode
-from agiqa.scoring import Scorer, load_scorer
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import decode
+from agiqa.runs.explain import Explainer
+from agiqa.runs.explain.gradient import score_gradient
+from agiqa.runs.explain.leave_one_out import changes
+from agiqa.runs.explain.light_maps import effects
+from agiqa.runs.files import load_run
+from agiqa.runs.score import Scorer, load_scorer
 from spoilt_images import World, spoilt
 
 

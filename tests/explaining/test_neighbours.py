@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.explaining import neighbours
-from agiqa.explaining.neighbours import Alikeness, nearest
-from agiqa.feature_store import FeatureStore
+from agiqa.runs.explain import neighbours
+from agiqa.runs.explain.neighbours import Alikeness, nearest
+from agiqa.store import FeatureStore
 
 
 def _store(vectors: np.ndarray) -> FeatureStore:

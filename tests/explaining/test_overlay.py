@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.explaining import QualityMap
+from agiqa.runs.explain import QualityMap
 
 GREY = (128, 128, 128)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agiqa.explaining.placing import placed
+from agiqa.runs.explain.placing import placed
 
 
 def test_the_same_grid_is_itself() -> None:

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.errors import AgiqaError
-from agiqa.explaining import Explainer
-from agiqa.explaining.answers import find_answers, levels
-from agiqa.feature_store import read_pack
-from agiqa.images import decode
-from agiqa.scoring import load_scorer
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import decode
+from agiqa.runs.explain import Explainer
+from agiqa.runs.explain.answers import find_answers, levels
+from agiqa.runs.score import load_scorer
+from agiqa.store import read_pack
 from spoilt_images import World, spoilt
 
 

@@ -13,9 +13,9 @@ import torch
 import transformers  # noqa: F401
 from click.testing import CliRunner
 
-from agiqa import computing, extraction, extractors  # noqa: F401
 from agiqa.cli import main
-from agiqa.feature_store import Shelf
+from agiqa.stage1 import batches, extract, extractors  # noqa: F401
+from agiqa.store import Shelf
 from kit.forking import serve
 
 

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import (
+from agiqa.core.errors import AgiqaError
+from agiqa.store import (
     Shelf,
     add_pack,
     add_shelf,
@@ -33,10 +33,10 @@ from agiqa.feature_store import (
     read_pack,
     write_pack,
 )
-from agiqa.feature_store.ledger.journal import Journal
-from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.packs.pack_check import check_pack
-from agiqa.upkeep.clearing import carry_out, plan
+from agiqa.store.ledger.journal import Journal
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.upkeep.clearing import carry_out, plan
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

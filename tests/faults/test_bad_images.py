@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.feature_store import read_pack
+from agiqa.store import read_pack
 
 IMAGES, BAD = 1000, 100
 

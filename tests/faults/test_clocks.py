@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.feature_store import Shelf, read_pack, write_pack
-from agiqa.feature_store.durable import folder_aside
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.durable import folder_aside
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, Shelf
-from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.core.errors import AgiqaError
+from agiqa.store import DamagedRowsError, Shelf
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

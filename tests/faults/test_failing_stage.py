@@ -27,7 +27,7 @@ stages:
 """
 PACK = """
 from pathlib import Path
-from agiqa.feature_store import write_pack
+from agiqa.store import write_pack
 from stored_rows import make_ids, make_vectors
 
 for suffix in (".zarr", ".h5"):

@@ -8,9 +8,9 @@ FILES_THAT_MAY_NOT_GROW = """
 import resource, sys
 from pathlib import Path
 from stored_rows import make_ids, make_vectors
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import Shelf, write_pack
-from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.core.errors import AgiqaError
+from agiqa.store import Shelf, write_pack
+from agiqa.store.packs.pack_check import check_pack
 
 root = Path(sys.argv[1])
 ids, vectors = make_ids(2000), make_vectors(2000, 512)

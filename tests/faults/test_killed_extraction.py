@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agiqa.feature_store import Shelf
-from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.store import Shelf
+from agiqa.store.packs.pack_check import check_pack
 
 IMAGES, VECTORS, KILLS = 160, 2, 3
 

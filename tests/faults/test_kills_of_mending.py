@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agiqa.feature_store import Shelf
-from agiqa.feature_store.ledger.orphans import orphans_of_shelf
-from agiqa.feature_store.ledger.shelf_check import check_shelf
+from agiqa.store import Shelf
+from agiqa.store.ledger.orphans import orphans_of_shelf
+from agiqa.store.ledger.shelf_check import check_shelf
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

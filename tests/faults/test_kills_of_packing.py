@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.feature_store import durable, read_pack, write_pack
+from agiqa.store import durable, read_pack, write_pack
 from stored_rows import make_ids, make_vectors
 
 TRIALS, VERSIONS = 100, 4  # versions as in worker.py

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.feature_store import LockedError, Shelf
+from agiqa.store import LockedError, Shelf
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import Shelf, read_pack, write_pack
-from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.core.errors import AgiqaError
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.packs.pack_check import check_pack
 from stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import Shelf, read_pack, write_pack
-from agiqa.feature_store.ledger.orphans import orphans_of_shelf, remove_orphans
-from agiqa.feature_store.ledger.shelf import find_shelves
-from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.core.errors import AgiqaError
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.ledger.orphans import orphans_of_shelf, remove_orphans
+from agiqa.store.ledger.shelf import find_shelves
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.packs.pack_check import check_pack
 from kit.forking import serve
 from stored_rows import make_ids, make_vectors
 

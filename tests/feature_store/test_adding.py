@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import LockedError, Shelf, add_shelf, require_fits
+from agiqa.core.errors import AgiqaError
+from agiqa.store import LockedError, Shelf, add_shelf, require_fits
 
 PRINT = {"extractor": "nano", "prompt": "q"}
 WIDTH, ROWS = 8, 600  # three chunks
@@ -100,7 +100,7 @@ def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: s
 MERGE = """
 import sys
 from pathlib import Path
-from agiqa.feature_store import Shelf, add_shelf
+from agiqa.store import Shelf, add_shelf
 source, target = Shelf.at(Path(sys.argv[1])), Path(sys.argv[2])
 print("ready", flush=True)
 add_shelf(source, Shelf.open(target, source.fingerprint, source.width, source.dtype))

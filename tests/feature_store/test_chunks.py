@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from agiqa.feature_store.chunks import DTYPES, create_array, read_chunk, write_chunk
+from agiqa.store.chunks import DTYPES, create_array, read_chunk, write_chunk
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import (
+from agiqa.core.errors import AgiqaError
+from agiqa.store import (
     DamagedRowsError,
     PackError,
     convert_pack,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import ABSENT, FingerprintMismatchError, difference, digest, require_same
+from agiqa.core.errors import AgiqaError
+from agiqa.store import ABSENT, FingerprintMismatchError, difference, digest, require_same
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store.ledger.journal import (
+from agiqa.core.errors import AgiqaError
+from agiqa.store.ledger.journal import (
     DamagedLine,
     Journal,
     JournalCheck,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import FingerprintMismatchError, Shelf, default_root
+from agiqa.core.errors import AgiqaError
+from agiqa.store import FingerprintMismatchError, Shelf, default_root
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 Ids = Callable[..., list[str]]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.feature_store import DamagedRowsError, FeatureStore, read_pack, write_pack
-from agiqa.feature_store.packs import mapped
+from agiqa.store import DamagedRowsError, FeatureStore, read_pack, write_pack
+from agiqa.store.packs import mapped
 
 Ids = Callable[..., list[str]]
 Make = Callable[..., np.ndarray]

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import LockedError, Shelf
-from agiqa.feature_store.ledger.orphans import (
+from agiqa.core.errors import AgiqaError
+from agiqa.store import LockedError, Shelf
+from agiqa.store.ledger.orphans import (
     leftovers,
     orphans_of_shelf,
     remove_leftovers,

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, PackError, read_pack, write_pack
-from agiqa.feature_store import durable as durable_module
-from agiqa.feature_store.packs import pack_layout
-from agiqa.feature_store.packs.pack_layout import is_name
+from agiqa.core.errors import AgiqaError
+from agiqa.store import DamagedRowsError, PackError, read_pack, write_pack
+from agiqa.store import durable as durable_module
+from agiqa.store.packs import pack_layout
+from agiqa.store.packs.pack_layout import is_name
 
 NAMES = ["quality", "coherence"]
 FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
@@ -285,8 +285,8 @@ FAIL_IN_THE_MIDDLE = """
 import os, resource, sys
 from pathlib import Path
 from stored_rows import make_ids, make_vectors
-from agiqa.feature_store import write_pack
-from agiqa.errors import AgiqaError
+from agiqa.store import write_pack
+from agiqa.core.errors import AgiqaError
 
 path, ids, vectors = Path(sys.argv[1]), make_ids(2000), make_vectors(2000, 1, 512)
 os.posix_fallocate = lambda *_: None  # as where reserved space proves to be none

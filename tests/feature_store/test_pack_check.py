@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import zarr
 
-from agiqa.feature_store import PackError, write_pack
-from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
-from agiqa.feature_store.packs.pack_check import check_pack
+from agiqa.store import PackError, write_pack
+from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack_check import check_pack
 
 ROWS, WIDTH = 600, 16
 PRINTS = [{"extractor": "é", "scale": 0.00392156862745098}, {"extractor": "é", "layer": 2}]

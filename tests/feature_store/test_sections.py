@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.feature_store import DamagedRowsError, LockedError, Shelf
-from agiqa.feature_store.chunks import create_array, id_bytes, row_checksums
-from agiqa.feature_store.ledger.journal import Journal
-from agiqa.feature_store.ledger.shelf_check import repair_shelf
+from agiqa.store import DamagedRowsError, LockedError, Shelf
+from agiqa.store.chunks import create_array, id_bytes, row_checksums
+from agiqa.store.ledger.journal import Journal
+from agiqa.store.ledger.shelf_check import repair_shelf
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 Ids = Callable[..., list[str]]

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import LockedError, Shelf, digest
-from agiqa.feature_store.chunks import id_bytes, row_checksums
-from agiqa.feature_store.ledger.journal import Journal
-from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.ledger.shelf_description import read_description, restore_description
+from agiqa.core.errors import AgiqaError
+from agiqa.store import LockedError, Shelf, digest
+from agiqa.store.chunks import id_bytes, row_checksums
+from agiqa.store.ledger.journal import Journal
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.ledger.shelf_description import read_description, restore_description
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}
 ROWS, WIDTH = 600, 16

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import (
+from agiqa.core.errors import AgiqaError
+from agiqa.store import (
     PackError,
     Shelf,
     add_pack,
@@ -16,7 +16,7 @@ from agiqa.feature_store import (
     row_ids_digest,
     write_pack,
 )
-from agiqa.feature_store.packs import pack_layout as pack_layout_module
+from agiqa.store.packs import pack_layout as pack_layout_module
 
 NAMES = ["quality", "coherence"]
 PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agiqa.scoring import Score
+from agiqa.runs.score import Score
 
 EXPERTS = ["visual", "semantic_content", "coherence"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agiqa.gallery import write_gallery
+from agiqa.views.ranking import write_gallery
 from chromium import browser
 
 IMAGES = 3_000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from agiqa.gallery import write_gallery
-from agiqa.gallery.thumbnails import side_for, thumbnails
+from agiqa.views.ranking import write_gallery
+from agiqa.views.ranking.thumbnails import side_for, thumbnails
 
 
 def content_of(page: str) -> dict[str, object]:
@@ -67,7 +67,7 @@ def test_many_pictures_are_smaller_ones(tmp_path: Path) -> None:
 def test_where_there_are_too_many_the_middle_has_no_pictures(
     tmp_path: Path, write_images, ranked, provenance, monkeypatch
 ) -> None:
-    from agiqa.gallery import page
+    from agiqa.views.ranking import page
 
     monkeypatch.setattr(page, "SIDES", ((4, 64),))
     folder = write_images(*(f"{n}.png" for n in range(7)))

@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 import agiqa
-from agiqa.image_formats import isolated
-from agiqa.images import ImageError, decode
+from agiqa.data.image_formats import isolated
+from agiqa.data.images import ImageError, decode
 from image_files import chunk, gif, png, tiff, tiff_of
 
 
@@ -301,8 +301,8 @@ def test_a_file_that_changes_all_the_time_is_one_or_the_other(tmp_path: Path) ->
 def test_a_folder_that_cannot_be_read_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agiqa.datasets.folder import find_images
-    from agiqa.errors import AgiqaError
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.folder import find_images
 
     (tmp_path / "a.png").write_bytes(JPEG)
     (tmp_path / "closed").mkdir()
@@ -319,7 +319,7 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(
 
 
 def test_a_folder_of_many_entries_is_listed_at_once(tmp_path: Path) -> None:
-    from agiqa.datasets.folder import find_images
+    from agiqa.data.datasets.folder import find_images
 
     for number in range(2_000):
         (tmp_path / f"{number}.png").touch()
@@ -331,5 +331,5 @@ def test_one_decoder_opens_images() -> None:
     package = Path(agiqa.__file__).parent
     opening = [path for path in package.rglob("*.py") if "Image.open(" in path.read_text("utf-8")]
     assert [path.relative_to(package).as_posix() for path in opening] == [
-        "image_formats/loading.py"
+        "data/image_formats/loading.py"
     ]

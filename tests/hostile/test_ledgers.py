@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import Shelf, add_shelf
-from agiqa.feature_store.ledger.lock import writer_of
-from agiqa.feature_store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.feature_store.shared.segments import SegmentError, build, parse
-from agiqa.upkeep.stores import read_shelf_store
+from agiqa.core.errors import AgiqaError
+from agiqa.store import Shelf, add_shelf
+from agiqa.store.ledger.lock import writer_of
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.shared.segments import SegmentError, build, parse
+from agiqa.store.upkeep.stores import read_shelf_store
 from spoilt_stores import (
     MEGABYTES,
     SECONDS,

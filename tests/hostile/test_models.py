@@ -15,11 +15,11 @@ import torch
 import transformers
 import yaml
 
-from agiqa.checkpoints import load_run
-from agiqa.errors import AgiqaError
-from agiqa.extractors import semantic_extractor
-from agiqa.extractors.loading import find_model, load_model
-from agiqa.params import Semantic, Visual, load
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual, load
+from agiqa.runs.files import load_run
+from agiqa.stage1.extractors import semantic_extractor
+from agiqa.stage1.extractors.loading import find_model, load_model
 
 NEEDS = r"wants to run Python of its own, which is refused: read odd\.py in .*; to allow exactly"
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import PackError, convert_pack, open_pack, read_pack, write_pack
-from agiqa.feature_store.fingerprint import canonical
-from agiqa.feature_store.packs.pack import read_pack_ids, read_pack_metadata
-from agiqa.feature_store.packs.pack_check import check_pack
-from agiqa.upkeep.stores import read_pack_store
+from agiqa.core.errors import AgiqaError
+from agiqa.store import PackError, convert_pack, open_pack, read_pack, write_pack
+from agiqa.store.fingerprint import canonical
+from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.upkeep.stores import read_pack_store
 from spoilt_stores import (
     MEGABYTES,
     SECONDS,

@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import agiqa
-from agiqa.checkpoints import load_run
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
+from agiqa.runs.files import load_run
 from hostile_values import MISSING, WRONG, changed, places
 
 

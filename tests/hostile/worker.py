@@ -14,8 +14,8 @@ import torch
 import transformers  # noqa: F401
 from click.testing import CliRunner
 
-from agiqa import computing, extraction, extractors  # noqa: F401
 from agiqa.cli import main
+from agiqa.stage1 import batches, extract, extractors  # noqa: F401
 from kit.forking import serve
 
 MIB = 2**20

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge as Reference
 
-from agiqa.model.kernel import ALPHAS, CHUNK, fit_kernel_ridge
+from agiqa.stage2.light.kernel import ALPHAS, CHUNK, fit_kernel_ridge
 
 TRAIN, VAL = 60, 25
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.model.losses import plcc_loss, rank_loss, squared_error
+from agiqa.stage2.light.losses import plcc_loss, rank_loss, squared_error
 
 
 def _pair(seed: int) -> tuple[torch.Tensor, torch.Tensor]:

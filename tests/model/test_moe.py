@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agiqa.model.moe import MixtureOfExperts
+from agiqa.stage2.light.moe import MixtureOfExperts
 
 MODELS, BATCH, VISUAL, SEMANTIC, PROMPTS = 4, 7, 10, 5, 2
 

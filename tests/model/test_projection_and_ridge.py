@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge as ReferenceRidge
 
-from agiqa.model.projection import fit_projection, moments
-from agiqa.model.ridge import ALPHAS, Inner, Scatter, decompose, fit_ridge, solver_of_many
+from agiqa.stage2.light.projection import fit_projection, moments
+from agiqa.stage2.light.ridge import ALPHAS, Inner, Scatter, decompose, fit_ridge, solver_of_many
 
 
 @pytest.fixture(scope="module")

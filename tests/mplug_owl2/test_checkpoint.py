@@ -12,16 +12,16 @@ import torch
 from accelerate import dispatch_model
 from safetensors.torch import save_file
 
-from agiqa.errors import AgiqaError
-from agiqa.mplug_owl2.checkpoint import load_weights, shards
-from agiqa.mplug_owl2.loading import (
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.mplug_owl2.checkpoint import load_weights, shards
+from agiqa.stage1.mplug_owl2.loading import (
     build_empty,
     load_config,
     load_model,
     place,
     plan_devices,
 )
-from agiqa.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
+from agiqa.stage1.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
 
 Weights = dict[str, torch.Tensor]
 BIN = "pytorch_model.bin"
@@ -216,7 +216,7 @@ SIZES = {  # 67 million parameters: 134 MB in float16
 LOAD = """
 import re, sys
 from pathlib import Path
-from agiqa.mplug_owl2.loading import load_model
+from agiqa.stage1.mplug_owl2.loading import load_model
 import accelerate.hooks, transformers.models.llama.modeling_llama  # so that only loading counts
 
 def memory(field):

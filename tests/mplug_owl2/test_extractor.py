@@ -12,18 +12,18 @@ from click.testing import CliRunner
 from PIL import Image
 
 from agiqa.cli import main
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract, vectors_of_images
-from agiqa.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
-from agiqa.extractors.contract import batch
-from agiqa.feature_store import read_pack
-from agiqa.images import decode
-from agiqa.mplug_owl2.loading import load_model
-from agiqa.mplug_owl2.modeling import IMAGE_TOKEN
-from agiqa.mplug_owl2.processing import normalise
-from agiqa.params import Semantic
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extract import extract, vectors_of_images
+from agiqa.stage1.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
+from agiqa.stage1.extractors.contract import batch
+from agiqa.stage1.mplug_owl2.loading import load_model
+from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN
+from agiqa.stage1.mplug_owl2.processing import normalise
+from agiqa.store import read_pack
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file
 
-from agiqa.mplug_owl2 import register
-from agiqa.mplug_owl2.loading import load_model
-from agiqa.mplug_owl2.modeling import IMAGE_TOKEN, MplugOwl2Model
-from agiqa.mplug_owl2.processing import TokenizedText, normalise, square
-from agiqa.mplug_owl2.vectors import SemanticVectors
+from agiqa.stage1.mplug_owl2 import register
+from agiqa.stage1.mplug_owl2.loading import load_model
+from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN, MplugOwl2Model
+from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
+from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 
 Expected = dict[str, torch.Tensor]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from agiqa.errors import AgiqaError
-from agiqa.mplug_owl2.processing import load_tokenizer, tokenize
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.mplug_owl2.processing import load_tokenizer, tokenize
 
 SIZE = 199  # tokens that the tiny model knows
 Vocabulary = dict[str, int]

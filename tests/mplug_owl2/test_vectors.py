@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agiqa.errors import AgiqaError
-from agiqa.mplug_owl2.loading import load_model
-from agiqa.mplug_owl2.modeling import IMAGE_TOKEN, MplugOwl2Model
-from agiqa.mplug_owl2.processing import TokenizedText, normalise
-from agiqa.mplug_owl2.vectors import SemanticVectors
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.mplug_owl2.loading import load_model
+from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN, MplugOwl2Model
+from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
+from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 
 PROMPTS = (TokenizedText((1, 5, 9, 44), (7, 8)), TokenizedText((1, 60, 3), (7, 8)))
 Weights = dict[str, torch.Tensor]

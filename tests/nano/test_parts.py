@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.nano.parts import Part, fetch, file_sha256, models_root, read_member
+from agiqa.core.errors import AgiqaError
+from agiqa.core.hashing import file_sha256
+from agiqa.stage1.nano.parts import Part, fetch, models_root, read_member
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extractors.loading import preprocess
-from agiqa.images import decode
-from agiqa.nano.assemble import load_strictly
-from agiqa.nano.projector_training import (
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extractors.loading import preprocess
+from agiqa.stage1.nano.assemble import load_strictly
+from agiqa.stage1.nano.lmm import LMM, load_lmm
+from agiqa.stage1.nano.projector_training import (
     AFTER,
     BEFORE,
     Captions,
@@ -28,8 +30,6 @@ from agiqa.nano.projector_training import (
     save_projector,
     train,
 )
-from agiqa.nano.whole import LMM, load_lmm
-from agiqa.params import Semantic
 
 RECIPE = Recipe(epochs=6, batch_size=4, warmup_steps=2, held_out=0.25, lr=0.02)
 PROMPTS = [f"a {what}" for what in ("cat", "dog", "boat", "hill", "lamp", "road", "tree", "face")]

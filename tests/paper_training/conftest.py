@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from agiqa.cli import main
-from agiqa.datasets.table import read_table
-from agiqa.feature_store import write_pack
-from agiqa.model.paper import PaperConfig, PaperRegressor, reference_name
-from agiqa.model.paper.weights import DEAD
-from agiqa.paper_inputs import PaperInputs
-from agiqa.paper_training import PaperFit, fit_paper, start_processes
-from agiqa.params import Fit, Network, Paper, Params
-from agiqa.pixels import Pixels
+from agiqa.core.params import Fit, Network, Paper, Params
+from agiqa.data.datasets.table import read_table
+from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
+from agiqa.stage2.paper.network.weights import DEAD
+from agiqa.stage2.paper.pixels import Pixels
+from agiqa.stage2.paper.training import PaperFit, fit_paper, start_processes
+from agiqa.store import write_pack
 
 IMAGES = 44
 WIDTH = 12  # of the semantic vectors

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from agiqa.model.augmentation import Draws, as_input, augment, draw
-from agiqa.presets import RECIPES
+from agiqa.stage2.paper.augmentation import Draws, as_input, augment, draw
+from agiqa.stage2.presets import RECIPES
 
 PAPER, FIXED = RECIPES["paper"], RECIPES["paper-fixed"]
 

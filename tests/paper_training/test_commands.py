@@ -17,7 +17,7 @@ import torch
 from click.testing import Result
 from safetensors.torch import load_file
 
-from agiqa.checkpoints import load_run
+from agiqa.runs.files import load_run
 
 Run = Callable[..., Result]
 FILES = {"model.safetensors", "params.yaml", "prompts.yaml", "provenance.json", "curves.csv",
@@ -195,7 +195,7 @@ def test_the_backbone_may_be_a_local_vit(workspace: Path, run: Run) -> None:
 def test_a_killed_fit_goes_on_to_the_bit(workspace: Path, run: Run) -> None:
     """SIGKILL, the real thing, after the second of many epochs."""
     command = [*AGIQA, "fit", "mine", "--set", "paper.epochs=6"]
-    slow = "import time, agiqa.paper_training as t; step = t.Steps.step\n"
+    slow = "import time, agiqa.stage2.paper.training as t; step = t.Steps.step\n"
     slow += "t.Steps.step = lambda *a: (time.sleep(0.02), step(*a))[1]\n"
     command[2] = slow + command[2]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -267,9 +267,9 @@ def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
 
 def _scorer_agrees(scored: dict[str, float]) -> None:
     import agiqa
-    from agiqa.errors import AgiqaError
-    from agiqa.explaining import Explainer
-    from agiqa.images import decode
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.images import decode
+    from agiqa.runs.explain import Explainer
 
     scorer = agiqa.load_scorer("runs/mine/paper")
     files = [Path(f"images/{row:02d}.png") for row in (0, 1, 0)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agiqa.errors import AgiqaError
-from agiqa.fit_state import FitState
+from agiqa.core.errors import AgiqaError
+from agiqa.stage2.paper.resume import FitState
 
 RECORD = {"epoch": 2, "best_epoch": 2, "best": 1.7000000000000002}
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from click.testing import Result
 
-from agiqa.checkpoints import load_run
-from agiqa.model.paper import reference_name
-from agiqa.model.paper.weights import DEAD
-from agiqa.reference_checkpoint import read_reference_checkpoint
+from agiqa.runs.files import load_run
+from agiqa.stage2.paper.network import reference_name
+from agiqa.stage2.paper.network.weights import DEAD
+from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
 
 Run = Callable[..., Result]
 State = dict[str, torch.Tensor]

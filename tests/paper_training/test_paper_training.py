@@ -12,15 +12,15 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from agiqa import paper_training
-from agiqa.errors import AgiqaError
-from agiqa.model.paper import PaperRegressor
-from agiqa.model.paper_ensemble import PaperEnsemble
-from agiqa.paper_inputs import PaperInputs
-from agiqa.paper_steps import Steps
-from agiqa.paper_training import PaperFit, Training
-from agiqa.params import Network, Params, load
-from agiqa.pixels import Pixels
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Network, Params, load
+from agiqa.stage2.paper import training as paper_training
+from agiqa.stage2.paper.ensemble import PaperEnsemble
+from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.paper.network import PaperRegressor
+from agiqa.stage2.paper.pixels import Pixels
+from agiqa.stage2.paper.steps import Steps
+from agiqa.stage2.paper.training import PaperFit, Training
 
 Fit = Callable[..., PaperFit]
 Sides = dict[int, dict[str, np.ndarray]]

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa import pixels
-from agiqa.errors import AgiqaError
-from agiqa.feature_store.ledger.lock import writer_lock
-from agiqa.images import decode, image_id
-from agiqa.pixels import open_pixels, resized
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import decode, image_id
+from agiqa.stage2.paper import pixels
+from agiqa.stage2.paper.pixels import open_pixels, resized
+from agiqa.store.ledger.lock import writer_lock
 
 SIZE = 16
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -141,8 +141,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 KILLED = """
 import sys, time
 from pathlib import Path
-from agiqa import pixels
-from agiqa.images import image_id
+from agiqa.stage2.paper import pixels
+from agiqa.data.images import image_id
 
 pixels.BATCH = 3
 add = pixels._Cache._add

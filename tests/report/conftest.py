@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.datasets.table import ImagesTable, Target, write_table
-from agiqa.figures import FIGURES, FITTED, TOO_FEW_TO_FIT
-from agiqa.images import image_id
-from agiqa.json_text import write_json
-from agiqa.metrics import all_metrics, summarise
-from agiqa.run_records import LAYOUT
+from agiqa.core.json_text import write_json
+from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.images import image_id
+from agiqa.data.metric_names import FIGURES, FITTED, TOO_FEW_TO_FIT
+from agiqa.data.metrics import all_metrics, summarise
+from agiqa.runs.records import LAYOUT
 
 IMAGES = 48
 SEEDS = (0, 1, 2)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.report import write_report
+from agiqa.views.report import write_report
 from browsing import opened
 from large_run import GENERATORS, SUBJECTS, large_run
 

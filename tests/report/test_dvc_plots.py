@@ -5,7 +5,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from agiqa.report import write_plots
+from agiqa.views.report import write_plots
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.report import explanations, write_report
-from agiqa.report.explanations import Explanations, read_explanations
+from agiqa.core.errors import AgiqaError
+from agiqa.views.report import explanations, write_report
+from agiqa.views.report.explanations import Explanations, read_explanations
 
 ROWS = {"a.png": 0, "b.png": 1}
 

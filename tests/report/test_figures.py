@@ -11,10 +11,10 @@ import plotly.graph_objects as go
 import plotly.offline
 import pytest
 
-from agiqa.report import figures, summaries
-from agiqa.report.drawing import run_figures
-from agiqa.report.figures.style import row_labels, safe
-from agiqa.report.results import average_images, read_results
+from agiqa.views.report import figures, summaries
+from agiqa.views.report.drawing import run_figures
+from agiqa.views.report.figures.style import row_labels, safe
+from agiqa.views.report.results import average_images, read_results
 
 BUNDLED = {"scatter", "bar", "pie"}  # what Plotly's basic bundle draws
 
@@ -44,7 +44,7 @@ def test_plotly_accepts_every_figure_of_a_run(tiny_run: Callable[..., Path]) -> 
 
 
 def test_the_page_carries_the_plotly_whose_schema_that_was() -> None:
-    script = (files("agiqa.report") / "plotly" / "plotly-basic.min.js").read_text("utf-8")
+    script = (files("agiqa.views.report") / "plotly" / "plotly-basic.min.js").read_text("utf-8")
     version = plotly.offline.get_plotlyjs_version()
     assert script.startswith(f"/**\n* plotly.js (basic - minified) v{version}\n")
 

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.figures import SOMEWHERE, TOO_FEW_TO_FIT
-from agiqa.report import write_report
+from agiqa.core.errors import AgiqaError
+from agiqa.data.metric_names import SOMEWHERE, TOO_FEW_TO_FIT
+from agiqa.views.report import write_report
 
 VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 
@@ -298,7 +298,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     root = tiny_run()
     (root / "file").touch()
-    monkeypatch.setattr("agiqa.report.page._page", lambda *_: pytest.fail("began to work"))
+    monkeypatch.setattr("agiqa.views.report.page._page", lambda *_: pytest.fail("began to work"))
     with pytest.raises(AgiqaError, match=r"cannot write .*file/report\.html: (Not a dir|File ex)"):
         write_report([root / "run"], root / "cache" / "tiny", root / "file" / "report.html")
 

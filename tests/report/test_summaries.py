@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agiqa.report import summaries
+from agiqa.views.report import summaries
 
 
 def images(**columns: object) -> pd.DataFrame:

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from agiqa.evaluation import DROPPED
-from agiqa.figures import DASH, FIGURES, TOO_FEW_TO_FIT, number
-from agiqa.model_labels import MODELS
-from agiqa.report.results import read_results
-from agiqa.report.tables import comparisons, generator_rows, leaks, model_rows, why_dashes
-from agiqa.tested_models import BASELINES, MIXTURE
+from agiqa.core.model_names import MODELS
+from agiqa.data.metric_names import DASH, FIGURES, TOO_FEW_TO_FIT, number
+from agiqa.runs.evaluate import DROPPED
+from agiqa.stage2.predictors import BASELINES, MIXTURE
+from agiqa.views.report.results import read_results
+from agiqa.views.report.tables import comparisons, generator_rows, leaks, model_rows, why_dashes
 
 
 def figures(**medians: float) -> dict[str, Any]:

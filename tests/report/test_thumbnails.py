@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.report.results import average_images, read_results
-from agiqa.report.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
+from agiqa.views.report.results import average_images, read_results
+from agiqa.views.report.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
 
 
 @pytest.fixture

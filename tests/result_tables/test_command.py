@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from agiqa.cli import main
 from agiqa.cli.table import FIGURES, FORMATS
-from agiqa.result_tables import FIGURES as ALL_FIGURES
-from agiqa.result_tables import FORMATS as ALL_FORMATS
+from agiqa.views.tables import FIGURES as ALL_FIGURES
+from agiqa.views.tables import FORMATS as ALL_FORMATS
 from run_files import metrics_of
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.figures import EARLIER, SOMEWHERE
-from agiqa.result_tables import find_results
+from agiqa.core.errors import AgiqaError
+from agiqa.data.metric_names import EARLIER, SOMEWHERE
+from agiqa.views.tables import find_results
 from run_files import metrics_of
 
 RUNS = Path("runs")

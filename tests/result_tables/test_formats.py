@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.result_tables import FORMATS, find_results, grids_of, published_results, render
-from agiqa.result_tables.latex import escaped
-from agiqa.result_tables.wording import number
+from agiqa.views.tables import FORMATS, find_results, grids_of, published_results, render
+from agiqa.views.tables.latex import escaped
+from agiqa.views.tables.wording import number
 from run_files import metrics_of
 
 ODD = "my_data|set & 100%"

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from agiqa.result_tables import find_results, grids_of, published_results
-from agiqa.result_tables.grids import Grid
+from agiqa.views.tables import find_results, grids_of, published_results
+from agiqa.views.tables.grids import Grid
 from run_files import metrics_of
 
 RUNS = Path("runs")

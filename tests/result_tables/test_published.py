@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agiqa.cli.sources import OFFICIAL
-from agiqa.errors import AgiqaError
-from agiqa.result_tables import published_results
+from agiqa.core.errors import AgiqaError
+from agiqa.views.tables import published_results
 
 SRCC = {  # method, in the order of the data sets, as printed
     "MA-AGIQA": ["0.8939", "0.8644", "", "0.9339", "0.9278"],

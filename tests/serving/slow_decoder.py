@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from agiqa.serving import decoder
+from agiqa.views.server import decoder
 
 
 def decode(path: Path) -> Image.Image:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from agiqa.errors import AgiqaError
-from agiqa.scoring import Score
-from agiqa.serving.answering import LEDGER, REMEMBERED, SCORED, Answer, Answering, Question
+from agiqa.core.errors import AgiqaError
+from agiqa.runs.score import Score
+from agiqa.views.server.answering import LEDGER, REMEMBERED, SCORED, Answer, Answering, Question
 
 GOOD = Score("a.png", 3.5, 0.1, {"visual": 1.0})
 

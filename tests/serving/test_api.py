@@ -446,7 +446,7 @@ def test_a_second_signal_cuts_off_what_is_under_way(
 
 def test_the_page_takes_nothing_for_markup() -> None:
     """Names, reasons and runs are text; tests/serving/test_page.py shows one in a browser."""
-    static = Path(agiqa.__file__).parent / "serving/static"
+    static = Path(agiqa.__file__).parent / "views/server/static"
     for script in static.glob("*.js"):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(",
                              script.read_text()), script  # fmt: skip

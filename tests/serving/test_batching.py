@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from agiqa.errors import AgiqaError
-from agiqa.serving.batching import Batches, QueueFullError
-from agiqa.serving.limits import Limits
-from agiqa.serving.recent import Recent
+from agiqa.core.errors import AgiqaError
+from agiqa.views.server.batching import Batches, QueueFullError
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.recent import Recent
 
 
 class Slowly:

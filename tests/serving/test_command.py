@@ -65,7 +65,7 @@ def test_a_server_goes_on_where_nobody_reads_its_output(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agiqa.cli import serve as command
-    from agiqa.serving import server
+    from agiqa.views.server import server
 
     said: list[str] = []
 

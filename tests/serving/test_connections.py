@@ -19,8 +19,8 @@ from typing import IO, Any
 import httpx
 import pytest
 
-from agiqa.serving.connections import SeldomRepeated, limited_by_descriptors
-from agiqa.serving.limits import Limits
+from agiqa.views.server.connections import SeldomRepeated, limited_by_descriptors
+from agiqa.views.server.limits import Limits
 
 PATIENCE = 60  # seconds; machines are busy
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agiqa.serving import decoding
-from agiqa.serving.decoding import Decoders, UndecodableError
-from agiqa.serving.limits import Limits
+from agiqa.views.server import decoding
+from agiqa.views.server.decoding import Decoders, UndecodableError
+from agiqa.views.server.limits import Limits
 from serving_files import bomb
 
 

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from agiqa.serving import connections
-from agiqa.serving.connections import Server, make_protocol, seldom_repeated
-from agiqa.serving.limits import Limits
-from agiqa.serving.under_way import Bounded, UnderWay
+from agiqa.views.server import connections
+from agiqa.views.server.connections import Server, make_protocol, seldom_repeated
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.under_way import Bounded, UnderWay
 
 
 def say(*words: object) -> None:

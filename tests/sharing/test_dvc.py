@@ -20,8 +20,8 @@ import yaml
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.datasets.table import read_table
-from agiqa.feature_store import write_pack
+from agiqa.data.datasets.table import read_table
+from agiqa.store import write_pack
 from machines import vectors_of
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")

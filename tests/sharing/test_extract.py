@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable
-from agiqa.estimate import estimate
-from agiqa.extraction import extract
-from agiqa.extractors import VisionExtractor
-from agiqa.feature_store import RemoteError
-from agiqa.params import Visual
-from agiqa.ranks import Process
+from agiqa.core.params import Visual
+from agiqa.core.processes import Process
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1.estimate import estimate
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import VisionExtractor
+from agiqa.store import RemoteError
 from machines import Machine, Server
 
 Machines = Callable[[str], Machine]

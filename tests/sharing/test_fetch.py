@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.datasets.table import read_table
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import DamagedRowsError, RemoteError, read_pack, write_pack
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import read_table
+from agiqa.store import DamagedRowsError, RemoteError, read_pack, write_pack
 from machines import Machine, Server, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]

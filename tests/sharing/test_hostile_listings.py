@@ -11,8 +11,8 @@ from typing import ClassVar
 import fsspec
 import pytest
 
-from agiqa.feature_store import RemoteError, read_pack
-from agiqa.feature_store.shared.remote import Remote, is_inside
+from agiqa.store import RemoteError, read_pack
+from agiqa.store.shared.remote import Remote, is_inside
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
-from agiqa.feature_store.shared.segments import ROWS_A_SEGMENT, build
-from agiqa.feature_store.shared.shared_shelf import SharedShelf
+from agiqa.core.errors import AgiqaError
+from agiqa.store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
+from agiqa.store.shared.segments import ROWS_A_SEGMENT, build
+from agiqa.store.shared.shared_shelf import SharedShelf
 from machines import WIDTH, Machine, Server, make_bucket, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]

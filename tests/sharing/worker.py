@@ -7,7 +7,7 @@ how many rows have been acknowledged.
 import sys
 import time
 
-from agiqa.feature_store import Shelf, default_root, pull, pushing, shared_shelves
+from agiqa.store import Shelf, default_root, pull, pushing, shared_shelves
 from machines import FINGERPRINT, WIDTH, make_ids, vectors_of
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.splits import import_splits, make_splits, read_protocol, split_digest, write_splits
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.splits import import_splits, make_splits, read_protocol, split_digest, write_splits
 
 MakeTable = Callable[..., ImagesTable]
 PATHS = ["a/1.png", "a/2.png", "b/1.png", "b/3.png", "sd1.5_x_000.jpg", "c.png", "c.jpg", "d.png"]

@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.params import Splits
-from agiqa.splits import has_official, make_all_splits, make_splits
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Splits
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.splits import has_official, make_all_splits, make_splits
 
 MakeTable = Callable[..., ImagesTable]
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agiqa.datasets import agiqa_3k
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.params import Splits
-from agiqa.splits import (
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Splits
+from agiqa.data.datasets import agiqa_3k
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.splits import (
     SIDES,
     Leak,
     default_protocol,

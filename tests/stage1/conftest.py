@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable
-from agiqa.params import Semantic, Visual
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from agiqa.datasets.table import read_table
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract
-from agiqa.extractors import ImageTextExtractor
-from agiqa.feature_store import Shelf
-from agiqa.params import Semantic
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets.table import read_table
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.store import Shelf
 
 
 class Stalling(ImageTextExtractor):

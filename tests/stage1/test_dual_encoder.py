@@ -9,13 +9,13 @@ import transformers
 import yaml
 
 import families
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract
-from agiqa.extractors import DualEncoderExtractor, semantic_extractor
-from agiqa.feature_store import read_pack
-from agiqa.images import decode
-from agiqa.params import Semantic
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import DualEncoderExtractor, semantic_extractor
+from agiqa.store import read_pack
 
 
 def _prompts(tmp_path: Path, **texts: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import transformers
 
-from agiqa.errors import AgiqaError
-from agiqa.extractors import ImageTextExtractor, VisionExtractor, semantic_extractor
-from agiqa.extractors.environment import LIBRARIES, libraries
-from agiqa.extractors.loading import find_model
-from agiqa.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual
+from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor, semantic_extractor
+from agiqa.stage1.extractors.environment import LIBRARIES, libraries
+from agiqa.stage1.extractors.loading import find_model
 
 
 @pytest.fixture

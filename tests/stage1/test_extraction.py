@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable, write_table
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract, open_shelves
-from agiqa.extractors import ImageTextExtractor, Sample, VisionExtractor
-from agiqa.feature_store import LockedError, read_pack
-from agiqa.features import load_features
-from agiqa.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable, write_table
+from agiqa.stage1.extract import extract, open_shelves
+from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
+from agiqa.stage2.features import load_features
+from agiqa.store import LockedError, read_pack
 
 
 class Counting(ImageTextExtractor):
@@ -138,10 +138,10 @@ def test_damaged_rows_are_computed_again(
 STALLING = """
 import sys, time
 from pathlib import Path
-from agiqa.datasets.table import read_table
-from agiqa.extraction import extract
-from agiqa.extractors import ImageTextExtractor
-from agiqa.params import Semantic
+from agiqa.data.datasets.table import read_table
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.core.params import Semantic
 
 class Stalling(ImageTextExtractor):
     calls = 0

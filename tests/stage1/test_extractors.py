@@ -12,12 +12,12 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extractors import Extractor, ImageTextExtractor, Sample, VisionExtractor
-from agiqa.extractors.contract import batch
-from agiqa.images import decode
-from agiqa.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extractors import Extractor, ImageTextExtractor, Sample, VisionExtractor
+from agiqa.stage1.extractors.contract import batch
 
 
 def _samples(extractor: Extractor, table: ImagesTable) -> list[Sample]:

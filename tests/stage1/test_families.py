@@ -13,13 +13,13 @@ import yaml
 from PIL import Image
 
 import families
-from agiqa.errors import AgiqaError
-from agiqa.extractors import ImageTextExtractor, semantic_extractor
-from agiqa.extractors.lmm.forward import LEVELS, Shares
-from agiqa.extractors.lmm.inputs import chat_text, placeholder
-from agiqa.extractors.loading import find_model
-from agiqa.extractors.processors import load_processor
-from agiqa.params import Semantic
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.stage1.extractors import ImageTextExtractor, semantic_extractor
+from agiqa.stage1.extractors.lmm.forward import LEVELS, Shares
+from agiqa.stage1.extractors.lmm.inputs import chat_text, placeholder
+from agiqa.stage1.extractors.loading import find_model
+from agiqa.stage1.extractors.processors import load_processor
 
 FAMILIES = (
     "qwen2_5_vl",
@@ -106,7 +106,7 @@ def pooled(states: np.ndarray, image: np.ndarray) -> dict[str, np.ndarray]:
 
 def vectors(extractor: ImageTextExtractor, seen: list[Image.Image]) -> list[dict[str, np.ndarray]]:
     """By name, for each image; images of one shape together."""
-    from agiqa.computing import in_batches
+    from agiqa.stage1.batches import in_batches
 
     samples = [(place, extractor.preprocess(image)) for place, image in enumerate(seen)]
     found: list[dict[str, np.ndarray]] = [{} for _ in seen]

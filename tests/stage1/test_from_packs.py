@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.extraction import extract
-from agiqa.extractors import ImageTextExtractor, Sample
-from agiqa.feature_store import PackError, pack_beside, read_pack
-from agiqa.params import Semantic
-from agiqa.ranks import Process
+from agiqa.core.params import Semantic
+from agiqa.core.processes import Process
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor, Sample
+from agiqa.store import PackError, pack_beside, read_pack
 
 
 class Counting(ImageTextExtractor):

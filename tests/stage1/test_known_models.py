@@ -9,10 +9,10 @@ import transformers
 from PIL import Image
 from safetensors import safe_open
 
-from agiqa.extractors.known_models import KNOWN_MODELS, Known
-from agiqa.mplug_owl2.configuration import MplugOwl2Config
-from agiqa.mplug_owl2.modeling import MplugOwl2Model
-from agiqa.nano.assemble import VISUAL_TOKENS, ensure_nano
+from agiqa.stage1.extractors.known_models import KNOWN_MODELS, Known
+from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
+from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+from agiqa.stage1.nano.assemble import VISUAL_TOKENS, ensure_nano
 
 SIDE = 1024
 

@@ -10,8 +10,8 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from agiqa.errors import AgiqaError
-from agiqa.extractors.loading import (
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.extractors.loading import (
     ModelFolder,
     find_model,
     load_image_processor,

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract
-from agiqa.extractors import ImageTextExtractor
-from agiqa.extractors.lmm.forward import SharedForward
-from agiqa.feature_store import read_pack
-from agiqa.images import decode
-from agiqa.params import Semantic
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.extractors.lmm.forward import SharedForward
+from agiqa.store import read_pack
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import torch
 import transformers
 from PIL import Image
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extractors import ImageTextExtractor, VisionExtractor
-from agiqa.extractors.contract import batch
-from agiqa.images import decode
-from agiqa.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor
+from agiqa.stage1.extractors.contract import batch
 
 
 @pytest.mark.parametrize(

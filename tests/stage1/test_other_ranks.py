@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa import other_ranks
-from agiqa.feature_store import Shelf
-from agiqa.other_ranks import wait_for_others
+from agiqa.stage1 import other_processes
+from agiqa.stage1.other_processes import wait_for_others
+from agiqa.store import Shelf
 
 IDS = [hashlib.sha256(bytes([row])).hexdigest() for row in range(6)]
 FINGERPRINT = {"extractor": "tiny"}
@@ -20,9 +20,9 @@ FINGERPRINT = {"extractor": "tiny"}
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(other_ranks, "START_SECONDS", 0.5)
-    monkeypatch.setattr(other_ranks, "END_SECONDS", 0.3)
-    monkeypatch.setattr(other_ranks, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(other_processes, "START_SECONDS", 0.5)
+    monkeypatch.setattr(other_processes, "END_SECONDS", 0.3)
+    monkeypatch.setattr(other_processes, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_no_wait_when_all_is_done(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(other_ranks, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(other_processes, "POLL_SECONDS", 60.0)
     add(open_shelf(1), IDS[1::2])  # rank 0's own rows are not its business
     assert wait(open_shelf(0)) < 30.0
     assert caplog.records == []
@@ -107,7 +107,7 @@ def test_rows_that_come_are_a_sign_of_life_where_locks_do_not_reach(
     open_shelf: Callable[[int], Shelf], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shelf, "is_written", lambda *_: False)
-    monkeypatch.setattr(other_ranks, "START_SECONDS", 4.0)
+    monkeypatch.setattr(other_processes, "START_SECONDS", 4.0)
 
     def work() -> None:
         for name in IDS[1::2]:

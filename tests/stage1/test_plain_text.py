@@ -9,14 +9,14 @@ import yaml
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from agiqa.computing import prompted_row_id
-from agiqa.errors import AgiqaError
-from agiqa.extractors import ImageTextExtractor, Sample, semantic_extractor
-from agiqa.extractors.failures import RefusedError
-from agiqa.extractors.lmm.inputs import token_ids
-from agiqa.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
-from agiqa.params import Semantic
-from agiqa.prompts import MARK, bundled_folder
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.prompts import MARK, bundled_folder
+from agiqa.stage1.extractors import ImageTextExtractor, Sample, semantic_extractor
+from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.lmm.inputs import token_ids
+from agiqa.stage1.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
+from agiqa.store.row_ids import prompted_row_id
 from families import LMMS
 
 QUESTION = "Does it show '{image_prompt}', all of it?"

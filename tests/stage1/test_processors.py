@@ -13,10 +13,10 @@ import torch
 import transformers
 from PIL import Image
 
-from agiqa.errors import AgiqaError
-from agiqa.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
-from agiqa.extractors.loading import ModelFolder, find_model
-from agiqa.extractors.processors import load_processor
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
+from agiqa.stage1.extractors.loading import ModelFolder, find_model
+from agiqa.stage1.extractors.processors import load_processor
 from families import DUAL_ENCODERS, LMMS
 
 WHOLE = ("llava", "idefics3", "gemma3", "paligemma")  # AutoProcessor builds these as well

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import write_table
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import write_table
 
 IMAGES, VECTORS = 30, 2
 

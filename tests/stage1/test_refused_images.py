@@ -17,17 +17,17 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from agiqa.cli import main
-from agiqa.computing import Source
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.estimate import estimate
-from agiqa.extraction import extract, vectors_of_files, vectors_of_images
-from agiqa.extractors import ImageTextExtractor
-from agiqa.extractors.failures import RefusedError
-from agiqa.extractors.lmm.forward import SharedForward
-from agiqa.feature_store import read_pack
-from agiqa.images import BadImagesError, decode
-from agiqa.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import BadImagesError, decode
+from agiqa.stage1.estimate import estimate
+from agiqa.stage1.extract import extract, vectors_of_files, vectors_of_images
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.lmm.forward import SharedForward
+from agiqa.store import read_pack
+from agiqa.store.row_ids import Source
 from families import LMMS
 
 ODD = (61, 7)  # the size of images that the tests' model does not take
@@ -42,7 +42,7 @@ def refusing(refuse_size: Callable) -> None:
 @pytest.fixture
 def with_odd(table: ImagesTable) -> ImagesTable:
     """Ten images, of which the fourth and the eighth are odd."""
-    from agiqa.datasets import folder
+    from agiqa.data.datasets import folder
 
     for row in (3, 7):
         pixels = np.random.default_rng(row).integers(0, 256, (ODD[1], ODD[0], 3), dtype=np.uint8)

@@ -17,9 +17,9 @@ from PIL import Image
 
 import agiqa
 from agiqa.cli import main
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.images import BadImagesError, decode
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import BadImagesError, decode
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_a_full_disk_keeps_the_old_scores(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("agiqa.feature_store.durable.os.fsync", full)
+    monkeypatch.setattr("agiqa.store.durable.os.fsync", full)
     command = ["score", str(tmp_path / "images/00.png"), "--run", str(run), "-o", str(out)]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

@@ -14,14 +14,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import agiqa
-from agiqa import scoring
 from agiqa.cli import main
-from agiqa.datasets.table import ImagesTable, read_table
-from agiqa.errors import AgiqaError
-from agiqa.extractors import Sample, Vector
-from agiqa.extractors.contract import batch
-from agiqa.feature_store import write_pack
-from agiqa.images import decode
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable, read_table
+from agiqa.data.images import decode
+from agiqa.runs import score as scoring
+from agiqa.stage1.extractors import Sample, Vector
+from agiqa.stage1.extractors.contract import batch
+from agiqa.store import write_pack
 
 SIDE, WIDTH, COUNT = 4, 5, 40
 PROMPT = "a photo"  # of all images, so that the run's and the scorer's vectors can be compared
@@ -148,7 +148,7 @@ def test_answers_and_image_prompts(data: ImagesTable) -> None:
     scores = scorer(files, [PROMPT] * 5)
     assert scorer.semantic.extractor.wanted == {0, 3, 4, 5}
     assert list(scores[0].gate) == ["visual", "sharp.mean", "match.last", "answers"]
-    from agiqa.features import load_features
+    from agiqa.stage2.features import load_features
 
     cache = Path("cache/mine")
     _, features = load_features(

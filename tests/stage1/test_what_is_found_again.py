@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from agiqa.datasets import folder
-from agiqa.datasets.table import ImagesTable
-from agiqa.extraction import extract
-from agiqa.extractors import ImageTextExtractor
-from agiqa.params import Semantic
+from agiqa.core.params import Semantic
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
 
 Prompts = Callable[..., str]
 QUESTIONS = {"sharp": "Is it sharp?", "whole": "Is it whole?"}

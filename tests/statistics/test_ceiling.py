@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agiqa.datasets.table import ImagesTable, Target
-from agiqa.metrics import krcc, plcc, srcc
-from agiqa.statistics.ceiling import (
+from agiqa.data.datasets.table import ImagesTable, Target
+from agiqa.data.metrics import krcc, plcc, srcc
+from agiqa.data.statistics.ceiling import (
     assumed_raters,
     deviations,
     known_raters,

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from agiqa.figures import CORRELATIONS, FIGURES
-from agiqa.metrics import METRICS, all_metrics
-from agiqa.statistics.intervals import (
+from agiqa.data.metric_names import CORRELATIONS, FIGURES
+from agiqa.data.metrics import METRICS, all_metrics
+from agiqa.data.statistics.intervals import (
     ALIKE,
     NO_NUMBER,
     Intervals,
@@ -19,7 +19,7 @@ from agiqa.statistics.intervals import (
     resample_splits,
     side_interval,
 )
-from agiqa.statistics.resampling import TestSide
+from agiqa.data.statistics.resampling import TestSide
 
 
 def side(rng: np.random.Generator, prompts: int, images: int, noise: float) -> pd.DataFrame:

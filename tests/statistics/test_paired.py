@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agiqa.statistics.paired import corrected_t_test, holm
+from agiqa.data.statistics.paired import corrected_t_test, holm
 
 GAINS = [0.004, 0.002, 0.007, -0.001, 0.003, 0.005, 0.002, 0.006, 0.001, 0.004]
 

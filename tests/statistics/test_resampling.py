@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agiqa.figures import CORRELATIONS
-from agiqa.metrics import all_metrics
-from agiqa.statistics import resampling
-from agiqa.statistics.resampling import drawn_counts, resampled, test_side
+from agiqa.data.metric_names import CORRELATIONS
+from agiqa.data.metrics import all_metrics
+from agiqa.data.statistics import resampling
+from agiqa.data.statistics.resampling import drawn_counts, resampled, test_side
 
 
 def scores(count: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:

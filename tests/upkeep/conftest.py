@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.datasets import folder
-from agiqa.datasets.table import write_table
-from agiqa.feature_store import Shelf, write_pack
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import write_table
+from agiqa.store import Shelf, write_pack
 
 IMAGES, WIDTH = 40, 16
 

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.feature_store import Shelf
-from agiqa.upkeep.clearing import carry_out, plan
+from agiqa.store import Shelf
+from agiqa.store.upkeep.clearing import carry_out, plan
 
 Agiqa = Callable[..., Result]
 OLD = time.time() - 90 * 86400

@@ -9,11 +9,11 @@ import pytest
 from click.testing import Result
 
 from agiqa.cli.options import read_settings
-from agiqa.datasets import folder
-from agiqa.datasets.table import read_table, write_table
-from agiqa.extraction import extract
-from agiqa.extractors import semantic_extractor
-from agiqa.upkeep.comparison import compare
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import read_table, write_table
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import semantic_extractor
+from agiqa.stage1.pack_comparison import compare
 
 Agiqa = Callable[..., Result]
 QUESTIONS = {"sharp": "Is it sharp?", "whole": "Is it whole?"}

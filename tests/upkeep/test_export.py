@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from agiqa.datasets.table import ImagesTable, write_table
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import write_pack
-from agiqa.upkeep.export import export
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable, write_table
+from agiqa.store import write_pack
+from agiqa.store.upkeep.export import export
 
 NAMES = ["semantic_content.last", "Ist es schön? =..:x"]
 PRINTS = [{"extractor": "lmm", "prompt": name} for name in NAMES]

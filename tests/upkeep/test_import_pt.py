@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from agiqa.datasets.table import ImagesTable
-from agiqa.errors import AgiqaError
-from agiqa.extraction import extract
-from agiqa.extractors import VisionExtractor
-from agiqa.feature_store import Shelf, read_pack, write_pack
-from agiqa.params import Visual
-from agiqa.upkeep.import_pt import Imported, import_pt
-from agiqa.upkeep.reference_pt import VECTORS, UnusableError, read_vector
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Visual
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import VisionExtractor
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.upkeep.import_pt import Imported, import_pt
+from agiqa.store.upkeep.reference_pt import VECTORS, UnusableError, read_vector
 
 ROWS, WIDTH = 10, 16
 

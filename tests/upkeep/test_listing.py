@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from agiqa.feature_store import Shelf, digest
+from agiqa.store import Shelf, digest
 
 Agiqa = Callable[..., Result]
 
@@ -75,8 +75,8 @@ def test_on_a_terminal(
     project: Any, monkeypatch: pytest.MonkeyPatch, columns: int, fingerprint: Any
 ) -> None:
     from agiqa.cli.cache.listing import print_tables
-    from agiqa.upkeep.stores import survey
-    from agiqa.upkeep.users import find_runs
+    from agiqa.store.upkeep.stores import survey
+    from agiqa.store.upkeep.users import find_runs
 
     Shelf.open(project.ledger, fingerprint("What is wrong with this image? " * 5), 16)
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.computing import prompted_row_id
-from agiqa.datasets.table import ImagesTable, write_table
-from agiqa.errors import AgiqaError
-from agiqa.feature_store import PackError, Shelf, digest, row_ids_digest, write_pack
-from agiqa.upkeep.merge import Merged, merge
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import ImagesTable, write_table
+from agiqa.store import PackError, Shelf, digest, row_ids_digest, write_pack
+from agiqa.store.row_ids import prompted_row_id
+from agiqa.store.upkeep.merge import Merged, merge
 
 ROWS, WIDTH = 20, 4
 IDS = [f"{row:064x}" for row in range(ROWS)]

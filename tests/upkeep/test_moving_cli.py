@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from agiqa.cli import main
 from agiqa.cli.cache import command as cache
-from agiqa.datasets.table import read_table
-from agiqa.feature_store import Shelf, read_pack, write_pack
+from agiqa.data.datasets.table import read_table
+from agiqa.store import Shelf, read_pack, write_pack
 
 COMMANDS = ("merge", "convert", "export", "import-pt")
 IMAGES = 40

@@ -13,9 +13,9 @@ import pytest
 import zarr
 from click.testing import Result
 
-from agiqa.extractors import VisionExtractor
-from agiqa.feature_store import Shelf, read_pack
-from agiqa.params import load
+from agiqa.core.params import load
+from agiqa.stage1.extractors import VisionExtractor
+from agiqa.store import Shelf, read_pack
 
 Agiqa = Callable[..., Result]
 

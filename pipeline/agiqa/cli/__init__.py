@@ -10,7 +10,7 @@ import click
 from agiqa import __version__
 from agiqa.cli.lazy import LazyGroup, keep_lines
 from agiqa.cli.lines import PlainFormatter, echo
-from agiqa.errors import AgiqaError, printable
+from agiqa.core.errors import AgiqaError, printable
 
 # Command: its module here and the line that `agiqa --help` shows.
 COMMANDS = {

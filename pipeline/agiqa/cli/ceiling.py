@@ -40,10 +40,10 @@ def command(
     agiqa ceiling agiqa-3k --target align --raters 21 --raters 15
     """
     from agiqa.cli.tables import print_table
-    from agiqa.datasets.table import read_table
-    from agiqa.errors import AgiqaError
-    from agiqa.figures import DASH, number
-    from agiqa.statistics.ceiling import (
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.metric_names import DASH, number
+    from agiqa.data.statistics.ceiling import (
         assumed_raters,
         deviations,
         known_raters,

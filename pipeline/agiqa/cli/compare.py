@@ -40,7 +40,7 @@ def command(
     agiqa compare runs/agiqa-3k/grouped --markdown
     agiqa compare runs/agiqa-3k/grouped runs/agiqa-3k/random --across-protocols
     """
-    from agiqa import comparison
+    from agiqa.runs import compare as comparison
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other.")
@@ -58,7 +58,7 @@ def command(
 
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
-    from agiqa.figures import (
+    from agiqa.data.metric_names import (
         CORRELATIONS,
         ERRORS,
         FIGURES,
@@ -118,8 +118,8 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
 
 
 def _print_generators(each: dict[str, Any], markdown: bool) -> None:
-    from agiqa.comparison import LEAST_IMAGES
-    from agiqa.figures import number, probability
+    from agiqa.data.metric_names import number, probability
+    from agiqa.runs.compare import LEAST_IMAGES
 
     few = f"fewer than {LEAST_IMAGES} test images in every split"
     if not each["generators"]:
@@ -143,7 +143,7 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
 
 
 def _print_across(result: dict[str, Any], markdown: bool) -> None:
-    from agiqa.figures import difference_dashes, number, probability
+    from agiqa.data.metric_names import difference_dashes, number, probability
 
     across = result["across"]
     rows = [
@@ -183,7 +183,7 @@ def _table(
 
 
 def _named(each: dict[str, Any]) -> str:
-    from agiqa.model_labels import label
+    from agiqa.core.model_names import label
 
     if each["name"] == each["model"]:  # the models of a single run
         return label(each["model"])
@@ -192,7 +192,7 @@ def _named(each: dict[str, Any]) -> str:
 
 
 def _by_heading(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    from agiqa.figures import FIGURES
+    from agiqa.data.metric_names import FIGURES
 
     return [(figure.heading, figures[name]) for name, figure in FIGURES.items()]
 
@@ -203,7 +203,7 @@ def _better(values: dict[str, Any]) -> str:
 
 
 def _interval(low: float, high: float) -> str:
-    from agiqa.figures import DASH, number
+    from agiqa.data.metric_names import DASH, number
 
     ends = number(low, 4, True), number(high, 4, True)
     return DASH if DASH in ends else " … ".join(ends)

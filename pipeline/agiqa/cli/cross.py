@@ -40,8 +40,8 @@ def command(
     agiqa cross runs/agiqa-3k/random --on koniq-10k --on spaq
     agiqa cross runs/agiqa-3k+aigciqa2023/grouped runs/agiqa-3k/grouped
     """
-    from agiqa.crossing import cross
-    from agiqa.errors import AgiqaError
+    from agiqa.core.errors import AgiqaError
+    from agiqa.runs.cross import cross
 
     found = cross(runs, on, cache)
     for folder, metrics in found:
@@ -63,7 +63,7 @@ def command(
 
 
 def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
-    from agiqa.figures import FIGURES
+    from agiqa.data.metric_names import FIGURES
 
     about = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
     return about | {name: metrics["models"][model][name] for name in FIGURES}
@@ -71,8 +71,8 @@ def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
 
 def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
     from agiqa.cli.tables import print_table
-    from agiqa.figures import FIGURES, dashes, outside_scale, with_deviation
-    from agiqa.model_labels import label
+    from agiqa.core.model_names import label
+    from agiqa.data.metric_names import FIGURES, dashes, outside_scale, with_deviation
 
     columns, last = list(found[0][1]), list(FIGURES)[-1]
     for figure, about in FIGURES.items():

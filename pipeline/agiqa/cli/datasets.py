@@ -10,11 +10,11 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, print_json, read_settings, settings
 from agiqa.cli.sources import ALIASES, known_place
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.datasets import Adapter
-    from agiqa.params import Params
+    from agiqa.core.params import Params
+    from agiqa.data.datasets import Adapter
 
 COLUMNS = ("name", "images", "targets", "licence", "here", "where", "get")
 
@@ -36,7 +36,7 @@ def command(
     agiqa datasets
     agiqa datasets --json
     """
-    from agiqa.datasets import OFFICIAL
+    from agiqa.data.datasets import OFFICIAL
 
     params = read_settings(params_file, overrides)
     found = [_describe(adapter, cache, params) for adapter in OFFICIAL.values()]

@@ -28,7 +28,7 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     agiqa evaluate runs/demo/grouped
     agiqa evaluate runs/agiqa-3k/grouped --json
     """
-    from agiqa.runs import evaluate_run
+    from agiqa.runs.fit import evaluate_run
 
     evaluations = evaluate_run(run, cache)
     if as_json:
@@ -40,7 +40,8 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
 
 def _print(metrics: dict[str, Any]) -> None:
     from agiqa.cli.tables import print_table
-    from agiqa.figures import (
+    from agiqa.core.model_names import in_order, label
+    from agiqa.data.metric_names import (
         CORRELATIONS,
         ERRORS,
         FIGURES,
@@ -51,7 +52,6 @@ def _print(metrics: dict[str, Any]) -> None:
         outside_scale,
         with_deviation,
     )
-    from agiqa.model_labels import in_order, label
 
     title = (
         f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}, "

@@ -8,11 +8,11 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache_or_url, print_json, remote_code
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.explaining import Explanations
-    from agiqa.explaining.explanations import Explained
+    from agiqa.runs.explain import Explanations
+    from agiqa.runs.explain.explanations import Explained
 
 
 @click.command("explain", cls=Command)
@@ -96,12 +96,12 @@ def command(
     agiqa explain runs/agiqa-3k/grouped --worst 6 --best 0 --lowest 0
     agiqa explain runs/agiqa-3k/grouped pictures/ -o why/ --aspects nano-aspects
     """  # fmt: skip
-    from agiqa.cache_folder import at_hand
-    from agiqa.checkpoints import load_provenance
     from agiqa.cli.score import files_of
-    from agiqa.explaining import Explainer, explain_run
-    from agiqa.explaining.explanations import FOLDER, choose, chosen_files, require_replaceable
-    from agiqa.scoring import load_scorer
+    from agiqa.runs.explain import Explainer, explain_run
+    from agiqa.runs.explain.explanations import FOLDER, choose, chosen_files, require_replaceable
+    from agiqa.runs.files import load_provenance
+    from agiqa.runs.score import load_scorer
+    from agiqa.store.cache_folder import at_hand
 
     dataset = str(load_provenance(run)["dataset"])
     folder = out or run / FOLDER

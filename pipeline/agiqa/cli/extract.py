@@ -11,14 +11,14 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
-from agiqa.errors import AgiqaError
-from agiqa.params import with_extractor
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import with_extractor
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from agiqa.datasets.table import ImagesTable
-    from agiqa.extractors import Extractor
+    from agiqa.data.datasets.table import ImagesTable
+    from agiqa.stage1.extractors import Extractor
 
 
 @click.command("extract", cls=Command)
@@ -67,12 +67,12 @@ def command(
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     agiqa extract mine --only semantic --extractor qwen
     """
-    from agiqa.datasets.origin import require_fresh
-    from agiqa.datasets.table import read_table
-    from agiqa.extraction import extract
-    from agiqa.extractors import Extractor, VisionExtractor, semantic_extractor
-    from agiqa.images import BadImagesError
-    from agiqa.ranks import this_process
+    from agiqa.core.processes import this_process
+    from agiqa.data.datasets.origin import require_fresh
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.images import BadImagesError
+    from agiqa.stage1.extract import extract
+    from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
 
     process = this_process()
     if process.world > 1:
@@ -153,7 +153,7 @@ def _foreseen(bad: Sequence[Mapping[str, str]], dataset: str, name: str) -> str:
 def _estimate(
     table: "ImagesTable", extractor: "Extractor", workers: int, as_json: bool
 ) -> dict[str, Any]:
-    from agiqa.estimate import estimate
+    from agiqa.stage1.estimate import estimate
 
     found = estimate(table, extractor, workers=workers)
     if not as_json:

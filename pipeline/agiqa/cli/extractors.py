@@ -12,7 +12,7 @@ from agiqa.cli.lines import console, echo
 from agiqa.cli.options import print_json
 
 if TYPE_CHECKING:
-    from agiqa.extractors.known_models import Known
+    from agiqa.stage1.extractors.known_models import Known
 
 COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "note")
 
@@ -30,7 +30,7 @@ def command(as_json: bool) -> None:
     agiqa extractors
     agiqa extract mine --set semantic.model=llava-hf/llava-1.5-7b-hf --set semantic.name=llava
     """
-    from agiqa.extractors.known_models import KNOWN_MODELS
+    from agiqa.stage1.extractors.known_models import KNOWN_MODELS
 
     if as_json:
         print_json([vars(each) for each in KNOWN_MODELS])

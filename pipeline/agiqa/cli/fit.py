@@ -16,7 +16,7 @@ from agiqa.cli.options import (
     settings,
     show,
 )
-from agiqa.params import CHOICES, with_extractor
+from agiqa.core.params import CHOICES, with_extractor
 
 
 @click.command("fit", cls=Command)
@@ -89,7 +89,7 @@ def command(
     agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
-    from agiqa.runs import fit_run
+    from agiqa.runs.fit import fit_run
 
     params = read_settings(params_file, overrides)
     given = {"preset": preset, "protocol": protocol, "target": ",".join(targets)}

@@ -46,7 +46,7 @@ def command(
     agiqa import-checkpoint AGIQA_3k.pt --dataset agiqa-3k runs/agiqa-3k/authors
     agiqa evaluate runs/agiqa-3k/authors
     """
-    from agiqa.runs import import_run
+    from agiqa.runs.fit import import_run
 
     extra = (f"fit.target={target}",) if target else ()
     params = read_settings(params_file, (*overrides, *extra))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.errors import printable
+from agiqa.core.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -33,7 +33,7 @@ def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_
     agiqa nano train --from ~/data/agiqa-3k -o projector.safetensors
     """
     if ctx.invoked_subcommand is None:
-        from agiqa.nano.assemble import ensure_nano
+        from agiqa.stage1.nano.assemble import ensure_nano
 
         folder = ensure_nano(projector, wheels)
         size = sum(path.stat().st_size for path in folder.iterdir())
@@ -68,8 +68,8 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
     \b
     agiqa nano train --from ~/data/agiqa-3k -o projector.safetensors
     """
-    from agiqa.datasets import agiqa_3k
-    from agiqa.nano.projector_training import Recipe, train_projector
+    from agiqa.data.datasets import agiqa_3k
+    from agiqa.stage1.nano.projector_training import Recipe, train_projector
 
     options = {"seed": seed} | ({"epochs": epochs} if epochs is not None else {})
     record = train_projector(agiqa_3k.prepare(source), Recipe(**options), out)  # type: ignore[arg-type]
@@ -91,8 +91,8 @@ def measure_command(source: Path, seed: int) -> None:
     \b
     agiqa nano measure --from ~/data/agiqa-3k
     """
-    from agiqa.datasets import agiqa_3k
-    from agiqa.nano.projector_training import Recipe, measure_projector
+    from agiqa.data.datasets import agiqa_3k
+    from agiqa.stage1.nano.projector_training import Recipe, measure_projector
 
     nll = measure_projector(agiqa_3k.prepare(source), Recipe(seed=seed))
     print_json(nll, indent=2)

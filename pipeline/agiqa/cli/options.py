@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from agiqa.cli.lines import echo
-from agiqa.errors import AgiqaError
-from agiqa.names import data_set_name
-from agiqa.params import Params, load
-from agiqa.urls import is_url, shown
+from agiqa.core.errors import AgiqaError
+from agiqa.core.names import data_set_name
+from agiqa.core.params import Params, load
+from agiqa.core.urls import is_url, shown
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Items = TypeVar("Items", bound=tuple[Any, ...])
@@ -69,7 +69,7 @@ def pack_at_hand(context: click.Context, option: click.Parameter, value: str) ->
     """Callback of an argument that names a pack: its path, of a URL that of a checked copy."""
     if not is_url(value):
         return Path(value)
-    from agiqa.feature_store import at_hand, read_pack
+    from agiqa.store import at_hand, read_pack
 
     return at_hand(value, read_pack)
 
@@ -132,7 +132,7 @@ def read_settings(params_file: Path | None, overrides: tuple[str, ...]) -> Param
 
 def print_json(value: object, indent: int | None = None) -> None:
     """Print JSON for programs; where standard output is not UTF-8, in ASCII."""
-    from agiqa.json_text import json_text
+    from agiqa.core.json_text import json_text
 
     utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
     echo(json_text(value, indent=indent, ascii_only=not utf8))

@@ -10,11 +10,11 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, plain_name, read_settings, settings, show
 from agiqa.cli.sources import KINDS, OFFICIAL, find_source
-from agiqa.errors import AgiqaError
-from agiqa.params import Params, Source
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Params, Source
 
 if TYPE_CHECKING:
-    from agiqa.datasets.table import ImagesTable, Target
+    from agiqa.data.datasets.table import ImagesTable, Target
 
 
 @click.command("prepare", cls=Command)
@@ -102,9 +102,9 @@ def command(
     agiqa prepare mine --from labels.csv --image-column file --score-column mos
     agiqa prepare holiday --from ~/pictures
     """
-    from agiqa.datasets.origin import Reading, origin_of
-    from agiqa.datasets.table import write_table
-    from agiqa.splits import make_all_splits, shared, small_test_sides, write_all_splits
+    from agiqa.data.datasets.origin import Reading, origin_of
+    from agiqa.data.datasets.table import write_table
+    from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
 
     plain_name(name, "NAME")
     _require_free(name, cache)
@@ -159,7 +159,7 @@ def _note_sources(
     params: Params,
 ) -> None:  # fmt: skip
     """Write what there is to read; where that is not on this machine, an earlier note stays."""
-    from agiqa.datasets.origin import SOURCES, note_sources, origin_of
+    from agiqa.data.datasets.origin import SOURCES, note_sources, origin_of
 
     try:
         source = find_source(name, path, kind, columns, params)
@@ -179,8 +179,8 @@ def _said(table: "ImagesTable", target: "Target") -> str:
 
 def _download(name: str, source: Source) -> None:
     """Fetch an official data set into the source's folder, unless it is there."""
-    from agiqa.datasets import OFFICIAL as ADAPTERS
-    from agiqa.datasets.download import download
+    from agiqa.data.datasets import OFFICIAL as ADAPTERS
+    from agiqa.data.datasets.download import download
 
     if source.kind not in OFFICIAL:
         raise click.UsageError(
@@ -194,8 +194,8 @@ def _download(name: str, source: Source) -> None:
 
 
 def _prepare(name: str, source: Source, folder: Path, params: Params, skip_bad: bool) -> Any:
-    from agiqa.datasets import OFFICIAL as ADAPTERS
-    from agiqa.datasets import OWN
+    from agiqa.data.datasets import OFFICIAL as ADAPTERS
+    from agiqa.data.datasets import OWN
 
     path, workers = Path(source.path).expanduser(), params.prepare.workers
     if source.kind in OFFICIAL:

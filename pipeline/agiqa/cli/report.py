@@ -38,9 +38,9 @@ def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json
     agiqa report runs/agiqa-3k/grouped runs/agiqa-3k/linear-gate -o both.html
     agiqa report runs/agiqa-3k/both/targets/align -o alignment.html
     """
-    from agiqa.cache_folder import at_hand
-    from agiqa.checkpoints import provenance_of
-    from agiqa.report import write_plots, write_report
+    from agiqa.runs.files import provenance_of
+    from agiqa.store.cache_folder import at_hand
+    from agiqa.views.report import write_plots, write_report
 
     if len(runs) > 1 and out is None:
         raise click.UsageError("Several runs need -o: none of them is the page's place.")

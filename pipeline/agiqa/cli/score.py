@@ -12,14 +12,14 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import remote_code
-from agiqa.cli.ranking import LAYOUTS, print_ranking, write_rows
-from agiqa.cli.terminal_pictures import MODES, pictures
-from agiqa.errors import AgiqaError, printable
-from agiqa.score_notes import notes
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.runs.score_notes import notes
+from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
+from agiqa.views.ranking.terminal_pictures import MODES, pictures
 
 if TYPE_CHECKING:
-    from agiqa.images import BadImage
-    from agiqa.scoring import Score, Scorer
+    from agiqa.data.images import BadImage
+    from agiqa.runs.score import Score, Scorer
 
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # https, s3 …; no drive letter
 FOREIGN = (".parquet", ".xlsx", ".html", ".htm", ".jsonl", ".md")  # other formats' names
@@ -96,10 +96,10 @@ def command(
     agiqa score pictures/ --run runs/agiqa-3k/grouped --html ranking.html --top 5
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
-    from agiqa.checkpoints import load_provenance
-    from agiqa.feature_store.durable import disk_errors, write_file
-    from agiqa.images import check_images
-    from agiqa.scoring import load_scorer
+    from agiqa.data.images import check_images
+    from agiqa.runs.files import load_provenance
+    from agiqa.runs.score import load_scorer
+    from agiqa.store.durable import disk_errors, write_file
 
     style = style_of(style, out)
     load_provenance(run)  # a wrong run is said before the images are read
@@ -121,7 +121,7 @@ def command(
     bad += refused
     scores.sort(key=lambda score: -score.score)
     if html is not None:
-        from agiqa.gallery import write_gallery
+        from agiqa.views.ranking import write_gallery
 
         with disk_errors("write", html):
             write_gallery(scores, scorer.run.folder, scorer.run.provenance, html)
@@ -146,7 +146,7 @@ def command(
 
 def files_of(images: Sequence[Path]) -> list[Path]:
     """Files as given, folders as the images in them; each once."""
-    from agiqa.datasets.folder import find_images
+    from agiqa.data.datasets.folder import find_images
 
     files: dict[Path, None] = {}
     for image in images:
@@ -213,7 +213,7 @@ def _write(
             "scores": [_plain(score) for score in scores],
             "skipped": [vars(each) for each in bad],
         }
-        from agiqa.json_text import json_text
+        from agiqa.core.json_text import json_text
 
         stream.write(json_text(content, indent=2) + "\n")
     else:

@@ -114,9 +114,9 @@ def command(
     """
     import time
 
-    from agiqa.checkpoints import load_provenance
-    from agiqa.serving.limits import MIB, Limits
-    from agiqa.serving.server import Serving, is_local, serve
+    from agiqa.runs.files import load_provenance
+    from agiqa.views.server.limits import MIB, Limits
+    from agiqa.views.server.server import Serving, is_local, serve
 
     load_provenance(run)  # a wrong run is said before anything loads
     limits = Limits(request_bytes=max_request * MIB, files=max_files, queue=queue, seconds=timeout)

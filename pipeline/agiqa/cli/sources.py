@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from agiqa.errors import AgiqaError
-from agiqa.params import Params, Source
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Params, Source
 
 OFFICIAL = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
 KINDS = (*OFFICIAL, "csv", "folder", "demo")

@@ -10,7 +10,7 @@ from agiqa.cli.lines import echo
 from agiqa.cli.options import RUNS, different
 
 if TYPE_CHECKING:
-    from agiqa.result_tables import Grid
+    from agiqa.views.tables import Grid
 
 FORMATS = ("markdown", "csv", "latex", "html")
 FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
@@ -77,8 +77,8 @@ def command(
     agiqa table runs/agiqa-3k/grouped runs/spaq/random --figure srcc --figure krcc -o table.tex
     agiqa table --no-published --format csv > results.csv
     """
-    from agiqa.datasets.table import write_whole
-    from agiqa.result_tables import find_results, format_of, grids_of, published_results, render
+    from agiqa.data.datasets.table import write_whole
+    from agiqa.views.tables import find_results, format_of, grids_of, published_results, render
 
     if form is None and out is not None:
         form = format_of(out)
@@ -113,7 +113,7 @@ def command(
 def _print(grid: "Grid", intervals: bool) -> None:
     """A table for each column of the grid, of the rows that have something in it: nothing wraps."""
     from agiqa.cli.tables import print_table
-    from agiqa.result_tables import wording
+    from agiqa.views.tables import wording
 
     heads = ["trained on" if grid.across else "method", *map(wording.heading, grid.figures)]
     for place, column in enumerate(grid.columns):

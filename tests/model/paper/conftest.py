@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from agiqa.model.paper import PaperConfig, PaperRegressor, reference_name
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TINY = PaperConfig(image_size=32, patch_size=4, width=16, heads=2, semantic_width=12, swin_mlp=24)

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from agiqa.images import decode, resize_bicubic
-from agiqa.model.moe import Prediction
-from agiqa.model.paper import (
+from agiqa.data.images import decode, resize_bicubic
+from agiqa.stage2.light.moe import Prediction
+from agiqa.stage2.paper.network import (
     SEMANTIC,
     PaperConfig,
     PaperRegressor,
     load_reference_state,
     reference_name,
 )
-from agiqa.model.paper.weights import DEAD
+from agiqa.stage2.paper.network.weights import DEAD
 
 Keys = dict[str, tuple[int, ...]]
 Stages = dict[str, Tensor]

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from agiqa.errors import AgiqaError
-from agiqa.model.moe import Prediction
-from agiqa.model.paper import PaperConfig, PaperRegressor, transposed_attention
-from agiqa.model.paper.swin import StochasticDepth, WindowAttention
-from agiqa.model.paper.transposed_attention import TransposedAttention
+from agiqa.core.errors import AgiqaError
+from agiqa.stage2.light.moe import Prediction
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, transposed_attention
+from agiqa.stage2.paper.network.swin import StochasticDepth, WindowAttention
+from agiqa.stage2.paper.network.transposed_attention import TransposedAttention
 
 Inputs = tuple[Tensor, Tensor]
 

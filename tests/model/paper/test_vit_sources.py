@@ -12,8 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from agiqa.errors import AgiqaError
-from agiqa.model.paper import PaperRegressor, load_vit
+from agiqa.core.errors import AgiqaError
+from agiqa.stage2.paper.network import PaperRegressor, load_vit
 
 State = dict[str, torch.Tensor]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from agiqa.errors import AgiqaError
-from agiqa.model.paper import PaperRegressor, load_reference_state, reference_name
-from agiqa.model.paper.weights import DEAD
+from agiqa.core.errors import AgiqaError
+from agiqa.stage2.paper.network import PaperRegressor, load_reference_state, reference_name
+from agiqa.stage2.paper.network.weights import DEAD
 
 State = dict[str, torch.Tensor]
 

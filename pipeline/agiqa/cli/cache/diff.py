@@ -12,7 +12,7 @@ from agiqa.cli.lines import echo
 from agiqa.cli.options import print_json, read_settings, settings
 
 if TYPE_CHECKING:
-    from agiqa.upkeep.comparison import Comparison, Missing
+    from agiqa.stage1.pack_comparison import Comparison, Missing
 
 SHOWN = 5  # images that are named
 
@@ -41,14 +41,14 @@ def command(
     agiqa cache diff cache/demo/nano.zarr --set semantic.dtype=bfloat16
     agiqa cache diff lmm-43ba lmm-c6ed
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.choice import choose_store
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.choice import choose_store
 
     kind, path = choose_store(store, default_root())
     if other is not None:
         _two(kind, path, *choose_store(other, default_root()), as_json)
         return
-    from agiqa.upkeep.comparison import compare_with_settings
+    from agiqa.stage1.pack_comparison import compare_with_settings
 
     params = read_settings(params_file, overrides)
     present, found, missing = compare_with_settings(kind, path, params, default_root())
@@ -63,7 +63,7 @@ def command(
 
 
 def _two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> None:
-    from agiqa.upkeep.comparison import compare, image_ids, named_fingerprints, nearest
+    from agiqa.stage1.pack_comparison import compare, image_ids, named_fingerprints, nearest
 
     there, now = named_fingerprints(kind, path), named_fingerprints(other_kind, other)
     if kind != "pack":  # its vector has no name
@@ -141,7 +141,7 @@ def _print_missing(missing: "Missing") -> None:
 
 
 def _some(images: tuple[str, ...]) -> str:
-    from agiqa.errors import some
+    from agiqa.core.errors import some
 
     return some(images, SHOWN)
 
@@ -151,7 +151,7 @@ def _key(field: tuple[str, object, object]) -> tuple[str, str, str]:
 
 
 def _tree(found: "Comparison") -> dict[str, Any]:
-    from agiqa.feature_store import ABSENT
+    from agiqa.store import ABSENT
 
     def fields(each: Any) -> list[dict[str, Any]]:
         names = ("field", "there", "now")

@@ -29,7 +29,7 @@ def command(pack: Path, out: Path, force: bool, as_json: bool) -> None:
     agiqa cache export cache/demo/nano.zarr -o nano.npz
     agiqa cache export cache/demo/nano.h5 -o nano.safetensors
     """
-    from agiqa.upkeep.export import export
+    from agiqa.store.upkeep.export import export
 
     names = export(pack, out, force)
     show({"file": str(out), "arrays": list(names) if as_json else ", ".join(names)}, as_json)

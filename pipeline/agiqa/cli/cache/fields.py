@@ -54,7 +54,7 @@ def value_text(value: object) -> str:
     """A value as JSON, but plain texts as they are."""
     if isinstance(value, str) and value and value == value.strip() and "\n" not in value:
         return value
-    from agiqa.json_text import json_text
+    from agiqa.core.json_text import json_text
 
     try:
         return json_text(value)

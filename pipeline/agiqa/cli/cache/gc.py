@@ -11,11 +11,11 @@ from agiqa.cli.cache.figures import count_text, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import CACHE, RUNS, print_json
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.feature_store.ledger.orphans import Orphan
-    from agiqa.upkeep.clearing import Plan
+    from agiqa.store.ledger.orphans import Orphan
+    from agiqa.store.upkeep.clearing import Plan
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -81,8 +81,8 @@ def command(
     agiqa cache gc --unused --older-than 8w --cache cache --cache ../other/cache \
         --runs runs --runs ../other/runs
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.clearing import carry_out, plan
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.clearing import carry_out, plan
 
     run_folders = runs or ((RUNS,) if RUNS.is_dir() else ())  # nothing may have been fitted yet
     given = (default_root(), caches or (CACHE,), run_folders, unused, older_than)

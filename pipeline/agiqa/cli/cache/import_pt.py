@@ -50,9 +50,9 @@ def command(
     agiqa cache import-pt features/AGIQA-3K --dataset agiqa-3k --model mplug-owl2-llama2-7b
     agiqa fit agiqa-3k --set semantic.name=reference
     """
-    from agiqa.datasets.table import read_table
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.import_pt import import_pt
+    from agiqa.data.datasets.table import read_table
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.import_pt import import_pt
 
     plain_name(name, "--name")
     table = read_table(cache / dataset)

@@ -13,7 +13,7 @@ from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, print_json
 
 if TYPE_CHECKING:
-    from agiqa.upkeep.stores import Store
+    from agiqa.store.upkeep.stores import Store
 
 COLUMNS = (
     "kind", "store", "vectors", "rows", "width", "dtype", "bytes", "written", "fingerprints",
@@ -37,9 +37,9 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
     agiqa cache ls --json
     agiqa cache ls | cut -f 2,4,7
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.stores import survey
-    from agiqa.upkeep.users import find_runs
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.stores import survey
+    from agiqa.store.upkeep.users import find_runs
 
     ledger = default_root()
     found, unreadable = find_runs([runs])
@@ -97,7 +97,7 @@ def print_tables(
 
 
 def _shelf_table(shelves: "Sequence[Store]", columns: int) -> Any:
-    from agiqa.upkeep.stores import label
+    from agiqa.store.upkeep.stores import label
 
     table = _table()
     table.add_column("shelf", no_wrap=True)

@@ -7,7 +7,7 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, pack_at_hand, show
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 
 def _all_at_hand(
@@ -35,8 +35,8 @@ def command(sources: tuple[Path, ...], as_json: bool) -> None:
     agiqa cache merge ~/usb/ledger/lmm-0f3a9c1b2d4e5f60 ~/usb/ledger-2
     dvc pull && agiqa cache merge cache/*/*.zarr
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.merge import merge
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.merge import merge
 
     found = merge(sources, default_root())
     if as_json:

@@ -11,7 +11,7 @@ from agiqa.cli.lines import echo
 from agiqa.cli.options import cache, print_json
 
 if TYPE_CHECKING:
-    from agiqa.upkeep.stores import Store
+    from agiqa.store.upkeep.stores import Store
 
 
 @click.command("show", cls=Command)
@@ -30,9 +30,9 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
     agiqa cache show lmm-43ba
     agiqa cache show 43ba443d --json
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.choice import choose_store
-    from agiqa.upkeep.details import details
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.choice import choose_store
+    from agiqa.store.upkeep.details import details
 
     found, more = details(*choose_store(store, default_root()), [cache], [runs])
     if as_json:
@@ -58,7 +58,7 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
 
 def _print(store: "Store", more: dict[str, Any]) -> None:
     from agiqa.cli.cache.fields import print_tree
-    from agiqa.upkeep.details import shared_fields
+    from agiqa.store.upkeep.details import shared_fields
 
     count = max(1, len(store.fingerprints))
     echo(f"{store.kind} {store.path}")

@@ -16,11 +16,11 @@ from agiqa.cli.cache.figures import count_text, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import cache, print_json, read_settings, settings
-from agiqa.errors import AgiqaError
+from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.feature_store.findings import Report
-    from agiqa.upkeep.lost_shelves import Sight
+    from agiqa.store.findings import Report
+    from agiqa.store.upkeep.lost_shelves import KnownFingerprints
 
 SHOWN = 3  # bad rows that are named in a line
 
@@ -68,18 +68,22 @@ def command(
     agiqa cache verify cache/demo/nano.zarr lmm-43ba
     agiqa cache verify --repair && agiqa extract demo
     """
-    from agiqa.feature_store import default_root
-    from agiqa.upkeep.choice import choose_store
-    from agiqa.upkeep.lost_shelves import Sight
-    from agiqa.upkeep.verification import all_stores
+    from agiqa.stage1.current_vectors import settings_fingerprints
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.choice import choose_store
+    from agiqa.store.upkeep.lost_shelves import KnownFingerprints
+    from agiqa.store.upkeep.verification import all_stores
 
     ledger, started = default_root(), time.monotonic()
-    sight = Sight([cache], [runs], read_settings(params_file, overrides)) if repair else None
+    known = None
+    if repair:
+        params = read_settings(params_file, overrides)
+        known = KnownFingerprints([cache], [runs], lambda: settings_fingerprints(params))
     chosen = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
     outcomes = []
     for kind, path in chosen:
         with _quiet():
-            outcome = _verify(kind, path, ledger, sight)
+            outcome = _verify(kind, path, ledger, known)
         outcomes.append(outcome)
         if not as_json:
             _print(outcome)
@@ -94,7 +98,7 @@ def command(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the journal's own warnings: its damaged lines are printed as findings."""
-    logger = logging.getLogger("agiqa.feature_store.ledger.journal")
+    logger = logging.getLogger("agiqa.store.ledger.journal")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -103,17 +107,17 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _verify(kind: str, path: Path, ledger: Path, sight: "Sight | None") -> _Outcome:
-    from agiqa.upkeep.verification import check, mend
+def _verify(kind: str, path: Path, ledger: Path, known: "KnownFingerprints | None") -> _Outcome:
+    from agiqa.store.upkeep.verification import check, mend
 
     try:
         outcome = _Outcome(check(kind, path))
     except AgiqaError as error:  # the disk cannot be read now: nothing is to be dropped for that
         return _unreadable(kind, path, error)
     outcome.is_whole = outcome.report.is_whole
-    if sight and not outcome.is_whole:
+    if known and not outcome.is_whole:
         try:
-            outcome.done = mend(kind, path, ledger, sight)
+            outcome.done = mend(kind, path, ledger, known)
         except AgiqaError as error:
             outcome.refused = str(error)
         outcome.is_whole = check(kind, path).is_whole
@@ -121,7 +125,7 @@ def _verify(kind: str, path: Path, ledger: Path, sight: "Sight | None") -> _Outc
 
 
 def _unreadable(kind: str, path: Path, error: AgiqaError) -> _Outcome:
-    from agiqa.feature_store.findings import Finding, Report
+    from agiqa.store.findings import Finding, Report
 
     finding = Finding(path, f"could not be checked: {error}")
     return _Outcome(Report(path, kind, findings=[finding]), is_whole=False)

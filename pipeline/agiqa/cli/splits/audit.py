@@ -11,7 +11,7 @@ from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, print_json
 
 if TYPE_CHECKING:
-    from agiqa.audit import Audit
+    from agiqa.data.leak_audit import Audit
 
 MEASURES = {
     "same_prompt": "same prompt",
@@ -54,11 +54,11 @@ def command(
     agiqa splits audit agiqa-3k
     agiqa splits audit agiqa-3k --protocol grouped --pairs 30 --json
     """
-    from agiqa.audit import audit, near_hashes, perceptual_hashes
-    from agiqa.datasets.groups import has_own_groups
-    from agiqa.datasets.table import read_table
-    from agiqa.errors import AgiqaError
-    from agiqa.splits import protocols_there, read_protocol
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.groups import has_own_groups
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.leak_audit import audit, near_hashes, perceptual_hashes
+    from agiqa.data.splits import protocols_there, read_protocol
 
     folder = cache / dataset
     table = read_table(folder)
@@ -122,6 +122,6 @@ def _print(dataset: str, distance: int, found: "dict[str, Audit]", own_groups: b
 def _share(count: int, images: int) -> str:
     if not count:
         return "0"
-    from agiqa.splits import percent
+    from agiqa.data.splits import percent
 
     return f"{count:,} ({percent(count, images)})"

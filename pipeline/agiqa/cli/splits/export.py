@@ -29,9 +29,9 @@ def command(dataset: str, protocol: str, seed: int | None, out: Path | None, cac
     agiqa splits export agiqa-3k --protocol grouped -o agiqa-3k-grouped.csv
     agiqa splits export agiqa-3k --protocol paper --seed 20
     """
-    from agiqa.datasets.table import read_table, write_whole
-    from agiqa.errors import AgiqaError
-    from agiqa.splits import read_protocol
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.table import read_table, write_whole
+    from agiqa.data.splits import read_protocol
 
     splits = read_protocol(cache / dataset, read_table(cache / dataset), protocol)
     if seed is not None:

@@ -45,10 +45,10 @@ def command(
     agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
     agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
     """
-    from agiqa.datasets.origin import note_imported
-    from agiqa.datasets.table import read_table
-    from agiqa.errors import AgiqaError
-    from agiqa.splits import (
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.origin import note_imported
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.splits import (
         count_leaks,
         import_splits,
         leaks,

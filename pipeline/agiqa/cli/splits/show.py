@@ -24,10 +24,10 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
     agiqa splits show agiqa-3k
     agiqa splits show agiqa-3k --json
     """
-    from agiqa.datasets.groups import has_own_groups
-    from agiqa.datasets.table import read_table
-    from agiqa.errors import AgiqaError
-    from agiqa.splits import leaks, protocols_there, read_protocol, split_digest
+    from agiqa.core.errors import AgiqaError
+    from agiqa.data.datasets.groups import has_own_groups
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.splits import leaks, protocols_there, read_protocol, split_digest
 
     folder = cache / dataset
     table = read_table(folder)
@@ -65,7 +65,7 @@ def command(dataset: str, cache: Path, as_json: bool) -> None:
 
 def _print(listed: list[dict[str, Any]], own: bool) -> None:
     from agiqa.cli.tables import print_table
-    from agiqa.splits import percent
+    from agiqa.data.splits import percent
 
     rows = []
     for each in listed:

@@ -1,0 +1,1 @@
+"""What every floor uses: errors, settings, files of others, progress, processes, memory."""

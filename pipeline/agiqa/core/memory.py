@@ -1,0 +1,61 @@
+"""Too little memory on the GPU: say so, halve what is worked on at a time, go on."""
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from agiqa.core.errors import AgiqaError
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class NoRoomError(AgiqaError):
+    """Not even one image fits into memory."""
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on whichever device."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, Exception) and bool(should_reduce_batch_size(error))
+
+
+def halve(size: int, doing: str, advice: str) -> int:
+    """Half of `size`, after freeing what the failed attempt held.
+
+    Args:
+        size: images at a time.
+        doing: what for.
+        advice: what to do where one image is too many, and what is kept.
+
+    Raises:
+        NoRoomError: there is nothing left to halve.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    gc.collect()
+    clear_device_cache()
+    if size == 1:
+        raise NoRoomError(
+            f"Memory ran out with 1 image at a time ({doing}): close what else uses the GPU, "
+            f"{advice}."
+        )
+    log.warning("Memory ran out with %d images at a time (%s): %d now.", size, doing, size // 2)
+    return size // 2
+
+
+def with_halving(work: Callable[[int], Result], size: int, doing: str, advice: str) -> Result:
+    """`work(size)`, with half the size as often as memory runs out."""
+    while True:
+        try:
+            return work(size)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+        size = halve(size, doing, advice)

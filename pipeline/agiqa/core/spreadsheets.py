@@ -1,0 +1,19 @@
+"""Text in CSV that people open in spreadsheets: no cell of it is a formula.
+
+A spreadsheet runs what begins with one of `= + - @`, and names of files, prompts and runs may come
+from strangers. Such a cell gets an apostrophe before it, as OWASP's "CSV injection" has it and as
+the page's download does (views/server/static/ranking.js). Only files meant for people pass through here
+(`score`, `table`); what agiqa reads back itself, such as predictions.csv, stays exact.
+"""
+
+import re
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+
+
+def safe_cell(text: str) -> str:
+    """The text; with an apostrophe before it where a spreadsheet would take it for a formula."""
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text

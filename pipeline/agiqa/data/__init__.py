@@ -1,0 +1,1 @@
+"""Images, prompts, data sets, splits, the leak audit, metrics and statistics."""

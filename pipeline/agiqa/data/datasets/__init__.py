@@ -1,0 +1,44 @@
+"""Data sets: one module for each official layout, all giving the same images table."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from agiqa.data.datasets import (
+    agiqa_3k,
+    aigciqa2023,
+    aigiqa_20k,
+    csv_file,
+    demo,
+    folder,
+    koniq_10k,
+    spaq,
+)
+from agiqa.data.datasets.facts import Facts
+from agiqa.data.datasets.official import Prepare
+from agiqa.data.datasets.table import ImagesTable
+
+
+class Adapter(Protocol):
+    """A module that reads an official download."""
+
+    FACTS: Facts
+    prepare: Prepare
+
+    def find(self, source: Path) -> object:
+        """Locate labels and images, or say in an AgiqaError what is absent; reads neither."""
+
+    def files(self, source: Path) -> tuple[list[Path], Path]:
+        """The files that hold labels, and the folder in or below which the images are."""
+
+
+OFFICIAL: dict[str, Adapter] = {
+    module.FACTS.name: module for module in (agiqa_3k, aigiqa_20k, aigciqa2023, koniq_10k, spaq)
+}
+
+# The user's own, and what the project makes itself. Their arguments differ.
+OWN: dict[str, Callable[..., ImagesTable]] = {
+    "csv": csv_file.prepare,
+    "folder": folder.prepare,
+    "demo": demo.prepare,
+}

@@ -1,0 +1,127 @@
+"""From a list of image files and their labels to an images table, checked before it exists.
+
+Every data set ends here: the files are decoded in full and hashed, in threads, and only when that
+is done is there a table to write. Bad images stop everything, or are left out with `skip_bad`.
+"""
+
+import logging
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable, quoted, some
+from agiqa.data.datasets.labels import refuse_duplicates
+from agiqa.data.datasets.table import (
+    SET_COLUMN,
+    TEXT_COLUMNS,
+    ImagesTable,
+    inner_path,
+    observed_targets,
+)
+from agiqa.data.images import BadImage, checked_ids
+
+logger = logging.getLogger(__name__)
+
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+
+
+class BadImagesError(AgiqaError):
+    """Images that cannot be used; all of them are in `bad`, the message names the first."""
+
+    def __init__(self, bad: Sequence[BadImage], total: int, advice: str) -> None:
+        self.bad = tuple(bad)
+        named = some([f"{quoted(b.path)} {b.reason}" for b in bad])
+        super().__init__(f"{len(bad)} of {total} images cannot be used: {named}. {advice}")
+
+
+def build_table(
+    name: str,
+    root: Path,
+    rows: pd.DataFrame,
+    targets: Sequence[str] = (),
+    *,
+    licence: str,
+    source: str,
+    scale: tuple[float, float] | None = None,
+    deviations: Mapping[str, str] = MappingProxyType({}),
+    raters: Mapping[str, str] = MappingProxyType({}),
+    synthetic: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ImagesTable:
+    """Check and hash the images of `rows`, and make the table.
+
+    Args:
+        name: of the data set.
+        root: the folder that the paths are relative to.
+        rows: columns path, prompt, group, generator, and the targets' as floats (NaN: the data
+            set keeps it to itself); `set` where there are official sides.
+        targets: the columns of `rows` that hold scores.
+        licence: of the data, as its owners state it.
+        source: where it came from, for people.
+        scale: the ends of the raters' scale, the same for all targets, where it is known.
+        deviations: for a target, the column of `rows` with the raters' standard deviations.
+        raters: for a target, the column of `rows` with the number of ratings.
+        synthetic: whether the project made the images itself.
+        skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
+        workers: threads; None takes a few more than there are cores.
+        on_progress: called as (done, total) after each image.
+
+    Raises:
+        BadImagesError: an image cannot be used and `skip_bad` is off, or none can.
+    """
+    root = root.resolve()
+    rows = rows.reset_index(drop=True)
+    rows["path"] = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    refuse_duplicates(rows["path"], source)
+    files = [root / path for path in rows["path"]]
+    ids = checked_ids(files, workers, on_progress)
+    checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
+    bad = [image for image in checked if isinstance(image, BadImage)]
+    total = len(rows)
+    if bad and not skip_bad:
+        raise BadImagesError(bad, total, "Repair them, or leave them out with --skip-bad")
+    if len(bad) == total:
+        raise BadImagesError(bad, total, "Nothing would be left; is this the right folder?")
+    if bad:
+        rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
+        logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
+    rows["image_id"] = [image for image in checked if isinstance(image, str)]
+    same = int(rows["image_id"].duplicated().sum())
+    if same:
+        logger.info("%s: %d images are byte-identical to an earlier one", name, same)
+    texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
+    scores = [*targets, *deviations.values(), *raters.values()]
+    frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
+    found = observed_targets(frame, targets, scale, deviations, raters)
+    return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
+
+
+def _named(path: str, image: str | BadImage) -> str | BadImage:
+    """What was found of an image, by its path in the data set."""
+    if isinstance(image, BadImage):
+        return BadImage(printable(path), image.reason)
+    if re.search("[\ud800-\udfff]", path):
+        return BadImage(printable(path), "has a name that is not UTF-8: rename it")
+    return image
+
+
+def as_spelled(root: Path, path: str, name: str) -> str:
+    """The path as the file system has it, where it differs in spelling alone.
+
+    Archives made on macOS hold decomposed letters (NFD), tables made on Windows backslashes.
+    """
+    if path.isascii() and "\\" not in path:
+        return path
+    slashes = inner_path(path.replace("\\", "/"), name)
+    others = [path, slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)]
+    with suppress(OSError):  # such as a name that is too long
+        return next((other for other in others if (root / other).exists()), path)
+    return path

@@ -1,0 +1,159 @@
+"""The user's own labelled images: any CSV with a column of image paths and columns of scores.
+
+Paths are relative to `root` (by default the CSV's folder); an absolute path is accepted if it lies
+inside. Every row needs a finite number in each score column.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, quoted, some
+from agiqa.core.names import target_name
+from agiqa.data.datasets.build import build_table
+from agiqa.data.datasets.groups import near_names, prompt_groups
+from agiqa.data.datasets.labels import numbers, require_columns
+from agiqa.data.datasets.table import SET_COLUMN, TEXT_COLUMNS, ImagesTable, inner_path
+from agiqa.data.datasets.text_table import read_text_csv
+
+log = logging.getLogger(__name__)
+
+
+def prepare(
+    csv: Path,
+    image_column: str,
+    score_columns: Sequence[str],
+    *,
+    prompt_column: str | None = None,
+    group_column: str | None = None,
+    generator_column: str | None = None,
+    deviation_columns: Sequence[str] = (),
+    raters_column: str | None = None,
+    root: Path | None = None,
+    name: str | None = None,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ImagesTable:
+    """Read a CSV of the user's own.
+
+    Args:
+        csv: the file, UTF-8; a .tsv is read with tabs. Paths may have Windows' backslashes.
+        image_column: holds the images' paths.
+        score_columns: hold the scores, higher is better; each becomes a target of that name.
+        prompt_column: holds the prompts; without a group column, a prompt is a group too.
+        group_column: says which images must stay on one side of a split; names, taken as they are.
+        generator_column: says which generator made the image.
+        deviation_columns: hold the raters' standard deviations, one for each score column.
+        raters_column: holds the number of ratings behind an image's scores.
+        root: the folder that the paths are relative to; by default the CSV's.
+        name: of the data set; by default the CSV's, without its suffix.
+        skip_bad: leave bad images out instead of stopping.
+        workers: threads; None takes a few more than there are cores.
+        on_progress: called as (done, total) after each image.
+    """
+    labels = read_text_csv(csv)
+    named = [c for c in (prompt_column, group_column, generator_column, raters_column) if c]
+    require_columns(labels, [image_column, *score_columns, *deviation_columns, *named], csv)
+    targets = _targets(score_columns, csv)
+    if labels.empty:
+        raise AgiqaError(f"{csv}: expected one row an image, found only the header")
+    root = csv.parent if root is None else root
+    if not root.is_dir():
+        raise AgiqaError(f"{root}: expected the folder of the images, found none")
+    rows = pd.DataFrame({"path": image_paths(labels[image_column], root, csv)})
+    rows["prompt"] = labels[prompt_column] if prompt_column else ""
+    if group_column in (None, prompt_column):
+        rows["group"] = prompt_groups(rows["prompt"])
+    else:
+        rows["group"] = labels[group_column]
+        if alike := near_names(rows["group"]):
+            log.warning(
+                "%s: column %s holds names that differ in case, white space or unseen characters "
+                "alone (%s); they stay groups of their own: spell them alike if they are one",
+                csv,
+                group_column,
+                some([f"{one!r} and {other!r}" for one, other in alike], 2),
+            )
+    rows["generator"] = labels[generator_column] if generator_column else ""
+    for target, column in targets.items():
+        rows[target] = numbers(labels, column, image_column, csv)
+    deviations = _deviations(list(targets), deviation_columns)
+    for column, ours in zip(deviation_columns, deviations.values(), strict=True):
+        rows[ours] = numbers(labels, column, image_column, csv)
+    raters = {target: f"{target}_raters" for target in targets if raters_column}
+    for ours in raters.values():
+        rows[ours] = numbers(labels, str(raters_column), image_column, csv)
+    if taken := {*deviations.values(), *raters.values()} & set(targets):
+        raise AgiqaError(
+            f"a score column cannot be called {some(sorted(taken))}, as the table calls deviations "
+            "and numbers of ratings: rename it in the CSV"
+        )
+    _require_least(
+        rows, {**dict.fromkeys(deviations.values(), 0), **dict.fromkeys(raters.values(), 1)}, csv
+    )
+    return build_table(
+        name or csv.stem,
+        root,
+        rows,
+        list(targets),
+        licence="the owner's own",
+        source=csv.name,
+        deviations=deviations,
+        raters=raters,
+        skip_bad=skip_bad,
+        workers=workers,
+        on_progress=on_progress,
+    )
+
+
+def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
+    """The score columns by their targets' names: the same, without space around them."""
+    if not columns:
+        raise AgiqaError("expected at least one score column, found none: name one, or use folder")
+    targets = {target_name(column.strip(), str(csv)): column for column in columns}
+    if taken := [name for name in targets if name in (*TEXT_COLUMNS, SET_COLUMN)]:
+        raise AgiqaError(
+            f"a score column cannot be called {some(taken)}, which the images table uses itself: "
+            "rename it in the CSV"
+        )
+    if len({name.casefold() for name in targets}) < len(columns):  # folders of a run go by them
+        raise AgiqaError(f"a score column is named twice: {', '.join(columns)}")
+    return targets
+
+
+def _deviations(targets: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
+    """By target, the name that the table gives to the column of its raters' deviations."""
+    if columns and len(columns) != len(targets):
+        raise AgiqaError(
+            f"expected a column of deviations for each of {len(targets)} score columns, in their "
+            f"order, found {len(columns)} ({some(columns)}): name as many"
+        )
+    return {target: f"{target}_sd" for target in targets if columns}
+
+
+def _require_least(rows: pd.DataFrame, least: Mapping[str, int], csv: Path) -> None:
+    """Refuse deviations below 0 and numbers of ratings below 1."""
+    for column in [column for column in least if column in rows]:
+        if len(wrong := rows[rows[column] < least[column]]):
+            pairs = zip(wrong["path"], wrong[column], strict=True)
+            named = [f"{quoted(path)}: {number:g}" for path, number in pairs]
+            raise AgiqaError(
+                f"{csv}: {column} must be at least {least[column]}; found {some(named)}"
+            )
+
+
+def image_paths(named: "pd.Series[str]", root: Path, csv: Path) -> list[str]:
+    """The images that a column of the CSV names, as paths relative to the root."""
+    return [_inside(path, root, csv) for path in named]
+
+
+def _inside(path: str, root: Path, csv: Path) -> str:
+    given = Path(path)
+    if given.is_absolute():
+        for folder in (root.absolute(), root.resolve()):
+            if given.is_relative_to(folder):
+                return inner_path(given.relative_to(folder).as_posix(), str(csv))
+    return inner_path(path, str(csv))

@@ -1,0 +1,84 @@
+"""The sha256 of files, remembered with their size and times, so that what stays is read once.
+
+As git's index does it: a file of the same size and times is the same file; one that changed within
+two seconds of being hashed is hashed again, since file systems count time in steps. The memory is
+of this machine (absolute paths), lies beside the images table and may be deleted at any time.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agiqa.core.errors import printable
+from agiqa.core.hashing import file_sha256
+from agiqa.data.datasets.table import write_whole
+
+FILE = "file_digests.txt"  # a line a file: sha256, size, two times, path
+STEP = 2 * 10**9  # ns; coarser than any file system's clock
+State = tuple[int, int, int]  # size, and the times of the last change of content and of anything
+
+
+class FileDigests:
+    """What is known of the files that a table was made from."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the memory of the data set's `folder`; a damaged one is as good as none."""
+        self._path = folder / FILE
+        self._known: dict[str, tuple[State, str]] = {}
+        try:
+            for line in self._path.read_text("utf-8").split("\n")[:-1]:
+                digest, size, content, change, path = line.split(" ", 4)
+                self._known[path] = ((int(size), int(content), int(change)), digest)
+        except (OSError, ValueError):
+            self._known = {}
+
+    def sha256(self, paths: Sequence[Path], workers: int | None = None) -> list[str | None]:
+        """The digest of each file, None where there is none that can be read."""
+        with ThreadPoolExecutor(workers, thread_name_prefix="hash-files") as pool:
+            return list(pool.map(self._one, map(os.path.abspath, paths)))
+
+    def _one(self, path: str) -> str | None:
+        before = state(path)
+        if before is None:
+            return None
+        known = self._known.get(path)
+        if known is not None and known[0] == before:
+            return known[1]
+        try:
+            digest = file_sha256(path)
+        except (OSError, ValueError):
+            return None
+        self._known[path] = (before, digest)
+        return digest
+
+    def remember(self, paths: Sequence[Path], digests: Sequence[str], since: int) -> None:
+        """Take over digests that somebody else made of files which did not change `since` (ns)."""
+        for path, digest in zip(map(os.path.abspath, paths), digests, strict=True):
+            now = state(path)
+            if now is not None and max(now[1:]) < since:
+                self._known[path] = (now, digest)
+
+    def save(self, paths: Iterable[Path]) -> None:
+        """Keep what is known of these files, and of no others."""
+        settled = time.time_ns() - STEP
+        lines = []
+        for path in dict.fromkeys(map(os.path.abspath, paths)):
+            if path in self._known and printable(path) == path:
+                known, digest = self._known[path]
+                if max(known[1:]) < settled:
+                    lines.append(" ".join((digest, *map(str, known), path)) + "\n")
+        write_whole(self._path, "".join(lines).encode())
+
+
+def state(path: str) -> State | None:
+    """Size and times of a regular file; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

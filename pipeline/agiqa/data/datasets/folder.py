@@ -1,0 +1,70 @@
+"""A folder of the user's own images without labels: for scoring, not for training.
+
+All images below the folder, sorted by path. Hidden files and folders (a leading dot) are passed
+over, and so is every file whose name does not end like an image's.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.data.datasets.build import build_table
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import IMAGE_SUFFIXES
+
+
+def prepare(
+    folder: Path,
+    name: str | None = None,
+    *,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ImagesTable:
+    """List a folder's images; the table has no targets, no prompts and no groups."""
+    paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
+    rows = pd.DataFrame({"path": paths}, dtype=str).assign(prompt="", group="", generator="")
+    return build_table(
+        name or folder.resolve().name or "folder",
+        folder,
+        rows,
+        licence="the owner's own",
+        source=folder.resolve().name,
+        skip_bad=skip_bad,
+        workers=workers,
+        on_progress=on_progress,
+    )
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files below a folder, sorted by path; broken links among them are kept.
+
+    Raises:
+        AgiqaError: the folder is missing or holds no image, or one below it cannot be read.
+    """
+    if not folder.is_dir():
+        raise AgiqaError(f"{folder}: expected a folder of images, found none")
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in files
+            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    if not found:
+        raise AgiqaError(
+            f"{folder}: expected images ({' '.join(IMAGE_SUFFIXES)}) in it or below, found none"
+        )
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would leave its images out without a word."""
+    raise AgiqaError(
+        f"{printable(error.filename)}: expected a folder of images, but it cannot be read "
+        f"({error.strerror})"
+    ) from error

@@ -1,0 +1,95 @@
+"""KonIQ-10k (Hosu et al., 2020, arXiv 1910.06180): 10,073 photographs, not generated images.
+
+Official layout: `koniq10k_distributions_sets.csv` (`image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set`,
+from the authors' repository) beside `1024x768/` or `512x384/`; where both are there, the larger is
+read. `set` is the official side. SD is of the ratings from 1 to 5, the MOS on 0…100: a point of a
+rating is 25 points of MOS, and so the deviations are kept. `c_total` ratings stand behind each MOS.
+"""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.data.datasets.facts import Facts, HubCopy
+from agiqa.data.datasets.labels import numbers, require_columns
+from agiqa.data.datasets.official import Download, absent, bases, find_file, images_in, preparing
+from agiqa.data.datasets.text_table import read_text_csv
+
+logger = logging.getLogger(__name__)
+
+LABELS = "koniq10k_distributions_sets.csv"
+SIZES = ("1024x768", "512x384")
+SETS = {"training": "train", "validation": "val", "test": "test"}  # official: ours
+POINT = 25.0  # points of MOS in a point of rating
+
+FACTS = Facts(
+    name="koniq-10k",
+    title="KonIQ-10k",
+    images=10_073,
+    targets={"quality": (3.91, 88.39)},
+    scale=(0, 100),
+    licence="its own terms",
+    address="https://database.mmsp-kn.de/koniq-10k-database.html",
+    get="fetch the images from https://database.mmsp-kn.de/koniq-10k-database.html and "
+    f"{LABELS} from https://github.com/subpic/koniq/tree/master/metadata",
+    hub=HubCopy(
+        "chaofengc/IQA-PyTorch-Datasets",
+        "e874459ad97a21e02874115a6090722c1ce19f24",
+        ("koniq10k.tgz",),
+        6.4,
+        "a copy by the authors of IQA-PyTorch",
+    ),
+)
+
+
+def find(source: Path) -> tuple[Path, Path]:
+    """The labels file and the folder of images."""
+    folders = bases(source, FACTS, "koniq10k", "KonIQ-10k")
+    csv = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
+    sizes = [folder / size for size in SIZES for folder in folders if (folder / size).is_dir()]
+    if not sizes:
+        raise absent(source, f"the images, in {' or '.join(SIZES)},", FACTS)
+    if len(sizes) > 1:
+        logger.info("%s: images are read from %s", FACTS.name, sizes[0])
+    return csv, sizes[0]
+
+
+def files(source: Path) -> tuple[list[Path], Path]:
+    """The labels, and the folder of images."""
+    labels, images = find(source)
+    return [labels], images
+
+
+def read(source: Path) -> Download:
+    """Read the unpacked official download; rows stand in the order of the CSV."""
+    csv, root = find(source)
+    labels = read_text_csv(csv)
+    require_columns(labels, ["image_name", "c_total", "MOS", "SD", "set"], csv)
+    odd = sorted(set(labels["set"]) - set(SETS))
+    if odd:
+        raise AgiqaError(f"{csv}: column set must be one of {', '.join(SETS)}; found {some(odd)}")
+    rows = pd.DataFrame({"path": labels["image_name"], "prompt": "", "group": "", "generator": ""})
+    rows["set"] = labels["set"].map(SETS)
+    rows["quality"] = numbers(labels, "MOS", "image_name", csv)
+    rows["quality_sd"] = numbers(labels, "SD", "image_name", csv) * POINT
+    rows["quality_raters"] = numbers(labels, "c_total", "image_name", csv)
+    if len(few := rows[rows["quality_raters"] < 1]):
+        raise AgiqaError(
+            f"{csv}: c_total counts an image's ratings and must be at least 1; found others in "
+            f"{len(few):,} rows ({some([printable(path) for path in few['path']])}): take the "
+            f"official labels, {FACTS.address}"
+        )
+    return Download(
+        FACTS,
+        root,
+        rows,
+        images_in(root, [""]),
+        csv,
+        {"quality": "quality_sd"},
+        {"quality": "quality_raters"},
+    )
+
+
+prepare = preparing(read)

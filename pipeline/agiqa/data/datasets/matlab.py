@@ -1,0 +1,182 @@
+"""One vector out of a MATLAB file (.mat), or out of a text file with a number a line.
+
+Files of version 4 and of 5 to 7 are read here, by MathWorks' description of them: SciPy's reader
+ends the process on a damaged length, and unpacks a compressed element to whatever size it has.
+Only arrays of real numbers are made; all else is known by its name and class.
+"""
+
+import itertools
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError, one_line, printable, some
+from agiqa.core.regular_files import MIB, read_regular
+
+MOST_BYTES = 16 * MIB  # of a file, and of what it unpacks to; 2,400 scores are 19 KiB
+MATRIX, COMPRESSED = 14, 15  # types of a file's elements in version 5
+NUMBERS = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
+OTHER = {1: "cell", 2: "struct", 3: "object", 4: "<U1", 5: "sparse", 16: "function", 17: "opaque"}
+COMPLEX = 0x800  # a flag
+NUMBERS_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
+OTHER_4 = ("", "<U1", "sparse")
+
+
+class Variable(NamedTuple):
+    """What a file holds under a name."""
+
+    name: str
+    kind: str  # its class, where that is no array of real numbers
+    numbers: np.ndarray | None
+
+
+def read_vector(path: Path, key: str, count: int) -> np.ndarray:
+    """The numbers under `key`, or of a .txt all there are: `(count,)` float64, all finite.
+
+    Raises:
+        AgiqaError: not such a file, no such key or two of them, or not so many finite numbers.
+    """
+    try:
+        data = read_regular(path, MOST_BYTES)
+        values = _text(data) if path.suffix.lower() == ".txt" else _matlab(data, path, key)
+    except AgiqaError:
+        raise
+    except (OSError, ValueError, struct.error, zlib.error, IndexError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
+        reason = one_line(error) or type(error).__name__
+        kind = "is not a readable MATLAB file" if path.suffix.lower() != ".txt" else (
+            "expected one number a line"
+        )  # fmt: skip
+        raise AgiqaError(f"{path}: {kind} ({reason}): download it again") from error
+    if values.size != count or max(values.shape, default=0) != count:
+        shape = " x ".join(map(str, values.shape))
+        raise AgiqaError(f"{path}: expected {count:,} numbers, found {shape}: download it again")
+    values = values.reshape(-1).astype(np.float64)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        rows = some([str(row + 1) for row in wrong])
+        raise AgiqaError(f"{path}: expected finite numbers; those of row {rows} are not")
+    return values
+
+
+def _text(data: bytes) -> np.ndarray:
+    return np.array([float(word) for word in data.decode("utf-8-sig").split()])
+
+
+def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
+    if data[:19].startswith(b"MATLAB 7.3"):
+        raise AgiqaError(
+            f"{path}: is a MATLAB 7.3 file (HDF5), which is not read here; the official one is of "
+            "version 7 or earlier: save it in MATLAB with -v7"
+        )
+    variables = list(_variables_4(data) if 0 in data[:4] else _variables_5(data))
+    found = [variable for variable in variables if variable.name == key]
+    if not found:
+        names = some([printable(variable.name) for variable in variables]) or "none"
+        raise AgiqaError(
+            f"{path}: expected the key {key}; found {names}: take the file of the official download"
+        )
+    if len(found) > 1:
+        raise ValueError(f"the key {key} stands twice")
+    if found[0].numbers is None:
+        raise AgiqaError(f"{path}: expected real numbers under {key}, found {found[0].kind}")
+    return found[0].numbers
+
+
+def _variables_4(data: bytes) -> Iterator[Variable]:
+    """The variables of a version 4 file; ValueError or struct.error where one is cut short."""
+    order = "<" if int.from_bytes(data[:4], "little") < 5000 else ">"
+    at = 0
+    while at < len(data):
+        kind, rows, columns, imaginary, length = struct.unpack_from(f"{order}5i", data, at)
+        dtype = np.dtype(order + NUMBERS_4[kind // 10 % 10])
+        size = dtype.itemsize * rows * columns * (1 + imaginary)
+        if min(rows, columns, length) < 0 or imaginary not in (0, 1) or kind >= 5000:
+            raise ValueError("damaged sizes")
+        at += 20 + length
+        name = data[at - length : at].rstrip(b"\0").decode("latin-1")
+        if not name:
+            raise ValueError("a variable without a name")
+        if size > len(data) - at:
+            raise ValueError("cut short")
+        other = "complex128" if imaginary else OTHER_4[kind % 10]
+        values = None if other else _numbers(data[at : at + size], dtype, (rows, columns))
+        yield Variable(name, other, values)
+        at += size
+
+
+def _variables_5(data: bytes) -> Iterator[Variable]:
+    """The variables of a file of version 5 to 7; ValueError or another where one is damaged."""
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None:
+        raise ValueError("unknown header")
+    left = MOST_BYTES
+    for kind, content in _elements(data[128:], order, padded=False):
+        if kind == COMPRESSED:
+            unpacking = zlib.decompressobj()
+            content = unpacking.decompress(content, left)
+            left -= len(content)
+            if not unpacking.eof:
+                raise ValueError(f"cut short, or more than {MOST_BYTES:,} bytes when unpacked")
+            ((kind, content),) = _elements(content, order, padded=False)
+        if kind == MATRIX:
+            yield _variable_5(content, order)
+
+
+def _variable_5(content: bytes, order: str) -> Variable:
+    """The variable in a matrix's element: flags, sizes, name, numbers."""
+    parts = list(itertools.islice(_elements(content, order), 4))
+    if len(parts) < 3:
+        raise ValueError("cut short")
+    flags, sizes, name = (part for _, part in parts[:3])
+    (word,) = struct.unpack_from(f"{order}I", flags)
+    shape = struct.unpack(f"{order}{len(sizes) // 4}i", sizes)
+    text = name.rstrip(b"\0").decode("latin-1")
+    other = "complex128" if word & COMPLEX else OTHER.get(word & 0xFF, "")
+    if other:
+        return Variable(text, other, None)
+    kind, numbers = parts[-1]
+    if len(parts) < 4 or kind not in NUMBERS:
+        raise ValueError(f"numbers of the unknown type {kind}")
+    return Variable(text, "", _numbers(numbers, np.dtype(order + NUMBERS[kind]), shape))
+
+
+def _numbers(content: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    if min(shape, default=0) < 0 or np.prod(shape, dtype=float) * dtype.itemsize != len(content):
+        raise ValueError(f"{len(content):,} bytes for {' x '.join(map(str, shape))} numbers")
+    return np.frombuffer(content, dtype).reshape(shape, order="F")
+
+
+def _elements(data: bytes, order: str, padded: bool = True) -> Iterator[tuple[int, bytes]]:
+    """Type and content of each element; ValueError where one is longer than the data."""
+    at = 0
+    while at < len(data):
+        kind, size = struct.unpack_from(f"{order}2I", data, at)
+        at += 8
+        if kind >> 16:  # a small one: its size beside the type, its content beside that
+            kind, size, at = kind & 0xFFFF, kind >> 16, at - 4
+            if size > 4:
+                raise ValueError("damaged sizes")
+            yield kind, data[at : at + size]
+            at += 4
+            continue
+        if size > len(data) - at:
+            raise ValueError("cut short")
+        yield kind, data[at : at + size]
+        at += size + (-size % 8 if padded else 0)

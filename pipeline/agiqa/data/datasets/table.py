@@ -1,0 +1,305 @@
+"""The images table: what every data set becomes, and the only thing the later stages read of it.
+
+One row an image: `image_id` (sha256 of the file's bytes), `path` (relative to `root`, with forward
+slashes, spelled as the file system spells it), `prompt`, `group` (images that must stay on one
+side of a split, by default those of a prompt, see `groups`; "" for none), `generator`, one column
+of floats for each MOS target, and for each target one of the raters' deviations and one of the
+number of ratings where those are known. A column `set` ("train", "val", "test", or "") is there
+only where the data set has official sides.
+
+A score is empty (NaN once read) where the data set keeps it to itself, as AIGIQA-20K does for its
+validation and test sets: such an image has vectors and a prediction, but is in no metric.
+
+On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
+holds the CSV's sha256, so a half-written pair is noticed. Where the images are on this machine is
+in `root.json` beside them; whoever gets the table without it can fit, not extract.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, one_line, printable, some
+from agiqa.core.hashing import file_sha256
+from agiqa.core.json_text import json_text
+from agiqa.core.names import target_name
+from agiqa.core.trees import read_json
+from agiqa.data.datasets.groups import regrouped
+from agiqa.data.datasets.labels import numbers, refuse_duplicates, require_columns
+from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.images import BadImage
+
+log = logging.getLogger(__name__)
+
+TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
+IMAGES_CSV = "images.csv"
+DATASET_JSON = "dataset.json"
+ROOT_JSON = "root.json"
+SET_COLUMN = "set"
+SETS = ("train", "val", "test", "")
+DIRECTION = "higher is better"  # of every target, said in dataset.json
+LAYOUT = 4  # of the two files; raised when a reader of today could not read them
+# 1 holds the root itself; 1 and 2 know no scales, deviations and directions, 3 no ratings an image.
+READABLE = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A score the images carry; higher is better."""
+
+    name: str
+    low: float  # observed
+    high: float  # observed
+    scale: tuple[float, float] | None = None  # nominal, where known: the ends of the raters' scale
+    deviation: str = ""  # column with the raters' standard deviations, in the score's own units
+    raters: str = ""  # column with the number of ratings of each image
+
+
+@dataclass(frozen=True)
+class ImagesTable:
+    """A data set after `prepare`."""
+
+    name: str
+    root: Path | None  # of the images; None where the table came without them
+    frame: pd.DataFrame
+    targets: tuple[Target, ...]
+    synthetic: bool  # made by the project itself: said wherever its numbers appear
+    licence: str
+    source: str
+    skipped: tuple[BadImage, ...] = ()  # left out by --skip-bad
+
+    def paths(self) -> list[Path]:
+        """The image files, in the table's order; AgiqaError as `folder`."""
+        return [self.folder() / path for path in self.frame["path"]]
+
+    def folder(self) -> Path:
+        """The images' folder; AgiqaError where the table came to this machine without them."""
+        if self.root is None:
+            raise AgiqaError(
+                f"The table of '{self.name}' came without its images; with them on this machine, "
+                f"run `agiqa prepare {self.name}` first."
+            )
+        return self.root
+
+
+def inner_path(path: str, what: str) -> str:
+    """The relative path in its plain spelling (`./a//b.png` is `a/b.png`).
+
+    Only the spelling is judged: links inside the folder may point where their owner likes (DVC
+    keeps whole data sets as links).
+
+    Raises:
+        AgiqaError: it is empty, absolute, or climbs out of the folder; `what` begins the message.
+    """
+    parts: list[str] = []
+    for part in PurePosixPath(path).parts:
+        if part == "..":
+            if not parts:
+                break
+            parts.pop()
+        else:
+            parts.append(part)
+    else:
+        absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive != ""
+        if parts and not absolute and "\0" not in path:
+            return "/".join(parts)
+    raise AgiqaError(
+        f"{what}: the path {printable(path)!r} is not inside the data folder: "
+        "give paths relative to it, without leaving it"
+    )
+
+
+def observed_targets(
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    scale: tuple[float, float] | None = None,
+    deviations: Mapping[str, str] = MappingProxyType({}),
+    raters: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Target, ...]:
+    """Targets with the range seen in their column, images without a score left out.
+
+    Raises:
+        AgiqaError: a column has no score at all.
+    """
+    empty = [name for name in names if frame[name].isna().all()]
+    if empty:
+        raise AgiqaError(f"no image has a score in {some(empty)}: is this the right folder?")
+    return tuple(
+        Target(
+            name,
+            float(frame[name].min()),
+            float(frame[name].max()),
+            scale,
+            deviations.get(name, ""),
+            raters.get(name, ""),
+        )
+        for name in names
+    )
+
+
+def write_table(
+    table: ImagesTable, folder: Path, sources: Mapping[str, object] | None = None
+) -> None:
+    """Write `images.csv` and `root.json`, then `dataset.json`, each whole or not at all.
+
+    `sources` is what the table was read from on this machine (`origin`), for `root.json`.
+    """
+    csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
+    root, inside = table.folder().resolve(), folder.resolve()
+    place = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
+    about = {
+        "layout": LAYOUT,
+        "name": table.name,
+        "images": len(table.frame),
+        "images_csv_sha256": hashlib.sha256(csv).hexdigest(),
+        "targets": [asdict(target) | {"direction": DIRECTION} for target in table.targets],
+        "synthetic": table.synthetic,
+        "licence": table.licence,
+        "source": table.source,
+        "skipped": [asdict(bad) for bad in table.skipped],
+    }
+    here = {"root": place} | ({} if sources is None else {"sources": sources})
+    write_whole(folder / IMAGES_CSV, csv)
+    write_whole(folder / ROOT_JSON, json_text(here, ascii_only=True).encode("utf-8"))
+    text = json_text(about, indent=2) + "\n"
+    write_whole(folder / DATASET_JSON, text.encode("utf-8"))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file through a temporary neighbour and a rename: never half of it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
+
+
+def read_table(folder: Path) -> ImagesTable:
+    """Read what `write_table` wrote, and check it.
+
+    Raises:
+        AgiqaError: a file or column is missing, the two files do not belong together, a path
+            leaves the root or stands twice, a score is neither a number nor empty, or an official
+            side is unknown.
+    """
+    again = "run `agiqa prepare` again"
+    for name in (IMAGES_CSV, DATASET_JSON):
+        if not (folder / name).is_file():
+            found = some(sorted(p.name for p in folder.glob("*"))) or "nothing"
+            raise AgiqaError(f"{folder}: expected {name}, found {found}: {again}")
+    csv = folder / IMAGES_CSV
+    try:
+        about = read_json(folder / DATASET_JSON)
+        if about["layout"] not in READABLE:
+            raise AgiqaError(
+                f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
+                f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {again}"
+            )
+        targets = tuple(_target(**target) for target in about["targets"])
+        skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in about["skipped"])
+        name, sha256, licence, source = _texts(
+            about, "name", "images_csv_sha256", "licence", "source"
+        )
+        synthetic = about["synthetic"]
+        scores = [column for t in targets for column in (t.name, t.deviation, t.raters) if column]
+        if not isinstance(synthetic, bool):
+            raise ValueError(f"synthetic is {synthetic!r}")
+        if len({*scores, *TEXT_COLUMNS, SET_COLUMN}) < len([*scores, *TEXT_COLUMNS, SET_COLUMN]):
+            raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
+        if file_sha256(csv) != sha256:
+            raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AgiqaError(
+            f"{folder / DATASET_JSON}: damaged ({one_line(error)}): {again}"
+        ) from error
+    frame = read_text_csv(csv)
+    require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
+    for path in frame["path"]:
+        inner_path(path, str(csv))
+    refuse_duplicates(frame["path"], csv)
+    for column in scores:
+        frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
+    if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
+        raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {again}")
+    frame = _regrouped(frame, folder)
+    root = _root(folder, about.get("root"))
+    return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+
+
+def _texts(tree: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
+    """The texts under these keys."""
+    if wrong := [key for key in keys if not isinstance(tree[key], str)]:
+        raise ValueError(f"{wrong[0]} is {tree[wrong[0]]!r}, not text")
+    return tuple(tree[key] for key in keys)
+
+
+def _regrouped(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The table with the groups of today; said where those of an earlier version were more."""
+    now = regrouped(frame)
+    if (count := now["group"].nunique()) != (before := frame["group"].nunique()):
+        log.warning(
+            "%s: prompts that differ in white space or unseen characters alone are one group now: "
+            "%d groups, %d before; `agiqa prepare` deals the splits anew",
+            folder,
+            count,
+            before,
+        )
+    return now
+
+
+def _target(
+    *,
+    name: str,
+    low: float,
+    high: float,
+    scale: Sequence[float] | None = None,
+    deviation: str = "",
+    raters: str = "",
+    direction: str = DIRECTION,
+) -> Target:
+    """A target as dataset.json has it; layouts 1 and 2 had the first three."""
+    columns = [target_name(column, "a column") for column in (name, deviation, raters) if column]
+    ends = (low, high) if scale is None else (low, high, *scale)
+    if direction != DIRECTION or columns[:1] != [name] or len(ends) not in (2, 4):
+        raise ValueError(f"direction of {name} is {direction!r}, its scale {scale!r}")
+    if any(isinstance(end, bool) or not math.isfinite(end) for end in ends):
+        raise ValueError(f"target {name!r}: {ends} are not all numbers")
+    nominal = (float(ends[2]), float(ends[3])) if len(ends) == 4 else None
+    return Target(name, low, high, nominal, deviation, raters)
+
+
+def _root(folder: Path, recorded: object) -> Path | None:
+    """Where the images are on this machine; None where nobody has said.
+
+    `recorded` is what dataset.json itself says, as in layout 1.
+    """
+    path = folder / ROOT_JSON
+    if not path.exists() and recorded is None:
+        return None
+    try:
+        (root,) = _texts(read_json(path) if path.exists() else {"root": recorded}, "root")
+        if not Path(root).is_absolute() and root != ".":
+            root = inner_path(root, "root")
+    except (ValueError, KeyError, TypeError, AgiqaError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise AgiqaError(f"{path}: damaged ({reason}): run `agiqa prepare` again") from error
+    return Path(root) if Path(root).is_absolute() else (folder / root).resolve()

@@ -1,0 +1,143 @@
+"""CSV and TSV files of anybody as tables of text, row by row, every cell as it stands.
+
+Read strictly, with Python's own csv: pandas takes a first column without a name for row names and
+moves the others, renames a column that stands twice, fills rows that are too short, and unpacks
+what ends in .gz. Here each of these is an error that names the line, but for trailing commas,
+which programs write and mean nothing by. Bounded in the length of a line, columns and cells.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, one_line, quoted, some
+from agiqa.core.regular_files import open_regular
+
+TABS = ".tsv"
+MOST_LINE = 1 << 20  # characters
+MOST_COLUMNS = 1000
+MOST_CELLS = 100_000_000
+
+
+def read_text_csv(path: Path) -> pd.DataFrame:
+    """A CSV (a .tsv with tabs) in UTF-8 with every cell as text ("NA" is a name like any other).
+
+    Lines without anything in a cell are passed over, and so are columns without a name.
+
+    Raises:
+        AgiqaError: absent, no regular file, not UTF-8, no CSV, a row with more or fewer cells than
+            there are columns, a column named twice, or too large; says in which line.
+    """
+    try:
+        with (
+            open_regular(path) as file,
+            io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text,
+        ):
+            _require_text(file)
+            return _read(text, "\t" if path.suffix.lower() == TABS else ",")
+    except FileNotFoundError:
+        raise AgiqaError(f"{path}: does not exist; expected a CSV file") from None
+    except OSError as error:
+        raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
+    except (csv.Error, ValueError) as error:
+        raise AgiqaError(f"{path}: is not a readable CSV ({one_line(error)})") from error
+
+
+def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
+    rows = csv.reader(_lines(text), delimiter=separator, strict=True)
+    header = next((row for row in rows if any(row)), None)
+    if header is None:
+        raise ValueError("it is empty")
+    while not header[-1]:  # trailing commas
+        header.pop()
+    width = len(header)
+    if width > MOST_COLUMNS:
+        raise ValueError(f"{width:,} columns, the most are {MOST_COLUMNS:,}: is it a table?")
+    refuse_twice(header)
+    columns: list[list[str]] = [[] for _ in header]
+    most_rows = MOST_CELLS // width
+    for row in rows:
+        if len(row) != width:
+            if not any(row):
+                continue
+            if len(row) < width or any(row[width:]):
+                raise ValueError(_ragged(rows.line_num, row, header, separator))
+        elif not any(row):
+            continue
+        for column, cell in zip(columns, row, strict=False):
+            column.append(cell)
+        if len(columns[0]) > most_rows:
+            raise ValueError(f"more than {MOST_CELLS:,} cells: divide it")
+    named = {name: column for name, column in zip(header, columns, strict=True) if name}
+    return pd.DataFrame({name: pd.Series(cells, dtype=str) for name, cells in named.items()})
+
+
+def _require_text(file: io.BufferedReader) -> None:
+    """ValueError for what begins as other kinds of files do."""
+    start = file.peek(4)[:4]
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("is not UTF-8 text but UTF-16: save it as CSV in UTF-8")
+    if start.startswith((b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")):
+        raise ValueError("an archive or a workbook, not text: unpack it, or save it as CSV")
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of the file with their ends; ValueError for what is too long or no UTF-8."""
+    number = 0
+    while line := text.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            raise ValueError(f"line {number:,} has over {MOST_LINE:,} characters: is it a table?")
+        if "\0" in line:
+            raise ValueError(f"line {number:,} holds a zero byte: is it text?")
+        if not line.isascii():
+            _require_utf8(line, number)
+        yield line
+
+
+def _require_utf8(line: str, number: int) -> None:
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(line[error.start]) - 0xDC00
+        raise ValueError(
+            f"is not UTF-8 text: byte {byte:#x} in line {number:,}: save it as CSV in UTF-8"
+        ) from None
+
+
+def refuse_twice(header: list[str]) -> None:
+    """ValueError for a column that is named twice; columns without a name are none."""
+    for number, name in enumerate(header):
+        if name and name in header[:number]:
+            first = header.index(name) + 1
+            raise ValueError(
+                f"the column {name!r} stands twice, as number {first} and {number + 1}: rename or "
+                "remove one"
+            )
+
+
+def _ragged(line: int, row: list[str], header: list[str], separator: str) -> str:
+    """What is wrong with a row of another width than the header, and what may be meant."""
+    names = some([quoted(name) for name in header])
+    reason = f"line {line:,} has {len(row)} cells, the header {len(header)} ({names}): "
+    if hint := separator_hint(header, separator):
+        return reason + hint
+    if len(row) == len(header) + 1:
+        return reason + (
+            "name the column of row names too, or write the file without them (row.names=FALSE "
+            "in R, index=False in pandas)"
+        )
+    return reason + "give every row as many, a cell with a comma in quotes"
+
+
+def separator_hint(header: list[str], separator: str = ",") -> str:
+    """What to say where the file seems to be separated otherwise; "" where it does not."""
+    if len(header) == 1:
+        for other, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+            if other != separator and other in header[0]:
+                as_tsv = ", or name it .tsv" if other == "\t" else ""
+                return f"it is separated by {name}: save it with commas{as_tsv}"
+    return ""

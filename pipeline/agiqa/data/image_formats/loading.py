@@ -1,0 +1,196 @@
+"""From a picture's bytes to 8-bit RGB, band by band, so that no step holds a third copy of it.
+
+* Grey of more than 8 bits, and 16-bit colours, are scaled to the nearest of 256 levels.
+* Alpha, a palette's or a PNG's transparent colour, and what a frame leaves of its screen become
+  white.
+* CMYK, YCbCr, palettes, grey and 1 bit become RGB by Pillow's rules. Colour profiles and gamma are
+  ignored.
+* 32-bit integers, floats and LAB are refused: nobody says which range to show.
+"""
+
+import io
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from agiqa.data.image_formats.picture import Box, FormatError, Picture
+
+BAND = 1 << 20  # pixels at a time
+DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+REFUSED = ("I", "F", "LAB")
+WHITE = (255, 255, 255)
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HEADER_LOCK = threading.Lock()
+
+
+def unpack(picture: Picture) -> Image.Image:
+    """The picture as 8-bit RGB, upright.
+
+    Raises:
+        FormatError: its pixels cannot be shown.
+        Exception: what Pillow raises on damage.
+    """
+    rgb = picture.unpack().convert("RGB") if picture.unpack is not None else _by_pillow(picture)
+    return rgb.transpose(UPRIGHT[picture.orientation]) if picture.orientation > 1 else rgb
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """A copy of an image in memory as 8-bit RGB; what is transparent becomes white.
+
+    Raises:
+        FormatError: its pixels have a range that is not known.
+    """
+    if image.mode in REFUSED:
+        raise FormatError(
+            f"has pixels of mode {image.mode}, whose range is not known: save it as 8-bit RGB"
+        )
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image.copy()
+    shown = Image.new("RGB", image.size, WHITE)
+    for box in _bands(image.size):
+        shown.paste(_band_on_white(image.crop(box)), box[:2])
+    return shown
+
+
+def why_not(error: Exception) -> str:
+    """What a failure to unpack means for the reader of the message, on one line."""
+    if isinstance(error, FormatError):
+        return str(error)
+    said = " ".join(str(error).split())  # decoders raise what they like: OSError, SyntaxError, EOF…
+    return f"is {'truncated' if 'truncated' in said.lower() else 'damaged'} ({said})"
+
+
+def _by_pillow(picture: Picture) -> Image.Image:
+    with _opened(picture) as image:
+        if picture.deep:
+            return _deep_colours(picture, image)
+        image.load()
+        if image.mode in DEEP_GREY or picture.split_bytes or picture.transparent is not None:
+            return _by_values(picture, image)
+        rgb = on_white(image)
+    if picture.area is not None and picture.area != (0, 0, *rgb.size):
+        shown = Image.new("RGB", rgb.size, WHITE)
+        shown.paste(rgb.crop(picture.area), picture.area[:2])
+        return shown
+    return rgb
+
+
+def _opened(picture: Picture) -> ImageFile.ImageFile:
+    """Pillow's lazy open, without its own bomb check, whose warning would reach the user's screen.
+
+    The switch is Pillow's global, so it is turned under a lock and turned back at once. (Catching
+    the warning instead would swap the warning filters of every other thread.)
+    """
+    with _HEADER_LOCK:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            image = Image.open(io.BytesIO(picture.data), formats=(picture.format,))
+        except UnidentifiedImageError:
+            raise FormatError(
+                f"is damaged, or a {picture.format} of a kind that is not read"
+            ) from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    if image.size != (picture.width, picture.height):
+        raise FormatError("is damaged (its header says two sizes)")
+    assert isinstance(image, ImageFile.ImageFile)
+    return image
+
+
+def _bands(size: tuple[int, int]) -> Iterator[Box]:
+    rows = max(1, BAND // size[0])
+    for top in range(0, size[1], rows):
+        yield 0, top, size[0], min(size[1], top + rows)
+
+
+def _band_on_white(band: Image.Image) -> Image.Image:
+    if band.mode in DEEP_GREY:
+        return _grey(_nearest(np.asarray(band), 65535))
+    if band.has_transparency_data:
+        seen = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", seen.size, (*WHITE, 255)), seen)
+    return band.convert("RGB")
+
+
+def _by_values(picture: Picture, image: Image.Image) -> Image.Image:
+    """Pixels whose stored values say more than Pillow's conversions use."""
+    shown = Image.new("RGB", image.size, WHITE)
+    for box in _bands(image.size):
+        band = image.crop(box)
+        stored = np.asarray(band.convert("L") if band.mode == "1" else band)
+        if picture.split_bytes:
+            pairs = stored.astype(np.uint32)
+            grey, alpha = (pairs[..., at] * 256 + pairs[..., at + 1] for at in (0, 2))
+            seen = _grey(_nearest(_over_white(grey, alpha), 65535))
+        elif image.mode in DEEP_GREY:
+            deep = stored.astype(np.uint32)
+            levels = _nearest(picture.peak - deep if picture.inverted else deep, picture.peak)
+            if picture.transparent is not None:
+                levels[stored == picture.transparent[0]] = 255
+            seen = _grey(levels)
+        else:
+            hole = stored == np.array(picture.transparent, dtype=stored.dtype)
+            pixels = np.array(band.convert("RGB"))
+            pixels[hole if stored.ndim == 2 else hole.all(axis=-1)] = 255
+            seen = Image.fromarray(pixels)
+        shown.paste(seen, box[:2])
+    return shown
+
+
+def _deep_colours(picture: Picture, high: ImageFile.ImageFile) -> Image.Image:
+    """16-bit colours, of which Pillow unpacks the high bytes; a second pass gives the low ones."""
+    with _opened(picture) as low:
+        low.tile = [tile._replace(args=_other_bytes(tile.args)) for tile in low.tile]
+        high.load()
+        low.load()
+        shown = Image.new("RGB", high.size, WHITE)
+        for box in _bands(high.size):
+            bands = [np.asarray(image.crop(box)).astype(np.uint32) for image in (high, low)]
+            values = bands[0] * 256 + bands[1]
+            if high.mode == "RGBA":
+                values = _over_white(values[..., :3], values[..., 3:])
+            levels = _nearest(values, 65535)
+            if picture.transparent is not None:
+                levels[(values == np.array(picture.transparent)).all(axis=-1)] = 255
+            seen = Image.fromarray(levels, mode=high.mode if high.mode == "CMYK" else "RGB")
+            shown.paste(seen.convert("RGB"), box[:2])
+    return shown
+
+
+def _other_bytes(args: Any) -> Any:
+    """Arguments of a tile's decoder that take the low bytes for the high ones."""
+    if not isinstance(args, str):
+        return (_other_bytes(args[0]), *args[1:])
+    swapped = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    if not args[:-1].endswith(";16"):
+        raise FormatError(f"has 16-bit pixels of a kind that is not read ({args})")
+    return args[:-1] + swapped[args[-1]]
+
+
+def _over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """16-bit values on white, to the nearest; uint32, which 65535 * 65535 + 32767 fits."""
+    mixed: np.ndarray = values * alpha + 65535 * (65535 - alpha) + 32767
+    return mixed // np.uint32(65535)
+
+
+def _nearest(values: np.ndarray, peak: int) -> np.ndarray:
+    """From 0…`peak` to 0…255, uint8."""
+    wide: np.ndarray = np.minimum(values.astype(np.uint32), peak) * 510 + peak
+    return (wide // (2 * peak)).astype(np.uint8)
+
+
+def _grey(levels: np.ndarray) -> Image.Image:
+    return Image.fromarray(levels).convert("RGB")

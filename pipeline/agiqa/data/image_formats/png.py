@@ -1,0 +1,99 @@
+"""PNG: header, palette and pixels of the still picture; frames of an animation are left behind.
+
+What Pillow has not is worked out here: one transparent grey or colour of any depth, and the low
+bytes of 16-bit grey with alpha, whose 4 bytes a pixel are unpacked like 8-bit RGBA.
+"""
+
+import binascii
+import struct
+import zlib
+
+from agiqa.data.image_formats.orientation import orientation
+from agiqa.data.image_formats.picture import FormatError, Picture, require_parts
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
+MAX_TEXT = 1 << 20  # bytes of unpacked text that are searched for an orientation
+EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+
+
+def read_png(data: bytes) -> Picture:
+    """The picture of a PNG file.
+
+    Raises:
+        FormatError: the header is damaged.
+    """
+    (length,) = struct.unpack_from(">I", data, 8)
+    if data[12:16] != b"IHDR" or length != 13:
+        raise FormatError("is damaged (a PNG without a header)")
+    width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    pixels, once, exif, xmp = [], {}, b"", b""
+    place, parts = 33, 0
+    while place + 8 <= len(data):
+        require_parts(parts := parts + 1)
+        (length,), name = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
+        end = place + 12 + length
+        if name == b"IDAT":
+            pixels.append(data[place:end])
+        elif name in (b"PLTE", b"tRNS") and length <= 768 and not pixels:
+            once[name] = data[place:end]
+        elif name == b"eXIf":
+            exif = data[place + 8 : end - 4]
+        elif name in (b"tEXt", b"zTXt") and data.startswith(EXIF_TEXT, place + 8):
+            exif = exif or _profile(name, data[place + 8 + len(EXIF_TEXT) : end - 4])
+        elif name == b"iTXt" and data.startswith(XMP_TEXT, place + 8):
+            xmp = _text(data[place + 8 + len(XMP_TEXT) : end - 4])
+        elif name == b"IEND":
+            break
+        place = end
+    transparent = None
+    if kind in (GREY, COLOUR) and (chunk := once.pop(b"tRNS", b"")):
+        count = 1 if kind == GREY else 3
+        most = (1 << depth) - 1
+        scale = 255 // most if depth < 8 else 1  # as the pixels are scaled
+        values = struct.unpack_from(f">{count}H", chunk, 8)
+        transparent = tuple((value & most) * scale for value in values)
+    split = (kind, depth) == (GREY_ALPHA, 16)
+    if split:
+        depth, kind = 8, COLOUR_ALPHA
+    header = struct.pack(">IIBB", width, height, depth, kind) + data[26:29]
+    header = _chunk(b"IHDR", header) if split else data[8:33]
+    tables = [once[name] for name in (b"PLTE", b"tRNS") if name in once]
+    return Picture(
+        "PNG",
+        width,
+        height,
+        b"".join([SIGNATURE, header, *tables, *pixels, _chunk(b"IEND", b"")]),
+        orientation(exif, xmp),
+        deep=depth == 16 and kind in (COLOUR, COLOUR_ALPHA),
+        split_bytes=split,
+        transparent=transparent,
+    )
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def _profile(name: bytes, content: bytes) -> bytes:
+    """EXIF as ImageMagick writes it: a name, a length, and hexadecimal digits."""
+    text = content if name == b"tEXt" else _unpacked(content[1:])
+    try:
+        return binascii.unhexlify(b"".join(text.split()[2:]))
+    except ValueError:
+        return b""
+
+
+def _text(content: bytes) -> bytes:
+    """An iTXt chunk's text after its keyword."""
+    packed, (_, _, text) = content[:1] == b"\1", content[2:].partition(b"\0")
+    text = text.partition(b"\0")[2]
+    return _unpacked(text) if packed else text
+
+
+def _unpacked(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, MAX_TEXT)
+    except zlib.error:
+        return b""

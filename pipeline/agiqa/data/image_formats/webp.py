@@ -1,0 +1,62 @@
+"""WebP: the picture, or an animation's first frame on its canvas; metadata are left behind."""
+
+import struct
+
+from agiqa.data.image_formats.orientation import orientation
+from agiqa.data.image_formats.picture import FormatError, Picture, require_parts
+
+ANIMATED, ALPHA = 0x02, 0x10  # flags of the extended header
+PICTURE = (b"VP8 ", b"VP8L", b"ANMF")
+
+
+def read_webp(data: bytes) -> Picture:
+    """The picture of a WebP file.
+
+    Raises:
+        FormatError: damaged.
+    """
+    name, content = data[12:16], data[20:]
+    if name == b"VP8 ":
+        if content[3:6] != b"\x9d\x01\x2a":
+            raise FormatError("is damaged (a WebP without a frame header)")
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 6))
+        return Picture("WEBP", width, height, _riff([_chunks(data, 12)[0]]))
+    if name == b"VP8L":
+        if content[:1] != b"\x2f":
+            raise FormatError("is damaged (a WebP without a frame header)")
+        (bits,) = struct.unpack_from("<I", content, 1)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        return Picture("WEBP", width, height, _riff([_chunks(data, 12)[0]]))
+    if name != b"VP8X":
+        raise FormatError("is damaged (a WebP of unknown layout)")
+    flags, sides = content[0], content[4:10] + b"\0"
+    width = (struct.unpack_from("<I", sides, 0)[0] & 0xFFFFFF) + 1
+    height = (struct.unpack_from("<I", sides, 3)[0] & 0xFFFFFF) + 1
+    kept: list[bytes] = []
+    exif = xmp = b""
+    for chunk in _chunks(data, 12)[1:]:
+        kind = chunk[:4]
+        if kind in (b"ANIM", b"ALPH", *PICTURE) and not (kept and kept[-1][:4] in PICTURE):
+            kept.append(chunk)
+        elif kind == b"EXIF":
+            exif = chunk[8:]
+        elif kind == b"XMP ":
+            xmp = chunk[8:]
+    header = data[12:20] + bytes([flags & (ANIMATED | ALPHA)]) + content[1:10]
+    return Picture("WEBP", width, height, _riff([header, *kept]), orientation(exif, xmp))
+
+
+def _chunks(data: bytes, place: int) -> list[bytes]:
+    """The chunks from there on, each with its name and length."""
+    chunks: list[bytes] = []
+    while place + 8 <= len(data):
+        require_parts(len(chunks))
+        (length,) = struct.unpack_from("<I", data, place + 4)
+        chunks.append(data[place : place + 8 + length + length % 2])
+        place += 8 + length + length % 2
+    return chunks
+
+
+def _riff(chunks: list[bytes]) -> bytes:
+    content = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(content)) + content

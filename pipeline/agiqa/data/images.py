@@ -1,0 +1,272 @@
+"""Reading image files: one strict decoder, the content hash, and a check of many files at once.
+
+Where it stands in the flow: `prepare` checks every file here before anything is written, and the
+extractors and `score` decode through the same function, so what was checked is what is used. The
+resize of the `paper` presets stands here too. What becomes of unusual pixels is said in
+image_formats/loading.py.
+
+* A file is read once, whole; what is hashed is what is decoded.
+* Animations and files of several pages give their first frame.
+* An EXIF orientation is applied, so images stand upright; a damaged EXIF block is ignored.
+* Absent, a broken link, a folder or a pipe, unreadable, zero bytes, truncated, damaged, not an
+  image, or above the limits: refused with a reason in plain words, before a pixel is unpacked where
+  the header says so.
+"""
+
+import hashlib
+import math
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.regular_files import read_regular
+from agiqa.data.image_formats import (
+    FORMATS,
+    MAX_PIXELS,
+    MAX_RATIO,
+    MAX_SIDE,
+    FormatError,
+    read_picture,
+)
+from agiqa.data.image_formats.isolated import unpack_isolated
+from agiqa.data.image_formats.loading import on_white, unpack, why_not
+
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",
+)  # fmt: skip
+
+MAX_BYTES = 256 << 20  # of a file
+
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MAX_RATIO",
+    "MAX_SIDE",
+    "BadImage",
+    "BadImagesError",
+    "ImageError",
+    "as_rgb",
+    "check_images",
+    "checked_ids",
+    "decode",
+    "fit_for_square",
+    "image_id",
+    "image_size",
+    "require_file",
+    "resize_bicubic",
+]
+
+
+class ImageError(AgiqaError):
+    """One image file that cannot be used; `path` and `reason` stand apart as well."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{printable(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
+        """As it was made, for the process that asked."""
+        return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used, and why, in plain words."""
+
+    path: str
+    reason: str
+
+
+class BadImagesError(AgiqaError):
+    """Images that cannot be used, `bad`; what could be done for all others has been done."""
+
+    def __init__(self, message: str, bad: Sequence[BadImage]) -> None:
+        super().__init__(message)
+        self.bad = tuple(bad)
+
+
+def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
+    """The (first) picture of a file, or of its bytes, as 8-bit RGB, upright, fully loaded.
+
+    Time and memory are bounded, whatever the file: see "What images may be" in README.md.
+
+    Args:
+        source: the file, or what is in it.
+        expected: the `image_id` that it must have.
+
+    Raises:
+        ImageError: it cannot be used, or is another image; its `reason` says why.
+    """
+    path = source if isinstance(source, Path) else Path("the image")
+    data = _read(path) if isinstance(source, Path) else source
+    if expected is not None and _digest(data) != expected:
+        raise ImageError(path, "has changed since prepare")
+    return _decoded(path, data)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, as the file says; no pixel is unpacked.
+
+    Raises:
+        ImageError: the file cannot be used.
+    """
+    try:
+        picture = read_picture(_read(path))
+    except FormatError as error:
+        raise ImageError(path, str(error)) from None
+    turned = picture.orientation >= 5  # EXIF's quarter turns
+    size = (picture.width, picture.height)
+    return size[::-1] if turned else size
+
+
+def image_id(path: Path) -> str:
+    """The sha256 of the file's bytes, in hexadecimal: the key under which vectors are stored."""
+    return _digest(_read(path))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A copy of a caller's image as 8-bit RGB, by the rules of `decode`.
+
+    Raises:
+        ImageError: its pixels have a range that is not known.
+    """
+    try:
+        return on_white(image)
+    except FormatError as error:
+        raise ImageError(Path("the image"), str(error)) from None
+
+
+def fit_for_square(image: Image.Image) -> Image.Image:
+    """The image, shrunk where the square that encloses it would break the limit of pixels.
+
+    For processors that pad to a square first: of a long strip that takes some 10 GB.
+    """
+    most = math.isqrt(MAX_PIXELS)
+    if max(image.size) <= most:
+        return image
+    small = image.copy()
+    small.thumbnail((most, most), Image.Resampling.BICUBIC)
+    return small
+
+
+def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
+    """The whole image as a square, its aspect not kept, as the paper's regressor takes it.
+
+    OpenCV's `INTER_CUBIC` within one grey level: bicubic with a = −0.75 and no antialiasing.
+    (Pillow's own is another kernel and antialiased, up to 29 grey levels off.)
+
+    Args:
+        image: RGB `(H, W, 3)` uint8.
+        size: S, pixels a side.
+
+    Returns:
+        `(S, S, 3)` uint8.
+    """
+    import torch
+    from torch.nn import functional
+
+    small = np.empty((size, size, 3), np.uint8)
+    for channel in range(3):  # one by one: in float32 all three of a large image take 768 MB
+        plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None]
+        resized = functional.interpolate(plane, (size, size), mode="bicubic", antialias=False)
+        small[..., channel] = resized[0, 0].round().clamp(0, 255).numpy()
+    return small
+
+
+def check_images(
+    paths: Sequence[Path],
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> list[BadImage]:
+    """Those of the files that cannot be used, in order; arguments as of `checked_ids`."""
+    checked = checked_ids(paths, workers, on_progress)
+    return [image for image in checked if isinstance(image, BadImage)]
+
+
+def checked_ids(
+    paths: Sequence[Path],
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> list[str | BadImage]:
+    """Decode every file in full, in threads: its `image_id`, or why it cannot be used, in order.
+
+    Args:
+        paths: the files.
+        workers: threads; None takes a few more than there are cores.
+        on_progress: called as (done, total) after each file.
+    """
+    checked = []
+    with ThreadPoolExecutor(workers, thread_name_prefix="check-images") as pool:
+        for image in pool.map(_check, paths):
+            checked.append(image)
+            if on_progress is not None:
+                on_progress(len(checked), len(paths))
+    return checked
+
+
+def require_file(path: Path) -> None:
+    """Refuse what is not a regular file with something in it: opening a pipe would wait forever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        broken = path.is_symlink()
+        reason = "is a link to a file that does not exist" if broken else "does not exist"
+        raise ImageError(path, reason) from None
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"cannot be read: {getattr(error, 'strerror', error)}") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(path, "is a folder, not an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(path, "is not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "is empty (0 bytes)")
+    if status.st_size > MAX_BYTES:
+        raise ImageError(
+            path,
+            f"has {status.st_size / 2**20:,.0f} MiB, more than the limit of {MAX_BYTES >> 20}: "
+            "make it smaller or remove it",
+        )
+
+
+def _read(path: Path) -> bytes:
+    require_file(path)
+    try:
+        return read_regular(path, MAX_BYTES)
+    except PermissionError:
+        raise ImageError(path, "cannot be read: permission denied") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # it was another file a moment ago
+        raise ImageError(path, str(error)) from None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _decoded(path: Path, data: bytes) -> Image.Image:
+    try:
+        picture = read_picture(data)
+        return unpack_isolated(data) if picture.isolated else unpack(picture)
+    except MemoryError:
+        raise ImageError(path, "is too large for the memory there is") from None
+    except Exception as error:
+        raise ImageError(path, why_not(error)) from error
+
+
+def _check(path: Path) -> str | BadImage:
+    try:
+        data = _read(path)
+        _decoded(path, data)
+    except ImageError as error:
+        return BadImage(printable(path), error.reason)
+    return _digest(data)

@@ -1,0 +1,187 @@
+"""What the sides of a split share: prompts, byte-identical files, near-identical pictures.
+
+Near-identical means: another file whose perceptual hash differs in at most NEAR of 64 bits. On
+AGIQA-3K re-encoding, scaling, blur and a change of the aspect ratio cost at most 2 bits, cutting
+2 % off the edges or a fifth more brightness at most 6 in 99 % of images; two different pictures
+are never nearer than 8. Only rows and sides matter here, so any split can be audited.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, islice, pairwise, product
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agiqa.data.datasets.groups import prompt_groups
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.leak_audit.near import NearHashes
+from agiqa.data.splits import SIDES, side_rows
+
+NEAR = 6  # bits of 64
+BETWEEN = (("test", "train"), ("val", "train"), ("test", "val"))  # whose images, found where
+MOST_LISTED = 20_000  # pairs of images looked at for the worst ones, nearest first
+
+Codes = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Across:
+    """How many images of one side have a relative on another side of the same split."""
+
+    protocol: str
+    seed: int
+    side: str  # whose images are counted
+    other: str  # where their relatives stand
+    images: int  # on the side
+    same_prompt: int
+    same_group: int  # as same_prompt where groups are prompts
+    same_file: int
+    near: int  # another file, a nearly identical picture
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same, and how often they stood on test and train of one split."""
+
+    one: str
+    other: str
+    distance: int  # bits of 64 that differ
+    same_file: bool
+    same_prompt: bool
+    splits: int
+    scores: tuple[float, float] | None  # in the first target
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in the splits of one protocol."""
+
+    across: tuple[Across, ...]
+    pairs: tuple[Pair, ...]  # of files or near pictures between test and train, nearest first
+
+
+def audit(
+    table: ImagesTable,
+    splits: pd.DataFrame,
+    near: NearHashes,
+    *,
+    pairs: int = 10,
+) -> Audit:
+    """Look for relatives across the sides of every split of one protocol.
+
+    Args:
+        table: N images.
+        splits: the protocol's split file.
+        near: which images' hashes are near, from `near_hashes(perceptual_hashes(table), NEAR)`.
+        pairs: how many of the worst to name.
+    """
+    groups = _named_codes(table.frame["group"])
+    prompts = _named_codes(prompt_groups(table.frame["prompt"]))
+    files = _codes(table.frame["image_id"])
+    protocol = str(splits["protocol"].iloc[0])
+    sides = side_rows(splits, table)
+    across = [
+        Across(
+            protocol,
+            seed,
+            side,
+            other,
+            images=len(rows[side]),
+            same_prompt=_shared(prompts, rows[side], rows[other]),
+            same_group=_shared(groups, rows[side], rows[other]),
+            same_file=int(np.isin(files[rows[side]], files[rows[other]]).sum()),
+            near=int(_near(near, files, rows[side], rows[other]).sum()),
+        )
+        for seed, rows in sides.items()
+        for side, other in BETWEEN
+    ]
+    place = np.full((len(sides), len(table.frame)), -1, dtype=np.int8)
+    for number, rows in enumerate(sides.values()):
+        for code, side in enumerate(SIDES):
+            place[number, rows[side]] = code
+    return Audit(tuple(across), _worst(table, near, files, prompts, place, pairs))
+
+
+def _codes(values: "pd.Series[str]") -> Codes:
+    return np.array(pd.factorize(values)[0], dtype=np.intp)
+
+
+def _named_codes(names: "pd.Series[str]") -> Codes:
+    """A number for each name, -1 where there is none."""
+    codes = _codes(names)
+    codes[(names == "").to_numpy()] = -1
+    return codes
+
+
+def _shared(codes: Codes, here: Codes, there: Codes) -> int:
+    """How many of the rows `here` have a name that one of `there` has."""
+    named = codes[there]
+    return int(np.isin(codes[here], named[named >= 0]).sum())
+
+
+def _near(near: NearHashes, files: Codes, here: Codes, there: Codes) -> npt.NDArray[np.bool_]:
+    """For each row of `here`, whether `there` has another file with a near hash."""
+    count = int(near.row.max()) + 1
+    present = np.zeros(count, dtype=bool)
+    present[near.row[there]] = True
+    reached = np.zeros(count, dtype=bool)  # hashes with a near but different one there
+    reached[near.one[present[near.other]]] = True
+    reached[near.other[present[near.one]]] = True
+    low, high = np.full(count, len(files)), np.full(count, -1)  # of the files there with this hash
+    np.minimum.at(low, near.row[there], files[there])
+    np.maximum.at(high, near.row[there], files[there])
+    hashes, own = near.row[here], files[here]
+    alike = present[hashes] & ((low[hashes] != own) | (high[hashes] != own))
+    return np.asarray(reached[hashes] | alike)
+
+
+def _worst(
+    table: ImagesTable,
+    near: NearHashes,
+    files: Codes,
+    prompts: Codes,
+    place: npt.NDArray[np.int8],
+    wanted: int,
+) -> tuple[Pair, ...]:
+    """The nearest pairs that stand on test and train of some split; most splits first."""
+    listed = list(islice(_related(near), MOST_LISTED))
+    if not listed:
+        return ()
+    one, other, distance = (np.array(column) for column in zip(*listed, strict=True))
+    test, train = SIDES.index("test"), SIDES.index("train")
+    left, right = place[:, one], place[:, other]
+    splits = (((left == test) & (right == train)) | ((left == train) & (right == test))).sum(axis=0)
+    # Equal hashes of other files come after equal files: 0 bits differ in both.
+    rank = np.lexsort((-splits, files[one] != files[other], distance))
+    first = table.targets[0].name if table.targets else ""
+    names = table.frame["path"].to_numpy()
+    scores = table.frame[first].to_numpy(dtype=float) if first else None
+    return tuple(
+        Pair(
+            str(names[one[k]]),
+            str(names[other[k]]),
+            int(distance[k]),
+            bool(files[one[k]] == files[other[k]]),
+            bool(prompts[one[k]] == prompts[other[k]] >= 0),
+            int(splits[k]),
+            None if scores is None else (float(scores[one[k]]), float(scores[other[k]])),
+        )
+        for k in rank
+        if splits[k]
+    )[:wanted]
+
+
+def _related(near: NearHashes) -> Iterator[tuple[int, int, int]]:
+    """Pairs of rows with equal hashes, then with near ones by distance: rows, bits."""
+    order = np.argsort(near.row, kind="stable")
+    starts = np.searchsorted(near.row[order], np.arange(near.row.max() + 2))
+    members = [order[a:b] for a, b in pairwise(starts)]
+    for rows in members:
+        if len(rows) > 1:
+            for one, other in combinations(rows.tolist(), 2):
+                yield one, other, 0
+    for k in np.argsort(near.distance, kind="stable"):
+        for one, other in product(members[near.one[k]], members[near.other[k]]):
+            yield int(one), int(other), int(near.distance[k])

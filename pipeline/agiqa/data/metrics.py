@@ -1,0 +1,313 @@
+"""How well predicted scores agree with mean opinion scores (MOS): the field's figures.
+
+SRCC and KRCC compare ranks; raw PLCC, RMSE and MAE compare the scores as they are. PLCC and RMSE
+come again after the 4-parameter logistic that VQEG (Final Report on the Validation of Objective
+Models of Video Quality Assessment, phase I, 2000) fits between scores and MOS, as the field prints
+them: `plcc_logistic` and `rmse`. That fit sees the answers, and on few images flatters: six images
+off by .585 of a point may fit with an RMSE of .124. So `all_metrics` leaves the two out below
+LEAST_FOR_FITTED images, and `why_undefined` says for each figure that is missing why it is.
+
+Every function takes the MOS `(N,)` first, then the scores `(N,)`, of any type of number, computes
+in float64 and returns a plain float. A correlation that is not defined (fewer than two images, one
+side constant, a NaN or an infinity anywhere) is `nan`, without a warning. An image without a MOS is
+for the caller to leave out. Sides of different length raise `AgiqaError`.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import least_squares
+from scipy.special import expit
+from scipy.stats import kendalltau, rankdata
+
+from agiqa.core.errors import AgiqaError, one_line
+from agiqa.data.metric_names import FITTED, LEAST_FOR_FITTED, TOO_FEW_TO_FIT
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.float64]
+
+LEAST_FOR_LOGISTIC = 5  # images; through four the four parameters pass exactly
+FIT_DECIMALS = 11  # kept of standardised numbers before the logistic is fitted to them
+MAX_EVALUATIONS = 400  # of the logistic in one fit; an ordinary one takes 10 to 50
+
+
+def srcc(mos: ArrayLike, score: ArrayLike) -> float:
+    """Spearman's rank correlation: the PLCC of the ranks, ties at their mean rank.
+
+    >>> round(srcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
+    0.8
+    """
+    truth, ours = _pair(mos, score)
+    if not _defined(truth, ours):
+        return math.nan
+    return _pearson(rankdata(truth), rankdata(ours))
+
+
+def krcc(mos: ArrayLike, score: ArrayLike) -> float:
+    """Kendall's tau-b: (concordant − discordant) / √((pairs − ties in MOS)(pairs − ties in score)).
+
+    >>> round(krcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
+    0.666667
+    """
+    truth, ours = _pair(mos, score)
+    if not _defined(truth, ours):
+        return math.nan
+    return float(kendalltau(truth, ours, variant="b").statistic)
+
+
+def plcc(mos: ArrayLike, score: ArrayLike) -> float:
+    """Pearson's linear correlation of the raw scores: covariance / (sd of MOS · sd of score).
+
+    >>> round(plcc([1, 2, 3], [2, 4, 6.3]), 6)
+    0.99919
+    """
+    truth, ours = _pair(mos, score)
+    return _pearson(truth, ours) if _defined(truth, ours) else math.nan
+
+
+def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
+    """PLCC between MOS and `fit_logistic(mos, score)`: of the form of the curve, not its scale.
+
+    As the curve may fall as well as rise, scores that are wrong way round get a positive figure:
+    read it beside the raw PLCC. Never below |raw PLCC|.
+    """
+    truth, ours = _pair(mos, score)
+    if not _defined(truth, ours):
+        return math.nan
+    return _pearson(_unit(truth), _fit_unit(_unit(truth), _unit(ours)))
+
+
+def rmse_raw(mos: ArrayLike, score: ArrayLike) -> float:
+    """√(mean (MOS − score)²) of the scores as they are, in units of the MOS.
+
+    >>> rmse_raw([1, 2, 3, 4], [1, 2, 3, 6])
+    1.0
+    """
+    truth, ours = _pair(mos, score)
+    return _root_mean_square(truth - ours) if _measured(truth, ours) else math.nan
+
+
+def mae(mos: ArrayLike, score: ArrayLike) -> float:
+    """Mean |MOS − score| of the scores as they are, in units of the MOS.
+
+    >>> mae([1, 2, 3, 4], [1, 2, 3, 6])
+    0.5
+    """
+    truth, ours = _pair(mos, score)
+    return float(np.mean(np.abs(truth - ours))) if _measured(truth, ours) else math.nan
+
+
+def rmse(mos: ArrayLike, score: ArrayLike) -> float:
+    """√(mean (MOS − mapped score)²), in units of the MOS, after `fit_logistic`.
+
+    Constant scores map to the mean MOS, so they get its standard deviation (dividing by N); fewer
+    than two images, NaN or infinity give `nan`.
+    """
+    truth, ours = _pair(mos, score)
+    if not _usable(truth, ours):
+        return math.nan
+    return _root_mean_square(truth - fit_logistic(truth, ours))
+
+
+def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
+    """Every figure by name, the raw errors before the fitted one; those in FITTED of few are NaN.
+
+    >>> {name: round(value, 3) for name, value in all_metrics([1, 2, 3], [2, 4, 6]).items()}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'srcc': 1.0, 'krcc': 1.0, 'plcc': 1.0, 'rmse_raw': 2.16, 'mae': 2.0,
+     'plcc_logistic': nan, 'rmse': nan}
+    """
+    few = len(_pair(mos, score)[0]) < LEAST_FOR_FITTED
+    return {
+        name: math.nan if few and name in FITTED else measure(mos, score)
+        for name, measure in METRICS.items()
+    }
+
+
+def why_undefined(mos: ArrayLike, score: ArrayLike, figures: Mapping[str, float]) -> dict[str, str]:
+    """For each of the figures, as `all_metrics` gives them, that is NaN, why.
+
+    >>> why_undefined([1, 2, 3], [2, 2, 2], {"srcc": math.nan, "mae": 0.7})
+    {'srcc': 'all scores are equal'}
+    """
+    truth, ours = _pair(mos, score)
+    return {n: _why(truth, ours, n) for n, value in figures.items() if math.isnan(value)}
+
+
+def _why(truth: Array, ours: Array, name: str) -> str:
+    if not len(truth):
+        return "no test image"
+    if not (np.isfinite(truth).all() and np.isfinite(ours).all()):
+        return "a score or target is not a number"
+    if len(truth) == 1:
+        return "a single test image"
+    if name in FITTED and len(truth) < LEAST_FOR_FITTED:
+        return TOO_FEW_TO_FIT
+    return "all targets are equal" if not _varies(truth) else "all scores are equal"
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Median, mean and standard deviation (N − 1) of one figure over the splits.
+
+    One value has no deviation: NaN. A NaN makes all three NaN, rather than leave a split out
+    unsaid; so does an empty sequence.
+
+    >>> summarise([0.5, 1.0, 0.75])
+    {'median': 0.75, 'mean': 0.75, 'sd': 0.25}
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) == 0 or not np.isfinite(array).all():
+        return {"median": math.nan, "mean": math.nan, "sd": math.nan}
+    sd = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+    return {"median": float(np.median(array)), "mean": float(array.mean()), "sd": sd}
+
+
+def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
+    """The scores `(N,)` on the scale of the MOS, after the least-squares 4-parameter logistic.
+
+    f(x) = b2 + (b1 − b2) / (1 + exp(−(x − b3) / |b4|)), started as VQEG starts it (b1, b2 at the
+    highest and lowest MOS, b3 at the mean score, b4 from its deviation), and again from a wide,
+    a steep and a falling curve; both sides are standardised and rounded first, so units do not
+    matter, not even by what a conversion leaves in the last digits.
+
+    The closest curve found counts. Among them is the least-squares straight line, which a very
+    wide logistic becomes: so the result is never worse than that where no start converges (which
+    is logged), and it is the line for fewer than five images.
+
+    Raises:
+        AgiqaError: sides of different length, fewer than two images, NaN or infinity.
+    """
+    truth, ours = _pair(mos, score)
+    if not _usable(truth, ours):
+        raise AgiqaError(
+            f"expected at least two finite scores to fit the logistic, found {len(truth)} images "
+            f"with {int(np.sum(~(np.isfinite(truth) & np.isfinite(ours))))} that are not finite"
+        )
+    centre, spread = float(truth.mean()), float(truth.std())
+    if not _defined(truth, ours):
+        return np.full(len(truth), centre)
+    return centre + spread * _fit_unit(_unit(truth), _unit(ours))
+
+
+def _fit_unit(y: Array, x: Array) -> Array:
+    """`fit_logistic` for sides `(N,)` that have mean 0 and deviation 1."""
+    # Where scores say little, the fit has many optima, and a last digit decides between them.
+    y, x = y.round(FIT_DECIMALS), x.round(FIT_DECIMALS)
+    best = float(np.mean(x * y)) * x
+    least = _root_mean_square(y - best)
+    if len(x) < LEAST_FOR_LOGISTIC:
+        return best
+    starts = (
+        (y.max(), y.min(), 0.0, 0.25),  # VQEG's
+        (y.max(), y.min(), 0.0, 1.0),
+        (3.0, -3.0, 0.0, 4.0),
+        (y.min(), y.max(), 0.0, 0.5),
+    )
+    converged = False
+    for start in starts:
+        found = least_squares(
+            lambda b: _logistic(x, *b) - y,
+            start,
+            jac=lambda b: _slopes(x, *b),
+            method="lm",
+            max_nfev=MAX_EVALUATIONS,
+        )
+        converged = converged or found.success
+        mapped = _logistic(x, *found.x)
+        if _root_mean_square(y - mapped) < least:
+            best, least = mapped, _root_mean_square(y - mapped)
+    if not converged:
+        log.debug("The logistic did not converge on %d images: closest curve used.", len(x))
+    return best
+
+
+def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
+    width = max(abs(b4), 1e-9)
+    return np.asarray(b2 + (b1 - b2) * expit((x - b3) / width), dtype=np.float64)
+
+
+def _slopes(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
+    """Derivatives of `_logistic` by its four parameters, `(N, 4)`."""
+    width = max(abs(b4), 1e-9)
+    z = (x - b3) / width
+    part = expit(z)
+    rise = (b1 - b2) * part * (1 - part) / width
+    return np.stack([part, 1 - part, -rise, -rise * z * math.copysign(1, b4)], axis=1)
+
+
+def _pair(mos: ArrayLike, score: ArrayLike) -> tuple[Array, Array]:
+    truth, ours = _numbers(mos, "MOS"), _numbers(score, "scores")
+    if truth.ndim != 1 or truth.shape != ours.shape:
+        raise AgiqaError(
+            "expected one score for each MOS, as two rows of equal length; "
+            f"found shapes {truth.shape} and {ours.shape}"
+        )
+    return truth, ours
+
+
+def _numbers(values: ArrayLike, what: str) -> Array:
+    """As float64; what a masked array hides is NaN. Text, dates and complex numbers are refused."""
+    try:
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufO":
+            raise TypeError(f"{array.dtype} is no type of number")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AgiqaError(f"expected {what} as a row of numbers: {one_line(error)}") from error
+
+
+def _measured(truth: Array, ours: Array) -> bool:
+    """Whether an error of the two exists: one image is enough."""
+    return len(truth) > 0 and bool(np.isfinite(truth).all() and np.isfinite(ours).all())
+
+
+def _usable(truth: Array, ours: Array) -> bool:
+    return len(truth) >= 2 and _measured(truth, ours)
+
+
+def _defined(truth: Array, ours: Array) -> bool:
+    """Whether a correlation of the two exists."""
+    return _usable(truth, ours) and _varies(truth) and _varies(ours)
+
+
+def _varies(values: Array) -> bool:
+    """Whether there is any difference, and one that a float can hold."""
+    return bool((values != values[0]).any() and _unit(values).any())
+
+
+def _unit(values: Array) -> Array:
+    """Mean 0 and deviation 1 (of N), for any finite values: scaled first, so nothing overflows.
+
+    All zero where the values differ by less than a float can hold of their mean.
+    """
+    centred = values / float(np.abs(values).max() or 1.0)
+    centred = centred - centred.mean()
+    centred = centred / float(np.abs(centred).max() or 1.0)
+    return np.asarray(centred / (_root_mean_square(centred) or 1.0), dtype=np.float64)
+
+
+def _pearson(one: Array, other: Array) -> float:
+    return float(np.clip(np.mean(_unit(one) * _unit(other)), -1.0, 1.0))
+
+
+def _root_mean_square(values: Array) -> float:
+    """Scaled first, so that squares of large or tiny values do not overflow or vanish."""
+    largest = float(np.abs(values).max()) or 1.0
+    return largest * float(np.sqrt(np.mean(np.square(values / largest))))
+
+
+METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
+    "srcc": srcc,
+    "krcc": krcc,
+    "plcc": plcc,
+    "rmse_raw": rmse_raw,
+    "mae": mae,
+    "plcc_logistic": plcc_logistic,
+    "rmse": rmse,
+}

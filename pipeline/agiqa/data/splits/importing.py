@@ -1,0 +1,279 @@
+"""Splits of other people: a CSV of names and sides becomes a protocol under a name of its own.
+
+What stands in such files differs, so the columns and the sides are found by their usual spellings,
+and images by the longest end of their path that fits: `AGIQA-3K/a.jpg`, `a.jpg` and `a` all mean
+the same image, as long as no other is meant as well. Nothing is guessed beyond that: a name that
+fits no image, or two, refuses the file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable, quoted, some
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.datasets.text_table import read_text_csv, separator_hint
+from agiqa.data.images import IMAGE_SUFFIXES
+from agiqa.data.splits.deals import deal_grouped, deal_random, named_groups
+from agiqa.data.splits.files import protocol_name
+from agiqa.data.splits.protocols import PROTOCOLS
+from agiqa.data.splits.sides import COLUMNS, SIDES, with_scores
+
+# Spellings, in lower case, spaces and dashes as underscores; the first that a file has counts.
+NAME_COLUMNS = (
+    "name", "path", "image", "image_name", "image_path", "filename", "file_name", "file", "img",
+    "img_name", "img_path",
+)  # fmt: skip
+SIDE_COLUMNS = ("side", "set", "split", "subset", "partition")
+SEED_COLUMNS = ("seed", "repeat", "round")
+SPELLINGS = {
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "te", "holdout", "held_out"), "test"),
+}
+OPTIONS = {  # of `agiqa splits import`, by what the column holds
+    "images": "--name-column",
+    "sides": "--side-column",
+    "seeds": "--seed-column",
+}
+RESERVED = (*PROTOCOLS, "auto", "cross")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A foreign split file, understood."""
+
+    splits: pd.DataFrame  # the columns of a split file
+    matched: dict[str, int]  # rows by what their name fitted: path, end of path, stem
+    left_out: int  # images of the data set that have a score and stand in no split
+    val_from_train: int  # validation images that were taken from training
+
+
+def import_splits(
+    file: Path,
+    table: ImagesTable,
+    protocol: str,
+    *,
+    name_column: str = "",
+    side_column: str = "",
+    seed_column: str = "",
+    val_share: float = 0.0,
+) -> Imported:
+    """Read a CSV of names and sides, with an optional seed (or repeat) for several splits.
+
+    Args:
+        file: the CSV; one with a column `image_id` is held to it.
+        table: the data set it divides.
+        protocol: the name that its results will go by.
+        name_column: of the images; "" finds it.
+        side_column: "" finds it.
+        seed_column: "" finds it, and takes a file without one as a single split.
+        val_share: of the training images, taken for validation where the file has none; images
+            of one group stay together.
+
+    Raises:
+        AgiqaError: a name that fits no image or several, an image twice in one split or without a
+            score, an unknown side, a missing one, or a protocol name that is ours.
+    """
+    if protocol_name(protocol) in RESERVED:
+        raise AgiqaError(
+            f"the protocol name {protocol} is agiqa's own ({', '.join(RESERVED)}): "
+            "give the imported splits another one, such as smith2024"
+        )
+    frame = read_text_csv(file)
+    names = frame[_column(frame, file, "images", NAME_COLUMNS, name_column)]
+    sides = _sides(frame, file, side_column)
+    rows, matched = _match(list(names), table, file)
+    splits = pd.DataFrame(
+        {
+            "name": table.frame["path"].to_numpy()[rows],
+            "image_id": table.frame["image_id"].to_numpy()[rows],
+            "seed": _seeds(frame, file, seed_column),
+            "side": sides,
+            "protocol": protocol,
+        }
+    )
+    _check(splits, frame, table, file)
+    taken = 0
+    if not (splits["side"] == "val").any() and val_share > 0:
+        splits, taken = _take_val(splits, table, val_share)
+    _require_sides(splits, file)
+    unused = set(with_scores(table).frame["path"]) - set(splits["name"])
+    return Imported(splits[list(COLUMNS)], matched, len(unused), taken)
+
+
+def _column(frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str) -> str:
+    """The column that holds `what`: the one given, or the first with a usual name."""
+    for name in (_plain(given),) if given else usual:
+        alike = [str(column) for column in frame.columns if _plain(str(column)) == name]
+        if given in alike:
+            return given
+        if len(alike) > 1:
+            raise AgiqaError(
+                f"{file}: {' and '.join(map(repr, alike))} may both be the column of {what}: name "
+                f"it with {OPTIONS[what]}"
+            )
+        if alike:
+            return alike[0]
+    raise AgiqaError(
+        f"{file}: expected a column of {what} ({quoted(given) or ', '.join(usual)}), found "
+        f"{some([quoted(str(column)) for column in frame.columns], 20)}: "
+        + (separator_hint(list(frame.columns)) or f"name it with {OPTIONS[what]}")
+    )
+
+
+def _sides(frame: pd.DataFrame, file: Path, given: str) -> list[str]:
+    spelled = {_plain(str(column)) for column in frame.columns}
+    usual = [name for name in SIDE_COLUMNS if name in spelled]
+    column = _column(frame, file, "sides", SIDE_COLUMNS, given)
+    if not given:  # `split` may count the splits beside a column `set`
+        for name in usual:
+            candidate = _column(frame, file, "sides", [name], "")
+            if {_plain(value) for value in frame[candidate]} <= set(SPELLINGS):
+                column = candidate
+                break
+    values = [_plain(value) for value in frame[column]]
+    if unknown := sorted({value for value in values if value not in SPELLINGS}):
+        raise AgiqaError(
+            f"{file}: column {column} must hold train, val or test (or training, validation, "
+            f"testing …) in every row; found {some([repr(value) for value in unknown])}"
+        )
+    return [SPELLINGS[value] for value in values]
+
+
+def _seeds(frame: pd.DataFrame, file: Path, given: str) -> npt.NDArray[np.int_]:
+    spelled = {_plain(str(column)) for column in frame.columns}
+    if not given and not spelled & set(SEED_COLUMNS):
+        return np.zeros(len(frame), dtype=int)
+    column = _column(frame, file, "seeds", SEED_COLUMNS, given)
+    seeds = pd.to_numeric(frame[column], errors="coerce")
+    wrong = frame[column][seeds.isna() | (seeds % 1 != 0)]
+    if len(wrong):
+        raise AgiqaError(
+            f"{file}: column {column} must hold a whole number in every row; "
+            f"found {some([repr(value) for value in dict.fromkeys(wrong)])}"
+        )
+    return seeds.to_numpy().astype(int)
+
+
+def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int], dict[str, int]]:
+    """The table's row for each name, and how many fitted by what."""
+    whole = {_parts(path): [row] for row, path in enumerate(table.frame["path"])}
+    ends: dict[tuple[str, ...], list[int]] = {}
+    stems: dict[tuple[str, ...], list[int]] = {}
+    for row, path in enumerate(table.frame["path"]):
+        parts = _parts(path)
+        bare = (*parts[:-1], _stem(parts[-1]))
+        for start in range(len(parts)):
+            ends.setdefault(parts[start:], []).append(row)
+            stems.setdefault(bare[start:], []).append(row)
+    rows: list[int] = []
+    unknown: list[str] = []
+    ambiguous: list[str] = []
+    matched = {"path": 0, "name": 0, "stem": 0}
+    for name in names:
+        parts = _parts(name)
+        found, by = whole.get(parts, []), "path"
+        if not found and parts:
+            found, by = _longest(parts, ends), "name"
+        if not found and parts:
+            found, by = _longest((*parts[:-1], _stem(parts[-1])), stems), "stem"
+        if len(found) == 1:
+            matched[by] += 1
+            rows.append(found[0])
+        else:
+            (ambiguous if found else unknown).append(printable(name))
+    if unknown:
+        skipped = f" ({len(table.skipped)} were skipped by prepare)" if table.skipped else ""
+        raise AgiqaError(
+            f"{file}: {len(unknown)} of {len(names)} names are of no image of {table.name}"
+            f"{skipped}: {some(list(dict.fromkeys(unknown)), 3)}; expected names such as "
+            f"{some(list(table.frame['path']), 1).split(' and ')[0]}"
+        )
+    if ambiguous:
+        raise AgiqaError(
+            f"{file}: {len(ambiguous)} names fit several images of {table.name} "
+            f"({some(list(dict.fromkeys(ambiguous)), 3)}): give their paths"
+        )
+    return rows, matched
+
+
+def _longest(parts: tuple[str, ...], index: dict[tuple[str, ...], list[int]]) -> list[int]:
+    """Rows under the longest end of the path that fits any."""
+    for start in range(len(parts)):
+        if found := index.get(parts[start:]):
+            return found
+    return []
+
+
+def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: Path) -> None:
+    twice = splits[splits.duplicated(["seed", "name"])]
+    if len(twice):
+        raise AgiqaError(
+            f"{file}: {len(twice)} images stand twice in one split "
+            f"({some(list(dict.fromkeys(twice['name'])), 3)}): one row for each image and split"
+        )
+    known = set(with_scores(table).frame["path"])
+    silent = [name for name in dict.fromkeys(splits["name"]) if name not in known]
+    if silent:
+        raise AgiqaError(
+            f"{file}: {len(silent)} images have no score in {table.name} ({some(silent, 3)}): "
+            "remove their rows"
+        )
+    if "image_id" in frame:
+        other = splits["name"][(frame["image_id"] != splits["image_id"]).to_numpy()]
+        if len(other):
+            raise AgiqaError(
+                f"{file}: {len(other)} images are other files here than those that were split "
+                f"({some(list(dict.fromkeys(other)), 3)}): their image_id differs"
+            )
+
+
+def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[pd.DataFrame, int]:
+    """The splits with a share of each training side as validation, and how many images that is."""
+    splits = splits.reset_index(drop=True)
+    place = {path: row for row, path in enumerate(table.frame["path"])}
+    taken = 0
+    for seed in splits["seed"].unique():
+        at = splits.index[(splits["seed"] == seed) & (splits["side"] == "train")].to_numpy()
+        part = table.frame.iloc[[place[name] for name in splits["name"].iloc[at]]]
+        train = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
+        deal = deal_grouped if named_groups(train) > 2 else deal_random
+        _, _, val = deal(train, int(seed), (1 - share, 0.0, share))
+        splits.loc[at[val], "side"] = "val"
+        taken += len(val)
+    return splits, taken
+
+
+def _require_sides(splits: pd.DataFrame, file: Path) -> None:
+    for seed, split in splits.groupby("seed"):
+        sizes = split["side"].value_counts()
+        if missing := [side for side in SIDES if side not in sizes]:
+            found = ", ".join(f"{side} {sizes[side]:,}" for side in SIDES if side in sizes)
+            hint = "every split needs all three"
+            if missing == ["val"]:
+                hint = "take a share of train for it (--val-share 0.1), or add its rows"
+            raise AgiqaError(
+                f"{file}: split {seed} has no {' or '.join(missing)} side (found {found}): {hint}"
+            )
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(
+        part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")
+    )
+
+
+def _stem(name: str) -> str:
+    """The name without the suffix of an image; other dots belong to it (`sd1.5_normal_000`)."""
+    lower = name.lower()
+    suffix = next((each for each in IMAGE_SUFFIXES if lower.endswith(each)), "")
+    return name[: len(name) - len(suffix)]
+
+
+def _plain(text: str) -> str:
+    return text.strip().lower().replace(" ", "_").replace("-", "_")

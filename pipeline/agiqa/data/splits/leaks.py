@@ -1,0 +1,83 @@
+"""What the test side of a split has in common with its training side: prompts and whole files.
+
+Counted from the images table alone, for every split that `prepare` writes; `agiqa.data.leak_audit`
+looks at the pictures too.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.json_text import json_text
+from agiqa.data.datasets.groups import Relatives, has_own_groups
+from agiqa.data.datasets.table import ImagesTable, write_whole
+from agiqa.data.splits.files import side_rows
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What the test side of one split has in common with its training side."""
+
+    protocol: str
+    seed: int
+    train: int  # images
+    val: int
+    test: int
+    same_group: int  # test images whose group occurs in training too
+    same_file: int  # test images of which a byte-identical file is in training
+    same_prompt: int  # test images whose prompt occurs in training too
+
+
+def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
+    """For every split of one protocol, how many test images have a relative in training."""
+    relatives = Relatives(table.frame)
+    protocol = str(splits["protocol"].iloc[0])
+    found = []
+    for seed, rows in side_rows(splits, table).items():
+        train, test = rows["train"], rows["test"]
+        found.append(
+            Leak(
+                protocol=protocol,
+                seed=seed,
+                train=len(train),
+                val=len(rows["val"]),
+                test=len(test),
+                same_group=int(relatives.of_group(relatives, train)[test].sum()),
+                same_file=int(relatives.of_file(relatives, train)[test].sum()),
+                same_prompt=int(relatives.of_prompt(relatives, train)[test].sum()),
+            )
+        )
+    return found
+
+
+def shared(found: Sequence[Leak], frame: pd.DataFrame) -> str:
+    """Which share of the test images of a table has a relative in training, in words."""
+    test = sum(leak.test for leak in found)
+    files = sum(leak.same_file for leak in found)
+    kinds = []
+    if has_own_groups(frame):
+        kinds.append(("group", sum(leak.same_group for leak in found)))
+    if (frame["prompt"].str.strip() != "").any():
+        kinds.append(("prompt", sum(leak.same_prompt for leak in found)))
+    if not kinds:
+        return f"no prompts are known, {files} test images share a file with training"
+    said = " and ".join(f"{percent(count, test)} of test images share a {kind}"
+                        for kind, count in kinds)  # fmt: skip
+    return f"{said} with training, {files} a file"
+
+
+def percent(part: int, whole: int) -> str:
+    """`0 %`, `60 %`: never 0 where there is one, never 100 where one is missing."""
+    share = 100 * part / whole
+    if part in (0, whole) or 10 <= share < 99.5:
+        return f"{share:.0f} %"
+    return f"{max(share, 0.001):.2g} %" if share < 10 else f"{math.floor(share * 10) / 10:.1f} %"
+
+
+def write_leaks(found: Sequence[Leak], path: Path) -> None:
+    """Write the leak counts as JSON, a list with one object for each split."""
+    text = json_text(found, indent=2) + "\n"
+    write_whole(path, text.encode("utf-8"))

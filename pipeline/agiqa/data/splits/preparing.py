@@ -1,0 +1,121 @@
+"""All splits of a data set, as `prepare` makes them: our protocols, and the files it imports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Splits
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.splits.files import FOLDER, protocols_there, read_protocol, write_splits
+from agiqa.data.splits.importing import import_splits
+from agiqa.data.splits.leaks import Leak, leaks, write_leaks
+from agiqa.data.splits.official import has_official
+from agiqa.data.splits.protocols import PROTOCOLS, make_splits
+
+LEAKS = "leaks.json"
+# What a test side needs before its figures say something.
+LEAST_CORRELATED = 3  # images
+LEAST_FITTED = 30  # images, before the logistic curve stops flattering
+LEAST_GROUPS = 5  # prompts, for intervals that draw them anew
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Splits by protocol, and why a protocol has none."""
+
+    splits: dict[str, pd.DataFrame]
+    absent: dict[str, str]
+
+
+def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, str]) -> Prepared:
+    """Every protocol that the data set allows, and every file of other people's splits.
+
+    Args:
+        table: the data set; without a target it has no splits.
+        settings: count, first seed and ratio.
+        files: by protocol name, CSVs of names and sides.
+
+    Raises:
+        AgiqaError: too few images for any split, or a file that does not fit the data set.
+    """
+    made: dict[str, pd.DataFrame] = {}
+    absent: dict[str, str] = {}
+    if not table.targets:
+        return Prepared(made, absent)
+    for protocol in PROTOCOLS:
+        if protocol == "official" and not has_official(table):
+            continue
+        try:
+            made[protocol] = make_splits(
+                table,
+                protocol,
+                count=settings.count,
+                seed=settings.seed,
+                ratio=(*settings.ratio,),  # type: ignore[arg-type]
+            )
+        except AgiqaError as error:
+            absent[protocol] = str(error)
+    if not made:
+        raise AgiqaError(f"{absent['random']}; to score images only, give their folder")
+    for protocol, file in files.items():
+        made[protocol] = import_splits(Path(file).expanduser(), table, protocol).splits
+    return Prepared(made, absent)
+
+
+def small_test_sides(prepared: Prepared, table: ImagesTable) -> str:
+    """What results cannot be had of so few test images or prompts; "" where there are enough."""
+    protocol = next((each for each in ("grouped", "random") if each in prepared.splits), "")
+    if not protocol:
+        return ""
+    splits = prepared.splits[protocol]
+    group = dict(zip(table.frame["path"], table.frame["group"], strict=True))
+    test = splits[splits["side"] == "test"]
+    images = int(test.groupby("seed").size().min())
+    groups = int(test["name"].map(group).groupby(test["seed"]).nunique().min())
+    known = bool((table.frame["group"] != "").any())
+    needs = {
+        f"correlations need {LEAST_CORRELATED} images": images < LEAST_CORRELATED,
+        f"figures after a fitted curve {LEAST_FITTED}": images < LEAST_FITTED,
+        f"95 % intervals {LEAST_GROUPS} prompts": known and groups < LEAST_GROUPS,
+    }
+    if not any(needs.values()):
+        return ""
+    sizes = f"{images} image{'s' * (images != 1)}"
+    if known:
+        sizes += f" of {groups} prompt{'s' * (groups != 1)}"
+    return (
+        f"{table.name}: a test side of protocol {protocol} has {sizes}, too few for results "
+        f"({', '.join(need for need, lacking in needs.items() if lacking)}): what is fitted on "
+        "this data set is a trial"
+    )
+
+
+def write_all_splits(prepared: Prepared, table: ImagesTable, folder: Path) -> list[Leak]:
+    """Write them under the data set's folder, and count the leaks of all that lie there.
+
+    Imported protocols that lie there already stay; one that the images have outgrown is left as it
+    is and not counted (`fit` refuses it).
+    """
+    for protocol, splits in prepared.splits.items():
+        write_splits(splits, folder / FOLDER / f"{protocol}.csv")
+    return count_leaks(table, folder)
+
+
+def count_leaks(table: ImagesTable, folder: Path) -> list[Leak]:
+    """Count the leaks of every usable split file in the data set's folder, and write them there."""
+    found: list[Leak] = []
+    there = protocols_there(folder)
+    for protocol in [
+        *(p for p in PROTOCOLS if p in there),
+        *(p for p in there if p not in PROTOCOLS),
+    ]:
+        try:
+            found += leaks(read_protocol(folder, table, protocol), table)
+        except AgiqaError:
+            continue
+    if found:
+        write_leaks(found, folder / FOLDER / LEAKS)
+    return found

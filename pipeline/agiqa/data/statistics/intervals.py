@@ -1,0 +1,315 @@
+"""95 % bootstrap intervals for figures of one split and for their median over splits.
+
+**What varies.** A data set is a sample: of prompts (groups), each with several images, and of
+images where no groups are known. A new data set would have other prompts, so whole groups are drawn
+with replacement, not single images: the ten images of a prompt share its difficulty, and drawing
+them one by one would give intervals that are too narrow. Only where no image has a group are images
+drawn. A side of fewer than LEAST_UNITS of what is drawn has no interval, and the result says so.
+
+**One split.** From MANY_UNITS on, percentile intervals: the resamples' own 2.5th and 97.5th
+percentiles (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; for groups
+Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Of fewer units U
+these are too narrow, as a variance that divides by U is; so there the resamples give a standard
+error alone, on a scale on which figures are about normal (Fisher's z = artanh for correlations, the
+logarithm for errors), times √(U/(U − 1)), with Student's t of U − 1 degrees about the figure
+itself. Both ends stay inside the statistic's range. BCa and widened percentiles were no better in
+the simulations of `benchmarks/intervals.py`, whose figures stand in docs/protocols.md.
+
+**Over splits.** Ten test sides of one data set overlap, and so do the models' training sides: ten
+values are not ten independent ones, and sd/√10 would be a lie. Therefore each resample draws groups
+**once, for all splits** (a group that was drawn twice counts twice on every test side that has it)
+and then draws the splits themselves with replacement, which lets the spread between trained models
+in. The second step repeats a part of the first one's variance, so percentiles err to the wide side
+here, however few the groups.
+
+**What does not vary.** Models are not fitted again, and nobody's raters are asked again: the
+interval is for this MOS, from models trained on this data set's splits. With a single split (paper,
+official) it says nothing of other training sides.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
+
+from agiqa.data.metric_names import CORRELATIONS, FIGURES
+from agiqa.data.metrics import why_undefined
+from agiqa.data.statistics.resampling import (
+    TestSide,
+    drawn_counts,
+    resampled,
+    test_side,
+)
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+LEAST_UNITS = 5  # groups, or images, of a test side that has intervals
+MANY_UNITS = 50  # of a single test side whose intervals are percentiles
+NO_SPREAD = 1e-9  # of resamples on Fisher's scale; less is rounding
+ONE = 1 - 1e-9  # a correlation of 1 on Fisher's scale, where it would be infinite
+BLOCK = 100  # resamples at a time: 100 x 4,000 counts are 3 MiB
+SEED = 0
+
+
+Bounds = tuple[float, float]
+UNDEFINED: Bounds = (math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One draw of groups for all splits: how often, by split, each test image counts."""
+
+    unit: str  # what was drawn: groups or images
+    units: tuple[NDArray[np.intp], ...]  # by split, the unit of each test image
+    count: int  # of units
+    splits: NDArray[np.intp]  # (B, S): which splits each resample holds
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many units each test side holds."""
+        return [len(np.unique(units)) for units in self.units]
+
+    @property
+    def rests_on(self) -> int:
+        """Units that decide how an interval over all splits is made; draws of splits widen it."""
+        return self.sizes[0] if len(self.units) == 1 else MANY_UNITS
+
+    @property
+    def too_few(self) -> str:
+        """Why there are no intervals, in one line; empty where there are."""
+        least = min(self.sizes, default=0)
+        if least >= LEAST_UNITS:
+            return ""
+        what = self.unit.removesuffix("s") if least == 1 else self.unit
+        return f"{least} {what} on a test side; intervals need {LEAST_UNITS}"
+
+    def blocks(self) -> "Sequence[NDArray[np.uint16]]":
+        """Counts of units `(b, U)`, block after block, the same at every call."""
+        rng = np.random.default_rng(SEED)
+        share = np.full(self.count, 1 / self.count)
+        return [
+            rng.multinomial(self.count, share, size=min(BLOCK, len(self.splits) - start)).astype(
+                np.uint16
+            )
+            for start in range(0, len(self.splits), BLOCK)
+        ]
+
+
+def draw(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> Drawn:
+    """Draw groups, or images, for test sides with the columns `path` and `group`.
+
+    An image without a group, among others that have one, is a group of its own.
+
+    Every model and every run on the same test sides gets the same draw, so differences are paired.
+    """
+    every = pd.concat(list(sides), ignore_index=True)
+    unit = "groups" if (every["group"] != "").any() else "images"
+    named = every["group"].where(every["group"] != "", every["path"])
+    # Sorted, so that the order of rows in a file has no say.
+    codes, units = pd.factorize(named, sort=True)
+    ends = np.cumsum([len(side) for side in sides])[:-1]
+    rng = np.random.default_rng(SEED + 1)
+    splits = rng.integers(0, len(sides), size=(resamples, len(sides)))
+    return Drawn(unit, tuple(np.split(codes.astype(np.intp), ends)), len(units), splits)
+
+
+def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[dict[str, Array]]:
+    """For each model the figures of every resample of every split `(S, B)`, by figure.
+
+    All models get the same resamples, on the same test sides: `models[m][s]`.
+    """
+    shape = (len(drawn.units), len(drawn.splits))
+    found = [{figure: np.empty(shape) for figure in FIGURES} for _ in models]
+    start = 0
+    with threadpool_limits(limits=1, user_api="blas"):  # the products are narrow: threads only wait
+        for block in drawn.blocks():
+            rows = slice(start, start + len(block))
+            for split, units in enumerate(drawn.units):
+                counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
+                for values, sides in zip(found, models, strict=True):
+                    for figure, resamples in resampled(sides[split], counts).items():
+                        values[figure][split, rows] = resamples
+            start += len(block)
+    return found
+
+
+def over_splits(values: Array, drawn: Drawn) -> Array:
+    """Of resamples by split `(S, B)`, the median over splits that were drawn again `(B,)`."""
+    chosen = np.take_along_axis(values.T, drawn.splits, axis=1)
+    return np.asarray(np.median(chosen, axis=1))
+
+
+def percentile_interval(values: Array) -> Bounds:
+    """The middle 95 % of resamples `(B,)`; NaN where more than one in twenty is not defined."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < LEVEL * len(values) or not len(finite):
+        return UNDEFINED
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def side_interval(values: Array, value: float, units: int, figure: str = "") -> Bounds:
+    """The interval of one test side's figure, or of a difference of two.
+
+    Args:
+        values: the figure of each resample `(B,)`.
+        value: the figure itself.
+        units: groups, or images, that the side holds.
+        figure: its name, for its scale; empty for a difference.
+
+    Returns:
+        NaN where the figure or more than one resample in twenty is not defined, and where all
+        resamples of a correlation are alike (as of five images in the right order): that says
+        nothing of other images.
+    """
+    if units >= MANY_UNITS:
+        return percentile_interval(values) if math.isfinite(value) else UNDEFINED
+    centre, error = _centre_and_error(values, value, units, figure)
+    if not math.isfinite(error) or (error < NO_SPREAD and figure in CORRELATIONS):
+        return UNDEFINED
+    reach = float(student.ppf((1 + LEVEL) / 2, units - 1)) * error
+    low, high = (_from_scale(figure, end) for end in (centre - reach, centre + reach))
+    return low, high
+
+
+def p_of_no_difference(values: Array, value: float, units: int) -> float:
+    """Two-sided p of a difference whose resamples are `values`; agrees with `side_interval`.
+
+    Never 0: B resamples say no more than that it is below 2/B.
+    """
+    if not math.isfinite(side_interval(values, value, units)[0]):
+        return math.nan
+    if units < MANY_UNITS:
+        _, error = _centre_and_error(values, value, units, "")
+        if error == 0:
+            return 1.0 if value == 0 else 2 / len(values)
+        return max(2 * float(student.sf(abs(value) / error, units - 1)), 2 / len(values))
+    finite = values[np.isfinite(values)]
+    tail = min(float(np.mean(finite <= 0)), float(np.mean(finite >= 0)))
+    return min(1.0, 2 * max(tail, 1 / len(values)))
+
+
+def _centre_and_error(values: Array, value: float, units: int, figure: str) -> tuple[float, float]:
+    """A figure on its scale, and its standard error there; NaN where it is not defined."""
+    finite = values[np.isfinite(values)]
+    if not math.isfinite(value) or len(finite) < LEVEL * len(values) or units < 2:
+        return math.nan, math.nan
+    error = float(_to_scale(figure, finite).std()) * math.sqrt(units / (units - 1))
+    return float(_to_scale(figure, np.array(value))), error
+
+
+def _to_scale(figure: str, values: Array) -> Array:
+    if figure in CORRELATIONS:
+        return np.asarray(np.arctanh(np.clip(values, -ONE, ONE)))
+    return np.asarray(np.log(np.maximum(values, np.finfo(float).tiny))) if figure else values
+
+
+def _from_scale(figure: str, value: float) -> float:
+    if figure in CORRELATIONS:
+        return math.tanh(value)
+    return math.exp(value) if figure else value
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """By figure: of the median over splits, and of each split; why a figure or interval lacks."""
+
+    median: Mapping[str, Bounds]
+    splits: tuple[Mapping[str, Bounds], ...]
+    why: Mapping[str, str]  # of the median, or of its interval
+    why_splits: tuple[Mapping[str, str], ...]
+
+
+def model_intervals(
+    models: Mapping[str, Sequence[pd.DataFrame]],
+    figures: Mapping[str, Sequence[Mapping[str, float]]],
+    drawn: Drawn,
+) -> dict[str, Intervals]:
+    """95 % intervals of models that were tested on the same sides.
+
+    Args:
+        models: for each, by split, its test side with the columns path, group, mos and score; the
+            same images in the same order for all.
+        figures: for each, by split, what `all_metrics` says of it.
+        drawn: of those sides, by `draw`.
+    """
+    arrays = {
+        name: [(side["mos"].to_numpy(float), side["score"].to_numpy(float)) for side in sides]
+        for name, sides in models.items()
+    }
+    usable = [name for name, sides in arrays.items() if all(map(_finite, sides))]
+    values: dict[str, dict[str, Array]] = {}
+    if usable and not drawn.too_few:
+        sides = [[test_side(*side) for side in arrays[name]] for name in usable]
+        values = dict(zip(usable, resample_splits(drawn, sides), strict=True))
+    return {
+        name: _intervals(arrays[name], figures[name], values.get(name), drawn) for name in models
+    }
+
+
+Side = tuple[Array, Array]  # MOS and scores (n,)
+
+
+def _intervals(
+    sides: Sequence[Side],
+    figures: Sequence[Mapping[str, float]],
+    values: Mapping[str, Array] | None,
+    drawn: Drawn,
+) -> Intervals:
+    """Of one model, from its resamples `(S, B)` by figure; None where there are none."""
+    none = drawn.too_few or (NO_NUMBER if values is None else ALIKE)
+    by_split: list[dict[str, Bounds]] = []
+    why_splits: list[dict[str, str]] = []
+    missing = [
+        why_undefined(*side, {name: row[name] for name in FIGURES})
+        for side, row in zip(sides, figures, strict=True)
+    ]
+    for place, (row, units) in enumerate(zip(figures, drawn.sizes, strict=True)):
+        why, bounds = missing[place], dict.fromkeys(FIGURES, UNDEFINED)
+        if values is not None:
+            bounds = {
+                name: side_interval(values[name][place], row[name], units, name) for name in FIGURES
+            }
+        by_split.append(bounds)
+        why_splits.append(
+            {
+                name: why.get(name) or none
+                for name in FIGURES
+                if name in why or not math.isfinite(bounds[name][0])
+            }
+        )
+    if len(sides) == 1:
+        return Intervals(by_split[0], tuple(by_split), why_splits[0], tuple(why_splits))
+    median = dict.fromkeys(FIGURES, UNDEFINED)
+    if values is not None:
+        median = {name: percentile_interval(over_splits(values[name], drawn)) for name in FIGURES}
+    why_median = {}
+    for name in FIGURES:
+        reasons = [why[name] for why in missing if name in why]
+        if reasons:
+            median[name] = UNDEFINED
+            why_median[name] = _in_splits(reasons, len(sides))
+        elif not math.isfinite(median[name][0]):
+            why_median[name] = none
+    return Intervals(median, tuple(by_split), why_median, tuple(why_splits))
+
+
+ALIKE = "too many resamples hold the same images, or differ in nothing"
+NO_NUMBER = "a score or target of another split is not a number"
+
+
+def _in_splits(reasons: Sequence[str], splits: int) -> str:
+    """The first split's reason, and in how many splits there is one."""
+    some = "" if len(reasons) == splits else f" in {len(reasons)} of {splits} splits"
+    return reasons[0] + some
+
+
+def _finite(side: Side) -> bool:
+    return len(side[0]) > 1 and bool(np.isfinite(side).all())

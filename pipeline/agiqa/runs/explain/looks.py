@@ -1,0 +1,129 @@
+"""What a run sees of images to be explained: files through the ledger, images in memory once.
+
+Scoring, maps and neighbours want the same vectors of an image; those of the last images in memory
+are kept, as their scores are not worth a second forward pass.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeGuard
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import as_rgb, decode, image_id
+from agiqa.stage1.extract import vectors_of_files, vectors_of_images
+from agiqa.stage1.extractors import Extractor
+from agiqa.store.row_ids import Source
+
+KEPT = 64  # images in memory whose vectors are kept, for each extractor
+
+Pictures = Sequence[Path | str | Image.Image]
+
+
+class Looks:
+    """Vectors of images by one extractor."""
+
+    def __init__(self, extractor: Extractor, ledger: Path | None, workers: int) -> None:
+        self.extractor, self.ledger, self.workers = extractor, ledger, workers
+        self.asks_image_prompt = any(each.asks_image_prompt for each in extractor.vectors)
+        self._kept: OrderedDict[tuple[str, str], list[np.ndarray]] = OrderedDict()
+
+    def __call__(
+        self, images: Pictures, image_prompts: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
+        """The extractor's vectors, each `(B, D)` float32.
+
+        Raises:
+            AgiqaError: a file cannot be decoded; or the extractor's questions hold the text that an
+                image was generated from, and there is none.
+        """
+        prompts = self._prompts(images, image_prompts)
+        if in_memory(images):
+            found = self._of_images(images, prompts)
+        else:
+            found = self._of_files([Path(str(image)) for image in images], prompts)
+        return [np.stack(rows).astype(np.float32) for rows in zip(*found, strict=True)]
+
+    def _prompts(self, images: Pictures, given: Sequence[str] | None) -> list[str]:
+        if not self.asks_image_prompt:
+            return [""] * len(images)
+        if given is None or len(given) != len(images) or not all(each.strip() for each in given):
+            raise AgiqaError(
+                f"The questions of '{self.extractor.name}' hold the text that an image was "
+                "generated from: give one for each image."
+            )
+        return list(given)
+
+    def _of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> list[list[np.ndarray]]:
+        names = [(image_id(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
+        found: dict[tuple[str, str], list[np.ndarray]] = {}
+        for prompt in dict.fromkeys(prompts):  # a file may be asked about with several
+            sources = {
+                name: Source(path, prompt or None)
+                for path, (name, own) in zip(paths, names, strict=True)
+                if own == prompt
+            }
+            vectors = vectors_of_files(sources, self.extractor, self.ledger, self.workers)
+            for place, name in enumerate(sources):
+                found[name, prompt] = [np.asarray(each[place]) for each in vectors]
+        return [found[name] for name in names]
+
+    def _of_images(
+        self, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> list[list[np.ndarray]]:
+        keys = [(_digest(image), prompt) for image, prompt in zip(images, prompts, strict=True)]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        new = {key: place for place, key in enumerate(keys) if key not in found}
+        if new:
+            vectors = vectors_of_images(
+                [as_rgb(images[place]) for place in new.values()],
+                self.extractor,
+                [prompts[place] or None for place in new.values()],
+            )
+            for row, key in enumerate(new):
+                found[key] = [np.asarray(each[row]) for each in vectors]
+        for key in keys:
+            self._kept[key] = found[key]
+            self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return [found[key] for key in keys]
+
+
+def in_memory(images: Pictures) -> TypeGuard[Sequence[Image.Image]]:
+    """Whether they are images; False where they are files.
+
+    Raises:
+        AgiqaError: both are among them, or nothing is.
+    """
+    if not images:
+        raise AgiqaError("No images to explain.")
+    loaded = sum(isinstance(image, Image.Image) for image in images)
+    if 0 < loaded < len(images):
+        raise AgiqaError("Give files or images in memory to explain, not both in one call.")
+    return loaded > 0
+
+
+def pictures(images: Pictures) -> list[Image.Image]:
+    """The images as RGB.
+
+    Raises:
+        ImageError: a file cannot be decoded.
+    """
+    return [
+        as_rgb(image) if isinstance(image, Image.Image) else decode(Path(image)) for image in images
+    ]
+
+
+def by_image(images: Pictures, ask: Callable[[Path], str]) -> list[str | None]:
+    """What `ask` says of each file; None of images in memory."""
+    return [None if isinstance(image, Image.Image) else ask(Path(image)) for image in images]
+
+
+def _digest(image: Image.Image) -> str:
+    about = f"{image.mode} {image.size} ".encode()
+    return hashlib.sha256(about + image.tobytes()).hexdigest()

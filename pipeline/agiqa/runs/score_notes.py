@@ -1,0 +1,44 @@
+"""What a reader of scores has to know of them, in words: their scale, and how far to trust them.
+
+Beneath the ranking on terminals and in pipes, in JSON, and on the gallery.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agiqa.runs.score import Score
+
+
+def what(provenance: Mapping[str, Any]) -> str:
+    """What a run's scores are: its target, or synthetic severity, which is nobody's opinion."""
+    return "synthetic severity" if provenance["synthetic"] else str(provenance["target"])
+
+
+def kind(provenance: Mapping[str, Any]) -> str:
+    """What a run's scores are, and on which scale."""
+    low, high = (f"{provenance['mos'][end]:.2f}" for end in ("low", "high"))
+    return f"{what(provenance)} on the scale of {provenance['dataset']}, {low} to {high}"
+
+
+def notes(scores: Sequence["Score"], provenance: Mapping[str, Any]) -> list[str]:
+    """What a reader of the scores has to know, a line each."""
+    low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
+    lines = [f"Scores: {kind(provenance)}."]
+    if outside := sum(not low <= score.score <= high for score in scores):
+        lines.append(
+            f"{outside:,} of {len(scores):,} scores lie outside {low:.2f} to {high:.2f}, the "
+            f"{what(provenance)} in training: trust their order more than their values."
+        )
+    if trained := [score for score in scores if score.trained_on]:
+        known = any(score.held_out is not None for score in trained)
+        lines.append(
+            f"{len(trained):,} of {len(scores):,} images were in the run's training: their scores "
+            "are optimistic; "
+            + (
+                "held_out is what the splits say that had not seen them."
+                if known
+                else "agiqa evaluate gives what the splits say that had not seen them."
+            )
+        )
+    return lines

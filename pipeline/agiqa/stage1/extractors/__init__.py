@@ -1,0 +1,50 @@
+"""Extractors: models that turn an image into vectors worth keeping. Stage 1 of the pipeline."""
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic, require_choices
+from agiqa.stage1.extractors.contract import ANSWERS, Extractor, Sample, Vector
+from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
+from agiqa.stage1.extractors.image_text import ImageTextExtractor
+from agiqa.stage1.extractors.loading import find_model, model_config, trust
+from agiqa.stage1.extractors.mplug_owl2 import MplugOwl2Extractor
+from agiqa.stage1.extractors.some_vectors import SomeVectors
+from agiqa.stage1.extractors.vision import VisionExtractor
+
+__all__ = [
+    "ANSWERS",
+    "DualEncoderExtractor",
+    "Extractor",
+    "ImageTextExtractor",
+    "MplugOwl2Extractor",
+    "Sample",
+    "SomeVectors",
+    "Vector",
+    "VisionExtractor",
+    "semantic_extractor",
+]
+
+DUAL = ("clip", "siglip", "siglip2")
+
+
+def semantic_extractor(settings: Semantic) -> Extractor:
+    """The extractor for the model that `settings.model` names, by its configuration.
+
+    Raises:
+        AgiqaError: a setting is out of choice; no such model, its configuration cannot be read, or
+            it is of another kind.
+    """
+    require_choices("semantic", settings, "the extractor's settings")
+    folder = find_model(settings.model, settings.revision)
+    kind = str(model_config(folder).get("model_type"))
+    if kind == "mplug_owl2":
+        return MplugOwl2Extractor(settings)
+    if kind in DUAL:
+        return DualEncoderExtractor(settings)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not trust(folder, settings):
+        raise AgiqaError(
+            f"Model '{folder.name}' is a {kind}, which takes no image and text: use an image-text "
+            "model (`agiqa extractors` lists some), CLIP or SigLIP."
+        )
+    return ImageTextExtractor(settings)

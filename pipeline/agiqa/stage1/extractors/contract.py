@@ -1,0 +1,84 @@
+"""What stage 1 asks of an extractor, whatever model stands behind it."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from agiqa.store import ANSWERS
+
+__all__ = ["ANSWERS", "Extractor", "Sample", "Vector", "batch"]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One vector an extractor makes of every image: a prompt's, or a layer's.
+
+    `fingerprint` holds everything that changes its numbers and nothing else; it alone decides
+    whether a cached row may be reused.
+    """
+
+    name: str
+    fingerprint: Mapping[str, object]
+    width: int  # D, the same for all vectors of one store
+    store: str = ""  # "" or ANSWERS: which of the extractor's stores it belongs to
+    asks_image_prompt: bool = False  # its text holds the prompt that the image was made from
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image as its model takes it, made in a worker process."""
+
+    # By the model's argument, to be concatenated along axis 0; with an underscore first, what only
+    # the tokens around the image depend on.
+    arrays: Mapping[str, np.ndarray]
+    key: Hashable = None  # samples with equal keys form a batch
+    image_prompt: str | None = None  # what the image was made from, where a prompt asks for it
+    # Tokens `(L,)` of the prompts that hold it, by the prompt's name; no other image has the same.
+    texts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+
+class Extractor(Protocol):
+    """Turns images into vectors: P named ones of each."""
+
+    @property
+    def name(self) -> str:
+        """Of the store: `cache/<dataset>/<name>.zarr`."""
+
+    @property
+    def vectors(self) -> tuple[Vector, ...]:
+        """The P vectors, in order."""
+
+    @property
+    def batch_size(self) -> int:
+        """B, images in a full batch; one that is not full is filled up by repetition."""
+
+    @property
+    def precision(self) -> str:
+        """Of the stored vectors: float16 or float32; part of the fingerprint."""
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """An RGB image as `extract` takes it; called in worker processes.
+
+        Raises:
+            RefusedError: this image or its prompt cannot be used; others can.
+        """
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples of one key to float32 `(B, D)` for each wanted one of the P vectors.
+
+        Raises:
+            FailedError: the model failed on this batch; on another it may not.
+            AgiqaError: there is no use in trying another.
+        """
+
+
+def batch(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """The samples' arrays, concatenated."""
+    return {
+        name: np.concatenate([sample.arrays[name] for sample in samples])
+        for name in samples[0].arrays
+        if not name.startswith("_")
+    }

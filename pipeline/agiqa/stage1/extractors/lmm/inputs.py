@@ -1,0 +1,270 @@
+"""What a model's own processor makes of one image and one text. Stage 1.
+
+Image and text apart: the image is processed once, in a worker process, and every prompt's tokens
+are then expanded for it without doing so again.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError, one_line
+from agiqa.data.images import fit_for_square
+from agiqa.stage1.extractors.failures import refused
+from agiqa.stage1.extractors.lmm.plain_text import Filled
+
+TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
+NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
+
+
+def image_features(
+    processor: Any, image: Image.Image, pixel_budget: int | None = None
+) -> dict[str, np.ndarray]:
+    """What the model's vision half wants for one RGB image, float32 and int64.
+
+    Names with a leading underscore are no arguments of the model: the processor's own counts,
+    which `token_ids` needs. `pixel_budget` is the most pixels that the vision tower may see in
+    one image, a thumbnail apart; never fewer than the least that the model takes.
+
+    Raises:
+        RefusedError: the processor refuses the image.
+        AgiqaError: a pixel budget for a model that takes images of one size only.
+    """
+    recorder = _Recorder(processor.image_processor)
+    own = copy.copy(processor)
+    own.image_processor = recorder
+    if pixel_budget is not None:
+        image, options = _within(processor.image_processor, image, pixel_budget)
+    else:
+        options = {}
+    text = getattr(processor, "image_token", None)  # CLIP and the like have none
+    texts = {} if text is None else {"text": [text]}
+    if getattr(processor.image_processor, "do_pad", False):
+        image = fit_for_square(image)
+    try:
+        made = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
+    except Exception as error:  # such as Qwen-VL's on an image 200 times as wide as high
+        raise refused(processor, image, error) from error
+    wanted = {name for name in made if name not in NOT_ARRAYS_OF_IMAGES}
+    counts = {f"_{name}": value for name, value in recorder.made.items() if name not in wanted}
+    arrays = {name: made[name] for name in wanted} | counts
+    return {name: _array(value) for name, value in sorted(arrays.items())}
+
+
+def token_ids(
+    processor: Any, features: Mapping[str, np.ndarray], text: str, words: str | None = None
+) -> dict[str, np.ndarray]:
+    """Token ids `(L,)` of a text with one image placeholder, expanded for these features.
+
+    With them the type ids `(L,)` that the tokenizer or the family gives. The image is not
+    processed again. A text that already opens with BOS, as chat templates may, gets no second.
+    `words` are the generation prompt, for the HOLE in the text (`lmm.plain_text`).
+
+    Raises:
+        RefusedError: the tokenizer cannot take the words as plain text.
+        AgiqaError: the text holds no placeholder, or more than one.
+    """
+    found = text.count(placeholder := image_token(processor))
+    if found != 1:
+        raise AgiqaError(
+            f"A prompt expects one image placeholder {placeholder!r}, found {found} in {text!r}."
+        )
+    own = copy.copy(processor)
+    own.image_processor = _Ready(processor.image_processor, features)
+    if words is not None:
+        own.tokenizer = Filled(processor.tokenizer, words)
+    opening = processor.tokenizer.bos_token
+    special = not (opening and text.startswith(opening))
+    stand_in = Image.new("RGB", (1, 1))  # never looked at
+    made = own(images=[stand_in], text=[text], text_kwargs={"add_special_tokens": special})
+    return {name: np.asarray(made[name][0], dtype=np.int64) for name in TEXT_ARRAYS if name in made}
+
+
+def chat_text(processor: Any, question: str, order: str) -> str:
+    """The model's chat template for one user turn of question and image, ready for the answer.
+
+    `order` is text_first or image_first.
+
+    Raises:
+        AgiqaError: no chat template, or one that leaves the image out or fixes the other order.
+    """
+    kind = type(processor).__name__
+    question = question.strip()  # as several templates do
+    text = _chat(processor, _turn(question, order))
+    image, place = text.find(image_token(processor)), text.find(question)
+    if image < 0 or place < 0:
+        raise AgiqaError(
+            f"The chat template of {kind} leaves out the {'image' if image < 0 else 'question'}: "
+            "use a prompt set with a template of its own."
+        )
+    if (image < place) != (order == "image_first"):
+        other = "image_first" if order == "text_first" else "text_first"
+        raise AgiqaError(
+            f"The chat template of {kind} always gives {other}, the prompt set asks for {order}: "
+            f"set order: {other}, or use a template of its own."
+        )
+    return text
+
+
+def placeholder(processor: Any) -> str:
+    """What stands for one image in a text: the image token, with what the chat puts around it.
+
+    Raises:
+        AgiqaError: the processor has no image token.
+    """
+    token = image_token(processor)
+    before, after = "\x02", "\x03"  # occur in no template
+    turn = [
+        {"type": "text", "text": before},
+        {"type": "image"},
+        {"type": "text", "text": after},
+    ]
+    try:
+        text = _chat(processor, turn)
+    except AgiqaError:
+        return token
+    between = text.partition(before)[2].partition(after)[0].strip()
+    return between if between.count(token) == 1 else token
+
+
+def image_token(processor: Any) -> str:
+    """The token that the processor expands to the image's tokens.
+
+    Raises:
+        AgiqaError: it has none.
+    """
+    token = getattr(processor, "image_token", None)
+    if not isinstance(token, str):
+        raise AgiqaError(
+            f"{type(processor).__name__} has no image token, which marks the image's place in a "
+            "prompt: choose another model."
+        )
+    return token
+
+
+class _Recorder:
+    """An image processor that keeps what it last made."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.made: dict[str, Any] = {}
+
+    def __call__(self, images: Any, **options: Any) -> Any:
+        result = self.real(images, **options)
+        self.made = dict(result)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class _Ready:
+    """An image processor that gives the features made before, whatever it is shown."""
+
+    def __init__(self, real: Any, features: Mapping[str, np.ndarray]) -> None:
+        self.real = real
+        self.features = features
+
+    def __call__(self, images: Any, **options: Any) -> Any:
+        from transformers import BatchFeature
+
+        return BatchFeature({name.removeprefix("_"): each for name, each in self.features.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+def _checkpoint_options(processor: Any) -> dict[str, Any]:
+    """What the checkpoint's image processor says where the processor's class says otherwise.
+
+    Such as InternVL's crop_to_patches: its class crops even where the checkpoint does not.
+    """
+    defaults = getattr(processor, "images_kwargs", {})
+    stated = processor.image_processor.to_dict()
+    return {name: stated[name] for name in defaults if stated.get(name) is not None}
+
+
+def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Image, dict[str, Any]]:
+    """The image and the options of the image processor that keep it to `budget` pixels."""
+    stated = processor.to_dict()
+    size = dict(stated.get("size") or {})
+    if "temporal_patch_size" in stated and "longest_edge" in size:  # Qwen-VL: bounds in pixels
+        most = min(size["longest_edge"], budget)
+        least = min(size["shortest_edge"], most)
+        return image, {"size": {"shortest_edge": least, "longest_edge": most}}
+    if stated.get("crop_to_patches"):  # InternVL: a number of tiles
+        tile = size["height"] * size["width"]
+        most = max(1, min(stated["max_patches"], budget // tile))
+        return image, {"max_patches": most, "min_patches": min(stated["min_patches"], most)}
+    if stated.get("do_image_splitting") and "max_image_size" in stated:  # SmolVLM: a longest edge
+        tile = stated["max_image_size"]["longest_edge"]
+        edge = tile * max(1, math.isqrt(budget) // tile)
+        return image, {"size": {"longest_edge": min(size["longest_edge"], edge)}}
+    if "max_num_patches" in stated:  # SigLIP 2 NaFlex
+        most = max(1, budget // stated["patch_size"] ** 2)
+        return image, {"max_num_patches": min(stated["max_num_patches"], most)}
+    if stated.get("image_grid_pinpoints"):  # LLaVA-OneVision: a canvas that the image fits
+        return _shrink_to_canvas(image, stated["image_grid_pinpoints"], budget), {}
+    raise AgiqaError(
+        f"A pixel budget expects a model of dynamic resolution, but {type(processor).__name__} "
+        f"makes every image {size or 'one size'}: leave it out."
+    )
+
+
+def _shrink_to_canvas(image: Image.Image, canvases: list[list[int]], budget: int) -> Image.Image:
+    """The image no larger than the canvas, of those within the budget, that suits it best.
+
+    The list of canvases is the model's as well, and cannot be cut down; a smaller image gets a
+    smaller canvas.
+    """
+    from transformers.image_processing_utils import select_best_resolution
+
+    size = (image.height, image.width)
+    least = min(height * width for height, width in canvases)
+    allowed = [each for each in canvases if each[0] * each[1] <= max(budget, least)]
+    height, width = select_best_resolution(size, allowed)
+    if (height, width) == tuple(select_best_resolution(size, canvases)):
+        return image  # the processor takes this canvas without our help
+    scale = min(width / image.width, height / image.height)
+    smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    return image.resize(smaller, Image.Resampling.BICUBIC)
+
+
+def _turn(question: str, order: str) -> list[dict[str, str]]:
+    text, image = {"type": "text", "text": question}, {"type": "image"}
+    return [image, text] if order == "image_first" else [text, image]
+
+
+def _chat(processor: Any, content: list[dict[str, str]]) -> str:
+    """One user turn through the processor's chat template, else its tokenizer's."""
+    template = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
+    if template is None:
+        raise AgiqaError(
+            f"{type(processor).__name__} has no chat template: use a prompt set with a template "
+            "of its own."
+        )
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            processor.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=None if processor.chat_template else template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        )
+    except (ValueError, TypeError, TemplateError) as error:
+        raise AgiqaError(
+            f"The chat template of {type(processor).__name__} does not take one turn with an "
+            f"image: {one_line(error)}. Use a prompt set with a template of its own."
+        ) from error
+
+
+def _array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)

@@ -1,0 +1,143 @@
+"""Prompts as tokens around an image, by the model's own processor.
+
+It knows how many tokens an image of some size becomes, and what stands around them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.data.prompts import PromptSet
+from agiqa.stage1.extractors.contract import Sample
+from agiqa.stage1.extractors.failures import RefusedError, require_known
+from agiqa.stage1.extractors.lmm.inputs import chat_text, placeholder, token_ids
+from agiqa.stage1.extractors.lmm.plain_text import HOLE
+
+
+@dataclass(eq=False)
+class Texts:
+    """The text as the processor has it: the model's chat template, or the prompt set's own.
+
+    Args:
+        prompt_set: the questions.
+        processor: the model's own.
+        model: its name, for messages.
+        vocabulary: rows of its embedding.
+        longest: tokens that a text may have with its image; 0: as many as one likes.
+    """
+
+    prompt_set: PromptSet
+    processor: Any
+    model: str
+    vocabulary: int
+    longest: int = 0
+    _texts: dict[str, str] = field(default_factory=dict)
+    _made: dict[tuple[str, object], Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    def tokens(self, name: str, sample: Sample) -> Mapping[str, np.ndarray]:
+        """Tokens for the image's size; those of one size are made once.
+
+        Raises:
+            RefusedError: of this image or its generation prompt they are too many, or unknown.
+            AgiqaError: they are unknown for any image.
+        """
+        if self.prompt_set.asks_image_prompt(name):
+            return sample.texts[name] if name in sample.texts else self._own(name, sample)
+        key = (name, sample.key)
+        if key not in self._made:
+            made = token_ids(self.processor, sample.arrays, self.text(name))
+            try:
+                require_known(made["input_ids"].tolist(), self.vocabulary, self.model)
+            except RefusedError as error:
+                raise AgiqaError(f"{error} (prompt '{name}').") from error
+            self._made[key] = made
+        return self._made[key]
+
+    def own(self, sample: Sample) -> dict[str, Mapping[str, np.ndarray]]:
+        """Tokens of the prompts that hold the image's own, which are of this image alone.
+
+        Raises:
+            RefusedError: the model cannot take the image with one of the prompts.
+        """
+        if self.longest and self._wordiest:
+            self._require_room(self.tokens(self._wordiest, sample))
+        if sample.image_prompt is None:
+            return {}
+        chosen = self.prompt_set
+        asking = [name for name in chosen.prompts if chosen.asks_image_prompt(name)]
+        return {name: self._own(name, sample) for name in asking}
+
+    def answers(self, name: str, words: Sequence[str], sample: Sample) -> list[int]:
+        """The token after the text, answer by answer."""
+        tail = self.text(name).rpartition(placeholder(self.processor))[2]
+        if sample.image_prompt is not None:
+            tail = tail.replace(HOLE, sample.image_prompt.strip())
+        ask = self.processor.tokenizer
+        return first_tokens(
+            lambda t: list(ask(t, add_special_tokens=False)["input_ids"]), tail, words
+        )
+
+    def text(self, name: str) -> str:
+        """What the processor is given, a HOLE in place of the image's generation prompt."""
+        if name not in self._texts:
+            chosen = self.prompt_set
+            if chosen.is_chat:
+                question = chosen.question(name, HOLE)
+                self._texts[name] = chat_text(self.processor, question, chosen.order)
+            else:
+                before, after = chosen.text(name, HOLE)
+                self._texts[name] = before + placeholder(self.processor) + after
+        return self._texts[name]
+
+    def _own(self, name: str, sample: Sample) -> Mapping[str, np.ndarray]:
+        self.prompt_set.question(name, sample.image_prompt)  # says where there is none
+        assert sample.image_prompt is not None
+        words = sample.image_prompt.strip()
+        made = token_ids(self.processor, sample.arrays, self.text(name), words)
+        require_known(made["input_ids"].tolist(), self.vocabulary, self.model)
+        self._require_room(made)
+        return made
+
+    def _require_room(self, made: Mapping[str, np.ndarray]) -> None:
+        count = len(made["input_ids"])
+        if self.longest and count > self.longest:
+            raise RefusedError(
+                f"its text and image are {count:,} tokens, more than the {self.longest:,} that "
+                f"'{self.model}' takes: shorten the prompt, or set semantic.pixel_budget"
+            )
+
+    @cached_property
+    def _wordiest(self) -> str:
+        """The longest of the prompts that are the same for all images; "" for none."""
+        chosen = self.prompt_set
+        fixed = [name for name in chosen.prompts if not chosen.asks_image_prompt(name)]
+        return max(fixed, key=lambda name: len(chosen.prompts[name]), default="")
+
+
+def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
+    """The token that follows `text` for each word, with a space where the text ends without one.
+
+    Raises:
+        AgiqaError: two words begin with the same token, so that the model cannot tell them apart.
+    """
+    before = tokenize(text)
+    gap = "" if not text or text[-1].isspace() else " "
+    firsts = []
+    for word in words:
+        whole = tokenize(text + gap + word)
+        same = next(
+            (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before)
+        )
+        firsts.append(whole[min(same, len(whole) - 1)])
+    for place, (word, token) in enumerate(zip(words, firsts, strict=True)):
+        if token in firsts[:place]:
+            other = words[firsts.index(token)]
+            raise AgiqaError(
+                f"The answers '{other}' and '{word}' begin with the same token of this model, "
+                "which cannot be asked for their probabilities: choose other words."
+            )
+    return firsts

@@ -1,0 +1,112 @@
+"""Semantic vectors by mPLUG-Owl2, the LMM of MA-AGIQA (arXiv:2404.17762). Stage 1.
+
+As `LMMExtractor`, for a model that transformers does not have: its own network, tokenisation and
+preprocessing are in `agiqa.stage1.mplug_owl2`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.float32 import full_float32
+from agiqa.core.params import Semantic
+from agiqa.data.prompts import PromptSet, read_prompt_set
+from agiqa.stage1.extractors.batch_size import batch_size
+from agiqa.stage1.extractors.contract import Sample, Vector, batch
+from agiqa.stage1.extractors.environment import libraries
+from agiqa.stage1.extractors.failures import naming
+from agiqa.stage1.extractors.loading import find_model
+
+if TYPE_CHECKING:
+    from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
+
+
+class MplugOwl2Extractor:
+    """One vector for each prompt of a prompt set. Weights load on first use.
+
+    Raises:
+        AgiqaError: the folder's configuration or tokenizer is absent or another model's.
+    """
+
+    def __init__(self, settings: Semantic) -> None:
+        from agiqa.stage1.mplug_owl2.loading import load_config
+        from agiqa.stage1.mplug_owl2.processing import IMAGE_MARKER, load_tokenizer, tokenize
+
+        self.settings = settings
+        self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
+        _require_plain(self.prompt_set)
+        self.folder = find_model(settings.model, settings.revision)
+        self.name = settings.name
+        self.batch_size = batch_size(settings.batch_size)
+        self.precision = settings.precision
+        config = load_config(self.folder.path)
+        self.width = int(config.hidden_size)
+        self._image_size = config.vision.image_size
+        tokenizer = load_tokenizer(self.folder.path, config.vocab_size)
+        self.texts = tuple(
+            tokenize(tokenizer, config.bos_token_id, IMAGE_MARKER.join(self.prompt_set.text(name)))
+            for name in self.prompt_set.prompts
+        )
+        self._model: SemanticVectors | None = None
+        self.vectors = self._describe()
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """RGB image to uint8 pixels `(1, 3, H, W)`; they are normalised on the model's device."""
+        from agiqa.stage1.mplug_owl2.processing import square
+
+        return Sample({"pixel_values": square(image, self._image_size)[None]})
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples to float32 `(B, D)` for each wanted vector."""
+        from agiqa.stage1.mplug_owl2.loading import load_model
+        from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
+
+        if self._model is None:
+            model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
+            self._model = SemanticVectors(model, self.texts, self.batch_size)
+        with naming(self.folder.name), full_float32():
+            found = self._model(batch(samples)["pixel_values"], wanted)
+        return list(found.swapaxes(0, 1))
+
+    def _describe(self) -> tuple[Vector, ...]:
+        from agiqa.stage1.mplug_owl2.processing import preprocessing
+
+        chosen = self.prompt_set
+        shared = {
+            "extractor": "mplug_owl2",
+            "model": self.folder.identity(),
+            "preprocessing": preprocessing(self._image_size),
+            "dtype": self.settings.dtype,
+            "attention": self.settings.attention,
+            "stored_as": self.precision,
+            "libraries": libraries(None),
+        }
+        return tuple(
+            Vector(
+                name,
+                shared
+                | {
+                    "prompt": {
+                        "text": chosen.prompts[name],
+                        "template": chosen.template,
+                        "pooling": "mean",
+                        "tokens": [*text.before, -1, *text.after],  # -1: the image
+                    }
+                },
+                self.width,
+            )
+            for name, text in zip(chosen.prompts, self.texts, strict=True)
+        )
+
+
+def _require_plain(prompt_set: PromptSet) -> None:
+    """Refuse what only models of transformers can be asked here."""
+    asks = any(prompt_set.asks_image_prompt(name) for name in prompt_set.prompts)
+    if prompt_set.poolings != ("mean",) or prompt_set.answers or prompt_set.is_chat or asks:
+        raise AgiqaError(
+            f"Prompt set '{prompt_set.name}': mPLUG-Owl2 takes sets with a template of their own, "
+            "the pooling mean and no answers or {image_prompt}, such as ma_agiqa."
+        )

@@ -1,0 +1,229 @@
+"""Visual features: a frozen vision transformer's layers, pooled. Stage 1 of the `light` preset.
+
+For each chosen block: the class token, and mean and standard deviation over the patches. Early
+blocks carry distortions, late ones content. The image is seen whole, and its centre once more from
+close up, where shrinking has not hidden texture yet.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.float32 import full_float32
+from agiqa.core.params import Visual
+from agiqa.stage1.extractors.contract import Sample, Vector, batch
+from agiqa.stage1.extractors.environment import libraries
+from agiqa.stage1.extractors.failures import naming
+from agiqa.stage1.extractors.loading import (
+    find_model,
+    load_config,
+    load_image_processor,
+    load_model,
+    preprocess,
+)
+
+POOLS = ("cls", "mean", "std")
+TOWER = "vision_tower."  # in the names of an image-text model's weights
+PARTS = ("vision_tower", "vision_model")  # of an image-text model, of CLIP and SigLIP
+
+
+class View(NamedTuple):
+    """One way to look at an image."""
+
+    name: str  # its vectors' names begin with it
+    size: int  # pixels a side that the image is resized to
+    side: int  # pixels a side of the central square that is seen
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is seen, in shares of the image."""
+        margin = (self.size - self.side) // 2 / self.size
+        return (margin, margin, margin + self.side / self.size, margin + self.side / self.size)
+
+
+class VisionExtractor:
+    """One vector for each view and chosen block, its pools side by side. Weights load on first use.
+
+    Views: the whole image at `image_size`; and, unless `closeup` is 0, the image at `closeup`
+    pixels a side, of which the tower sees the central square of its own size.
+    """
+
+    def __init__(self, settings: Visual) -> None:
+        self.settings = settings
+        self.folder = find_model(settings.model)
+        config = load_config(self.folder)
+        self._config = getattr(config, "vision_config", config)
+        if not hasattr(self._config, "image_size") or not hasattr(self._config, "patch_size"):
+            raise AgiqaError(
+                f"Model '{self.folder.name}' is a {config.model_type}, not a vision transformer: "
+                "use another one as visual.model, such as a CLIP, SigLIP, ViT or DINOv2."
+            )
+        self.name = settings.name
+        self.batch_size = settings.batch_size
+        self.precision = settings.precision
+        self._check()
+        self.views = [View("layer", settings.image_size, settings.image_size)]
+        if settings.closeup:
+            own = int(self._config.image_size)
+            self.views.append(View("closeup", settings.closeup, own))
+        self._processors = [load_image_processor(self.folder, view.size) for view in self.views]
+        self.tower: Any = None
+        self.vectors = self._describe()
+
+    @property
+    def width(self) -> int:
+        """D: hidden size times the number of pools."""
+        return int(self._config.hidden_size) * len(self.settings.pool)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels a side of a patch."""
+        return int(self._config.patch_size)
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """RGB image to float32 pixels `(1, 3, H, H)` of each view."""
+        seen = {}
+        for view, processor in zip(self.views, self._processors, strict=True):
+            margin = (view.size - view.side) // 2
+            inside = slice(margin, margin + view.side)
+            seen[view.name] = preprocess(processor, image)[None, :, inside, inside]
+        return Sample(seen)
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """B samples to float32 `(B, D)` for each wanted vector."""
+        import torch
+
+        self.load()
+        depth = len(self.settings.layers)
+        found: dict[int, Any] = {}
+        pixels = batch(samples)
+        with torch.inference_mode(), naming(self.folder.name), full_float32():
+            for place, view in enumerate(self.views):
+                mine = [index for index in wanted if index // depth == place]
+                if mine:
+                    layers = [self.settings.layers[index % depth] for index in mine]
+                    found |= dict(zip(mine, self._see(pixels[view.name], layers), strict=True))
+            return [found[index].cpu().numpy() for index in wanted]
+
+    def patches(self, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
+        """By view and chosen block, the patches' hidden states `(B, h * w, C)` in float32.
+
+        What `extract` pools, before it is pooled; row by row from the upper left of the view's box.
+        """
+        import torch
+
+        self.load()
+        pixels = batch(samples)
+        with torch.inference_mode(), naming(self.folder.name), full_float32():
+            return [
+                [
+                    states[:, -self._count(pixels[view.name]) :].float().cpu().numpy()
+                    for states in self.states(pixels[view.name], self.settings.layers)
+                ]
+                for view in self.views
+            ]
+
+    def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+        """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
+        count = self._count(pixels)
+        return [self.pool(states, count) for states in self.states(pixels, layers)]
+
+    def _count(self, pixels: np.ndarray) -> int:
+        """How many patches the pixels `(B, 3, H, H)` become."""
+        return int((pixels.shape[-1] // self.patch_size) ** 2)
+
+    def states(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
+        """One view `(B, 3, H, H)` to hidden states `(B, others + patches, C)` for each layer."""
+        import torch
+
+        images = torch.from_numpy(pixels).to(self.tower.device, self.tower.dtype)
+        side = pixels.shape[-1]
+        options: dict[str, Any] = {"output_hidden_states": True}
+        if side != self._config.image_size:
+            options["interpolate_pos_encoding"] = True
+        hidden = self.tower(pixel_values=images, **options).hidden_states
+        return [hidden[layer] for layer in layers]
+
+    def pool(self, states: Any, count: int) -> Any:
+        """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
+        import torch
+
+        states = states.float()
+        if states.shape[1] == count and "cls" in self.settings.pool:
+            raise AgiqaError(
+                f"Model '{self.folder.name}' has no class token: leave cls out of visual.pool."
+            )
+        patches = states[:, -count:]
+        pooled = {"cls": states[:, 0], "mean": patches.mean(dim=1), "std": patches.std(dim=1)}
+        return torch.cat([pooled[pool] for pool in self.settings.pool], dim=1)
+
+    def load(self) -> None:
+        """Read the tower's weights, unless that is done."""
+        if self.tower is None:
+            self.tower = self._read_tower()
+
+    def _read_tower(self) -> Any:
+        from transformers import AutoModel
+
+        whole = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
+        if not hasattr(whole.config, "vision_config"):
+            return whole
+        towers = [getattr(whole, part) for part in PARTS if hasattr(whole, part)]
+        if not towers:
+            raise AgiqaError(
+                f"Model '{self.folder.name}' ({type(whole).__name__}) has none of "
+                f"{', '.join(PARTS)}, which the visual extractor needs."
+            )
+        return towers[0]
+
+    def _check(self) -> None:
+        depth = int(getattr(self._config, "num_hidden_layers", 0))
+        wrong = [layer for layer in self.settings.layers if not 1 <= layer <= depth]
+        if wrong or not self.settings.layers:
+            raise AgiqaError(
+                f"visual.layers expects blocks from 1 to {depth} of '{self.folder.name}', "
+                f"found {list(self.settings.layers)}."
+            )
+        patch = int(self._config.patch_size)
+        if self.settings.image_size < patch or self.settings.image_size % patch:
+            raise AgiqaError(
+                f"visual.image_size expects a multiple of {patch}, the patches of "
+                f"'{self.folder.name}', found {self.settings.image_size}."
+            )
+        own, closeup = int(self._config.image_size), self.settings.closeup
+        if closeup != 0 and closeup < own:
+            raise AgiqaError(
+                f"visual.closeup expects 0 or at least {own}, the size of '{self.folder.name}', "
+                f"found {closeup}."
+            )
+        unknown = [pool for pool in self.settings.pool if pool not in POOLS]
+        if unknown or not self.settings.pool:
+            raise AgiqaError(
+                f"visual.pool expects some of {', '.join(POOLS)}, found {list(self.settings.pool)}."
+            )
+
+    def _describe(self) -> tuple[Vector, ...]:
+        shared = {
+            "extractor": "vision",
+            "model": self.folder.part_identity(TOWER) | {"config": self._config.to_diff_dict()},
+            "pool": list(self.settings.pool),
+            "dtype": self.settings.dtype,
+            "attention": self.settings.attention,
+            "stored_as": self.precision,
+            "libraries": libraries(self._config, self.settings.attention),
+        }
+        return tuple(
+            Vector(
+                f"{view.name}{layer}",
+                shared
+                | {"preprocessing": processor.to_dict() | {"backend": "pil"}}
+                | ({"centre": view.side} if view.side != view.size else {})
+                | {"layer": layer},
+                self.width,
+            )
+            for view, processor in zip(self.views, self._processors, strict=True)
+            for layer in self.settings.layers
+        )

@@ -1,0 +1,133 @@
+"""mPLUG-Owl2's visual abstractor: learned queries read the image and become its visual tokens.
+
+After the public implementation (github.com/X-PLUG/mPLUG-Owl, Apache-2.0), whose parameter names it
+keeps. In each layer the queries attend to themselves and to all of the vision tower's states.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agiqa.stage1.mplug_owl2.blocks import attend, split_heads
+from agiqa.stage1.mplug_owl2.configuration import AbstractorSizes
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to keys that carry position embeddings; values carry none."""
+
+    def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
+        super().__init__()
+        self.heads, self.kernel = sizes.num_attention_heads, kernel
+        width, seen = sizes.hidden_size, sizes.encoder_hidden_size
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(seen, width)
+        self.value = nn.Linear(seen, width)
+        self.q_pos_embed = nn.Parameter(torch.randn(sizes.num_learnable_queries, width))
+        self.k_pos_embed = nn.Parameter(torch.randn(vision_tokens, width))
+
+    def forward(self, queries: Tensor, seen: Tensor) -> Tensor:
+        """Queries `(B, Q, D)` and all they may see `(B, Q + T, D)` to `(B, Q, D)`."""
+        places = torch.cat([self.q_pos_embed, self.k_pos_embed])
+        query = split_heads(self.query(queries + self.q_pos_embed), self.heads)
+        key = split_heads(self.key(seen + places), self.heads)
+        return attend(self.kernel, query, key, split_heads(self.value(seen), self.heads))
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU with a norm in its middle."""
+
+    def __init__(self, sizes: AbstractorSizes) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(sizes.hidden_size, sizes.intermediate_size)
+        self.w2 = nn.Linear(sizes.intermediate_size, sizes.hidden_size)
+        self.w3 = nn.Linear(sizes.hidden_size, sizes.intermediate_size)
+        self.ffn_ln = nn.LayerNorm(sizes.intermediate_size, eps=sizes.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`(B, Q, D)` to `(B, Q, D)`."""
+        mixed: Tensor = self.w2(self.ffn_ln(functional.silu(self.w1(hidden)) * self.w3(hidden)))
+        return mixed
+
+
+class CrossOutput(nn.Module):
+    """Projection and MLP after the attention, each with a residual."""
+
+    def __init__(self, sizes: AbstractorSizes) -> None:
+        super().__init__()
+        self.out_proj = nn.Linear(sizes.hidden_size, sizes.hidden_size)
+        self.norm2 = nn.LayerNorm(sizes.hidden_size)
+        self.mlp = GatedMLP(sizes)
+
+    def forward(self, attended: Tensor, queries: Tensor) -> Tensor:
+        """Both `(B, Q, D)`, as is the result."""
+        hidden = queries + self.out_proj(attended)
+        mixed: Tensor = hidden + self.mlp(self.norm2(hidden))
+        return mixed
+
+
+class CrossAttentionBlock(nn.Module):
+    """The residual runs through the normed queries, as in the published weights."""
+
+    def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
+        super().__init__()
+        self.attention = CrossAttention(sizes, vision_tokens, kernel)
+        self.output = CrossOutput(sizes)
+        self.norm1 = nn.LayerNorm(sizes.hidden_size)
+        self.normk = nn.LayerNorm(sizes.encoder_hidden_size)
+
+    def forward(self, queries: Tensor, states: Tensor) -> Tensor:
+        """Queries `(B, Q, D)`, the tower's states `(B, T, D)`, to `(B, Q, D)`."""
+        queries = self.norm1(queries)
+        seen = torch.cat([queries, self.normk(states)], dim=1)
+        mixed: Tensor = self.output(self.attention(queries, seen), queries)
+        return mixed
+
+
+class AbstractorLayer(nn.Module):
+    """A level that the checkpoint's parameter names have."""
+
+    def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
+        super().__init__()
+        self.crossattention = CrossAttentionBlock(sizes, vision_tokens, kernel)
+
+    def forward(self, queries: Tensor, states: Tensor) -> Tensor:
+        """As the block within."""
+        mixed: Tensor = self.crossattention(queries, states)
+        return mixed
+
+
+class AbstractorEncoder(nn.Module):
+    """The layers, one after the other."""
+
+    def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            AbstractorLayer(sizes, vision_tokens, kernel) for _ in range(sizes.num_hidden_layers)
+        )
+
+    def forward(self, queries: Tensor, states: Tensor) -> Tensor:
+        """Queries `(B, Q, D)` after all layers."""
+        for layer in self.layers:
+            queries = layer(queries, states)
+        return queries
+
+
+class VisualAbstractor(nn.Module):
+    """The tower's states `(B, T, D)` to visual tokens `(B, Q + 1, H)`, end-of-image last."""
+
+    def __init__(
+        self, sizes: AbstractorSizes, vision_tokens: int, language_width: int, kernel: str
+    ) -> None:
+        super().__init__()
+        self.encoder = AbstractorEncoder(sizes, vision_tokens, kernel)
+        self.visual_fc = nn.Linear(sizes.hidden_size, language_width)
+        self.query_embeds = nn.Parameter(
+            torch.randn(1, sizes.num_learnable_queries, sizes.hidden_size)
+        )
+        self.vit_eos = nn.Parameter(torch.randn(1, 1, language_width))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Visual tokens, in the language model's width."""
+        batch = len(states)
+        tokens = self.visual_fc(self.encoder(self.query_embeds.expand(batch, -1, -1), states))
+        return torch.cat([tokens, self.vit_eos.expand(batch, -1, -1)], dim=1)

@@ -1,0 +1,115 @@
+"""Semantic vectors by mPLUG-Owl2: pixels and tokenised prompts to pooled hidden states.
+
+An image is encoded once for all prompts. The text before the image is run once for all images:
+attention is causal, so no image can change it, and the vectors are the same as in one pass. The
+vector is the mean over all positions, text and image, of the last hidden state after the final
+norm, taken in float32.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agiqa.core.memory import halve, ran_out
+from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, Prefix
+from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
+
+log = logging.getLogger(__name__)
+
+ADVICE = "or take semantic.dtype=bfloat16 or float16; finished vectors are kept"
+
+
+class SemanticVectors:
+    """Vectors of images for fixed prompts.
+
+    Images are worked on `batch_size` at a time. Where the GPU's memory is too small for that, the
+    number is halved, for good, and a warning says so. All batches after it have one shape again; a
+    vector's last bits may differ from those of a larger batch, as with any other `batch_size`,
+    which is why fingerprints do not hold it.
+
+    A vector that is not finite in float16 or bfloat16 is computed again in float32, its image
+    alone, so that it depends neither on its batch nor on the other prompts. That needs no second
+    model: each block's weights are cast when it runs (0.9 GB at a time for LLaMA-7B).
+    """
+
+    def __init__(
+        self, model: MplugOwl2Model, prompts: Sequence[TokenizedText], batch_size: int
+    ) -> None:
+        self.model = model
+        self.prompts = tuple(prompts)
+        self.batch_size = batch_size
+        self._dtype = next(model.embed_tokens.parameters()).dtype
+        self._device = next(model.vision_model.parameters()).device
+        self._prefixes: dict[tuple[int, torch.dtype], Prefix] = {}
+        self._overflowed = False
+
+    @torch.inference_mode()
+    def __call__(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+        """uint8 pixels `(B, 3, S, S)` to float32 `(B, len(wanted), D)`, for those prompts.
+
+        Raises:
+            AgiqaError: the GPU's memory is too small for one image.
+        """
+        done = 0
+        rows: list[np.ndarray] = []
+        while done < len(pixels):
+            batch = pixels[done : done + self.batch_size]
+            missing = min(self.batch_size, len(pixels)) - len(batch)  # after halving an odd number
+            filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
+            try:
+                rows.append(self._finite(filled, wanted)[: len(batch)])
+                done += len(batch)
+                continue
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
+            # Out here, where nothing refers to the failed batch's tensors.
+            self.batch_size = halve(self.batch_size, "extraction", ADVICE)
+        return np.concatenate(rows)
+
+    def _finite(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+        """As `__call__`; vectors that overflow are computed again in float32."""
+        vectors = self._vectors(pixels, wanted, self._dtype)
+        lost = ~np.isfinite(vectors).all(axis=-1)  # (B, wanted)
+        if self._dtype == torch.float32 or not lost.any():
+            return vectors
+        self._say_once()
+        for row in np.flatnonzero(lost.any(axis=1)):
+            again = [prompt for prompt, bad in zip(wanted, lost[row], strict=True) if bad]
+            alone = pixels[row : row + 1]
+            vectors[row, lost[row]] = self._vectors(alone, again, torch.float32)[0]
+        return vectors
+
+    def _vectors(self, pixels: np.ndarray, wanted: Sequence[int], dtype: torch.dtype) -> np.ndarray:
+        images = normalise(torch.from_numpy(pixels).to(self._device)).to(dtype)
+        visual = self.model.encode_images(images)
+        return torch.stack([self.pool(visual, p) for p in wanted], dim=1).cpu().numpy()
+
+    def pool(self, visual: Tensor, prompt: int) -> Tensor:
+        """Visual tokens `(B, V, D)` of images to the prompt's vectors `(B, D)`, float32."""
+        prefix = self._prefix(prompt, visual.dtype)
+        ids = torch.tensor([self.prompts[prompt].after], dtype=torch.long, device=visual.device)
+        after = self.model.embed(ids, visual.dtype).to(visual.device)
+        embedded = torch.cat([visual, after.expand(len(visual), -1, -1)], dim=1)
+        states = self.model.decode(embedded, (0, visual.shape[1]), prefix)
+        before = prefix.states.float()
+        total = states.float().sum(dim=1) + before.sum(dim=1)
+        return total / (states.shape[1] + before.shape[1])
+
+    def _prefix(self, prompt: int, dtype: torch.dtype) -> Prefix:
+        if (prompt, dtype) not in self._prefixes:
+            ids = torch.tensor([self.prompts[prompt].before], device=self._device)
+            self._prefixes[prompt, dtype] = self.model.run_prefix(ids, dtype)
+        return self._prefixes[prompt, dtype]
+
+    def _say_once(self) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            log.warning(
+                "A vector overflowed in %s: such images are computed again in float32, which is "
+                "slower. semantic.dtype=bfloat16 has float32's range.",
+                str(self._dtype).removeprefix("torch."),
+            )

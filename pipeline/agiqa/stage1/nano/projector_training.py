@@ -1,0 +1,282 @@
+"""Train and measure nano's projector: towers frozen, captioning loss, whole prompts held out.
+
+The one part of nano without published weights. It learns from AGIQA-3K's image and prompt pairs,
+no scores: `USER: Describe the image.`, the visual tokens, `ASSISTANT:` and the prompt that the
+image was generated from. It earns its place by the negative log-likelihood of held-out prompts
+given their own image, against a blank image and against another prompt's image.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.json_text import write_json
+from agiqa.core.params import Semantic
+from agiqa.core.progress import track
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extractors.loading import preprocess
+from agiqa.stage1.nano.lmm import LMM, load_lmm
+
+log = logging.getLogger(__name__)
+
+BEFORE, AFTER = "USER: Describe the image.\n", " ASSISTANT:"
+SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the projector is trained."""
+
+    epochs: float = 1.75
+    batch_size: int = 16
+    lr: float = 2e-3  # AdamW, cosine to zero after the warm-up
+    warmup_steps: int = 20
+    weight_decay: float = 0.01
+    max_norm: float = 1.0  # gradient clipping
+    held_out: float = 0.1  # share of the prompts for validation, and again for test
+    validations: int = 4  # the best of these, by validation NLL, is kept
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Image and caption pairs with the visual states of the frozen tower."""
+
+    visual: np.ndarray  # (N, T, C) float16: patches of the feature layer, no class token
+    tokens: list[list[int]]  # caption and end of turn
+    groups: np.ndarray  # (N,) the caption each image belongs to
+    sides: np.ndarray  # (N,) train, val or test, by caption
+
+
+def train_projector(table: ImagesTable, recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Train on `table`, measure on the held-out prompts, write `out` and its record."""
+    lmm = load_lmm(Semantic())
+    captions = collect(lmm, table, recipe)
+    record = train(lmm, captions, recipe)
+    save_projector(lmm, out, record)  # before the measurement, which takes minutes
+    record["nll"] = measure(lmm, captions, blank_states(lmm))
+    save_projector(lmm, out, record)
+    return record
+
+
+def measure_projector(table: ImagesTable, recipe: Recipe) -> dict[str, Any]:
+    """Measure nano's projector on the prompts that the recipe's seed holds out."""
+    lmm = load_lmm(Semantic())
+    return measure(lmm, collect(lmm, table, recipe), blank_states(lmm))
+
+
+def visual_states(lmm: LMM, table: ImagesTable, batch_size: int = 16) -> np.ndarray:
+    """Patches of the tower's feature layer for every image: `(N, T, C)` float16."""
+    import torch
+
+    model = lmm.model.model
+    layer = model.config.vision_feature_layer
+    paths = table.paths()
+    out = []
+    for start in track(range(0, len(paths), batch_size), "Vision tower", unit=batch_size):
+        batch = [preprocess(lmm.image_processor, decode(p)) for p in paths[start:][:batch_size]]
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.stack(batch)).to(model.device)
+            hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True)
+            out.append(hidden.hidden_states[layer][:, 1:].half().cpu().numpy())
+    return np.concatenate(out)
+
+
+def collect(lmm: LMM, table: ImagesTable, recipe: Recipe) -> Captions:
+    """Captions of a table with prompts, split by prompt.
+
+    Raises:
+        AgiqaError: images without a prompt, or too few prompts to hold some out.
+    """
+    prompts = table.frame["prompt"].fillna("").astype(str)
+    if not prompts.str.strip().all():
+        raise AgiqaError(f"Data set '{table.name}' has images without a prompt; captions need one.")
+    groups = table.frame["group"].to_numpy()
+    order = np.random.default_rng(recipe.seed).permutation(np.unique(groups))
+    held = round(len(order) * recipe.held_out)
+    if held < 2 or len(order) <= 2 * held:
+        raise AgiqaError(
+            f"Data set '{table.name}' has {len(order)} prompts: too few to hold "
+            f"{recipe.held_out:g} of them out for validation and again for test, at least 2 each."
+        )
+    side = dict.fromkeys(order, "train")
+    side |= dict.fromkeys(order[:held], "test") | dict.fromkeys(order[held : 2 * held], "val")
+    end = lmm.tokenizer.eos_token_id
+    tokens = [
+        [*lmm.tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"], end]
+        for text in prompts
+    ]
+    sides = np.array([side[group] for group in groups])
+    return Captions(visual_states(lmm, table), tokens, groups, sides)
+
+
+def train(lmm: LMM, captions: Captions, recipe: Recipe) -> dict[str, Any]:
+    """Train the projector in place; it ends with the weights of the best validation.
+
+    Returns:
+        NLL in nats a token, measured by `measure`, and the learning curve.
+    """
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    projector = lmm.model.model.multi_modal_projector
+    projector.requires_grad_(True)
+    _initialise(lmm, projector, captions)
+    rows = np.flatnonzero(captions.sides == "train")
+    steps = int(recipe.epochs * len(rows) / recipe.batch_size)
+    order = np.concatenate([rng.permutation(rows) for _ in range(math.ceil(recipe.epochs) + 1)])
+    optimiser = torch.optim.AdamW(
+        projector.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+    )
+    checks = {round(steps * (k + 1) / recipe.validations) for k in range(recipe.validations)}
+    curve: list[dict[str, float]] = []
+    best: tuple[float, dict[str, Any]] | None = None
+    running: list[float] = []
+    for step in track(range(1, steps + 1), "Projector", unit=recipe.batch_size):
+        batch = order[(step - 1) * recipe.batch_size : step * recipe.batch_size]
+        for group in optimiser.param_groups:
+            rise = min(1.0, step / recipe.warmup_steps)
+            group["lr"] = recipe.lr * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+        total, count = _nll(lmm, captions, batch, captions.visual[batch])
+        loss = total.sum() / count.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(projector.parameters(), recipe.max_norm)
+        optimiser.step()
+        running.append(float(loss.detach()))
+        if step in checks:
+            value = _mean_nll(lmm, captions, "val", captions.visual)
+            curve.append({"step": step, "train": float(np.mean(running)), "val": value})
+            log.info("step %d of %d: train %.3f, val %.3f", step, steps, curve[-1]["train"], value)
+            running = []
+            if best is None or value < best[0]:
+                weights = {name: w.detach().clone() for name, w in projector.state_dict().items()}
+                best = (value, weights)
+    if best is None:
+        raise AgiqaError("The recipe has no step: raise epochs or lower batch_size.")
+    projector.load_state_dict(best[1])
+    projector.requires_grad_(False)
+    return {"recipe": asdict(recipe), "curve": curve}
+
+
+def measure(lmm: LMM, captions: Captions, blank: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """NLL of the captions of each side, nats a token: own image, blank image, another's image.
+
+    Args:
+        lmm: the model with its projector.
+        captions: the images and captions.
+        blank: visual states of a blank image, `(T, C)`.
+        seed: draws the other image, always of another prompt on the same side.
+    """
+    rng = np.random.default_rng(seed)
+    result: dict[str, Any] = {}
+    for side in SIDES[1:]:
+        rows = np.flatnonzero(captions.sides == side)
+        others = np.arange(len(captions.sides))
+        for row in rows:
+            others[row] = rng.choice(rows[captions.groups[rows] != captions.groups[row]])
+        own, counts = _row_nll(lmm, captions, side, captions.visual)
+        other, _ = _row_nll(lmm, captions, side, captions.visual[others])
+        empty, _ = _row_nll(lmm, captions, side, np.broadcast_to(blank, captions.visual.shape))
+        result[side] = {
+            "prompts": len(np.unique(captions.groups[rows])),
+            "images": len(rows),
+            "tokens": int(counts.sum()),
+            "own_image": float(own.sum() / counts.sum()),
+            "blank_image": float(empty.sum() / counts.sum()),
+            "other_image": float(other.sum() / counts.sum()),
+            "own_beats_other": float(np.mean(own < other)),
+            "own_beats_blank": float(np.mean(own < empty)),
+        }
+    return result
+
+
+def save_projector(lmm: LMM, out: Path, record: dict[str, Any]) -> None:
+    """Write the projector (float16) to `out` and its record beside it as JSON."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = lmm.model.model.multi_modal_projector.state_dict()
+    save_file({name: weight.to(torch.float16).contiguous() for name, weight in state.items()}, out)
+    write_json(out.with_suffix(".json"), record)
+
+
+def blank_states(lmm: LMM) -> np.ndarray:
+    """Visual states of an image of nothing but CLIP's mean colour: `(T, C)` float16."""
+    import torch
+
+    model = lmm.model.model
+    size = model.config.vision_config.image_size
+    with torch.inference_mode():
+        pixels = torch.zeros(1, 3, size, size, device=model.device)
+        hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        states: np.ndarray = hidden[model.config.vision_feature_layer][0, 1:].half().cpu().numpy()
+    return states
+
+
+def _initialise(lmm: LMM, projector: Any, captions: Captions) -> None:
+    """Fresh weights, scaled so that visual tokens are as long as the words' embeddings."""
+    import torch
+
+    for module in projector.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.LayerNorm):
+            module.reset_parameters()
+    with torch.no_grad():
+        sample = projector(torch.from_numpy(captions.visual[:64]).float())
+        words = lmm.model.get_input_embeddings().weight.norm(dim=-1).mean()
+        projector.linear_2.weight.mul_(words / sample.norm(dim=-1).mean())
+
+
+def _nll(lmm: LMM, captions: Captions, rows: np.ndarray, visual: np.ndarray) -> tuple[Any, Any]:
+    """Summed NLL and token counts `(B,)` of the rows' captions given `visual` `(B, T, C)`."""
+    import torch
+
+    model = lmm.model
+    tokens = [captions.tokens[row] for row in rows]
+    longest = max(map(len, tokens))
+    ids = torch.full((len(tokens), longest), lmm.tokenizer.eos_token_id, device=model.device)
+    counted = torch.zeros(ids.shape, dtype=torch.bool, device=model.device)
+    for index, entry in enumerate(tokens):
+        ids[index, : len(entry)] = torch.tensor(entry)
+        counted[index, : len(entry)] = True
+    states = torch.from_numpy(np.ascontiguousarray(visual)).to(model.device).float()
+    visual_tokens = model.model.multi_modal_projector(states).flatten(1, -2)  # (B, T, D)
+    prefix = lmm.embed(BEFORE, visual_tokens, AFTER)
+    sequence = torch.cat([prefix, model.get_input_embeddings()(ids)], dim=1)
+    hidden = lmm.hidden_states(sequence)[:, -longest - 1 : -1]
+    losses = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden[counted]), ids[counted], reduction="none"
+    )
+    table = torch.zeros(ids.shape, device=model.device).masked_scatter(counted, losses)
+    return table.sum(dim=1), counted.sum(dim=1)
+
+
+def _batches(rows: np.ndarray, size: int = 32) -> Iterator[np.ndarray]:
+    yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _row_nll(
+    lmm: LMM, captions: Captions, side: str, visual: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch
+
+    totals, counts = [], []
+    with torch.inference_mode():
+        for rows in _batches(np.flatnonzero(captions.sides == side)):
+            total, count = _nll(lmm, captions, rows, visual[rows])
+            totals.append(total.cpu().numpy())
+            counts.append(count.cpu().numpy())
+    return np.concatenate(totals), np.concatenate(counts)
+
+
+def _mean_nll(lmm: LMM, captions: Captions, side: str, visual: np.ndarray) -> float:
+    totals, counts = _row_nll(lmm, captions, side, visual)
+    return float(totals.sum() / counts.sum())

@@ -1,0 +1,157 @@
+"""Why vectors would be computed again: two sets of fingerprints, field by field, and missing rows.
+
+Behind `agiqa cache diff`. Vectors are paired by name, else by equal fingerprints (a prompt that was
+renamed), and a shelf, whose vector has no name, with the vector that differs least.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agiqa.core.params import Params
+from agiqa.data.datasets.table import IMAGES_CSV, ImagesTable, read_table
+from agiqa.stage1.current_vectors import Present, present_vectors, row_ids, rows_there
+from agiqa.store import Fingerprint, Shelf, difference, digest
+from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.row_ids import sources_of
+from agiqa.store.upkeep.stores import PACK, label
+
+Fields = Sequence[tuple[str, object, object]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Vectors there (in the store) against vectors now (in the settings, or in another store)."""
+
+    same: tuple[str, ...]  # names of the vectors with equal fingerprints
+    renamed: Mapping[str, str]  # name there: name now; their fingerprints are equal
+    changed: Mapping[str, Fields]  # by name now: field, value there, value now
+    removed: tuple[str, ...]  # names that are only there
+    added: tuple[str, ...]  # names that are only now
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What `extract` would compute now."""
+
+    images: int  # that were asked for
+    vectors: Mapping[str, int]  # missing rows by the vector's name
+    missing_images: tuple[str, ...] = ()  # files, or image ids, that lack any row
+    new_images: tuple[str, ...] = ()  # of the table, that are not in the pack
+    gone_images: int = 0  # of the pack, that are not in the table
+    in_pack: int = 0  # missing rows that the pack has under the present fingerprint
+    notes: tuple[str, ...] = field(default=())
+
+
+def compare(there: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Comparison:
+    """Pair vectors by name, then by fingerprint, and name what differs."""
+    same = tuple(name for name in there if name in now and not difference(there[name], now[name]))
+    free = {digest(now[name]): name for name in now if name not in there}
+    renamed = {
+        name: free[digest(made)]
+        for name, made in there.items()
+        if name not in same and digest(made) in free
+    }
+    taken = {*same, *renamed.values()}
+    changed = {
+        name: difference(there[name], now[name])
+        for name in now
+        if name in there and name not in taken and name not in renamed
+    }
+    return Comparison(
+        same=same,
+        renamed=renamed,
+        changed=changed,
+        removed=tuple(name for name in there if name not in now and name not in renamed),
+        added=tuple(name for name in now if name not in there and name not in taken),
+    )
+
+
+def nearest(wanted: Fingerprint, names: Mapping[str, Fingerprint]) -> str:
+    """Which of the named fingerprints differs from `wanted` in the fewest fields."""
+    return min(names, key=lambda name: len(difference(wanted, names[name])))
+
+
+def named_fingerprints(kind: str, path: Path) -> dict[str, Fingerprint]:
+    """The fingerprints of a store by the vector's name; a shelf's by a few words.
+
+    Raises:
+        AgiqaError: the store is foreign or damaged.
+    """
+    if kind == PACK:
+        metadata = read_pack_metadata(path)
+        return dict(zip(metadata["names"], metadata["fingerprints"], strict=True))
+    fingerprint = Shelf.at(path).fingerprint
+    return {label(fingerprint): fingerprint}
+
+
+def compare_with_settings(
+    kind: str, path: Path, params: Params, ledger: Path
+) -> tuple[Present, Comparison, Missing]:
+    """The store against what the settings would make, and what would have to be computed.
+
+    Of a pack: for the images of the table beside it, or its own where there is none. Of a shelf:
+    for the images that it has rows of.
+
+    Raises:
+        AgiqaError: the store, the table or the ledger is damaged; no such model or prompt set.
+    """
+    there = named_fingerprints(kind, path)
+    first = next(iter(there.values()))
+    present = present_vectors(path if kind == PACK else None, first, params)
+    now = {vector.name: vector.fingerprint for vector in present.vectors}
+    if kind == PACK:
+        return present, compare(there, now), _missing_of_pack(path, there, present, ledger)
+    name = nearest(first, now)
+    wanted = Shelf.at(path).ids()
+    lacking = wanted - rows_there(ledger, now[name])
+    if digest(now[name]) == digest(first):
+        lacking = frozenset()  # the shelf may lie in another ledger
+    missing = Missing(len(wanted), {name: len(lacking)}, tuple(sorted(lacking)))
+    return present, compare({name: first}, {name: now[name]}), missing
+
+
+def _missing_of_pack(
+    path: Path, there: Mapping[str, Fingerprint], present: Present, ledger: Path
+) -> Missing:
+    packed = read_pack_ids(path)
+    left_out = set(read_pack_metadata(path).get("left_out", ()))
+    table = read_table(path.parent) if (path.parent / IMAGES_CSV).exists() else None
+    files = _files(table) if table is not None else {name: name for name in packed}
+    wanted = [name for name in files if name not in left_out]
+    made = {digest(each) for each in there.values()}
+    count, lost, in_pack = {}, dict.fromkeys(wanted, False), 0
+    for vector in present.vectors:
+        rows = row_ids(vector, table, wanted) if table is not None else wanted
+        there_now = rows_there(ledger, vector.fingerprint)
+        lacking = [name for name, row in zip(wanted, rows, strict=True) if row not in there_now]
+        count[vector.name] = len(lacking)
+        lost.update(dict.fromkeys(lacking, True))
+        if digest(vector.fingerprint) in made:
+            in_pack += len(set(lacking).intersection(packed))
+    notes = []
+    if table is None:
+        notes.append(f"no images table beside it ({IMAGES_CSV}): its own images are counted")
+    if left_out:
+        notes.append(f"{len(left_out)} images that --skip-bad left out are not counted")
+    return Missing(
+        images=len(wanted),
+        vectors=count,
+        missing_images=tuple(files[name] for name in wanted if lost[name]),
+        new_images=tuple(files[name] for name in wanted if name not in set(packed)),
+        gone_images=len(set(packed).difference(files)),
+        in_pack=in_pack,
+        notes=tuple(notes),
+    )
+
+
+def _files(table: ImagesTable) -> dict[str, str]:
+    """Each distinct image's file, relative to the data set's root, by image id."""
+    sources = sources_of(table)
+    relative = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
+    return {name: str(relative[name]) for name in sources}
+
+
+def image_ids(kind: str, path: Path) -> frozenset[str]:
+    """The images, or rows, that a store has."""
+    return frozenset(read_pack_ids(path)) if kind == PACK else Shelf.at(path).ids()

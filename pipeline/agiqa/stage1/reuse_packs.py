@@ -1,0 +1,107 @@
+"""Rows that an extraction finds in the packs at its destination, where the ledger lacks them.
+
+A colleague's `dvc pull`, a new machine, a deleted cache folder: the pack under `cache/` is there,
+the ledger is not. Its rows have the fingerprints that are asked for, or they are not taken.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.batches import Job, row_id
+from agiqa.stage1.extractors import Extractor
+from agiqa.store import (
+    IMPORTED,
+    PackError,
+    add_pack,
+    count_offered,
+    digest,
+    is_free,
+    pack_beside,
+    read_pack_metadata,
+    require_replaceable,
+)
+from agiqa.store.row_ids import Source
+
+log = logging.getLogger(__name__)
+
+
+def pack_of(store: Path, kind: str) -> Path:
+    """The pack of one kind of an extractor's vectors."""
+    return pack_beside(store, kind) if kind else store
+
+
+class Packs:
+    """The packs that an extraction is to write, as they are before it."""
+
+    def __init__(self, store: Path, extractor: Extractor, sources: Mapping[str, Source]) -> None:
+        kinds = dict.fromkeys(vector.store for vector in extractor.vectors)
+        self.paths = [pack_of(store, kind) for kind in kinds]
+        self.digests = [digest(vector.fingerprint) for vector in extractor.vectors]
+        self.row_ids = {
+            digest(vector.fingerprint): {
+                name: row_id(vector, name, source.image_prompt) for name, source in sources.items()
+            }
+            for vector in extractor.vectors
+            if vector.asks_image_prompt
+        }
+
+    def require_replaceable(self) -> None:
+        """Refuse before any work what could not be written after it.
+
+        Raises:
+            AgiqaError: something lies there that is not a pack, or one of a newer layout, or one
+                of imported vectors, which nobody here could compute again.
+        """
+        for path in self.paths:
+            require_replaceable(path)
+            if not is_free(path) and read_pack_metadata(path)["extractor"] == IMPORTED:
+                raise AgiqaError(
+                    f"{path}: expected vectors of `agiqa extract`, found imported ones, which it "
+                    "would replace; give another semantic.name"
+                )
+
+    def give(self, jobs: Sequence[Job], root: Path, rank: int) -> None:
+        """Add to the ledger `root` what the jobs lack and the packs have whole.
+
+        Raises:
+            AgiqaError: a pack's width is not the ledger's, another writer, a full disk.
+        """
+        wanted = self._wanted(jobs)
+        for path in self.paths:
+            if not wanted or is_free(path):
+                continue
+            try:
+                by_name = add_pack(path, root, self.row_ids, wanted, rank)
+            except PackError as error:
+                log.warning("nothing is taken from the old pack: %s", error)
+                continue
+            for name, each in by_name.items():
+                if each.refused:
+                    log.info("%s: '%s' is not taken: %s", path, name, each.refused)
+            found = by_name.values()
+            if added := sum(each.added for each in found):
+                log.info("%s: %d vectors taken from the pack, not computed", path, added)
+            if damaged := sum(len(each.damaged) for each in found):
+                log.warning("%s: %d vectors are damaged and not taken", path, damaged)
+
+    def count(self, jobs: Sequence[Job]) -> int:
+        """How many of the vectors that the jobs lack the packs have."""
+        wanted, found = self._wanted(jobs), 0
+        for path in self.paths:
+            if wanted and not is_free(path):
+                try:
+                    found += count_offered(path, self.row_ids, wanted)
+                except PackError:
+                    continue
+        return found
+
+    def _wanted(self, jobs: Sequence[Job]) -> dict[str, set[str]]:
+        """Image ids by the digest of a fingerprint."""
+        wanted: defaultdict[str, set[str]] = defaultdict(set)
+        for job in jobs:
+            for index in job.wanted:
+                wanted[self.digests[index]].update(job.image_ids)
+        return dict(wanted)

@@ -1,0 +1,1 @@
+"""Stage 2: cached vectors to an ensemble that predicts the MOS."""

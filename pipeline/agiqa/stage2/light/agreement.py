@@ -1,0 +1,52 @@
+"""How well scores of T targets agree with the truth, where each data set is measured by itself.
+
+What `ridge`, `kernel` and `training` choose by. With several data sets the mean of theirs counts:
+across them neither ranks nor lines mean anything, for each has raters and a scale of its own.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from agiqa.data.metrics import plcc, srcc
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+
+
+def rank_agreement(
+    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
+) -> np.ndarray:
+    """SRCC `(T,)` of scores `(n, T)`; nan where it is not defined.
+
+    Args:
+        truth: MOS `(n, T)`, in any unit.
+        score: `(n, T)`.
+        dataset: which data set each image is of `(n,)`; None: all of one.
+    """
+    return _measured(truth, score, dataset, srcc)
+
+
+def agreement(
+    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
+) -> np.ndarray:
+    """SRCC + PLCC `(T,)`; arguments as `rank_agreement`."""
+    return _measured(truth, score, dataset, lambda mos, ours: srcc(mos, ours) + plcc(mos, ours))
+
+
+def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
+    """Row numbers of each data set's images among `count`."""
+    if dataset is None:
+        yield np.arange(count)
+        return
+    for each in np.unique(dataset):
+        yield np.flatnonzero(dataset == each)
+
+
+def _measured(
+    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
+) -> np.ndarray:
+    by_dataset = [
+        [measure(truth[rows, t], score[rows, t]) for t in range(truth.shape[1])]
+        for rows in of_each(dataset, len(truth))
+    ]
+    return np.asarray(np.mean(by_dataset, axis=0))

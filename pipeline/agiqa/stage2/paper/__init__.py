@@ -1,0 +1,1 @@
+"""The paper's network, trained on pixels and cached semantic vectors."""

@@ -1,0 +1,183 @@
+"""The steps of a `paper` training: images in, weights moved, whatever the number of processes.
+
+Below `training`, which decides what is shown when. Every process has the whole network and
+takes its part of each step's images. The gradients are summed after the last of them rather than
+while they arise (DistributedDataParallel): so a step that runs out of memory in one process is
+repeated by all, with half as many images at a time and as many in all.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.func import functional_call
+
+from agiqa.core.float32 import full_float32
+from agiqa.core.memory import halve, ran_out, with_halving
+from agiqa.stage2.light.moe import Prediction
+from agiqa.stage2.paper.augmentation import Draws, as_input, augment
+from agiqa.stage2.paper.ensemble import BATCH, score_rows
+from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.paper.network import PaperRegressor
+from agiqa.stage2.paper.optimisation import (
+    MovingAverage,
+    make_optimiser,
+    optimiser_state,
+    restore_optimiser,
+)
+from agiqa.stage2.presets import Recipe
+
+ADVICE = (
+    "set paper.gradient_checkpointing=true, or use one with more memory; finished epochs are kept"
+)
+
+
+class Steps:
+    """A network, its optimiser and its moving average, on accelerate's device.
+
+    Args:
+        network: to be trained.
+        inputs: of all N images.
+        mos: scores `(N,)`.
+        recipe: what a step does.
+        bf16: whether to train in bfloat16 autocast.
+        at_a_time: most images at a time; less where memory runs out.
+        accelerator: of this process.
+    """
+
+    def __init__(
+        self,
+        network: PaperRegressor,
+        inputs: PaperInputs,
+        mos: np.ndarray,
+        recipe: Recipe,
+        bf16: bool,
+        at_a_time: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.accelerator, self.device = accelerator, accelerator.device
+        self.inputs, self.recipe, self.bf16 = inputs, recipe, bf16
+        self.at_a_time = at_a_time
+        self.mos = torch.from_numpy(mos.astype(np.float32))
+        self.network = network.to(self.device)
+        self.optimiser = make_optimiser(self.network, recipe)
+        self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
+
+    def step(self, rate: float, rows: np.ndarray, draws: Draws) -> Tensor:
+        """One update by the images `rows` `(B,)`; this process's share of the mean loss."""
+        self.network.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._repeat_until_it_fits(rows, draws)
+        self._sum_gradients()
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(self.network)
+        return loss
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Scores of the images `rows` `(n,)` by the weights that would be kept, from all processes.
+
+        In the training's precision: they choose an epoch, the test side is scored in float32.
+        """
+        processes = self.accelerator.num_processes
+        each = -(-len(rows) // processes)
+        mine = np.resize(rows, each * processes)[self.accelerator.process_index :: processes]
+        pixels, semantic = self.inputs.pixels, self.inputs.semantic
+        self.network.eval()
+        with self._autocast():
+            found = with_halving(
+                lambda size: score_rows(self._kept, self.device, pixels, semantic, mine, size),
+                BATCH,
+                "validation",
+                ADVICE,
+            )
+        gathered = self.accelerator.gather(found.score.to(self.device)).cpu()
+        scores: np.ndarray = gathered.view(processes, each).T.flatten()[: len(rows)].numpy()
+        return scores
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights to score with: the moving average, where there is one."""
+        return {**self.network.state_dict(), **self._averaged()}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step starts from, by name."""
+        parts = {
+            "network": self.network.state_dict(),
+            "optimiser": optimiser_state(self.optimiser, self.network),
+            "average": self._averaged(),
+        }
+        return {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}
+
+    def restore(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from a `state` after so many updates of the average."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimiser": {}, "average": {}}
+        for name, tensor in state.items():
+            part, _, inner = name.partition("/")
+            parts[part][inner] = tensor
+        self.network.load_state_dict(parts["network"])
+        restore_optimiser(self.optimiser, self.network, parts["optimiser"])
+        if self.average is not None:
+            self.average.restore(parts["average"], updates)
+
+    def _repeat_until_it_fits(self, rows: np.ndarray, draws: Draws) -> Tensor:
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        while True:
+            loss = self._gradients(rows[mine], draws[mine], len(rows))
+            if not self._anywhere(loss is None) and loss is not None:
+                return loss
+            doing = f"training, still {self.recipe.batch_size} a step"
+            self.at_a_time = halve(self.at_a_time, doing, ADVICE)
+
+    def _gradients(self, rows: np.ndarray, draws: Draws, whole: int) -> Tensor | None:
+        """Gradients of the mean squared error over `whole` images; None if memory ran out."""
+        self.optimiser.zero_grad()
+        total = torch.zeros((), device=self.device)
+        try:
+            with full_float32():
+                for start in range(0, len(rows), self.at_a_time):
+                    part = slice(start, start + self.at_a_time)
+                    loss = self._squared_error(rows[part], draws[part]) / whole
+                    loss.backward()
+                    total += loss.detach()
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            return None
+        return total
+
+    def _squared_error(self, rows: np.ndarray, draws: Draws) -> Tensor:
+        """Summed over the images `rows`, on the raw scale of the MOS."""
+        pixels = torch.from_numpy(self.inputs.pixels[rows]).to(self.device)
+        image = as_input(augment(pixels, draws, self.recipe.flip))
+        semantic = torch.from_numpy(self.inputs.semantic[rows]).to(self.device)
+        with self._autocast():
+            score: Tensor = self.network(image, semantic).score
+        return (score.float() - self.mos[rows].to(self.device)).square().sum()
+
+    def _sum_gradients(self) -> None:
+        if self.accelerator.num_processes == 1:
+            return
+        for parameter in self.network.parameters():
+            own = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(own, "sum")
+
+    def _anywhere(self, happened: bool) -> bool:
+        """Whether it happened in any process."""
+        if self.accelerator.num_processes == 1:
+            return happened
+        flag = torch.tensor(float(happened), device=self.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def _kept(self, image: Tensor, semantic: Tensor) -> Prediction:
+        """The network with the weights that would be kept."""
+        found: Prediction = functional_call(self.network, self._averaged(), (image, semantic))
+        return found
+
+    def _averaged(self) -> dict[str, Tensor]:
+        return self.average.weights if self.average is not None else {}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -1,0 +1,87 @@
+"""The feature store: a ledger that never loses a computed row, and packs that DVC can move.
+
+`extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs.
+
+    ledger/     shelves of rows, by fingerprint: journal, lock, checks and repairs (shelf.py)
+    packs/      a data set's vectors as Zarr or HDF5, and their memory maps (pack.py)
+    shared/     both at URLs
+    chunks.py, durable.py, fingerprint.py, array_metadata.py, findings.py serve all three;
+    unpacking.py takes rows from packs back into the ledger
+"""
+
+from agiqa.store.chunks import DamagedRowsError
+from agiqa.store.fingerprint import (
+    ABSENT,
+    Fingerprint,
+    FingerprintMismatchError,
+    difference,
+    digest,
+    require_same,
+)
+from agiqa.store.ledger.adding import Added, add_shelf, differing, require_fits
+from agiqa.store.ledger.lock import LockedError
+from agiqa.store.ledger.shelf import Shelf, default_root, find_shelves
+from agiqa.store.ledger.shelf_description import DESCRIPTION
+from agiqa.store.ledger.shelf_writer import ShelfWriter
+from agiqa.store.packs.converting import convert_pack
+from agiqa.store.packs.pack import (
+    ANSWERS,
+    FORMATS,
+    IMPORTED,
+    FeatureStore,
+    is_free,
+    pack_beside,
+    read_pack,
+    read_pack_metadata,
+    require_replaceable,
+    write_pack,
+)
+from agiqa.store.packs.pack_layout import PackError, row_ids_digest
+from agiqa.store.packs.pack_rows import open_pack
+from agiqa.store.shared.fetch import at_hand, copies_folder, fetch
+from agiqa.store.shared.remote import RemoteError
+from agiqa.store.shared.sharing import pull, pushing, shared_shelves
+from agiqa.store.unpacking import add_pack, count_offered
+
+__all__ = [
+    "ABSENT",
+    "ANSWERS",
+    "DESCRIPTION",
+    "FORMATS",
+    "IMPORTED",
+    "Added",
+    "DamagedRowsError",
+    "FeatureStore",
+    "Fingerprint",
+    "FingerprintMismatchError",
+    "LockedError",
+    "PackError",
+    "RemoteError",
+    "Shelf",
+    "ShelfWriter",
+    "add_pack",
+    "add_shelf",
+    "at_hand",
+    "convert_pack",
+    "copies_folder",
+    "count_offered",
+    "default_root",
+    "difference",
+    "differing",
+    "digest",
+    "fetch",
+    "find_shelves",
+    "is_free",
+    "open_pack",
+    "pack_beside",
+    "pull",
+    "pushing",
+    "read_pack",
+    "read_pack_metadata",
+    "require_fits",
+    "require_replaceable",
+    "require_same",
+    "row_ids_digest",
+    "shared_shelves",
+    "write_pack",
+]

@@ -1,0 +1,212 @@
+"""Packs: one data set's vectors in `cache/<dataset>/<extractor>.zarr` or `.h5`.
+
+`extract` packs them from the ledger; `fit`, `evaluate` and DVC read and move them, and need neither
+ledger nor images. Same inputs, same bytes, so DVC sees no change where there is none. What is in
+one: pack_layout.py; where it lies in each format: pack_zarr.py, pack_hdf5.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.store.chunks import Vectors
+from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.store.fingerprint import Fingerprint
+from agiqa.store.packs import pack_hdf5, pack_zarr
+from agiqa.store.packs.mapped import load
+from agiqa.store.packs.pack_layout import (
+    Contents,
+    PackError,
+    Rows,
+    Stored,
+    build,
+    copy_rows,
+    image_ids,
+    require_all_there,
+    verify_metadata,
+)
+from agiqa.store.shared.fetch import at_hand
+
+
+class PackFormat(Protocol):
+    """What a module must offer to be a pack format."""
+
+    def write(self, path: Path, contents: Contents) -> None:
+        """Write a new pack; durability and placement are the caller's."""
+
+    def read_metadata(self, path: Path) -> Mapping[str, Any]:
+        """Read the metadata, unchecked."""
+
+    def opened(self, path: Path, metadata: Mapping[str, Any]) -> AbstractContextManager[Stored]:
+        """Give the arrays, rows unchecked; PackError unless structure and bounds are as expected.
+
+        Nothing that the file names outside itself is opened, no code of others loaded.
+        """
+
+    def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        """What is wrong outside the arrays' chunks: file, and what in words."""
+
+    def content_damage(self, path: Path) -> list[tuple[Path, str]]:
+        """What is wrong in bytes from which nothing is read, likewise."""
+
+
+FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
+
+IMPORTED = "reference-pt"  # the extractor of vectors that other code made (upkeep/import_pt.py)
+ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's vectors
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore:
+    """A pack, checked; its vectors lie in memory or in a memory map (mapped.py)."""
+
+    path: Path
+    extractor: str
+    names: tuple[str, ...]  # of the P vectors
+    fingerprints: tuple[Fingerprint, ...]  # one for each name
+    image_ids: tuple[str, ...]  # in order of the rows
+    vectors: Vectors  # (N, P, D)
+    left_out: frozenset[str] = frozenset()  # images that `extract --skip-bad` left out
+
+    def rows(self, image_ids: Sequence[str]) -> Vectors:
+        """The rows of `image_ids`, in that order and as a copy: (n, P, D).
+
+        AgiqaError says how many are missing.
+        """
+        if missing := [image_id for image_id in image_ids if image_id not in self._places]:
+            raise AgiqaError(
+                f"{self.path}: expected rows for {len(image_ids)} images, found "
+                f"{len(image_ids) - len(missing)} (first missing: {missing[0]}); "
+                "run `agiqa extract`, which computes only the missing ones"
+            )
+        places = np.array([self._places[image_id] for image_id in image_ids], dtype=np.int64)
+        chosen: Vectors = self.vectors[places]
+        return chosen
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+
+
+def write_pack(
+    path: Path,
+    extractor: str,
+    names: Sequence[str],
+    fingerprints: Sequence[Fingerprint],
+    image_ids: Sequence[str],
+    vectors: Rows,
+    left_out: Sequence[str] = (),
+    row_ids: Mapping[str, str] | None = None,
+) -> None:
+    """Write vectors (N, P, D) of N different images as the pack `path`, replacing an older one.
+
+    `vectors` is an array, or what gives slices of rows as an array would: they are taken block by
+    block. `left_out` names images of the data set that are missing on purpose; `row_ids` has, by
+    vector, the `row_ids_digest` of what the ledger knows rows by, where these are not image ids.
+
+    Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
+    (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
+    """
+    put_contents(path, build(extractor, names, fingerprints, image_ids, vectors, left_out, row_ids))
+
+
+def put_contents(path: Path, contents: Contents) -> None:
+    """Write what `build` made as the pack `path`, as `write_pack` says."""
+    chosen = pack_format(path)
+    with disk_errors("write the pack", path):
+        require_replaceable(path)
+        with folder_aside(path) as aside:
+            new = aside / path.name
+            chosen.write(new, contents)
+            sync_tree(aside)
+            put_in_place(new, path)
+
+
+def read_pack(path: Path | str) -> FeatureStore:
+    """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
+
+    Of a URL a copy is read (../shared/fetch.py).
+
+    PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
+    rows are damaged or their chunk is missing. Never returns fill values as data.
+    """
+    pack_format(Path(path))
+    path = at_hand(path, read_pack)
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
+        ids = image_ids(path, stored)
+        require_all_there(path, stored)
+        vectors = load(
+            key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
+            shape=stored.shape,
+            dtype=metadata["dtype"],
+            fill=partial(copy_rows, path, stored),
+        )
+    return FeatureStore(
+        path=path,
+        extractor=metadata["extractor"],
+        names=tuple(metadata["names"]),
+        fingerprints=tuple(metadata["fingerprints"]),
+        image_ids=ids,
+        vectors=vectors,
+        left_out=frozenset(metadata.get("left_out", ())),
+    )
+
+
+def read_pack_metadata(path: Path) -> Mapping[str, Any]:
+    """The metadata of the pack `path` (pack_layout.py), checked; none of its rows is read.
+
+    PackError where it is absent, foreign, of a newer layout or damaged.
+    """
+    chosen = pack_format(path)
+    if not path.exists():
+        raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
+    with disk_errors("read the pack", path):
+        metadata = chosen.read_metadata(path)
+        verify_metadata(path, metadata)
+    return metadata
+
+
+def read_pack_ids(path: Path) -> tuple[str, ...]:
+    """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
+        return image_ids(path, stored)
+
+
+def pack_beside(path: Path, store: str) -> Path:
+    """The pack of the same extractor's other vectors: `lmm-answers.zarr` beside `lmm.zarr`."""
+    return path.with_name(f"{path.stem}-{store}{path.suffix}")
+
+
+def pack_format(path: Path) -> PackFormat:
+    """The format that the name of `path` says; AgiqaError where it says none."""
+    if path.suffix not in FORMATS:
+        raise AgiqaError(
+            f"{path}: expected a pack named *{' or *'.join(FORMATS)}, found {path.suffix!r}; "
+            "rename it"
+        )
+    return FORMATS[path.suffix]
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuse to delete a stranger's data, or a whole folder that was named by mistake."""
+    if is_free(path):
+        return
+    try:
+        verify_metadata(path, pack_format(path).read_metadata(path))
+    except PackError as error:
+        raise PackError(f"not overwritten: {error}") from error

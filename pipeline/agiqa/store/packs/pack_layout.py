@@ -1,0 +1,340 @@
+"""What a pack holds in any format: metadata and three arrays, which vouch for each other.
+
+pack.py writes and reads packs; pack_zarr.py and pack_hdf5.py put the arrays on the disk:
+
+    vectors     (N, P, D) float16 or float32, chunks of 256 rows: P vectors for each image
+    image_id    (N, 32) uint8, the sha256 of each image file's bytes
+    row_crc32   (N,) uint32, the CRC-32 of the row's image id and vectors, little-endian
+
+Metadata: format, layout, extractor, names (P), fingerprints (P), rows, width, dtype, and `check`,
+the sha256 of the other metadata's canonical JSON. Where `extract` was told to leave bad images out,
+`left_out` holds their ids. Vectors whose rows the ledger does not know by the image id alone (their
+question holds the image's own prompt) have the digest of their row ids in `row_ids`, by name.
+Vectors pass in blocks, so that no pack has to fit into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.store.chunks import (
+    DTYPES,
+    IDS_A_CHUNK,
+    ROWS_A_CHUNK,
+    WIDEST,
+    DamagedRowsError,
+    Vectors,
+    check_vectors,
+    id_bytes,
+    row_checksums,
+)
+from agiqa.store.fingerprint import Fingerprint, canonical, plain
+from agiqa.store.own_files import StrangeFileError
+
+FORMAT, LAYOUT = "agiqa-pack", 1
+ARRAYS = {"vectors": ROWS_A_CHUNK, "image_id": IDS_A_CHUNK, "row_crc32": IDS_A_CHUNK}  # rows
+BLOCK_BYTES = 32 << 20  # of vectors in memory at a time, where 256 rows are not more
+LARGEST_ABSENT_CHUNK = 64 << 20  # bytes that a chunk may take though it is not there
+MOST_ROWS = 1 << 32
+LONGEST_NAME = 200
+
+
+class PackError(AgiqaError):
+    """A pack that is absent, foreign, newer or damaged."""
+
+
+class Rows(Protocol):
+    """Vectors (N, P, D) wherever they are: an array, a memory map, the ledger."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, P, D)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16 or float32."""
+
+    def __getitem__(self, rows: slice, /) -> Vectors:
+        """The rows of a slice with start and stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A pack to be written. Take `blocks` once, then the checksums are there."""
+
+    metadata: Mapping[str, Any]
+    image_id: Vectors
+    vectors: Rows
+    row_crc32: Vectors = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "row_crc32", np.zeros(len(self.image_id), dtype="<u4"))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, P, D)."""
+        wanted = self.metadata
+        return wanted["rows"], len(wanted["names"]), wanted["width"]
+
+    def blocks(self) -> Iterator[tuple[slice, Vectors]]:
+        """Rows after rows (n, P, D), little-endian and checked, and where they belong.
+
+        Raises:
+            AgiqaError: NaN or infinity, naming the image.
+        """
+        dtype = self.metadata["dtype"]
+        for rows in row_blocks(self.shape, np.dtype(dtype).itemsize):
+            block = np.ascontiguousarray(self.vectors[rows], dtype=DTYPES[dtype])
+            keys = [row.tobytes() for row in self.image_id[rows]]
+            check_vectors([key.hex() for key in keys], block, self.shape[1:], dtype)
+            self.row_crc32[rows] = row_checksums(keys, block)
+            yield rows, block
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A pack's arrays, of the shapes and dtypes that they must have; rows are unchecked."""
+
+    image_id: Vectors
+    row_crc32: Vectors
+    shape: tuple[int, ...]  # of the vectors
+    dtype: np.dtype[Any]
+    read: Callable[[slice], Vectors]  # PackError where a chunk fails its checksum
+    absent: Sequence[int]  # chunks of vectors that are missing or cut short
+
+
+def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
+    """Whole chunks of rows, as many at a time as BLOCK_BYTES hold."""
+    row_bytes = max(1, itemsize * int(np.prod(shape[1:], dtype=np.int64)))
+    step = max(1, BLOCK_BYTES // (row_bytes * ROWS_A_CHUNK)) * ROWS_A_CHUNK
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def build(
+    extractor: str,
+    names: Sequence[str],
+    fingerprints: Sequence[Fingerprint],
+    image_ids: Sequence[str],
+    vectors: Rows,
+    left_out: Sequence[str] = (),
+    row_ids: Mapping[str, str] | None = None,
+) -> Contents:
+    """Check what is to be packed, but for its numbers; AgiqaError for what does not fit."""
+    if not image_ids or len(set(image_ids)) != len(image_ids):
+        raise AgiqaError(
+            f"expected one or more different image ids, found {len(image_ids)} of which "
+            f"{len(set(image_ids))} differ; pack each image once"
+        )
+    if not _FITS["names"](list(names)) or len(fingerprints) != len(names):
+        raise AgiqaError(
+            f"expected one fingerprint for each of one or more {FIELDS['names']}, found "
+            f"{len(fingerprints)} fingerprints for the names {', '.join(names)}; correct the call"
+        )
+    dtype, shape = str(vectors.dtype.newbyteorder("=")), vectors.shape
+    if len(shape) != 3 or shape[2] < 1 or dtype not in DTYPES:
+        raise AgiqaError(
+            f"expected vectors (images, names, width) of {' or '.join(DTYPES)}, found shape "
+            f"{shape} of {vectors.dtype}; correct the extractor"
+        )
+    if shape[:2] != (len(image_ids), len(names)):
+        raise AgiqaError(
+            f"expected vectors of shape {(len(image_ids), len(names), shape[2])}, found {shape}; "
+            "give one row of the declared width for each image id"
+        )
+    metadata: dict[str, Any] = {
+        "format": FORMAT,
+        "layout": LAYOUT,
+        "extractor": extractor,
+        "names": list(names),
+        "fingerprints": [plain(fingerprint) for fingerprint in fingerprints],
+        "rows": len(image_ids),
+        "width": int(shape[2]),
+        "dtype": dtype,
+    }
+    if left_out:
+        metadata["left_out"] = sorted(left_out)
+    if row_ids:
+        metadata["row_ids"] = dict(row_ids)
+    return Contents(
+        metadata={**metadata, "check": _check(metadata)},
+        image_id=np.frombuffer(b"".join(id_bytes(image_ids)), dtype=np.uint8).reshape(-1, 32),
+        vectors=vectors,
+    )
+
+
+def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """PackError where the metadata is foreign, of a newer layout, or damaged.
+
+    Each field has been looked at then: whoever can write a pack can write its checksum, too.
+    """
+    if metadata.get("format") != FORMAT:
+        raise PackError(
+            f"{path}: expected a pack of agiqa, found data of another program "
+            f"(format {_short(metadata.get('format'))}); name the pack that `agiqa extract` wrote"
+        )
+    layout = metadata.get("layout")
+    if type(layout) is not int or layout != LAYOUT:
+        newer = type(layout) is int and layout > LAYOUT
+        advice = "upgrade agiqa" if newer else "run `agiqa extract` again"
+        raise PackError(f"{path}: expected pack layout {LAYOUT}, found {_short(layout)}; {advice}")
+    rest = {key: value for key, value in metadata.items() if key != "check"}
+    if metadata.get("check") != _check(rest):
+        raise damaged(path, "metadata that fails its checksum")
+    for name, wanted in FIELDS.items():
+        if name not in metadata and name not in OPTIONAL:
+            raise damaged(path, f"metadata without {name}")
+        if name in metadata and not _FITS[name](metadata[name]):
+            raise damaged(path, f"{name} {_short(metadata[name])} where {wanted} must be")
+    if strange := set(metadata).difference(FIELDS, ("format", "layout", "check")):
+        raise damaged(path, f"a field {_short(min(strange))} that no pack has")
+    if len(metadata["fingerprints"]) != (count := len(metadata["names"])):
+        raise damaged(path, f"{len(metadata['fingerprints'])} fingerprints of {count} vectors")
+    if not set(metadata.get("row_ids", ())).issubset(metadata["names"]):
+        raise damaged(path, "row_ids of vectors that it does not have")
+
+
+# Fields of the metadata, what they must be, and whether a value is that.
+FIELDS = {
+    "extractor": "a text",
+    "names": "different names, none with a slash or a control character",
+    "fingerprints": "objects",
+    "rows": f"a number from 1 to {MOST_ROWS:,}",
+    "width": f"a number from 1 to {WIDEST:,}",
+    "dtype": f"{' or '.join(DTYPES)}",
+    "left_out": "different image ids",
+    "row_ids": "an object of digests",
+}
+OPTIONAL = ("left_out", "row_ids")
+_FITS: Mapping[str, Callable[[Any], bool]] = {
+    "extractor": lambda value: isinstance(value, str),
+    "names": lambda value: _are(value, is_name) and bool(value) and _differ(value),
+    "fingerprints": lambda value: _are(value, lambda item: isinstance(item, dict)),
+    "rows": lambda value: type(value) is int and 1 <= value <= MOST_ROWS,
+    "width": lambda value: type(value) is int and 1 <= value <= WIDEST,
+    "dtype": lambda value: isinstance(value, str) and value in DTYPES,
+    "left_out": lambda value: _are(value, _is_digest) and _differ(value),
+    "row_ids": lambda value: isinstance(value, dict) and all(map(_is_digest, value.values())),
+}
+
+
+def is_name(value: object) -> bool:
+    """Whether a vector may be called so: what is exported as a file's name leads nowhere else."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= LONGEST_NAME
+        and value not in (".", "..")
+        and not set(value).intersection("/\\")
+        and printable(value) == value
+    )
+
+
+def _are(values: object, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list) and all(map(fits, values))
+
+
+def _differ(values: list[str]) -> bool:
+    return len(set(values)) == len(values)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def array_shapes(metadata: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shape and dtype that each array must have by the metadata, which has been checked."""
+    rows, vectors = metadata["rows"], len(metadata["names"])
+    return {
+        "vectors": ((rows, vectors, metadata["width"]), DTYPES[metadata["dtype"]]),
+        "image_id": ((rows, 32), "|u1"),
+        "row_crc32": ((rows,), "<u4"),
+    }
+
+
+@contextmanager
+def strange_files(path: Path) -> Iterator[None]:
+    """Turn a StrangeFileError into a PackError of the pack `path`."""
+    try:
+        yield
+    except StrangeFileError as error:
+        text = str(error)
+        raise PackError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def image_ids(path: Path, stored: Stored) -> tuple[str, ...]:
+    """The image ids of the rows, in order; PackError where one stands twice."""
+    ids = tuple(key.tobytes().hex() for key in stored.image_id)
+    if len(set(ids)) != len(ids):
+        raise damaged(path, f"{len(ids)} rows of {len(set(ids))} images")
+    return ids
+
+
+def require_all_there(path: Path, stored: Stored) -> None:
+    """DamagedRowsError where chunks of vectors are missing or cut short, before any is read."""
+    if stored.absent:
+        rows = [
+            row
+            for chunk in stored.absent
+            for row in range(chunk * ROWS_A_CHUNK, min((chunk + 1) * ROWS_A_CHUNK, stored.shape[0]))
+        ]
+        raise _damaged_rows(path, stored, rows)
+
+
+def copy_rows(path: Path, stored: Stored, vectors: Vectors) -> None:
+    """Fill `vectors` (N, P, D) from the pack, each row checked.
+
+    Raises:
+        DamagedRowsError: names the rows that fail their checksums or are not finite, the first in
+            its message.
+        PackError: a chunk fails its own.
+    """
+    bad: list[int] = []
+    for rows in row_blocks(vectors.shape, vectors.itemsize):
+        vectors[rows] = stored.read(rows)
+        keys = [row.tobytes() for row in stored.image_id[rows]]
+        found = np.array(row_checksums(keys, vectors[rows]), dtype=np.uint32)
+        wrong = (found != stored.row_crc32[rows]) | ~np.isfinite(vectors[rows]).all(axis=(1, 2))
+        bad += (rows.start + np.flatnonzero(wrong)).tolist()
+    if bad:
+        raise _damaged_rows(path, stored, bad)
+
+
+def _damaged_rows(path: Path, stored: Stored, rows: Sequence[int]) -> DamagedRowsError:
+    ids = [stored.image_id[row].tobytes().hex() for row in rows]
+    return DamagedRowsError(
+        f"{path}: expected {stored.shape[0]} whole rows, found {len(rows)} damaged or missing "
+        f"(first: row {rows[0]}, image {ids[0]}); run `agiqa extract`, which packs it again "
+        "from the ledger",
+        ids,
+    )
+
+
+def damaged(path: Path, found: str) -> PackError:
+    """The error for a pack whose parts do not fit together."""
+    return PackError(
+        f"{path}: expected a whole pack, found {found}; delete it and run `agiqa extract`, "
+        "which packs it again from the ledger"
+    )
+
+
+def row_ids_digest(row_ids: Sequence[str]) -> str:
+    """The sha256 of the ledger's row ids, one for each row of the pack and in its order."""
+    return hashlib.sha256(b"".join(id_bytes(row_ids))).hexdigest()
+
+
+def _check(metadata: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(metadata).encode()).hexdigest()

@@ -1,0 +1,54 @@
+"""Which store a user means: a path, a URL, or the beginning of a shelf's name or digest."""
+
+from pathlib import Path
+
+from agiqa.core.errors import AgiqaError, some
+from agiqa.store import at_hand, digest, read_pack
+from agiqa.store.ledger.section import JOURNAL
+from agiqa.store.ledger.shelf import find_shelves
+from agiqa.store.ledger.shelf_description import DESCRIPTION, read_description
+from agiqa.store.packs.pack import FORMATS
+from agiqa.store.upkeep.stores import PACK, SHELF
+
+
+def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
+    """The kind and the path of the store that `text` names; of a pack's URL, that of a copy.
+
+    AgiqaError where none is, or several shelves' names or digests begin so.
+    """
+    path = at_hand(text, read_pack)
+    if text and path.exists():
+        if path.suffix in FORMATS:
+            return PACK, path
+        if (path / DESCRIPTION).exists() or (path / JOURNAL).exists():
+            return SHELF, path
+        raise AgiqaError(
+            f"{text}: expected a pack named *{' or *'.join(FORMATS)} or a shelf's folder, found "
+            "neither; `agiqa cache ls` lists the stores"
+        )
+    if "/" in text or path.suffix in FORMATS or not text:
+        raise AgiqaError(f"{text}: no such store; `agiqa cache ls` lists them")
+    found = [folder for folder in find_shelves(ledger) if _begins(folder, text)]
+    if not found:
+        raise AgiqaError(
+            f"{text}: neither a file here nor the beginning of a shelf's name or digest in "
+            f"{ledger}; `agiqa cache ls` lists the stores"
+        )
+    if len(found) > 1:
+        names = some([folder.name for folder in found])
+        raise AgiqaError(
+            f"{text}: expected one shelf, found {len(found)}: {names}; give more of it"
+        )
+    return SHELF, found[0]
+
+
+def _begins(folder: Path, text: str) -> bool:
+    short = folder.name.rpartition("-")[2]
+    if folder.name.startswith(text) or short.startswith(text):
+        return True
+    if not text.startswith(short) or len(short) < 16:  # more than the folder's name has
+        return False
+    try:
+        return digest(read_description(folder).fingerprint).startswith(text)
+    except AgiqaError:
+        return False

@@ -1,0 +1,78 @@
+"""All that is known of one store without reading its rows: behind `agiqa cache show`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agiqa.store import Fingerprint
+from agiqa.store.ledger.journal import check_journal
+from agiqa.store.ledger.shelf_summary import summarise_shelf
+from agiqa.store.packs.pack import read_pack_metadata
+from agiqa.store.upkeep.stores import (
+    SHELF,
+    Store,
+    find_packs,
+    named,
+    read_pack_store,
+    read_shelf_store,
+    runs_of,
+)
+from agiqa.store.upkeep.users import find_runs
+
+
+def details(
+    kind: str, path: Path, caches: Sequence[Path], runs: Sequence[Path]
+) -> tuple[Store, dict[str, Any]]:
+    """The store with its users, and what only its kind has: sections, or layout and left out.
+
+    AgiqaError where it is foreign or damaged.
+    """
+    found, _ = find_runs(runs)
+    if kind != SHELF:
+        metadata = read_pack_metadata(path)
+        pack = read_pack_store(path)
+        keys = ("format", "layout", "extractor", "check", "left_out")
+        more = {key: metadata[key] for key in keys if key in metadata}
+        return replace(pack, users=runs_of(pack, found)), more
+    summary = summarise_shelf(path)
+    sections = []
+    for number, section in summary.sections.items():
+        journal = check_journal(section.journal)
+        sections.append(
+            {
+                "section": number,
+                "folder": str(section.folder),
+                "rows": section.rows,
+                "chunks": section.chunks,
+                "lines": journal.lines,
+                "damaged_lines": len(journal.damaged),
+                "bytes": section.size,
+            }
+        )
+    packs = [read_pack_store(each) for cache in caches for each in find_packs(cache)]
+    packs = [replace(pack, users=runs_of(pack, found)) for pack in packs]
+    shelf = named(read_shelf_store(path), packs)
+    through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
+    users = (*shelf.users, *dict.fromkeys(through))
+    return replace(shelf, users=users), {"sections": sections}
+
+
+def shared_fields(
+    fingerprints: Sequence[Fingerprint],
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """The fields that all fingerprints have with one value; and the rest of each."""
+    first = fingerprints[0] if fingerprints else {}
+    shared = {k: v for k, v in first.items() if all(f.get(k) == v for f in fingerprints)}
+    rest: list[dict[str, object]] = []
+    for each in fingerprints:
+        rest.append({key: value for key, value in each.items() if key not in shared})
+    nested = [key for key in first if all(isinstance(own.get(key), Mapping) for own in rest)]
+    for key in nested:
+        parts = [dict(own[key]) for own in rest]  # type: ignore[call-overload]
+        inner, own_parts = shared_fields(parts)
+        if inner:
+            shared[key] = inner
+            for own, part in zip(rest, own_parts, strict=True):
+                own[key] = part
+    return shared, rest

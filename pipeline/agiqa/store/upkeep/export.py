@@ -1,0 +1,136 @@
+"""A pack as one file for people without agiqa: safetensors or npz; `agiqa cache export`.
+
+One array a vector, named `vectors/<name>` (N, D): whoever wants one of a dozen poolings reads that
+one alone, and nobody has to look up what place in a common array a name has. Beside them
+
+    image_id    of each row: in npz 64 hexadecimal digits, in safetensors, which has no text, the
+                32 bytes (N, 32)
+    path        of each row, where the images table lies beside the pack, and of byte-identical
+                files the first: in npz an array of text, in safetensors `paths` in the metadata
+    metadata    JSON: extractor, names, fingerprints, images left out; in safetensors it is what the
+                file's own metadata has as `agiqa`
+
+No pickle: `np.load` reads the npz with `allow_pickle=False`, its default. Same pack, same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError, one_line
+from agiqa.data.datasets.table import DATASET_JSON, read_table
+from agiqa.store import FeatureStore, read_pack
+from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+
+SUFFIXES = (".safetensors", ".npz")
+FORMAT = "agiqa-export"
+
+
+def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
+    """Write the pack as `out`, whole or not at all.
+
+    Args:
+        pack: the pack; every row is checked. An images table in its folder gives the paths.
+        out: a *.safetensors or *.npz file.
+        force: replace a file that is there.
+
+    Returns:
+        The arrays' names.
+
+    Raises:
+        AgiqaError: the pack is absent, foreign, newer or damaged; the images table beside it is
+            damaged or lacks images; `out` has another suffix or is there; the disk fails.
+    """
+    if out.suffix not in SUFFIXES:
+        raise AgiqaError(
+            f"{out}: expected a file named *{' or *'.join(SUFFIXES)}, found {out.suffix!r}; "
+            "rename it"
+        )
+    if out.is_dir() or ((out.exists() or out.is_symlink()) and not force):
+        raise AgiqaError(
+            f"{out}: expected nothing there, found a {'folder' if out.is_dir() else 'file'}; "
+            "name another file" + ("" if out.is_dir() else ", or replace it with --force")
+        )
+    store = read_pack(pack)
+    if len({name.casefold() for name in store.names}) < len(store.names):
+        raise AgiqaError(
+            f"{pack}: expected names that differ in more than upper and lower case, since people "
+            f"unpack an npz into files, found {', '.join(store.names)}; rename the prompts"
+        )
+    vectors = {f"vectors/{name}": store.vectors[:, p] for p, name in enumerate(store.names)}
+    paths = _paths(store)
+    metadata = {
+        "format": FORMAT,
+        "layout": 1,
+        "extractor": store.extractor,
+        "names": list(store.names),
+        "fingerprints": [dict(fingerprint) for fingerprint in store.fingerprints],
+        "left_out": sorted(store.left_out),
+    }
+    with disk_errors("write", out), folder_aside(out) as aside:
+        new = aside / out.name
+        write = _write_npz if out.suffix == ".npz" else _write_safetensors
+        names = write(new, vectors, store.image_ids, paths, metadata)
+        sync_tree(aside)
+        put_in_place(new, out)
+    return names
+
+
+def _paths(store: FeatureStore) -> list[str] | None:
+    """The path of each row, if the images table lies beside the pack."""
+    folder = store.path.parent
+    if not (folder / DATASET_JSON).is_file():
+        return None
+    frame = read_table(folder).frame
+    first: dict[str, str] = {}
+    for name, path in zip(frame["image_id"], frame["path"], strict=True):
+        first.setdefault(name, path)
+    if missing := [name for name in store.image_ids if name not in first]:
+        raise AgiqaError(
+            f"{folder}: expected the images table of {store.path.name}, found one without "
+            f"{len(missing)} of its {len(store.image_ids)} images (first: {missing[0]}); run "
+            "`agiqa extract` again, or export a copy of the pack that lies elsewhere"
+        )
+    return [first[name] for name in store.image_ids]
+
+
+def _write_npz(
+    file: Path,
+    vectors: Mapping[str, np.ndarray],
+    image_ids: tuple[str, ...],
+    paths: list[str] | None,
+    metadata: Mapping[str, Any],
+) -> tuple[str, ...]:
+    arrays: dict[str, Any] = {**vectors, "image_id": np.array(image_ids)}
+    if paths is not None:
+        arrays["path"] = np.array(paths)
+    arrays["metadata"] = np.array(json.dumps(metadata))
+    np.savez(file, **arrays)
+    return tuple(arrays)
+
+
+def _write_safetensors(
+    file: Path,
+    vectors: Mapping[str, np.ndarray],
+    image_ids: tuple[str, ...],
+    paths: list[str] | None,
+    metadata: Mapping[str, Any],
+) -> tuple[str, ...]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    ids = np.frombuffer(bytes.fromhex("".join(image_ids)), dtype=np.uint8).reshape(-1, 32)
+    arrays = {name: np.ascontiguousarray(rows) for name, rows in vectors.items()}
+    arrays["image_id"] = ids.copy()
+    about = dict(metadata) if paths is None else {**metadata, "paths": paths}
+    try:
+        save_file(arrays, file, {"agiqa": json.dumps(about)})  # one key: several have no order
+    except SafetensorError as error:  # it wraps what the disk said
+        raise AgiqaError(
+            f"{file.name}: cannot be written ({one_line(error)}); make room and run it again"
+        ) from error
+    file.chmod(0o644)  # safetensors writes it for its owner alone
+    return tuple(arrays)

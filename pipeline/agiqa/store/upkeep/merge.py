@@ -1,0 +1,138 @@
+"""Rows of other ledgers and of packs into this ledger; `agiqa cache merge`.
+
+Every source is looked at before anything is written. Rows go in a few chunks at a time, each under
+its own fingerprint, and what is there already is passed over: a merge that was stopped is simply
+run again. The ledger is also rebuilt from packs in this way, on a machine that has no other.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agiqa.core.errors import AgiqaError, some
+from agiqa.core.progress import track
+from agiqa.store import (
+    DESCRIPTION,
+    FORMATS,
+    Added,
+    Shelf,
+    add_pack,
+    add_shelf,
+    digest,
+    find_shelves,
+    read_pack_metadata,
+    require_fits,
+)
+from agiqa.store.ledger.section import JOURNAL
+from agiqa.store.ledger.shelf import PIXELS
+from agiqa.store.upkeep.own_prompts import own_prompt_rows
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of one vector of a source."""
+
+    source: Path  # a shelf's folder, or a pack
+    name: str  # of the vector in the pack; "" for a shelf, which has one
+    rows: Added
+
+
+def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
+    """Add the rows of shelves, whole ledgers and packs to the ledger `root`.
+
+    Damaged rows are left out and named. A row that is there with other numbers stays as it is.
+
+    Raises:
+        AgiqaError: a source is absent, foreign, newer, or this ledger itself; vectors under one
+            fingerprint have different widths (all before anything is written); another process
+            writes to the ledger; the disk fails. Finished rows stay, and the same call goes on.
+    """
+    found: list[Merged] = []
+    stores = [store for source in sources for store in _stores(source, root)]
+    if not stores:
+        raise AgiqaError(f"{some([str(each) for each in sources])}: ledgers without any vectors")
+    shelves: dict[Path, Shelf] = {}
+    fits = _Fits(root)
+    for store in stores:
+        if store.suffix in FORMATS:
+            fits.require_pack(store)
+            continue
+        try:
+            shelves[store] = Shelf.at(store)
+        except AgiqaError as error:
+            if store in sources:
+                raise
+            found.append(Merged(store, "", Added(0, refused=str(error))))
+            continue
+        fits.require(store, shelves[store].fingerprint, shelves[store].width, shelves[store].dtype)
+    refused = {each.source for each in found}
+    for store in track([each for each in stores if each not in refused], "Merge"):
+        if store in shelves:
+            shelf = shelves[store]
+            target = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype)
+            found.append(Merged(store, "", add_shelf(shelf, target)))
+        else:
+            by_name = add_pack(store, root, own_prompt_rows(store))
+            found += [Merged(store, name, rows) for name, rows in by_name.items()]
+    return found
+
+
+def _stores(source: Path, root: Path) -> Iterator[Path]:
+    """The shelves and packs that a source names."""
+    if not source.exists():
+        raise AgiqaError(f"{source}: expected a ledger, a shelf or a pack, found nothing there")
+    if root.exists() and source.resolve() in (root.resolve(), *root.resolve().iterdir()):
+        raise AgiqaError(
+            f"{source}: expected another ledger, found this one ($AGIQA_STORE); name what is to "
+            "be added to it"
+        )
+    if source.suffix in FORMATS or _is_shelf(source):
+        yield source
+        return
+    shelves = [] if source.is_file() else find_shelves(source)
+    if not any(map(_is_shelf, shelves)):
+        patterns = [f"{level}*{suffix}" for level in ("", "*/") for suffix in FORMATS]
+        inside = sorted(path for pattern in patterns for path in source.glob(pattern))
+        hint = f"; name the packs in it, such as {inside[0]}" if inside else ""
+        raise AgiqaError(
+            f"{source}: expected a ledger (folders with {DESCRIPTION}), a shelf or a pack "
+            f"({', '.join(FORMATS)}), found none of them{hint}"
+        )
+    for shelf in shelves:
+        if (shelf / PIXELS).exists():
+            log.info("%s: decoded images are passed over; they are made again when needed", shelf)
+        elif _is_shelf(shelf):
+            yield shelf
+
+
+def _is_shelf(folder: Path) -> bool:
+    """Whether anything of a shelf is there: what is wrong with it is said when it is opened."""
+    return any(os.path.lexists(folder / name) for name in (DESCRIPTION, JOURNAL))
+
+
+class _Fits:
+    """Widths and dtypes by fingerprint, of the ledger and of the sources before."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.seen: dict[str, tuple[int, str, Path]] = {}
+
+    def require_pack(self, pack: Path) -> None:
+        metadata = read_pack_metadata(pack)
+        for fingerprint in metadata["fingerprints"]:
+            self.require(pack, fingerprint, metadata["width"], metadata["dtype"])
+
+    def require(
+        self, source: Path, fingerprint: Mapping[str, object], width: int, dtype: str
+    ) -> None:
+        require_fits(self.root, source, fingerprint, width, dtype)
+        *first, where = self.seen.setdefault(digest(fingerprint), (width, dtype, source))
+        if first != [width, dtype]:
+            raise AgiqaError(
+                f"{source}: expected vectors of width {first[0]}, {first[1]}, as {where} has under "
+                f"the same fingerprint, found width {width}, {dtype}; merge only the right one"
+            )

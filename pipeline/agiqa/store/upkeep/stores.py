@@ -1,0 +1,157 @@
+"""Every store there is: shelves of the ledger, packs under the cache folder, and who uses them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agiqa.core.errors import AgiqaError
+from agiqa.store import Fingerprint, digest
+from agiqa.store.ledger.shelf import find_shelves
+from agiqa.store.ledger.shelf_summary import summarise_shelf
+from agiqa.store.own_files import size_of
+from agiqa.store.packs.pack import FORMATS, read_pack_metadata
+from agiqa.store.upkeep.users import RunStores
+
+SHELF, PACK = "shelf", "pack"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A shelf or a pack; of one that cannot be read `problem` says why, and no more is known."""
+
+    kind: str  # SHELF, PACK
+    path: Path
+    size: int  # bytes
+    written: float  # seconds since 1970
+    problem: str = ""
+    rows: int = 0
+    vectors: tuple[str, ...] = ()  # names; of a shelf those that packs give it, or none
+    width: int = 0
+    dtype: str = ""
+    fingerprints: tuple[Fingerprint, ...] = ()
+    writers: tuple[str, ...] = ()  # processes that write now, in words
+    users: tuple[str, ...] = ()  # packs of a shelf by name, runs of a pack by folder
+
+    @property
+    def name(self) -> str:
+        """Short: the shelf's folder, or the pack with its data set's folder."""
+        return self.path.name if self.kind == SHELF else "/".join(self.path.parts[-2:])
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the fingerprints, in full."""
+        return tuple(digest(each) for each in self.fingerprints)
+
+
+def find_packs(cache: Path) -> list[Path]:
+    """What is named like a pack in `cache` or a data set's folder in it; hidden names left out."""
+    if not cache.is_dir():
+        return []
+    names = [f"{folder}*{suffix}" for folder in ("", "*/") for suffix in FORMATS]
+    found = {path for name in names for path in cache.glob(name)}
+    return sorted(p for p in found if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
+
+
+def survey(
+    ledger: Path, caches: Sequence[Path], runs: Sequence[RunStores]
+) -> tuple[list[Store], list[Store]]:
+    """All shelves in `ledger` and all packs under `caches`, with who uses them.
+
+    A pack's users are the runs of its data set that read vectors of its fingerprints, wherever
+    the run's own copy of the pack was.
+    """
+    packs = [read_pack_store(path) for cache in caches for path in find_packs(cache)]
+    packs = [replace(pack, users=runs_of(pack, runs)) for pack in packs]
+    shelves = [named(read_shelf_store(folder), packs) for folder in find_shelves(ledger)]
+    return shelves, packs
+
+
+def read_shelf_store(folder: Path) -> Store:
+    """The shelf in `folder`, without its users."""
+    try:
+        summary = summarise_shelf(folder)
+    except AgiqaError as error:
+        problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
+        return Store(SHELF, folder, _size(folder), _written(folder), problem)
+    sections = summary.sections.values()
+    return Store(
+        kind=SHELF,
+        path=folder,
+        size=sum(section.size for section in sections),
+        written=max(section.written for section in sections),
+        rows=summary.rows,
+        width=summary.width,
+        dtype=summary.dtype,
+        fingerprints=(summary.fingerprint,),
+        writers=tuple(section.writer for section in sections if section.writer),
+    )
+
+
+def read_pack_store(path: Path) -> Store:
+    """The pack `path`, without its users."""
+    try:
+        metadata = read_pack_metadata(path)
+    except AgiqaError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        return Store(PACK, path, _size(path), _written(path), problem)
+    return Store(
+        kind=PACK,
+        path=path,
+        size=_size(path),
+        written=_written(path),
+        rows=int(metadata["rows"]),
+        vectors=tuple(metadata["names"]),
+        width=int(metadata["width"]),
+        dtype=str(metadata["dtype"]),
+        fingerprints=tuple(metadata["fingerprints"]),
+    )
+
+
+def named(shelf: Store, packs: Iterable[Store]) -> Store:
+    """The shelf with the names that packs give its vector, and with these packs as its users."""
+    names: dict[str, None] = {}
+    users = []
+    for pack in packs:
+        here = [n for n, d in zip(pack.vectors, pack.digests, strict=True) if d in shelf.digests]
+        names.update(dict.fromkeys(here))
+        users += [pack.name] if here else []
+    return replace(shelf, vectors=tuple(names), users=tuple(users))
+
+
+def label(fingerprint: Mapping[str, Any]) -> str:
+    """A vector in a few words out of its fingerprint, where no pack gives it a name."""
+    prompt = fingerprint.get("prompt")
+    parts = [str(fingerprint.get("extractor", "vector"))]
+    if isinstance(prompt, Mapping):
+        parts = [str(prompt.get("pooling", "")), f'"{prompt.get("text", "")}"']
+        fingerprint = prompt
+    elif isinstance(prompt, str):
+        parts = [f'"{prompt}"']
+    if "layer" in fingerprint:
+        parts.insert(0, f"layer {fingerprint['layer']}")
+    return " ".join(part for part in parts if part)
+
+
+def runs_of(pack: Store, runs: Iterable[RunStores]) -> tuple[str, ...]:
+    """The runs of the pack's data set that read vectors of its fingerprints."""
+    mine, dataset = set(pack.digests), pack.path.parent.name
+    return tuple(
+        str(run.folder)
+        for run in runs
+        if run.dataset == dataset and any(store and store <= mine for store in run.stores)
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return size_of(path)
+    except OSError:
+        return 0
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # a link to nothing
+        return 0.0

@@ -1,0 +1,180 @@
+"""Checking stores, and mending what can be mended from the other layer: `agiqa cache verify`.
+
+A shelf drops its bad rows and takes what it lacks from packs; a pack is packed again from the
+ledger. What neither layer has is left for `agiqa extract` to compute.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import IMAGES_CSV, ImagesTable, read_table
+from agiqa.data.prompts import IMAGE_PROMPT
+from agiqa.store import (
+    Fingerprint,
+    PackError,
+    Shelf,
+    add_pack,
+    digest,
+    row_ids_digest,
+    write_pack,
+)
+from agiqa.store.findings import Report
+from agiqa.store.ledger.shelf import find_shelves, shelf_folder
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.ledger.shelf_description import (
+    LostDescriptionError,
+    MisnamedShelfError,
+    read_description,
+)
+from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.row_ids import prompted_row_id, sources_of
+from agiqa.store.upkeep.lost_shelves import KnownFingerprints, recover
+from agiqa.store.upkeep.own_prompts import own_prompt_rows
+from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
+
+
+def all_stores(ledger: Path, caches: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Kind and path of every store: shelves first, since packs are mended from them."""
+    packs = [path for cache in caches for path in find_packs(cache)]
+    return [(SHELF, folder) for folder in find_shelves(ledger)] + [(PACK, path) for path in packs]
+
+
+def check(kind: str, path: Path) -> Report:
+    """Read all of a store; AgiqaError where the disk itself cannot be read now."""
+    return check_pack(path) if kind == PACK else check_shelf(path)
+
+
+def mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list[str]:
+    """Repair a store that is not whole; says in words what was done.
+
+    `known` is where packs lie, and fingerprints of shelves that have lost theirs.
+
+    Raises:
+        AgiqaError: it is being written, or cannot be mended from what there is; says what to do.
+    """
+    if kind == PACK:
+        return [restore_pack(path, ledger)]
+    done = []
+    try:
+        read_description(path)
+    except (LostDescriptionError, MisnamedShelfError):
+        done.append(recover(path, known))
+    done += repair_shelf(path)
+    if added := _refill(path, known.caches):
+        done.append(f"{path}: rows that it lacked taken from packs: {added}")
+    return done
+
+
+def _refill(folder: Path, caches: Sequence[Path]) -> int:
+    """Add to a shelf what it lacks and packs have whole under its fingerprint: how many rows."""
+    shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
+    wanted = digest(shelf.fingerprint)
+    for path in (path for cache in caches for path in find_packs(cache)):
+        if wanted in read_pack_store(path).digests:
+            with suppress(PackError):
+                ids = read_pack_ids(path)
+                add_pack(path, folder.parent, own_prompt_rows(path), {wanted: set(ids)})
+    return len(shelf.ids()) - before
+
+
+def restore_pack(path: Path, ledger: Path) -> str:
+    """Pack the same images and vectors again from the ledger; says what was done.
+
+    Raises:
+        AgiqaError: the pack's metadata is damaged, so that nobody knows what was in it, or the
+            ledger lacks rows.
+    """
+    metadata = read_pack_metadata(path)
+    table = _table(path)
+    ids = _packed_images(path, table, metadata.get("left_out", ()), int(metadata["rows"]))
+    width = int(metadata["width"])
+    found = []
+    for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
+        folder = shelf_folder(ledger, fingerprint)
+        if not folder.exists():
+            raise AgiqaError(
+                f"{path}: cannot be packed again: {ledger} has no vectors '{name}' of its "
+                "fingerprint; run `agiqa extract`"
+            )
+        rows = _row_ids(name, fingerprint, ids, table)
+        recorded = metadata.get("row_ids", {}).get(name)
+        if recorded not in (None, row_ids_digest(rows)):
+            raise AgiqaError(
+                f"{path}: cannot be packed again: the images' own prompts, which '{name}' asks "
+                "for, have changed since; run `agiqa extract`"
+            )
+        shelf = Shelf.at(folder)
+        if (shelf.width, shelf.dtype) != (width, metadata["dtype"]):
+            raise AgiqaError(
+                f"{path}: cannot be packed again: expected vectors '{name}' of width {width}, "
+                f"{metadata['dtype']}, found width {shelf.width}, {shelf.dtype} in {folder}; one "
+                "of the two is wrong: move it away"
+            )
+        found.append(shelf.read(rows))
+    write_pack(
+        path,
+        metadata["extractor"],
+        metadata["names"],
+        metadata["fingerprints"],
+        ids,
+        np.stack(found, axis=1),
+        metadata.get("left_out", ()),
+        metadata.get("row_ids"),
+    )
+    return f"{path}: {len(ids)} rows packed again from the ledger"
+
+
+def _table(pack: Path) -> ImagesTable | None:
+    """The images table beside a pack, if there is one."""
+    return read_table(pack.parent) if (pack.parent / IMAGES_CSV).exists() else None
+
+
+def _packed_images(
+    path: Path, table: ImagesTable | None, left_out: Iterable[str], rows: int
+) -> Sequence[str]:
+    """The images of the pack in order: from itself, else as `extract` would order the table's."""
+    try:
+        ids: Sequence[str] = read_pack_ids(path)
+        if len(set(ids)) == rows:
+            return ids
+    except AgiqaError:
+        pass
+    gone = set(left_out)
+    ids = [name for name in sources_of(table) if name not in gone] if table is not None else []
+    if len(ids) != rows:
+        raise AgiqaError(
+            f"{path}: cannot be packed again: its image ids are damaged, and there is no table of "
+            f"{rows} images beside it; run `agiqa extract`"
+        )
+    return ids
+
+
+def _row_ids(
+    name: str, fingerprint: Fingerprint, ids: Sequence[str], table: ImagesTable | None
+) -> list[str]:
+    """What the vector's shelf knows the images by."""
+    asks = IMAGE_PROMPT in str(_text(fingerprint))
+    if not asks:
+        return list(ids)
+    if table is None:
+        raise AgiqaError(
+            f"vector '{name}' asks for the images' prompts, and there is no images table beside "
+            "the pack; run `agiqa prepare` and `agiqa extract`"
+        )
+    sources = sources_of(table)
+    if unknown := [image_id for image_id in ids if image_id not in sources]:
+        raise AgiqaError(
+            f"the images table lacks {len(unknown)} of the pack's images (first: {unknown[0]}); "
+            "run `agiqa extract`"
+        )
+    return [prompted_row_id(image_id, sources[image_id].image_prompt) for image_id in ids]
+
+
+def _text(fingerprint: Fingerprint) -> object:
+    prompt = fingerprint.get("prompt")
+    return prompt.get("text") if isinstance(prompt, dict) else None

@@ -1,0 +1,1 @@
+"""What people look at: reports, tables, rankings and the web server."""

@@ -1,0 +1,157 @@
+"""Predicted score against MOS: every image, and in bins."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agiqa.data.metric_names import LEAST_FOR_FITTED
+from agiqa.data.metrics import fit_logistic
+from agiqa.views.report.figures.style import (
+    FAINT,
+    INK,
+    SERIES,
+    SYMBOLS,
+    Figure,
+    Json,
+    rounded,
+    safe,
+)
+
+LINE_POINTS = 120  # of the fitted logistic
+MOST_SERIES = 10  # generators that get a colour and a marker; the rest share one
+
+
+def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
+    """One point an image; the points themselves come from the page's columns.
+
+    Args:
+        images: of `average_images`.
+        truth: MOS, in the page's words.
+    """
+    named = [str(name) for name in images["generator"].value_counts().index]
+    series = [
+        (name or "all images", [name], SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)])
+        for place, name in enumerate(named[:MOST_SERIES])
+    ]
+    if rest := named[MOST_SERIES:]:  # beneath the others
+        series.insert(0, (f"{len(rest)} others", rest, FAINT, "circle"))
+    many = len(images) > 4000
+    data: list[Json] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": safe(label),
+            "meta": {"generators": generators},
+            "hoverinfo": "none",
+            "marker": {
+                "size": 4 if many else 6,
+                "opacity": 0.45 if many else 0.6,
+                "color": colour,
+                "symbol": symbol,
+            },
+        }
+        for label, generators, colour, symbol in series
+    ]
+    low, high = _ends(images)
+    data.append(
+        {"type": "scatter", "mode": "lines", "name": "exact", "x": [low, high], "y": [low, high],
+         "line": {"color": FAINT, "width": 1.2, "dash": "dash"}, "hoverinfo": "skip"}
+    )  # fmt: skip
+    if len(images) >= LEAST_FOR_FITTED:
+        score, fitted = _logistic(images)
+        data.append(
+            {"type": "scatter", "mode": "lines", "name": "fitted logistic", "x": rounded(score),
+             "y": rounded(fitted), "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
+        )  # fmt: skip
+    layout = {
+        "xaxis": {"title": {"text": "predicted score"}, "range": [low, high], "showgrid": False},
+        "yaxis": {"title": {"text": truth}, "range": [low, high], "showgrid": False},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "hovermode": "closest",
+        "height": 560,
+    }
+    return Figure(
+        f"Predicted score against {truth}",
+        f"One point for each of {len(images):,} images: the mixture of experts' score, averaged "
+        "over the splits in which the image was tested. A click on a generator's name hides it, "
+        "twice leaves it alone. Point at an image, or "
+        "press the arrow keys on the plot.",
+        f"Scatter plot of {len(images):,} images: predicted score across, {truth} upwards.",
+        {"data": data, "layout": layout},
+    )
+
+
+def calibration_figure(table: pd.DataFrame, truth: str) -> Figure:
+    """Mean MOS of the images that got about the same score, with the middle 80 % of them.
+
+    Args:
+        table: of `summaries.calibration`.
+        truth: MOS, in the page's words.
+    """
+    score = rounded(table["score"])
+    words = [
+        f"score {s:.2f}: {safe(truth)} {m:.2f} on average<br>80 % from {low:.2f} to {high:.2f}, "
+        f"{count:,} images<extra></extra>"
+        for s, m, low, high, count in zip(
+            table["score"], table["mos"], table["p10"], table["p90"], table["images"], strict=True
+        )
+    ]
+    ends = [float(table[c].min()) for c in ("score", "p10")]
+    tops = [float(table[c].max()) for c in ("score", "p90")]
+    exact = [min(ends), max(tops)] if len(table) else [0.0, 1.0]
+    data = [
+        band(score, table, SERIES[0]),
+        {"type": "scatter", "mode": "lines", "name": "exact", "x": rounded(exact),
+         "y": rounded(exact), "line": {"color": FAINT, "width": 1.2, "dash": "dash"},
+         "hoverinfo": "skip"},
+        {"type": "scatter", "mode": "lines+markers", "name": f"mean {truth}", "x": score,
+         "y": rounded(table["mos"]), "hovertemplate": words,
+         "line": {"color": SERIES[0], "width": 2}, "marker": {"size": 8, "color": SERIES[0]}},
+    ]  # fmt: skip
+    layout = {
+        "xaxis": {"title": {"text": "mean predicted score of a bin"}},
+        "yaxis": {"title": {"text": truth}},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "height": 400,
+    }
+    return Figure(
+        "Calibration",
+        f"Images in {len(table)} bins by their score, as many in each: the mean {truth}, and the "
+        f"middle 80 % of it. Below the dashed line the model is too kind.",
+        f"Line of the mean {truth} against the mean score in {len(table)} bins.",
+        {"data": data, "layout": layout},
+    )
+
+
+def band(across: list[float | None], table: pd.DataFrame, colour: str) -> Json:
+    """The area between the 10 % and the 90 % quantile."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "middle 80 %",
+        "x": across + across[::-1],
+        "y": rounded(table["p90"]) + rounded(table["p10"])[::-1],
+        "fill": "toself",
+        "fillcolor": colour + "-soft",
+        "line": {"width": 0, "color": colour},
+        "hoverinfo": "skip",
+    }
+
+
+def _logistic(images: pd.DataFrame) -> tuple[Any, Any]:
+    """The curve that was fitted to all images, at places spread over the scores."""
+    ordered = images.sort_values("score")
+    fitted = fit_logistic(images["mos"].to_numpy(), images["score"].to_numpy())
+    curve = pd.Series(fitted, index=images.index)[ordered.index].to_numpy()
+    rows = np.unique(np.linspace(0, len(ordered) - 1, LINE_POINTS).round().astype(int))
+    return ordered["score"].to_numpy()[rows], curve[rows]
+
+
+def _ends(images: pd.DataFrame) -> tuple[float, float]:
+    if images.empty:
+        return 0.0, 1.0
+    both = images[["score", "mos"]].to_numpy()
+    low, high = float(both.min()), float(both.max())
+    room = 0.04 * (high - low) or 0.5
+    return round(low - room, 3), round(high + room, 3)

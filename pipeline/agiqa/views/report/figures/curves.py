@@ -1,0 +1,135 @@
+"""Splits one by one: the test side's SRCC of every model, and how every network learned."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from agiqa.core.model_names import MODELS, in_order
+from agiqa.views.report.figures.style import (
+    FAINT,
+    INK,
+    SERIES,
+    Figure,
+    Json,
+    rounded,
+    rows_height,
+)
+from agiqa.views.report.results import MODEL
+
+NETWORKS = ("moe", "visual", "semantic")  # in the order of the page
+
+
+def split_strip(metrics: Mapping[str, Any]) -> Figure:
+    """Every split's SRCC for every model, the median and its 95 % interval marked."""
+    models = in_order(metrics["per_split"])[::-1]
+    data: list[Json] = []
+    for row, name in enumerate(models):
+        known = [each for each in metrics["per_split"][name] if each["srcc"] is not None]
+        colour = SERIES[0] if name == MODEL else FAINT
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": rounded([each["srcc"] for each in known]),
+                "y": [row] * len(known),
+                "customdata": [each["seed"] for each in known],
+                "hovertemplate": "split %{customdata}: %{x:.4f}<extra></extra>",
+                "marker": {"size": 9, "opacity": 0.4, "color": colour},
+                "showlegend": False,
+            }
+        )
+        data += _median(metrics["models"].get(name, {}).get("srcc", {}), row)
+    labels = [", ".join(part for part in MODELS.get(name, (name, ""))[:2] if part)
+              for name in models]  # fmt: skip
+    return Figure(
+        "Every split",
+        "SRCC on the test side: a dot for each split; diamond and bar are the median and its 95 % "
+        "interval. All models were tested on the same splits.",
+        "Dot plot of the SRCC of every split for every model.",
+        {
+            "data": data,
+            "layout": {
+                "xaxis": {"title": {"text": "SRCC on the test side"}},
+                "yaxis": {
+                    "tickvals": list(range(len(models))),
+                    "ticktext": [text.replace(", ", "<br>", 1) for text in labels],
+                    "showgrid": False,
+                    "range": [-0.6, len(models) - 0.4],
+                },
+                "height": rows_height(2 * len(models)),
+            },
+        },
+    )
+
+
+def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
+    middle, low, high = (figures.get(key) for key in ("median", "low", "high"))
+    if middle is None or not math.isfinite(middle):
+        return []
+    known = low is not None and high is not None
+    bar = {"type": "data", "array": rounded([high - middle]), "arrayminus": rounded([middle - low]),
+           "color": INK, "thickness": 1.5, "width": 5} if known else {}  # fmt: skip
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": rounded([middle]),
+            "y": [row],
+            "error_x": bar,
+            "hovertemplate": "median %{x:.4f}"
+            + (f", 95 % from {low:.4f} to {high:.4f}" if known else "")
+            + "<extra></extra>",
+            "marker": {"size": 9, "symbol": "diamond", "color": INK},
+            "showlegend": False,
+        }
+    ]
+
+
+def learning_curves(curves: pd.DataFrame) -> list[Figure]:
+    """For each network the SRCC on the validation side by epoch, a line a split, and the median.
+
+    Args:
+        curves: model, seed, epoch, val_srcc.
+    """
+    made = []
+    for place, model in enumerate(NETWORKS):
+        rows = curves[(curves["model"] == model) & curves["val_srcc"].notna()]
+        if rows.empty:
+            continue
+        what = MODELS[model][0] + (", " + MODELS[model][1] if model != MODEL else "")
+        data: list[Json] = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": rounded(part["epoch"]),
+                "y": rounded(part["val_srcc"]),
+                "opacity": 0.45,
+                "line": {"color": SERIES[place], "width": 1.2},
+                "hovertemplate": f"split {seed}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+                "showlegend": False,
+            }
+            for seed, part in rows.groupby("seed", sort=False)
+        ]
+        middle = rows.groupby("epoch")["val_srcc"].agg(lambda of: of.median(skipna=False))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": rounded(middle.index),
+                "y": rounded(middle),
+                "line": {"color": SERIES[place], "width": 3},
+                "marker": {"size": 6, "color": SERIES[place]},
+                "hovertemplate": "median, epoch %{x}: %{y:.4f}<extra></extra>",
+                "showlegend": False,
+            }
+        )
+        layout = {
+            "xaxis": {"title": {"text": "epoch"}, "nticks": 8},
+            "yaxis": {"title": {"text": "validation SRCC"}, "nticks": 6},
+            "height": 280,
+        }
+        spoken = f"Learning curves of {len(data) - 1} splits: {what}."
+        made.append(Figure(what, "", spoken, {"data": data, "layout": layout}))
+    return made

@@ -1,0 +1,136 @@
+"""Where the model errs: score − MOS by generator, by prompt and along the MOS."""
+
+import pandas as pd
+
+from agiqa.views.report.figures.style import (
+    FAINT,
+    SERIES,
+    Figure,
+    boxes,
+    line,
+    means,
+    rounded,
+    row_labels,
+    rows_height,
+    safe,
+    shortened,
+)
+
+BOXES = "Boxes hold half of the images, whiskers 80 %; the diamond is the mean."
+
+
+def by_generator(table: pd.DataFrame, truth: str) -> Figure:
+    """Residuals of each generator.
+
+    Args:
+        table: of `summaries.residuals_by_generator`.
+        truth: MOS, in the page's words.
+    """
+    names = [str(name) for name in table["generator"]]
+    labels = row_labels(names)
+    return Figure(
+        "Residuals by generator",
+        f"Score minus {truth}. {BOXES} A click shows the generator's images.",
+        f"Box plots of score minus {truth} for {len(table)} generators.",
+        {
+            "data": [*boxes(table, labels, SERIES[0], True), means(table, labels, names, True)],
+            "layout": {
+                "xaxis": {"title": {"text": f"score − {truth}"}},
+                "yaxis": {"type": "category", "showgrid": False},
+                "shapes": [line(up=0)],
+                "height": rows_height(len(table)),
+            },
+        },
+        filters="generator",
+    )
+
+
+def by_range(table: pd.DataFrame, truth: str) -> Figure:
+    """Residuals along the MOS.
+
+    Args:
+        table: of `summaries.residuals_by_range`.
+        truth: MOS, in the page's words.
+    """
+    middles = rounded((table["low"] + table["high"]) / 2)
+    said = [f"{truth} {a:.2f} to {b:.2f}" for a, b in zip(table["low"], table["high"], strict=True)]
+    asked = [list(pair) for pair in table[["low", "high"]].round(3).to_numpy().tolist()]
+    width = 0.7 * float((table["high"] - table["low"]).max()) if len(table) else 1.0
+    return Figure(
+        f"Residuals by {truth}",
+        f"Score minus {truth} in equal ranges of the {truth}. {BOXES} A fall from left to right is "
+        "the pull to the middle that any regression on noisy scores has.",
+        f"Box plots of score minus {truth} in {len(table)} ranges of the {truth}.",
+        {
+            "data": [
+                *boxes(table, middles, SERIES[1], False, width),
+                means(table, middles, asked, False, said),
+            ],
+            "layout": {
+                "xaxis": {"title": {"text": truth}, "showgrid": False},
+                "yaxis": {"title": {"text": f"score − {truth}"}},
+                "shapes": [line(across=0)],
+                "height": 360,
+            },
+        },
+        filters="range",
+    )
+
+
+def by_prompt(table: pd.DataFrame, truth: str, share: float) -> Figure | None:
+    """The prompts that are misjudged most; None where prompts are unknown or all too small.
+
+    Args:
+        table: of `summaries.residuals_by_prompt`.
+        truth: MOS, in the page's words.
+        share: of `summaries.prompt_share`.
+    """
+    if table.empty:
+        return None
+    groups = [str(name) for name in table["group"]]
+    # Two long prompts may be alike once they are cut: rows are placed by number, named by ticks.
+    rows = list(range(len(groups)))
+    words = [
+        f"{safe(shortened(name, 90))}<br>mean {mean:+.3f}, sd {sd:.2f}, {count} images"
+        "<extra></extra>"
+        for name, mean, sd, count in zip(
+            groups, table["mean"], table["sd"], table["images"], strict=True
+        )
+    ]
+    said = "" if pd.isna(share) else (
+        f" Of all residuals' variance, {100 * share:.0f} % lies between prompts, the rest within."
+    )  # fmt: skip
+    return Figure(
+        "Residuals by prompt",
+        f"The prompts whose images score furthest from their {truth} on average, and the deviation "
+        f"within each.{said} A click shows the prompt's images.",
+        f"Dot plot of the mean of score minus {truth} for {len(table)} prompts.",
+        {
+            "data": [
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": rounded(table["mean"]),
+                    "y": rows,
+                    "customdata": groups,
+                    "hovertemplate": words,
+                    "error_x": {
+                        "type": "data", "array": rounded(table["sd"].fillna(0)),
+                        "color": FAINT, "thickness": 1.2, "width": 0,
+                    },
+                    "marker": {"color": SERIES[2], "size": 9, "symbol": "square"},
+                    "showlegend": False,
+                }
+            ],
+            "layout": {
+                "xaxis": {"title": {"text": f"mean of score − {truth}"}},
+                "yaxis": {
+                    "tickvals": rows, "ticktext": [safe(shortened(g, 34)) for g in groups],
+                    "showgrid": False, "range": [-0.8, len(rows) - 0.2],
+                },
+                "shapes": [line(up=0)],
+                "height": rows_height(len(rows)),
+            },
+        },
+        filters="text",
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""What the report reads: the files that `fit` and `evaluate` left in a run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.data.datasets.labels import require_columns
+from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
+from agiqa.runs.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
+from agiqa.runs.records import METRICS, read_metrics
+
+MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
+NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
+# Folders inside a run that hold results of their own, and what these are.
+FURTHER = {
+    "targets": "The same images and splits, another score.",
+    "datasets": "Another data set that the run was trained on, by its own splits.",
+    "cross": "A data set that the run was not trained on.",
+}
+
+
+@dataclass(frozen=True)
+class Further:
+    """Results beside the run's own: on another target, or on another data set."""
+
+    place: str  # inside the run, such as targets/align
+    what: str  # one sentence
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """One evaluated run."""
+
+    folder: Path
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+    predictions: pd.DataFrame  # of MODEL: seed, path, generator, group, mos, score, gate_<expert>…
+    curves: pd.DataFrame  # model, seed, epoch, val_srcc
+    settings: str  # params.yaml as it stands
+    further: tuple[Further, ...] = ()
+
+    @property
+    def experts(self) -> list[str]:
+        """The gate's experts, in its order."""
+        return [str(c).removeprefix(GATE) for c in self.predictions if str(c).startswith(GATE)]
+
+    @property
+    def truth(self) -> str:
+        """What the scores were learned from, in the words of the page."""
+        return "true score" if self.metrics["synthetic"] else "MOS"
+
+    @property
+    def name(self) -> str:
+        """The run, as the user named it."""
+        return printable(self.folder)
+
+
+def read_results(run: Path) -> Results:
+    """Read the run, or a folder of results in it, such as RUN/targets/NAME.
+
+    Raises:
+        AgiqaError: not a run, not evaluated yet, or a damaged file.
+    """
+    provenance, fitted = provenance_of(run), run_folder(run)
+    if not (fitted / CURVES).is_file():
+        raise AgiqaError(
+            f"{printable(fitted)}: expected {CURVES}, found none: run `agiqa fit` again"
+        )
+    metrics = _metrics(run, NEEDED)
+    return Results(
+        folder=run,
+        provenance=provenance,
+        metrics=metrics,
+        predictions=_predictions(run, metrics),
+        curves=_numbers(fitted / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
+        settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
+        further=_further(run),
+    )
+
+
+def _further(run: Path) -> tuple[Further, ...]:
+    folders = [
+        folder
+        for kind in FURTHER
+        for inner in (f"{kind}/*", f"{kind}/*/targets/*")
+        for folder in sorted(run.glob(inner))
+        if (folder / METRICS).is_file()
+    ]
+    return tuple(
+        Further(
+            printable(folder.relative_to(run)),
+            FURTHER[folder.relative_to(run).parts[0]],
+            _metrics(folder, ("models",)),
+        )
+        for folder in folders
+    )
+
+
+def average_images(results: Results) -> pd.DataFrame:
+    """One row for each image that was tested and has a score that is a number.
+
+    Columns: path, generator, group, mos, score (mean over the splits that tested it), splits (their
+    number), the gate's weights (likewise means), error (score − MOS).
+    """
+    gates = [GATE + expert for expert in results.experts]
+    grouped = results.predictions.dropna(subset=["mos", "score"]).groupby("path", sort=True)
+    images = grouped.agg(
+        generator=("generator", "first"),
+        group=("group", "first"),
+        mos=("mos", "mean"),
+        score=("score", "mean"),
+        splits=("score", "size"),
+        **{gate: (gate, "mean") for gate in gates},
+    ).reset_index()
+    return images.assign(error=images["score"] - images["mos"])
+
+
+def _metrics(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
+    metrics = read_metrics(folder, needed)
+    if MODEL not in metrics["models"]:
+        raise AgiqaError(
+            f"{printable(folder / METRICS)}: damaged (no figures of model {MODEL}): run "
+            "`agiqa evaluate` again"
+        )
+    return metrics
+
+
+def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
+    frame = read_predictions(folder, ("generator",))
+    frame = frame[frame["model"] == MODEL].reset_index(drop=True)
+    path = printable(folder / PREDICTIONS)
+    if frame.empty:
+        raise AgiqaError(f"{path}: no rows of model {MODEL}: run `agiqa evaluate` again")
+    told = sum(row.get("images", 0) for row in metrics["per_split"].get(MODEL, []))
+    if told and told != len(frame):
+        raise AgiqaError(
+            f"{path}: damaged: expected {told:,} rows of model {MODEL}, as {METRICS} says, found "
+            f"{len(frame):,}: run `agiqa evaluate` again"
+        )
+    return frame
+
+
+def _numbers(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
+    frame = read_text_csv(path)
+    require_columns(frame, (*text, *numbers), path)
+    return _as_numbers(frame, numbers, path)
+
+
+def _as_numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    """Text to floats; AgiqaError for what is neither a number nor empty."""
+    for column in columns:
+        told = frame[column].fillna("")
+        frame[column] = pd.to_numeric(told, errors="coerce")
+        odd = frame[column].isna() & ~told.str.lower().isin(EMPTY)
+        if odd.any():
+            raise AgiqaError(
+                f"{printable(path)}: damaged: expected numbers in column {column}, found "
+                f"{told[odd].iloc[0]!r}: run `agiqa evaluate` again"
+            )
+    return frame

@@ -1,0 +1,138 @@
+"""The run's images in groups and bins: what the page's figures draw and `dvc plots` gets as CSV.
+
+A residual is score − MOS: above zero the model is too kind. Every function takes the rows of
+`average_images` or `Results.predictions` and gives a small table, one row a box, dot or bin.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from agiqa.runs.predictions import GATE
+
+BINS = 10  # of the calibration and of the gate against MOS
+RANGES = 8  # of the MOS, for the residuals
+MOST = 24  # generators, or prompts, that a figure has room for
+LEAST_IMAGES = 3  # of a prompt whose mean residual is shown
+QUANTILES = {"p10": 0.1, "q1": 0.25, "median": 0.5, "q3": 0.75, "p90": 0.9}
+
+
+def residuals_by_generator(images: pd.DataFrame) -> pd.DataFrame:
+    """Residuals of each of the largest generators, lowest mean first.
+
+    Columns: generator, images, mean, sd, p10, q1, median, q3, p90.
+    """
+    largest = images["generator"].value_counts().index[:MOST]
+    rows = [_spread(images["error"][images["generator"] == name]) for name in largest]
+    table = pd.DataFrame(rows, columns=_SPREAD)
+    table.insert(0, "generator", [str(name) or "all images" for name in largest])
+    return table.sort_values("mean", ignore_index=True)
+
+
+def residuals_by_range(images: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
+    """Residuals in equal ranges of the MOS between `low` and `high`; empty ranges are left out.
+
+    Columns: low, high, images, mean, sd, p10, q1, median, q3, p90.
+    """
+    edges = np.linspace(low, high, RANGES + 1)
+    place = np.clip(np.searchsorted(edges, images["mos"], side="right") - 1, 0, RANGES - 1)
+    rows = [
+        {"low": edges[each], "high": edges[each + 1]} | _spread(images["error"][place == each])
+        for each in np.unique(place)
+    ]
+    return pd.DataFrame(rows, columns=["low", "high", *_SPREAD])
+
+
+def residuals_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
+    """The prompts that the model misjudges most, in both directions, by their mean residual.
+
+    A prompt is a group of the data set; those of fewer than LEAST_IMAGES images are left out.
+
+    Columns: group, images, mean, sd; lowest mean first.
+    """
+    grouped = images[images["group"] != ""].groupby("group")["error"]
+    table = grouped.agg(images="size", mean="mean", sd="std").reset_index()
+    table = table[table["images"] >= LEAST_IMAGES].sort_values(["mean", "group"], ignore_index=True)
+    half = MOST // 2
+    return table if len(table) <= MOST else pd.concat([table[:half], table[-half:]])
+
+
+def prompt_share(images: pd.DataFrame) -> float:
+    """The share of the residuals' variance that lies between prompts, 0 to 1; NaN if unknown.
+
+    The one-way random-effects intraclass correlation for groups of unequal size (Shrout and
+    Fleiss's ICC(1), with the usual mean group size), cut at 0.
+    """
+    known = images[images["group"] != ""]
+    sizes = known.groupby("group")["error"].size().to_numpy()
+    count, groups = int(sizes.sum()), len(sizes)
+    if groups < 2 or count <= groups:
+        return float("nan")
+    within = known["error"] - known.groupby("group")["error"].transform("mean")
+    squares = float((within**2).sum())
+    total = float(((known["error"] - known["error"].mean()) ** 2).sum())
+    between, inside = (total - squares) / (groups - 1), squares / (count - groups)
+    size = (count - float((sizes**2).sum()) / count) / (groups - 1)
+    below = between + (size - 1) * inside
+    return max(0.0, (between - inside) / below) if below > 0 else float("nan")
+
+
+def calibration(images: pd.DataFrame) -> pd.DataFrame:
+    """MOS in bins of the score, as many images in each.
+
+    Columns: score and mos (means), images, sd (of the MOS), p10, q1, median, q3, p90 (of the MOS).
+    """
+    rows = [
+        {"score": float(part["score"].mean()), "mos": float(part["mos"].mean())}
+        | _spread(part["mos"])
+        for part in _bins(images, "score")
+    ]
+    columns = ["score", "mos", *(name for name in _SPREAD if name != "mean")]
+    return pd.DataFrame(rows, columns=["score", "mos", *_SPREAD])[columns]
+
+
+def gate_by_generator(predictions: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
+    """The gate's weight for each expert within each of the largest generators.
+
+    Columns: expert, generator, images, mean, sd, p10, q1, median, q3, p90. Generators stand in the
+    order of their median weight for the first expert, the same for all.
+    """
+    groups = dict(list(predictions.groupby("generator")))
+    largest = sorted(groups, key=lambda name: -len(groups[name]))[:MOST]
+    order = sorted(largest, key=lambda name: groups[name][GATE + experts[0]].median())
+    rows = [
+        {"expert": expert, "generator": str(name) or "all images"}
+        | _spread(groups[name][GATE + expert])
+        for expert in experts
+        for name in order
+    ]
+    return pd.DataFrame(rows, columns=["expert", "generator", *_SPREAD])
+
+
+def gate_by_mos(images: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
+    """The gate's weight for each expert in bins of the MOS, as many images in each.
+
+    Columns: expert, mos (mean of the bin), images, mean, sd, p10, q1, median, q3, p90.
+    """
+    rows = [
+        {"expert": expert, "mos": float(part["mos"].mean())} | _spread(part[GATE + expert])
+        for expert in experts
+        for part in _bins(images, "mos")
+    ]
+    return pd.DataFrame(rows, columns=["expert", "mos", *_SPREAD])
+
+
+_SPREAD = ["images", "mean", "sd", *QUANTILES]
+
+
+def _spread(values: "pd.Series[float]") -> dict[str, float]:
+    known = values.dropna()
+    points = {name: float(known.quantile(q)) for name, q in QUANTILES.items()}
+    return {"images": len(known), "mean": float(known.mean()), "sd": float(known.std())} | points
+
+
+def _bins(images: pd.DataFrame, column: str) -> list[pd.DataFrame]:
+    ordered = images.sort_values([column, "path"])
+    parts = np.array_split(np.arange(len(ordered)), min(BINS, max(1, len(ordered) // 5)))
+    return [ordered.iloc[part] for part in parts if len(part)]

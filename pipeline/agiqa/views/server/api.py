@@ -1,0 +1,228 @@
+"""The JSON API: scores, explanations, and what the run is."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
+from fastapi import Path as InPath
+from fastapi.responses import Response
+
+from agiqa.views.server.decoding import UndecodableError
+from agiqa.views.server.desk import Desk, Given
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.pictures import Pictures
+from agiqa.views.server.schemas import (
+    KINDS,
+    Explanation,
+    Folder,
+    FolderExplanation,
+    FolderNumbers,
+    Kind,
+    Problem,
+    RunFacts,
+    Scores,
+)
+from agiqa.views.server.uploads import shown_name
+
+PROBLEMS = {
+    400: "The request is not as described, or its Host header is no name of this server.",
+    403: "The request comes from a page of another origin.",
+    404: "There is no such image, or no folder of the operator's.",
+    408: "The body comes too slowly.",
+    413: "The request is larger than the server takes.",
+    415: "The body is of another media type.",
+    500: "An internal error, which the server's log has.",
+    503: "Too many wait, or the server stops; `Retry-After` says when to come again.",
+    504: "Not answered in time.",
+}
+ANY = (400, 403, 500, 503, 504)  # that every route of the API may answer with
+BODY = (408, 413, 415)  # and those that take a body
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The failures of a route, for its description; "default" keeps FastAPI's 422 out of it."""
+    named: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses
+    }
+    if 503 in named:
+        named[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return {**named, "default": {"model": Problem, "description": "Any other failure."}}
+
+
+def media_type(wanted: str) -> Any:
+    """A dependency that refuses bodies of another media type."""
+
+    def check(request: Request) -> None:
+        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != wanted:
+            raise HTTPException(415, f"Expected a body of type {wanted}, found {given or 'none'}.")
+
+    return Depends(check)
+
+
+router = APIRouter(prefix="/api/v1", responses=problems(*ANY))
+FORM: dict[str, Any] = {
+    "dependencies": [media_type("multipart/form-data")],
+    "responses": problems(*BODY),
+}
+JSON: dict[str, Any] = {
+    "dependencies": [media_type("application/json")],
+    "responses": problems(404, *BODY),
+    "max_body_size": Limits.json_bytes,
+}
+PICTURE: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/jpeg": {}}}, **problems(404)},
+}
+
+Number = Annotated[int, InPath(ge=0, le=2**31, description="The image's place, from 0.")]
+Size = Literal["small", "large"]
+
+
+@router.get("/run", operation_id="getRun", summary="What the scores come from", tags=["run"])
+async def get_run(request: Request) -> RunFacts:
+    """Data set, target, protocol, test figures, scale and limits of the run."""
+    return desk_of(request).facts
+
+
+@router.post("/scores", operation_id="scoreImages", summary="Score images", tags=["images"], **FORM)
+async def post_scores(
+    request: Request,
+    images: Annotated[list[UploadFile], File(description="Image files; one or many.")],
+    image_prompts: Annotated[
+        list[str] | None,
+        Form(
+            description="The text the images were generated from: one for all, or one for each; "
+            "at most 4 KiB of UTF-8. Needed where the run says `asks_image_prompt`."
+        ),
+    ] = None,
+) -> Scores:
+    """Scores in the request's order; files that cannot be used are in `refused`, with why."""
+    desk = desk_of(request)
+    prompts = desk.prompts(image_prompts or [], len(images))
+    given = [
+        Given(shown_name(image.filename), prompt, image.file)
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
+    return await desk.score(given, request.is_disconnected)
+
+
+@router.post(
+    "/explanations",
+    operation_id="explainImage",
+    summary="Explain the score of an image",
+    tags=["images"],
+    **FORM,
+)
+async def post_explanations(
+    request: Request,
+    image: Annotated[UploadFile, File(description="One image file.")],
+    image_prompt: Annotated[
+        str, Form(description="The text it was generated from, at most 4 KiB of UTF-8.")
+    ] = "",
+    kinds: Annotated[list[Kind] | None, Form(description=KINDS)] = None,
+) -> Explanation:
+    """A map of what pulls the score up and down, reasons, and rated images that look alike."""
+    desk = desk_of(request)
+    (prompt,) = desk.prompts([image_prompt], 1)
+    given = Given(shown_name(image.filename), prompt, image.file)
+    return await desk.explain(given, kinds or list(Kind), request.is_disconnected)
+
+
+@router.get(
+    "/folder",
+    operation_id="getFolder",
+    summary="List the operator's folder",
+    tags=["folder"],
+    responses=problems(404),
+)
+async def get_folder(request: Request) -> Folder:
+    """The images of the folder that the operator named; their places are their numbers."""
+    desk = desk_of(request)
+    if desk.facts.folder is None:
+        raise HTTPException(404, "The server was started without --images.")
+    return Folder(name=desk.listed_name, images=desk.listed)
+
+
+@router.post(
+    "/folder/scores",
+    operation_id="scoreFolderImages",
+    summary="Score images of the operator's folder",
+    tags=["folder"],
+    **JSON,
+)
+async def post_folder_scores(request: Request, wanted: FolderNumbers) -> Scores:
+    """As for files, by number."""
+    desk = desk_of(request)
+    if len(wanted.numbers) > desk.facts.limits.files:
+        raise HTTPException(
+            400,
+            f"Expected at most {desk.facts.limits.files} images in one request, found "
+            f"{len(wanted.numbers)}.",
+        )
+    prompts = desk.prompts([wanted.image_prompt], len(wanted.numbers))
+    given = [_listed(desk, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
+    return await desk.score(given, request.is_disconnected)
+
+
+@router.post(
+    "/folder/{number}/explanations",
+    operation_id="explainFolderImage",
+    summary="Explain the score of an image of the operator's folder",
+    tags=["folder"],
+    **JSON,
+)
+async def post_folder_explanations(
+    request: Request, number: Number, wanted: FolderExplanation
+) -> Explanation:
+    """As for a file, by number."""
+    desk = desk_of(request)
+    (prompt,) = desk.prompts([wanted.image_prompt], 1)
+    given = _listed(desk, number, prompt)
+    return await desk.explain(given, wanted.kinds or list(Kind), request.is_disconnected)
+
+
+@router.get(
+    "/folder/{number}/picture",
+    operation_id="getFolderPicture",
+    summary="See an image of the operator's folder",
+    tags=["folder"],
+    **PICTURE,
+)
+async def get_folder_picture(request: Request, number: Number, size: Size = "small") -> Response:
+    """A JPEG of at most 160 (`small`) or 1024 pixels a side."""
+    return await _jpeg(desk_of(request).pictures, number, size)
+
+
+@router.get(
+    "/dataset/{number}/picture",
+    operation_id="getDatasetPicture",
+    summary="See an image of the run's data set",
+    tags=["run"],
+    **PICTURE,
+)
+async def get_dataset_picture(request: Request, number: Number, size: Size = "small") -> Response:
+    """A JPEG of at most 160 (`small`) or 1024 pixels a side; neighbours name its address."""
+    return await _jpeg(desk_of(request).dataset_pictures, number, size)
+
+
+def desk_of(request: Request) -> Desk:
+    """What the server holds between requests."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def _listed(desk: Desk, number: int, prompt: str) -> Given:
+    if not 0 <= number < len(desk.listed):
+        raise HTTPException(404, f"There is no image {number}: the folder has {len(desk.listed)}.")
+    return Given(desk.listed[number], prompt, desk.pictures.paths[number])
+
+
+async def _jpeg(pictures: Pictures, number: int, size: Size) -> Response:
+    try:
+        picture = await pictures.jpeg(number, size)
+    except IndexError:
+        raise HTTPException(404, f"There is no picture {number}.") from None
+    except UndecodableError as error:
+        raise HTTPException(404, f"The picture {error}.") from None
+    headers = {"cache-control": "private, max-age=600"}
+    return Response(picture, media_type="image/jpeg", headers=headers)

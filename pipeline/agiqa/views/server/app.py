@@ -1,0 +1,107 @@
+"""The web app of one run, with everything that stands before it."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
+
+from agiqa import __version__
+from agiqa.views.server import api, pages
+from agiqa.views.server.batching import QueueFullError
+from agiqa.views.server.desk import BadRequestError, ClientGoneError, Desk
+from agiqa.views.server.guards import AsProblems, Drained, Measured, SafeHeaders, SameOrigin
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.under_way import RETRY_SECONDS, Bounded, UnderWay
+
+CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
+
+
+def make_app(desk: Desk, limits: Limits, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
+    """The app.
+
+    Args:
+        desk: what it serves; its thread starts and stops with the app.
+        limits: what it takes at most.
+        hosts: names in the Host header that it answers to; ["*"] for any.
+        under_way: counts its requests, and says when it stops.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await desk.decoders.start()
+        desk.batches.start()
+        yield
+        desk.batches.stop()
+        await desk.decoders.close()
+
+    app = FastAPI(
+        title="agiqa",
+        version=__version__,
+        summary=f"Quality scores for AI-generated images, by the run {desk.facts.run}.",
+        lifespan=lifespan,
+        docs_url=None,  # its page would load from a CDN
+        redoc_url=None,
+        form_limits={
+            "max_files": limits.files,
+            "max_fields": limits.files + 8,
+            "max_part_size": limits.prompt_bytes,
+        },
+        middleware=[
+            Middleware(SafeHeaders),
+            Middleware(Measured, meters=desk.meters),
+            Middleware(Drained),
+            Middleware(AsProblems, limits=limits),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(SameOrigin),
+            Middleware(Bounded, limits=limits, under_way=under_way),
+        ],
+    )
+    app.openapi_version = "3.0.3"  # the newest that the Swagger UI of the bundle shows
+    app.state.desk, app.state.under_way = desk, under_way
+    app.include_router(api.router, max_body_size=limits.request_bytes)
+    app.include_router(pages.health)
+    app.include_router(pages.router)
+    app.mount("/static", pages.static_files())
+    for error, status in (
+        (HTTPException, 0),
+        (RequestValidationError, 400),
+        (BadRequestError, 400),
+        (QueueFullError, 503),
+        (ClientGoneError, CLIENT_GONE),
+        (Exception, 500),
+    ):
+        app.add_exception_handler(error, _answer(status))
+    return app
+
+
+def _answer(status: int) -> Callable[[Request, Exception], Response]:
+    """A handler that answers with a `Problem`."""
+
+    def handler(_: Request, error: Exception) -> Response:
+        headers: dict[str, str] = {}
+        code, detail = status, str(error)
+        if isinstance(error, HTTPException):
+            code, detail = error.status_code, str(error.detail)
+            headers.update(error.headers or {})
+        elif isinstance(error, RequestValidationError):
+            detail = _first(error.errors())
+        elif code == 503:
+            headers["retry-after"] = str(RETRY_SECONDS)
+        elif code == 500:
+            detail = "An internal error, which the server's log has."
+        return JSONResponse({"detail": detail}, code, headers)
+
+    return handler
+
+
+def _first(errors: Sequence[Any]) -> str:
+    """The first thing wrong with a request, in a line."""
+    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
+    return f"{place or 'body'}: {errors[0]['msg']}"

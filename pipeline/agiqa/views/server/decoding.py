@@ -1,0 +1,143 @@
+"""A few child processes that decode what strangers send (`decoder`), and are ended where they must.
+
+A place in the queue before them is held until the work has really ended: where a request is given
+up, its child is killed first. A child that dies takes one file with it; the next one starts anew.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from agiqa.views.server.limits import Limits
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "agiqa.views.server.decoder"
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class UndecodableError(Exception):
+    """A file that cannot be used; says why, in plain words."""
+
+
+class Decoders:
+    """Decodes files, a few at once, each within `decode_seconds` and `decode_megabytes`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._children = [_Child(limits) for _ in range(limits.decoders)]
+        self._idle: asyncio.Queue[_Child] = asyncio.Queue()
+        for child in self._children:
+            self._idle.put_nowait(child)
+
+    async def start(self) -> None:
+        """Start the children ahead of the first file."""
+        for child in self._children:
+            await child.start()
+
+    async def close(self) -> None:
+        """End the children, whatever they do."""
+        for child in self._children:
+            await child.end()
+
+    async def check(self, path: Path) -> None:
+        """Decode the file in full.
+
+        Raises:
+            UndecodableError: it cannot be used.
+        """
+        await self._ask(path, 0, 0)
+
+    async def jpeg(self, path: Path, side: int, quality: int) -> bytes:
+        """The file as a JPEG whose longer side has at most `side` pixels.
+
+        Raises:
+            UndecodableError: it cannot be used.
+        """
+        return await self._ask(path, side, quality)
+
+    async def _ask(self, path: Path, side: int, quality: int) -> bytes:
+        child = await self._idle.get()
+        try:
+            return await child.ask(f"{side} {quality} {os.fsencode(path).hex()}\n")
+        finally:
+            self._idle.put_nowait(child)
+
+
+class _Child:
+    """One process, started when it is first needed and again after its end."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """The process, running."""
+        if self._process is None:
+            self._process = await _start(self._limits)
+        return self._process
+
+    async def ask(self, job: str) -> bytes:
+        """The bytes that answer the job; however this ends, nobody works on it any more."""
+        reason = None
+        status = 0
+        try:
+            process = await self.start()  # OSError: no process can be started
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(job.encode())
+            await process.stdin.drain()
+            lengths = (await process.stdout.readuntil()).split()
+            words, content = [await process.stdout.readexactly(int(each)) for each in lengths]
+            reason = words.decode()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            log.debug("a decoder died over its file")
+        except OSError as error:
+            raise UndecodableError(f"cannot be decoded now: {error.strerror}") from error
+        finally:
+            if reason is None:
+                status = await self.end()
+        if reason is None:
+            reason = self._reason(status)
+        if reason:
+            raise UndecodableError(reason)
+        return content
+
+    async def end(self) -> int:
+        """Kill the process, if there is one, and wait for its end: its exit status."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with suppress(ProcessLookupError):  # its group: a decoder may have one of its own
+            os.killpg(process.pid, signal.SIGKILL)  # of no effect on the status of one that ends
+        return await process.wait()
+
+    def _reason(self, status: int) -> str:
+        """Why a child ended over a file, in words for who sent it."""
+        if status == -signal.SIGXCPU:
+            return (
+                f"takes more than {self._limits.decode_seconds:g} s to decode: make it smaller, or "
+                "save it as an ordinary PNG or JPEG"
+            )
+        log.warning("A decoder ended with status %d over a file, which is refused.", status)
+        return "cannot be decoded: its decoder broke down over it"
+
+
+async def _start(limits: Limits) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",  # no module of the folder that the server was started in
+        "-m",
+        PROGRAM,
+        f"{limits.decode_seconds:g}",
+        str(limits.decode_megabytes),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")},
+        start_new_session=True,  # Ctrl-C is for the server; and its children end with it
+    )

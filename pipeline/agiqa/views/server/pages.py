@@ -1,0 +1,84 @@
+"""The page, Swagger's page about the API, health and metrics; all from this machine."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from agiqa.views.server.api import desk_of, problems
+from agiqa.views.server.schemas import Health
+
+STATIC = Path(str(files("agiqa.views.server"))) / "static"
+SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")  # of the bundle, no other
+
+router = APIRouter(include_in_schema=False)
+health = APIRouter(tags=["operation"], responses=problems(400))
+
+
+@router.get("/")
+async def get_page() -> FileResponse:
+    """The page that images are dropped on."""
+    return FileResponse(STATIC / "index.html", media_type="text/html")
+
+
+@router.get("/docs")
+async def get_docs() -> FileResponse:
+    """The API, to read and to try."""
+    return FileResponse(STATIC / "docs.html", media_type="text/html")
+
+
+@router.get("/docs/{name}")
+async def get_docs_file(name: str) -> Response:
+    """Swagger UI's own files."""
+    from swagger_ui_bundle import swagger_ui_path
+
+    if name not in SWAGGER_FILES:
+        raise HTTPException(404)
+    return FileResponse(Path(str(swagger_ui_path)) / name)
+
+
+@router.get("/favicon.ico")
+async def get_icon() -> FileResponse:
+    """The page's sign."""
+    return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+
+@health.get("/health", operation_id="getHealth", summary="Whether the server lives")
+async def get_health(request: Request) -> Health:
+    """Whether the server lives and is ready; always 200 while it lives."""
+    batches = desk_of(request).batches
+    ready = batches.ready.is_set() and not request.app.state.under_way.stopping
+    return Health(live=True, ready=ready, waiting=batches.length)
+
+
+@health.get(
+    "/health/ready",
+    operation_id="getReady",
+    summary="Whether the server is ready",
+    responses={503: {"model": Health, "description": "Models are loading, or it is stopping."}},
+)
+async def get_ready(request: Request, response: Response) -> Health:
+    """As `/health`; 503 until the models are loaded, and from the signal to stop on."""
+    found = await get_health(request)
+    response.status_code = 200 if found.ready else 503
+    return found
+
+
+@health.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Figures for Prometheus",
+    response_class=PlainTextResponse,
+)
+async def get_metrics(request: Request) -> Response:
+    """Requests and seconds by route, images by outcome, batches, queue, memory."""
+    desk = desk_of(request)
+    desk.meters.waiting.set(desk.batches.length)
+    return Response(desk.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def static_files() -> StaticFiles:
+    """The page's scripts and styles."""
+    return StaticFiles(directory=STATIC)

@@ -1,0 +1,80 @@
+"""What a run is, for the page's head and for programs."""
+
+import logging
+from typing import Any
+
+from agiqa import __version__
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import MAX_PIXELS
+from agiqa.runs.files import Run
+from agiqa.runs.records import METRICS, read_metrics
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.schemas import Interval, RunFacts, Scale, Taken, Tested
+
+MODEL = "moe"  # whose scores a Scorer gives
+
+log = logging.getLogger(__name__)
+
+
+def run_name(run: Run) -> str:
+    """The last two parts of its folder, such as `demo/grouped`; no more of the disk is told."""
+    return "/".join(run.folder.resolve().parts[-2:])
+
+
+def run_facts(
+    run: Run,
+    scale: tuple[float, float],
+    asks_image_prompt: bool,
+    explanations: dict[str, str],
+    folder: int | None,
+    limits: Limits,
+) -> RunFacts:
+    """All of it; `tested` is None where the run is not evaluated or its figures are damaged."""
+    about = run.provenance
+    return RunFacts(
+        run=run_name(run),
+        dataset=str(about["dataset"]),
+        target=str(about["target"]),
+        protocol=str(about["protocol"]),
+        preset=str(about["preset"]),
+        synthetic=bool(about["synthetic"]),
+        licence=str(about.get("licence", "")),
+        images=int(about["images"]),
+        experts=list(about["experts"]),
+        scale=Scale(low=scale[0], high=scale[1]),
+        asks_image_prompt=asks_image_prompt,
+        tested=_tested(run),
+        explanations=explanations,
+        folder=folder,
+        limits=Taken(
+            request_bytes=limits.request_bytes,
+            files=limits.files,
+            pixels=MAX_PIXELS,
+            seconds=limits.seconds,
+        ),
+        version=__version__,
+    )
+
+
+def _tested(run: Run) -> Tested | None:
+    path = run.folder / METRICS
+    if not path.is_file():
+        return None
+    try:
+        metrics = read_metrics(run.folder, ("models", "splits"))
+        figures = metrics["models"]
+        model = MODEL if MODEL in figures else next(iter(figures))
+        return Tested(
+            model=model,
+            splits=int(metrics["splits"]),
+            srcc=_interval(figures[model]["srcc"]),
+            plcc=_interval(figures[model]["plcc_logistic"]),
+            level=(metrics.get("intervals") or {}).get("level"),
+        )
+    except (AgiqaError, KeyError, StopIteration) as error:
+        log.warning("%s: not shown, damaged (%s)", path, error)
+        return None
+
+
+def _interval(figures: dict[str, Any]) -> Interval:
+    return Interval(median=figures["median"], low=figures.get("low"), high=figures.get("high"))

@@ -1,0 +1,216 @@
+"""`agiqa serve`: a run that can score, a free port, then uvicorn until it is stopped."""
+
+import errno
+import ipaddress
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.folder import find_images
+from agiqa.runs.files import Run, load_run
+from agiqa.runs.score import Scorer
+from agiqa.stage2.light.ensemble import Ensemble, SplitModel
+from agiqa.stage2.light.projection import Projection
+from agiqa.views.server.limits import Limits
+
+CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How to serve a run."""
+
+    run: Path
+    cache: Path = Path("cache")
+    images: Path | None = None  # a folder of the operator's, to rank
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: any that is free
+    names: Sequence[str] = ()  # further names in the Host header that are answered
+    batch_size: int = 0  # images at a time in the models; 0: 1 on a CPU, else the extractors'
+    forget: bool = False  # keep no vectors of the images that come in
+    limits: Limits = field(default_factory=Limits)
+    remote_code: str = ""  # what the run's model may run, as `load_scorer` takes it
+
+
+def serve(
+    how: Serving,
+    on_start: Callable[[str], object] = lambda _: None,
+    on_ready: Callable[[], object] = lambda: None,
+    on_stop: Callable[[int], object] = lambda _: None,
+) -> int:
+    """Serve until a signal, and then until what is under way is answered.
+
+    Args:
+        how: what and where.
+        on_start: called with the URL once the port is bound.
+        on_ready: called, from another thread, once the models are loaded.
+        on_stop: called at the first signal with the number of requests that are finished first.
+
+    Returns:
+        How many requests the stop has cut off: answered with 503 when their time, or a second
+        signal, had come.
+
+    Raises:
+        AgiqaError: the run cannot score, the folder has no images, the address is taken or is not
+            of this machine, or the models do not load.
+    """
+    try:
+        import uvicorn
+
+        from agiqa.views.server.app import make_app
+        from agiqa.views.server.connections import (
+            Server,
+            limited_by_descriptors,
+            make_protocol,
+            seldom_repeated,
+        )
+        from agiqa.views.server.making import make_desk
+        from agiqa.views.server.under_way import UnderWay
+    except ImportError as error:
+        raise AgiqaError(
+            f"agiqa serve needs the extra 'serve' (no module {error.name}): "
+            "pip install 'agiqa[serve]'"
+        ) from error
+    listed = None if how.images is None else (how.images, find_images(how.images))
+    failed: list[BaseException] = []
+    limits, under_way = limited_by_descriptors(how.limits), UnderWay()
+    with tempfile.TemporaryDirectory(
+        prefix="agiqa-serve-", ignore_cleanup_errors=True
+    ) as temporary:
+        folder = Path(temporary)
+        (folder / "uploads").mkdir()
+        run = for_serving(load_run(how.run, how.remote_code), how.batch_size)
+        scorer = Scorer(run, folder / "ledger" if how.forget else None)
+        bound = bind(how.host, how.port)
+
+        def give_up(error: BaseException) -> None:
+            failed.append(error)
+            server.should_exit = True
+
+        def leave() -> None:
+            log.error("Something did not end within the grace of the stop; it is left behind.")
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(1)
+
+        desk = make_desk(scorer, how.cache, listed, folder / "uploads", limits, on_ready, give_up)
+        hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
+        server = Server(
+            uvicorn.Config(
+                make_app(desk, limits, hosts, under_way),
+                http=make_protocol(limits),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=limits.backlog,
+                limit_concurrency=limits.connections,
+                h11_max_incomplete_event_size=limits.head_bytes,
+                timeout_keep_alive=limits.idle_seconds,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
+            ),
+            under_way,
+            limits.seconds,
+            on_stop,
+            leave,
+        )
+        name = f"[{how.host}]" if ":" in how.host else how.host
+        on_start(f"http://{name}:{bound.getsockname()[1]}/")
+        with bound, seldom_repeated():
+            server.run(sockets=[bound])
+        desk.batches.join(CLOSING_SECONDS)
+    if failed:
+        raise AgiqaError(f"{how.run}: its models do not load ({failed[0]}).") from failed[0]
+    return under_way.cut_off
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at that address, not yet listening.
+
+    Raises:
+        AgiqaError: the port is in use or may not be taken, or the host is not of this machine.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, number)
+    except OSError as error:
+        raise AgiqaError(
+            f"--host {host}: {error.strerror}; leave it out for this machine."
+        ) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            why = f"Port {port} of {host} is in use: stop what listens there, or take another"
+            raise AgiqaError(f"{why}, such as --port {port + 1}, or --port 0 for any.") from error
+        if error.errno == errno.EACCES:
+            raise AgiqaError(f"Port {port} may not be taken by this user: --port 8000.") from error
+        raise AgiqaError(
+            f"--host {host}: not an address of this machine ({error.strerror}); leave it out, or "
+            "give 0.0.0.0 for all."
+        ) from error
+    return bound
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def for_serving(run: Run, batch_size: int) -> Run:
+    """The run with files decoded in this process, and small batches.
+
+    Extraction fills up every batch, so that a row never depends on its batch to the last bit: one
+    image then costs as much as sixteen. On a CPU a batch gains next to nothing, and is one image.
+    """
+    import torch
+
+    if batch_size == 0 and not torch.cuda.is_available():
+        batch_size = 1
+    semantic = replace(run.params.semantic, workers=0)
+    visual = replace(run.params.visual, workers=0)
+    paper = replace(run.params.paper, workers=0)
+    if batch_size:
+        semantic = replace(semantic, batch_size=batch_size)
+        visual = replace(visual, batch_size=batch_size)
+    params = replace(run.params, semantic=semantic, visual=visual, paper=paper)
+    ensemble = run.ensemble
+    if isinstance(ensemble, Ensemble):
+        ensemble = replace(ensemble, splits=tuple(map(_widened, ensemble.splits)))
+    return replace(run, params=params, ensemble=ensemble)
+
+
+def _widened(split: SplitModel) -> SplitModel:
+    """The split in float32: of float16 each call would widen it anew. The values are the same."""
+
+    def wide(part: Projection) -> Projection:
+        return replace(part, components=part.components.astype(np.float32))
+
+    return replace(
+        split,
+        visual=wide(split.visual),
+        semantic=tuple(map(wide, split.semantic)),
+        kernels=tuple(
+            replace(kernel, anchors=kernel.anchors.astype(np.float32)) for kernel in split.kernels
+        ),
+    )

@@ -1,0 +1,144 @@
+"""The requests under way: how many, how long each may take, and what becomes of them at a stop.
+
+A server that is told to stop takes no more (503, `Retry-After`), and gives those under way the time
+that any request has; what is left then, or at a second signal, is answered with 503 as well. Health
+and metrics are answered throughout.
+"""
+
+import asyncio
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agiqa.core.json_text import json_text
+from agiqa.views.server.limits import Limits
+
+RETRY_SECONDS = 5
+ALWAYS = (
+    "/health",
+    "/health/ready",
+    "/metrics",
+)  # also while the server stops
+STOPPING = "The server is stopping; try again later."
+
+
+async def refuse(send: Send, status: int, detail: str) -> None:
+    """Answer with a `Problem`."""
+    body = json_text({"detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 503:
+        headers.append((b"retry-after", b"%d" % RETRY_SECONDS))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class UnderWay:
+    """What is under way, for the guard that counts it and the server that waits for it."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.cut_off = 0  # requests that a stop has left unanswered
+        self._tasks: dict[asyncio.Task[None], str] = {}  # their methods
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def with_body(self) -> int:
+        """How many may send files."""
+        return sum(method == "POST" for method in self._tasks.values())
+
+    def add(self, task: "asyncio.Task[None]", method: str) -> None:
+        """Count a request."""
+        self._tasks[task] = method
+
+    def remove(self, task: "asyncio.Task[None]") -> None:
+        """It has been answered."""
+        del self._tasks[task]
+
+    def cut(self) -> None:
+        """Answer all that are left with 503."""
+        self.stopping = True
+        self.cut_off += len(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+
+
+class Bounded:
+    """Refuses requests beyond a number, and those that take too long, a slow body included."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, under_way: UnderWay) -> None:
+        self.app, self.limits, self.under_way = app, limits, under_way
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http" or scope["path"] in ALWAYS:
+            return await self.app(scope, receive, send)
+        if self.under_way.stopping:
+            return await refuse(send, 503, STOPPING)
+        busy = self.under_way.with_body
+        if scope["method"] == "POST" and busy >= self.limits.requests:
+            detail = f"{busy} requests are under way, as many as may; try again later."
+            return await refuse(send, 503, detail)
+        task = asyncio.current_task()
+        assert task is not None
+        self.under_way.add(task, scope["method"])
+        try:
+            return await self._in_time(scope, receive, send)
+        finally:
+            self.under_way.remove(task)
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                await self.app(scope, paced(receive, self.limits), noting)
+        except TimeoutError:
+            status, detail = (
+                504,
+                f"Not answered within {self.limits.seconds:g} s: send fewer images at a time, or "
+                "start the server with a larger --timeout.",
+            )
+        except asyncio.CancelledError:
+            if not self.under_way.stopping:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
+            status, detail = 503, STOPPING
+        else:
+            return
+        if not started:
+            await refuse(send, status, detail)
+
+
+def paced(receive: Receive, limits: Limits) -> Receive:
+    """`receive` for a body that comes at `body_rate` at least, but for `body_seconds` in all.
+
+    It raises a 408 otherwise: a client that trickles would hold its place for the whole timeout.
+    """
+    clock = asyncio.get_running_loop()
+    due = clock.time() + limits.body_seconds
+    whole = False
+
+    async def receive_in_time() -> Message:
+        nonlocal due, whole
+        if whole:  # the next message is that the client has gone
+            return await receive()
+        try:
+            async with asyncio.timeout_at(due):
+                message = await receive()
+        except TimeoutError:
+            detail = (
+                f"The body comes at less than {limits.body_rate} bytes a second: send it again."
+            )
+            raise HTTPException(408, detail) from None
+        due += len(message.get("body", b"")) / limits.body_rate
+        whole = not message.get("more_body", False)
+        return message
+
+    return receive_in_time

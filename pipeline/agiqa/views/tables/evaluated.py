@@ -1,0 +1,185 @@
+"""Results of evaluated runs: what `evaluate` left in the folders that a user names.
+
+A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, further
+data sets that it was trained on in RUN/datasets/NAME/, others that it was tested on in
+RUN/cross/DATASET/. Nothing but these files and provenance.json is read, so that a table takes no
+time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.core.model_names import MODELS, in_order
+from agiqa.core.run_folders import PROVENANCE, provenance_files
+from agiqa.runs.records import read_metrics, read_provenance
+from agiqa.views.tables.results import CROSS, FIGURES, Result, Value
+
+METRICS = "metrics.json"
+INSIDE = tuple(
+    f"{data}{target}{METRICS}"
+    for data in ("", "datasets/*/", "cross/*/")
+    for target in ("", "targets/*/")
+)
+MIXTURE = "moe"
+SAID = {  # protocols in words, for those who did not read docs/protocols.md
+    "grouped": "no prompt and no file on two sides",
+    "random": "by image, so prompts stand on several sides",
+    "paper": "MA-AGIQA's own single split, by image",
+    "official": "the data set's own sets",
+    CROSS: "trained on other data sets than tested on",
+}
+NETWORKS = {"paper": "MA-AGIQA's network", "paper-fixed": "MA-AGIQA's network, without its quirks"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Results of the runs in some folders."""
+
+    results: list[Result]
+    models: list[str]  # every model that some run has, in their order
+    not_evaluated: list[Path]  # runs that were found and have no results
+
+
+def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> Found:
+    """Results of every evaluated run in or below `places`.
+
+    Args:
+        places: runs, or folders of runs.
+        models: of each run, by name; "all" stands for every one.
+
+    Raises:
+        AgiqaError: no such folder, no run in it, a run named by itself that is not evaluated, none
+            that is, damaged results, or a model that no run has.
+    """
+    runs = dict.fromkeys(run for place in places for run in _runs(place))
+    by_run = {run: [path for inside in INSIDE for path in sorted(run.glob(inside))] for run in runs}
+    without = [run for run, files in by_run.items() if not files]
+    for run in without:
+        if run in places:
+            raise AgiqaError(
+                f"{printable(run)}: expected {METRICS}, found none: run `agiqa evaluate "
+                f"{printable(run)}` first"
+            )
+    if len(without) == len(by_run):
+        names = some([printable(run) for run in without])
+        raise AgiqaError(f"no run here is evaluated ({names}): run `agiqa evaluate` on them first")
+    read = [_read(run, path) for run, files in by_run.items() for path in files]
+    there = in_order(dict.fromkeys(model for each in read for model in each.metrics["models"]))
+    if unknown := [model for model in models if model not in (*there, "all")]:
+        raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(there)}, all")
+    chosen = there if "all" in models else [model for model in there if model in models]
+    results = [
+        _result(each, model) for model in chosen for each in read if model in each.metrics["models"]
+    ]
+    return Found(results, there, without)
+
+
+def _runs(place: Path) -> list[Path]:
+    """The run that a folder is, or those below it."""
+    if not place.is_dir():
+        there = "a file" if place.exists() else "none"
+        raise AgiqaError(
+            f"{printable(place)}: expected a run or a folder of runs, found {there}: make runs "
+            "with `agiqa fit` and `agiqa evaluate`"
+        )
+    if (place / PROVENANCE).is_file():
+        return [place]
+    found = sorted(
+        path.parent
+        for path in provenance_files(place)
+        if not any(part.startswith(".") for part in path.relative_to(place).parts)  # half written
+    )
+    if not found:
+        inside = some(sorted(printable(path.name) for path in place.iterdir()), 3) or "nothing"
+        raise AgiqaError(
+            f"{printable(place)}: expected runs ({PROVENANCE}), found {inside}: make them with "
+            "`agiqa fit` and `agiqa evaluate`"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One metrics.json, and the run that it belongs to."""
+
+    run: Path
+    path: Path
+    provenance: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def _read(run: Path, path: Path) -> _Read:
+    provenance = read_provenance(run, partial=True)
+    metrics = read_metrics(path.parent, ("dataset", "models", "protocol", "splits", "target"))
+    if metrics["protocol"] == CROSS and not metrics.get("trained_on"):
+        raise AgiqaError(
+            f"{printable(path)}: damaged (no trained_on): run `agiqa cross` again on "
+            f"{printable(run)}"
+        )
+    return _Read(run, path, provenance, metrics)
+
+
+def _result(read: _Read, model: str) -> Result:
+    metrics, provenance = read.metrics, read.provenance
+    splits = metrics["splits"]
+    protocol = metrics["protocol"]
+    said = SAID.get(protocol, "an imported split file")
+    return Result(
+        method=f"agiqa: {_method(provenance, model)}",
+        dataset=metrics["dataset"],
+        target=metrics["target"],
+        protocol=protocol,
+        figures={
+            name: _value(metrics["models"][model][name], splits)
+            for name in FIGURES
+            if name in metrics["models"][model]
+        },
+        ours=True,
+        said=f"{said}; {splits} split{'s' * (splits > 1)}",
+        source=printable(read.path.parent),
+        model=model,
+        splits=splits,
+        synthetic=bool(metrics.get("synthetic")),
+        trained_on=tuple(metrics["trained_on"]) if protocol == CROSS else (),
+        trained_by=str(provenance.get("protocol", "")) if protocol == CROSS else "",
+    )
+
+
+def _method(provenance: Mapping[str, Any], model: str) -> str:
+    """What made the scores: the model, and the extractors whose vectors it sees."""
+    what, sees = MODELS.get(model, (model, ""))
+    preset = provenance.get("preset")
+    if preset in NETWORKS:
+        imported = "imported" in provenance
+        what = "the authors' checkpoint" if imported else NETWORKS[preset]
+        if model != MIXTURE:
+            what += f", {sees}"
+    else:
+        what = what.lower()
+    stores = provenance.get("stores")
+    names = [
+        str(store["extractor"])
+        for kind, store in (stores.items() if isinstance(stores, Mapping) else ())
+        if isinstance(store, Mapping) and store.get("extractor", "pixels") != "pixels"
+        if not sees.endswith("only") or sees.startswith(str(kind))
+    ]
+    what = f"{what} on {' and '.join(names)}" if names else what
+    for key, said in (("trained_on", "trained on"), ("targets", "learning")):
+        several = provenance.get(key)
+        if isinstance(several, list) and len(several) > 1:
+            what += f", {said} {' and '.join(map(str, several))}"
+    return what
+
+
+def _value(figures: Mapping[str, Any], splits: int) -> Value:
+    """A figure over the splits; None where it is not defined."""
+    low, high = figures.get("low"), figures.get("high")
+    return Value(
+        median=figures.get("median"),
+        sd=figures.get("sd") if splits > 1 else None,
+        interval=None if low is None or high is None else (low, high),
+        why=str(figures.get("why", "")),
+    )
