@@ -19,8 +19,10 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
+from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable, Target
-from families import DUAL_ENCODERS, LMMS
+from kit.families import DUAL_ENCODERS, LMMS
 
 settings.register_profile(
     "agiqa",
@@ -209,7 +211,8 @@ def tiny_lmm(build_lmm: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's tiny model (tests/families.py), built once; not to be changed."""
+    """The folder of a family's tiny model (tests/kit/families.py), built once; not to be
+    changed."""
 
     @functools.cache
     def folder(family: str) -> Path:
@@ -288,3 +291,26 @@ def _save_processor(folder: Path) -> None:
     transformers.CLIPImageProcessorPil(
         size={"height": 32, "width": 32}, do_center_crop=False
     ).save_pretrained(folder)
+
+
+@pytest.fixture
+def semantic(tiny_lmm: Path) -> Semantic:
+    return Semantic(name="tiny", model=str(tiny_lmm), batch_size=4)
+
+
+@pytest.fixture
+def visual(tiny_lmm: Path) -> Visual:
+    return Visual(
+        name="tiny-vision",
+        model=str(tiny_lmm),
+        layers=(1, 3),
+        image_size=48,
+        closeup=64,
+        batch_size=4,
+    )
+
+
+@pytest.fixture
+def table(write_images: Callable[..., Path]) -> ImagesTable:
+    """Ten real little images."""
+    return folder.prepare(write_images(*[f"{row}.png" for row in range(10)]), "ten")

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import official_downloads
 from agiqa.cli import main
+from kit import official_downloads
 
 IMAGES = 45
 

@@ -13,16 +13,16 @@ import yaml
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from documentation import PAGES, Command, code_blocks, commands, named_blocks
+from kit.documentation import PAGES, Command, code_blocks, commands, named_blocks
 
 # First words that are not ours, and who runs them.
 OTHERS = {
-    "dvc": "tests/sharing/test_dvc.py runs DVC in a repository of its own",
+    "dvc": "tests/store/shared/test_dvc.py runs DVC in a repository of its own",
     "git": "not ours",
     "make": ".ci/run",
     "pip": ".ci/run",
     "export": "an assignment",
-    "torchrun": "tests/stage1/test_ranks.py starts ranks",
+    "torchrun": "tests/stage1/test_processes.py starts ranks",
     "accelerate": "the same",
     "srun": "the same; there is no Slurm here",
     "cd": "of somebody else's repository",
@@ -37,21 +37,21 @@ NOT_RUN = {
     "agiqa-3k/authors": "the authors' weights; tests/paper_training imports tiny ones",
     "agiqa-3k/paper": "the paper's network; tests/paper_training trains a tiny one",
     "--extractor": "an entry that the reader writes into params.yaml; tests/dvc_matrix has two",
-    "aigciqa2023": "AGIQA-3K alone is here; tests/test_several.py trains and tests across",
+    "aigciqa2023": "AGIQA-3K alone is here; tests/runs/test_several.py trains and tests across",
     "--on koniq-10k": "the same",
-    "fit.vectors": "the settings that it changes stand in params.yaml; tests/test_training.py",
+    "fit.vectors": "its settings stand in params.yaml; tests/stage2/light/test_training.py",
     "fit.answers": "the same",
-    "import-pt": "tests/upkeep/test_import_pt.py has reference files",
+    "import-pt": "tests/store/upkeep/test_import_pt.py has reference files",
     "semantic.prompts=aspects": "its answers are words; the tiny model's tokens are letters",
-    "cache/demo": "tests/datasets/test_demo.py; too many images for this test",
+    "cache/demo": "tests/data/datasets/test_demo.py; too many images for this test",
 }
 NOT_RUN_CODE = {"httpx": "asks a server: tests/serving asks it the same"}  # in Python blocks
 INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {
-    "cache ls": "looks otherwise off a terminal: tests/upkeep/test_listing.py",
+    "cache ls": "looks otherwise off a terminal: tests/store/upkeep/test_listing.py",
     "cache verify --repair": "shown with damage, of which there is none: tests/upkeep",
-    "cache merge usb/ledger": "shown once with damaged rows: tests/upkeep/test_merge.py",
-    "cache gc": "shown with something to free: tests/upkeep/test_clearing.py",
+    "cache merge usb/ledger": "shown once with damaged rows: tests/store/upkeep/test_merge.py",
+    "cache gc": "shown with something to free: tests/store/upkeep/test_clearing.py",
 }
 BEFORE = {"docs/cache.md": "cache convert cache/agiqa-3k/nano.zarr cache/agiqa-3k/nano.h5"}
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from agiqa.cli import COMMANDS, main
-from chromium import browser
+from kit.chromium import browser
 
 REPOSITORY = Path(__file__).parents[2]
 FETCHED = re.compile(

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
-import official_downloads
+from kit import official_downloads
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.ledger.shelf_check import check_shelf
 from agiqa.store.packs.pack_check import check_pack
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}
 TRIALS, ROWS, WIDTH, BATCH = 20, 600, 256, 40  # 300 KB of vectors

@@ -37,7 +37,7 @@ from agiqa.store.ledger.journal import Journal
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.upkeep.clearing import carry_out, plan
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH, IMAGES = 4, 600

@@ -12,7 +12,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack_check import check_pack
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 ROWS, WIDTH, FLIPS = 600, 32, 100

@@ -10,7 +10,7 @@ import pytest
 
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.durable import folder_aside
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 DAY = 86400.0

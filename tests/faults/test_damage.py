@@ -10,7 +10,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import DamagedRowsError, Shelf
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH = 64

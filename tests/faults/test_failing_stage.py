@@ -28,7 +28,7 @@ stages:
 PACK = """
 from pathlib import Path
 from agiqa.store import write_pack
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 for suffix in (".zarr", ".h5"):
     path = Path("cache/ours") / f"nano{suffix}"

@@ -7,7 +7,7 @@ from pathlib import Path
 FILES_THAT_MAY_NOT_GROW = """
 import resource, sys
 from pathlib import Path
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, write_pack
 from agiqa.store.packs.pack_check import check_pack

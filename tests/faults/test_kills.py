@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agiqa.store import Shelf
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 ROWS, WIDTH, BATCH = 1200, 64, 16  # as in worker.py

@@ -14,7 +14,7 @@ import numpy as np
 from agiqa.store import Shelf
 from agiqa.store.ledger.orphans import orphans_of_shelf
 from agiqa.store.ledger.shelf_check import check_shelf
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 ROWS, WIDTH, KILLS = 5000, 64, 10

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agiqa.store import durable, read_pack, write_pack
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 TRIALS, VERSIONS = 100, 4  # versions as in worker.py
 

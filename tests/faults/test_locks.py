@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agiqa.store import LockedError, Shelf
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 

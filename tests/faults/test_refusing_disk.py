@@ -18,7 +18,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.packs.pack_check import check_pack
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH = 64  # as in worker.py

@@ -20,7 +20,7 @@ from agiqa.store.ledger.shelf import find_shelves
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack_check import check_pack
 from kit.forking import serve
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 ROWS, WIDTH, BATCH = 1200, 64, 16

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kit.tiny_workspace import RUN, make_workspace
 from kit.workers import Worker, open_worker
-from tiny_workspace import RUN, make_workspace
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from PIL import Image
 import agiqa
 from agiqa.data.image_formats import isolated
 from agiqa.data.images import ImageError, decode
-from image_files import chunk, gif, png, tiff, tiff_of
+from kit.image_files import chunk, gif, png, tiff, tiff_of
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:

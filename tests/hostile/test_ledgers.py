@@ -22,7 +22,7 @@ from agiqa.store.ledger.lock import writer_of
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.shared.segments import SegmentError, build, parse
 from agiqa.store.upkeep.stores import read_shelf_store
-from spoilt_stores import (
+from kit.spoilt_stores import (
     MEGABYTES,
     SECONDS,
     SECRET,
@@ -31,7 +31,7 @@ from spoilt_stores import (
     replace_by_link,
     replace_by_pipe,
 )
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 ROWS, WIDTH = 300, 8
 IDS, VECTORS = make_ids(ROWS), make_vectors(ROWS, WIDTH)

@@ -20,7 +20,7 @@ from agiqa.store.fingerprint import canonical
 from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.upkeep.stores import read_pack_store
-from spoilt_stores import (
+from kit.spoilt_stores import (
     MEGABYTES,
     SECONDS,
     SECRET,
@@ -30,7 +30,7 @@ from spoilt_stores import (
     replace_by_pipe,
     replace_by_socket,
 )
-from stored_rows import make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 
 ROWS, WIDTH = 300, 4
 IDS, VECTORS = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)

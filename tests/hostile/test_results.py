@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from hostile_values import MISSING, WRONG, changed, places
+from kit.hostile_values import MISSING, WRONG, changed, places
 
 
 def one_line(command: list[str]) -> str:

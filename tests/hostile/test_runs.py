@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import agiqa
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import load_run
-from hostile_values import MISSING, WRONG, changed, places
+from kit.hostile_values import MISSING, WRONG, changed, places
 
 
 def refusal(run: Path) -> str:

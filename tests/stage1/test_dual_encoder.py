@@ -8,7 +8,6 @@ import torch
 import transformers
 import yaml
 
-import families
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable
@@ -16,6 +15,7 @@ from agiqa.data.images import decode
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import DualEncoderExtractor, semantic_extractor
 from agiqa.store import read_pack
+from kit import families
 
 
 def _prompts(tmp_path: Path, **texts: str) -> str:

@@ -12,7 +12,6 @@ import transformers
 import yaml
 from PIL import Image
 
-import families
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.stage1.extractors import ImageTextExtractor, semantic_extractor
@@ -20,6 +19,7 @@ from agiqa.stage1.extractors.lmm.forward import LEVELS, Shares
 from agiqa.stage1.extractors.lmm.inputs import chat_text, placeholder
 from agiqa.stage1.extractors.loading import find_model
 from agiqa.stage1.extractors.processors import load_processor
+from kit import families
 
 FAMILIES = (
     "qwen2_5_vl",

@@ -17,7 +17,7 @@ from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.inputs import token_ids
 from agiqa.stage1.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
 from agiqa.store.row_ids import prompted_row_id
-from families import LMMS
+from kit.families import LMMS
 
 QUESTION = "Does it show '{image_prompt}', all of it?"
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 61, 3), dtype=np.uint8))

@@ -17,7 +17,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
 from agiqa.stage1.extractors.loading import ModelFolder, find_model
 from agiqa.stage1.extractors.processors import load_processor
-from families import DUAL_ENCODERS, LMMS
+from kit.families import DUAL_ENCODERS, LMMS
 
 WHOLE = ("llava", "idefics3", "gemma3", "paligemma")  # AutoProcessor builds these as well
 PLACEHOLDERS = {

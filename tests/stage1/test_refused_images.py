@@ -28,7 +28,7 @@ from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.forward import SharedForward
 from agiqa.store import read_pack
 from agiqa.store.row_ids import Source
-from families import LMMS
+from kit.families import LMMS
 
 ODD = (61, 7)  # the size of images that the tests' model does not take
 

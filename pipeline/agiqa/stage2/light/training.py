@@ -5,8 +5,8 @@ only, semantic only, mixture of experts on both) see the training side; the vali
 picks penalties and epochs; the test side is not touched here.
 
 Several targets share the projections, the kernels and the experts' layers. Images of several data
-sets train together, each on the scale of its own (`targets`): errors are in units of that data set's
-deviation, pairs are ranked and correlations taken within it alone.
+sets train together, each on the scale of its own (`targets`): errors are in units of that data
+set's deviation, pairs are ranked and correlations taken within it alone.
 """
 
 import logging

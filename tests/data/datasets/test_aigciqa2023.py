@@ -1,0 +1,184 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import savemat
+
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import aigciqa2023
+from agiqa.data.datasets.table import read_table, write_table
+from kit import official_downloads
+
+TARGETS = ["quality", "authenticity", "correspondence"]
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The download with numbered images; not to be changed."""
+    return official_downloads.aigciqa2023(tmp_path_factory.mktemp("numbered") / "aigciqa2023")
+
+
+@pytest.fixture(scope="module")
+def by_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The download with a folder for each generator; not to be changed."""
+    folder = tmp_path_factory.mktemp("generators") / "aigciqa2023"
+    return official_downloads.aigciqa2023(folder, "generators")
+
+
+@pytest.fixture
+def labels(numbered: Path, tmp_path: Path) -> Path:
+    """The numbered images, linked, with labels that a test may change."""
+    for name in ("DATA", "AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"):
+        copy = shutil.copytree if (numbered / name).is_dir() else shutil.copy
+        copy(numbered / name, tmp_path / name)
+    (tmp_path / "Image").symlink_to(numbered / "Image")
+    return tmp_path
+
+
+def _check(frame: pd.DataFrame) -> None:
+    """Rows in the order of the scores, with the right generator and prompt."""
+    scores = official_downloads.aigciqa_scores()
+    for target, expected in zip(TARGETS, scores, strict=True):
+        np.testing.assert_array_equal(frame[target], expected)
+    order = official_downloads.aigciqa_order()
+    assert frame["generator"].tolist() == [generator for generator, _ in order]
+    assert frame["prompt"].tolist()[:5] == ["a corgi"] * 4 + ["prompt 1"]
+    assert frame["prompt"].iloc[400] == "a corgi"
+    assert frame["group"].value_counts().unique().tolist() == [24]
+
+
+def test_numbered_images(numbered: Path, tmp_path: Path) -> None:
+    table = aigciqa2023.prepare(numbered)
+    _check(table.frame)
+    assert table.frame["path"].iloc[2399] == "2399.png"
+    assert table.frame.loc[0, TARGETS].tolist() == list(official_downloads.AIGCIQA_FIRST)
+    assert [t.name for t in table.targets] == TARGETS
+    assert {t.scale for t in table.targets} == {(0, 5)}
+    write_table(table, tmp_path)
+    pd.testing.assert_frame_equal(read_table(tmp_path).frame, table.frame, check_exact=True)
+
+
+def test_a_folder_for_each_generator(by_generator: Path, tmp_path: Path) -> None:
+    found = aigciqa2023.read(by_generator)
+    _check(found.rows)
+    assert found.rows["path"].iloc[-1] == "Unidiffuser/099-4.png"
+    assert set(found.present) == set(found.rows["path"])
+    shutil.copytree(by_generator / "DATA", tmp_path / "DATA")
+    shutil.copy(by_generator / "AIGCIQA2023_Prompts.xlsx", tmp_path)
+    for folder in (by_generator / "Image").iterdir():  # without Image/ and the index, twice nested
+        (tmp_path / folder.name).mkdir()
+        (tmp_path / folder.name / folder.name).symlink_to(folder)
+    nested = aigciqa2023.read(tmp_path)
+    _check(nested.rows)
+    assert nested.rows["path"].iloc[0] == "Controlnet/Controlnet/000-1.png"
+    assert len(aigciqa2023.prepare(tmp_path).frame) == 2400
+
+
+def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
+    for number, scores in enumerate(official_downloads.aigciqa_scores(), start=1):
+        np.savetxt(tmp_path / f"moz{number}.txt", scores, fmt="%.15f")
+    for name in ("AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"):
+        shutil.copy(numbered / name, tmp_path)
+    (tmp_path / "allimg").symlink_to(numbered / "Image" / "allimg")
+    found = aigciqa2023.read(tmp_path)
+    np.testing.assert_allclose(found.rows["quality"], official_downloads.aigciqa_scores()[0])
+    assert found.rows["generator"].iloc[0] == "Controlnet"
+
+
+def test_prompts_without_a_header(labels: Path) -> None:
+    path = labels / "AIGCIQA2023_Prompts.xlsx"
+    pd.read_excel(path).to_excel(path, index=False, header=False)
+    _check(aigciqa2023.read(labels).rows)
+
+
+def test_an_earlier_release_keeps_its_scale(labels: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, scores in enumerate(official_downloads.aigciqa_scores(), start=1):
+        savemat(labels / f"DATA/MOS/mosz{number}.mat", {"MOSz": 20 * scores})
+    found = aigciqa2023.read(labels)
+    assert found.scale == (0, 100)
+    assert found.rows["quality"].iloc[0] == 20 * 3.00820892
+    assert "on 0…100, as in an earlier release" in caplog.text
+
+
+def test_without_the_index_numbered_images_have_no_generator(labels: Path) -> None:
+    (labels / "pic-index.xlsx").unlink()
+    assert set(aigciqa2023.read(labels).rows["generator"]) == {""}
+
+
+def test_changed_header(labels: Path) -> None:
+    path = labels / "AIGCIQA2023_Prompts.xlsx"
+    pd.read_excel(path).rename(columns={"prompt": "text"}).to_excel(path, index=False)
+    with pytest.raises(
+        AgiqaError, match=r"expected the columns Style, Object, prompt; found Style, Obj.*text$"
+    ):
+        aigciqa2023.prepare(labels)
+
+
+def test_a_prompt_too_few(labels: Path) -> None:
+    path = labels / "AIGCIQA2023_Prompts.xlsx"
+    pd.read_excel(path).head(99).to_excel(path, index=False)
+    with pytest.raises(AgiqaError, match="expected 100 prompts, found 99"):
+        aigciqa2023.prepare(labels)
+
+
+def test_another_index(labels: Path) -> None:
+    pd.DataFrame([["a", "b"]]).to_excel(labels / "pic-index.xlsx", header=False, index=False)
+    with pytest.raises(AgiqaError, match="expected 2,400 rows of generator and file, found 1 rows"):
+        aigciqa2023.prepare(labels)
+
+
+def test_no_key(labels: Path) -> None:
+    savemat(labels / "DATA/MOS/mosz2.mat", {"MOS": np.ones(2400)})
+    with pytest.raises(AgiqaError, match=r"mosz2.mat: expected the key MOSz; found MOS: take"):
+        aigciqa2023.prepare(labels)
+
+
+def test_off_the_scale(labels: Path) -> None:
+    scores = official_downloads.aigciqa_scores()[1]
+    scores[7] = 5.5
+    savemat(labels / "DATA/MOS/mosz2.mat", {"MOSz": scores})
+    with pytest.raises(
+        AgiqaError,
+        match=r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
+    ):
+        aigciqa2023.prepare(labels)
+
+
+def test_a_part_is_missing(labels: Path) -> None:
+    (labels / "DATA/MOS/mosz3.mat").unlink()
+    with pytest.raises(
+        AgiqaError, match=r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github"
+    ):
+        aigciqa2023.prepare(labels)
+
+
+def test_no_images(labels: Path) -> None:
+    (labels / "Image").unlink()
+    with pytest.raises(AgiqaError, match="expected the images, in Image/allimg or 6 generators'"):
+        aigciqa2023.prepare(labels)
+
+
+def test_a_generator_is_missing(by_generator: Path, tmp_path: Path) -> None:
+    official_downloads.write_aigciqa_labels(tmp_path)
+    for folder in sorted((by_generator / "Image").iterdir())[:5]:
+        (tmp_path / folder.name).symlink_to(folder)
+    with pytest.raises(AgiqaError, match=r"expected the folders of 6 generators, found 5 \(Contr"):
+        aigciqa2023.prepare(tmp_path)
+    shutil.copy(by_generator / "pic-index.xlsx", tmp_path)
+    with pytest.raises(AgiqaError, match=r"400 of the 2,400 that it lists do not exist"):
+        aigciqa2023.prepare(tmp_path)
+
+
+def test_images_counted_from_one_are_not_taken_for_their_neighbours(
+    labels: Path, numbered: Path
+) -> None:
+    (labels / "Image").unlink()
+    (labels / "Image" / "allimg").mkdir(parents=True)
+    for row in range(2400):
+        (labels / f"Image/allimg/{row + 1}.png").symlink_to(numbered / f"Image/allimg/{row}.png")
+    with pytest.raises(
+        AgiqaError, match=r"lists does not exist \(0.png\); 1 has no row .*2400.png"
+    ):
+        aigciqa2023.prepare(labels)

@@ -1,0 +1,181 @@
+"""A table that is older than its labels, splits or images is refused; `sources.json` tells DVC."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from agiqa.cli import main
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets import OFFICIAL
+from agiqa.data.datasets.file_digests import FileDigests
+from agiqa.data.datasets.origin import SOURCES, require_fresh
+from agiqa.data.datasets.table import read_table
+from kit import official_downloads
+
+OPTIONS = ("--image-column=file", "--score-column=mos", "--prompt-column=prompt")
+
+
+def _agiqa(*arguments: str | Path, status: int = 0) -> str:
+    done = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert done.exit_code == status, done.output
+    return done.stdout + done.stderr
+
+
+def _picture(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve images, their labels, and the table of them; all of it an hour old."""
+    monkeypatch.chdir(tmp_path)
+    for row in range(12):
+        _picture(tmp_path / f"{row:02d}.png", row)
+    labels = {
+        "file": [f"{row:02d}.png" for row in range(12)],
+        "mos": np.linspace(1, 5, 12),
+        "prompt": [f"a {row // 2}" for row in range(12)],
+    }
+    pd.DataFrame(labels).to_csv("labels.csv", index=False)
+    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    return tmp_path
+
+
+def _refusal(protocol: str = "grouped") -> str:
+    folder = Path("cache/mine")
+    try:
+        require_fresh(read_table(folder), folder, protocol)
+    except AgiqaError as error:
+        return str(error)
+    return ""
+
+
+def test_nothing_that_stays_is_refused(work: Path) -> None:
+    assert _refusal() == ""
+    os.utime("labels.csv", ns=(1, 1))
+    os.utime("03.png", ns=(1, 1))
+    assert _refusal() == ""  # the bytes are the same
+    Path("labels.csv").rename("moved.csv")
+    Path("03.png").unlink()
+    assert _refusal() == ""  # the table stands for itself
+
+
+@pytest.mark.parametrize("command", [("fit", "mine"), ("extract", "mine", "--dry-run")])
+def test_commands_refuse_a_table_older_than_its_labels(
+    work: Path, command: tuple[str, ...]
+) -> None:
+    text = Path("labels.csv").read_text().replace("03.png,2.09", "03.png,4.09")
+    Path("labels.csv").write_text(text)
+    said = _agiqa(*command, status=1)
+    assert "older than what it was made from: labels.csv has changed since: run `agiqa prep" in said
+    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    assert _refusal() == ""
+
+
+def test_a_replaced_image_is_named(work: Path) -> None:
+    """Of the same size, with the old time: the change time of the file tells."""
+    before = Path("05.png").stat()
+    content = bytearray(Path("05.png").read_bytes())
+    content[-20] ^= 1
+    Path("05.png").write_bytes(content)
+    os.utime("05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "made from: 05.png has changed since" in _refusal()
+
+
+def test_an_imported_split_file_is_watched_for_its_protocol_alone(work: Path) -> None:
+    splits = pd.read_csv("cache/mine/splits/paper.csv")[["name", "side"]]
+    splits.to_csv("smith.csv", index=False)
+    _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
+    assert _refusal("smith") == ""
+    Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
+    assert "smith.csv has changed" in _refusal("smith")
+    assert _refusal("grouped") == ""
+    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    assert "smith.csv has changed" in _refusal("smith")  # the imported protocol lies there still
+
+
+def test_an_image_added_to_a_folder_is_told(work: Path) -> None:
+    Path("pictures").mkdir()
+    _picture(Path("pictures/a.png"), 1)
+    _agiqa("prepare", "holiday", "--from", "pictures")
+    _picture(Path("pictures/b.png"), 2)
+    assert "made from: b.png has changed" in _agiqa("extract", "holiday", "--dry-run", status=1)
+
+
+def test_a_table_of_an_earlier_version_is_not_refused(work: Path) -> None:
+    root = Path("cache/mine/root.json")
+    root.write_text(json.dumps({"root": json.loads(root.read_text())["root"]}))
+    Path("labels.csv").write_text("other")
+    assert _refusal() == ""
+    root.write_text('{"root": "..", "sources": {"labels": [1]}}')
+    assert "root.json: damaged" in _refusal()
+
+
+def test_what_changed_a_moment_ago_is_not_remembered(work: Path) -> None:
+    old, new = Path("old.bin"), Path("new.bin")
+    for path in (old, new):
+        path.write_bytes(b"content")
+    digests = FileDigests(Path("cache/mine"))
+    real = digests.sha256([old, new, Path("none")])
+    assert real[0] == real[1]
+    assert real[2] is None
+    state, _ = digests._known[str(old.absolute())]
+    digests._known[str(old.absolute())] = ((state[0], 1, 1), "0" * 64)
+    digests.save([old, new])
+    again = FileDigests(Path("cache/mine"))
+    assert again._known == {str(old.absolute()): ((state[0], 1, 1), "0" * 64)}
+    assert again.sha256([old, new]) == real[:2]  # of other times than those: read
+    Path("cache/mine/file_digests.txt").write_bytes(b"\xff damaged")
+    assert FileDigests(Path("cache/mine")).sha256([old]) == real[:1]
+
+
+def test_sources_are_the_same_wherever_the_files_are(work: Path) -> None:
+    note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from")
+    _agiqa(*note, "labels.csv")
+    path = Path("cache/mine") / SOURCES
+    first = path.read_bytes()
+    assert str(work).encode() not in first
+    Path("elsewhere").mkdir()
+    for file in [*work.glob("*.png"), work / "labels.csv"]:
+        file.rename(work / "elsewhere" / file.name)
+    assert "not here, its table stays" in _agiqa(*note, "labels.csv")
+    assert path.read_bytes() == first
+    _agiqa(*note, "elsewhere/labels.csv")
+    assert path.read_bytes() == first
+    _picture(Path("elsewhere/07.png"), 99)
+    _agiqa(*note, "elsewhere/labels.csv")
+    assert json.loads(path.read_bytes())["labels"] == json.loads(first)["labels"]
+    assert path.read_bytes() != first
+
+
+def test_without_files_and_without_a_note_it_is_an_error(work: Path) -> None:
+    said = _agiqa("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS, status=1)
+    assert said.startswith("Error: no.csv: ")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "labels"),
+    [
+        ("agiqa-3k", lambda f: official_downloads.agiqa_3k(f, prompts=3), ["data.csv"]),
+        ("aigiqa-20k", lambda f: official_downloads.aigiqa_20k(f, prompts=3), None),
+        ("koniq-10k", lambda f: official_downloads.koniq_10k(f, images=5), None),
+        ("spaq", lambda f: official_downloads.spaq(f, images=5), None),
+    ],
+)
+def test_labels_of_official_downloads_are_sources(
+    tmp_path: Path, name: str, make: Callable[[Path], object], labels: list[str] | None
+) -> None:
+    make(tmp_path / name)
+    files, root = OFFICIAL[name].files(tmp_path / name)
+    assert all(file.is_file() for file in files)
+    assert root.is_dir()
+    assert labels is None or [file.name for file in files] == labels

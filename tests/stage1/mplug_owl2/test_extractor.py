@@ -1,0 +1,172 @@
+"""mPLUG-Owl2 behind the extractor's contract: chosen by its configuration, extracted, explained."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from agiqa.cli import main
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extract import extract, vectors_of_images
+from agiqa.stage1.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
+from agiqa.stage1.extractors.contract import batch
+from agiqa.stage1.mplug_owl2.loading import load_model
+from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN
+from agiqa.stage1.mplug_owl2.processing import normalise
+from agiqa.store import read_pack
+
+
+@pytest.fixture
+def settings(tiny: Path) -> Semantic:
+    return Semantic(name="owl", model=str(tiny), batch_size=4)
+
+
+@pytest.fixture
+def table(write_images: Callable[..., Path]) -> ImagesTable:
+    return folder.prepare(write_images(*[f"{row}.png" for row in range(6)]), "six")
+
+
+def test_the_models_configuration_chooses_the_extractor(
+    settings: Semantic, tiny_lmm: Path, tmp_path: Path
+) -> None:
+    assert isinstance(semantic_extractor(settings), MplugOwl2Extractor)
+    other = dataclasses.replace(settings, model=str(tiny_lmm))
+    assert isinstance(semantic_extractor(other), ImageTextExtractor)
+    (tmp_path / "config.json").write_text("no JSON")
+    with pytest.raises(AgiqaError, match=r"config\.json: not a model's configuration"):
+        semantic_extractor(dataclasses.replace(settings, model=str(tmp_path)))
+
+
+def test_the_prompts_are_put_as_the_reference_puts_them(
+    settings: Semantic, vocabulary: dict[str, int]
+) -> None:
+    extractor = MplugOwl2Extractor(settings)
+    assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
+    pieces = {number: piece for piece, number in vocabulary.items()}
+    for name, text in zip(extractor.prompt_set.prompts, extractor.texts, strict=True):
+        before = "".join(pieces[number] for number in text.before)
+        question = extractor.prompt_set.prompts[name]
+        assert before == f"<s>▁USER:▁{question.replace(' ', '▁')}<0x0A>"
+        assert "".join(pieces[number] for number in text.after) == "▁▁ASSISTANT:"
+
+
+def test_vectors_in_the_store_are_the_plain_forwards(
+    settings: Semantic, tiny: Path, table: ImagesTable, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(settings, precision="float32")
+    extractor = semantic_extractor(settings)
+    result = extract(table, extractor, tmp_path / "owl.zarr", ledger=tmp_path / "ledger")
+    assert (result.computed, result.width) == (12, 64)
+    again = extract(table, semantic_extractor(settings), result.store, ledger=tmp_path / "ledger")
+    assert (again.cached, again.computed) == (12, 0)
+    rows = read_pack(result.store).rows(list(table.frame["image_id"]))
+
+    model = load_model(tiny, "float32", "eager")
+    samples = [extractor.preprocess(decode(path)) for path in table.paths()]
+    pixels = torch.from_numpy(batch(samples)["pixel_values"])
+    for place, text in enumerate(MplugOwl2Extractor(settings).texts):
+        ids = torch.tensor([[*text.before, IMAGE_TOKEN, *text.after]]).expand(6, -1)
+        with torch.inference_mode():
+            states = model(ids, normalise(pixels)).last_hidden_state
+        np.testing.assert_allclose(rows[:, place], states.mean(dim=1).numpy(), atol=1e-5)
+    in_memory = vectors_of_images([decode(path) for path in table.paths()], extractor)
+    np.testing.assert_array_equal(np.stack(in_memory, axis=1), rows)
+
+
+def test_fingerprints_change_with_what_changes_the_numbers(
+    settings: Semantic, build: Callable[..., Path], tmp_path: Path
+) -> None:
+    def prints(**changed: object) -> list[object]:
+        chosen = dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
+        return [vector.fingerprint for vector in MplugOwl2Extractor(chosen).vectors]
+
+    base = prints()
+    assert base[0] != base[1]
+    assert prints(batch_size=2, workers=1, name="x") == base
+    assert prints(dtype="float16")[0] != base[0]
+    assert prints(attention="eager")[0] != base[0]
+    assert prints(precision="float32")[0] != base[0]
+    text = (Path(__file__).parents[3] / "prompts" / "ma_agiqa.yaml").read_text()
+    changed = tmp_path / "set.yaml"
+    changed.write_text(text.replace("violations of coherence", "violations of anatomy"))
+    other = prints(prompts=str(changed))
+    assert other[0] == base[0]
+    assert other[1] != base[1]
+    same = build(tmp_path / "same")
+    assert prints(model=str(same)) == base
+    (same / "tokenizer.json").write_text((same / "tokenizer.json").read_text() + "\n")
+    assert prints(model=str(same))[0] != base[0]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
+) -> Callable[[Path | str, str], None]:
+    """Runs `agiqa extract` with a model and expects one line with that text, exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    write_images("a.png", "b.png")
+    prepared = CliRunner().invoke(main, ["prepare", "mine", "--from", "images"])
+    assert prepared.exit_code == 0, prepared.output
+
+    def run(model: Path | str, text: str) -> None:
+        options = ["--only", "semantic", "--set", f"semantic.model={model}"]
+        result = CliRunner().invoke(main, ["extract", "mine", *options])
+        assert result.exit_code == 1, result.output
+        assert text in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert "Traceback" not in result.output
+
+    return run
+
+
+def test_bad_models_get_one_line(
+    refused: Callable[[Path | str, str], None], tiny: Path, tiny_lmm: Path, tmp_path: Path
+) -> None:
+    bad = Path(shutil.copytree(tiny, tmp_path / "bad"))
+    (bad / "tokenizer.json").unlink()
+    refused(bad, "no tokenizer; expected tokenizer.model or tokenizer.json")
+    shutil.copyfile(tiny / "tokenizer.json", bad / "tokenizer.json")
+    whole = (bad / "pytorch_model.bin").read_bytes()
+    (bad / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
+    refused(bad, "pytorch_model.bin: damaged, truncated or no weights")
+    (bad / "pytorch_model.bin").unlink()
+    refused(bad, "no weights; expected model.safetensors or pytorch_model.bin")
+    shutil.copyfile(tiny_lmm / "model.safetensors", bad / "model.safetensors")
+    refused(bad, "the weights do not fit its config.json and MplugOwl2Model")
+
+
+def test_a_hub_out_of_reach_says_where_to_put_the_folder(
+    refused: Callable[[Path | str, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    refused(
+        "MAGAer13/mplug-owl2-llama2-7b",
+        "Put the model into a local folder, such as models/mplug-owl2-llama2-7b",
+    )
+
+
+def test_a_question_with_the_image_marker(
+    settings: Semantic, write_prompts: Callable[..., str]
+) -> None:
+    path = write_prompts({"odd": "Is <|image|> good?"})
+    with pytest.raises(AgiqaError, match="found it 2 times"):
+        MplugOwl2Extractor(dataclasses.replace(settings, prompts=path))
+
+
+def test_large_and_odd_images_become_the_models_square(settings: Semantic) -> None:
+    extractor = MplugOwl2Extractor(settings)
+    for size in ((1, 1), (3000, 2), (28, 28)):
+        pixels = extractor.preprocess(Image.new("RGB", size)).arrays["pixel_values"]
+        assert (pixels.shape, pixels.dtype) == ((1, 3, 28, 28), np.uint8)

@@ -1,0 +1,184 @@
+"""Packs and whole caches at URLs: copied once, checked, copied again when they have changed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from agiqa.cli import main
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import read_table
+from agiqa.store import DamagedRowsError, RemoteError, read_pack, write_pack
+from kit.machines import Machine, Server, make_ids, vectors_of
+
+Machines = Callable[[str], Machine]
+FAST = [
+    *("--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.hidden=8"),
+    *("--set=fit.epochs=4", "--set=fit.batch_size=16"),
+]
+
+
+def upload(folder: Path, bucket: str) -> None:
+    """As `aws s3 cp --recursive` does."""
+    system = fsspec.filesystem("s3")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            system.pipe_file(f"{bucket}/{path.relative_to(folder.parent)}", path.read_bytes())
+
+
+def pack(path: Path, count: int, start: int = 0) -> Path:
+    ids = make_ids(count, start)
+    write_pack(path, "nano", ["a"], [{"extractor": "nano"}], ids, vectors_of(ids)[:, None])
+    return path
+
+
+def copies(machine: Machine) -> list[Path]:
+    found = (machine.home / "agiqa" / "copies").rglob("nano.*")
+    return [path for path in found if path.suffix in (".zarr", ".h5")]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_pack_is_copied_once_and_again_when_it_has_changed(
+    suffix: str, machine: Machines, bucket: str, tmp_path: Path
+) -> None:
+    here, url = machine("a").enter(), f"s3://{bucket}/some/nano{suffix}"
+    folder = tmp_path / "some"
+    upload(pack(folder / f"nano{suffix}", 300).parent, bucket)
+    store = read_pack(url)
+    assert store.image_ids == tuple(make_ids(300))
+    np.testing.assert_array_equal(store.vectors[:, 0], vectors_of(make_ids(300)))
+    (copy,) = copies(here)
+    before = copy.stat().st_ino
+    assert read_pack(url).path == copy
+    assert copy.stat().st_ino == before  # not copied again
+    upload(pack(folder / f"nano{suffix}", 300, start=300).parent, bucket)  # the same size
+    assert read_pack(url).image_ids == tuple(make_ids(300, 300))
+    assert copies(here) == [copy]
+    assert not list(copy.parent.glob("*.partial"))
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_a_damaged_pack_does_not_replace_the_copy(
+    suffix: str, machine: Machines, bucket: str, tmp_path: Path
+) -> None:
+    here, url = machine("a").enter(), f"s3://{bucket}/some/nano{suffix}"
+    upload(pack(tmp_path / "some" / f"nano{suffix}", 300).parent, bucket)
+    read_pack(url)
+    system = fsspec.filesystem("s3")
+    found = system.find(f"{bucket}/some")
+    (path,) = [path for path in found if path.endswith(("vectors/c.1.0.0", ".h5"))]
+    data = bytearray(system.cat_file(path))
+    data[-2000] ^= 1
+    system.pipe_file(path, bytes(data))
+    with pytest.raises((AgiqaError, DamagedRowsError), match=f"^{url}: .*copied from there"):
+        read_pack(url)
+    (copy,) = copies(here)
+    assert read_pack(copy).image_ids == tuple(make_ids(300))
+
+
+def test_a_missing_chunk_is_found(machine: Machines, bucket: str, tmp_path: Path) -> None:
+    machine("a").enter()
+    upload(pack(tmp_path / "some" / "nano.zarr", 300).parent, bucket)
+    fsspec.filesystem("s3").rm_file(f"{bucket}/some/nano.zarr/vectors/c.1.0.0")
+    with pytest.raises(DamagedRowsError, match=f"^s3://{bucket}/some/nano.zarr: .* 44 damaged"):
+        read_pack(f"s3://{bucket}/some/nano.zarr")
+
+
+def test_what_is_not_there_or_not_allowed(
+    machine: Machines, server: Server, bucket: str, tmp_path: Path
+) -> None:
+    machine("a").enter()
+    with pytest.raises(RemoteError, match=r"nano.zarr: expected a file or folder, found nothing"):
+        read_pack(f"s3://{bucket}/nano.zarr")
+    with pytest.raises(RemoteError, match="The specified bucket does not exist"):
+        read_pack("s3://no-such-bucket/nano.zarr")
+    with pytest.raises(AgiqaError, match=r"expected a pack named .*, found '\.pt'"):
+        read_pack(f"s3://{bucket}/nano.pt")
+    upload(pack(tmp_path / "some" / "nano.zarr", 3).parent, bucket)
+    server.let_in(False)
+    with pytest.raises(RemoteError, match=r"no access .* check the credentials"):
+        read_pack(f"s3://{bucket}/some/nano.zarr")
+
+
+def test_names_that_leave_the_folder_are_refused(machine: Machines, bucket: str) -> None:
+    machine("a").enter()
+    fsspec.filesystem("s3").pipe_file(f"{bucket}/some/nano.zarr/a/../../../../evil", b"x")
+    with pytest.raises(RemoteError, match=r"inside the folder, found 'a/\.\./\.\./"):
+        read_pack(f"s3://{bucket}/some/nano.zarr")
+
+
+def test_fit_evaluate_and_report_from_a_bucket_without_images(
+    machine: Machines,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_images: Callable[..., Path],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"{row:02d}.png" for row in range(40)]
+    write_images(*names)
+    mos = np.random.default_rng(0).uniform(1, 5, 40)
+    labels = pd.DataFrame({"file": names, "mos": mos, "prompt": [f"a {n // 2}" for n in range(40)]})
+    labels.to_csv("images/labels.csv", index=False)
+    columns = ("--image-column", "file", "--score-column", "mos", "--prompt-column", "prompt")
+    assert (
+        run(
+            "prepare", "mine", "--from", "images/labels.csv", *columns, "--set=splits.count=2"
+        ).exit_code
+        == 0
+    )
+    ids = list(read_table(Path("cache/mine")).frame["image_id"])
+    for name, suffix in (("nano-vision", "zarr"), ("nano", "zarr"), ("other", "h5")):
+        rows = vectors_of(ids)[:, None]
+        write_pack(Path(f"cache/mine/{name}.{suffix}"), name, ["a"], [{"by": name}], ids, rows)
+    upload(Path("cache"), bucket)
+    shutil.rmtree("images")
+    shutil.rmtree("cache")
+    here, url = machine("laptop").enter(), f"s3://{bucket}/cache"
+    fitted = run("fit", "mine", "--target", "mos", "--cache", url, *FAST)
+    assert fitted.exit_code == 0, fitted.output
+    other = ("--set=semantic.name=other", "--set=semantic.format=h5", "-o", "runs/other")
+    assert run("fit", "mine", "--target", "mos", "--cache", url, *FAST, *other).exit_code == 0
+    assert run("evaluate", "runs/mine/grouped", "--cache", url).exit_code == 0
+    reported = run("report", "runs/mine/grouped", "--cache", url)
+    assert reported.exit_code == 0, reported.output
+    assert "is not on this machine" in Path("runs/mine/grouped/report.html").read_text()
+    assert len(list((here.home / "agiqa" / "copies").rglob("root.json"))) == 0
+    nowhere = f"s3://{bucket}/else"
+    missing = f"{nowhere}/mine/images.csv: expected a file or folder, found nothing"
+    _refused(run("fit", "mine", "--target", "mos", "--cache", nowhere), 1, missing)
+    for command in (("prepare", "mine"), ("extract", "mine")):
+        _refused(run(*command, "--cache", url), 2, f"on this machine, found the URL {url}")
+    copy = next(here.home.glob("agiqa/copies/*"))
+    _refused(run("extract", "mine", "--cache", copy), 1, "'mine' came without its images")
+
+
+def _refused(result: Result, status: int, message: str) -> None:
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_the_cache_commands_take_a_packs_url(
+    machine: Machines, bucket: str, tmp_path: Path
+) -> None:
+    machine("a").enter()
+    upload(pack(tmp_path / "some" / "nano.zarr", 30).parent, bucket)
+    url = f"s3://{bucket}/some/nano.zarr"
+    shown = run("cache", "show", url, "--json")
+    assert '"rows": 30' in shown.stdout, shown.output
+    assert run("cache", "verify", url).exit_code == 0
+    assert run("cache", "export", url, "-o", tmp_path / "nano.npz").exit_code == 0
+    assert np.load(tmp_path / "nano.npz")["image_id"].shape[0] == 30
+    assert run("cache", "convert", url, tmp_path / "nano.h5").exit_code == 0
+    assert read_pack(tmp_path / "nano.h5").image_ids == read_pack(url).image_ids
+    _refused(run("cache", "show", f"{url[:-5]}.h5"), 1, "nano.h5: expected a file or folder")
