@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check docs screenshots build constraints plotly clean
+.PHONY: help venv demo test check docs house screenshots build constraints plotly clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ check: venv ## lint, format, types, layers
 docs: venv ## build the documentation site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 	@echo "Open site/index.html, or $(BIN)/mkdocs serve"
+
+house: venv ## count lines by floor, layers, the longest import chain, long functions ...
+	@$(BIN)/python docs/making/house.py
 
 screenshots: venv ## pictures for the docs, of RUN=runs/agiqa-3k/grouped; IMAGES=folder
 	@$(BIN)/python docs/making/screenshots.py $(RUN) $(if $(IMAGES),--images $(IMAGES))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agiqa.cli.sources import OFFICIAL
 from agiqa.core.params import Params, Source, load
+from agiqa.data.sources import OFFICIAL
 
 REPOSITORY = Path(__file__).parents[1]
 

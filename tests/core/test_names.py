@@ -2,9 +2,9 @@
 
 import pytest
 
-from agiqa.cli.sources import ALIASES, KINDS
 from agiqa.core.errors import AgiqaError
 from agiqa.core.names import data_set_name, target_name
+from agiqa.data.sources import ALIASES, KINDS
 
 
 @pytest.mark.parametrize("name", [*KINDS, *ALIASES, "my-set_2", "7", "A" * 64])

@@ -10,7 +10,7 @@ import click
 from agiqa import __version__
 from agiqa.cli.lazy import LazyGroup, keep_lines
 from agiqa.cli.lines import PlainFormatter, echo
-from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.errors import AgiqaError, UsageError, printable
 
 # Command: its module here and the line that `agiqa --help` shows.
 COMMANDS = {
@@ -42,6 +42,8 @@ class Agiqa(LazyGroup):
         """Run the command; an AgiqaError or a full disk is one line and exit status 1."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(printable(error)) from error
         except (AgiqaError, KeyboardInterrupt, OSError, MemoryError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):  # `… | head`: click's
                 raise

@@ -40,17 +40,11 @@ def command(
     agiqa compare runs/agiqa-3k/grouped --markdown
     agiqa compare runs/agiqa-3k/grouped runs/agiqa-3k/random --across-protocols
     """
-    from agiqa.runs import compare as comparison
+    from agiqa.runs.interface import compare
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other.")
-    if across_protocols and len(runs) != 2:
-        raise click.UsageError(f"--across-protocols takes two runs, found {len(runs)}.")
-    contenders = comparison.read_contenders(runs)
-    if across_protocols:
-        result = comparison.across_protocols(contenders[0], contenders[1])
-    else:
-        result = comparison.compare(contenders)
+    result = compare(*runs, across_protocols=across_protocols)
     if as_json:
         print_json(result)
         return

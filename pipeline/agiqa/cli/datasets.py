@@ -9,8 +9,8 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import console, echo
 from agiqa.cli.options import cache, print_json, read_settings, settings
-from agiqa.cli.sources import ALIASES, known_place
 from agiqa.core.errors import AgiqaError
+from agiqa.data.sources import ALIASES, known_folder
 
 if TYPE_CHECKING:
     from agiqa.core.params import Params
@@ -53,7 +53,7 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
     facts = adapter.FACTS
     names = (facts.name, *(alias for alias, name in ALIASES.items() if name == facts.name))
     prepared = next((cache / n for n in names if (cache / n / "images.csv").is_file()), None)
-    place, problem = known_place(facts.name, params), ""
+    place, problem = known_folder(facts.name, params), ""
     here = "prepared" if prepared else "no"
     if place is not None and place.exists():
         try:

@@ -28,9 +28,9 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     agiqa evaluate runs/demo/grouped
     agiqa evaluate runs/agiqa-3k/grouped --json
     """
-    from agiqa.runs.fit import evaluate_run
+    from agiqa.runs.interface import evaluate
 
-    evaluations = evaluate_run(run, cache)
+    evaluations = evaluate(run, cache=cache)
     if as_json:
         show(evaluations[0].metrics, as_json)
         return

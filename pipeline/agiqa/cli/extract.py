@@ -1,8 +1,8 @@
 """`agiqa extract`: stage 1."""
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
-from agiqa.core.errors import AgiqaError
-from agiqa.core.params import with_extractor
+from agiqa.core.params import Semantic, Visual, with_extractor
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from agiqa.data.datasets.table import ImagesTable
-    from agiqa.stage1.extractors import Extractor
+    from agiqa.stage1.data_sets import Kind
+    from agiqa.stage1.estimate import Estimate
+    from agiqa.stage1.extract import Extraction
 
 
 @click.command("extract", cls=Command)
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @as_json
 def command(
     dataset: str,
-    only: str | None,
+    only: "Kind | None",
     extractor: str,
     skip_bad: bool,
     dry_run: bool,
@@ -68,110 +68,88 @@ def command(
     agiqa extract mine --only semantic --extractor qwen
     """
     from agiqa.core.processes import this_process
-    from agiqa.data.datasets.origin import require_fresh
-    from agiqa.data.datasets.table import read_table
     from agiqa.data.images import BadImagesError
-    from agiqa.stage1.extract import extract
-    from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
+    from agiqa.stage1.data_sets import estimate_data_set, extract_data_set
 
     process = this_process()
     if process.world > 1:
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
     params = with_extractor(read_settings(params_file, overrides), extractor)
-    table = read_table(cache / dataset)
-    table.folder()  # before any model is loaded
-    require_fresh(table, cache / dataset, images=not skip_bad)
-    done: dict[str, Any] = {}
-    refused: dict[str, None] = {}  # lines about bad images; the other extractor does its work first
-    for kind in (only,) if only else ("semantic", "visual"):
-        chosen = params.semantic if kind == "semantic" else params.visual
-        made: Extractor = (
-            semantic_extractor(params.semantic)
-            if kind == "semantic"
-            else VisionExtractor(params.visual)
-        )
-        if dry_run:
-            done[kind] = _estimate(table, made, chosen.workers, as_json)
-            if (bad := done[kind]["bad"]) and not skip_bad:
-                refused[_foreseen(bad, dataset, chosen.name)] = None
-            continue
-        try:
-            result = extract(
-                table,
-                made,
-                cache / dataset / f"{chosen.name}.{chosen.format}",
-                workers=chosen.workers,
-                skip_bad=skip_bad,
-                process=process,
-            )
-        except BadImagesError as error:
-            refused[str(error)] = None
-            continue
-        if result.rank > 0:
-            log.info(
-                "share done: %d vectors computed in %.0f s; rank 0 writes %s",
-                result.computed,
-                result.seconds,
-                result.store,
-            )
-            continue
-        rate = result.computed / result.vectors / result.seconds
-        done[kind] = {
-            "store": str(result.store),
-            "images": result.images,
-            "vectors": result.vectors,
-            "width": result.width,
-            "cached": result.cached,
-            "computed": result.computed,
-            "seconds": round(result.seconds, 1),
-            "skipped": [f"{bad.path}: {bad.reason}" for bad in result.bad],
-        }
+    results: dict[str, Any] = {}
+
+    def tell_extraction(kind: "Kind", result: "Extraction") -> None:
+        if result.rank == 0:
+            results[kind] = _as_plain(result)
+        if not as_json or result.rank > 0:
+            _print_extraction(result)
+
+    def tell_estimate(kind: "Kind", result: "Estimate") -> None:
+        results[kind] = asdict(result)
         if not as_json:
-            echo(
-                f"{result.store}: {result.images} images x {result.vectors} vectors x "
-                f"{result.width}; {result.cached} cached, {result.computed} computed in "
-                f"{result.seconds:.0f} s" + (f" ({rate:.1f} images/s)" if result.computed else "")
-            )
-            for bad in result.bad:
-                echo(f"Skipped {bad.path}: {bad.reason}", err=True)
-    if as_json and done:
-        show(done, as_json)
-    if refused:
-        raise AgiqaError(" ".join(refused))
+            _print_estimate(result, getattr(params, kind))
 
-
-def _foreseen(bad: Sequence[Mapping[str, str]], dataset: str, name: str) -> str:
-    some = "; ".join(f"{image['path']}: {image['reason']}" for image in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return (
-        f"{len(bad)} images of '{dataset}' cannot be used with '{name}': {some}{more}. Repair "
-        "them, or leave them out with --skip-bad."
+    steps = (
+        partial(estimate_data_set, tell=tell_estimate)
+        if dry_run
+        else partial(extract_data_set, tell=tell_extraction)
     )
+    try:
+        steps(dataset, only=only, cache=cache, params=params, skip_bad=skip_bad)
+    except BadImagesError:  # of one extractor's store; of the other's there may be a result
+        if as_json and results:
+            show(results, as_json)
+        raise
+    if as_json and results:
+        show(results, as_json)
 
 
-def _estimate(
-    table: "ImagesTable", extractor: "Extractor", workers: int, as_json: bool
-) -> dict[str, Any]:
-    from agiqa.stage1.estimate import estimate
+def _as_plain(result: "Extraction") -> dict[str, Any]:
+    """Give the values that `--json` prints."""
+    return {
+        "store": str(result.store),
+        "images": result.images,
+        "vectors": result.vectors,
+        "width": result.width,
+        "cached": result.cached,
+        "computed": result.computed,
+        "seconds": round(result.seconds, 1),
+        "skipped": [f"{bad.path}: {bad.reason}" for bad in result.bad],
+    }
 
-    found = estimate(table, extractor, workers=workers)
-    if not as_json:
-        echo(
-            f"{extractor.name}: {found.images} images x {found.vectors} vectors; {found.cached} "
-            f"cached, {found.missing} to compute, for {found.missing_images} images"
+
+def _print_extraction(result: "Extraction") -> None:
+    if result.rank > 0:
+        log.info(
+            "share done: %d vectors computed in %.0f s; rank 0 writes %s",
+            result.computed,
+            result.seconds,
+            result.store,
         )
-    if not as_json and found.cost:
-        cost = found.cost
+        return
+    rate = result.computed / result.vectors / result.seconds
+    echo(
+        f"{result.store}: {result.images} images x {result.vectors} vectors x "
+        f"{result.width}; {result.cached} cached, {result.computed} computed in "
+        f"{result.seconds:.0f} s" + (f" ({rate:.1f} images/s)" if result.computed else "")
+    )
+    for bad in result.bad:
+        echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+
+
+def _print_estimate(result: "Estimate", settings: Semantic | Visual) -> None:
+    echo(
+        f"{settings.name}: {result.images} images x {result.vectors} vectors; {result.cached} "
+        f"cached, {result.missing} to compute, for {result.missing_images} images"
+    )
+    if cost := result.cost:
         echo(
             f"  {cost.device}: {cost.flop / 1e9:.1f} GFLOP, {cost.model_seconds:.3f} s an image "
-            f"(decoding {cost.decode_seconds:.3f} s in each of {workers} processes), peak memory "
-            f"{cost.memory / 2**30:.1f} GiB; in all about {_time(found.seconds)}"
+            f"(decoding {cost.decode_seconds:.3f} s in each of {settings.workers} processes), peak "
+            f"memory {cost.memory / 2**30:.1f} GiB; in all about {_time(result.seconds)}"
         )
-    if not as_json:
-        for bad in found.bad:
-            echo(f"Bad {bad.path}: {bad.reason}", err=True)
-    return asdict(found)
+    for bad in result.bad:
+        echo(f"Bad {bad.path}: {bad.reason}", err=True)
 
 
 def _time(seconds: float) -> str:

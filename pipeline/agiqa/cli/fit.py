@@ -2,12 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
-    RUNS,
     as_json,
     cache_or_url,
     different,
@@ -16,14 +16,14 @@ from agiqa.cli.options import (
     settings,
     show,
 )
-from agiqa.core.params import CHOICES, with_extractor
+from agiqa.core.params import Preset
 
 
 @click.command("fit", cls=Command)
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option(
     "--preset",
-    type=click.Choice(CHOICES["fit.preset"]),
+    type=click.Choice(get_args(Preset)),
     help="Default: fit.preset in the settings.",
 )
 @click.option(
@@ -89,16 +89,15 @@ def command(
     agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
-    from agiqa.runs.fit import fit_run
+    from agiqa.runs.interface import fit
 
     params = read_settings(params_file, overrides)
     given = {"preset": preset, "protocol": protocol, "target": ",".join(targets)}
     extra = [f"fit.{key}={value}" for key, value in given.items() if value]
     if extra:
         params = read_settings(params_file, (*overrides, *extra))
-    params = with_extractor(params, extractor)
     started = time.monotonic()
-    run = fit_run(datasets, cache, params, out, RUNS, extractor, replace)
+    run = fit(datasets, params=params, extractor=extractor, out=out, replace=replace, cache=cache)
     if run is None:  # another process of this fit wrote it
         return
     result = {

@@ -1,20 +1,16 @@
 """`agiqa prepare`: from what the user has to an images table and its splits."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.lines import echo
 from agiqa.cli.options import as_json, cache, plain_name, read_settings, settings, show
-from agiqa.cli.sources import KINDS, OFFICIAL, find_source
-from agiqa.core.errors import AgiqaError
-from agiqa.core.params import Params, Source
-
-if TYPE_CHECKING:
-    from agiqa.data.datasets.table import ImagesTable, Target
+from agiqa.core.params import Source
+from agiqa.data.sources import KINDS
 
 
 @click.command("prepare", cls=Command)
@@ -102,123 +98,24 @@ def command(
     agiqa prepare mine --from labels.csv --image-column file --score-column mos
     agiqa prepare holiday --from ~/pictures
     """
-    from agiqa.data.datasets.origin import Reading, origin_of
-    from agiqa.data.datasets.table import write_table
-    from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
+    from agiqa.data.prepare import note_what_is_there, prepare
 
     plain_name(name, "NAME")
-    _require_free(name, cache)
     params = read_settings(params_file, overrides)
+    given = {key: value for key, value in columns.items() if value}
+    given |= {"path": str(path)} if path else {}
+    given |= {"kind": kind} if kind else {}
+    source = replace(params.sources.get(name, Source()), **given)
     if only_sources:
-        _note_sources(name, cache / name, path, kind, columns, params)
+        note_what_is_there(name, source, cache=cache, params=params)
         return
-    source = find_source(name, path, kind, columns, params)
-    folder = cache / name
-    if download:
-        _download(name, source)
-    reading = Reading(origin_of(source), folder)
-    table = _prepare(name, source, folder, params, skip_bad or params.prepare.skip_bad)
-    prepared = make_all_splits(table, params.splits, source.splits)
-    write_table(table, folder, reading.noted)
-    reading.done(table)
-    found = write_all_splits(prepared, table, folder)
+    prepared = prepare(
+        name, source, cache=cache, params=params, skip_bad=skip_bad, download=download
+    )
     for protocol, reason in prepared.absent.items():
         echo(f"No {protocol} split: {reason}", err=True)
-    result: dict[str, Any] = {
-        "table": str(folder / "images.csv"),
-        "images": len(table.frame),
-        "skipped": len(table.skipped),
-        "targets": ", ".join(_said(table, t) for t in table.targets) or "none",
-    }
-    for protocol in dict.fromkeys(leak.protocol for leak in found):
-        mine = [leak for leak in found if leak.protocol == protocol]
-        sizes = f"{len(mine)}x {mine[0].train}/{mine[0].val}/{mine[0].test}"
-        result[f"split_{protocol}"] = f"{sizes}; {shared(mine, table.frame)}"
-    show(result, as_json)
-    for target in table.targets:
-        if target.low == target.high:
-            echo(f"{name}: every {target.name} is {target.low:g}: nothing to learn.", err=True)
-    if few := small_test_sides(prepared, table):
-        echo(f"{few}.", err=True)
-    for bad in table.skipped:
+    show(prepared.summary(), as_json)
+    for note in prepared.notes:
+        echo(note, err=True)
+    for bad in prepared.table.skipped:
         echo(f"Skipped {bad.path}: {bad.reason}", err=True)
-
-
-def _require_free(name: str, cache: Path) -> None:
-    """Refuse a name that is another's but for case: on many disks the two are one folder."""
-    for other in cache.iterdir() if cache.is_dir() else ():
-        if other.name != name and other.name.casefold() == name.casefold():
-            raise AgiqaError(
-                f"{other} is a data set already, whose name differs from '{name}' in case alone: "
-                "give one of them another name"
-            )
-
-
-def _note_sources(
-    name: str, folder: Path, path: Path | None, kind: str | None, columns: dict[str, Any],
-    params: Params,
-) -> None:  # fmt: skip
-    """Write what there is to read; where that is not on this machine, an earlier note stays."""
-    from agiqa.data.datasets.origin import SOURCES, note_sources, origin_of
-
-    try:
-        source = find_source(name, path, kind, columns, params)
-        note_sources(origin_of(source), folder, params.prepare.workers)
-    except AgiqaError as error:
-        if not (folder / SOURCES).is_file():
-            raise
-        echo(f"{name}: what it is made from is not here, its table stays: {error}", err=True)
-
-
-def _said(table: "ImagesTable", target: "Target") -> str:
-    """The target with its range, and the number of its scores where images have none."""
-    scored = int(table.frame[target.name].notna().sum())
-    count = "" if scored == len(table.frame) else f" ({scored} of {len(table.frame)} images)"
-    return f"{target.name} {target.low:g}…{target.high:g}{count}"
-
-
-def _download(name: str, source: Source) -> None:
-    """Fetch an official data set into the source's folder, unless it is there."""
-    from agiqa.data.datasets import OFFICIAL as ADAPTERS
-    from agiqa.data.datasets.download import download
-
-    if source.kind not in OFFICIAL:
-        raise click.UsageError(
-            f"--download is for {', '.join(OFFICIAL)}; '{name}' is read as {source.kind}."
-        )
-    adapter, folder = ADAPTERS[source.kind], Path(source.path).expanduser()
-    try:
-        adapter.find(folder)
-    except AgiqaError:
-        download(adapter.FACTS, folder)
-
-
-def _prepare(name: str, source: Source, folder: Path, params: Params, skip_bad: bool) -> Any:
-    from agiqa.data.datasets import OFFICIAL as ADAPTERS
-    from agiqa.data.datasets import OWN
-
-    path, workers = Path(source.path).expanduser(), params.prepare.workers
-    if source.kind in OFFICIAL:
-        table = ADAPTERS[source.kind].prepare(path, skip_bad=skip_bad, workers=workers)
-        return dataclasses.replace(table, name=name)
-    make = OWN[source.kind]
-    if source.kind == "demo":
-        return make(folder, params.prepare.seed, workers=workers)
-    if source.kind == "folder":
-        return make(path, name, skip_bad=skip_bad, workers=workers)
-    if not source.score_columns:
-        raise AgiqaError("A CSV needs --score-column (repeatable) with the columns of its scores.")
-    return make(
-        path,
-        source.image_column,
-        list(source.score_columns),
-        prompt_column=source.prompt_column or None,
-        group_column=source.group_column or None,
-        generator_column=source.generator_column or None,
-        deviation_columns=source.deviation_columns,
-        raters_column=source.raters_column or None,
-        root=Path(source.root) if source.root else None,
-        name=name,
-        skip_bad=skip_bad,
-        workers=workers,
-    )

@@ -14,6 +14,10 @@ class AgiqaError(Exception):
     """A failure the user can act on; the command line prints it without a traceback, exit 1."""
 
 
+class UsageError(AgiqaError):
+    """Arguments that do not go together, whatever the files hold; exit 2."""
+
+
 def some(items: Sequence[str], limit: int = 5) -> str:
     """A short list for a message: the first few, and how many more there are."""
     more = len(items) - limit

@@ -5,19 +5,15 @@ command line. An unknown key is an error that names the nearest valid one. `extr
 LMMs and prompt sets by name: what an entry leaves out is as in section semantic.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import itertools
-import math
 import re
-import types
-import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
@@ -25,9 +21,36 @@ from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.names import data_set_name
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.core.trees import parse_yaml, read_yaml
+from agiqa.core.typed_values import Holds, Matching, Range, annotations, build, convert, kind_of
 
 PRESET = "preset"  # in section paper: the preset's own value
 OfPreset = Literal["preset"]
+
+# What values may be. The upper ends keep a slip of the finger, or a stranger's run, from taking the
+# machine down.
+Workers = Annotated[int, Range(1, 256)]
+WorkersOrNone = Annotated[int, Range(0, 256)]
+Count = Annotated[int, Range(1, 1000)]
+Numbers = tuple[Annotated[int, Range(0, 1000)], ...]  # of layers
+Pixels = Annotated[int, Range(1, 8192)]  # a side
+Size = Annotated[int, Range(1, 1 << 16)]
+SizeOrZero = Annotated[int, Range(0, 1 << 16)]
+Large = Annotated[int, Range(1, 1 << 20)]
+Seed = Annotated[int, Range(0, (1 << 32) - 1)]
+Weight = Annotated[float, Range(0)]
+Rate = Annotated[float, Holds("above 0", lambda rate: rate > 0)]
+BelowOne = Annotated[float, Holds("from 0 to below 1", lambda share: 0 <= share < 1)]
+Share = Annotated[float, Holds("from 0 to 1", lambda share: 0 <= share <= 1)]
+StoreName = Annotated[  # a file's, in the folder of its data set
+    str, Matching("a plain name, as a file can have", r"[\w][\w .+@=-]{0,99}")
+]
+Preset = Literal["light", "paper", "paper-fixed"]
+DType = Literal["float32", "bfloat16", "float16"]
+DeviceMap = Literal["", "auto", "balanced", "balanced_low_0", "sequential"]
+# transformers' own kernels. It takes names of repositories as well, whose code it fetches and runs.
+Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
+Format = Literal["zarr", "h5"]
+Precision = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +58,8 @@ class Prepare:
     """How an images table is built."""
 
     skip_bad: bool = False  # leave unreadable images out instead of stopping
-    workers: int = 4  # threads that hash and decode
-    seed: int = 0  # of the demo data set
+    workers: Workers = 4  # threads that hash and decode
+    seed: Seed = 0  # of the demo data set
 
 
 @dataclass(frozen=True)
@@ -60,8 +83,9 @@ class Source:
 class Splits:
     """How a table is divided into train, validation and test."""
 
-    count: int = 10  # seeded splits for each protocol (`paper` has one by definition)
-    seed: int = 0  # of the first split
+    # Seeded splits for each protocol (`paper` has one by definition).
+    count: Annotated[int, Range(1, 10_000)] = 10
+    seed: Seed = 0  # of the first split
     ratio: tuple[float, ...] = (0.7, 0.1, 0.2)  # train, validation, test
 
 
@@ -69,88 +93,91 @@ class Splits:
 class Semantic:
     """Stage 1, the LMM: one vector an image and prompt."""
 
-    name: str = "nano"  # the store is cache/<dataset>/<name>.zarr
+    name: StoreName = "nano"  # the store is cache/<dataset>/<name>.zarr
     model: str = "nano"  # `nano`, a local transformers folder, or a hub id
     prompts: str = "ma_agiqa"  # a file in prompts/, or a path to a YAML file
-    dtype: str = "float32"  # the model's weights and arithmetic: float32, bfloat16, float16
-    attention: str = "sdpa"  # transformers' attention kernel
+    dtype: DType = "float32"  # the model's weights and arithmetic
+    attention: Attention = "sdpa"  # transformers' attention kernel
     revision: str = ""  # of a hub id: branch, tag or commit; empty: the newest
-    quantization: str = "none"  # of the weights by bitsandbytes (an extra): none, 8bit, 4bit
-    device_map: str = ""  # auto: spread over all GPUs, for models larger than one
-    pixel_budget: int = 0  # most pixels of an image, for dynamic resolution; 0: the model's own
-    layers: tuple[int, ...] = ()  # blocks whose outputs are wanted beside the last state, from 1
+    quantization: Literal["none", "8bit", "4bit"] = "none"  # of the weights, by bitsandbytes
+    device_map: DeviceMap = ""  # auto: spread over all GPUs, for models larger than one
+    # Most pixels of an image, for dynamic resolution; 0: the model's own.
+    pixel_budget: Annotated[int, Range(0, 1 << 31)] = 0
+    layers: Numbers = ()  # blocks whose outputs are wanted beside the last state, from 1
     compile: bool = False  # compile the language model's blocks (torch.compile)
     remote_code: str = ""  # MODEL@DIGEST, to run just that Python of the model; never from a run
-    batch_size: int = 16  # images, always: the last batch is filled up; 0: by the device
-    workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
-    format: str = "zarr"  # of the store: zarr or h5
-    precision: str = "float16"  # stored vectors: float16 or float32
+    batch_size: SizeOrZero = 16  # images, always: the last batch is filled up; 0: by the device
+    workers: WorkersOrNone = 2  # processes that decode and preprocess ahead of the model; 0: none
+    format: Format = "zarr"  # of the store
+    precision: Precision = "float16"  # of the stored vectors
 
 
 @dataclass(frozen=True)
 class Visual:
     """Stage 1, the visual backbone: pooled features of several layers."""
 
-    name: str = "nano-vision"  # the store is cache/<dataset>/<name>.zarr
+    name: StoreName = "nano-vision"  # the store is cache/<dataset>/<name>.zarr
     model: str = "nano"  # `nano` (its vision tower), a local transformers folder, or a hub id
-    layers: tuple[int, ...] = (3, 6, 9, 12)  # transformer blocks, counted from 1
+    layers: Numbers = (3, 6, 9, 12)  # transformer blocks, counted from 1
     pool: tuple[str, ...] = ("cls", "mean", "std")  # class token; mean and deviation of the patches
-    image_size: int = 336  # pixels a side; position embeddings are interpolated where it differs
-    closeup: int = (
-        512  # pixels a side of which the centre, the model's own size, is seen too; 0: no
-    )
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    batch_size: int = 16
-    workers: int = 2  # processes that decode and preprocess ahead of the model; 0: none
-    format: str = "zarr"
-    precision: str = "float16"
+    image_size: Pixels = 336  # pixels a side; position embeddings are interpolated where it differs
+    # Pixels a side of which the centre, the model's own size, is seen too; 0: no.
+    closeup: Annotated[int, Range(0, 8192)] = 512
+    dtype: DType = "float32"
+    attention: Attention = "sdpa"
+    batch_size: Size = 16
+    workers: WorkersOrNone = 2  # processes that decode and preprocess ahead of the model; 0: none
+    format: Format = "zarr"
+    precision: Precision = "float16"
 
 
 @dataclass(frozen=True)
 class Fit:
     """Stage 2, and all of its `light` preset: a mixture of experts on cached vectors."""
 
-    preset: str = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
+    preset: Preset = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
     target: str = "quality"  # the MOS column to predict, or several with commas between
     protocol: str = "auto"  # auto, grouped, random, paper, official, or an imported one's name
     vectors: tuple[str, ...] = ()  # semantic vectors, by names or patterns (*.last); empty: all
-    answers: bool = (
-        False  # light: the probabilities of the prompts' answers as an expert of their own
-    )
-    components: int = 768  # principal components of the visual feature, fitted on train
-    semantic_components: int = 192  # the same for each semantic vector
-    anchors: int = 4096  # most training images that a kernel and a projection are built on; 0: all
-    hidden: int = 128  # width of each expert's GELU layer
-    gate: str = "softmax"  # softmax, or linear as in the paper
-    members: int = 2  # regressors with different seeds whose mean is the score
-    epochs: int = 6
-    batch_size: int = 128
-    lr: float = 5e-4
-    warmup: float = 0.1  # share of the steps with a rising learning rate
-    weight_decay: float = 0.05
-    dropout: float = 0.5
-    feature_noise: float = 0.3  # deviation of the noise on the inputs, in units of a component
-    rank_weight: float = 0.5  # pairwise ranking loss beside the squared error
-    plcc_weight: float = 0.5  # 1 - PLCC in the batch, likewise
-    seed: int = 0
+    # light: the probabilities of the prompts' answers as an expert of their own
+    answers: bool = False
+    components: Large = 768  # principal components of the visual feature, fitted on train
+    semantic_components: Large = 192  # the same for each semantic vector
+    # Most training images that a kernel and a projection are built on; 0: all. Fewer than 100 say
+    # nothing of the rest.
+    anchors: Annotated[
+        int, Holds("0 or at least 100", lambda count: count == 0 or count >= 100, most=1 << 31)
+    ] = 4096
+    hidden: Size = 128  # width of each expert's GELU layer
+    gate: Literal["softmax", "linear"] = "softmax"  # softmax, or linear as in the paper
+    members: Count = 2  # regressors with different seeds whose mean is the score
+    epochs: Large = 6
+    batch_size: Size = 128
+    lr: Rate = 5e-4
+    warmup: BelowOne = 0.1  # share of the steps with a rising learning rate
+    weight_decay: Weight = 0.05
+    dropout: BelowOne = 0.5
+    feature_noise: Weight = 0.3  # deviation of the noise on the inputs, in units of a component
+    rank_weight: Weight = 0.5  # pairwise ranking loss beside the squared error
+    plcc_weight: Weight = 0.5  # 1 - PLCC in the batch, likewise
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
 class Network:
     """Sizes of the paper's network; those of the ViT must be its weights'."""
 
-    image_size: int = 224  # pixels a side
-    patch_size: int = 8
-    width: int = 768  # of the ViT and the first Swin stage; the second has half of it
-    heads: int = 12  # of the ViT's attention
-    layers_run: tuple[int, ...] = (6, 7, 8, 9)  # ViT blocks whose outputs are read, from 0
-    window: int = 4  # patches a side of a Swin window
-    swin_heads: int = 4
-    swin_mlp: int = 768  # hidden width of the MLPs in both Swin stages
+    image_size: Pixels = 224  # pixels a side
+    patch_size: Pixels = 8
+    width: Size = 768  # of the ViT and the first Swin stage; the second has half of it
+    heads: Count = 12  # of the ViT's attention
+    layers_run: Numbers = (6, 7, 8, 9)  # ViT blocks whose outputs are read, from 0
+    window: Pixels = 4  # patches a side of a Swin window
+    swin_heads: Count = 4
+    swin_mlp: Size = 768  # hidden width of the MLPs in both Swin stages
     swin_scale: float = 0.8  # of each Swin layer beside its input
-    dropout: float = 0.1
-    drop_path: float = 0.1  # stochastic depth of a Swin stage's last block
+    dropout: BelowOne = 0.1
+    drop_path: BelowOne = 0.1  # stochastic depth of a Swin stage's last block
 
 
 @dataclass(frozen=True)
@@ -159,25 +186,26 @@ class Paper:
 
     backbone: str = "timm"  # the ViT starts from: timm (its download), a file, a transformers
     #                         folder or hub id, or none (random)
-    epochs: int | OfPreset = "preset"
-    batch_size: int | OfPreset = "preset"  # images a step, over all GPUs together
-    lr: float | OfPreset = "preset"
-    weight_decay: float | OfPreset = "preset"
-    optimiser: str = "preset"  # adam, adamw
-    schedule: str = "preset"  # cycle, cosine
-    warmup: float | OfPreset = "preset"  # share of the steps with a rising learning rate
-    flip: str = "preset"  # vertical, horizontal, none
+    epochs: Large | OfPreset = "preset"
+    batch_size: Size | OfPreset = "preset"  # images a step, over all GPUs together
+    lr: Rate | OfPreset = "preset"
+    weight_decay: Weight | OfPreset = "preset"
+    optimiser: Literal["preset", "adam", "adamw"] = "preset"
+    schedule: Literal["preset", "cycle", "cosine"] = "preset"
+    warmup: BelowOne | OfPreset = "preset"  # share of the steps with a rising learning rate
+    flip: Literal["preset", "vertical", "horizontal", "none"] = "preset"
     rotate: bool | OfPreset = "preset"  # by quarter turns
-    augment: float | OfPreset = "preset"  # probability of the flip, and of the rotation
+    augment: Share | OfPreset = "preset"  # probability of the flip, and of the rotation
     drop_last_train: bool | OfPreset = "preset"  # leave out images that do not fill a batch
     drop_last_val: bool | OfPreset = "preset"
     drop_last_test: bool | OfPreset = "preset"  # beside the full figures, those without them
-    ema: float | OfPreset = "preset"  # decay of the averaged weights; 0: none
-    precision: str = "float32"  # of training: float32 (no TF32), bfloat16, or auto: bfloat16 on
-    #                             GPUs that have it; scoring is float32
-    micro_batch: int = 0  # images at a time on a GPU; 0: all, halved where memory runs out
+    ema: BelowOne | OfPreset = "preset"  # decay of the averaged weights; 0: none
+    # Of training: float32 (no TF32), bfloat16, or auto: bfloat16 on GPUs that have it; scoring is
+    # float32.
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    micro_batch: SizeOrZero = 0  # images at a time on a GPU; 0: all, halved where memory runs out
     gradient_checkpointing: bool = False  # half the memory for a third more time
-    workers: int = 4  # threads that decode the images, once
+    workers: Workers = 4  # threads that decode the images, once
     network: Network = field(default_factory=Network)
 
 
@@ -197,56 +225,9 @@ class Params:
     paper: Paper = field(default_factory=Paper)
 
 
-# transformers' own kernels. It takes names of repositories as well, whose code it fetches and runs.
-ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "fit.preset": ("light", "paper", "paper-fixed"),
-    "fit.gate": ("softmax", "linear"),
-    "semantic.dtype": ("float32", "bfloat16", "float16"),
-    "visual.dtype": ("float32", "bfloat16", "float16"),
-    "semantic.format": ("zarr", "h5"),
-    "visual.format": ("zarr", "h5"),
-    "semantic.attention": ATTENTION,
-    "visual.attention": ATTENTION,
-    "semantic.quantization": ("none", "8bit", "4bit"),
-    "semantic.device_map": ("", "auto", "balanced", "balanced_low_0", "sequential"),
-    "semantic.precision": ("float16", "float32"),
-    "visual.precision": ("float16", "float32"),
-    "paper.optimiser": (PRESET, "adam", "adamw"),
-    "paper.schedule": (PRESET, "cycle", "cosine"),
-    "paper.flip": (PRESET, "vertical", "horizontal", "none"),
-    "paper.precision": ("float32", "bfloat16", "auto"),
-}
-LEAST = {  # by a key, or by its last part
-    **dict.fromkeys(("semantic.workers", "semantic.batch_size", "visual.workers"), 0),
-    **dict.fromkeys(("micro_batch", "pixel_budget", "closeup"), 0),
-    **dict.fromkeys(("workers", "batch_size"), 1),
-    **dict.fromkeys(("noise", "feature_noise", "rank_weight", "plcc_weight", "weight_decay"), 0),
-    **dict.fromkeys(("count", "members", "epochs", "image_size", "patch_size", "hidden"), 1),
-    **dict.fromkeys(("components", "semantic_components", "width", "heads", "window"), 1),
-    **dict.fromkeys(("swin_heads", "swin_mlp"), 1),
-    **dict.fromkeys(("seed", "layers", "layers_run"), 0),
-}
-MOST = {  # by the last part: a slip of the finger, or of a stranger's run, takes no machine down
-    **dict.fromkeys(("workers",), 256),
-    **dict.fromkeys(("members", "heads", "swin_heads", "layers", "layers_run"), 1000),
-    **dict.fromkeys(("image_size", "closeup", "patch_size", "window"), 8192),
-    **dict.fromkeys(("count",), 10_000),
-    **dict.fromkeys(("batch_size", "micro_batch", "hidden", "width", "swin_mlp"), 1 << 16),
-    **dict.fromkeys(("components", "semantic_components", "epochs"), 1 << 20),
-    **dict.fromkeys(("anchors", "pixel_budget"), 1 << 31),
-    **dict.fromkeys(("seed",), (1 << 32) - 1),
-}
-LEAST_OR_ZERO = {"anchors": 100}  # fewer say nothing of the rest
-POSITIVE = ("lr",)
-EXTRACTOR = re.compile(r"extractors\.[^.]+\.")  # keys below it are those of section semantic
 EXTRACTOR_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # a dot would part a key, DVC's too
-STORE_NAMES = ("semantic.name", "visual.name")
-STORE_NAME = re.compile(r"[\w][\w .+@=-]{0,99}")  # a file's, in the folder of its data set
 # Folders in runs/DATASET that are runs themselves: no extractor has such a name.
 PROTOCOLS = ("auto", "grouped", "random", "paper", "official", "cross")
-BELOW_ONE = ("dropout", "drop_path", "warmup", "ema")  # from 0
-SHARES = ("augment",)  # from 0 to 1
 
 
 def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
@@ -267,7 +248,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
         except ValueError as error:
             raise AgiqaError(f"{path}: not valid YAML: {one_line(error)}.") from error
         if not isinstance(loaded, dict | None):
-            raise AgiqaError(f"{path}: expected sections with settings, found a {_kind(loaded)}.")
+            raise AgiqaError(f"{path}: expected sections with settings, found a {kind_of(loaded)}.")
         tree = loaded or {}
         if (path.parent / PROVENANCE).exists():
             tree = without_permission(tree)
@@ -298,11 +279,24 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
     return params
 
 
+def settings(params: Params | None) -> Params:
+    """Take the settings given, checked as a file's are, or those of ./params.yaml.
+
+    Raises:
+        AgiqaError: as `load`.
+    """
+    if params is None:
+        return load()
+    checked = from_tree(dataclasses.asdict(params), "params")
+    _require_names(checked, "params")
+    return checked
+
+
 def from_tree(tree: Mapping[str, Any], where: str) -> Params:
     """Settings out of nested mappings; `where` begins the message of an error."""
     if not isinstance(tree, Mapping):
-        raise AgiqaError(f"{where}: expected sections with settings, found a {_kind(tree)}.")
-    params = typing.cast(Params, _build(Params, tree, "", where))
+        raise AgiqaError(f"{where}: expected sections with settings, found a {kind_of(tree)}.")
+    params = build(Params, tree, "", where)
     ratio = params.splits.ratio
     if len(ratio) != 3 or min(ratio) <= 0 or abs(sum(ratio) - 1) > 1e-6:
         raise AgiqaError(
@@ -335,8 +329,8 @@ def require_choices(section: str, settings: Semantic | Visual, where: str) -> No
     Raises:
         AgiqaError: names the setting and what it may be.
     """
-    for knob in dataclasses.fields(settings):
-        _convert(getattr(settings, knob.name), type(knob.default), f"{section}.{knob.name}", where)
+    for name, hint in annotations(type(settings)).items():
+        convert(getattr(settings, name), hint, f"{section}.{name}", where)
 
 
 def without_permission(tree: Any) -> Any:
@@ -424,7 +418,7 @@ def _extractors(tree: Mapping[str, Any], params: Params, where: str) -> dict[str
                 f"{where}: '{key}' has a name that is taken ({', '.join(dict.fromkeys(taken))}): "
                 "stores and runs go by it."
             )
-        given = {each: getattr(params.extractors[name], each) for each in entry or {}}
+        given = {key: getattr(params.extractors[name], key) for key in entry or {}}
         for each, fixed in (("name", name), ("format", params.semantic.format)):
             if given.get(each, fixed) != fixed:
                 raise AgiqaError(
@@ -445,109 +439,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _build(cls: type, tree: Mapping[str, Any], prefix: str, where: str) -> object:
-    hints = typing.get_type_hints(cls)
-    values: dict[str, object] = {}
-    for key, value in tree.items():
-        full = f"{prefix}{key}"
-        if key not in hints:
-            near = [name for name in hints if str(key).startswith(name)]  # lrate: lr, not gate
-            near = near or difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(hints)}."
-            raise AgiqaError(f"{where}: unknown setting '{full}'; {hint}")
-        hint_type = hints[key]
-        if typing.get_origin(hint_type) is Mapping:
-            if not isinstance(value, Mapping | None):
-                raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")
-            item = typing.get_args(hint_type)[1]
-            entries = (value or {}).items()
-            if dataclasses.is_dataclass(item):
-                for k, v in entries:
-                    if not isinstance(v, Mapping | None):
-                        raise AgiqaError(f"{where}: '{full}.{k}' is a section, found a {_kind(v)}.")
-                values[key] = {
-                    k: _build(typing.cast(type, item), v or {}, f"{full}.{k}.", where)
-                    for k, v in entries
-                }
-            else:
-                values[key] = {k: _convert(v, item, f"{full}.{k}", where) for k, v in entries}
-        elif dataclasses.is_dataclass(hint_type):
-            if not isinstance(value, Mapping):
-                raise AgiqaError(f"{where}: '{full}' is a section, found a {_kind(value)}.")
-            values[key] = _build(typing.cast(type, hint_type), value, f"{full}.", where)
-        else:
-            values[key] = _convert(value, hint_type, full, where)
-    return cls(**values)
-
-
-def _convert(value: object, hint: Any, key: str, where: str) -> object:
-    """`value` as the annotated type; ints pass for floats, lists become tuples."""
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            raise AgiqaError(f"{where}: '{key}' expects a list, found {_shown(value)}.")
-        item = typing.get_args(hint)[0]
-        return tuple(_convert(entry, item, key, where) for entry in value)
-    of_preset = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    if of_preset:
-        if value == PRESET:
-            return value
-        hint = typing.get_args(hint)[0]
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    plain = hint if isinstance(hint, type) else types.NoneType
-    if not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
-        expected = _name(plain) + (f" or {PRESET}" if of_preset else "")
-        raise AgiqaError(f"{where}: '{key}' expects {expected}, found {_shown(value)}.")
-    if key.endswith(STORE_NAMES) and not STORE_NAME.fullmatch(str(value)):
-        raise AgiqaError(
-            f"{where}: '{key}' expects a plain name, as a file can have, found {_shown(value)}."
-        )
-    allowed = CHOICES.get(EXTRACTOR.sub("semantic.", key))
-    if allowed and value not in allowed:
-        raise AgiqaError(f"{where}: '{key}' is one of {', '.join(allowed)}; found {_shown(value)}.")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        _check_range(value, key, where)
-    return value
-
-
-def _check_range(value: float, key: str, where: str) -> None:
-    name = key.split(".")[-1]
-    wrong = ""
-    least = LEAST.get(EXTRACTOR.sub("semantic.", key), LEAST.get(name))
-    if least is not None and value < least:
-        wrong = f"must be at least {least}"
-    elif name in MOST and value > MOST[name]:
-        wrong = f"must be at most {MOST[name]:,}"
-    elif not math.isfinite(value):
-        wrong = "must be a finite number"
-    elif name in LEAST_OR_ZERO and value != 0 and value < LEAST_OR_ZERO[name]:
-        wrong = f"must be 0 or at least {LEAST_OR_ZERO[name]}"
-    elif name in POSITIVE and not value > 0:
-        wrong = "must be above 0"
-    elif name in BELOW_ONE and not 0 <= value < 1:
-        wrong = "must be from 0 to below 1"
-    elif name in SHARES and not 0 <= value <= 1:
-        wrong = "must be from 0 to 1"
-    if wrong:
-        raise AgiqaError(f"{where}: '{key}' {wrong}, found {_shown(value)}.")
-
-
-def _shown(value: object) -> str:
-    """The value as it is written, of a long one its beginning."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:90]}…"
-
-
-def _name(cls: type) -> str:
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[cls]
-
-
-def _kind(value: object) -> str:
-    return {list: "list", dict: "mapping", str: "text", int: "number", float: "number"}.get(
-        type(value), type(value).__name__
-    )

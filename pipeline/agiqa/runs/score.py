@@ -339,6 +339,30 @@ def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = 
     return Scorer(load_run(Path(run), remote_code), ledger)
 
 
+def score(
+    images: Path | str | Image.Image | Sequence[Path | str | Image.Image],
+    run: Run | Path | str,
+    *,
+    image_prompts: str | Sequence[str] | None = None,
+    remote_code: str = "",
+) -> list[Score]:
+    """Score new images with a run, in the order given: `score("a.png", run)[0].score`.
+
+    Args:
+        images: an image or several: files, whose vectors are cached, or images in memory.
+        run: a run or its folder; `load_scorer` keeps its models loaded between calls.
+        image_prompts: the text that each image was generated from, for runs that ask for it.
+        remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
+
+    Raises:
+        AgiqaError: no run, another environment than it was fitted in, an image that cannot be
+            scored.
+    """
+    scorer = load_scorer(run.folder if isinstance(run, Run) else run, remote_code=remote_code)
+    several = [images] if isinstance(images, Path | str | Image.Image) else images
+    return scorer(several, [image_prompts] if isinstance(image_prompts, str) else image_prompts)
+
+
 def _require_extractor(run: Run) -> None:
     """Refuse runs whose vectors nothing here can make of a new image."""
     prints = run.provenance["stores"]["semantic"]["fingerprints"]

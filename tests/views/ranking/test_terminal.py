@@ -19,8 +19,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from agiqa.cli.score import style_of
+from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Score
 from agiqa.runs.score_notes import notes
+from agiqa.views.ranking import terminal_pictures
 from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
 
 PROVENANCE = {
@@ -244,3 +246,14 @@ def test_thumbnails_where_the_terminal_has_them(
     written = on_a_terminal(image, mode, answers, environment)
     assert expected in written
     assert (b"NONE" in written) == (expected == b"NONE")
+
+
+def test_without_the_terminal_extra_the_table_has_no_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "textual_image", None)
+    monkeypatch.setattr(terminal_pictures, "_is_ours", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert terminal_pictures.pictures("auto") is None
+    with pytest.raises(AgiqaError, match=r"pip install 'agiqa\[terminal\]'"):
+        terminal_pictures.pictures("always")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.cli.sources import OFFICIAL
 from agiqa.core.errors import AgiqaError
+from agiqa.data.sources import OFFICIAL
 from agiqa.views.tables import published_results
 
 SRCC = {  # method, in the order of the data sets, as printed

@@ -193,7 +193,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
 
 
-def read_table(folder: Path) -> ImagesTable:
+def read_table(folder: Path | str) -> ImagesTable:
     """Read what `write_table` wrote, and check it.
 
     Raises:
@@ -201,7 +201,7 @@ def read_table(folder: Path) -> ImagesTable:
             leaves the root or stands twice, a score is neither a number nor empty, or an official
             side is unknown.
     """
-    again = "run `agiqa prepare` again"
+    folder, again = Path(folder), "run `agiqa prepare` again"
     for name in (IMAGES_CSV, DATASET_JSON):
         if not (folder / name).is_file():
             found = some(sorted(p.name for p in folder.glob("*"))) or "nothing"

@@ -1,7 +1,7 @@
 """Reasons of images from the cached answers to the aspects, and of new images from the model."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +109,7 @@ class Aspects:
         Raises:
             AgiqaError: the model here, or its surroundings, would answer otherwise.
         """
-        made = self.store.fingerprints[0]
+        made: Mapping[str, Any] = self.store.fingerprints[0]
         own = self.run.params.semantic
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "asked.yaml"
@@ -118,9 +118,9 @@ class Aspects:
                 own,
                 name=self.store.extractor,
                 prompts=str(path),
-                dtype=str(made.get("dtype", own.dtype)),
-                attention=str(made.get("attention", own.attention)),
-                precision=str(made.get("stored_as", own.precision)),
+                dtype=made.get("dtype", own.dtype),
+                attention=made.get("attention", own.attention),
+                precision=made.get("stored_as", own.precision),
                 layers=(),
             )
             try:

@@ -29,7 +29,7 @@ def pictures(mode: str) -> "Picture | None":
             (NO_COLOR), `always` in half blocks elsewhere, `never` does not.
 
     Raises:
-        AgiqaError: `always` without a terminal.
+        AgiqaError: `always` without a terminal, or without textual-image (extra `terminal`).
     """
     if mode == "never" or (mode == "auto" and os.environ.get("NO_COLOR")):
         return None
@@ -42,8 +42,15 @@ def pictures(mode: str) -> "Picture | None":
         return None
     logging.getLogger("textual_image").setLevel(logging.ERROR)  # a guess at a cell's size is fine
     from rich.padding import Padding
-    from textual_image import renderable  # asks the terminal
 
+    try:
+        from textual_image import renderable  # asks the terminal
+    except ImportError:
+        if mode == "always":
+            raise AgiqaError(
+                "--thumbnails always needs the terminal extra: pip install 'agiqa[terminal]'."
+            ) from None
+        return None
     drawn: Any = renderable.Image
     if drawn is renderable.HalfcellImage and mode == "auto":
         return None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Network
 
 SWIN_LAYERS = 2  # in each scaled Swin stage
 SWIN_BLOCKS = 2  # in each layer, the second one shifted
@@ -10,25 +11,14 @@ CHANNEL_BLOCKS = 2  # transposed attention blocks before each stage
 
 
 @dataclass(frozen=True)
-class PaperConfig:
-    """Every size and rate of `PaperRegressor`.
+class PaperConfig(Network):
+    """Every size and rate of `PaperRegressor`: the settings', and what the vectors say.
 
     Raises:
         AgiqaError: sizes that do not divide each other; one line says which.
     """
 
-    image_size: int = 224  # pixels a side
-    patch_size: int = 8  # pixels a side of a patch
-    width: int = 768  # of the ViT and the first Swin stage; the second has half of it
-    heads: int = 12  # of the ViT's attention
     semantic_width: int = 4096  # D of the semantic vectors
-    layers_run: tuple[int, ...] = (6, 7, 8, 9)  # ViT blocks whose outputs are read, from 0
-    window: int = 4  # patches a side of a Swin window
-    swin_heads: int = 4
-    swin_mlp: int = 768  # hidden width of the MLPs in both Swin stages
-    swin_scale: float = 0.8  # of each Swin layer beside its input
-    dropout: float = 0.1
-    drop_path: float = 0.1  # stochastic depth of a stage's last Swin block; the first has none
 
     def __post_init__(self) -> None:
         divisions = {

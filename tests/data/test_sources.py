@@ -10,10 +10,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.cli.sources import ALIASES, KINDS, OFFICIAL, canonical
 from agiqa.data.datasets import OFFICIAL as ADAPTERS
 from agiqa.data.datasets import OWN
 from agiqa.data.datasets.table import read_table
+from agiqa.data.sources import ALIASES, KINDS, OFFICIAL, canonical
 from kit import official_downloads
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {

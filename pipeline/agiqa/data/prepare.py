@@ -1,0 +1,175 @@
+"""`prepare`: from what the user has to an images table and its splits, under `cache/NAME`.
+
+Every image is decoded and hashed first, and nothing is written if one is bad, unless those are to
+be left out. What follows (`extract`, `fit`) reads the folder alone.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agiqa.core.errors import AgiqaError, UsageError
+from agiqa.core.names import data_set_name
+from agiqa.core.params import Params, Source, settings
+from agiqa.data.datasets import OFFICIAL, OWN
+from agiqa.data.datasets.download import download as fetch
+from agiqa.data.datasets.origin import SOURCES, Reading, note_sources, origin_of
+from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.sources import find_source
+from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
+from agiqa.data.splits.leaks import Leak
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedDataSet:
+    """A data set as `prepare` wrote it."""
+
+    folder: Path  # cache/NAME: images.csv, dataset.json, splits/
+    table: ImagesTable = field(repr=False)
+    leaks: tuple[Leak, ...] = field(repr=False)  # of each protocol and seed
+    absent: Mapping[str, str]  # protocols that it has no splits of, and why
+    notes: tuple[str, ...] = ()  # why results on it will say little
+
+    def summary(self) -> dict[str, Any]:
+        """Tell in one line each of the table, its images, its targets and its protocols."""
+        frame, targets = self.table.frame, self.table.targets
+        lines: dict[str, Any] = {
+            "table": str(self.folder / "images.csv"),
+            "images": len(frame),
+            "skipped": len(self.table.skipped),
+            "targets": ", ".join(_with_range(self.table, target) for target in targets) or "none",
+        }
+        for protocol in dict.fromkeys(leak.protocol for leak in self.leaks):
+            leaks = [leak for leak in self.leaks if leak.protocol == protocol]
+            sizes = f"{len(leaks)}x {leaks[0].train}/{leaks[0].val}/{leaks[0].test}"
+            lines[f"split_{protocol}"] = f"{sizes}; {shared(leaks, frame)}"
+        return lines
+
+
+def prepare(
+    name: str,
+    source: Source | Path | str | None = None,
+    *,
+    cache: Path | str = "cache",
+    params: Params | None = None,
+    skip_bad: bool = False,
+    download: bool = False,
+) -> PreparedDataSet:
+    """Read a data set and write its images table and splits: `prepare("mine", "labels.csv")`.
+
+    Args:
+        name: what it is called from now on; its folder is `cache/NAME`.
+        source: a folder or CSV, or a `Source`, which names a CSV's columns; by default what
+            `sources` in the settings says of the name, or $AGIQA_DATA/NAME.
+        cache: folder of images tables and feature stores.
+        params: all settings; by default those of ./params.yaml.
+        skip_bad: leave unreadable images out, and images and labels without each other.
+        download: fetch an official data set first, unless it is there.
+
+    Raises:
+        AgiqaError: unknown or absent data, a bad image, no such column, a name that is taken.
+    """
+    params, cache = settings(params), Path(cache)
+    data_set_name(name, "NAME")
+    _require_free_name(name, cache)
+    source, folder = find_source(name, source, params), cache / name
+    if download:
+        _download(name, source)
+    reading = Reading(origin_of(source), folder)
+    table = _read(name, source, folder, params, skip_bad or params.prepare.skip_bad)
+    splits = make_all_splits(table, params.splits, source.splits)
+    write_table(table, folder, reading.noted)
+    reading.done(table)
+    leaks = tuple(write_all_splits(splits, table, folder))
+    notes = [
+        f"{name}: every {target.name} is {target.low:g}: nothing to learn."
+        for target in table.targets
+        if target.low == target.high
+    ]
+    if few := small_test_sides(splits, table):
+        notes.append(f"{few}.")
+    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes))
+
+
+def note_what_is_there(
+    name: str, source: Source | None, *, cache: Path | str = "cache", params: Params | None = None
+) -> None:
+    """Write `sources.json`; where the sources are not on this machine, an earlier note stays.
+
+    Raises:
+        AgiqaError: they are not here, and there is no note.
+    """
+    params, cache = settings(params), Path(cache)
+    data_set_name(name, "NAME")
+    _require_free_name(name, cache)
+    try:
+        found = find_source(name, source, params)
+        note_sources(origin_of(found), cache / name, params.prepare.workers)
+    except AgiqaError as error:
+        if isinstance(error, UsageError) or not (cache / name / SOURCES).is_file():
+            raise
+        log.warning("%s: what it is made from is not here, its table stays: %s", name, error)
+
+
+def _require_free_name(name: str, cache: Path) -> None:
+    """Refuse a name that is another's but for case: on many disks the two are one folder."""
+    for other in cache.iterdir() if cache.is_dir() else ():
+        if other.name != name and other.name.casefold() == name.casefold():
+            raise AgiqaError(
+                f"{other} is a data set already, whose name differs from '{name}' in case alone: "
+                "give one of them another name"
+            )
+
+
+def _with_range(table: ImagesTable, target: Target) -> str:
+    """Name the target with its range, and how many scores it has where images have none."""
+    scored = int(table.frame[target.name].notna().sum())
+    count = "" if scored == len(table.frame) else f" ({scored} of {len(table.frame)} images)"
+    return f"{target.name} {target.low:g}…{target.high:g}{count}"
+
+
+def _download(name: str, source: Source) -> None:
+    """Fetch an official data set into the source's folder, unless it is there."""
+    if source.kind not in OFFICIAL:
+        raise UsageError(
+            f"--download is for {', '.join(OFFICIAL)}; '{name}' is read as {source.kind}."
+        )
+    adapter, folder = OFFICIAL[source.kind], Path(source.path).expanduser()
+    try:
+        adapter.find(folder)
+    except AgiqaError:
+        fetch(adapter.FACTS, folder)
+
+
+def _read(name: str, source: Source, folder: Path, params: Params, skip_bad: bool) -> ImagesTable:
+    """Read the source as its kind asks; the demo is made in `folder`."""
+    path, workers = Path(source.path).expanduser(), params.prepare.workers
+    if source.kind in OFFICIAL:
+        table = OFFICIAL[source.kind].prepare(path, skip_bad=skip_bad, workers=workers)
+        return dataclasses.replace(table, name=name)
+    make = OWN[source.kind]
+    if source.kind == "demo":
+        return make(folder, params.prepare.seed, workers=workers)
+    if source.kind == "folder":
+        return make(path, name, skip_bad=skip_bad, workers=workers)
+    if not source.score_columns:
+        raise AgiqaError("A CSV needs --score-column (repeatable) with the columns of its scores.")
+    return make(
+        path,
+        source.image_column,
+        list(source.score_columns),
+        prompt_column=source.prompt_column or None,
+        group_column=source.group_column or None,
+        generator_column=source.generator_column or None,
+        deviation_columns=source.deviation_columns,
+        raters_column=source.raters_column or None,
+        root=Path(source.root) if source.root else None,
+        name=name,
+        skip_bad=skip_bad,
+        workers=workers,
+    )
