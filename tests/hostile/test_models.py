@@ -19,7 +19,9 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual, load
 from agiqa.runs.files import load_run
 from agiqa.stage1.extractors import semantic_extractor
+from agiqa.stage1.extractors.lmm.inputs import chat_text
 from agiqa.stage1.extractors.loading import find_model, load_model
+from agiqa.stage1.extractors.processors import load_processor
 
 NEEDS = r"wants to run Python of its own, which is refused: read odd\.py in .*; to allow exactly"
 
@@ -131,6 +133,7 @@ def test_a_person_allows_exactly_what_was_read(
 
 AWAY = {
     "code of another repository": ({"auto_map": {"AutoConfig": "them/evil--odd.OddConfig"}}, "odd"),
+    "code of another folder": ({"auto_map": {"AutoConfig": "/tmp/evil.OddConfig"}}, "odd"),
     "code in a part": ({"vision_config": {"auto_map": {"AutoModel": "odd.Odd"}}}, "lmm"),
     "a hub kernel": ({"text_config": {"_attn_implementation": "them/kernel"}}, "lmm"),
     "kernels by part": ({"attn_implementation": {"text_config": "them/kernel@main:f"}}, "lmm"),
@@ -173,6 +176,52 @@ def test_other_files_that_lead_away_are_refused(
     change(lmm / file, **content)
     with pytest.raises(AgiqaError, match=r"not in its own folder, which is refused \(.*" + file):
         find_model(str(lmm))
+
+
+@pytest.mark.parametrize("name", ["/tmp/them--odd.P", "../evil.P", "/tmp/evil.P", "a.b.P"])
+def test_the_code_of_any_part_is_what_was_read(odd: Path, name: str) -> None:
+    """The tokenizer's and the processor's configurations name code, too."""
+    with pytest.raises(AgiqaError, match=NEEDS) as refused:
+        semantic_extractor(Semantic(model=str(odd)))
+    allowed = permission(refused.value)
+    change(odd / "tokenizer_config.json", auto_map={"AutoProcessor": "odd.P"})
+    with pytest.raises(AgiqaError, match=NEEDS) as again:
+        semantic_extractor(Semantic(model=str(odd), remote_code=allowed))
+    assert permission(again.value) != allowed
+    change(odd / "tokenizer_config.json", auto_map={"AutoProcessor": name})
+    with pytest.raises(AgiqaError, match="Python of another place"):
+        semantic_extractor(Semantic(model=str(odd), remote_code=allowed))
+
+
+def test_sizes_that_the_weights_do_not_have_take_no_memory(lmm: Path) -> None:
+    config = json.loads((lmm / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 400_000_000
+    change(lmm / "config.json", **config)
+    with pytest.raises(
+        AgiqaError, match=r"describes [\d,]{11,} numbers"
+    ):
+        load_model(
+            transformers.AutoModelForImageTextToText,
+            find_model(str(lmm)), "float32", "sdpa", Semantic(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+        "{% set s = namespace(a='a') %}{% for _ in range(50) %}{% set s.a = s.a ~ s.a %}"
+        "{% endfor %}",
+    ],
+)
+def test_a_chat_template_takes_bounded_work(
+    lmm: Path, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agiqa.stage1.extractors.lmm.inputs.TEMPLATE_SECONDS", 1)
+    processor = load_processor(find_model(str(lmm)))
+    processor.chat_template = template
+    with pytest.raises(AgiqaError, match=r"takes more than 1 s or 512 MiB for one turn"):
+        chat_text(processor, "What is wrong?", "image_first")
 
 
 def test_code_of_parts_neither_runs_nor_is_asked_about(

@@ -50,6 +50,42 @@ def halve(size: int, doing: str, advice: str) -> int:
     return size // 2
 
 
+def in_batches_that_fit(
+    count: int,
+    size: int,
+    work: Callable[[int, int], Result],
+    halved: Callable[[int], None],
+    advice: str,
+) -> list[Result]:
+    """Work on `count` images, `size` at a time, or half as many as often as memory runs out.
+
+    Args:
+        count: images in all.
+        size: images at a time.
+        work: takes the first image's number and that after the last one's.
+        halved: takes the new size, so that it holds from then on.
+        advice: what to do where one image is too many, and what is kept.
+
+    Raises:
+        NoRoomError: one image is too many.
+    """
+    results: list[Result] = []
+    start = 0
+    while start < count:
+        stop = min(start + size, count)
+        try:
+            results.append(work(start, stop))
+            start = stop
+            continue
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+        # Out here, where nothing refers to the failed batch's tensors.
+        size = halve(size, "extraction", advice)
+        halved(size)
+    return results
+
+
 def with_halving(work: Callable[[int], Result], size: int, doing: str, advice: str) -> Result:
     """`work(size)`, with half the size as often as memory runs out."""
     while True:

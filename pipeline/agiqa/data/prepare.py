@@ -16,7 +16,7 @@ from agiqa.core.names import data_set_name
 from agiqa.core.params import Params, Source, settings
 from agiqa.data.datasets import OFFICIAL, OWN
 from agiqa.data.datasets.download import download as fetch
-from agiqa.data.datasets.origin import SOURCES, Reading, note_sources, origin_of
+from agiqa.data.datasets.origin import SOURCES, AbsentError, Reading, note_sources, origin_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.sources import find_source
 from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
@@ -110,8 +110,8 @@ def note_what_is_there(
     try:
         found = find_source(name, source, params)
         note_sources(origin_of(found), cache / name, params.prepare.workers)
-    except AgiqaError as error:
-        if isinstance(error, UsageError) or not (cache / name / SOURCES).is_file():
+    except AbsentError as error:
+        if not (cache / name / SOURCES).is_file():
             raise
         log.warning("%s: what it is made from is not here, its table stays: %s", name, error)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, UsageError
 from agiqa.core.params import Params, Source
+from agiqa.data.datasets.origin import AbsentError
 
 OFFICIAL = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
 KINDS = (*OFFICIAL, "csv", "folder", "demo")
@@ -65,7 +66,7 @@ def find_source(name: str, given: Source | Path | str | None, params: Params) ->
     if not path and kind != "demo":
         folder = _folder_in_agiqa_data(name, kind)
         if folder is None:
-            raise AgiqaError(
+            raise AbsentError(
                 f"Where is '{name}'? Give --from, set sources.{name}.path in params.yaml, or set "
                 "AGIQA_DATA to the folder that holds your data sets."
             )

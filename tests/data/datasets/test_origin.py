@@ -156,6 +156,40 @@ def test_sources_are_the_same_wherever_the_files_are(work: Path) -> None:
     assert path.read_bytes() != first
 
 
+def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
+    """Or `dvc repro` would keep every result of before, and end well."""
+    note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
+    _agiqa(*note)
+    good = Path("labels.csv").read_text()
+    for bad in (f"{good}00.png,1,x,y,z,a,b\n", good.replace("mos", "moss", 1)):
+        Path("labels.csv").write_text(bad)
+        assert _agiqa(*note, status=1).startswith("Error: ")
+
+
+def test_a_split_file_that_was_imported_is_a_source(work: Path) -> None:
+    note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
+    _agiqa(*note)
+    Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
+    assert "smith.csv has changed since it was imported" in _agiqa(*note, status=1)
+
+
+def test_the_word_of_another_machine_is_not_taken(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its paths would be read here, whatever they are."""
+    root = Path("cache/mine/root.json")
+    noted = json.loads(root.read_text())
+    for labels in ({"/proc/kmsg": "0" * 64}, {str(work / "labels.csv"): "0" * 64}):
+        noted["sources"]["labels"] = labels
+        root.write_text(json.dumps(noted))
+        assert _refusal() == ""
+    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    Path("labels.csv").write_text(Path("labels.csv").read_text() + "\n")
+    assert "labels.csv has changed" in _refusal()
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path / "another")
+    assert _refusal() == ""
+
+
 def test_without_files_and_without_a_note_it_is_an_error(work: Path) -> None:
     said = _agiqa("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS, status=1)
     assert said.startswith("Error: no.csv: ")

@@ -6,16 +6,24 @@ no folder of this machine, so it is the same wherever the same files are. `root.
 table was read from, and where; `extract`, `fit` and `evaluate` refuse a table that is older.
 """
 
+import contextlib
 import hashlib
+import hmac
+import logging
+import os
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.json_text import json_text
 from agiqa.core.params import Source
+from agiqa.core.regular_files import read_regular
 from agiqa.core.trees import read_json
 from agiqa.data.datasets.build import as_spelled
 from agiqa.data.datasets.csv_file import image_paths
@@ -25,7 +33,14 @@ from agiqa.data.datasets.labels import require_columns
 from agiqa.data.datasets.table import ROOT_JSON, ImagesTable, write_whole
 from agiqa.data.datasets.text_table import read_text_csv
 
+log = logging.getLogger(__name__)
+
 SOURCES = "sources.json"
+MARK = "machine"  # what this machine alone writes into root.json beside its paths
+
+
+class AbsentError(AgiqaError):
+    """What a data set is made from is not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +74,17 @@ def origin_of(source: Source) -> Origin:
     """The origin of what `prepare` would read.
 
     Raises:
-        AgiqaError: a part of an official download is absent.
+        AbsentError: a part of an official download is absent.
     """
     from agiqa.data.datasets import OFFICIAL
 
     path, kind = Path(source.path).expanduser(), source.kind
     splits = {protocol: Path(file).expanduser() for protocol, file in source.splits.items()}
     if kind in OFFICIAL:
-        labels, root = OFFICIAL[kind].files(path)
+        try:
+            labels, root = OFFICIAL[kind].files(path)
+        except AgiqaError as error:
+            raise AbsentError(str(error)) from error
         return Origin(kind, tuple(labels), splits, root)
     if kind == "csv":
         root = Path(source.root) if source.root else path.parent
@@ -78,19 +96,23 @@ def note_sources(origin: Origin, folder: Path, workers: int) -> None:
     """Write `sources.json` into the data set's folder, if it is another than what is there.
 
     Raises:
-        AgiqaError: labels or images are not here, or a split file is not.
+        AbsentError: labels or images are not here, or a split file is not.
+        AgiqaError: the labels cannot be read, or a file has changed since its splits were imported.
     """
     digests = FileDigests(folder)
     files = [*origin.labels, *origin.splits.values()]
     found = dict(zip(files, digests.sha256(files), strict=True))
     if absent := [file for file, digest in found.items() if digest is None]:
-        raise AgiqaError(f"{absent[0]}: expected a file of labels or splits, found none")
+        raise AbsentError(f"{absent[0]}: expected a file of labels or splits, found none")
+    _require_as_imported(origin, folder, digests)
     root = origin.root or folder
+    if origin.root and not root.is_dir():
+        raise AbsentError(f"{root}: expected a folder of images, found none")
     names = origin.images()
     paths = [root / name for name in names]
     images = digests.sha256(paths, workers)
     if names and not any(images):
-        raise AgiqaError(
+        raise AbsentError(
             f"{root}: expected {len(names):,} images, found none of them, such as "
             f"{printable(names[0])}"
         )
@@ -109,6 +131,17 @@ def note_sources(origin: Origin, folder: Path, workers: int) -> None:
     if not path.is_file() or path.read_bytes() != text:
         write_whole(path, text)
     digests.save([*files, *paths])
+
+
+def _require_as_imported(origin: Origin, folder: Path, digests: FileDigests) -> None:
+    """Refuse a split file that was edited after `agiqa splits import`, which alone reads it."""
+    for protocol, (file, digest) in noted_sources(folder).get("splits", {}).items():
+        now = digests.sha256([Path(file)])[0]
+        if protocol not in origin.splits and now not in (None, digest):
+            raise AgiqaError(
+                f"{file} has changed since it was imported as the splits '{protocol}': run "
+                "`agiqa splits import` again, or name it as sources.NAME.splits in params.yaml"
+            )
 
 
 class Reading:
@@ -130,6 +163,7 @@ class Reading:
                    for name, file in origin.splits.items()},
             },
         }  # fmt: skip
+        self.noted[MARK] = machine_mark(self.noted)
 
     def done(self, table: ImagesTable) -> None:
         """Remember the images that were hashed for the table."""
@@ -140,6 +174,8 @@ class Reading:
 
 def noted_sources(folder: Path) -> dict[str, Any]:
     """What `root.json` says that the table was read from; empty where it does not.
+
+    What another machine wrote is empty as well: its paths may be any file of this one.
 
     Raises:
         AgiqaError: it is damaged.
@@ -154,7 +190,8 @@ def noted_sources(folder: Path) -> dict[str, Any]:
             raise ValueError("a file or digest that is no text")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise AgiqaError(f"{path}: damaged ({error}): run `agiqa prepare` again") from error
-    return dict(sources)
+    mark = sources.pop(MARK, "")
+    return dict(sources) if mark == machine_mark(sources) else {}
 
 
 def note_imported(folder: Path, protocol: str, file: Path) -> None:
@@ -162,11 +199,32 @@ def note_imported(folder: Path, protocol: str, file: Path) -> None:
     path = folder / ROOT_JSON
     if not path.is_file():
         return
-    here = read_json(path)
-    sources = here.setdefault("sources", {"kind": "", "labels": {}, "splits": {}})
+    sources = {"kind": "", "labels": {}, "splits": {}} | noted_sources(folder)
     digest = FileDigests(folder).sha256([file])[0]
-    sources.setdefault("splits", {})[protocol] = [str(file.absolute()), digest]
+    sources["splits"] = {**sources["splits"], protocol: [str(file.absolute()), digest]}
+    here = read_json(path) | {"sources": sources | {MARK: machine_mark(sources)}}
     write_whole(path, json_text(here, ascii_only=True).encode())
+
+
+def machine_mark(sources: Mapping[str, Any]) -> str:
+    """Sign what a table was read from, so that no other machine's word is taken for this one's.
+
+    The key lies in the user's cache folder and never leaves it. Without one (the folder cannot be
+    written to) nothing that was noted counts.
+    """
+    path = platformdirs.user_cache_path("agiqa") / "machine-key"
+    key = secrets.token_bytes(32)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(key)
+        key = read_regular(path, 64)
+    except (OSError, ValueError) as error:
+        log.warning("%s: %s: later changes of a data set's labels go unnoticed", path, error)
+    text = json_text({name: sources[name] for name in sorted(sources) if name != MARK})
+    return hmac.new(key, text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
 def require_fresh(

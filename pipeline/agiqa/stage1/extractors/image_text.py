@@ -15,7 +15,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
-from agiqa.core.memory import halve, ran_out
+from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import Remembered, batch_size
@@ -105,23 +105,18 @@ class ImageTextExtractor:
         key, weight = samples[0].key, sum(array.size for array in samples[0].arrays.values())
         if key not in self._at_a_time:
             self._at_a_time[key] = self._room.least(self.batch_size, weight)
-        parts: list[list[np.ndarray]] = []
-        done = 0
-        while done < len(samples):
-            some = list(samples[done : done + self._at_a_time[key]])
-            try:
-                with torch.inference_mode(), naming(self.folder.name), full_float32():
-                    parts.append(self._finite(some, wanted))
-                done += len(some)
-                continue
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-            # Out here, where nothing refers to the failed batch's tensors.
-            size = self._at_a_time[key]
-            self._at_a_time[key] = halve(size, "extraction", ADVICE)
-            self._room.note(size, weight)
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+        def vectors(start: int, stop: int) -> list[np.ndarray]:
+            with torch.inference_mode(), naming(self.folder.name), full_float32():
+                return self._finite(samples[start:stop], wanted)
+
+        def halved(size: int) -> None:
+            self._room.note(self._at_a_time[key], weight)
+            self._at_a_time[key] = size
+
+        size = self._at_a_time[key]
+        batches = in_batches_that_fit(len(samples), size, vectors, halved, ADVICE)
+        return [np.concatenate(rows) for rows in zip(*batches, strict=True)]
 
     def _finite(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         assert self._model is not None

@@ -8,7 +8,9 @@ import hashlib
 import importlib.util
 import json
 import logging
+import math
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.hashing import file_sha256
 from agiqa.core.params import Semantic
 from agiqa.core.processes import device
-from agiqa.core.weight_files import require_weights
+from agiqa.core.weight_files import read_header, require_weights
 from agiqa.data.images import fit_for_square
 from agiqa.stage1.extractors.environment import refuse_adapter
 from agiqa.stage1.extractors.failures import refused
@@ -35,6 +37,7 @@ from agiqa.stage1.nano.assemble import ensure_nano
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
+FREE_NUMBERS = 1 << 26  # that weights may lack of what config.json describes: 256 MiB
 NOT_IDENTITY = {"nano.json"}  # a record, not an input
 
 
@@ -166,6 +169,7 @@ def load_model(
 
     transformers.utils.logging.disable_progress_bar()
     placement = _placement(folder, settings) if settings else {}
+    _require_weights_for(auto, folder, placement)
     try:
         model, report = auto.from_pretrained(
             folder.path,
@@ -191,6 +195,37 @@ def load_model(
         )
     model = model.eval().requires_grad_(False)
     return model if "device_map" in placement else model.to(device())
+
+
+def _require_weights_for(auto: Any, folder: ModelFolder, placement: Mapping[str, Any]) -> None:
+    """Refuse sizes in config.json that the weights do not have, before memory is taken for them.
+
+    Raises:
+        AgiqaError: the model that they describe is several times as large as its weights.
+    """
+    import torch
+
+    files = list(folder.path.glob("*.safetensors"))
+    if not files:
+        return
+    stored = sum(
+        math.prod(entry.shape)
+        for file in files
+        for entry in read_header(file, "copy the model again").values()
+    )
+    trusted = {key: placement[key] for key in ("trust_remote_code",) if key in placement}
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(load_config(folder, **trusted), **trusted)
+    except Exception as error:  # of any library that takes part; from_pretrained says it better
+        log.debug("%s: %s", folder.path, error)
+        return
+    described = sum(parameter.numel() for parameter in model.parameters())
+    if described > 8 * stored + FREE_NUMBERS:  # weights of 4 bits lie eight to a number
+        raise AgiqaError(
+            f"Model '{folder.name}': its config.json describes {described:,} numbers, of which "
+            f"its weights hold {stored:,}: copy the model again, or use another one."
+        )
 
 
 def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:

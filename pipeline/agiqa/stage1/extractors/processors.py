@@ -34,7 +34,12 @@ def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
     if trust_remote_code:  # it brings its own processor, whatever backend that has
         from transformers import AutoProcessor
 
-        return AutoProcessor.from_pretrained(folder.path, trust_remote_code=True)
+        try:
+            return AutoProcessor.from_pretrained(folder.path, trust_remote_code=True)
+        except Exception as error:  # its code may raise anything
+            raise AgiqaError(
+                f"Model '{folder.name}': its own processor does not load ({one_line(error)})."
+            ) from error
     kind, settings = _class_and_settings(folder)
     parts = [load_part(folder, name) for name in kind.get_attributes()]
     try:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +28,7 @@ from agiqa.core.trees import read_json
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "AGIQA_REMOTE_CODE"  # permission for every command of a shell
+OWN_CODE = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")  # a file of the folder's top, and a class
 DIGITS = 32  # of the digest's 64: neither found by chance nor, in pairs, by search
 # Keyword arguments of timm.create_model that read files or the hub; checkpoints are pickles.
 TIMM_READS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -49,10 +51,11 @@ def allowed_code(path: Path, settings: Semantic) -> str:
     if "auto_map" not in config or config.get("model_type") in CONFIG_MAPPING:
         return ""
     model = settings.model
-    elsewhere = [name for name in _strings(config["auto_map"]) if "--" in name]
+    named = _code_names(path)
+    elsewhere = [name for name in _strings(named) if not OWN_CODE.fullmatch(name)]
     if elsewhere:
         raise AgiqaError(
-            f"Model '{model}' wants to run Python of another repository ({some(elsewhere, 2)}), "
+            f"Model '{model}' wants to run Python of another place ({some(elsewhere, 2)}), "
             "which is refused: put the files into its own folder, or use another model."
         )
     files = _code(path, settings)
@@ -62,7 +65,7 @@ def allowed_code(path: Path, settings: Semantic) -> str:
             f"({config.get('model_type')}), and its own Python is not in {path}: copy it there."
         )
     listing = {name: file_sha256(path / name) for name in files}
-    text = json.dumps([listing, config["auto_map"]], sort_keys=True)
+    text = json.dumps([listing, named], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
     permission = f"{model}@{digest}"
     if permission not in (settings.remote_code, os.environ.get(ENVIRONMENT)):
@@ -73,6 +76,24 @@ def allowed_code(path: Path, settings: Semantic) -> str:
             f"as {ENVIRONMENT}; or use another model."
         )
     return digest
+
+
+def _code_names(path: Path) -> dict[str, list[object]]:
+    """List by file what the folder's configurations, not config.json's alone, name as code."""
+    named = {
+        file.name: list(_auto_maps(_mapping(file))) for file in sorted(path.glob("*config.json"))
+    }
+    return {name: maps for name, maps in named.items() if maps}
+
+
+def _auto_maps(node: object) -> Iterator[object]:
+    """Every `auto_map` of a tree."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from [value] if key == "auto_map" else _auto_maps(value)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _auto_maps(child)
 
 
 def no_questions() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agiqa.core.memory import halve, ran_out
+from agiqa.core.memory import in_batches_that_fit
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, Prefix
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
 
@@ -53,22 +53,19 @@ class SemanticVectors:
         Raises:
             AgiqaError: the GPU's memory is too small for one image.
         """
-        done = 0
-        rows: list[np.ndarray] = []
-        while done < len(pixels):
-            batch = pixels[done : done + self.batch_size]
+
+        def vectors(start: int, stop: int) -> np.ndarray:
+            batch = pixels[start:stop]
             missing = min(self.batch_size, len(pixels)) - len(batch)  # after halving an odd number
             filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)])
-            try:
-                rows.append(self._finite(filled, wanted)[: len(batch)])
-                done += len(batch)
-                continue
-            except RuntimeError as error:
-                if not ran_out(error):
-                    raise
-            # Out here, where nothing refers to the failed batch's tensors.
-            self.batch_size = halve(self.batch_size, "extraction", ADVICE)
-        return np.concatenate(rows)
+            return self._finite(filled, wanted)[: len(batch)]
+
+        def halved(size: int) -> None:
+            self.batch_size = size
+
+        return np.concatenate(
+            in_batches_that_fit(len(pixels), self.batch_size, vectors, halved, ADVICE)
+        )
 
     def _finite(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
         """As `__call__`; vectors that overflow are computed again in float32."""

@@ -133,6 +133,9 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
         language = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
+    # Where it was read from would be written into config.json, and so into nano's identity: every
+    # machine would have another nano, and none would take up another's vectors.
+    del language.config._name_or_path
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     tower_config = transformers.CLIPVisionConfig(

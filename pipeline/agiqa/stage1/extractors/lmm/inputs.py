@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.limits import TookTooLongError, bounded
 from agiqa.data.images import fit_for_square
 from agiqa.stage1.extractors.failures import refused
 from agiqa.stage1.extractors.lmm.plain_text import Filled
 
 TEXT_ARRAYS = ("input_ids", "token_type_ids", "mm_token_type_ids")  # that a model may ask for
+TEMPLATE_SECONDS, TEMPLATE_MEBIBYTES = 10, 512  # for a chat template; most take milliseconds
 NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
 
 
@@ -250,14 +252,20 @@ def _chat(processor: Any, content: list[dict[str, str]]) -> str:
     from jinja2 import TemplateError
 
     try:
-        return str(
-            processor.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=None if processor.chat_template else template,
-                add_generation_prompt=True,
-                tokenize=False,
+        with bounded(TEMPLATE_SECONDS, TEMPLATE_MEBIBYTES):  # it is a program of the model's makers
+            return str(
+                processor.apply_chat_template(
+                    [{"role": "user", "content": content}],
+                    chat_template=None if processor.chat_template else template,
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
             )
-        )
+    except (TookTooLongError, MemoryError) as error:
+        raise AgiqaError(
+            f"The chat template of {type(processor).__name__} takes more than "
+            f"{TEMPLATE_SECONDS} s or {TEMPLATE_MEBIBYTES} MiB for one turn: use another model."
+        ) from error
     except (ValueError, TypeError, TemplateError) as error:
         raise AgiqaError(
             f"The chat template of {type(processor).__name__} does not take one turn with an "
