@@ -197,9 +197,7 @@ def test_sizes_that_the_weights_do_not_have_take_no_memory(lmm: Path) -> None:
     config = json.loads((lmm / "config.json").read_text())
     config["text_config"]["vocab_size"] = 400_000_000
     change(lmm / "config.json", **config)
-    with pytest.raises(
-        AgiqaError, match=r"describes [\d,]{11,} numbers"
-    ):
+    with pytest.raises(AgiqaError, match=r"describes [\d,]{11,} numbers"):
         load_model(
             transformers.AutoModelForImageTextToText,
             find_model(str(lmm)), "float32", "sdpa", Semantic(),

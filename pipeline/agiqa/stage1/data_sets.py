@@ -106,7 +106,7 @@ def _jobs(
     params = with_extractor(settings(params), extractor)
     table = read_table(cache / dataset)
     table.folder()  # before any model is loaded
-    require_fresh(table, cache / dataset, images=not skip_bad)
+    require_fresh(table, cache / dataset, skip_bad=skip_bad)
     kinds: tuple[Kind, ...] = (only,) if only else ("semantic", "visual")
     for kind in kinds:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual

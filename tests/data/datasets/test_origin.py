@@ -137,7 +137,9 @@ def test_what_changed_a_moment_ago_is_not_remembered(work: Path) -> None:
     assert FileDigests(Path("cache/mine")).sha256([old]) == real[:1]
 
 
-def test_sources_are_the_same_wherever_the_files_are(work: Path) -> None:
+def test_sources_are_the_same_wherever_the_files_are(
+    work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from")
     _agiqa(*note, "labels.csv")
     path = Path("cache/mine") / SOURCES
@@ -146,7 +148,8 @@ def test_sources_are_the_same_wherever_the_files_are(work: Path) -> None:
     Path("elsewhere").mkdir()
     for file in [*work.glob("*.png"), work / "labels.csv"]:
         file.rename(work / "elsewhere" / file.name)
-    assert "not here, its table stays" in _agiqa(*note, "labels.csv")
+    _agiqa(*note, "labels.csv")
+    assert "not here, its table stays" in caplog.text
     assert path.read_bytes() == first
     _agiqa(*note, "elsewhere/labels.csv")
     assert path.read_bytes() == first
@@ -156,12 +159,22 @@ def test_sources_are_the_same_wherever_the_files_are(work: Path) -> None:
     assert path.read_bytes() != first
 
 
+def test_an_image_that_changed_is_named_with_skip_bad_too(
+    work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _picture(Path("05.png"), 99)
+    assert "05.png has changed" in _refusal()
+    folder = Path("cache/mine")
+    require_fresh(read_table(folder), folder, skip_bad=True)
+    assert "05.png changed since `agiqa prepare`" in caplog.text
+
+
 def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
     """Or `dvc repro` would keep every result of before, and end well."""
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
     _agiqa(*note)
     good = Path("labels.csv").read_text()
-    for bad in (f"{good}00.png,1,x,y,z,a,b\n", good.replace("mos", "moss", 1)):
+    for bad in (f"{good}00.png,1,x,y,z,a,b\n", good.replace("file", "fiel", 1)):
         Path("labels.csv").write_text(bad)
         assert _agiqa(*note, status=1).startswith("Error: ")
 
@@ -169,6 +182,9 @@ def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
 def test_a_split_file_that_was_imported_is_a_source(work: Path) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
     _agiqa(*note)
+    splits = pd.read_csv("cache/mine/splits/paper.csv")[["name", "side"]]
+    splits.to_csv("smith.csv", index=False)
+    _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
     assert "smith.csv has changed since it was imported" in _agiqa(*note, status=1)
 

@@ -228,13 +228,13 @@ def machine_mark(sources: Mapping[str, Any]) -> str:
 
 
 def require_fresh(
-    table: ImagesTable, folder: Path, protocol: str = "", images: bool = True
+    table: ImagesTable, folder: Path, protocol: str = "", skip_bad: bool = False
 ) -> None:
     """Refuse a table that is older than its labels, its images or the splits of `protocol`.
 
-    Without `images` these are not looked at: whoever opens each of them will see. Sizes and times
-    are compared, then the bytes where those differ. What is not on this machine (any more) is not
-    compared: the table stands for itself.
+    With `skip_bad` changed images are warned of alone: whoever opens each of them leaves it out.
+    Sizes and times are compared, then the bytes where those differ. What is not on this machine
+    (any more) is not compared: the table stands for itself.
 
     Raises:
         AgiqaError: names what has changed.
@@ -248,26 +248,39 @@ def require_fresh(
         file, digest = noted["splits"][protocol]
         files[file] = digest
     now = digests.sha256([Path(file) for file in files])
-    changed = [
+    changed_files = [
         Path(file).name
         for (file, then), digest in zip(files.items(), now, strict=True)
         if digest not in (None, then)
     ]
-    names = list(table.frame["path"])
-    if images and table.root is not None and table.root.is_dir():
-        then = list(table.frame["image_id"])
-        changed += [
-            printable(name)
-            for name, old, new in zip(names, then, digests.sha256(table.paths()), strict=True)
-            if new not in (None, old)
-        ]
-        if noted.get("kind") == "folder":
-            known = {*names, *(bad.path for bad in table.skipped)}
-            there = [p.relative_to(table.root).as_posix() for p in find_images(table.root)]
-            changed += [printable(name) for name in there if printable(name) not in known]
-    if changed:
+    changed_images = _changed_images(table, digests, noted["kind"] == "folder")
+    if changed_images and skip_bad:
+        log.warning(
+            "%s: %s changed since `agiqa prepare`: vectors in the cache are of what stood there",
+            folder,
+            some(changed_images, 3),
+        )
+        changed_images = []
+    if changed := changed_files + changed_images:
         has = "has" if len(changed) == 1 else "have"
         raise AgiqaError(
             f"{folder}: the images table is older than what it was made from: {some(changed, 3)} "
             f"{has} changed since: run `agiqa prepare {table.name}` again"
         )
+
+
+def _changed_images(table: ImagesTable, digests: FileDigests, is_listing: bool) -> list[str]:
+    """Name images that are others than the table's; of a whole folder also those it lacks."""
+    if table.root is None or not table.root.is_dir():
+        return []
+    names, then = list(table.frame["path"]), list(table.frame["image_id"])
+    changed = [
+        printable(name)
+        for name, old, new in zip(names, then, digests.sha256(table.paths()), strict=True)
+        if new not in (None, old)
+    ]
+    if is_listing:
+        known = {*names, *(bad.path for bad in table.skipped)}
+        listed = [path.relative_to(table.root).as_posix() for path in find_images(table.root)]
+        changed += [printable(name) for name in listed if printable(name) not in known]
+    return changed
