@@ -6,7 +6,8 @@ import io
 import pytest
 
 from agiqa.core.spreadsheets import safe_cell
-from agiqa.views.tables.tidy_csv import tidy_csv
+from agiqa.views.tables import render
+from agiqa.views.tables.grids import Result, Value, grids_of
 
 
 @pytest.mark.parametrize(
@@ -28,11 +29,8 @@ def test_all_else_stays(text: str) -> None:
 
 
 def test_a_runs_name_is_no_formula_in_the_table() -> None:
-    from agiqa.views.tables.grids import grids_of
-    from agiqa.views.tables.results import Result, Value
-
     row = Result("=cmd()", "@a", "mos", "grouped", {"srcc": Value(0.5)}, True, "said", "+here")
     grids = grids_of([row], [], ("srcc",))
-    (line,) = csv.DictReader(io.StringIO(tidy_csv(grids, intervals=False)))
+    (line,) = csv.DictReader(io.StringIO(render(grids, "csv")))
     assert (line["method"], line["dataset"]) == ("'=cmd()", "'@a")
     assert (line["srcc"], line["source"]) == ("0.5", "'+here")

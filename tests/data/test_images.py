@@ -25,7 +25,7 @@ from agiqa.data.images import (
 )
 from agiqa.runs.explain.quality_map import QualityMap
 from agiqa.stage1.mplug_owl2.processing import square
-from agiqa.views.report.thumbnails import LARGE, SIDES, webp
+from agiqa.views.kit.thumbnails import LARGE, SIDES, webp
 
 
 def pixels(image: Image.Image) -> npt.NDArray[np.int16]:

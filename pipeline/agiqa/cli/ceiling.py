@@ -42,13 +42,13 @@ def command(
     from agiqa.cli.tables import print_table
     from agiqa.core.errors import AgiqaError
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.metric_names import DASH, number
     from agiqa.data.statistics.ceiling import (
         assumed_raters,
         deviations,
         known_raters,
         noise_ceiling,
     )
+    from agiqa.views.kit.number import DASH, number
 
     table = read_table(cache / dataset)
     wanted = [each for each in table.targets if each.deviation and target in ("", each.name)]

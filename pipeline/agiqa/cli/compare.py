@@ -52,12 +52,12 @@ def command(
 
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
-    from agiqa.data.metric_names import (
-        CORRELATIONS,
-        ERRORS,
-        FIGURES,
+    from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
+    from agiqa.views.kit.number import (
         difference_dashes,
         number,
+        over_images,
+        over_splits,
         probability,
         with_deviation,
     )
@@ -83,12 +83,9 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
                 heading,
                 number(values["mean"], 4, True),
                 number(values["sd"], 4),
-                _better(values),
-                _interval(values["low"], values["high"]),
-                probability(values["p"]),
+                *over_splits(values),
                 *([probability(values["p_holm"])] if several else []),
-                _interval(values["image_low"], values["image_high"]),
-                probability(values["image_p"]),
+                *over_images(values),
             ]
             for heading, values in _by_heading(each["figures"])
         ]
@@ -112,8 +109,8 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
 
 
 def _print_generators(each: dict[str, Any], markdown: bool) -> None:
-    from agiqa.data.metric_names import number, probability
     from agiqa.runs.compare import LEAST_IMAGES
+    from agiqa.views.kit.number import number, over_splits
 
     few = f"fewer than {LEAST_IMAGES} test images in every split"
     if not each["generators"]:
@@ -125,9 +122,7 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
             *(number(median, 4) for median in values["srcc"]),
             number(values["mean"], 4, True),
             number(values["sd"], 4),
-            _better(values),
-            _interval(values["low"], values["high"]),
-            probability(values["p"]),
+            *over_splits(values),
         ]
         for generator, values in each["generators"].items()
     ]
@@ -137,7 +132,7 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
 
 
 def _print_across(result: dict[str, Any], markdown: bool) -> None:
-    from agiqa.data.metric_names import difference_dashes, number, probability
+    from agiqa.views.kit.number import difference_dashes, number, over_images
 
     across = result["across"]
     rows = [
@@ -145,8 +140,7 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
             heading,
             *(number(value, 4) for value in values["values"]),
             number(values["difference"], 4, True),
-            _interval(values["image_low"], values["image_high"]),
-            probability(values["image_p"]),
+            *over_images(values),
         ]
         for heading, values in _by_heading(across["figures"])
     ]
@@ -189,15 +183,3 @@ def _by_heading(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     from agiqa.data.metric_names import FIGURES
 
     return [(figure.heading, figures[name]) for name, figure in FIGURES.items()]
-
-
-def _better(values: dict[str, Any]) -> str:
-    better = values["better"]
-    return "–" if better is None else f"{better} of {values['splits']}"
-
-
-def _interval(low: float, high: float) -> str:
-    from agiqa.data.metric_names import DASH, number
-
-    ends = number(low, 4, True), number(high, 4, True)
-    return DASH if DASH in ends else " … ".join(ends)

@@ -72,7 +72,8 @@ def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
 def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
     from agiqa.cli.tables import print_table
     from agiqa.core.model_names import label
-    from agiqa.data.metric_names import FIGURES, dashes, outside_scale, with_deviation
+    from agiqa.data.metric_names import FIGURES
+    from agiqa.views.kit.number import dashes, outside_scale, with_deviation
 
     columns, last = list(found[0][1]), list(FIGURES)[-1]
     for figure, about in FIGURES.items():

@@ -41,10 +41,8 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
 def _print(metrics: dict[str, Any]) -> None:
     from agiqa.cli.tables import print_table
     from agiqa.core.model_names import in_order, label
-    from agiqa.data.metric_names import (
-        CORRELATIONS,
-        ERRORS,
-        FIGURES,
+    from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
+    from agiqa.views.kit.number import (
         ceiling_of,
         dashes,
         interval,

@@ -10,7 +10,7 @@ from agiqa.cli.lines import echo
 from agiqa.cli.options import RUNS, different
 
 if TYPE_CHECKING:
-    from agiqa.views.tables import Grid
+    from agiqa.views.tables.grids import Grid
 
 FORMATS = ("markdown", "csv", "latex", "html")
 FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
@@ -114,8 +114,12 @@ def _print(grid: "Grid", intervals: bool) -> None:
     """A table for each column of the grid, of the rows that have something in it: nothing wraps."""
     from agiqa.cli.tables import print_table
     from agiqa.views.tables import wording
+    from agiqa.views.tables.grids import FIGURES as HEADINGS
 
-    heads = ["trained on" if grid.across else "method", *map(wording.heading, grid.figures)]
+    heads = [
+        "trained on" if grid.across else "method",
+        *(HEADINGS[figure] for figure in grid.figures),
+    ]
     for place, column in enumerate(grid.columns):
         rows = []
         for row in grid.rows:

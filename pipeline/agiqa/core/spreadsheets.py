@@ -2,8 +2,8 @@
 
 A spreadsheet runs what begins with one of `= + - @`, and names of files, prompts and runs may come
 from strangers. Such a cell gets an apostrophe before it, as OWASP's "CSV injection" has it and as
-the page's download does (views/server/static/ranking.js). Only files meant for people pass through
-here (`score`, `table`); what agiqa reads back itself, such as predictions.csv, stays exact.
+the pages' downloads do (views/kit/web/dom.js). Only files meant for people pass through here
+(`score`, `table`); what agiqa reads back itself, such as predictions.csv, stays exact.
 """
 
 import re

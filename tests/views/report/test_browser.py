@@ -52,7 +52,7 @@ def test_the_plot_starts_before_the_pictures_are_parsed(three_thousand: Path) ->
     html = three_thousand.read_text("utf-8")
     small = [match.start() for match in re.finditer(r'id="picture-\d+"', html)]
     assert len(small) > 20
-    assert max(html.index("  gallery.start();"), html.index("  plots.start();")) < min(small)
+    assert max(html.index("\nstartGallery();"), html.index("\nstartPlots();")) < min(small)
 
 
 def test_three_thousand_images_sort_and_filter(three_thousand: Path) -> None:

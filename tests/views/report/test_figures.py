@@ -12,7 +12,7 @@ import plotly.offline
 import pytest
 
 from agiqa.views.report import figures, summaries
-from agiqa.views.report.drawing import run_figures
+from agiqa.views.report.content import run_figures
 from agiqa.views.report.figures.style import row_labels, safe
 from agiqa.views.report.results import average_images, read_results
 

@@ -1,8 +1,12 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from agiqa.views.report import summaries
+from agiqa.views.report.results import average_images, read_results
 
 
 def images(**columns: object) -> pd.DataFrame:
@@ -80,3 +84,16 @@ def test_gates_are_ordered_by_the_first_experts_weight() -> None:
     along = summaries.gate_by_mos(frame.assign(mos=np.arange(12.0)), ["x"])
     assert along["mos"].is_monotonic_increasing
     assert along["images"].sum() == 12
+
+
+def test_average_images_average_the_splits(tiny_run: Callable[..., Path]) -> None:
+    root = tiny_run()
+    predictions = pd.read_csv(root / "run" / "predictions.csv")
+    moe = predictions[predictions["model"] == "moe"]
+    images = average_images(read_results(root / "run"))
+    assert len(images) == moe["path"].nunique()
+    assert images["splits"].sum() == len(moe)
+    first = images.iloc[0]
+    own = moe[moe["path"] == first["path"]]
+    assert abs(first["score"] - own["score"].mean()) < 1e-9
+    assert abs(first["gate_visual"] - own["gate_visual"].mean()) < 1e-9

@@ -2,14 +2,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agiqa.core.model_names import MODELS
-from agiqa.data.metric_names import DASH, FIGURES, TOO_FEW_TO_FIT, number
+from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.runs.evaluate import DROPPED
 from agiqa.stage2.predictors import BASELINES, MIXTURE
+from agiqa.views.kit.number import DASH
+from agiqa.views.report.content import why_dashes
 from agiqa.views.report.results import read_results
-from agiqa.views.report.tables import comparisons, generator_rows, leaks, model_rows, why_dashes
+from agiqa.views.report.tables import comparisons, generator_rows, leaks, model_rows
 
 
 def figures(**medians: float) -> dict[str, Any]:
@@ -17,21 +17,6 @@ def figures(**medians: float) -> dict[str, Any]:
         model: {column: {"median": value, "mean": value, "sd": 0.01} for column in FIGURES}
         for model, value in medians.items()
     }
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "signed", "said"),
-    [
-        (0.89351, 3, False, "0.894"),
-        (-0.5, 2, False, "−0.50"),
-        (0.0123, 2, True, "+0.01"),
-        (-0.0001, 2, True, "0.00"),
-        (None, 3, False, "–"),
-        (float("nan"), 3, True, "–"),
-    ],
-)
-def test_number(value: float | None, digits: int, signed: bool, said: str) -> None:
-    assert number(value, digits, signed) == said
 
 
 def test_the_best_of_a_column_is_the_highest_but_the_lowest_rmse() -> None:

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from agiqa.cli import main
 from agiqa.cli.table import FIGURES, FORMATS
-from agiqa.views.tables import FIGURES as ALL_FIGURES
 from agiqa.views.tables import FORMATS as ALL_FORMATS
+from agiqa.views.tables.grids import FIGURES as ALL_FIGURES
 from kit.run_files import metrics_of
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from agiqa.views.tables import FORMATS, find_results, grids_of, published_results, render
-from agiqa.views.tables.latex import escaped
-from agiqa.views.tables.wording import number
+from agiqa.views.tables.formats import latex_escaped
 from kit.run_files import metrics_of
 
 ODD = "my_data|set & 100%"
@@ -135,7 +134,7 @@ def test_names_with_signs_of_the_format(rendered: Callable[..., str]) -> None:
     assert r"my\_data\|set & 100%" in rendered("markdown")
     assert r"my\_data|set \& 100\%" in rendered("latex")
     assert "my_data|set &amp; 100%" in rendered("html")
-    assert escaped("\\a~b^c#d$e{f}") == (
+    assert latex_escaped("\\a~b^c#d$e{f}") == (
         r"\textbackslash{}a\textasciitilde{}b\textasciicircum{}c\#d\$e\{f\}"
     )
 
@@ -162,10 +161,3 @@ def test_the_page_needs_nothing_from_outside(rendered: Callable[..., str]) -> No
     assert "default-src 'none'; style-src 'sha256-" in page
     widths = [sorted({len(row) for row in table}) for table in Cells(page).tables]
     assert widths == [[9], [19]]  # every row as wide as its head
-
-
-def test_numbers() -> None:
-    assert number(0.88481, 3) == ".885"
-    assert number(-0.02, 3) == "−.020"
-    assert number(-0.0001, 3) == ".000"
-    assert number(1.25, 2) == "1.25"

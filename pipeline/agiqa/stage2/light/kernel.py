@@ -11,6 +11,7 @@ Williams and Seeger 2001): all images train, the anchors alone bear weights.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,12 +39,17 @@ class KernelRidge:
         In double precision: large weights of both signs cancel, and an image must not score
         otherwise in another batch.
         """
-        anchors, dual = self.anchors.astype(np.float64), torch.from_numpy(self.dual).double()
+        anchors, dual = self.wide.astype(np.float64), torch.from_numpy(self.dual).double()
         parts = []
         for start in range(0, len(components), CHUNK):
             rows = components[start : start + CHUNK].astype(np.float64)
             parts.append(_kernel(_squared_distances(rows, anchors), self.gamma) @ dual)
         return np.asarray(torch.cat(parts).float().numpy())
+
+    @cached_property
+    def wide(self) -> np.ndarray:
+        """`anchors` in float32, kept: from float16 each call would take several times as long."""
+        return self.anchors.astype(np.float32)
 
 
 def fit_kernel_ridge(

@@ -1,6 +1,7 @@
 """Standardise cached vectors and keep their principal components; fitted on the training side."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,8 +28,12 @@ class Projection:
 
     def project(self, standardised: np.ndarray) -> np.ndarray:
         """Standardised vectors `(N, F)` to components `(N, k)` in float32."""
-        components = self.components.astype(np.float32, copy=False)
-        return np.asarray(standardised @ components, dtype=np.float32)
+        return np.asarray(standardised @ self.wide, dtype=np.float32)
+
+    @cached_property
+    def wide(self) -> np.ndarray:
+        """`components` in float32, kept: to widen them at each call costs more than the product."""
+        return self.components.astype(np.float32)
 
 
 def moments(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

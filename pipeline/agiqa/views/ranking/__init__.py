@@ -1,8 +1,8 @@
-"""A scored folder as one HTML page, to look at, sort and filter.
+"""A scored folder: ranked on the terminal, or as one HTML page to look at, sort and filter.
 
-Behind `agiqa score --html`. `thumbnails` makes the small pictures, `page` puts them and the scores
-into `page.html.j2`; `page.js` draws what is in sight. The page makes no request (its
-Content-Security-Policy forbids all), follows the reader's light or dark setting, and fits a phone.
+`terminal` and `terminal_pictures` print; `page` fills `page.html.j2` behind `agiqa score --html`,
+and `page.js` draws what is in sight. The page makes no request, follows the reader's light or dark
+setting, and fits a phone.
 """
 
 from agiqa.views.ranking.page import write_gallery

@@ -1,22 +1,23 @@
-"""Fill the template with ranked scores, and write the page."""
+"""Ranked scores as one HTML page, with a picture of every image or of the best and the worst."""
 
-import base64
-import hashlib
-import importlib.metadata
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import printable
-from agiqa.core.json_text import json_text
-from agiqa.core.progress import track
 from agiqa.data.datasets.table import write_whole
 from agiqa.runs.score import Score
 from agiqa.runs.score_notes import notes, what
-from agiqa.views.ranking.thumbnails import SIDES, side_for, thumbnails
+from agiqa.views.kit.number import number
+from agiqa.views.kit.page import bundle, inert, render
+from agiqa.views.kit.thumbnails import TOO_MANY, make_pictures
 
 DIGITS = 4  # of a score; of a weight one fewer
+SIDES = (256, 160, 96)  # pixels of the longer side of a thumbnail
+SIZE = 27_000_000  # bytes of all thumbnails
+SCRIPTS = (
+    "kit/web/dom.js", "kit/web/marks.js", "kit/web/gallery.js", "ranking/page.js",
+)  # fmt: skip
 
 
 def write_gallery(
@@ -28,14 +29,15 @@ def write_gallery(
 ) -> Path:
     """Write the page about scored files.
 
-    Above 15,000 images the page lists all, and shows pictures of the first and the last 7,500.
+    It lists all; where not even the smallest pictures of all fit, those of the best and of the
+    worst are there.
 
     Args:
         scores: of files, best first.
         run: the run that made them.
         provenance: the run's own.
         out: the HTML file.
-        workers: threads that decode; None takes a few more than there are cores.
+        workers: threads that decode; None: one for each core.
 
     Returns:
         `out`.
@@ -43,77 +45,45 @@ def write_gallery(
     Raises:
         OSError: no place to write.
     """
-    count, most = len(scores), SIDES[-1][0]
-    side = side_for(min(count, most))
-    half = most // 2
-    seen = [
-        place for place in range(count) if count <= most or min(place, count - 1 - place) < half
-    ]
-    files = [Path(scores[place].image) for place in seen]
-    made = track(thumbnails(files, side, workers), "Thumbnails", total=len(files))
-    sources = dict(zip(seen, made, strict=True))
-    names = [printable(score.image) for score in scores]
+    count = len(scores)
+    files = [Path(score.image) for score in scores]
+    from_the_ends = sorted(range(count), key=lambda row: min(row, count - 1 - row))
+    pictures = make_pictures(files, SIZE, from_the_ends, sides=SIDES, workers=workers)
     low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
-    experts = list(provenance["experts"])
-    content = {
-        "low": low,
-        "high": high,
-        "experts": experts,
+    data = {
+        "scale": {"low": low, "high": high},
+        "experts": list(provenance["experts"]),
         "target": what(provenance),
         "rows": [
-            [
-                name,
-                round(score.score, DIGITS),
-                round(score.spread, DIGITS),
-                [round(score.gate[expert], DIGITS - 1) for expert in experts],
-                sources.get(place, ""),
-                score.trained_on,
-                None if score.held_out is None else round(score.held_out, DIGITS),
-            ]
-            for place, (name, score) in enumerate(zip(names, scores, strict=True))
+            _row(score, picture, provenance)
+            for score, picture in zip(scores, pictures.small, strict=True)
         ],
     }
-    page = _render(
-        {
-            "version": importlib.metadata.version("agiqa"),
-            "count": count,
-            "unseen": count - len(seen),
-            "notes": notes(scores, provenance)[1:],
-            "run": printable(run),
-            "dataset": provenance["dataset"],
-            "target": provenance["target"],
-            "synthetic": provenance["synthetic"],
-            "low": f"{low:.2f}",
-            "high": f"{high:.2f}",
-            # "<" is written otherwise, so that no file name ends the script element.
-            "content": json_text(content, compact=True).replace("<", "\\u003c"),
-        }
-    )
+    content = {
+        "count": count,
+        "unseen": sum(problem == TOO_MANY for problem in pictures.problems.values()),
+        "notes": notes(scores, provenance)[1:],
+        "run": printable(run),
+        "dataset": provenance["dataset"],
+        "target": provenance["target"],
+        "synthetic": provenance["synthetic"],
+        "low": number(low, 2),
+        "high": number(high, 2),
+        "data": inert(data),
+    }
+    page = render("ranking/page.html.j2", content, ["ranking/page.css"], [bundle(*SCRIPTS)])
     write_whole(out, page.encode("utf-8"))
     return out
 
 
-def _render(content: dict[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    here = importlib.resources.files("agiqa.views.ranking")
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    templates = Environment(
-        loader=PackageLoader("agiqa.views.ranking", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return templates.get_template("page.html.j2").render(
-        content,
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-    )
-
-
-def _hash(text: str) -> str:
-    """As a Content-Security-Policy names what may stand inline."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+def _row(score: Score, picture: str, provenance: Mapping[str, Any]) -> list[Any]:
+    """One image, as `page.js` reads it."""
+    return [
+        printable(score.image),
+        round(score.score, DIGITS),
+        round(score.spread, DIGITS),
+        [round(score.gate[expert], DIGITS - 1) for expert in provenance["experts"]],
+        picture,
+        score.trained_on,
+        None if score.held_out is None else round(score.held_out, DIGITS),
+    ]

@@ -1,17 +1,23 @@
-"""What the page says of a run in words and tables: everything that its template names."""
+"""What the page says: everything that its template names, and what its scripts read as data."""
 
-import importlib.metadata
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from agiqa.core.errors import printable
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.metric_names import FIGURES, difference_dashes, number, outside_scale
+from agiqa.data.metric_names import FIGURES
+from agiqa.runs.predictions import GATE
 from agiqa.store.fingerprint import canonical, digest
-from agiqa.views.report import tables
+from agiqa.views.kit.number import dashes, difference_dashes, number, outside_scale
+from agiqa.views.report import figures, summaries, tables
+from agiqa.views.report.figures import Figure
+from agiqa.views.report.figures.style import rounded
 from agiqa.views.report.results import MODEL, Results
 
 
@@ -36,37 +42,43 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         tested: images that have a score.
     """
     metrics, provenance = results.metrics, results.provenance
+    arrows = {name: " ↓" if FIGURES[name].less_is_better else " ↑" for name in FIGURES}
     return {
-        "version": importlib.metadata.version("agiqa"),
         "metrics": metrics,
         "provenance": provenance,
         "truth": results.truth,
         "protocol": tables.PROTOCOLS.get(metrics["protocol"], "a split file of its own"),
         "splits": tables.counted(metrics["splits"], "split"),
         "tested": tested,
-        "headline": _headline(metrics),
-        "columns": FIGURES,
-        "why_dashes": tables.why_dashes(metrics),
-        "outside_scale": outside_scale(metrics),
-        "rows": [
-            *tables.model_rows(metrics),
-            *(row for row in [tables.ceiling_row(metrics)] if row),
+        "headline": [  # for the top of the page: the error of the scores as they are
+            (FIGURES[name].heading, tables.cell(metrics["models"][MODEL][name]))
+            for name in ("srcc", "plcc_logistic", "rmse_raw")
         ],
+        "heads": [("Model", "")]
+        + [(figure.heading + arrows[name], figure.meaning) for name, figure in FIGURES.items()],
+        "why_dashes": why_dashes(metrics),
+        "outside_scale": outside_scale(metrics),
+        "rows": [*tables.model_rows(metrics), *tables.ceiling_rows(metrics)],
         "comparisons": tables.comparisons(metrics),
         "leaks": tables.leaks(results, bool((table.frame["prompt"].str.strip() != "").any())),
         "generators": tables.generator_rows(metrics),
         "gate": {
-            name.replace("_", " "): (number(each["mean"]), number(each["sd"]))
-            for name, each in metrics.get("gate", {}).items()
+            name.replace("_", " "): (number(weight["mean"]), number(weight["sd"]))
+            for name, weight in metrics.get("gate", {}).items()
         },
         "further": [
-            (each, tables.model_rows(each.metrics), tables.why_dashes(each.metrics))
-            for each in results.further
+            (further, tables.model_rows(further.metrics), why_dashes(further.metrics))
+            for further in results.further
         ],
         "vectors": _vectors(provenance),
         "settings": results.settings,
         "commands": _commands(results, dataset),
     }
+
+
+def why_dashes(metrics: Mapping[str, Any]) -> str:
+    """Why there are dashes in `tables.model_rows`; empty where there are none."""
+    return dashes(metrics["models"].values(), list(FIGURES))
 
 
 def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,16 +97,101 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "against": comparison["contenders"][0]["name"],
         "other": comparison["contenders"][1]["name"],
         "several": several,
-        "why": difference_dashes(each["figures"] for each in comparison["comparisons"]),
+        "why": difference_dashes(other["figures"] for other in comparison["comparisons"]),
     }
 
 
-def _headline(metrics: dict[str, Any]) -> list[tuple[str, tables.Cell]]:
-    """The main model's figures for the top of the page, the error of the scores as they are."""
-    ours = metrics["models"][MODEL]
-    return [
-        (FIGURES[n].heading, tables.cell(ours[n])) for n in ("srcc", "plcc_logistic", "rmse_raw")
-    ]
+def run_figures(results: Results, images: pd.DataFrame) -> dict[str, Figure]:
+    """The run's figures by the name of their place in the page.
+
+    Args:
+        results: the run.
+        images: of `average_images`.
+    """
+    low, high = scale(results, images)
+    truth, experts = results.truth, results.experts
+    drawn: dict[str, Figure | None] = {
+        "scatter": figures.scatter_figure(images, truth),
+        "calibration": figures.calibration_figure(summaries.calibration(images), truth),
+        "by-generator": figures.by_generator(summaries.residuals_by_generator(images), truth),
+        "by-range": figures.by_range(summaries.residuals_by_range(images, low, high), truth),
+        "by-prompt": figures.by_prompt(
+            summaries.residuals_by_prompt(images), truth, summaries.prompt_share(images)
+        ),
+        "strip": figures.split_strip(results.metrics),
+    }
+    if experts:
+        weights = summaries.gate_by_generator(results.predictions, experts)
+        along_mos = summaries.gate_by_mos(images, experts)
+        for place, pair in enumerate(figures.gate_figures(weights, along_mos, truth)):
+            drawn |= {f"gate-{place}": pair[0], f"gate-mos-{place}": pair[1]}
+    for place, figure in enumerate(figures.learning_curves(results.curves)):
+        drawn[f"curves-{place}"] = figure
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def figures_beside(runs: Sequence[Results], comparison: Mapping[str, Any]) -> dict[str, Figure]:
+    """Figures of several runs; with a single split there is nothing to join.
+
+    Args:
+        runs: in the page's order.
+        comparison: of `agiqa.runs.compare.compare`.
+    """
+    drawn = {"differences": figures.difference_figure(comparison)}
+    if comparison["splits"] > 1:
+        drawn["by-split"] = figures.splits_figure(runs)
+    return drawn
+
+
+def scale(results: Results, images: pd.DataFrame) -> tuple[float, float]:
+    """The ends of the MOS, in training and in the test."""
+    low, high = results.provenance["mos"]["low"], results.provenance["mos"]["high"]
+    if len(images):
+        low, high = min(low, float(images["mos"].min())), max(high, float(images["mos"].max()))
+    return math.floor(low * 1000) / 1000, math.ceil(high * 1000) / 1000
+
+
+def image_columns(
+    runs: Sequence[Results], images: Sequence[pd.DataFrame], table: ImagesTable
+) -> dict[str, Any]:
+    """What the gallery, the dialog and the points know of each image: columns, one row an image.
+
+    What repeats (prompts, generators) is written once and pointed to. Runs side by side tested the
+    same images, so they differ in scores and gates alone.
+
+    Args:
+        runs: the runs of the page.
+        images: of `average_images`, for each run, in the order of the paths.
+        table: the data set, for prompts.
+    """
+    first = images[0]
+    prompts = table.frame.set_index("path")["prompt"]
+    named = {
+        "prompt": [str(prompts.get(path, "")) for path in first["path"]],
+        "group": first["group"].astype(str),
+        "generator": first["generator"].astype(str),
+    }
+    columns: dict[str, Any] = {"path": [printable(path) for path in first["path"]]}
+    for name, values in named.items():
+        codes, names = pd.factorize(pd.Series(values, dtype=object))
+        columns |= {name: codes, f"{name}s": [str(value) for value in names]}
+    return columns | {
+        "mos": rounded(first["mos"], 3),
+        "splits": [int(count) for count in first["splits"]],
+        "runs": [
+            _run_columns(run, rows.set_index("path").reindex(first["path"]))
+            for run, rows in zip(runs, images, strict=True)
+        ],
+    }
+
+
+def _run_columns(run: Results, rows: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "score": rounded(rows["score"], 3),
+        "experts": [expert.replace("_", " ") for expert in run.experts],
+        "gate": [rounded(rows[GATE + expert], 3) for expert in run.experts],
+    }
 
 
 def _vectors(provenance: dict[str, Any]) -> list[Vector]:
@@ -113,14 +210,14 @@ def _commands(results: Results, dataset: Path) -> list[str]:
     params = shlex.quote(printable(results.folder / "params.yaml"))
     cache = printable(dataset.parent)
     where = "" if cache == "cache" else f" --cache {shlex.quote(cache)}"
-    made = f"agiqa fit {name}{where} --params {params} --out {run}"
+    fit = f"agiqa fit {name}{where} --params {params} --out {run}"
     if imported := results.provenance.get("imported"):
         file = shlex.quote(imported["file"])
-        made = f"agiqa import-checkpoint {file} {run} --dataset {name}{where} --params {params}"
+        fit = f"agiqa import-checkpoint {file} {run} --dataset {name}{where} --params {params}"
     return [
         f"agiqa prepare {name}{where} --params {params}",
         f"agiqa extract {name}{where} --params {params}",
-        made,
+        fit,
         f"agiqa evaluate {run}{where}",
         f"agiqa report {run}{where}",
     ]

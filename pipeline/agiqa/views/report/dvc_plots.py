@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agiqa.data.datasets.table import ImagesTable, read_table, write_whole
 from agiqa.data.images import ImageError, decode
-from agiqa.data.metric_names import number
+from agiqa.views.kit.number import number
 from agiqa.views.report import summaries
 from agiqa.views.report.results import MODEL, Results, average_images, read_results
 

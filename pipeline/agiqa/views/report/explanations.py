@@ -13,7 +13,7 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.trees import MOST_JSON, read_json
 from agiqa.data.datasets.table import inner_path
-from agiqa.data.metric_names import number
+from agiqa.views.kit.number import ends, number
 
 FOLDER, FILE = "explanations", "explanations.json"
 MOST_BYTES = 4_000_000  # of reasons and neighbours in the page
@@ -89,7 +89,7 @@ def _of_image(each: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any
 
 def _validity(each: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = each.get("low"), each.get("high")
-    interval = f"{number(low, 2, True)} … {number(high, 2, True)}" if low is not None else ""
+    interval = "" if low is None else ends(low, high, 2)
     rhos = (number(each.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
     return (str(each["aspect"]).replace("_", " "), *rhos, interval)
 

@@ -1,14 +1,22 @@
-"""The run's figures as rows and sentences; numbers are formatted by `agiqa.data.metric_names`."""
+"""The run's figures as rows and sentences; numbers are printed by `views.kit.number`."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from agiqa.core.model_names import MODELS, in_order
-from agiqa.data.metric_names import DASH, FIGURES, ceiling_of, dashes, interval, number, probability
+from agiqa.data.metric_names import FIGURES
 from agiqa.data.splits import percent
+from agiqa.views.kit.number import (
+    DASH,
+    ceiling_of,
+    interval,
+    number,
+    over_images,
+    over_splits,
+    probability,
+)
 from agiqa.views.report.results import MODEL, Results
 
 PROTOCOLS = {
@@ -24,7 +32,7 @@ class Cell:
     """Median, deviation and interval as text, and whether no model has a better median."""
 
     median: str
-    sd: str
+    sd: str = ""
     best: bool = False
     interval: str = ""
 
@@ -59,14 +67,14 @@ def cell(values: Mapping[str, Any], best: bool = False, digits: int = 3) -> Cell
     )
 
 
-def ceiling_row(metrics: Mapping[str, Any]) -> Row | None:
-    """The best that the raters' own disagreement leaves, where it is known."""
+def ceiling_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The best that the raters' own disagreement leaves: a row, or none where it is not known."""
     best = metrics.get("ceiling")
     if not best:
-        return None
+        return []
     assumed = " (assumed)" if best.get("assumed", True) else ""
     note = f"noise of {best['raters']:.4g} raters{assumed}" if best.get("raters") else ""
-    return Row("Ceiling", note, tuple(Cell(number(ceiling_of(best, c)), "") for c in FIGURES))
+    return [Row("Ceiling", note, tuple(Cell(number(ceiling_of(best, c))) for c in FIGURES))]
 
 
 def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
@@ -89,11 +97,6 @@ def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
         label, note = MODELS.get(name, (name, ""))
         rows.append(Row(label, note, cells, main=name == MODEL))
     return rows
-
-
-def why_dashes(metrics: Mapping[str, Any]) -> str:
-    """Why there are dashes in `model_rows`; empty where there are none."""
-    return dashes(metrics["models"].values(), list(FIGURES))
 
 
 def comparisons(metrics: Mapping[str, Any]) -> list[str]:
@@ -132,11 +135,11 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
                 name or "all images",
                 _why_undefined(values, metrics["splits"]),
                 (
-                    Cell(f"{values['images']:,}", ""),
+                    Cell(f"{values['images']:,}"),
                     *(cell(values[m]) for m in ("srcc", "plcc")),
-                    Cell(number(mos, 2), ""),
-                    Cell(number(score, 2), ""),
-                    Cell(number(None if None in (mos, score) else score - mos, 2, True), ""),
+                    Cell(number(mos, 2)),
+                    Cell(number(score, 2)),
+                    Cell(number(None if None in (mos, score) else score - mos, 2, True)),
                 ),
             )
         )  # fmt: skip
@@ -172,31 +175,15 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
             f"{each['name']} against {each['against']}" if several else "",
             (
                 Cell(number(found["mean"], 4, True), number(found["sd"], 4).replace(DASH, "")),
-                Cell(
-                    DASH if found["better"] is None else f"{found['better']} of {found['splits']}",
-                    "",
-                ),
-                Cell(_from_to(found["low"], found["high"]), ""),
-                Cell(probability(found["p"]), ""),
-                *([Cell(probability(found["p_holm"]), "")] if several else []),
-                Cell(_from_to(found["image_low"], found["image_high"]), ""),
-                Cell(probability(found["image_p"]), ""),
+                *map(Cell, over_splits(found)),
+                *([Cell(probability(found["p_holm"]))] if several else []),
+                *map(Cell, over_images(found)),
             ),
         )
         for each in comparison["comparisons"]
         for figure in FIGURES
         for found in [each["figures"][figure]]
     ]
-
-
-def _better(found: Mapping[str, Any]) -> str:
-    return DASH if found["better"] is None else f"{found['better']} of {found['splits']}"
-
-
-def _from_to(low: float, high: float) -> str:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return DASH
-    return f"{number(low, 4, True)} … {number(high, 4, True)}"
 
 
 def leaks(results: Results, prompts_known: bool) -> Leaks:

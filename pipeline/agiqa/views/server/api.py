@@ -6,10 +6,8 @@ from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, Uplo
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
-from agiqa.views.server.decoding import UndecodableError
-from agiqa.views.server.desk import Desk, Given
+from agiqa.views.server.decoding import Pictures, UndecodableError
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.pictures import Pictures
 from agiqa.views.server.schemas import (
     KINDS,
     Explanation,
@@ -21,7 +19,8 @@ from agiqa.views.server.schemas import (
     RunFacts,
     Scores,
 )
-from agiqa.views.server.uploads import shown_name
+from agiqa.views.server.service import Service
+from agiqa.views.server.uploads import Given, shown_name
 
 PROBLEMS = {
     400: "The request is not as described, or its Host header is no name of this server.",
@@ -81,7 +80,7 @@ Size = Literal["small", "large"]
 @router.get("/run", operation_id="getRun", summary="What the scores come from", tags=["run"])
 async def get_run(request: Request) -> RunFacts:
     """Data set, target, protocol, test figures, scale and limits of the run."""
-    return desk_of(request).facts
+    return service_of(request).facts
 
 
 @router.post("/scores", operation_id="scoreImages", summary="Score images", tags=["images"], **FORM)
@@ -97,13 +96,13 @@ async def post_scores(
     ] = None,
 ) -> Scores:
     """Scores in the request's order; files that cannot be used are in `refused`, with why."""
-    desk = desk_of(request)
-    prompts = desk.prompts(image_prompts or [], len(images))
+    service = service_of(request)
+    prompts = service.prompts(image_prompts or [], len(images))
     given = [
         Given(shown_name(image.filename), prompt, image.file)
         for image, prompt in zip(images, prompts, strict=True)
     ]
-    return await desk.score(given, request.is_disconnected)
+    return await service.score(given, request.is_disconnected)
 
 
 @router.post(
@@ -122,10 +121,10 @@ async def post_explanations(
     kinds: Annotated[list[Kind] | None, Form(description=KINDS)] = None,
 ) -> Explanation:
     """A map of what pulls the score up and down, reasons, and rated images that look alike."""
-    desk = desk_of(request)
-    (prompt,) = desk.prompts([image_prompt], 1)
+    service = service_of(request)
+    (prompt,) = service.prompts([image_prompt], 1)
     given = Given(shown_name(image.filename), prompt, image.file)
-    return await desk.explain(given, kinds or list(Kind), request.is_disconnected)
+    return await service.explain(given, kinds or list(Kind), request.is_disconnected)
 
 
 @router.get(
@@ -137,10 +136,10 @@ async def post_explanations(
 )
 async def get_folder(request: Request) -> Folder:
     """The images of the folder that the operator named; their places are their numbers."""
-    desk = desk_of(request)
-    if desk.facts.folder is None:
+    service = service_of(request)
+    if service.facts.folder is None:
         raise HTTPException(404, "The server was started without --images.")
-    return Folder(name=desk.listed_name, images=desk.listed)
+    return Folder(name=service.listed_name, images=service.listed)
 
 
 @router.post(
@@ -152,16 +151,16 @@ async def get_folder(request: Request) -> Folder:
 )
 async def post_folder_scores(request: Request, wanted: FolderNumbers) -> Scores:
     """As for files, by number."""
-    desk = desk_of(request)
-    if len(wanted.numbers) > desk.facts.limits.files:
+    service = service_of(request)
+    if len(wanted.numbers) > service.facts.limits.files:
         raise HTTPException(
             400,
-            f"Expected at most {desk.facts.limits.files} images in one request, found "
+            f"Expected at most {service.facts.limits.files} images in one request, found "
             f"{len(wanted.numbers)}.",
         )
-    prompts = desk.prompts([wanted.image_prompt], len(wanted.numbers))
-    given = [_listed(desk, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
-    return await desk.score(given, request.is_disconnected)
+    prompts = service.prompts([wanted.image_prompt], len(wanted.numbers))
+    given = [_listed(service, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
+    return await service.score(given, request.is_disconnected)
 
 
 @router.post(
@@ -175,10 +174,10 @@ async def post_folder_explanations(
     request: Request, number: Number, wanted: FolderExplanation
 ) -> Explanation:
     """As for a file, by number."""
-    desk = desk_of(request)
-    (prompt,) = desk.prompts([wanted.image_prompt], 1)
-    given = _listed(desk, number, prompt)
-    return await desk.explain(given, wanted.kinds or list(Kind), request.is_disconnected)
+    service = service_of(request)
+    (prompt,) = service.prompts([wanted.image_prompt], 1)
+    given = _listed(service, number, prompt)
+    return await service.explain(given, wanted.kinds or list(Kind), request.is_disconnected)
 
 
 @router.get(
@@ -190,7 +189,7 @@ async def post_folder_explanations(
 )
 async def get_folder_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side."""
-    return await _jpeg(desk_of(request).pictures, number, size)
+    return await _jpeg(service_of(request).pictures, number, size)
 
 
 @router.get(
@@ -202,19 +201,21 @@ async def get_folder_picture(request: Request, number: Number, size: Size = "sma
 )
 async def get_dataset_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side; neighbours name its address."""
-    return await _jpeg(desk_of(request).dataset_pictures, number, size)
+    return await _jpeg(service_of(request).dataset_pictures, number, size)
 
 
-def desk_of(request: Request) -> Desk:
-    """What the server holds between requests."""
-    desk: Desk = request.app.state.desk
-    return desk
+def service_of(request: Request) -> Service:
+    """Find what the server holds between requests."""
+    service: Service = request.app.state.service
+    return service
 
 
-def _listed(desk: Desk, number: int, prompt: str) -> Given:
-    if not 0 <= number < len(desk.listed):
-        raise HTTPException(404, f"There is no image {number}: the folder has {len(desk.listed)}.")
-    return Given(desk.listed[number], prompt, desk.pictures.paths[number])
+def _listed(service: Service, number: int, prompt: str) -> Given:
+    if not 0 <= number < len(service.listed):
+        raise HTTPException(
+            404, f"There is no image {number}: the folder has {len(service.listed)}."
+        )
+    return Given(service.listed[number], prompt, service.pictures.paths[number])
 
 
 async def _jpeg(pictures: Pictures, number: int, size: Size) -> Response:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -14,37 +15,36 @@ from starlette.types import ASGIApp
 
 from agiqa import __version__
 from agiqa.views.server import api, pages
-from agiqa.views.server.batching import QueueFullError
-from agiqa.views.server.desk import BadRequestError, ClientGoneError, Desk
 from agiqa.views.server.guards import AsProblems, Drained, Measured, SafeHeaders, SameOrigin
-from agiqa.views.server.limits import Limits
+from agiqa.views.server.service import BadRequestError, ClientGoneError, Service
 from agiqa.views.server.under_way import RETRY_SECONDS, Bounded, UnderWay
+from agiqa.views.server.worker import QueueFullError
 
 CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
 
 
-def make_app(desk: Desk, limits: Limits, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
+def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
     """The app.
 
     Args:
-        desk: what it serves; its thread starts and stops with the app.
-        limits: what it takes at most.
+        service: what it serves; its thread starts and stops with the app.
         hosts: names in the Host header that it answers to; ["*"] for any.
         under_way: counts its requests, and says when it stops.
     """
+    limits = service.limits
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await desk.decoders.start()
-        desk.batches.start()
+        await service.decoders.start()
+        service.models.start()
         yield
-        desk.batches.stop()
-        await desk.decoders.close()
+        service.models.stop()
+        await service.decoders.close()
 
     app = FastAPI(
         title="agiqa",
         version=__version__,
-        summary=f"Quality scores for AI-generated images, by the run {desk.facts.run}.",
+        summary=f"Quality scores for AI-generated images, by the run {service.facts.run}.",
         lifespan=lifespan,
         docs_url=None,  # its page would load from a CDN
         redoc_url=None,
@@ -55,7 +55,7 @@ def make_app(desk: Desk, limits: Limits, hosts: Sequence[str], under_way: UnderW
         },
         middleware=[
             Middleware(SafeHeaders),
-            Middleware(Measured, meters=desk.meters),
+            Middleware(Measured, meters=service.meters),
             Middleware(Drained),
             Middleware(AsProblems, limits=limits),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
@@ -64,11 +64,12 @@ def make_app(desk: Desk, limits: Limits, hosts: Sequence[str], under_way: UnderW
         ],
     )
     app.openapi_version = "3.0.3"  # the newest that the Swagger UI of the bundle shows
-    app.state.desk, app.state.under_way = desk, under_way
+    app.state.service, app.state.under_way = service, under_way
     app.include_router(api.router, max_body_size=limits.request_bytes)
-    app.include_router(pages.health)
+    app.include_router(pages.health_router)
     app.include_router(pages.router)
-    app.mount("/static", pages.static_files())
+    for path, folder in pages.STATIC_FOLDERS.items():
+        app.mount(path, StaticFiles(directory=folder))
     for error, status in (
         (HTTPException, 0),
         (RequestValidationError, 400),

@@ -2,6 +2,9 @@
 
 A place in the queue before them is held until the work has really ended: where a request is given
 up, its child is killed first. A child that dies takes one file with it; the next one starts anew.
+
+They also make small JPEGs of the operator's own images, which are asked for by their number in a
+list that the server made; no path comes from a client.
 """
 
 import asyncio
@@ -9,14 +12,20 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from cachetools import LRUCache
 
 from agiqa.views.server.limits import Limits
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "agiqa.views.server.decoder"
+SIDES = {"small": 160, "large": 1024}  # pixels of a JPEG, the longer side
+QUALITY = {"small": 80, "large": 88}
+REMEMBERED = 512  # small ones, about 6 KB each
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -68,6 +77,30 @@ class Decoders:
             self._idle.put_nowait(child)
 
 
+class Pictures:
+    """A list of files, seen as JPEGs."""
+
+    def __init__(self, paths: Sequence[Path], decoders: Decoders) -> None:
+        self.paths, self._decoders = list(paths), decoders
+        self._small: LRUCache[int, bytes] = LRUCache(REMEMBERED)
+
+    async def jpeg(self, number: int, size: str) -> bytes:
+        """Re-encode the picture of that number.
+
+        Raises:
+            IndexError: there is none of that number.
+            UndecodableError: the file cannot be used.
+        """
+        if not 0 <= number < len(self.paths):
+            raise IndexError(number)
+        picture: bytes | None = self._small.get(number) if size == "small" else None
+        if picture is None:
+            picture = await self._decoders.jpeg(self.paths[number], SIDES[size], QUALITY[size])
+            if size == "small":
+                self._small[number] = picture
+        return picture
+
+
 class _Child:
     """One process, started when it is first needed and again after its end."""
 
@@ -92,7 +125,7 @@ class _Child:
             process.stdin.write(job.encode())
             await process.stdin.drain()
             lengths = (await process.stdout.readuntil()).split()
-            words, content = [await process.stdout.readexactly(int(each)) for each in lengths]
+            words, content = [await process.stdout.readexactly(int(length)) for length in lengths]
             reason = words.decode()
         except (asyncio.IncompleteReadError, ConnectionError):
             log.debug("a decoder died over its file")

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.meters import Meters
-from agiqa.views.server.under_way import refuse
+from agiqa.views.server.under_way import HttpMiddleware, refuse
 
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -25,16 +25,10 @@ DOCS = "/docs"
 DRAIN_SECONDS = 10.0  # that what is left of a refused body is read and thrown away
 
 
-class SafeHeaders:
+class SafeHeaders(HttpMiddleware):
     """Adds to every answer what keeps a browser from being talked into things."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -51,16 +45,14 @@ class SafeHeaders:
         return await self.app(scope, receive, with_headers)
 
 
-class Measured:
+class Measured(HttpMiddleware):
     """Counts and times every answer by its route."""
 
     def __init__(self, app: ASGIApp, meters: Meters) -> None:
-        self.app, self.meters = app, meters
+        super().__init__(app)
+        self.meters = meters
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started, status = time.perf_counter(), "none"
 
         async def noting(message: Message) -> None:
@@ -75,19 +67,16 @@ class Measured:
             route = getattr(scope.get("route"), "path", "other")  # never the path itself
             self.meters.requests.labels(route, status).inc()
             self.meters.seconds.labels(route).observe(time.perf_counter() - started)
-        return None
 
 
-class AsProblems:
+class AsProblems(HttpMiddleware):
     """Turns the plain text in which libraries refuse a request into a `Problem`, as all others."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self.app, self.limits = app, limits
+        super().__init__(app)
+        self.limits = limits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = 0  # with which status, in words that are not ours
 
         async def as_problem(message: Message) -> None:
@@ -111,20 +100,15 @@ class AsProblems:
         return f"The request is larger than {size}: send less at a time."
 
 
-class SameOrigin:
+class SameOrigin(HttpMiddleware):
     """Refuses what another page sends here: it could not read the answer, but keep us busy."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            host = headers.get("host", "").lower()
-            foreign = "origin" in headers and _host(headers["origin"]) != host
-            if foreign or headers.get("sec-fetch-site") == "cross-site":
-                return await refuse(send, 403, "Pages of other origins may not ask this server.")
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        foreign = "origin" in headers and _host(headers["origin"]) != host
+        if foreign or headers.get("sec-fetch-site") == "cross-site":
+            return await refuse(send, 403, "Pages of other origins may not ask this server.")
         return await self.app(scope, receive, send)
 
 
@@ -136,18 +120,14 @@ def _host(origin: str) -> str | None:
         return None
 
 
-class Drained:
+class Drained(HttpMiddleware):
     """Reads on for a moment after a refusal, so that a client still sending gets to see it.
 
     Closing a connection that has unread bytes resets it, and the answer is lost with it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
             return await self.app(scope, receive, send)
         whole = refused = False
 

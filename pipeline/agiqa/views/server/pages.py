@@ -5,16 +5,17 @@ from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
-from fastapi.staticfiles import StaticFiles
 
-from agiqa.views.server.api import desk_of, problems
+from agiqa.views.server.api import problems, service_of
 from agiqa.views.server.schemas import Health
 
-STATIC = Path(str(files("agiqa.views.server"))) / "static"
+VIEWS = Path(str(files("agiqa.views")))
+STATIC = VIEWS / "server/static"
+STATIC_FOLDERS = {"/static": STATIC, "/kit/web": VIEWS / "kit/web"}  # scripts and styles
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")  # of the bundle, no other
 
 router = APIRouter(include_in_schema=False)
-health = APIRouter(tags=["operation"], responses=problems(400))
+health_router = APIRouter(tags=["operation"], responses=problems(400))
 
 
 @router.get("/")
@@ -45,15 +46,15 @@ async def get_icon() -> FileResponse:
     return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 
-@health.get("/health", operation_id="getHealth", summary="Whether the server lives")
+@health_router.get("/health", operation_id="getHealth", summary="Whether the server lives")
 async def get_health(request: Request) -> Health:
     """Whether the server lives and is ready; always 200 while it lives."""
-    batches = desk_of(request).batches
-    ready = batches.ready.is_set() and not request.app.state.under_way.stopping
-    return Health(live=True, ready=ready, waiting=batches.length)
+    models = service_of(request).models
+    ready = models.ready.is_set() and not request.app.state.under_way.stopping
+    return Health(live=True, ready=ready, waiting=models.length)
 
 
-@health.get(
+@health_router.get(
     "/health/ready",
     operation_id="getReady",
     summary="Whether the server is ready",
@@ -61,12 +62,12 @@ async def get_health(request: Request) -> Health:
 )
 async def get_ready(request: Request, response: Response) -> Health:
     """As `/health`; 503 until the models are loaded, and from the signal to stop on."""
-    found = await get_health(request)
-    response.status_code = 200 if found.ready else 503
-    return found
+    health = await get_health(request)
+    response.status_code = 200 if health.ready else 503
+    return health
 
 
-@health.get(
+@health_router.get(
     "/metrics",
     operation_id="getMetrics",
     summary="Figures for Prometheus",
@@ -74,11 +75,6 @@ async def get_ready(request: Request, response: Response) -> Health:
 )
 async def get_metrics(request: Request) -> Response:
     """Requests and seconds by route, images by outcome, batches, queue, memory."""
-    desk = desk_of(request)
-    desk.meters.waiting.set(desk.batches.length)
-    return Response(desk.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def static_files() -> StaticFiles:
-    """The page's scripts and styles."""
-    return StaticFiles(directory=STATIC)
+    service = service_of(request)
+    service.meters.waiting.set(service.models.length)
+    return Response(service.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -8,6 +8,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.images import MAX_PIXELS
 from agiqa.runs.files import Run
 from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.score import Scorer
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import Interval, RunFacts, Scale, Taken, Tested
 
@@ -22,14 +23,17 @@ def run_name(run: Run) -> str:
 
 
 def run_facts(
-    run: Run,
-    scale: tuple[float, float],
-    asks_image_prompt: bool,
-    explanations: dict[str, str],
-    folder: int | None,
-    limits: Limits,
+    scorer: Scorer, explanations: dict[str, str], folder: int | None, limits: Limits
 ) -> RunFacts:
-    """All of it; `tested` is None where the run is not evaluated or its figures are damaged."""
+    """Say what the run is; `tested` is None where it is not evaluated or its figures are damaged.
+
+    Args:
+        scorer: the run.
+        explanations: for each kind of them: empty, or why not.
+        folder: images in the operator's folder, where there is one.
+        limits: what a request may hold.
+    """
+    run, (low, high) = scorer.run, scorer.scale
     about = run.provenance
     return RunFacts(
         run=run_name(run),
@@ -41,8 +45,8 @@ def run_facts(
         licence=str(about.get("licence", "")),
         images=int(about["images"]),
         experts=list(about["experts"]),
-        scale=Scale(low=scale[0], high=scale[1]),
-        asks_image_prompt=asks_image_prompt,
+        scale=Scale(low=low, high=high),
+        asks_image_prompt=scorer.asks_image_prompt,
         tested=_tested(run),
         explanations=explanations,
         folder=folder,

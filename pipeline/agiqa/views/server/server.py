@@ -11,14 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.folder import find_images
 from agiqa.runs.files import Run, load_run
 from agiqa.runs.score import Scorer
-from agiqa.stage2.light.ensemble import Ensemble, SplitModel
-from agiqa.stage2.light.projection import Projection
 from agiqa.views.server.limits import Limits
 
 CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
@@ -75,7 +71,7 @@ def serve(
             make_protocol,
             seldom_repeated,
         )
-        from agiqa.views.server.making import make_desk
+        from agiqa.views.server.service import Service
         from agiqa.views.server.under_way import UnderWay
     except ImportError as error:
         raise AgiqaError(
@@ -103,11 +99,12 @@ def serve(
             shutil.rmtree(folder, ignore_errors=True)
             os._exit(1)
 
-        desk = make_desk(scorer, how.cache, listed, folder / "uploads", limits, on_ready, give_up)
+        uploads = folder / "uploads"
+        service = Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
         server = Server(
             uvicorn.Config(
-                make_app(desk, limits, hosts, under_way),
+                make_app(service, hosts, under_way),
                 http=make_protocol(limits),
                 ws="none",
                 log_config=None,
@@ -129,7 +126,7 @@ def serve(
         on_start(f"http://{name}:{bound.getsockname()[1]}/")
         with bound, seldom_repeated():
             server.run(sockets=[bound])
-        desk.batches.join(CLOSING_SECONDS)
+        service.models.join(CLOSING_SECONDS)
     if failed:
         raise AgiqaError(f"{how.run}: its models do not load ({failed[0]}).") from failed[0]
     return under_way.cut_off
@@ -194,23 +191,4 @@ def for_serving(run: Run, batch_size: int) -> Run:
         semantic = replace(semantic, batch_size=batch_size)
         visual = replace(visual, batch_size=batch_size)
     params = replace(run.params, semantic=semantic, visual=visual, paper=paper)
-    ensemble = run.ensemble
-    if isinstance(ensemble, Ensemble):
-        ensemble = replace(ensemble, splits=tuple(map(_widened, ensemble.splits)))
-    return replace(run, params=params, ensemble=ensemble)
-
-
-def _widened(split: SplitModel) -> SplitModel:
-    """The split in float32: of float16 each call would widen it anew. The values are the same."""
-
-    def wide(part: Projection) -> Projection:
-        return replace(part, components=part.components.astype(np.float32))
-
-    return replace(
-        split,
-        visual=wide(split.visual),
-        semantic=tuple(map(wide, split.semantic)),
-        kernels=tuple(
-            replace(kernel, anchors=kernel.anchors.astype(np.float32)) for kernel in split.kernels
-        ),
-    )
+    return replace(run, params=params)

@@ -14,11 +14,7 @@ from agiqa.core.json_text import json_text
 from agiqa.views.server.limits import Limits
 
 RETRY_SECONDS = 5
-ALWAYS = (
-    "/health",
-    "/health/ready",
-    "/metrics",
-)  # also while the server stops
+ALWAYS = ("/health", "/health/ready", "/metrics")  # also while the server stops
 STOPPING = "The server is stopping; try again later."
 
 
@@ -30,6 +26,22 @@ async def refuse(send: Send, status: int, detail: str) -> None:
         headers.append((b"retry-after", b"%d" % RETRY_SECONDS))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+class HttpMiddleware:
+    """Stands before an app for HTTP requests alone; whatever else ASGI brings passes by."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as ASGI has it."""
+        handle = self._handle if scope["type"] == "http" else self.app
+        await handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, by the app or in its place."""
+        raise NotImplementedError
 
 
 class UnderWay:
@@ -64,15 +76,16 @@ class UnderWay:
             task.cancel()
 
 
-class Bounded:
+class Bounded(HttpMiddleware):
     """Refuses requests beyond a number, and those that take too long, a slow body included."""
 
     def __init__(self, app: ASGIApp, limits: Limits, under_way: UnderWay) -> None:
-        self.app, self.limits, self.under_way = app, limits, under_way
+        super().__init__(app)
+        self.limits, self.under_way = limits, under_way
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        if scope["type"] != "http" or scope["path"] in ALWAYS:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer in time, or with 503 or 504."""
+        if scope["path"] in ALWAYS:
             return await self.app(scope, receive, send)
         if self.under_way.stopping:
             return await refuse(send, 503, STOPPING)

@@ -1,45 +1,109 @@
-"""What clients send: hashed, and kept under names of our own for as long as it is looked at.
+"""What clients send: named for display, hashed, and kept for as long as it is looked at.
 
 A client's file name is for display only; no path is made of it. The folder is the server's own,
 readable by its owner alone, and goes when the server ends; each file goes as soon as it is
 answered.
 """
 
+import asyncio
 import hashlib
 import shutil
 import unicodedata
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+from anyio import to_thread
+
+from agiqa.data.images import ImageError, image_id
+from agiqa.views.server.decoding import Decoders, UndecodableError
 
 NAME_LENGTH = 255
 BLOCK = 1 << 20  # bytes read at a time
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of letters that move the others
 
+Result = TypeVar("Result")
+
 
 def shown_name(name: str | None) -> str:
-    """A client's file name, fit to be shown: its last part, without control characters."""
+    """Make a client's file name fit to be shown: its last part, without control characters."""
     last = (name or "").replace("\\", "/").rstrip("/").rpartition("/")[2][:NAME_LENGTH]
     plain = "".join("�" if unicodedata.category(letter) in HIDDEN else letter for letter in last)
     return plain or "unnamed"
 
 
-def digest(file: BinaryIO) -> str:
-    """The sha256 of the file's bytes, as `agiqa.data.images.image_id`."""
+@dataclass(frozen=True)
+class Given:
+    """One image of a request: where it lies, or the bytes that came."""
+
+    name: str  # for display
+    prompt: str
+    source: Path | BinaryIO
+
+    async def image_id(self) -> str:
+        """The sha256 of its bytes, as `agiqa.data.images.image_id`.
+
+        Raises:
+            UndecodableError: the file cannot be read.
+        """
+        try:
+            if isinstance(self.source, Path):
+                return await in_thread(image_id, self.source)
+            return await in_thread(_digest, self.source)
+        except ImageError as error:
+            raise UndecodableError(error.reason) from None
+
+
+class Uploads:
+    """The folder of files that are being looked at."""
+
+    def __init__(self, folder: Path, decoders: Decoders) -> None:
+        self.folder, self.decoders = folder, decoders
+
+    async def take(self, image: Given) -> Path:
+        """A file that has been decoded once, in full; whoever takes it has it removed.
+
+        Raises:
+            UndecodableError: it cannot be used, or not be kept.
+        """
+        if isinstance(image.source, Path):
+            await self.decoders.check(image.source)
+            return image.source
+        path = self.folder / uuid.uuid4().hex
+        try:
+            await in_thread(_keep, image.source, path)
+            await self.decoders.check(path)
+        except BaseException as error:
+            self.remove(path)
+            if isinstance(error, OSError):
+                raise UndecodableError(f"cannot be kept for scoring: {error.strerror}") from error
+            raise
+        return path
+
+    def remove(self, path: Path, *_: object) -> None:
+        """Delete a file of ours, never one of the operator's."""
+        if path.parent == self.folder:
+            path.unlink(missing_ok=True)
+
+
+async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
+    """Do `work(*given)` away from the loop; where the request is given up, its end is awaited."""
+    task = asyncio.ensure_future(to_thread.run_sync(work, *given))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _digest(file: Any) -> str:
     file.seek(0)
-    whole = hashlib.sha256()
-    while block := file.read(BLOCK):
-        whole.update(block)
-    return whole.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def new_path(folder: Path) -> Path:
-    """Where an upload is kept in that folder."""
-    return folder / uuid.uuid4().hex
-
-
-def keep(file: BinaryIO, path: Path) -> None:
-    """Copy the file there."""
+def _keep(file: BinaryIO, path: Path) -> None:
     file.seek(0)
     with path.open("xb") as copy:
         shutil.copyfileobj(file, copy, BLOCK)

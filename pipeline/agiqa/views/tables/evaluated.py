@@ -14,17 +14,16 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.model_names import MODELS, in_order
 from agiqa.core.run_folders import PROVENANCE, provenance_files
-from agiqa.runs.records import read_metrics, read_provenance
-from agiqa.views.tables.results import CROSS, FIGURES, Result, Value
+from agiqa.runs.records import METRICS, read_metrics, read_provenance
+from agiqa.views.tables.grids import CROSS, FIGURES, Result, Value
 
-METRICS = "metrics.json"
 INSIDE = tuple(
     f"{data}{target}{METRICS}"
     for data in ("", "datasets/*/", "cross/*/")
     for target in ("", "targets/*/")
 )
 MIXTURE = "moe"
-SAID = {  # protocols in words, for those who did not read docs/protocols.md
+PROTOCOLS = {  # protocols in words, for those who did not read docs/protocols.md
     "grouped": "no prompt and no file on two sides",
     "random": "by image, so prompts stand on several sides",
     "paper": "MA-AGIQA's own single split, by image",
@@ -35,15 +34,14 @@ NETWORKS = {"paper": "MA-AGIQA's network", "paper-fixed": "MA-AGIQA's network, w
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluatedRuns:
     """Results of the runs in some folders."""
 
     results: list[Result]
-    models: list[str]  # every model that some run has, in their order
     not_evaluated: list[Path]  # runs that were found and have no results
 
 
-def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> Found:
+def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> EvaluatedRuns:
     """Results of every evaluated run in or below `places`.
 
     Args:
@@ -66,43 +64,46 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
     if len(without) == len(by_run):
         names = some([printable(run) for run in without])
         raise AgiqaError(f"no run here is evaluated ({names}): run `agiqa evaluate` on them first")
-    read = [_read(run, path) for run, files in by_run.items() for path in files]
-    there = in_order(dict.fromkeys(model for each in read for model in each.metrics["models"]))
-    if unknown := [model for model in models if model not in (*there, "all")]:
-        raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(there)}, all")
-    chosen = there if "all" in models else [model for model in there if model in models]
+    files = [_read(run, path) for run, paths in by_run.items() for path in paths]
+    known = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
+    if unknown := [model for model in models if model not in (*known, "all")]:
+        raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(known)}, all")
+    chosen = known if "all" in models else [model for model in known if model in models]
     results = [
-        _result(each, model) for model in chosen for each in read if model in each.metrics["models"]
+        _result(file, model)
+        for model in chosen
+        for file in files
+        if model in file.metrics["models"]
     ]
-    return Found(results, there, without)
+    return EvaluatedRuns(results, without)
 
 
 def _runs(place: Path) -> list[Path]:
     """The run that a folder is, or those below it."""
     if not place.is_dir():
-        there = "a file" if place.exists() else "none"
+        kind = "a file" if place.exists() else "none"
         raise AgiqaError(
-            f"{printable(place)}: expected a run or a folder of runs, found {there}: make runs "
+            f"{printable(place)}: expected a run or a folder of runs, found {kind}: make runs "
             "with `agiqa fit` and `agiqa evaluate`"
         )
     if (place / PROVENANCE).is_file():
         return [place]
-    found = sorted(
+    runs = sorted(
         path.parent
         for path in provenance_files(place)
         if not any(part.startswith(".") for part in path.relative_to(place).parts)  # half written
     )
-    if not found:
+    if not runs:
         inside = some(sorted(printable(path.name) for path in place.iterdir()), 3) or "nothing"
         raise AgiqaError(
             f"{printable(place)}: expected runs ({PROVENANCE}), found {inside}: make them with "
             "`agiqa fit` and `agiqa evaluate`"
         )
-    return found
+    return runs
 
 
 @dataclass(frozen=True)
-class _Read:
+class _MetricsFile:
     """One metrics.json, and the run that it belongs to."""
 
     run: Path
@@ -111,7 +112,7 @@ class _Read:
     metrics: Mapping[str, Any]
 
 
-def _read(run: Path, path: Path) -> _Read:
+def _read(run: Path, path: Path) -> _MetricsFile:
     provenance = read_provenance(run, partial=True)
     metrics = read_metrics(path.parent, ("dataset", "models", "protocol", "splits", "target"))
     if metrics["protocol"] == CROSS and not metrics.get("trained_on"):
@@ -119,14 +120,14 @@ def _read(run: Path, path: Path) -> _Read:
             f"{printable(path)}: damaged (no trained_on): run `agiqa cross` again on "
             f"{printable(run)}"
         )
-    return _Read(run, path, provenance, metrics)
+    return _MetricsFile(run, path, provenance, metrics)
 
 
-def _result(read: _Read, model: str) -> Result:
-    metrics, provenance = read.metrics, read.provenance
+def _result(file: _MetricsFile, model: str) -> Result:
+    metrics, provenance = file.metrics, file.provenance
     splits = metrics["splits"]
     protocol = metrics["protocol"]
-    said = SAID.get(protocol, "an imported split file")
+    in_words = PROTOCOLS.get(protocol, "an imported split file")
     return Result(
         method=f"agiqa: {_method(provenance, model)}",
         dataset=metrics["dataset"],
@@ -138,8 +139,8 @@ def _result(read: _Read, model: str) -> Result:
             if name in metrics["models"][model]
         },
         ours=True,
-        said=f"{said}; {splits} split{'s' * (splits > 1)}",
-        source=printable(read.path.parent),
+        said=f"{in_words}; {splits} split{'s' * (splits > 1)}",
+        source=printable(file.path.parent),
         model=model,
         splits=splits,
         synthetic=bool(metrics.get("synthetic")),
@@ -167,10 +168,10 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
         if not sees.endswith("only") or sees.startswith(str(kind))
     ]
     what = f"{what} on {' and '.join(names)}" if names else what
-    for key, said in (("trained_on", "trained on"), ("targets", "learning")):
+    for key, verb in (("trained_on", "trained on"), ("targets", "learning")):
         several = provenance.get(key)
         if isinstance(several, list) and len(several) > 1:
-            what += f", {said} {' and '.join(map(str, several))}"
+            what += f", {verb} {' and '.join(map(str, several))}"
     return what
 
 

@@ -1,20 +1,205 @@
-"""The formats of the tables, by name and by the file names that ask for them."""
+"""The tables in four formats: Markdown, CSV for programs, LaTeX with booktabs, an HTML page.
 
+A `Sheet` is a grid in words, the same for all; CSV alone has the numbers themselves:
+
+    method, ours, trained_on, dataset, target, protocol, synthetic, splits; then for each figure its
+    value (ours: the median over splits), `_sd` over splits, `_low` and `_high` (95 % interval), and
+    `_from` and `_to` where publications give a range; then the protocol in words, source and note,
+    which also says why a figure is not defined. Names that a spreadsheet would take for formulas
+    begin with an apostrophe (core/spreadsheets.py).
+"""
+
+import csv
+import io
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-from agiqa.views.tables.grids import Grid
-from agiqa.views.tables.latex import latex
-from agiqa.views.tables.markdown import markdown
-from agiqa.views.tables.page import page
-from agiqa.views.tables.tidy_csv import tidy_csv
+from agiqa.core.spreadsheets import safe_cell
+from agiqa.views.kit.number import dashes
+from agiqa.views.kit.page import render as render_page
+from agiqa.views.tables import wording
+from agiqa.views.tables.grids import FIGURES, Column, Grid, Result, Row, Value
 
-# Grids, and whether intervals are shown, to text.
+ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
+PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "[": "{[}",  # after \\ it would open an optional argument
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A grid in words."""
+
+    title: str
+    caption: str
+    heads: list[list[tuple[str, int]]]  # lines of headings: text, and how many figures it is over
+    figures: list[str]  # heading of each column
+    width: int  # figures of a column of the grid
+    rows: list[tuple[str, bool, list[str]]]  # name, whether it is ours, cells
+    sources: list[str]
+
+
+def render(grids: Sequence[Grid], form: str, intervals: bool = False) -> str:
+    """The grids as text of one of FORMATS; intervals stand in CSV whether asked for or not."""
+    return FORMATS[form](grids, intervals)
+
+
+def format_of(path: Path) -> str | None:
+    """The format that a file's name asks for; None where its suffix says nothing."""
+    return SUFFIXES.get(path.suffix.lower())
+
+
+def _sheet(grid: Grid, intervals: bool) -> Sheet:
+    heads = [_spans(grid, lambda column: (wording.data(column),))]
+    if not grid.across:
+        heads.append(_spans(grid, lambda column: (wording.data(column), wording.protocol(column))))
+    return Sheet(
+        title=wording.title(grid),
+        caption=wording.caption(grid, intervals),
+        heads=heads,
+        figures=[FIGURES[figure] for _ in grid.columns for figure in grid.figures],
+        width=len(grid.figures),
+        rows=[
+            (
+                wording.row_name(row),
+                row.ours,
+                [wording.cell(cell, f, intervals) for cell in row.cells for f in grid.figures],
+            )
+            for row in grid.rows
+        ],
+        sources=wording.sources(grid),
+    )
+
+
+def _spans(grid: Grid, names: Callable[[Column], tuple[str, ...]]) -> list[tuple[str, int]]:
+    """Headings over all columns that have the same names: the last name, figures below it."""
+    return [
+        (texts[-1], len(list(columns)) * len(grid.figures))
+        for texts, columns in groupby(grid.columns, key=names)
+    ]
+
+
+def _markdown(grids: Sequence[Grid], intervals: bool) -> str:
+    """GitHub's tables one after the other, with up to three lines in a heading."""
+    return "\n".join(_markdown_table(_sheet(grid, intervals)) for grid in grids)
+
+
+def _markdown_table(sheet: Sheet) -> str:
+    def escaped(text: str) -> str:
+        return re.sub(r"([\\|*_`<>])", r"\\\1", text)
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    above = [[escaped(text) for text, span in head for _ in range(span)] for head in sheet.heads]
+    heads = ["<br>".join(filter(None, lines)) for lines in zip(*above, sheet.figures, strict=True)]
+    return "\n".join(
+        [
+            f"### {sheet.title}\n",
+            line(["Method", *heads]),
+            line(["---", *["---:"] * len(heads)]),
+            *(line([escaped(name), *cells]) for name, _, cells in sheet.rows),
+            f"\n{sheet.caption}\n\nProtocols and sources:\n",
+            *(f"- {escaped(source)}" for source in sheet.sources),
+            "",
+        ]
+    )
+
+
+def _latex(grids: Sequence[Grid], intervals: bool) -> str:
+    """LaTeX tables one after the other; they need the package booktabs."""
+    head = "% \\usepackage{booktabs}; wide tables: \\usepackage{graphicx} and \\resizebox\n"
+    return head + "\n".join(_latex_table(_sheet(grid, intervals)) for grid in grids)
+
+
+def latex_escaped(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def _latex_table(sheet: Sheet) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(map(latex_escaped, cells)) + r" \\"
+
+    lines = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{latex_escaped(sheet.title)}. {latex_escaped(sheet.caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(sheet.figures)}}}",
+        r"\toprule",
+    ]
+    for head in sheet.heads:
+        cells, rules, place = [""], "", 2
+        for text, span in head:
+            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{latex_escaped(text)}}}")
+            rules += rf"\cmidrule(lr){{{place}-{place + span - 1}}}"
+            place += span
+        lines += [" & ".join(cells) + r" \\", rules]
+    lines += [line(["Method", *sheet.figures]), r"\midrule"]
+    for place, (_, rows) in enumerate(groupby(sheet.rows, key=lambda row: row[1])):
+        lines += [r"\midrule"] * (place > 0) + [line([name, *cells]) for name, _, cells in rows]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip\raggedright\footnotesize"]
+    sources = [rf"\item {latex_escaped(source)}" for source in sheet.sources]
+    return "\n".join([*lines, r"\begin{itemize}", *sources, r"\end{itemize}", r"\end{table}", ""])
+
+
+def _html(grids: Sequence[Grid], intervals: bool) -> str:
+    """A page that needs nothing from outside."""
+    sheets = [_sheet(grid, intervals) for grid in grids]
+    return render_page("tables/page.html.j2", {"sheets": sheets}, ["tables/page.css"])
+
+
+def _csv(grids: Sequence[Grid], _: bool = True) -> str:
+    """One table of all grids, a line for each result, what is not known left empty."""
+    figures = list(dict.fromkeys(figure for grid in grids for figure in grid.figures))
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    columns = [f"{figure}{part}" for figure in figures for part in PARTS]
+    lines.writerow([*ABOUT, *columns, "said", "source", "note"])
+    for row in (row for grid in grids for row in grid.rows):
+        for result in filter(None, row.cells):
+            lines.writerow(map(safe_cell, _csv_line(row, result, figures)))
+    return out.getvalue()
+
+
+def _csv_line(row: Row, result: Result, figures: Sequence[str]) -> list[str]:
+    cells = [row.method, str(result.ours).lower(), "+".join(row.trained_on)]
+    cells += [result.dataset, result.target, result.protocol, str(result.synthetic).lower()]
+    cells.append("" if result.splits is None else str(result.splits))
+    for figure in figures:
+        cells += _csv_value(result.figures.get(figure, Value()))
+    shown = {name: vars(value) for name, value in result.figures.items() if name in figures}
+    note = " ".join(filter(None, (result.note, dashes([shown], figures))))
+    return [*cells, result.said, result.source, note]
+
+
+def _csv_value(value: Value) -> list[str]:
+    """The PARTS of a figure; a published one with its own digits."""
+    if value.ends:
+        return ["", "", "", "", *value.printed]
+    if value.printed:
+        return [*value.printed, "", "", "", "", ""]
+    numbers = (value.median, value.sd, *(value.interval or (None, None)))
+    return [*("" if number is None else f"{number:.6g}" for number in numbers), "", ""]
+
+
 FORMATS: dict[str, Callable[[Sequence[Grid], bool], str]] = {
-    "markdown": markdown,
-    "csv": tidy_csv,
-    "latex": latex,
-    "html": page,
+    "markdown": _markdown,
+    "csv": _csv,
+    "latex": _latex,
+    "html": _html,
 }
 SUFFIXES = {
     ".md": "markdown",
@@ -24,13 +209,3 @@ SUFFIXES = {
     ".html": "html",
     ".htm": "html",
 }
-
-
-def format_of(path: Path) -> str | None:
-    """The format that a file's name asks for; None where its suffix says nothing."""
-    return SUFFIXES.get(path.suffix.lower())
-
-
-def render(grids: Sequence[Grid], form: str, intervals: bool = False) -> str:
-    """The grids as text of one of FORMATS."""
-    return FORMATS[form](grids, intervals)

@@ -1,14 +1,55 @@
-"""Results laid out: a row for each method, a column for each data set, target and protocol.
+"""Results, ours and published alike, laid out in grids.
 
-Two protocols never share a column, and a result that nobody has is an empty place. Results across
-data sets have a grid of their own: a row for what was trained on, a column for what was tested on.
+A row for each method, a column for each data set, target and protocol. Two protocols never share a
+column, and a result that nobody has is an empty place. Results across data sets have a grid of
+their own: a row for what was trained on, a column for what was tested on.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agiqa.core.model_names import in_order
-from agiqa.views.tables.results import AS_PUBLISHED, CROSS, Result
+from agiqa.data.metric_names import FIGURES as KNOWN
+
+# Headings of figures by their name in metrics.json. What a publication calls PLCC may be fitted or
+# not, so the column of the fitted one is not called more than that.
+FIGURES = {name: figure.heading for name, figure in KNOWN.items()} | {"plcc_logistic": "PLCC"}
+CROSS = "cross"  # the protocol of a result on another data set than the training's
+AS_PUBLISHED = "as published"  # a column of results whose protocols differ among themselves
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure of one result; a published one is kept as printed."""
+
+    median: float | None = None  # over splits; None of a range
+    sd: float | None = None  # over splits; None where there is one split, or none is known
+    interval: tuple[float, float] | None = None  # 95 %
+    ends: tuple[float, float] | None = None  # of a published range
+    why: str = ""  # there is no median, or no interval
+    printed: tuple[str, ...] = ()  # a published figure's digits; two for a range
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one data set."""
+
+    method: str
+    dataset: str  # that it was tested on
+    target: str
+    protocol: str
+    figures: Mapping[str, Value]  # those that are known, by their name in FIGURES
+    ours: bool
+    said: str  # the protocol in words
+    source: str  # a run's folder, or a publication
+    model: str = ""  # of ours: its name in the run
+    note: str = ""
+    splits: int | None = None  # None where that is not known
+    synthetic: bool = False  # a data set that the project made itself
+    trained_on: tuple[str, ...] = ()  # of the protocol `cross`
+    trained_by: str = ""  # of the protocol `cross`: the protocol that gave the training side
+
 
 # In the order of a table; others follow by name.
 DATASETS = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
@@ -56,31 +97,26 @@ class Grid:
 def grids_of(
     ours: Sequence[Result], published: Sequence[Result], figures: Sequence[str]
 ) -> list[Grid]:
-    """The grids that our results fill, with the published results that stand beside them."""
-    grids = [within_grid(ours, published, figures), cross_grid(ours, published)]
+    """The grids that our results fill: on the data set of the training, and across data sets.
+
+    Published results stand where there are ours: of the same data and target, across data sets of
+    the same target.
+    """
+    grids = []
+    for across in (False, True):
+        own = [result for result in ours if (result.protocol == CROSS) == across]
+        covered = {_subject(result) for result in own if not result.synthetic}
+        others = [
+            result
+            for result in published
+            if (result.protocol == CROSS) == across and _subject(result) in covered
+        ]
+        grids.append(_grid([*others, *own], CROSS_FIGURES if across else tuple(figures), across))
     return [grid for grid in grids if grid.rows]
 
 
-def within_grid(
-    ours: Sequence[Result], published: Sequence[Result], figures: Sequence[str]
-) -> Grid:
-    """Results on the data set of the training, and published ones of the same data and target."""
-    mine = [result for result in ours if result.protocol != CROSS]
-    covered = {(result.dataset, result.target) for result in mine if not result.synthetic}
-    theirs = [
-        result
-        for result in published
-        if result.protocol != CROSS and (result.dataset, result.target) in covered
-    ]
-    return _grid([*theirs, *mine], tuple(figures), across=False)
-
-
-def cross_grid(ours: Sequence[Result], published: Sequence[Result]) -> Grid:
-    """Results on other data sets than the training's; published ones where there are ours."""
-    mine = [result for result in ours if result.protocol == CROSS]
-    targets = {result.target for result in mine if not result.synthetic}
-    theirs = [r for r in published if r.protocol == CROSS and r.target in targets]
-    return _grid([*theirs, *mine], CROSS_FIGURES, across=True)
+def _subject(result: Result) -> tuple[str, str]:
+    return ("" if result.protocol == CROSS else result.dataset), result.target
 
 
 Key = tuple[str, tuple[str, ...], str]  # of a row: method, trained on, trained by
@@ -88,12 +124,12 @@ Key = tuple[str, tuple[str, ...], str]  # of a row: method, trained on, trained 
 
 def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> Grid:
     results = _told_apart(results)
-    columns = sorted({_column(result) for result in results}, key=_place)
+    columns = sorted({_column(result) for result in results}, key=_order)
     cells = {(_key(result), _column(result)): result for result in results}
     rows = []
     for key, ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
-        found = tuple(cells.get((key, column)) for column in columns)
-        rows.append(Row(*key, ours=ours, cells=found))
+        row = tuple(cells.get((key, column)) for column in columns)
+        rows.append(Row(*key, ours=ours, cells=row))
     return Grid(across, figures, tuple(columns), tuple(rows))
 
 
@@ -107,13 +143,10 @@ def _column(result: Result) -> Column:
 
 def _told_apart(results: Sequence[Result]) -> list[Result]:
     """Results that would fall into one cell get their run's folder into their names."""
-    met: dict[tuple[Key, Column], int] = {}
-    for result in results:
-        place = (_key(result), _column(result))
-        met[place] = met.get(place, 0) + 1
+    counts = Counter((_key(result), _column(result)) for result in results)
     return [
         replace(result, method=f"{result.method} ({result.source})")
-        if met[_key(result), _column(result)] > 1
+        if counts[_key(result), _column(result)] > 1
         else result
         for result in results
     ]
@@ -122,20 +155,18 @@ def _told_apart(results: Sequence[Result]) -> list[Result]:
 def _ordered(results: Sequence[Result]) -> list[Result]:
     """Published ones first, in their order; then ours by model and name."""
     models = in_order(dict.fromkeys(result.model for result in results if result.ours))
-    mine = [result for result in results if result.ours]
-    mine.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
-    return [*(result for result in results if not result.ours), *mine]
+    own = [result for result in results if result.ours]
+    own.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
+    return [*(result for result in results if not result.ours), *own]
 
 
-def _place(column: Column) -> tuple[object, ...]:
-    by: list[tuple[Callable[[Column], str], tuple[str, ...]]] = [
-        (lambda c: c.dataset, DATASETS),
-        (lambda c: c.target, TARGETS),
-        (lambda c: c.protocol, PROTOCOLS),
-    ]
+def _order(column: Column) -> tuple[object, ...]:
     places: list[object] = []
-    for name, known in by:
-        value = name(column)
+    for value, known in (
+        (column.dataset, DATASETS),
+        (column.target, TARGETS),
+        (column.protocol, PROTOCOLS),
+    ):
         last = value == AS_PUBLISHED
         places += [last, known.index(value) if value in known else len(known), value]
     return (*places, column.synthetic)

@@ -6,7 +6,7 @@ from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.trees import read_yaml
-from agiqa.views.tables.results import CROSS, FIGURES, Result, Value
+from agiqa.views.tables.grids import CROSS, FIGURES, Result, Value
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 NEEDED = ("method", "dataset", "target", "protocol", "said", "source")

@@ -1,10 +1,10 @@
-"""Every number and heading of the tables as text, formatted here and nowhere else."""
+"""Headings, captions and cells of the tables as text."""
 
 from collections.abc import Sequence
 
-from agiqa.data.metric_names import DASH, FITTED, dashes
-from agiqa.views.tables.grids import Column, Grid, Row
-from agiqa.views.tables.results import AS_PUBLISHED, CROSS, FIGURES, Result, Value
+from agiqa.data.metric_names import FITTED
+from agiqa.views.kit.number import DASH, dashes, number, without_zero
+from agiqa.views.tables.grids import AS_PUBLISHED, CROSS, FIGURES, Column, Grid, Result, Row, Value
 
 INTERVALS = "in brackets 95 % intervals"
 
@@ -18,30 +18,20 @@ def cell(result: Result | None, figure: str, intervals: bool = False) -> str:
     if value is None:
         return ""
     if value.printed:
-        return " to ".join(map(_plain, value.printed))
+        return " to ".join(map(without_zero, value.printed))
     if value.median is None:
         return DASH
     digits = 4 if value.sd is None else 3
-    text = number(value.median, digits)
+    text = without_zero(number(value.median, digits))
     if value.sd is not None:
-        text += f" ± {number(value.sd, digits)}"
+        text += f" ± {without_zero(number(value.sd, digits))}"
     return text + (_interval(value, digits) if intervals else "")
-
-
-def number(value: float, digits: int) -> str:
-    """Without the zero before the point, as the field prints correlations; a true minus sign."""
-    return _plain(f"{round(value, digits) + 0.0:.{digits}f}")
-
-
-def _plain(text: str) -> str:
-    sign, text = ("−", text[1:]) if text.startswith("-") else ("", text)
-    return sign + (text[1:] if text.startswith("0.") else text)
 
 
 def _interval(value: Value, digits: int) -> str:
     if value.interval is None:
         return ""
-    low, high = (number(end, digits) for end in value.interval)
+    low, high = (without_zero(number(end, digits)) for end in value.interval)
     return f" [{low}, {high}]"
 
 
@@ -56,11 +46,6 @@ def protocol(column: Column) -> str:
     if column.protocol == AS_PUBLISHED:
         return "as published (protocols differ)"
     return "" if column.protocol == CROSS else column.protocol
-
-
-def heading(figure: str) -> str:
-    """Of a figure."""
-    return FIGURES[figure][0]
 
 
 def title(grid: Grid) -> str:
@@ -80,50 +65,48 @@ def row_name(row: Row) -> str:
 
 def caption(grid: Grid, intervals: bool = False) -> str:
     """How to read the cells."""
-    said = ["Test sides."]
-    if any(each.ours and (each.splits or 0) > 1 for each in grid.results):
-        said.append("Ours: median ± sd over splits.")
-    if any(each.ours and each.splits == 1 for each in grid.results):
-        said.append("Of one split: four digits, no deviation.")
-    shown = [heading(f) for f in FITTED if f in grid.figures]
+    sentences = ["Test sides."]
+    if any(result.ours and (result.splits or 0) > 1 for result in grid.results):
+        sentences.append("Ours: median ± sd over splits.")
+    if any(result.ours and result.splits == 1 for result in grid.results):
+        sentences.append("Of one split: four digits, no deviation.")
+    shown = [FIGURES[f] for f in FITTED if f in grid.figures]
     if shown:
-        said.append(f"{' and '.join(shown)} after the 4-parameter logistic.")
+        sentences.append(f"{' and '.join(shown)} after the 4-parameter logistic.")
     if intervals:
-        said.append(f"{INTERVALS.capitalize()}.")
-    said.append("An empty cell: no result.")
+        sentences.append(f"{INTERVALS.capitalize()}.")
+    sentences.append("An empty cell: no result.")
     rows = [
-        {name: vars(value) for name, value in each.figures.items() if name in grid.figures}
-        for each in grid.results
+        {name: vars(value) for name, value in result.figures.items() if name in grid.figures}
+        for result in grid.results
     ]
     if why := dashes(rows, grid.figures if intervals else ()):
-        said.append(why)
+        sentences.append(why)
     if not grid.across:
-        said.append("Columns have protocols of their own and are not to be compared.")
+        sentences.append("Columns have protocols of their own and are not to be compared.")
     if any(column.protocol == AS_PUBLISHED for column in grid.columns):
-        said.append("As published: protocols differ from ours, and among themselves.")
+        sentences.append("As published: protocols differ from ours, and among themselves.")
     if any(column.synthetic for column in grid.columns):
-        said.append("Synthetic: severity of degradation, not opinion.")
-    return " ".join(said)
+        sentences.append("Synthetic: severity of degradation, not opinion.")
+    return " ".join(sentences)
 
 
 def sources(grid: Grid) -> list[str]:
     """For every result where it is from and by which protocol; what is the same is said once."""
-    where: dict[tuple[str, bool, str], list[str]] = {}
+    columns: dict[tuple[str, bool, str], list[str]] = {}
     for row in grid.rows:
-        for each in row.cells:
-            if each is not None:
-                note = f" ({each.note})" if each.note else ""
-                about = f"{each.said}. {_capital(each.source)}{note}."
-                place = data(Column(each.dataset, each.target, each.protocol, each.synthetic))
-                if not grid.across:
-                    place = f"{place}, {each.protocol}"
-                where.setdefault((row_name(row), row.ours, about), []).append(place)
+        for result in filter(None, row.cells):
+            note = f" ({result.note})" if result.note else ""
+            about = f"{result.said}. {_capital(result.source)}{note}."
+            column = Column(result.dataset, result.target, result.protocol, result.synthetic)
+            text = data(column) if grid.across else f"{data(column)}, {result.protocol}"
+            columns.setdefault((row_name(row), row.ours, about), []).append(text)
     merged: dict[tuple[str, ...], list[str]] = {}
-    for (name, ours, about), places in where.items():  # the models of one run say the same
-        merged.setdefault((about, "" if ours else name, *places), []).append(name)
+    for (name, ours, about), texts in columns.items():  # the models of one run say the same
+        merged.setdefault((about, "" if ours else name, *texts), []).append(name)
     return [
-        f"{_together(names)}. {'; '.join(places)}: {about}"
-        for (about, _, *places), names in merged.items()
+        f"{_together(names)}. {'; '.join(texts)}: {about}"
+        for (about, _, *texts), names in merged.items()
     ]
 
 

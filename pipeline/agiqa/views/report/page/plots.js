@@ -1,225 +1,248 @@
-"use strict";
 // Draws the figures with Plotly: resolves the page's colours, gives points their rows, draws a figure
 // when it comes near the window, and again when theme or run change.
-const plots = (() => {
-  const CONFIG = {
-    responsive: true,
-    displaylogo: false,
-    displayModeBar: false,
-    doubleClick: "reset+autosize",
+import { $, element } from "../../kit/web/dom.js";
+import { report } from "./data.js";
+import { filterBy, gallery, openImage, showCard } from "./images.js";
+import { nearestPoint, paintPoints } from "./points.js";
+
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  displayModeBar: false,
+  doubleClick: "reset+autosize",
+};
+const coarse = window.matchMedia("(pointer: coarse)").matches;
+const drawnOnce = new Set(); // figures
+let marked = -1; // row of the image in the card
+let ordered = null; // rows by score, for the arrow keys
+
+// `--series-1` to what it is now; a probe, since a variable may hold light-dark().
+function resolver() {
+  const probe = element("span", { hidden: true });
+  document.body.append(probe);
+  const known = new Map();
+  return {
+    colour(name) {
+      if (!known.has(name)) {
+        probe.style.color = `var(${name})`;
+        known.set(name, getComputedStyle(probe).color);
+      }
+      return known.get(name);
+    },
+    done: () => probe.remove(),
   };
-  const coarse = window.matchMedia("(pointer: coarse)").matches;
-  const seen = new Set(); // figures that have been drawn
-  let marked = -1; // row of the image in the card
-  let ordered = null; // rows by score, for the arrow keys
+}
 
-  // `--series-1` to what it is now; a probe, since a variable may hold light-dark().
-  function resolver() {
-    const probe = element("span", { hidden: true });
-    document.body.append(probe);
-    const known = new Map();
-    return {
-      colour(name) {
-        if (!known.has(name)) {
-          probe.style.color = `var(${name})`;
-          known.set(name, getComputedStyle(probe).color);
+function painted(value, colour) {
+  if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
+  if (Array.isArray(value)) {
+    return typeof value[0] === "number" ? value : value.map((each) => painted(each, colour));
+  }
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v, colour)]));
+  }
+  return value;
+}
+
+// A trace of images: the rows of its points. points.js paints them; the legend stays Plotly's.
+function pointed(trace) {
+  const wanted = trace.meta && trace.meta.generators;
+  if (!wanted) return trace;
+  const codes = new Set(wanted.map((name) => report.columns.generators.indexOf(name)));
+  const rows = [];
+  report.columns.generator.forEach((code, row) => {
+    if (codes.has(code) && report.score(row) !== null) rows.push(row);
+  });
+  return { ...trace, x: [null], y: [null], meta: { rows } };
+}
+
+function laidOut(layout, colour, narrow) {
+  const axis = {
+    gridcolor: colour("--rule"),
+    linecolor: colour("--muted"),
+    zeroline: false,
+    automargin: true,
+    tickfont: { size: narrow ? 11 : 12 },
+    fixedrange: coarse,
+  };
+  const cut = (text) => (narrow && text.length > 20 && !text.includes("<") ? `${text.slice(0, 18).replace(/&[^;]*$/, "")}…` : text);
+  const side = (own = {}) => ({
+    ...axis,
+    ...own,
+    ...(own.ticktext ? { ticktext: own.ticktext.map(cut) } : {}),
+    title: { standoff: 10, font: { size: 13 }, ...(own.title || {}) },
+  });
+  return {
+    ...layout,
+    height: undefined,
+    autosize: true,
+    xaxis: side(layout.xaxis),
+    yaxis: side(layout.yaxis),
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") },
+    hoverlabel: {
+      bgcolor: colour("--raised"),
+      bordercolor: colour("--rule"),
+      font: { color: colour("--ink"), size: 13 },
+      align: "left",
+    },
+    margin: { l: 12, r: 12, t: 12, b: 12 },
+    dragmode: coarse ? false : "zoom",
+    hovermode: layout.hovermode || "closest",
+  };
+}
+
+function specification(name) {
+  return report.beside[name] || report.figures[report.current][name];
+}
+
+function draw(figure) {
+  const spec = specification(figure.dataset.figure);
+  figure.hidden = !spec;
+  if (!spec) return;
+  const holder = figure.querySelector(".plot");
+  if (holder.getAttribute("role") === "img") holder.setAttribute("aria-label", spec.spoken);
+  figure.querySelector(".title").textContent = spec.title;
+  figure.querySelector("figcaption").textContent = spec.caption;
+  const paint = resolver();
+  const data = spec.plot.data.map(pointed).map((trace) => painted(trace, paint.colour));
+  const layout = painted(spec.plot.layout, paint.colour);
+  holder.style.height = `${spec.plot.layout.height}px`;
+  Plotly.react(holder, data, laidOut(layout, paint.colour, holder.clientWidth < 460), CONFIG);
+  paint.done();
+  if (!drawnOnce.has(figure)) {
+    drawnOnce.add(figure);
+    if (figure.dataset.figure === "scatter") explorable(holder);
+    else if (spec.filters) filtering(holder, spec.filters);
+  } else if (figure.dataset.figure === "scatter") {
+    ordered = null;
+    if (marked >= 0) showImage(marked);
+  }
+}
+
+// The image in the card beside the main plot, ringed in the plot.
+export function showImage(row) {
+  marked = row;
+  showCard(row);
+  repaint();
+}
+
+function repaint() {
+  const holder = document.querySelector('[data-figure="scatter"] .plot');
+  if (!holder._fullLayout) return;
+  const paint = resolver();
+  paintPoints(holder, marked, paint.colour("--ink"));
+  paint.done();
+}
+
+function explorable(holder) {
+  repaint();
+  holder.on("plotly_afterplot", repaint);
+  let asked = -1;
+  holder.addEventListener("pointermove", (event) => {
+    const row = nearestPoint(holder, event);
+    holder.classList.toggle("near", row >= 0);
+    if (row < 0 || row === marked) return;
+    asked = row;
+    requestAnimationFrame(() => {
+      if (asked === row && marked !== row) showImage(row);
+    });
+  });
+  let pressed = null; // Plotly takes clicks for its zoom: a press that stays in place is ours
+  holder.addEventListener("pointerdown", (event) => {
+    pressed = { x: event.clientX, y: event.clientY, row: nearestPoint(holder, event) };
+  });
+  window.addEventListener("pointerup", (event) => {
+    const still = pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 4;
+    const row = still ? pressed.row : -1;
+    pressed = null;
+    if (row < 0) return;
+    showImage(row);
+    if (!coarse) setTimeout(() => openImage(row)); // once Plotly has let go of the pointer
+  });
+  holder.addEventListener("keydown", (event) => {
+    const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 };
+    if (event.key === "Enter" && marked >= 0) openImage(marked);
+    else if (event.key in steps) showImage(stepped(steps[event.key]));
+    else return;
+    event.preventDefault();
+  });
+}
+
+function stepped(step) {
+  if (!ordered) {
+    ordered = report.rows
+      .filter((row) => report.score(row) !== null)
+      .sort((a, b) => report.score(a) - report.score(b));
+  }
+  const at = ordered.indexOf(marked) + step;
+  return ordered[Math.min(ordered.length - 1, Math.max(0, at))];
+}
+
+function filtering(holder, filters) {
+  holder.classList.add("clickable");
+  holder.on("plotly_click", (event) => {
+    const asked = event.points[0].customdata;
+    if (asked !== undefined) filterBy(filters, asked);
+  });
+}
+
+export function startPlots() {
+  const figures = [...document.querySelectorAll("figure.drawn")];
+  draw(figures.find((figure) => figure.dataset.figure === "scatter"));
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) {
+          near.unobserve(entry.target);
+          draw(entry.target);
         }
-        return known.get(name);
-      },
-      done: () => probe.remove(),
-    };
-  }
+      }
+    },
+    { rootMargin: "400px" },
+  );
+  figures.filter((figure) => !drawnOnce.has(figure)).forEach((figure) => near.observe(figure));
+  // On paper, or in a PDF, every figure stands, in light colours and as wide as a page.
+  let theme;
+  window.addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+    root.classList.add("paper");
+    figures.forEach(draw);
+  });
+  window.addEventListener("afterprint", () => {
+    root.classList.remove("paper");
+    if (theme) root.dataset.theme = theme;
+    else delete root.dataset.theme;
+    figures.forEach(draw);
+  });
+}
 
-  function painted(value, colour) {
-    if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
-    if (Array.isArray(value)) {
-      return typeof value[0] === "number" ? value : value.map((each) => painted(each, colour));
-    }
-    if (value && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v, colour)]));
-    }
-    return value;
-  }
+export const redraw = () => [...drawnOnce].forEach(draw);
 
-  // A trace of images: the rows of its points. points.js paints them; the legend stays Plotly's.
-  function pointed(trace) {
-    const wanted = trace.meta && trace.meta.generators;
-    if (!wanted) return trace;
-    const codes = new Set(wanted.map((name) => report.columns.generators.indexOf(name)));
-    const rows = [];
-    report.columns.generator.forEach((code, row) => {
-      if (codes.has(code) && report.score(row) !== null) rows.push(row);
-    });
-    return { ...trace, x: [null], y: [null], meta: { rows } };
-  }
+// The main plot now, the pictures once the parser has come to them.
 
-  function laidOut(layout, colour, narrow) {
-    const axis = {
-      gridcolor: colour("--rule"),
-      linecolor: colour("--muted"),
-      zeroline: false,
-      automargin: true,
-      tickfont: { size: narrow ? 11 : 12 },
-      fixedrange: coarse,
-    };
-    const cut = (text) => (narrow && text.length > 20 && !text.includes("<") ? `${text.slice(0, 18).replace(/&[^;]*$/, "")}…` : text);
-    const side = (own = {}) => ({
-      ...axis,
-      ...own,
-      ...(own.ticktext ? { ticktext: own.ticktext.map(cut) } : {}),
-      title: { standoff: 10, font: { size: 13 }, ...(own.title || {}) },
-    });
-    return {
-      ...layout,
-      height: undefined,
-      autosize: true,
-      xaxis: side(layout.xaxis),
-      yaxis: side(layout.yaxis),
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: colour("--ink") },
-      hoverlabel: {
-        bgcolor: colour("--raised"),
-        bordercolor: colour("--rule"),
-        font: { color: colour("--ink"), size: 13 },
-        align: "left",
-      },
-      margin: { l: 12, r: 12, t: 12, b: 12 },
-      dragmode: coarse ? false : "zoom",
-      hovermode: layout.hovermode || "closest",
-    };
-  }
-
-  function specification(name) {
-    const beside = report.data.beside[name];
-    return beside || report.data.figures[report.state.run][name];
-  }
-
-  function draw(figure) {
-    const found = specification(figure.dataset.figure);
-    figure.hidden = !found;
-    if (!found) return;
-    const holder = figure.querySelector(".plot");
-    if (holder.getAttribute("role") === "img") holder.setAttribute("aria-label", found.spoken);
-    figure.querySelector(".title").textContent = found.title;
-    figure.querySelector("figcaption").textContent = found.caption;
-    const paint = resolver();
-    const data = found.plot.data.map(pointed).map((trace) => painted(trace, paint.colour));
-    const layout = painted(found.plot.layout, paint.colour);
-    holder.style.height = `${found.plot.layout.height}px`;
-    Plotly.react(holder, data, laidOut(layout, paint.colour, holder.clientWidth < 460), CONFIG);
-    paint.done();
-    if (!seen.has(figure)) {
-      seen.add(figure);
-      if (figure.dataset.figure === "scatter") explorable(holder);
-      else if (found.filters) filtering(holder, found.filters);
-    } else if (figure.dataset.figure === "scatter") {
-      ordered = null;
-      if (marked >= 0) show(marked);
-    }
-  }
-
-  // The image in the card beside the main plot, ringed in the plot.
-  function show(row) {
-    marked = row;
-    const holder = document.getElementById("card");
-    const frame = element("button", { type: "button", className: "picture", ariaLabel: `Open ${report.path(row)}` }, card.picture(row, true));
-    frame.addEventListener("click", () => detail.open(row));
-    holder.replaceChildren(frame, ...card.words(row), card.gate(row));
-    repaint();
-  }
-
-  function repaint() {
-    const holder = document.querySelector('[data-figure="scatter"] .plot');
-    if (!holder._fullLayout) return;
-    const paint = resolver();
-    points.paint(holder, marked, paint.colour("--ink"));
-    paint.done();
-  }
-
-  function explorable(holder) {
-    repaint();
-    holder.on("plotly_afterplot", repaint);
-    let asked = -1;
-    holder.addEventListener("pointermove", (event) => {
-      const row = points.nearest(holder, event);
-      holder.classList.toggle("near", row >= 0);
-      if (row < 0 || row === marked) return;
-      asked = row;
-      requestAnimationFrame(() => {
-        if (asked === row && marked !== row) show(row);
-      });
-    });
-    let pressed = null; // Plotly takes clicks for its zoom: a press that stays in place is ours
-    holder.addEventListener("pointerdown", (event) => {
-      pressed = { x: event.clientX, y: event.clientY, row: points.nearest(holder, event) };
-    });
-    window.addEventListener("pointerup", (event) => {
-      const still = pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 4;
-      const row = still ? pressed.row : -1;
-      pressed = null;
-      if (row < 0) return;
-      show(row);
-      if (!coarse) setTimeout(() => detail.open(row)); // once Plotly has let go of the pointer
-    });
-    holder.addEventListener("keydown", (event) => {
-      const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 20, PageDown: -20 };
-      if (event.key === "Enter" && marked >= 0) detail.open(marked);
-      else if (event.key in steps) show(stepped(steps[event.key]));
-      else return;
-      event.preventDefault();
-    });
-  }
-
-  function stepped(step) {
-    if (!ordered) {
-      ordered = Array.from({ length: report.count }, (_, row) => row)
-        .filter((row) => report.score(row) !== null)
-        .sort((a, b) => report.score(a) - report.score(b));
-    }
-    const at = ordered.indexOf(marked) + step;
-    return ordered[Math.min(ordered.length - 1, Math.max(0, at))];
-  }
-
-  function filtering(holder, filters) {
-    holder.classList.add("clickable");
-    holder.on("plotly_click", (event) => {
-      const asked = event.points[0].customdata;
-      if (asked !== undefined) gallery.ask(filters, asked);
-    });
-  }
-
-  function start() {
-    const figures = [...document.querySelectorAll("figure.drawn")];
-    draw(figures.find((figure) => figure.dataset.figure === "scatter"));
-    const near = new IntersectionObserver(
-      (entries) => {
-        for (const entry of entries) {
-          if (entry.isIntersecting) {
-            near.unobserve(entry.target);
-            draw(entry.target);
-          }
-        }
-      },
-      { rootMargin: "400px" },
-    );
-    figures.filter((figure) => !seen.has(figure)).forEach((figure) => near.observe(figure));
-    // On paper, or in a PDF, every figure stands, in light colours and as wide as a page.
-    const root = document.documentElement;
-    let theme;
-    window.addEventListener("beforeprint", () => {
-      theme = root.dataset.theme;
-      root.dataset.theme = "light";
-      root.classList.add("paper");
-      figures.forEach(draw);
-    });
-    window.addEventListener("afterprint", () => {
-      root.classList.remove("paper");
-      if (theme) root.dataset.theme = theme;
-      else delete root.dataset.theme;
-      figures.forEach(draw);
-    });
-  }
-
-  return { start, show, again: () => [...seen].forEach(draw) };
-})();
+const root = document.documentElement;
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
+const nameTheme = () => {
+  $("theme").textContent = isDark() ? "Light" : "Dark";
+};
+const themeChanged = () => {
+  nameTheme();
+  redraw();
+};
+$("theme").hidden = false;
+$("theme").addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  themeChanged();
+});
+dark.addEventListener("change", themeChanged);
+$("run")?.addEventListener("change", () => {
+  report.current = Number($("run").value);
+  redraw();
+  gallery.choose();
+});
+startPlots();
+nameTheme();

@@ -1,9 +1,14 @@
 // Beside the table: one image, its map, its reasons, and rated images like it.
+import { element, number } from "/kit/web/dom.js";
+import { gateBars, measure } from "/kit/web/marks.js";
+import * as api from "./api.js";
+import { inTraining, plain } from "./ranking.js";
 
-import * as asking from "./asking.js";
-import { element, gateBars, inTraining, measure, plain, two } from "./drawing.js";
-
-const KINDS = ["maps", "neighbours", "reasons"]; // in the order of what they cost
+const KINDS = { // in the order of what they cost
+  maps: "Making the map",
+  neighbours: "Looking for neighbours",
+  reasons: "Asking for reasons",
+};
 
 export class Detail {
   constructor(place, facts) {
@@ -22,35 +27,36 @@ export class Detail {
   show(entry) {
     this.clear();
     this.leave = new AbortController();
-    const { signal } = this.leave;
-    const picture = entry.number === undefined
+    const { scale, target, experts } = this.facts;
+    const source = entry.number === undefined
       ? (this.url = URL.createObjectURL(entry.file))
-      : asking.folderPicture(entry.number, "large");
+      : api.folderPicture(entry.number, "large");
+    const section = (title, ...content) => element("section", {}, element("h3", {}, title), ...content);
     const parts = {
-      maps: this.picture(entry, picture),
-      reasons: element("section", {}, element("h3", {}, "Reasons")),
-      neighbours: element("section", {}, element("h3", {}, "Rated images that look alike")),
+      maps: this.picture(entry, source),
+      reasons: section("Reasons"),
+      neighbours: section("Rated images that look alike"),
     };
-    const targets = Object.entries(entry.targets);
+    const targets = Object.entries(entry.targets).map(([name, value]) =>
+      element("p", {}, `${plain(name)} `, element("b", {}, number(value))));
     this.place.replaceChildren(
       element("div", { class: "title" },
         element("h2", {}, entry.name),
         element("button", { type: "button", onclick: () => this.away(entry) }, "Close")),
       element("div", {},
-        element("p", { class: "big" }, two(entry.score),
-          element("small", {}, ` ± ${two(entry.spread)}, rank ${entry.rank}`)),
-        measure(entry.score, entry.spread, this.facts.scale),
+        element("p", { class: "big" }, number(entry.score),
+          element("small", {}, ` ± ${number(entry.spread)}, rank ${entry.rank}`)),
+        measure(entry.score, entry.spread, scale),
         element("p", { class: "muted" },
-          `${this.facts.target}, ${two(this.facts.scale.low)} to ${two(this.facts.scale.high)}; the spread is over the run's splits`),
-        entry.trainedOn
-          ? element("p", {}, `This image ${inTraining(entry)}: its score is optimistic.`) : "",
-        ...targets.map(([name, value]) => element("p", {}, `${plain(name)} `, element("b", {}, two(value))))),
+          `${target}, ${number(scale.low)} to ${number(scale.high)}; the spread is over the run's splits`),
+        entry.trainedOn ? element("p", {}, `This image ${inTraining(entry)}: its score is optimistic.`) : "",
+        ...targets),
       parts.maps,
-      element("section", {}, element("h3", {}, "Gate"), gateBars(entry.gate)),
+      section("Gate", gateBars(experts.map(plain), experts.map((expert) => entry.gate[expert]))),
       parts.reasons,
       parts.neighbours,
     );
-    this.explain(entry, parts, signal);
+    this.explain(entry, parts, this.leave.signal);
     if (matchMedia("(max-width: 62rem)").matches) this.place.scrollIntoView({ block: "start" });
   }
 
@@ -65,71 +71,71 @@ export class Detail {
     return element("section", {}, element("figure", {}, image));
   }
 
+  // Ask for one kind after the other; each has its line until it comes, or says why it does not.
   async explain(entry, parts, signal) {
     const known = this.known.get(entry) ?? {};
     this.known.set(entry, known);
-    for (const kind of KINDS) {
-      const place = element("p", { class: "waiting" }, { maps: "Making the map", neighbours: "Looking for neighbours", reasons: "Asking for reasons" }[kind]);
-      parts[kind].append(place);
-      const why = this.facts.explanations[kind];
-      if (why) { place.className = "muted"; place.textContent = why; }
-      else parts[kind].waiting = place;
+    const lines = {};
+    const end = (kind, words) => {
+      lines[kind].className = "muted";
+      lines[kind].textContent = words;
+    };
+    for (const kind of Object.keys(KINDS)) {
+      lines[kind] = element("p", { class: "waiting" }, KINDS[kind]);
+      parts[kind].append(lines[kind]);
+      if (this.facts.explanations[kind]) end(kind, this.facts.explanations[kind]);
     }
-    for (const kind of KINDS) {
-      const place = parts[kind].waiting;
-      if (!place) continue;
+    for (const kind of Object.keys(KINDS).filter((each) => !this.facts.explanations[each])) {
       try {
-        known[kind] ??= await asking.explanation(entry, [kind], signal);
+        known[kind] ??= await api.explanation(entry, [kind], signal);
         if (signal.aborted) return;
-        const without = known[kind].unavailable[kind];
-        if (without) { place.className = "muted"; place.textContent = without; continue; }
-        if (kind === "maps") this.map(parts.maps, known[kind].map, place);
-        else place.replaceWith(this[kind](known[kind][kind]));
+        const explanation = known[kind];
+        if (explanation.unavailable[kind]) end(kind, explanation.unavailable[kind]);
+        else if (kind === "maps") end(kind, this.map(parts.maps, explanation.map));
+        else lines[kind].replaceWith(this[kind](explanation[kind]));
       } catch (error) {
         if (error.name === "AbortError") return;
-        place.className = "muted";
-        place.textContent = `Not available: ${error.message}`;
+        end(kind, `Not available: ${error.message}`);
       }
     }
   }
 
-  map(section, found, place) {
+  // The map over the image, with buttons for either; what is said of it.
+  map(section, { png, method, peak }) {
     const figure = section.querySelector("figure");
-    const original = figure.firstElementChild;
-    const overlay = element("img", { src: `data:image/png;base64,${found.png}`, alt: "The image with its quality map" });
-    const buttons = ["Map", "Image"].map((label) => element("button", { type: "button" }, label));
-    const choose = (place) => {
-      figure.replaceChildren(place === 0 ? overlay : original);
-      buttons.forEach((each, at) => each.setAttribute("aria-pressed", at === place));
+    const overlay = element("img", { src: `data:image/png;base64,${png}`, alt: "The image with its quality map" });
+    const pictures = [overlay, figure.firstElementChild];
+    const choose = (chosen) => {
+      figure.replaceChildren(pictures[chosen]);
+      buttons.forEach((button, place) => button.setAttribute("aria-pressed", place === chosen));
     };
-    buttons.forEach((each, at) => { each.onclick = () => choose(at); });
+    const buttons = ["Map", "Image"].map((label, place) =>
+      element("button", { type: "button", onclick: () => choose(place) }, label));
     section.prepend(element("div", { class: "choice", role: "group", ariaLabel: "What the picture shows" }, ...buttons));
     choose(0);
-    place.className = "muted";
-    place.textContent = `${found.method} The strongest place moves the score by ${found.peak.toPrecision(2)}.`;
+    return `${method} The strongest place moves the score by ${peak.toPrecision(2)}.`;
   }
 
-  reasons(found) {
-    if (!found.length) {
+  reasons(reasons) {
+    if (!reasons.length) {
       return element("p", { class: "muted" }, "None: in no aspect that relates to people's scores does it differ from well-rated images.");
     }
-    return element("ul", { class: "reasons" }, ...found.map((each) => {
+    return element("ul", { class: "reasons" }, ...reasons.map(({ text, strength }) => {
       const fill = element("span");
-      fill.style.width = `${100 * Math.min(1, each.strength)}%`;
-      return element("li", {}, each.text,
-        element("div", { class: "track", title: `strength ${two(each.strength)}` }, fill));
+      fill.style.width = `${100 * Math.min(1, strength)}%`;
+      return element("li", {}, text, element("div", { class: "track", title: `strength ${number(strength)}` }, fill));
     }));
   }
 
-  neighbours(found) {
-    return element("ul", { class: "neighbours" }, ...found.map((each) => {
-      const words = `rated ${two(each.mos)}`;
-      const image = each.picture
-        ? element("img", { src: each.picture, alt: `${each.path}, ${words}`, title: each.path })
+  neighbours(neighbours) {
+    return element("ul", { class: "neighbours" }, ...neighbours.map((neighbour) => {
+      const words = `rated ${number(neighbour.mos)}`;
+      const image = neighbour.picture
+        ? element("img", { src: neighbour.picture, alt: `${neighbour.path}, ${words}`, title: neighbour.path })
         : element("span", { class: "none" });
-      image.onerror = () => image.replaceWith(element("span", { class: "none", title: `${each.path} is not here` }));
+      image.onerror = () => image.replaceWith(element("span", { class: "none", title: `${neighbour.path} is not here` }));
       return element("li", {}, image, element("p", {}, element("b", {}, words),
-        element("br"), `alike ${two(each.similarity)}`, each.same_prompt ? ", same prompt" : ""));
+        element("br"), `alike ${number(neighbour.similarity)}`, neighbour.same_prompt ? ", same prompt" : ""));
     }));
   }
 }

@@ -1,9 +1,9 @@
 // The page: takes images, sends them a few at a time, and shows what comes back as it comes.
 
-import * as asking from "./asking.js";
+import { $, element, number } from "/kit/web/dom.js";
+import * as api from "./api.js";
 import { Detail } from "./detail.js";
-import { two, element, thumbnail } from "./drawing.js";
-import { dropped, pictures } from "./giving.js";
+import { dropped, imagesOf, thumbnail } from "./files.js";
 import { Ranking } from "./ranking.js";
 
 const AT_ONCE = 6; // requests, as many as a browser opens to one server
@@ -11,7 +11,6 @@ const OVERHEAD = 4096; // bytes of a request beside each image
 const MOST = 8; // images in a request, where answers come fast
 const FAST = 1500, SLOW = 5000; // milliseconds an answer takes
 
-const $ = (id) => document.getElementById(id);
 const MIB = 1024 * 1024;
 
 let facts, ranking, detail;
@@ -28,7 +27,7 @@ function say(words) {
 
 function refuse(name, reason) {
   $("refused").hidden = false;
-  $("refused-list").append(element("li", {}, element("b", {}, name), `: ${reason}`));
+  $("refused-list").append(element("li", {}, element("b", {}, name), `: ${reason.replace(/\.$/, "")}.`));
 }
 
 function take(files, numbers) {
@@ -40,7 +39,7 @@ function take(files, numbers) {
   }
   say("");
   const entries = numbers
-    ? numbers.map(([number, name]) => ({ name, number, prompt, thumb: asking.folderPicture(number, "small"), targets: {} }))
+    ? numbers.map(([place, name]) => ({ name, number: place, prompt, thumb: api.folderPicture(place, "small"), targets: {} }))
     : [...files].map((file) => ({ name: file.webkitRelativePath || file.name, file, prompt, targets: {} }));
   for (const entry of entries) {
     if (entry.file && entry.file.size + OVERHEAD > facts.limits.request_bytes) {
@@ -67,9 +66,9 @@ function next() {
   const [first] = part;
   let bytes = (first.file?.size ?? 0) + OVERHEAD;
   while (waiting.length && part.length < Math.min(group, facts.limits.files)) {
-    const [each] = waiting;
-    bytes += (each.file?.size ?? 0) + OVERHEAD;
-    if (bytes > facts.limits.request_bytes || !each.file !== !first.file || each.prompt !== first.prompt) break;
+    const [entry] = waiting;
+    bytes += (entry.file?.size ?? 0) + OVERHEAD;
+    if (bytes > facts.limits.request_bytes || !entry.file !== !first.file || entry.prompt !== first.prompt) break;
     part.push(waiting.shift());
   }
   return part;
@@ -83,15 +82,15 @@ async function send(part) {
   }
   const started = performance.now();
   try {
-    const found = await asking.scores(part, stopper.signal);
-    for (const score of found.scores) {
+    const answer = await api.scores(part, stopper.signal);
+    for (const score of answer.scores) {
       const entry = part[score.index];
       Object.assign(entry, { score: score.score, spread: score.spread, gate: score.gate, targets: score.targets, trainedOn: score.trained_on, heldOut: score.held_out, imageId: score.image_id });
       ranking.changed(entry);
     }
-    for (const each of found.refused) {
-      ranking.remove(part[each.index]);
-      refuse(part[each.index].name, `${each.reason}.`.replace(/\.\.$/, "."));
+    for (const { index, reason } of answer.refused) {
+      ranking.remove(part[index]);
+      refuse(part[index].name, reason);
     }
     const seconds = performance.now() - started;
     if (seconds < FAST) group = Math.min(MOST, group + 1);
@@ -104,7 +103,7 @@ async function send(part) {
   } catch (error) {
     for (const entry of part) {
       ranking.remove(entry);
-      if (error.name !== "AbortError") refuse(entry.name, `${error.message}.`.replace(/\.\.$/, "."));
+      if (error.name !== "AbortError") refuse(entry.name, error.message);
     }
   }
   under -= 1;
@@ -124,11 +123,10 @@ function progress() {
 function done() {
   given = answered = 0;
   $("work").hidden = !ranking.entries.length;
-  const scored = ranking.entries.filter((each) => each.score !== undefined);
-  if (scored.length && !ranking.chosen && innerWidth > 62 * 16) {
-    ranking.show();
-    ranking.choose(scored.reduce((best, each) => (each.score > best.score ? each : best)));
-  }
+  if (ranking.chosen || innerWidth <= 62 * 16) return;
+  ranking.choose();
+  const best = ranking.entries.find((entry) => entry.rank === 1);
+  if (best) ranking.open(best);
 }
 
 function stop() {
@@ -154,8 +152,8 @@ function listen() {
   $("choose-folder").onclick = () => $("folder").click();
   $("files").onchange = (event) => { take([...event.target.files]); event.target.value = ""; };
   $("folder").onchange = (event) => {
-    const found = pictures(event.target.files);
-    if (found.length) take(found);
+    const images = imagesOf(event.target.files);
+    if (images.length) take(images);
     else say("There is no image in that folder.");
     event.target.value = "";
   };
@@ -168,8 +166,8 @@ function listen() {
     event.preventDefault();
     depth = 0;
     over(false);
-    const found = await dropped(event.dataTransfer);
-    if (found.length) take(found);
+    const files = await dropped(event.dataTransfer);
+    if (files.length) take(files);
     else say("There is no image among what was dropped.");
   });
   addEventListener("paste", (event) => { if (event.clipboardData.files.length) take([...event.clipboardData.files]); });
@@ -182,7 +180,7 @@ function describe() {
   $("run-name").textContent = facts.run;
   const tested = facts.tested;
   const figures = tested
-    ? `test SRCC ${tested.srcc.median === null ? "not defined" : two(tested.srcc.median)}` + (tested.srcc.low === null ? "" : ` (${Math.round(100 * (tested.level ?? 0.95))} %: ${two(tested.srcc.low)} to ${two(tested.srcc.high)})`) + ` over ${tested.splits} ${tested.splits === 1 ? "split" : "splits"}`
+    ? `test SRCC ${tested.srcc.median === null ? "not defined" : number(tested.srcc.median)}` + (tested.srcc.low === null ? "" : ` (${Math.round(100 * (tested.level ?? 0.95))} %: ${number(tested.srcc.low)} to ${number(tested.srcc.high)})`) + ` over ${tested.splits} ${tested.splits === 1 ? "split" : "splits"}`
     : "not evaluated yet";
   $("run-line").textContent = `${facts.target} as learned from ${facts.dataset}, ${facts.images.toLocaleString("en")} images, protocol ${facts.protocol}; ${figures}`;
   $("synthetic").hidden = !facts.synthetic;
@@ -192,19 +190,19 @@ function describe() {
 
 async function offerFolder() {
   if (facts.folder === null) return;
-  const listed = await asking.folder();
+  const listed = await api.folder();
   const button = $("rank-folder");
   button.textContent = `Rank ${listed.name} (${listed.images.length})`;
   button.hidden = false;
   button.onclick = () => {
-    const there = new Set(ranking.entries.map((each) => each.number));
-    take([], listed.images.map((name, number) => [number, name]).filter(([number]) => !there.has(number)));
+    const taken = new Set(ranking.entries.map((entry) => entry.number));
+    take([], [...listed.images.entries()].filter(([place]) => !taken.has(place)));
   };
 }
 
 async function awaitModels() {
   let told = false;
-  while (!(await asking.ready().catch(() => false))) {
+  while (!(await api.ready().catch(() => false))) {
     if (!waiting.length && !under) say("The models are loading; images given now wait for them.");
     told = true;
     await new Promise((done) => setTimeout(done, 1000));
@@ -214,7 +212,7 @@ async function awaitModels() {
 
 async function start() {
   try {
-    facts = await asking.run();
+    facts = await api.run();
   } catch (error) {
     say(`Cannot start: ${error.message}`);
     return;
@@ -223,7 +221,7 @@ async function start() {
   ranking = new Ranking(facts, (entry) => detail.show(entry));
   detail.onClose = (entry) => {
     ranking.chosen = null;
-    ranking.show();
+    ranking.choose();
     ranking.rows.get(entry)?.querySelector("button")?.focus();
   };
   detail.clear();

@@ -1,25 +1,29 @@
 // The table of all images: ranked, sorted, filtered, downloaded.
+import { $, csv, element, number, save, within } from "/kit/web/dom.js";
+import { Gallery } from "/kit/web/gallery.js";
+import { legend, measure, stack } from "/kit/web/marks.js";
 
-import { element, inTraining, legend, measure, stack, two, within } from "./drawing.js";
+export const plain = (name) => name.replaceAll("_", " ");
 
-const $ = (id) => document.getElementById(id);
+// An image that some split of the run has learned from: its score flatters, unless it was held out.
+export function inTraining(entry) {
+  return `was in training${entry.heldOut === null ? "" : `; held out ${number(entry.heldOut)}`}`;
+}
 
-export class Ranking {
+const isScored = (entry) => entry.score !== undefined;
+
+export class Ranking extends Gallery {
   constructor(facts, onChoose) {
-    this.facts = facts;
-    this.onChoose = onChoose;
-    this.entries = [];
-    this.rows = new Map(); // of entries
-    this.sort = { by: "score", down: true };
-    this.chosen = null;
-    $("scale-low").textContent = two(facts.scale.low);
+    super({ list: $("rows"), facts, onChoose, entries: [], rows: new Map(), by: "score", down: true, chosen: null });
+    this.experts = facts.experts.map(plain);
+    $("scale-low").textContent = number(facts.scale.low);
     $("scale-name").textContent = facts.target;
-    $("scale-high").textContent = two(facts.scale.high);
-    $("gate-legend").replaceChildren("Gate: ", ...legend(facts.experts));
+    $("scale-high").textContent = number(facts.scale.high);
+    $("gate-legend").replaceChildren("Gate: ", ...legend(this.experts));
     for (const head of document.querySelectorAll("th[data-sort]")) {
       head.querySelector("button").onclick = () => this.sortBy(head.dataset.sort);
     }
-    for (const id of ["filter-name", "filter-low", "filter-high"]) $(id).oninput = () => this.show();
+    for (const id of ["filter-name", "filter-low", "filter-high"]) $(id).oninput = () => this.choose();
     $("rows").onkeydown = (event) => this.step(event);
     $("download").onclick = () => this.download();
   }
@@ -35,108 +39,114 @@ export class Ranking {
   }
 
   remove(entry) {
-    this.entries = this.entries.filter((each) => each !== entry);
-    this.rows.delete(entry);
-    this.later();
+    this.entries = this.entries.filter((other) => other !== entry);
+    this.changed(entry);
   }
 
   clear() {
     this.entries = [];
     this.rows.clear();
     this.chosen = null;
-    this.show();
+    this.choose();
   }
 
   sortBy(key) {
-    const down = this.sort.by === key ? !this.sort.down : key !== "name";
-    this.sort = { by: key, down };
+    this.down = this.by === key ? !this.down : key !== "name";
+    this.by = key;
     for (const head of document.querySelectorAll("th[data-sort]")) {
       if (head.dataset.sort !== key) head.removeAttribute("aria-sort");
-      else head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      else head.setAttribute("aria-sort", this.down ? "descending" : "ascending");
     }
-    this.show();
+    this.choose();
   }
 
   // Many answers may come in one frame; the table is drawn once.
   later() {
     if (this.soon) return;
     this.soon = true;
-    requestAnimationFrame(() => { this.soon = false; this.show(); });
+    requestAnimationFrame(() => { this.soon = false; this.choose(); });
   }
 
-  visible() {
+  items() {
+    const scored = this.entries.filter(isScored).sort((a, b) => b.score - a.score);
+    scored.forEach((entry, place) => { entry.rank = place + 1; });
+    return this.entries;
+  }
+
+  passes() {
     const name = $("filter-name").value.trim().toLowerCase();
-    const low = $("filter-low").value;
-    const high = $("filter-high").value;
-    const scored = this.entries.filter((each) => each.score !== undefined);
-    scored.sort((a, b) => b.score - a.score);
-    scored.forEach((each, place) => { each.rank = place + 1; });
-    const fits = (each) => each.name.toLowerCase().includes(name)
-      && (each.score === undefined ? low === "" && high === "" : within(each.score, low, high));
-    const { by, down } = this.sort;
-    const value = (each) => (by === "name" ? each.name : each[by]);
-    return this.entries.filter(fits).sort((a, b) => {
-      const [left, right] = [value(a), value(b)];
+    const [low, high] = [$("filter-low").value, $("filter-high").value];
+    return (entry) => entry.name.toLowerCase().includes(name)
+      && (isScored(entry) ? within(entry.score, low, high) : low === "" && high === "");
+  }
+
+  order() {
+    const { by, down } = this;
+    return (a, b) => {
+      const [left, right] = [a[by], b[by]];
       if (left === undefined || right === undefined) return (left === undefined) - (right === undefined);
       const order = by === "name" ? left.localeCompare(right, undefined, { numeric: true }) : left - right;
       return down ? -order : order;
-    });
+    };
   }
 
-  show() {
-    const seen = this.visible();
+  choose() {
     const focused = document.activeElement?.closest?.("tr")?.entry;
-    $("rows").replaceChildren(...seen.map((entry) => this.row(entry)));
-    if (focused && this.rows.has(focused)) this.rows.get(focused).querySelector("button")?.focus();
-    const scored = seen.filter((each) => each.score !== undefined);
-    const mean = scored.reduce((sum, each) => sum + each.score, 0) / scored.length;
-    $("shown").textContent = `${seen.length} of ${this.entries.length} images`
-      + (scored.length ? `, mean ${two(mean)}` : "");
-    $("download").disabled = !this.entries.some((each) => each.score !== undefined);
+    super.choose();
+    this.rows.get(focused)?.querySelector("button")?.focus();
   }
 
-  row(entry) {
+  drawn() {
+    const scores = this.shown.filter(isScored).map((entry) => entry.score);
+    const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+    $("shown").textContent = `${this.shown.length} of ${this.entries.length} images`
+      + (scores.length ? `, mean ${number(mean)}` : "");
+    $("download").disabled = !this.entries.some(isScored);
+  }
+
+  tile(entry) {
     let row = this.rows.get(entry);
     if (!row) {
-      row = this.draw(entry);
+      row = this.makeRow(entry);
       row.entry = entry;
-      row.onclick = () => this.choose(entry);
+      row.onclick = () => this.open(entry);
       this.rows.set(entry, row);
     }
-    row.cells[0].textContent = entry.score === undefined ? "" : entry.rank;
+    row.cells[0].textContent = isScored(entry) ? entry.rank : "";
     row.setAttribute("aria-selected", entry === this.chosen);
     return row;
   }
 
-  draw(entry) {
+  makeRow(entry) {
+    const { scale } = this.facts;
     const picture = entry.thumb
       ? element("img", { class: "thumb", src: entry.thumb, alt: "", loading: "lazy" })
       : element("span", { class: "thumb" });
-    const name = element("button", { type: "button" }, entry.name);
-    const cells = [
+    const trained = entry.trainedOn ? element("span", { class: "muted" }, ` ${inTraining(entry)}`) : "";
+    const waiting = element("span", { class: entry.asked ? "waiting" : "" }, entry.asked ? "being scored" : "waits");
+    const figures = isScored(entry)
+      ? [
+        element("td", { class: "number score" }, number(entry.score)),
+        element("td", {}, measure(entry.score, entry.spread, scale)),
+        element("td", { class: "number spread-cell" }, `± ${number(entry.spread)}`),
+        element("td", { class: "gate-cell" }, stack(this.experts, this.weights(entry))),
+      ]
+      : [element("td", { class: "wait", colSpan: 4 }, waiting)];
+    return element("tr", {},
       element("td", { class: "rank" }),
       element("td", { class: "picture" }, picture),
-      element("td", { class: "name" }, name,
-        entry.trainedOn ? element("span", { class: "muted" }, ` ${inTraining(entry)}`) : ""),
-    ];
-    if (entry.score === undefined) {
-      cells.push(element("td", { class: "wait", colSpan: 4 },
-        element("span", { class: entry.asked ? "waiting" : "" }, entry.asked ? "being scored" : "waits")));
-    } else {
-      cells.push(
-        element("td", { class: "number score" }, two(entry.score)),
-        element("td", {}, measure(entry.score, entry.spread, this.facts.scale)),
-        element("td", { class: "number spread-cell" }, `± ${two(entry.spread)}`),
-        element("td", { class: "gate" }, stack(entry.gate)),
-      );
-    }
-    return element("tr", {}, ...cells);
+      element("td", { class: "name" }, element("button", { type: "button" }, entry.name), trained),
+      ...figures);
   }
 
-  choose(entry) {
-    if (entry.score === undefined) return;
+  weights(entry) {
+    return this.facts.experts.map((expert) => entry.gate[expert]);
+  }
+
+  open(entry) {
+    if (!isScored(entry)) return;
     this.chosen = entry;
-    for (const [each, row] of this.rows) row.setAttribute("aria-selected", each === entry);
+    for (const [other, row] of this.rows) row.setAttribute("aria-selected", other === entry);
     this.onChoose(entry);
   }
 
@@ -148,28 +158,17 @@ export class Ranking {
     const next = by > 0 ? row.nextElementSibling : row.previousElementSibling;
     if (!next) return;
     next.querySelector("button").focus();
-    if (this.chosen) this.choose(next.entry);
+    if (this.chosen) this.open(next.entry);
   }
 
   download() {
-    const experts = this.facts.experts;
-    const cell = (value) => {
-      const text = String(value);
-      const number = /^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$/.test(text);
-      const safe = /^(\s*[=+\-@＝＋－＠]|[\t\r\n])/.test(text) && !number ? `'${text}` : text; // spreadsheets.py
-      return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-    };
-    const lines = [["rank", "image", "score", "spread", ...experts.map((each) => `gate_${each}`),
-      "trained_on", "held_out", "target", "image_id"]];
-    const target = this.facts.synthetic ? "synthetic severity" : this.facts.target;
-    for (const each of this.visible().filter((one) => one.score !== undefined)) {
-      lines.push([each.rank, each.name, each.score.toFixed(4), each.spread.toFixed(4),
-        ...experts.map((expert) => each.gate[expert].toFixed(4)),
-        each.trainedOn ? "yes" : "no", each.heldOut?.toFixed(4) ?? "", target, each.imageId]);
-    }
-    const text = lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
-    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    element("a", { href: url, download: `${this.facts.run.replaceAll("/", "-")}-scores.csv` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+    const { experts, synthetic, target, run } = this.facts;
+    const head = ["rank", "image", "score", "spread", ...experts.map((expert) => `gate_${expert}`),
+      "trained_on", "held_out", "target", "image_id"];
+    const lines = this.shown.filter(isScored).map((entry) => [
+      entry.rank, entry.name, ...[entry.score, entry.spread, ...this.weights(entry)].map((figure) => figure.toFixed(4)),
+      entry.trainedOn ? "yes" : "no", entry.heldOut?.toFixed(4) ?? "",
+      synthetic ? "synthetic severity" : target, entry.imageId]);
+    save(`${run.replaceAll("/", "-")}-scores.csv`, csv([head, ...lines]));
   }
 }

@@ -1,15 +1,12 @@
 import base64
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from agiqa.views.report.results import average_images, read_results
-from agiqa.views.report.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
+from agiqa.views.kit.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
 
 
 @pytest.fixture
@@ -75,16 +72,3 @@ def test_no_pictures_at_all() -> None:
         0, ["", ""], {}, {0: "gone", 1: "gone"}
     )
     assert make_pictures([], 1000, []).small == []
-
-
-def test_average_images_average_the_splits(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
-    predictions = pd.read_csv(root / "run" / "predictions.csv")
-    moe = predictions[predictions["model"] == "moe"]
-    images = average_images(read_results(root / "run"))
-    assert len(images) == moe["path"].nunique()
-    assert images["splits"].sum() == len(moe)
-    first = images.iloc[0]
-    own = moe[moe["path"] == first["path"]]
-    assert abs(first["score"] - own["score"].mean()) < 1e-9
-    assert abs(first["gate_visual"] - own["gate_visual"].mean()) < 1e-9

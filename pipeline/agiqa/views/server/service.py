@@ -1,31 +1,27 @@
-"""Between the API and the models: takes files in, asks the models' thread, gives answers back."""
+"""Between the API and the models: takes images in, asks the models' thread, gives answers back."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
-
-from anyio import to_thread
+from typing import Any
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.images import ImageError, image_id
+from agiqa.runs.score import Scorer
 from agiqa.runs.score_notes import notes
-from agiqa.views.server.answering import SCORED, Answer, Answering, Question
-from agiqa.views.server.batching import Batches
-from agiqa.views.server.decoding import Decoders, UndecodableError
+from agiqa.views.server.decoding import Decoders, Pictures, UndecodableError
 from agiqa.views.server.explanations import Explanations
+from agiqa.views.server.limits import Limits
 from agiqa.views.server.meters import Meters
-from agiqa.views.server.pictures import Pictures
-from agiqa.views.server.schemas import Explanation, ImageScore, Kind, RefusedFile, RunFacts, Scores
-from agiqa.views.server.uploads import digest, keep, new_path
+from agiqa.views.server.run_facts import run_facts
+from agiqa.views.server.schemas import Explanation, ImageScore, Kind, RefusedFile, Scores
+from agiqa.views.server.uploads import Given, Uploads
+from agiqa.views.server.worker import SCORED, Answer, ModelThread, Question, RememberingScorer
 
 POLL_SECONDS = 0.5  # between looks whether the client is still there
 
-Result = TypeVar("Result")
 Gone = Callable[[], Any]  # awaited: whether the client has left
 
 
@@ -37,38 +33,49 @@ class BadRequestError(Exception):
     """A request that cannot be answered; says in a sentence what is wrong with it."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """One image of a request: where it lies, or the bytes that came."""
+class Service:
+    """All that a server holds between requests; its models load when its thread starts.
 
-    name: str  # for display
-    prompt: str
-    source: Path | BinaryIO
-
-
-class Desk:
-    """All that a server holds between requests."""
+    Args:
+        scorer: the run.
+        cache: the folder of data sets, for explanations.
+        listed: a folder of the operator's and its images, in order.
+        folder: where uploads are kept while they are answered; empty.
+        limits: what is taken at most.
+        on_ready: called from the thread once the models are loaded.
+        on_failure: called from the thread with what kept them from it.
+    """
 
     def __init__(
         self,
-        answering: Answering,
-        batches: Batches[Question, Answer],
-        explanations: Explanations,
-        facts: RunFacts,
-        folder: Path,
+        scorer: Scorer,
+        cache: Path,
         listed: tuple[Path, Sequence[Path]] | None,
-        meters: Meters,
-        decoders: Decoders,
-        prompt_bytes: int,
+        folder: Path,
+        limits: Limits,
+        on_ready: Callable[[], object] = lambda: None,
+        on_failure: Callable[[BaseException], object] = lambda _: None,
     ) -> None:
-        self.answering, self.batches, self.explanations = answering, batches, explanations
-        self.facts, self.folder, self.decoders = facts, folder, decoders
-        self.meters, self.prompt_bytes = meters, prompt_bytes
+        self.scorer, self.limits, self.meters = scorer, limits, Meters()
+        self.decoders = Decoders(limits)
+        self.uploads = Uploads(folder, self.decoders)
+        self.remembering = RememberingScorer(scorer, limits.remembered, self.meters.batches.observe)
+
+        def load() -> None:
+            self.remembering.warm_up()
+            on_ready()
+
+        self.models: ModelThread[Question, Answer] = ModelThread(
+            self.remembering, limits, load, on_failure
+        )
+        self.explanations = Explanations(scorer, cache)
         root, paths = listed or (Path(), ())
         self.listed_name = root.resolve().name
         self.listed = [path.relative_to(root).as_posix() for path in paths]
-        self.pictures = Pictures(paths, decoders)
-        self.dataset_pictures = Pictures(explanations.paths, decoders)
+        self.pictures = Pictures(paths, self.decoders)
+        self.dataset_pictures = Pictures(self.explanations.paths, self.decoders)
+        count = None if listed is None else len(paths)
+        self.facts = run_facts(scorer, self.explanations.available, count, limits)
 
     def prompts(self, given: Sequence[str], count: int) -> list[str]:
         """A generation prompt for each of `count` images, "" for none.
@@ -87,10 +94,10 @@ class Desk:
             longest = max(len(prompt.encode()) for prompt in prompts)
         except UnicodeEncodeError:
             raise BadRequestError("Expected generation prompts of Unicode text.") from None
-        if longest > self.prompt_bytes:
+        if longest > self.limits.prompt_bytes:
             raise BadRequestError(
-                f"Expected generation prompts of at most {self.prompt_bytes} bytes of UTF-8, found "
-                f"one of {longest}: shorten it."
+                f"Expected generation prompts of at most {self.limits.prompt_bytes} bytes of "
+                f"UTF-8, found one of {longest}: shorten it."
             )
         prompts = prompts * count if len(prompts) == 1 else prompts
         if self.facts.asks_image_prompt and not all(prompts):
@@ -101,7 +108,7 @@ class Desk:
         return prompts
 
     async def score(self, images: Sequence[Given], gone: Gone) -> Scores:
-        """Scores of all that can be scored, and a reason for each of the others.
+        """Score all that can be scored; each of the others gets a reason.
 
         Raises:
             QueueFullError: too many wait.
@@ -114,20 +121,21 @@ class Desk:
         try:
             for index, image in enumerate(images):
                 try:
-                    name = await self._image_id(image)
-                    if (known := self.answering.known(name, image.prompt)) is not None:
-                        answers[index] = name, known
+                    image_id = await image.image_id()
+                    if (known := self.remembering.known(image_id, image.prompt)) is not None:
+                        answers[index] = image_id, known
                     else:
-                        asked[index] = Question(name, await self._take(image), image.prompt)
+                        path = await self.uploads.take(image)
+                        asked[index] = Question(image_id, path, image.prompt)
                 except UndecodableError as error:
                     refused[index] = str(error)
-            futures = self.batches.ask(list(asked.values()))
+            futures = self.models.ask(list(asked.values()))
         finally:
             if not futures:  # nobody else will
                 for question in asked.values():
-                    self._remove(question.path)
+                    self.uploads.remove(question.path)
         for future, question in zip(futures, asked.values(), strict=True):
-            future.add_done_callback(partial(self._removed, question.path))
+            future.add_done_callback(partial(self.uploads.remove, question.path))
         await _finished(futures, gone)
         for future, (index, question) in zip(futures, asked.items(), strict=True):
             if (failure := future.exception()) is None:
@@ -137,88 +145,46 @@ class Desk:
         for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
             self.meters.images.labels(outcome).inc(count)
         self.meters.images.labels("refused").inc(len(refused))
+        ordered = dict(sorted(answers.items()))
         return Scores(
             run=self.facts.run,
             target=self.facts.target,
             synthetic=self.facts.synthetic,
             scale=self.facts.scale,
             notes=notes(
-                [answers[place][1].score for place in sorted(answers)],
-                self.answering.scorer.run.provenance,
+                [answer.score for _, answer in ordered.values()], self.scorer.run.provenance
             ),
             scores=[
-                _shown(index, images[index].name, *answers[index]) for index in sorted(answers)
+                _image_score(index, images[index].name, *answer)
+                for index, answer in ordered.items()
             ],
             refused=[
-                RefusedFile(index=index, name=images[index].name, reason=refused[index])
-                for index in sorted(refused)
+                RefusedFile(index=index, name=images[index].name, reason=reason)
+                for index, reason in sorted(refused.items())
             ],
         )
 
     async def explain(self, image: Given, kinds: Sequence[Kind], gone: Gone) -> Explanation:
-        """What is asked for and can be given.
+        """Explain what is asked for and can be explained.
 
         Raises:
             BadRequestError: the file cannot be used; says why.
             QueueFullError, ClientGoneError: as `score`.
         """
         try:
-            path = await self._take(image)
+            path = await self.uploads.take(image)
         except UndecodableError as error:
             raise BadRequestError(f"{image.name}: {error}.") from None
         work = partial(self.explanations.explain, path, image.prompt, list(dict.fromkeys(kinds)))
         try:
-            future = self.batches.run(work)
+            future = self.models.run(work)
         except BaseException:
-            self._remove(path)
+            self.uploads.remove(path)
             raise
-        future.add_done_callback(partial(self._removed, path))
+        future.add_done_callback(partial(self.uploads.remove, path))
         await _finished([future], gone)
-        return future.result()
-
-    async def _image_id(self, image: Given) -> str:
-        """The sha256 of its bytes."""
-        try:
-            if isinstance(image.source, Path):
-                return await in_thread(image_id, image.source)
-            return await in_thread(digest, image.source)
-        except ImageError as error:
-            raise UndecodableError(error.reason) from None
-
-    async def _take(self, image: Given) -> Path:
-        """A file that has been decoded once, in full; whoever takes an upload removes it."""
-        if isinstance(image.source, Path):
-            await self.decoders.check(image.source)
-            return image.source
-        path = new_path(self.folder)
-        try:
-            await in_thread(keep, image.source, path)
-            await self.decoders.check(path)
-        except OSError as error:
-            self._remove(path)
-            raise UndecodableError(f"cannot be kept for scoring: {error.strerror}") from error
-        except BaseException:
-            self._remove(path)
-            raise
-        return path
-
-    def _removed(self, path: Path, _: object) -> None:
-        self._remove(path)
-
-    def _remove(self, path: Path) -> None:
-        """A file of ours, never one of the operator's."""
-        if path.parent == self.folder:
-            path.unlink(missing_ok=True)
-
-
-async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
-    """`work(*given)`, away from the loop; where the request is given up, its end is awaited."""
-    task = asyncio.ensure_future(to_thread.run_sync(work, *given))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+        explanation: Explanation = future.result()
+        return explanation
 
 
 async def _finished(futures: Sequence[Future[Any]], gone: Gone) -> None:
@@ -243,7 +209,7 @@ def _reason(error: BaseException, path: Path) -> str:
     return "could not be scored: an internal error, which the server's log has."
 
 
-def _shown(index: int, name: str, image_id: str, answer: Answer) -> ImageScore:
+def _image_score(index: int, name: str, image_id: str, answer: Answer) -> ImageScore:
     score = answer.score
     return ImageScore(
         index=index,

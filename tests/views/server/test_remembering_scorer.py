@@ -11,7 +11,14 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Score
-from agiqa.views.server.answering import LEDGER, REMEMBERED, SCORED, Answer, Answering, Question
+from agiqa.views.server.worker import (
+    LEDGER,
+    REMEMBERED,
+    SCORED,
+    Answer,
+    Question,
+    RememberingScorer,
+)
 
 GOOD = Score("a.png", 3.5, 0.1, {"visual": 1.0})
 
@@ -48,23 +55,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _ask(answering: Answering, folder: Path, names: str) -> list[Answer | Exception]:
-    return answering([Question(name, folder / name) for name in names])
+def _ask(remembering: RememberingScorer, folder: Path, names: str) -> list[Answer | Exception]:
+    return remembering([Question(name, folder / name) for name in names])
 
 
 def test_what_it_took_is_told(folder: Path) -> None:
     runs = Runs({"a": GOOD})
-    assert _ask(Answering(runs, 10), folder, "a") == [Answer(GOOD, SCORED)]  # type: ignore[arg-type]
-    again = Answering(runs, 10)  # type: ignore[arg-type]
+    assert _ask(RememberingScorer(runs, 10), folder, "a") == [Answer(GOOD, SCORED)]  # type: ignore[arg-type]
+    again = RememberingScorer(runs, 10)  # type: ignore[arg-type]
     assert again.known("a") is None
     assert _ask(again, folder, "a") == [Answer(GOOD, LEDGER)]
     assert again.known("a") == Answer(GOOD, REMEMBERED)
     assert _ask(again, folder, "aa") == [Answer(GOOD, REMEMBERED)] * 2
 
 
+def test_the_least_recently_asked_is_forgotten(folder: Path) -> None:
+    remembering = RememberingScorer(Runs(dict.fromkeys("abc", GOOD)), 2)  # type: ignore[arg-type]
+    _ask(remembering, folder, "ab")
+    assert remembering.known("a")
+    _ask(remembering, folder, "c")
+    assert [bool(remembering.known(name)) for name in "abc"] == [True, False, True]
+
+
 @pytest.mark.parametrize("error", [AgiqaError("no"), ValueError("a processor's"), OSError("full")])
 def test_one_that_fails_fails_alone(folder: Path, error: Exception) -> None:
-    found = _ask(Answering(Runs({"a": GOOD, "b": error, "c": GOOD}), 10), folder, "abc")  # type: ignore[arg-type]
+    found = _ask(RememberingScorer(Runs({"a": GOOD, "b": error, "c": GOOD}), 10), folder, "abc")  # type: ignore[arg-type]
     assert [found[0], found[2]] == [Answer(GOOD, SCORED)] * 2
     assert str(found[1]) == "not in memory either"
 
@@ -79,8 +94,8 @@ def test_one_that_fails_fails_alone(folder: Path, error: Exception) -> None:
     ],
 )
 def test_what_is_no_finite_number_is_no_score(folder: Path, odd: Score) -> None:
-    answering = Answering(Runs({"a": odd, "b": GOOD}), 10)  # type: ignore[arg-type]
-    refused, good = _ask(answering, folder, "ab")
+    remembering = RememberingScorer(Runs({"a": odd, "b": GOOD}), 10)  # type: ignore[arg-type]
+    refused, good = _ask(remembering, folder, "ab")
     assert "no finite number" in str(refused)
     assert isinstance(good, Answer)
-    assert answering.known("a") is None
+    assert remembering.known("a") is None

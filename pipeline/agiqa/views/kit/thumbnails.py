@@ -1,14 +1,14 @@
-"""Every tested image as a small WebP inside the page, as sharp as the page's size allows.
+"""Image files as small WebP pictures inside a page, as sharp as the page's size allows.
 
 A page has some megabytes for pictures. On a sample it is measured what each side length costs, and
-the largest that fits is taken for all; the images that the gallery opens with are kept larger. The
-page decodes a picture only when it is shown.
+the largest that fits is taken for all; some may be kept larger. The page decodes a picture only
+when it is shown.
 """
 
 import base64
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from agiqa.core.progress import track
 from agiqa.data.images import ImageError, decode
 
 SIDES = (160, 128, 112, 96, 80, 72, 64, 56, 48, 40)  # pixels of the longer side
-LARGE = 320  # of the images that the gallery opens with
+LARGE = 320  # of those that a page opens with
 QUALITY = 60  # WebP
 SAMPLE = 40  # images whose sizes are measured
 IN_BASE64 = 4 / 3 * 1.01  # bytes in the page for a byte of WebP, with quotes and commas
@@ -43,8 +43,9 @@ def make_pictures(
     budget: int,
     important: Sequence[int],
     large: Sequence[int] = (),
-    what: str = "thumbnails",
+    what: str = "Thumbnails",
     sides: Sequence[int] = SIDES,
+    workers: int | None = None,
 ) -> Pictures:
     """Read the files once and make their pictures.
 
@@ -56,29 +57,29 @@ def make_pictures(
         large: rows that are shown larger.
         what: what is being made, for the progress bar.
         sides: pixels of the longer side to choose from, falling.
+        workers: threads that decode; None: one for each core.
     """
-    problems = {row: each for row, each in enumerate(files) if isinstance(each, str)}
-    there = {row: each for row, each in enumerate(files) if isinstance(each, Path)}
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thumbnails") as pool:
-        side, costs = _largest_side(pool, list(there.values()), budget, sides)
-        if side == sides[-1] and costs * len(there) > budget:
-            kept = set([row for row in important if row in there][: int(budget / costs)])
-            problems |= dict.fromkeys(set(there) - kept, TOO_MANY)
-            there = {row: path for row, path in there.items() if row in kept}
+    problems = {row: file for row, file in enumerate(files) if isinstance(file, str)}
+    paths = {row: file for row, file in enumerate(files) if isinstance(file, Path)}
+    with ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="thumbnails") as pool:
+        side, cost = _largest_side(pool, list(paths.values()), budget, sides)
+        if side == sides[-1] and cost * len(paths) > budget:
+            kept = set([row for row in important if row in paths][: int(budget / cost)])
+            problems |= dict.fromkeys(set(paths) - kept, TOO_MANY)
+            paths = {row: path for row, path in paths.items() if row in kept}
         wanted = set(large) if side < LARGE else set()
 
         def make(row: int) -> tuple[int, bytes, bytes, str]:
             try:
-                image = decode(there[row])
+                image = decode(paths[row])
             except ImageError as error:
                 return row, b"", b"", error.reason
             return row, webp(image, side), webp(image, LARGE) if row in wanted else b"", ""
 
         small, larger = [b""] * len(files), {}
-        for row, little, big, problem in track(
-            _in_order(pool, make, sorted(there)), what, total=len(there)
-        ):
-            small[row] = little
+        made = pool.map(make, sorted(paths))
+        for row, picture, big, problem in track(made, what, total=len(paths)):
+            small[row] = picture
             if big:
                 larger[row] = big
             if problem:
@@ -87,15 +88,15 @@ def make_pictures(
             side = sides[sides.index(side) + 1]  # the sample was too kind
             small = list(pool.map(partial(_smaller, side=side), small))
     return Pictures(
-        side if there else 0,
-        [_base64(each) for each in small],
-        {row: _base64(each) for row, each in larger.items()},
+        side if paths else 0,
+        [_base64(picture) for picture in small],
+        {row: _base64(picture) for row, picture in larger.items()},
         dict(sorted(problems.items())),
     )
 
 
 def webp(image: Image.Image, side: int) -> bytes:
-    """The image, shrunk where it is larger, its aspect kept."""
+    """The image as WebP, shrunk where it is larger, its aspect kept."""
     small = image.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     file = io.BytesIO()
@@ -103,37 +104,28 @@ def webp(image: Image.Image, side: int) -> bytes:
     return file.getvalue()
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    make: Callable[[int], tuple[int, bytes, bytes, str]],
-    rows: Sequence[int],
-) -> Iterator[tuple[int, bytes, bytes, str]]:
-    return iter(pool.map(make, rows))
-
-
 def _largest_side(
     pool: ThreadPoolExecutor, files: Sequence[Path], budget: int, sides: Sequence[int]
 ) -> tuple[int, float]:
     """The largest side whose pictures fit, and what one takes in the page."""
-    some = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(int))] if (
-        files
-    ) else []  # fmt: skip
-    sizes = [each for each in pool.map(partial(_sizes, sides=sides), some) if each]
-    if not sizes:
+    places = np.unique(np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).astype(int))
+    sizes = list(pool.map(partial(_sizes, sides=sides), [files[place] for place in places]))
+    if not any(sizes):
         return sides[0], 1.0
-    costs: Mapping[int, float] = {
-        side: float(np.mean([each[side] for each in sizes])) * IN_BASE64 for side in sides
-    }
-    side = next((s for s in sides if costs[s] * len(files) <= 0.97 * budget), sides[-1])
-    return side, costs[side]
+    costs = np.mean([size for size in sizes if size], axis=0) * IN_BASE64
+    for side, cost in zip(sides, costs, strict=True):
+        if cost * len(files) <= 0.97 * budget:
+            return side, float(cost)
+    return sides[-1], float(costs[-1])
 
 
-def _sizes(path: Path, sides: Sequence[int]) -> dict[int, int]:
+def _sizes(path: Path, sides: Sequence[int]) -> list[int]:
+    """Bytes of the picture at each side; empty where there is none."""
     try:
         image = decode(path)
     except ImageError:
-        return {}
-    return {side: len(webp(image, side)) for side in sides}
+        return []
+    return [len(webp(image, side)) for side in sides]
 
 
 def _smaller(picture: bytes, side: int) -> bytes:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.views.server.batching import Batches, QueueFullError
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.recent import Recent
+from agiqa.views.server.worker import ModelThread, QueueFullError
 
 
 class Slowly:
@@ -31,8 +30,8 @@ def slowly() -> Slowly:
 
 
 @pytest.fixture
-def batches(slowly: Slowly) -> Iterator[Batches[int, int]]:
-    made: Batches[int, int] = Batches(slowly, Limits(batch=4, queue=6, gather_seconds=0.0))
+def thread(slowly: Slowly) -> Iterator[ModelThread[int, int]]:
+    made: ModelThread[int, int] = ModelThread(slowly, Limits(batch=4, queue=6, gather_seconds=0.0))
     made.start()
     yield made
     slowly.may.set()
@@ -41,11 +40,11 @@ def batches(slowly: Slowly) -> Iterator[Batches[int, int]]:
 
 
 def test_what_waits_is_answered_together_up_to_a_batch(
-    batches: Batches[int, int], slowly: Slowly
+    thread: ModelThread[int, int], slowly: Slowly
 ) -> None:
-    first = batches.ask([1])
+    first = thread.ask([1])
     assert slowly.began.wait(120)
-    rest = batches.ask([2, -3, 4]) + batches.ask([5, 6])
+    rest = thread.ask([2, -3, 4]) + thread.ask([5, 6])
     slowly.may.set()
     assert first[0].result(10) == 2
     assert [each.exception(10) and str(each.exception()) for each in rest] == [
@@ -56,22 +55,22 @@ def test_what_waits_is_answered_together_up_to_a_batch(
 
 
 def test_a_full_queue_takes_all_of_a_request_or_none(
-    batches: Batches[int, int], slowly: Slowly
+    thread: ModelThread[int, int], slowly: Slowly
 ) -> None:
-    batches.ask([1])
+    thread.ask([1])
     assert slowly.began.wait(120)
-    batches.ask([2, 3, 4, 5])
+    thread.ask([2, 3, 4, 5])
     with pytest.raises(QueueFullError, match="4 images wait, of at most 6"):
-        batches.ask([6, 7, 8])
-    assert batches.length == 4
-    batches.ask([6, 7])
+        thread.ask([6, 7, 8])
+    assert thread.length == 4
+    thread.ask([6, 7])
 
 
-def test_cancelled_work_is_not_begun(batches: Batches[int, int], slowly: Slowly) -> None:
-    first = batches.ask([1])
+def test_cancelled_work_is_not_begun(thread: ModelThread[int, int], slowly: Slowly) -> None:
+    first = thread.ask([1])
     assert slowly.began.wait(120)
-    gone, kept = batches.ask([2, 3])
-    other = batches.run(lambda: slowly.batches.append([99]))
+    gone, kept = thread.ask([2, 3])
+    other = thread.run(lambda: slowly.batches.append([99]))
     assert gone.cancel()
     assert other.cancel()
     slowly.may.set()
@@ -80,12 +79,14 @@ def test_cancelled_work_is_not_begun(batches: Batches[int, int], slowly: Slowly)
     assert slowly.batches == [[1], [3]]
 
 
-def test_explanations_take_turns_with_batches(batches: Batches[int, int], slowly: Slowly) -> None:
-    batches.ask([1])
+def test_explanations_take_turns_with_batches(
+    thread: ModelThread[int, int], slowly: Slowly
+) -> None:
+    thread.ask([1])
     assert slowly.began.wait(120)
-    batches.ask([2, 3, 4, 5])
-    (last,) = batches.ask([6])
-    between = batches.run(lambda: len(slowly.batches))
+    thread.ask([2, 3, 4, 5])
+    (last,) = thread.ask([6])
+    between = thread.run(lambda: len(slowly.batches))
     slowly.may.set()
     assert last.result(10) == 12
     assert between.result(10) < 3  # not after all the scores
@@ -95,7 +96,7 @@ def test_a_batch_that_breaks_tells_each_of_it_and_the_next_goes_on() -> None:
     def answer(numbers: Sequence[int]) -> list[int | Exception]:
         return [1 // number for number in numbers]
 
-    made: Batches[int, int] = Batches(answer, Limits())
+    made: ModelThread[int, int] = ModelThread(answer, Limits())
     made.start()
     (broken,) = made.ask([0])
     assert isinstance(broken.exception(10), ZeroDivisionError)
@@ -113,18 +114,9 @@ def test_models_that_do_not_load_are_told() -> None:
     def fail() -> None:
         raise AgiqaError("no weights")
 
-    made: Batches[int, int] = Batches(lambda n: list(n), Limits(), fail, told.append)
+    made: ModelThread[int, int] = ModelThread(lambda n: list(n), Limits(), fail, told.append)
     made.start()
     made.stop()
     made.join(10)
     assert [str(each) for each in told] == ["no weights"]
     assert not made.ready.is_set()
-
-
-def test_the_least_recently_asked_is_forgotten() -> None:
-    recent: Recent[str, int] = Recent(2)
-    recent.put("a", 1)
-    recent.put("b", 2)
-    assert recent.get("a") == 1
-    recent.put("c", 3)
-    assert (recent.get("a"), recent.get("b"), recent.get("c"), len(recent)) == (1, None, 3, 2)

@@ -1,0 +1,109 @@
+"""How a figure is printed, in every table, page and command: digits, signs, dashes and why."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agiqa.data.metric_names import FIGURES
+
+DASH = "–"
+
+
+def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """A figure with a true minus sign; a dash for what is not defined."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    value = round(value, digits) + 0.0  # no minus before a zero
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
+
+
+def with_deviation(values: Mapping[str, Any], digits: int = 3) -> str:
+    """`0.885 ± 0.009`; without a deviation where there is none, as of a single split."""
+    median, sd = number(values.get("median"), digits), number(values.get("sd"), digits)
+    return median if DASH in (median, sd) else f"{median} ± {sd}"
+
+
+def interval(values: Mapping[str, Any], digits: int = 3) -> str:
+    """`0.865…0.899`; a dash where there is none."""
+    low, high = number(values.get("low"), digits), number(values.get("high"), digits)
+    return DASH if DASH in (low, high) else f"{low}…{high}"
+
+
+def without_zero(text: str) -> str:
+    """A number without the zero before its point, as the field prints correlations."""
+    return re.sub(r"^(−?)0\.", r"\1.", text.replace("-", "−"))
+
+
+def probability(p: float | None) -> str:
+    """A p value without its leading zero."""
+    return "< .001" if p is not None and p < 0.001 else without_zero(number(p))
+
+
+def ends(low: float | None, high: float | None, digits: int = 4) -> str:
+    """The interval of a difference, `−0.0123 … +0.0456`; a dash where there is none."""
+    texts = number(low, digits, True), number(high, digits, True)
+    return DASH if DASH in texts else " … ".join(texts)
+
+
+def better(values: Mapping[str, Any]) -> str:
+    """In how many splits a difference is for the better, `7 of 10`."""
+    return DASH if values["better"] is None else f"{values['better']} of {values['splits']}"
+
+
+def over_splits(values: Mapping[str, Any]) -> list[str]:
+    """What is said of a paired difference over splits: how often better, 95 %, p."""
+    return [better(values), ends(values["low"], values["high"]), probability(values["p"])]
+
+
+def over_images(values: Mapping[str, Any]) -> list[str]:
+    """What is said of a difference over images: 95 % by the paired bootstrap, p."""
+    return [ends(values["image_low"], values["image_high"]), probability(values["image_p"])]
+
+
+def dashes(rows: Iterable[Mapping[str, Mapping[str, Any]]], intervals: Sequence[str] = ()) -> str:
+    """Why there are dashes in a table, one sentence a reason; empty where there are none.
+
+    Args:
+        rows: of the table, the figures that it shows by name, with `why` where one is not defined.
+        intervals: names of those whose intervals it shows.
+    """
+    by_reason: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, values in row.items():
+            reason, missing = values.get("why"), number(values.get("median")) == DASH
+            if reason and (missing or name in intervals):
+                what = FIGURES[name].heading if missing else f"95 % of {FIGURES[name].heading}"
+                by_reason.setdefault(str(reason), {})[what] = None
+    return " ".join(f"{DASH} {', '.join(names)}: {why}." for why, names in by_reason.items())
+
+
+def difference_dashes(differences: Iterable[Mapping[str, Mapping[str, Any]]]) -> str:
+    """`dashes`, of tables of differences with their intervals over images."""
+    return dashes(
+        [
+            {name: {"median": values.get("mean", values.get("difference"))} | dict(values)
+             for name, values in figures.items()}
+            for figures in differences
+        ],
+        tuple(FIGURES),
+    )  # fmt: skip
+
+
+def ceiling_of(best: Mapping[str, Any], name: str) -> float | None:
+    """The most, or the least, that the raters' noise leaves of a figure; raw or fitted alike."""
+    value: float | None = best.get({"plcc_logistic": "plcc", "rmse_raw": "rmse"}.get(name, name))
+    return value
+
+
+def outside_scale(metrics: Mapping[str, Any]) -> str:
+    """How many scores lie outside the scale of the training, in a sentence; empty where none do."""
+    counts = metrics.get("outside_scale")
+    if not counts or not counts["below"] + counts["above"]:
+        return ""
+    beyond = counts["below"] + counts["above"]
+    return (
+        f"{beyond:,} of {counts['scores']:,} test scores of the mixture lie outside the scale of "
+        f"the training, {number(counts['low'], 2)} to {number(counts['high'], 2)}: "
+        f"{counts['below']:,} below, {counts['above']:,} above."
+    )
