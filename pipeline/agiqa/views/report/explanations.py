@@ -48,26 +48,26 @@ def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[in
     if not (folder / FILE).is_file():
         return Explanations()
     try:
-        found = read_json(folder / FILE, 4 * MOST_JSON)
-        by_row = {rows[path]: each for path, each in found["images"].items() if path in rows}
+        written = read_json(folder / FILE, 4 * MOST_JSON)
+        by_row = {rows[path]: image for path, image in written["images"].items() if path in rows}
         overlays = {
-            row: folder / inner_path(str(each["overlay"]), f"{printable(folder / FILE)}: overlay")
-            for row, each in by_row.items()
-            if each.get("overlay")
+            row: folder / inner_path(str(image["overlay"]), f"{printable(folder / FILE)}: overlay")
+            for row, image in by_row.items()
+            if image.get("overlay")
         }
         ordered = [row for row in important if row in by_row]
-        images, left = {}, MOST_BYTES
+        images, room = {}, MOST_BYTES
         for row in ordered:
-            kept = _of_image(by_row[row], rows)
-            left -= len(json.dumps(kept, ensure_ascii=False).encode())
-            if left < 0:
+            image = _image(by_row[row], rows)
+            room -= len(json.dumps(image, ensure_ascii=False).encode())
+            if room < 0:
                 break
-            images[row] = kept
+            images[row] = image
         return Explanations(
             images,
             overlays,
-            tuple(_validity(each) for each in found.get("reasons_validity") or ()),
-            _deletion(found.get("deletion") or {}),
+            tuple(map(_validity, written.get("reasons_validity") or ())),
+            _deletion(written.get("deletion") or {}),
             len(ordered) - len(images),
             True,
         )
@@ -77,27 +77,30 @@ def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[in
         ) from error
 
 
-def _of_image(each: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
+def _image(explained: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
+    """What `images.js` reads: lists of REASON, and of a row and NEIGHBOUR."""
     return {
-        "reasons": [[reason.get(key) for key in REASON] for reason in each.get("reasons") or ()],
+        "reasons": [
+            [reason.get(key) for key in REASON] for reason in explained.get("reasons") or ()
+        ],
         "neighbours": [
-            [rows.get(near["path"], -1), *(near.get(key) for key in NEIGHBOUR)]
-            for near in each.get("neighbours") or ()
+            [rows.get(neighbour["path"], -1), *(neighbour.get(key) for key in NEIGHBOUR)]
+            for neighbour in explained.get("neighbours") or ()
         ],
     }
 
 
-def _validity(each: Mapping[str, Any]) -> tuple[str, ...]:
-    low, high = each.get("low"), each.get("high")
-    interval = "" if low is None else ends(low, high, 2)
-    rhos = (number(each.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
-    return (str(each["aspect"]).replace("_", " "), *rhos, interval)
+def _validity(aspect: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = aspect.get("low"), aspect.get("high")
+    rhos = (number(aspect.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
+    name = str(aspect["aspect"]).replace("_", " ")
+    return (name, *rhos, "" if low is None else ends(low, high, 2))
 
 
-def _deletion(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _deletion(figures: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """The figures of the deletion test that are single numbers."""
     return tuple(
         (str(name).replace("_", " "), number(value, 4) if isinstance(value, float) else str(value))
-        for name, value in found.items()
+        for name, value in figures.items()
         if isinstance(value, int | float | str) and not isinstance(value, bool)
     )

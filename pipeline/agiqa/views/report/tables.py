@@ -86,8 +86,8 @@ def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
     best = {}
     for column, figure in FIGURES.items():
         shown = [number(values[column].get("median")) for values in models.values()]
-        seen = [float(text.replace("−", "-")) for text in shown if text != DASH]
-        best[column] = number((min if figure.less_is_better else max)(seen)) if seen else None
+        values = [float(text.replace("−", "-")) for text in shown if text != DASH]
+        best[column] = number((min if figure.less_is_better else max)(values)) if values else None
     rows = []
     for name, values in models.items():
         cells = tuple(
@@ -102,7 +102,7 @@ def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
 def comparisons(metrics: Mapping[str, Any]) -> list[str]:
     """The mixture of experts against the others, split by split: SRCC gained, splits won."""
     ours = {row["seed"]: row["srcc"] for row in metrics["per_split"].get(MODEL, [])}
-    said = []
+    sentences = []
     for name, what in (
         ("ridge", "ridge regression on the same features"),
         ("visual", "the same network without the semantic vectors"),
@@ -118,11 +118,11 @@ def comparisons(metrics: Mapping[str, Any]) -> list[str]:
             splits = counted(len(gains), "split")
             if len(gains) < len(ours):
                 splits += f" where both are defined, of {len(ours)}"
-            said.append(
+            sentences.append(
                 f"{number(median(gains), signed=True)} SRCC against {what} "
                 f"(median; better in {won} of {splits})"
             )
-    return said
+    return sentences
 
 
 def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
@@ -160,30 +160,25 @@ def _why_undefined(values: Mapping[str, Any], splits: int) -> str:
 def run_rows(comparison: Mapping[str, Any]) -> list[Row]:
     """Runs side by side: a row for each with median and deviation over the same splits."""
     rows = []
-    for each in comparison["contenders"]:
-        cells = tuple(cell(each["figures"][c], digits=4) for c in FIGURES)
-        rows.append(Row(each["name"], "", cells))
+    for run in comparison["contenders"]:
+        cells = tuple(cell(run["figures"][name], digits=4) for name in FIGURES)
+        rows.append(Row(run["name"], "", cells))
     return rows
 
 
 def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
     """Each run against the first, a row for each figure: both intervals and their p."""
     several = len(comparison["comparisons"]) > 1
-    return [
-        Row(
-            FIGURES[figure].heading,
-            f"{each['name']} against {each['against']}" if several else "",
-            (
-                Cell(number(found["mean"], 4, True), number(found["sd"], 4).replace(DASH, "")),
-                *map(Cell, over_splits(found)),
-                *([Cell(probability(found["p_holm"]))] if several else []),
-                *map(Cell, over_images(found)),
-            ),
-        )
-        for each in comparison["comparisons"]
-        for figure in FIGURES
-        for found in [each["figures"][figure]]
-    ]
+    rows = []
+    for other in comparison["comparisons"]:
+        for name, figure in FIGURES.items():
+            values = other["figures"][name]
+            mean = Cell(number(values["mean"], 4, True), number(values["sd"], 4).replace(DASH, ""))
+            texts = [*over_splits(values), *over_images(values)]
+            texts[3:3] = [probability(values["p_holm"])] if several else []
+            note = f"{other['name']} against {other['against']}" if several else ""
+            rows.append(Row(figure.heading, note, (mean, *map(Cell, texts))))
+    return rows
 
 
 def leaks(results: Results, prompts_known: bool) -> Leaks:

@@ -46,7 +46,7 @@ class Explanations:
             log.warning("No pictures of neighbours: %s", error)
 
     def explain(self, path: Path, prompt: str, kinds: Collection[Kind]) -> Explanation:
-        """What is asked for and can be given; the rest is in `unavailable`."""
+        """Give what is asked for and can be given; say why of the rest in `unavailable`."""
         prompts = [prompt] if prompt else None
         unavailable = {k.value: why for k in kinds if (why := self.available[k.value])}
         explanation = Explanation(unavailable=unavailable)
@@ -57,11 +57,11 @@ class Explanations:
                 if kind is Kind.MAPS:
                     explanation.map = _picture(self._explainer.maps([path])[0], decode(path))
                 elif kind is Kind.REASONS:
-                    told = self._explainer.reasons([path], prompts)[0]
-                    explanation.reasons = [Reason.model_validate(each) for each in told]
+                    reasons = self._explainer.reasons([path], prompts)[0]
+                    explanation.reasons = [Reason.model_validate(reason) for reason in reasons]
                 else:
                     alike = self._explainer.neighbours([path], image_prompts=prompts)[0]
-                    explanation.neighbours = [self._neighbour(each) for each in alike]
+                    explanation.neighbours = list(map(self._neighbour, alike))
             except ValidationError as error:
                 log.warning("%s: %s", kind.value, one_line(error))
                 explanation.unavailable[kind.value] = "It came out as no finite number."
@@ -70,20 +70,19 @@ class Explanations:
                 explanation.unavailable[kind.value] = str(error).replace(str(path), "the image")
         return explanation
 
-    def _neighbour(self, found: RatedNeighbour) -> Neighbour:
-        number = self.numbers.get(found.path)
-        shown = Neighbour.model_validate(found)
-        return shown.model_copy(
-            update={"picture": None if number is None else f"/api/v1/dataset/{number}/picture"}
-        )
+    def _neighbour(self, rated: RatedNeighbour) -> Neighbour:
+        neighbour = Neighbour.model_validate(rated)
+        if (number := self.numbers.get(rated.path)) is not None:
+            neighbour.picture = f"/api/v1/dataset/{number}/picture"
+        return neighbour
 
 
-def _picture(found: QualityMap, image: Image.Image) -> MapPicture:
+def _picture(quality_map: QualityMap, image: Image.Image) -> MapPicture:
     image.thumbnail((OVERLAY_SIDE, OVERLAY_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    found.overlay(image).save(file, "PNG")
+    quality_map.overlay(image).save(file, "PNG")
     return MapPicture(
         png=base64.b64encode(file.getvalue()).decode(),
-        method=found.method,
-        peak=float(found.peak),
+        method=quality_map.method,
+        peak=float(quality_map.peak),
     )

@@ -8,12 +8,18 @@ import pandas as pd
 from agiqa.data.metric_names import LEAST_FOR_FITTED
 from agiqa.data.metrics import fit_logistic
 from agiqa.views.report.figures.style import (
+    DOTTED_LINES,
     FAINT,
     INK,
+    LEGEND,
+    LINES,
+    MARKERS,
     SERIES,
     SYMBOLS,
     Figure,
     Json,
+    band,
+    exact_line,
     rounded,
     safe,
 )
@@ -38,9 +44,8 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
         series.insert(0, (f"{len(rest)} others", rest, FAINT, "circle"))
     many = len(images) > 4000
     data: list[Json] = [
-        {
-            "type": "scatter",
-            "mode": "markers",
+        MARKERS
+        | {
             "name": safe(label),
             "meta": {"generators": generators},
             "hoverinfo": "none",
@@ -54,20 +59,18 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
         for label, generators, colour, symbol in series
     ]
     low, high = _ends(images)
-    data.append(
-        {"type": "scatter", "mode": "lines", "name": "exact", "x": [low, high], "y": [low, high],
-         "line": {"color": FAINT, "width": 1.2, "dash": "dash"}, "hoverinfo": "skip"}
-    )  # fmt: skip
+    data.append(exact_line(low, high))
     if len(images) >= LEAST_FOR_FITTED:
         score, fitted = _logistic(images)
         data.append(
-            {"type": "scatter", "mode": "lines", "name": "fitted logistic", "x": rounded(score),
-             "y": rounded(fitted), "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
+            LINES
+            | {"name": "fitted logistic", "x": rounded(score), "y": rounded(fitted),
+               "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
         )  # fmt: skip
     layout = {
         "xaxis": {"title": {"text": "predicted score"}, "range": [low, high], "showgrid": False},
         "yaxis": {"title": {"text": truth}, "range": [low, high], "showgrid": False},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": LEGEND,
         "hovermode": "closest",
         "height": 560,
     }
@@ -97,22 +100,21 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> Figure:
             table["score"], table["mos"], table["p10"], table["p90"], table["images"], strict=True
         )
     ]
-    ends = [float(table[c].min()) for c in ("score", "p10")]
-    tops = [float(table[c].max()) for c in ("score", "p90")]
-    exact = [min(ends), max(tops)] if len(table) else [0.0, 1.0]
+    low, high = 0.0, 1.0
+    if len(table):
+        low = float(table[["score", "p10"]].to_numpy().min())
+        high = float(table[["score", "p90"]].to_numpy().max())
     data = [
         band(score, table, SERIES[0]),
-        {"type": "scatter", "mode": "lines", "name": "exact", "x": rounded(exact),
-         "y": rounded(exact), "line": {"color": FAINT, "width": 1.2, "dash": "dash"},
-         "hoverinfo": "skip"},
-        {"type": "scatter", "mode": "lines+markers", "name": f"mean {truth}", "x": score,
-         "y": rounded(table["mos"]), "hovertemplate": words,
-         "line": {"color": SERIES[0], "width": 2}, "marker": {"size": 8, "color": SERIES[0]}},
+        exact_line(low, high),
+        DOTTED_LINES
+        | {"name": f"mean {truth}", "x": score, "y": rounded(table["mos"]), "hovertemplate": words,
+           "line": {"color": SERIES[0], "width": 2}, "marker": {"size": 8, "color": SERIES[0]}},
     ]  # fmt: skip
     layout = {
         "xaxis": {"title": {"text": "mean predicted score of a bin"}},
         "yaxis": {"title": {"text": truth}},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": LEGEND,
         "height": 400,
     }
     return Figure(
@@ -122,21 +124,6 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> Figure:
         f"Line of the mean {truth} against the mean score in {len(table)} bins.",
         {"data": data, "layout": layout},
     )
-
-
-def band(across: list[float | None], table: pd.DataFrame, colour: str) -> Json:
-    """The area between the 10 % and the 90 % quantile."""
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "middle 80 %",
-        "x": across + across[::-1],
-        "y": rounded(table["p90"]) + rounded(table["p10"])[::-1],
-        "fill": "toself",
-        "fillcolor": colour + "-soft",
-        "line": {"width": 0, "color": colour},
-        "hoverinfo": "skip",
-    }
 
 
 def _logistic(images: pd.DataFrame) -> tuple[Any, Any]:

@@ -8,11 +8,15 @@ import pandas as pd
 
 from agiqa.core.model_names import MODELS, in_order
 from agiqa.views.report.figures.style import (
+    DOTTED_LINES,
     FAINT,
     INK,
+    LINES,
+    MARKERS,
     SERIES,
     Figure,
     Json,
+    named_rows,
     rounded,
     rows_height,
 )
@@ -26,23 +30,21 @@ def split_strip(metrics: Mapping[str, Any]) -> Figure:
     models = in_order(metrics["per_split"])[::-1]
     data: list[Json] = []
     for row, name in enumerate(models):
-        known = [each for each in metrics["per_split"][name] if each["srcc"] is not None]
+        splits = [split for split in metrics["per_split"][name] if split["srcc"] is not None]
         colour = SERIES[0] if name == MODEL else FAINT
         data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": rounded([each["srcc"] for each in known]),
-                "y": [row] * len(known),
-                "customdata": [each["seed"] for each in known],
+            MARKERS
+            | {
+                "x": rounded([split["srcc"] for split in splits]),
+                "y": [row] * len(splits),
+                "customdata": [split["seed"] for split in splits],
                 "hovertemplate": "split %{customdata}: %{x:.4f}<extra></extra>",
                 "marker": {"size": 9, "opacity": 0.4, "color": colour},
                 "showlegend": False,
             }
         )
         data += _median(metrics["models"].get(name, {}).get("srcc", {}), row)
-    labels = [", ".join(part for part in MODELS.get(name, (name, ""))[:2] if part)
-              for name in models]  # fmt: skip
+    labels = ["<br>".join(filter(None, MODELS.get(name, (name, ""))[:2])) for name in models]
     return Figure(
         "Every split",
         "SRCC on the test side: a dot for each split; diamond and bar are the median and its 95 % "
@@ -52,12 +54,7 @@ def split_strip(metrics: Mapping[str, Any]) -> Figure:
             "data": data,
             "layout": {
                 "xaxis": {"title": {"text": "SRCC on the test side"}},
-                "yaxis": {
-                    "tickvals": list(range(len(models))),
-                    "ticktext": [text.replace(", ", "<br>", 1) for text in labels],
-                    "showgrid": False,
-                    "range": [-0.6, len(models) - 0.4],
-                },
+                "yaxis": named_rows(labels, range(len(models))),
                 "height": rows_height(2 * len(models)),
             },
         },
@@ -72,9 +69,8 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
     bar = {"type": "data", "array": rounded([high - middle]), "arrayminus": rounded([middle - low]),
            "color": INK, "thickness": 1.5, "width": 5} if known else {}  # fmt: skip
     return [
-        {
-            "type": "scatter",
-            "mode": "markers",
+        MARKERS
+        | {
             "x": rounded([middle]),
             "y": [row],
             "error_x": bar,
@@ -100,9 +96,8 @@ def learning_curves(curves: pd.DataFrame) -> list[Figure]:
             continue
         what = MODELS[model][0] + (", " + MODELS[model][1] if model != MODEL else "")
         data: list[Json] = [
-            {
-                "type": "scatter",
-                "mode": "lines",
+            LINES
+            | {
                 "x": rounded(part["epoch"]),
                 "y": rounded(part["val_srcc"]),
                 "opacity": 0.45,
@@ -114,9 +109,8 @@ def learning_curves(curves: pd.DataFrame) -> list[Figure]:
         ]
         middle = rows.groupby("epoch")["val_srcc"].agg(lambda of: of.median(skipna=False))
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
+            DOTTED_LINES
+            | {
                 "x": rounded(middle.index),
                 "y": rounded(middle),
                 "line": {"color": SERIES[place], "width": 3},

@@ -6,10 +6,11 @@ the weight, the others' shares would vanish on a common one.
 
 import pandas as pd
 
-from agiqa.views.report.figures.agreement import band
 from agiqa.views.report.figures.style import (
+    DOTTED_LINES,
     SERIES,
     Figure,
+    band,
     boxes,
     means,
     rounded,
@@ -29,14 +30,12 @@ def gate_figures(
         by_mos: of `summaries.gate_by_mos`.
         truth: MOS, in the page's words.
     """
-    return [
-        (
-            _generators(part.reset_index(drop=True), str(expert), SERIES[place % len(SERIES)]),
-            _along(by_mos[by_mos["expert"] == expert], str(expert), truth,
-                   SERIES[place % len(SERIES)]),
-        )
-        for place, (expert, part) in enumerate(by_generator.groupby("expert", sort=False))
-    ]  # fmt: skip
+    pairs = []
+    for place, (expert, part) in enumerate(by_generator.groupby("expert", sort=False)):
+        name, colour = str(expert).replace("_", " "), SERIES[place % len(SERIES)]
+        along = _along(by_mos[by_mos["expert"] == expert], name, truth, colour)
+        pairs.append((_generators(part.reset_index(drop=True), name, colour), along))
+    return pairs
 
 
 def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
@@ -44,7 +43,6 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
     labels = row_labels(names, 22)
     dots = means(table, labels, names, True)
     dots["hovertemplate"] = [text.replace(":+", ":") for text in dots["hovertemplate"]]
-    expert = expert.replace("_", " ")
     return Figure(
         expert,
         "",
@@ -62,7 +60,7 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
 
 
 def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> Figure:
-    mos, expert = rounded(table["mos"]), expert.replace("_", " ")
+    mos = rounded(table["mos"])
     return Figure(
         f"{expert} against {truth}",
         "",
@@ -70,9 +68,8 @@ def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> Figure:
         {
             "data": [
                 band(mos, table, colour),
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
+                DOTTED_LINES
+                | {
                     "name": "median",
                     "x": mos,
                     "y": rounded(table["median"]),

@@ -4,11 +4,13 @@ import pandas as pd
 
 from agiqa.views.report.figures.style import (
     FAINT,
+    MARKERS,
     SERIES,
     Figure,
     boxes,
     line,
     means,
+    named_rows,
     rounded,
     row_labels,
     rows_height,
@@ -53,8 +55,8 @@ def by_range(table: pd.DataFrame, truth: str) -> Figure:
         truth: MOS, in the page's words.
     """
     middles = rounded((table["low"] + table["high"]) / 2)
-    said = [f"{truth} {a:.2f} to {b:.2f}" for a, b in zip(table["low"], table["high"], strict=True)]
-    asked = [list(pair) for pair in table[["low", "high"]].round(3).to_numpy().tolist()]
+    ends = table[["low", "high"]]
+    spoken = [f"{truth} {low:.2f} to {high:.2f}" for low, high in ends.to_numpy()]
     width = 0.7 * float((table["high"] - table["low"]).max()) if len(table) else 1.0
     return Figure(
         f"Residuals by {truth}",
@@ -64,7 +66,7 @@ def by_range(table: pd.DataFrame, truth: str) -> Figure:
         {
             "data": [
                 *boxes(table, middles, SERIES[1], False, width),
-                means(table, middles, asked, False, said),
+                means(table, middles, ends.round(3).to_numpy().tolist(), False, spoken),
             ],
             "layout": {
                 "xaxis": {"title": {"text": truth}, "showgrid": False},
@@ -97,19 +99,18 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> Figure | None:
             groups, table["mean"], table["sd"], table["images"], strict=True
         )
     ]
-    said = "" if pd.isna(share) else (
+    between = "" if pd.isna(share) else (
         f" Of all residuals' variance, {100 * share:.0f} % lies between prompts, the rest within."
     )  # fmt: skip
     return Figure(
         "Residuals by prompt",
         f"The prompts whose images score furthest from their {truth} on average, and the deviation "
-        f"within each.{said} A click shows the prompt's images.",
+        f"within each.{between} A click shows the prompt's images.",
         f"Dot plot of the mean of score minus {truth} for {len(table)} prompts.",
         {
             "data": [
-                {
-                    "type": "scatter",
-                    "mode": "markers",
+                MARKERS
+                | {
                     "x": rounded(table["mean"]),
                     "y": rows,
                     "customdata": groups,
@@ -124,10 +125,7 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> Figure | None:
             ],
             "layout": {
                 "xaxis": {"title": {"text": f"mean of score − {truth}"}},
-                "yaxis": {
-                    "tickvals": rows, "ticktext": [safe(shortened(g, 34)) for g in groups],
-                    "showgrid": False, "range": [-0.8, len(rows) - 0.2],
-                },
+                "yaxis": named_rows([safe(shortened(group, 34)) for group in groups], rows),
                 "shapes": [line(up=0)],
                 "height": rows_height(len(rows)),
             },

@@ -5,11 +5,15 @@ from typing import Any
 
 from agiqa.views.report.figures.style import (
     DASHES,
+    DOTTED_LINES,
+    LEGEND,
+    MARKERS,
     SERIES,
     SYMBOLS,
     Figure,
     Json,
     line,
+    named_rows,
     rounded,
     rows_height,
     safe,
@@ -24,35 +28,25 @@ def difference_figure(comparison: Mapping[str, Any]) -> Figure:
     Args:
         comparison: of `agiqa.runs.compare.compare`.
     """
-    found = comparison["comparisons"]
-    rows = [float(place) for place in range(len(found))][::-1]
-    names = [shortened(each["name"], 40) for each in found]
-    data: list[Json] = [
-        _bars(found, [row + shift for row in rows], low, high, what, place)
-        for place, (low, high, shift, what) in enumerate(
-            (
-                ("low", "high", 0.12, "over splits"),
-                ("image_low", "image_high", -0.12, "over images"),
-            )
-        )
-    ]
+    others = comparison["comparisons"]
+    rows = [float(row) for row in range(len(others))][::-1]
+    names = [safe(shortened(other["name"], 40)) for other in others]
+    figures = [other["figures"]["srcc"] for other in others]
     return Figure(
         "SRCC gained or lost",
         f"Mean difference from {comparison['contenders'][0]['name']} over the same splits, with "
         "95 % intervals: over splits by the corrected resampled t-test, over images by the paired "
         "bootstrap.",
-        f"Differences in SRCC of {len(found)} runs from the first.",
+        f"Differences in SRCC of {len(others)} runs from the first.",
         {
-            "data": data,
+            "data": [
+                _bars(figures, [row + 0.12 for row in rows], "", "over splits", 0),
+                _bars(figures, [row - 0.12 for row in rows], "image_", "over images", 1),
+            ],
             "layout": {
                 "xaxis": {"title": {"text": "difference in SRCC"}},
-                "yaxis": {
-                    "tickvals": rows,
-                    "ticktext": [safe(name) for name in names],
-                    "showgrid": False,
-                    "range": [-0.6, len(rows) - 0.4],
-                },
-                "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+                "yaxis": named_rows(names, rows),
+                "legend": LEGEND,
                 "shapes": [line(up=0)],
                 "height": rows_height(2 * len(rows) + 1),
             },
@@ -61,25 +55,21 @@ def difference_figure(comparison: Mapping[str, Any]) -> Figure:
 
 
 def _bars(
-    found: Sequence[Any], rows: list[float], low: str, high: str, what: str, place: int
+    figures: Sequence[Mapping[str, Any]], rows: list[float], interval: str, over: str, series: int
 ) -> Json:
-    figures = [each["figures"]["srcc"] for each in found]
-    middles = [each["mean"] for each in figures]
+    """The differences with one kind of interval; no bar where there is none."""
 
     def to(end: str) -> list[float | None]:
-        gaps = [abs(each[end] - middle) for each, middle in zip(figures, middles, strict=True)]
-        return rounded(gaps, 5)  # null where there is no interval: no bar
+        return rounded([abs(figure[interval + end] - figure["mean"]) for figure in figures], 5)
 
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": what,
-        "x": rounded(middles, 5),
+    return MARKERS | {
+        "name": over,
+        "x": rounded([figure["mean"] for figure in figures], 5),
         "y": rows,
-        "error_x": {"type": "data", "array": to(high), "arrayminus": to(low), "thickness": 1.6,
-                    "width": 5, "color": SERIES[place]},
-        "marker": {"size": 9, "color": SERIES[place], "symbol": SYMBOLS[place]},
-        "hovertemplate": f"%{{x:+.4f}} {what}<extra></extra>",
+        "error_x": {"type": "data", "array": to("high"), "arrayminus": to("low"), "thickness": 1.6,
+                    "width": 5, "color": SERIES[series]},
+        "marker": {"size": 9, "color": SERIES[series], "symbol": SYMBOLS[series]},
+        "hovertemplate": f"%{{x:+.4f}} {over}<extra></extra>",
     }  # fmt: skip
 
 
@@ -89,9 +79,8 @@ def splits_figure(runs: Sequence[Results]) -> Figure:
     for place, run in enumerate(runs):
         rows = run.metrics["per_split"][MODEL]
         data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
+            DOTTED_LINES
+            | {
                 "name": safe(shortened(run.name, 40)),
                 "x": [str(row["seed"]) for row in rows],
                 "y": rounded([row["srcc"] for row in rows]),
@@ -112,7 +101,7 @@ def splits_figure(runs: Sequence[Results]) -> Figure:
             "layout": {
                 "xaxis": {"title": {"text": "split"}, "type": "category"},
                 "yaxis": {"title": {"text": "SRCC"}},
-                "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+                "legend": LEGEND,
                 "height": 360,
             },
         },

@@ -16,7 +16,12 @@ SYMBOLS = (
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ROW, FRAME = 26, 84  # pixels: of a row in a figure with names, and of what stands around the rows
 
+LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
 Json = dict[str, Any]
+MARKERS: Json = {"type": "scatter", "mode": "markers"}
+LINES: Json = {"type": "scatter", "mode": "lines"}
+DOTTED_LINES: Json = {"type": "scatter", "mode": "lines+markers"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,36 @@ class Figure:
 def rows_height(rows: int) -> int:
     """Pixels of a figure that has a named row for each thing."""
     return FRAME + ROW * max(3, rows)
+
+
+def named_rows(names: Sequence[str], rows: Sequence[float]) -> Json:
+    """An axis of rows that are placed by number and named by its ticks."""
+    return {
+        "tickvals": list(rows),
+        "ticktext": list(names),
+        "showgrid": False,
+        "range": [-0.6, len(rows) - 0.4],
+    }
+
+
+def exact_line(low: float, high: float) -> Json:
+    """The dashed line on which score and MOS agree."""
+    ends = rounded([low, high])
+    return LINES | {"name": "exact", "x": ends, "y": ends, "hoverinfo": "skip",
+                    "line": {"color": FAINT, "width": 1.2, "dash": "dash"}}  # fmt: skip
+
+
+def band(across: list[float | None], table: pd.DataFrame, colour: str) -> Json:
+    """The area between the 10 % and the 90 % quantile."""
+    return LINES | {
+        "name": "middle 80 %",
+        "x": across + across[::-1],
+        "y": rounded(table["p90"]) + rounded(table["p10"])[::-1],
+        "fill": "toself",
+        "fillcolor": colour + "-soft",
+        "line": {"width": 0, "color": colour},
+        "hoverinfo": "skip",
+    }
 
 
 def shortened(text: str, most: int = 30) -> str:
@@ -78,9 +113,8 @@ def boxes(
     ends, nothing = [*table["q1"], *table["q3"]], [0.0] * len(table)
     shared = {place: [*names, *names], "showlegend": False, "hoverinfo": "skip"}
     return [
-        {
-            "type": "scatter",
-            "mode": "markers",
+        MARKERS
+        | {
             value: rounded(ends),
             error: {
                 "type": "data",
@@ -110,23 +144,21 @@ def means(
     names: Sequence[Any],
     asked: list[Any],
     across: bool,
-    said: Sequence[str] | None = None,
+    spoken: Sequence[str] | None = None,
 ) -> Json:
     """The dots at the means, which carry the hover text and what a click asks of the gallery.
 
-    `said` are the rows' names in the hover text, where `names` are places.
+    `spoken` are the rows' names in the hover text, where `names` are places.
     """
     values = rounded(table["mean"])
     words = [
         f"{name}<br>mean %{{{'x' if across else 'y'}:+.3f}}, 80 % from {low:+.2f} to {high:+.2f}"
         f"<br>{count:,} images"
         for name, low, high, count in zip(
-            said or names, table["p10"], table["p90"], table["images"], strict=True
+            spoken or names, table["p10"], table["p90"], table["images"], strict=True
         )
     ]
-    return {
-        "type": "scatter",
-        "mode": "markers",
+    return MARKERS | {
         "x": values if across else names,
         "y": names if across else values,
         "customdata": asked,
