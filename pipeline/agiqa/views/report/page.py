@@ -105,7 +105,7 @@ def _page(
     pictures, maps = _pictures(table, images[0], explained, by_error, room)
     missing = [f"{paths[row]} {why}" for row, why in pictures.problems.items()]
     missing += [f"the map of {paths[row]} {why}" for row, why in maps.problems.items() if why]
-    said = content.content(runs[0], table, dataset, len(images[0])) | {
+    texts = content.content(runs[0], table, dataset, len(images[0])) | {
         "low": number(low, 2),
         "high": number(high, 2),
         "runs": [run.name for run in runs],
@@ -120,7 +120,7 @@ def _page(
         "blocks": _blocks(pictures, maps),
     }
     return render(
-        "report/page/report.html.j2", said, ["report/page/report.css"], scripts, any_style=True
+        "report/page/report.html.j2", texts, ["report/page/report.css"], scripts, any_style=True
     )
 
 
@@ -162,6 +162,6 @@ def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, Markup]]:
 
 
 def _by_error(images: pd.DataFrame) -> list[int]:
-    """Rows, the worst miss first."""
+    """Order the rows: the worst miss first."""
     order = images["error"].abs().sort_values(ascending=False, kind="stable").index
     return [int(row) for row in order]

@@ -137,10 +137,10 @@ def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     path = printable(folder / PREDICTIONS)
     if frame.empty:
         raise AgiqaError(f"{path}: no rows of model {MODEL}: run `agiqa evaluate` again")
-    told = sum(row.get("images", 0) for row in metrics["per_split"].get(MODEL, []))
-    if told and told != len(frame):
+    count = sum(row.get("images", 0) for row in metrics["per_split"].get(MODEL, []))
+    if count and count != len(frame):
         raise AgiqaError(
-            f"{path}: damaged: expected {told:,} rows of model {MODEL}, as {METRICS} says, found "
+            f"{path}: damaged: expected {count:,} rows of model {MODEL}, as {METRICS} says, found "
             f"{len(frame):,}: run `agiqa evaluate` again"
         )
     return frame
@@ -155,12 +155,12 @@ def _numbers(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.
 def _as_numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
     """Text to floats; AgiqaError for what is neither a number nor empty."""
     for column in columns:
-        told = frame[column].fillna("")
-        frame[column] = pd.to_numeric(told, errors="coerce")
-        odd = frame[column].isna() & ~told.str.lower().isin(EMPTY)
+        texts = frame[column].fillna("")
+        frame[column] = pd.to_numeric(texts, errors="coerce")
+        odd = frame[column].isna() & ~texts.str.lower().isin(EMPTY)
         if odd.any():
             raise AgiqaError(
                 f"{printable(path)}: damaged: expected numbers in column {column}, found "
-                f"{told[odd].iloc[0]!r}: run `agiqa evaluate` again"
+                f"{texts[odd].iloc[0]!r}: run `agiqa evaluate` again"
             )
     return frame

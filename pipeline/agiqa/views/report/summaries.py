@@ -36,10 +36,10 @@ def residuals_by_range(images: pd.DataFrame, low: float, high: float) -> pd.Data
     Columns: low, high, images, mean, sd, p10, q1, median, q3, p90.
     """
     edges = np.linspace(low, high, RANGES + 1)
-    place = np.clip(np.searchsorted(edges, images["mos"], side="right") - 1, 0, RANGES - 1)
+    ranges = np.clip(np.searchsorted(edges, images["mos"], side="right") - 1, 0, RANGES - 1)
     rows = [
-        {"low": edges[each], "high": edges[each + 1]} | _spread(images["error"][place == each])
-        for each in np.unique(place)
+        {"low": edges[k], "high": edges[k + 1]} | _spread(images["error"][ranges == k])
+        for k in np.unique(ranges)
     ]
     return pd.DataFrame(rows, columns=["low", "high", *_SPREAD])
 

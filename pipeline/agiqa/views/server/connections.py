@@ -47,8 +47,7 @@ def limited_by_descriptors(limits: Limits) -> Limits:
     if soft < wanted:
         soft = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    left = soft - RESERVED - limits.backlog
-    if left >= limits.connections:
+    if soft - RESERVED - limits.backlog >= limits.connections:
         return limits
     backlog = min(limits.backlog, 16)
     return replace(limits, backlog=backlog, connections=max(8, soft // 4))

@@ -109,7 +109,7 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> asyncio.subprocess.Process:
-        """The process, running."""
+        """Start the process, unless it runs."""
         if self._process is None:
             self._process = await _start(self._limits)
         return self._process

@@ -51,5 +51,5 @@ class Meters:
         self.waiting = Gauge("agiqa_waiting", "What is in the queue.", registry=self.registry)
 
     def text(self) -> bytes:
-        """As Prometheus scrapes it."""
+        """Write all figures as Prometheus scrapes them."""
         return generate_latest(self.registry)

@@ -32,7 +32,7 @@ async def get_docs() -> FileResponse:
 
 @router.get("/docs/{name}")
 async def get_docs_file(name: str) -> Response:
-    """Swagger UI's own files."""
+    """Give Swagger UI's own files."""
     from swagger_ui_bundle import swagger_ui_path
 
     if name not in SWAGGER_FILES:
@@ -42,7 +42,7 @@ async def get_docs_file(name: str) -> Response:
 
 @router.get("/favicon.ico")
 async def get_icon() -> FileResponse:
-    """The page's sign."""
+    """Give the page's sign."""
     return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 

@@ -57,7 +57,7 @@ class UnderWay:
 
     @property
     def with_body(self) -> int:
-        """How many may send files."""
+        """Count those that may send files."""
         return sum(method == "POST" for method in self._tasks.values())
 
     def add(self, task: "asyncio.Task[None]", method: str) -> None:
@@ -65,7 +65,7 @@ class UnderWay:
         self._tasks[task] = method
 
     def remove(self, task: "asyncio.Task[None]") -> None:
-        """It has been answered."""
+        """Count no more a request that has been answered."""
         del self._tasks[task]
 
     def cut(self) -> None:

@@ -84,7 +84,7 @@ class ModelThread(Generic[Asked, Result]):
 
     @property
     def length(self) -> int:
-        """Count what waits."""
+        """How many questions and explanations wait."""
         return len(self._questions) + len(self._works)
 
     def ask(self, questions: Sequence[Asked]) -> list["Future[Result]"]:

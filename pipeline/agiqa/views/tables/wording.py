@@ -49,7 +49,7 @@ def protocol(column: Column) -> str:
 
 
 def title(grid: Grid) -> str:
-    """What the table is."""
+    """Say what the table is of."""
     if grid.across:
         return "Across data sets: rows say what was trained on, columns what was tested on"
     return "Results by data set, target and protocol"
@@ -64,7 +64,7 @@ def row_name(row: Row) -> str:
 
 
 def caption(grid: Grid, intervals: bool = False) -> str:
-    """How to read the cells."""
+    """Say how to read the cells."""
     sentences = ["Test sides."]
     if any(result.ours and (result.splits or 0) > 1 for result in grid.results):
         sentences.append("Ours: median ± sd over splits.")
