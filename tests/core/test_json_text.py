@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agiqa
-from agiqa.cli.options import print_json
+from agiqa.cli.output import print_json
 from agiqa.core.json_text import json_text, write_json
 
 # Files that hash, compare or journal JSON of their own making, whose bytes must not change.

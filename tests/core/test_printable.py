@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import agiqa.cli
 from agiqa.cli import main
-from agiqa.cli.lines import PlainFormatter, console, echo
-from agiqa.cli.tables import print_table
+from agiqa.cli.output import PlainFormatter, console, echo, print_table
 from agiqa.core.errors import printable
 
 EVIL = "a\x1b]0;owned\x07\x9b31m\u202eb\r\udcff.png"
@@ -60,10 +59,10 @@ def test_an_error_is_one_line_without_escapes() -> None:
 
 
 def test_every_command_prints_through_it() -> None:
-    """What ranking.py draws on is score.py's own console, since pictures are escapes."""
+    """What the ranking draws on is score.py's own console, since pictures are escapes."""
     for file in Path(agiqa.cli.__file__).parent.rglob("*.py"):
         text = file.read_text()
-        if file.name != "lines.py":
-            assert "click.echo(" not in text, f"{file}: echo of agiqa.cli.lines escapes names"
-        if file.name not in ("lines.py", "score.py"):
-            assert "Console(" not in text, f"{file}: console of agiqa.cli.lines escapes names"
+        if file.name != "output.py":
+            assert "click.echo(" not in text, f"{file}: echo of agiqa.cli.output escapes names"
+        if file.name not in ("output.py", "score.py"):
+            assert "Console(" not in text, f"{file}: console of agiqa.cli.output escapes names"

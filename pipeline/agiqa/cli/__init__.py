@@ -9,7 +9,7 @@ import click
 
 from agiqa import __version__
 from agiqa.cli.lazy import LazyGroup, keep_lines
-from agiqa.cli.lines import PlainFormatter, echo
+from agiqa.cli.output import PlainFormatter, echo
 from agiqa.core.errors import AgiqaError, UsageError, printable
 
 # Command: its module here and the line that `agiqa --help` shows.

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, print_json
+from agiqa.cli.options import as_json, cache
+from agiqa.cli.output import echo, print_json, print_table
 
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
@@ -39,7 +39,6 @@ def command(
     agiqa ceiling agiqa-3k
     agiqa ceiling agiqa-3k --target align --raters 21 --raters 15
     """
-    from agiqa.cli.tables import print_table
     from agiqa.core.errors import AgiqaError
     from agiqa.data.datasets.table import read_table
     from agiqa.data.statistics.ceiling import (
@@ -51,9 +50,9 @@ def command(
     from agiqa.views.kit.number import DASH, number
 
     table = read_table(cache / dataset)
-    wanted = [each for each in table.targets if each.deviation and target in ("", each.name)]
-    if not wanted:
-        having = ", ".join(each.name for each in table.targets if each.deviation) or "no target"
+    targets = [known for known in table.targets if known.deviation and target in ("", known.name)]
+    if not targets:
+        having = ", ".join(known.name for known in table.targets if known.deviation) or "no target"
         raise AgiqaError(
             f"{dataset}: the raters' deviations are known for {having}"
             f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
@@ -61,33 +60,33 @@ def command(
             "sets built in, agiqa-3k and koniq-10k have them"
         )
     guess = assumed_raters(table)
-    found: list[dict[str, Any]] = []
-    for each in wanted:
-        spread = deviations(table, each)
+    ceilings: list[dict[str, Any]] = []
+    for rated in targets:
+        spread = deviations(table, rated)
         assert spread is not None
-        mos = table.frame[each.name].to_numpy(dtype=float)
-        own = known_raters(table, each)
+        mos = table.frame[rated.name].to_numpy(dtype=float)
+        own = known_raters(table, rated)
         panels: Sequence[Any] = raters or sorted({*PANELS, *([guess] if guess else [])})
         for count in panels if own is None or raters else [own]:
             ceiling = asdict(noise_ceiling(mos, spread, count))
             assumed = own is None and ceiling["raters"] == guess
-            found.append({"target": each.name, "assumed": assumed, **ceiling})
+            ceilings.append({"target": rated.name, "assumed": assumed, **ceiling})
     if as_json:
-        print_json({"dataset": dataset, "ceilings": found})
+        print_json({"dataset": dataset, "ceilings": ceilings})
         return
     figures = ("reliability", "srcc", "krcc", "plcc", "rmse", "mae")
     print_table(
         ["target", "raters", "images", "reliability", "SRCC", "KRCC", "PLCC", "RMSE", "MAE"],
         [
             [
-                each["target"],
-                f"{each['raters']:.4g}{' (assumed)' * each['assumed']}".replace("nan", DASH),
-                f"{each['images']:,}",
-                *(number(each[figure]) for figure in figures),
+                row["target"],
+                f"{row['raters']:.4g}{' (assumed)' * row['assumed']}".replace("nan", DASH),
+                f"{row['images']:,}",
+                *(number(row[figure]) for figure in figures),
             ]
-            for each in found
+            for row in ceilings
         ],
         title=f"{dataset}: the most that a perfect predictor would reach (RMSE, MAE: the least)",
     )
-    if any(math.isnan(each["reliability"]) for each in found):
+    if any(math.isnan(row["reliability"]) for row in ceilings):
         echo(f"{DASH}: fewer than three images with a score and a deviation, or all scores equal.")

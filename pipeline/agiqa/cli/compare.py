@@ -1,14 +1,13 @@
 """`agiqa compare`: runs on the same splits, paired."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, different, print_json
+from agiqa.cli.options import as_json, different
+from agiqa.cli.output import echo, print_json, print_table
 
 
 @click.command("compare", cls=Command)
@@ -68,16 +67,17 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     one = result["splits"] == 1
     for names in (CORRELATIONS, ERRORS):
         rows = [
-            [_named(each), *(with_deviation(each["figures"][name], 4) for name in names)]
-            for each in result["contenders"]
+            [_named(contender), *(with_deviation(contender["figures"][name], 4) for name in names)]
+            for contender in result["contenders"]
         ]
         headings = ["run", *(FIGURES[name].heading for name in names)]
-        _table(headings, rows, title if one else f"{title}: median ± sd over splits", markdown)
+        above = title if one else f"{title}: median ± sd over splits"
+        print_table(headings, rows, title=above, markdown=markdown)
     if "across" in result:
         _print_across(result, markdown)
         return
     several = len(result["comparisons"]) > 1
-    for each in result["comparisons"]:
+    for comparison in result["comparisons"]:
         rows = [
             [
                 heading,
@@ -87,33 +87,34 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
                 *([probability(values["p_holm"])] if several else []),
                 *over_images(values),
             ]
-            for heading, values in _by_heading(each["figures"])
+            for heading, values in _by_heading(comparison["figures"])
         ]
         headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
                     *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
-        _table(headings, rows, f"{each['name']} against {each['against']}", markdown)
+        pair = f"{comparison['name']} against {comparison['against']}"
+        print_table(headings, rows, title=pair, markdown=markdown)
         if by_generator:
-            _print_generators(each, markdown)
-    said = (
+            _print_generators(comparison, markdown)
+    method = (
         "Over splits: corrected resampled t-test (Nadeau and Bengio, 2003). Over images: paired "
         f"bootstrap, {result['drawn']} drawn once for both models and all splits."
     )
     if result["splits"] == 1:
-        said += " With one split there is no test over splits."
-    echo(said)
-    differences = [each["figures"] for each in result["comparisons"]]
+        method += " With one split there is no test over splits."
+    echo(method)
+    differences = [comparison["figures"] for comparison in result["comparisons"]]
     if any(values["alike"] for figures in differences for values in figures.values()):
         echo("– over splits: the differences of all splits are equal.")
     if why := difference_dashes(differences):
         echo(why)
 
 
-def _print_generators(each: dict[str, Any], markdown: bool) -> None:
+def _print_generators(comparison: dict[str, Any], markdown: bool) -> None:
     from agiqa.runs.compare import LEAST_IMAGES
     from agiqa.views.kit.number import number, over_splits
 
     few = f"fewer than {LEAST_IMAGES} test images in every split"
-    if not each["generators"]:
+    if not comparison["generators"]:
         echo(f"No SRCC within a generator: each has {few}.")
         return
     rows = [
@@ -124,11 +125,12 @@ def _print_generators(each: dict[str, Any], markdown: bool) -> None:
             number(values["sd"], 4),
             *over_splits(values),
         ]
-        for generator, values in each["generators"].items()
+        for generator, values in comparison["generators"].items()
     ]
-    headings = ["generator", each["against"], each["name"], "mean difference", "sd", "better in",
-                "95 % over splits", "p"]  # fmt: skip
-    _table(headings, rows, f"SRCC within each generator (not shown: those with {few})", markdown)
+    headings = ["generator", comparison["against"], comparison["name"], "mean difference", "sd",
+                "better in", "95 % over splits", "p"]  # fmt: skip
+    title = f"SRCC within each generator (not shown: those with {few})"
+    print_table(headings, rows, title=title, markdown=markdown)
 
 
 def _print_across(result: dict[str, Any], markdown: bool) -> None:
@@ -146,7 +148,7 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
     ]
     headings = ["figure", across["against"], across["name"], "difference", "95 % over images", "p"]
     title = f"The {across['images']:,} images that both tested, scores averaged over splits"
-    _table(headings, rows, title, markdown)
+    print_table(headings, rows, title=title, markdown=markdown)
     echo(
         f"Paired by image: the same images, their {result['drawn']} drawn once for both. The "
         "medians above are of different test sides and belong in different columns."
@@ -155,27 +157,12 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
         echo(why)
 
 
-def _table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, markdown: bool
-) -> None:
-    from agiqa.cli.tables import print_table
-
-    if not markdown:
-        print_table(headings, rows, title=title)
-        return
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    text = "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-    echo(f"{title}\n\n{text}\n")
-
-
-def _named(each: dict[str, Any]) -> str:
+def _named(contender: dict[str, Any]) -> str:
     from agiqa.core.model_names import label
 
-    if each["name"] == each["model"]:  # the models of a single run
-        return label(each["model"])
-    run = str(Path(each["name"]))
+    if contender["name"] == contender["model"]:  # the models of a single run
+        return label(contender["model"])
+    run = str(Path(contender["name"]))
     return f"{run} (mixture of experts)" if ":" not in run else run
 
 

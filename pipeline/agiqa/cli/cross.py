@@ -6,19 +6,12 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url, different, print_json
+from agiqa.cli.options import ANY, as_json, cache_or_url, different, runs_argument
+from agiqa.cli.output import echo, print_json, print_table
 
 
 @click.command("cross", cls=Command)
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(path_type=Path),
-    callback=different,
-)
+@runs_argument(type=ANY)
 @click.option(
     "--on", multiple=True, callback=different, metavar="DATASET", help="Test on this data set, too."
 )
@@ -43,23 +36,23 @@ def command(
     from agiqa.core.errors import AgiqaError
     from agiqa.runs.cross import cross
 
-    found = cross(runs, on, cache)
-    for folder, metrics in found:
-        for each in metrics.values():
-            if model not in each["models"]:
-                there = ", ".join(each["models"])
-                raise AgiqaError(f"{folder} has no model '{model}'; it has {there}.")
+    tested = cross(runs, on, cache)
+    for folder, metrics in tested:
+        for result in metrics.values():
+            if model not in result["models"]:
+                models = ", ".join(result["models"])
+                raise AgiqaError(f"{folder} has no model '{model}'; it has {models}.")
     if as_json:
         rows = [
             {
                 "run": str(folder),
-                "tested_on": {name: _plain(each, model) for name, each in metrics.items()},
+                "tested_on": {name: _plain(result, model) for name, result in metrics.items()},
             }
-            for folder, metrics in found
+            for folder, metrics in tested
         ]
         print_json({"model": model, "runs": rows})
         return
-    _print(found, model)
+    _print(tested, model)
 
 
 def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
@@ -69,16 +62,15 @@ def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
     return about | {name: metrics["models"][model][name] for name in FIGURES}
 
 
-def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
-    from agiqa.cli.tables import print_table
+def _print(tested: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
     from agiqa.core.model_names import label
     from agiqa.data.metric_names import FIGURES
     from agiqa.views.kit.number import dashes, outside_scale, with_deviation
 
-    columns, last = list(found[0][1]), list(FIGURES)[-1]
+    columns, last = list(tested[0][1]), list(FIGURES)[-1]
     for figure, about in FIGURES.items():
         rows = []
-        for folder, metrics in found:
+        for folder, metrics in tested:
             cells = [f"{folder} ({' + '.join(next(iter(metrics.values()))['trained_on'])})"]
             for name in columns:
                 values = metrics[name]["models"][model][figure]
@@ -91,8 +83,8 @@ def _print(found: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> N
             title=label(model) if figure == "srcc" else "",
             caption="median ± sd over splits, test sides" if figure == last else "",
         )
-    for folder, metrics in found:
-        for name, tested in metrics.items():
-            why = dashes([tested["models"][model]])
-            for line in filter(None, (why, outside_scale(tested) if model == "moe" else "")):
+    for folder, metrics in tested:
+        for name, result in metrics.items():
+            why = dashes([result["models"][model]])
+            for line in filter(None, (why, outside_scale(result) if model == "moe" else "")):
                 echo(f"{folder} on {name}: {line}")

@@ -1,14 +1,14 @@
 """`agiqa datasets`: the official data sets, and which of them are here."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import console, echo
-from agiqa.cli.options import cache, print_json, read_settings, settings
+from agiqa.cli.options import Settings, cache, list_as_json, settings
+from agiqa.cli.output import console, echo, print_json, print_listing
 from agiqa.core.errors import AgiqaError
 from agiqa.data.sources import ALIASES, known_folder
 
@@ -22,10 +22,8 @@ COLUMNS = ("name", "images", "targets", "licence", "here", "where", "get")
 @click.command("datasets", cls=Command)
 @cache
 @settings
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
-def command(
-    cache: Path, params_file: Path | None, overrides: tuple[str, ...], as_json: bool
-) -> None:
+@list_as_json
+def command(cache: Path, settings: Settings, as_json: bool) -> None:
     r"""List the data sets whose official downloads `agiqa prepare` reads.
 
     Images, targets with their published range of the MOS, licence, and where to get them. Here is
@@ -38,26 +36,23 @@ def command(
     """
     from agiqa.data.datasets import OFFICIAL
 
-    params = read_settings(params_file, overrides)
-    found = [_describe(adapter, cache, params) for adapter in OFFICIAL.values()]
+    params = settings.read()
+    data_sets = [_describe(adapter, cache, params) for adapter in OFFICIAL.values()]
     if as_json:
-        print_json(found)
-    elif sys.stdout.isatty():
-        _table(found)
-    else:  # for cut, sort and awk
-        for row in (COLUMNS, *map(_cells, found)):
-            echo("\t".join(row))
+        print_json(data_sets)
+        return
+    print_listing(data_sets, COLUMNS, _cells, _table)
 
 
 def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, Any]:
     facts = adapter.FACTS
     names = (facts.name, *(alias for alias, name in ALIASES.items() if name == facts.name))
     prepared = next((cache / n for n in names if (cache / n / "images.csv").is_file()), None)
-    place, problem = known_folder(facts.name, params), ""
+    folder, problem = known_folder(facts.name, params), ""
     here = "prepared" if prepared else "no"
-    if place is not None and place.exists():
+    if folder is not None and folder.exists():
         try:
-            adapter.find(place)
+            adapter.find(folder)
             here = "prepared" if prepared else "in place"
         except AgiqaError as error:
             here, problem = "prepared" if prepared else "incomplete", str(error)
@@ -73,22 +68,23 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
         "download": facts.hub.repository if facts.hub else None,
         "gigabytes": facts.hub.gigabytes if facts.hub else None,
         "here": here,
-        "place": str(place) if place is not None and place.exists() else None,
+        "place": str(folder) if folder is not None and folder.exists() else None,
         "prepared": str(prepared) if prepared else None,
         "problem": problem,
     }
 
 
-def _cells(each: dict[str, Any]) -> list[str]:
+def _cells(data_set: dict[str, Any]) -> list[str]:
     """The data set's row, by COLUMNS."""
-    ranges = [f"{name} {low:g}…{high:g}" for name, (low, high) in each["targets"].items()]
-    where = each["prepared"] or each["place"] or ""
-    get = f"--download ({each['gigabytes']:g} GB)" if each["download"] else "by hand"
-    return [each["name"], f"{each['images']:,}", ", ".join(ranges), each["licence"], each["here"],
-            where, f"{each['address']}, {get}"]  # fmt: skip
+    ranges = [f"{name} {low:g}…{high:g}" for name, (low, high) in data_set["targets"].items()]
+    where = data_set["prepared"] or data_set["place"] or ""
+    get = f"--download ({data_set['gigabytes']:g} GB)" if data_set["download"] else "by hand"
+    name, licence, here = (data_set[key] for key in ("name", "licence", "here"))
+    images, address = f"{data_set['images']:,}", f"{data_set['address']}, {get}"
+    return [name, images, ", ".join(ranges), licence, here, where, address]
 
 
-def _table(found: list[dict[str, Any]]) -> None:
+def _table(data_sets: Sequence[dict[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -98,13 +94,13 @@ def _table(found: list[dict[str, Any]]) -> None:
     table.add_column("targets and MOS", no_wrap=True)
     table.add_column("licence", max_width=16)
     table.add_column("here", overflow="fold")
-    for each in found:
-        name, images, targets, licence, here, where, _ = _cells(each)
-        place = f"{here}: {where}" if where else here
-        table.add_row(name, images, targets.replace(", ", "\n"), licence, place)
+    for data_set in data_sets:
+        name, images, targets, licence, here, where, _ = _cells(data_set)
+        where_text = f"{here}: {where}" if where else here
+        table.add_row(name, images, targets.replace(", ", "\n"), licence, where_text)
         table.add_section()
     console().print(table)
-    for each in found:  # below the table, so that an address stays in one piece
-        echo(f"{each['name']:<11}  {_cells(each)[-1]}")
-        if each["here"] == "incomplete":
-            echo(f"{'':<11}  {each['problem']}")
+    for data_set in data_sets:  # below the table, so that an address stays in one piece
+        echo(f"{data_set['name']:<11}  {_cells(data_set)[-1]}")
+        if data_set["here"] == "incomplete":
+            echo(f"{'':<11}  {data_set['problem']}")

@@ -6,14 +6,14 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url, show
+from agiqa.cli.options import as_json, cache_or_url, run_argument
+from agiqa.cli.output import echo, print_table, show
 
 WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
 
 
 @click.command("evaluate", cls=Command)
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@run_argument
 @cache_or_url
 @as_json
 def command(run: Path, cache: Path | str, as_json: bool) -> None:
@@ -34,12 +34,11 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     if as_json:
         show(evaluations[0].metrics, as_json)
         return
-    for each in evaluations:
-        _print(each.metrics)
+    for evaluation in evaluations:
+        _print(evaluation.metrics)
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    from agiqa.cli.tables import print_table
     from agiqa.core.model_names import in_order, label
     from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
     from agiqa.views.kit.number import (

@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache_or_url, print_json, remote_code
+from agiqa.cli.options import (
+    ANY,
+    FOLDER,
+    as_json,
+    cache_or_url,
+    image_prompt,
+    number,
+    remote_code,
+    run_argument,
+)
+from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -16,54 +25,24 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", cls=Command)
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--worst",
-    type=click.IntRange(0),
-    default=24,
-    show_default=True,
-    metavar="N",
-    help="Without IMAGES: so many of the largest misses on the test sides.",
+@run_argument
+@click.argument("images", nargs=-1, type=ANY)
+@number(
+    "--worst", 24, "Without IMAGES: so many of the largest misses on the test sides.", metavar="N"
 )
-@click.option(
-    "--best",
-    type=click.IntRange(0),
-    default=12,
-    show_default=True,
-    metavar="N",
-    help="Likewise of the best hits, over the range of the MOS.",
-)
-@click.option(
-    "--lowest",
-    type=click.IntRange(0),
-    default=12,
-    show_default=True,
-    metavar="N",
-    help="Likewise of the lowest scores.",
-)
-@click.option(
-    "--neighbours",
-    type=click.IntRange(0, 50),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Rated images that look alike, for each image.",
-)
+@number("--best", 12, "Likewise of the best hits, over the range of the MOS.", metavar="N")
+@number("--lowest", 12, "Likewise of the lowest scores.", metavar="N")
+@number("--neighbours", 5, "Rated images that look alike, for each image.", most=50, metavar="N")
 @click.option(
     "--aspects",
     metavar="NAME",
     help="Store of the aspects' answers: NAME-answers.zarr. Default: the one in the cache.",
 )
-@click.option(
-    "--image-prompt",
-    metavar="TEXT",
-    help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
-)
+@image_prompt
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="FOLDER",
     help="What to write. Default: RUN/explanations.",
 )
@@ -110,7 +89,7 @@ def command(
     scorer = load_scorer(run, remote_code=remote_code)
     if not isinstance(cache, Path):
         stores = (scorer.run.params.visual, scorer.run.params.semantic)
-        packs = [f"{each.name}.{each.format}" for each in stores]
+        packs = [f"{store.name}.{store.format}" for store in stores]
         packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
         cache = at_hand(cache, dataset, packs)
     explainer = Explainer(scorer, cache, aspects)
@@ -134,31 +113,29 @@ def command(
 
 def _show(image: "Explained", folder: Path) -> None:
     """One block: the image, its map, its reasons, its neighbours."""
-    said = [f"score {image.chosen.score:.2f}"] if image.chosen.score is not None else []
-    said += [f"MOS {image.chosen.mos:.2f}"] if image.chosen.mos is not None else []
-    echo("".join(f"  {each}" for each in said), bold=image.chosen.name)
+    figures = [f"score {image.chosen.score:.2f}"] if image.chosen.score is not None else []
+    figures += [f"MOS {image.chosen.mos:.2f}"] if image.chosen.mos is not None else []
+    echo("".join(f"  {figure}" for figure in figures), bold=image.chosen.name)
     if image.overlay and image.map is not None:
         echo(f"  map      pulled down most: {image.map.weakest}; {folder / image.overlay}")
     elif image.problem:
         echo(f"  no map   {image.problem}")
     for reason in image.reasons:
         echo(f"  reason   {reason.text}")
-    for each in image.neighbours:
-        same = ", same prompt" if each.same_prompt else ""
-        echo(
-            f"  alike    rated {each.mos:.2f}: {each.path} (similarity {each.similarity:.2f}{same})"
-        )
+    for neighbour in image.neighbours:
+        how = f"{neighbour.similarity:.2f}" + ", same prompt" * neighbour.same_prompt
+        echo(f"  alike    rated {neighbour.mos:.2f}: {neighbour.path} (similarity {how})")
     echo()
 
 
 def _say_how_well(done: "Explanations") -> None:
     """How far the reasons may be believed; and why something was not given."""
     relations = done.content["reasons_validity"]
-    shown = [each for each in relations if each["shown"]]
+    shown = [aspect for aspect in relations if aspect["shown"]]
     if shown:
         names = ", ".join(
-            f"{each['aspect']} (rho {each['rho_mos']:.2f}, {each['low']:.2f} to {each['high']:.2f})"
-            for each in sorted(shown, key=lambda each: -each["rho_mos"])
+            "{aspect} (rho {rho_mos:.2f}, {low:.2f} to {high:.2f})".format_map(aspect)
+            for aspect in sorted(shown, key=lambda aspect: -aspect["rho_mos"])
         )
         echo(
             f"Reasons come from {len(shown)} of {len(relations)} aspects, whose answers relate to "

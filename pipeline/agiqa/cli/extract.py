@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, extractor, read_settings, settings, show
+from agiqa.cli.options import Settings, as_json, cache, extractor, settings
+from agiqa.cli.output import echo, show
 from agiqa.core.params import Semantic, Visual, with_extractor
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ def command(
     skip_bad: bool,
     dry_run: bool,
     cache: Path,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
 ) -> None:
     r"""Bring the feature stores of DATASET up to date.
@@ -75,7 +74,7 @@ def command(
     if process.world > 1:
         for handler in logging.getLogger().handlers:
             handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
-    params = with_extractor(read_settings(params_file, overrides), extractor)
+    params = with_extractor(settings.read(), extractor)
     results: dict[str, Any] = {}
 
     def tell_extraction(kind: "Kind", result: "Extraction") -> None:

@@ -1,15 +1,14 @@
 """`agiqa extractors`: models known to serve as the LMM."""
 
 import itertools
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import console, echo
-from agiqa.cli.options import print_json
+from agiqa.cli.options import list_as_json
+from agiqa.cli.output import console, print_json, print_listing
 
 if TYPE_CHECKING:
     from agiqa.stage1.extractors.known_models import Known
@@ -18,7 +17,7 @@ COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "note")
 
 
 @click.command("extractors", cls=Command)
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@list_as_json
 def command(as_json: bool) -> None:
     r"""List models for semantic.model: size, licence, width of a vector, visual tokens an image.
 
@@ -33,18 +32,15 @@ def command(as_json: bool) -> None:
     from agiqa.stage1.extractors.known_models import KNOWN_MODELS
 
     if as_json:
-        print_json([vars(each) for each in KNOWN_MODELS])
-    elif sys.stdout.isatty():
-        _table(KNOWN_MODELS)
-    else:  # for cut, sort and awk
-        for row in (COLUMNS, *map(_cells, KNOWN_MODELS)):
-            echo("\t".join(row))
+        print_json([vars(model) for model in KNOWN_MODELS])
+        return
+    print_listing(KNOWN_MODELS, COLUMNS, _cells, _table)
 
 
-def _cells(each: "Known") -> list[str]:
+def _cells(model: "Known") -> list[str]:
     """The model's row, by COLUMNS."""
-    size, tokens = f"{each.billions:.2f} B", f"{'up to ' if each.dynamic else ''}{each.tokens}"
-    return [each.model, each.kind, size, each.licence, str(each.width), tokens, each.note]
+    size, tokens = f"{model.billions:.2f} B", f"{'up to ' if model.dynamic else ''}{model.tokens}"
+    return [model.model, model.kind, size, model.licence, str(model.width), tokens, model.note]
 
 
 def _table(models: Sequence["Known"]) -> None:
@@ -58,10 +54,10 @@ def _table(models: Sequence["Known"]) -> None:
     table.add_column("width", justify="right", no_wrap=True)
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("note", max_width=12)
-    for kind, group in itertools.groupby(models, key=lambda each: each.kind):
+    for kind, group in itertools.groupby(models, key=lambda known: known.kind):
         table.add_row(f"[bold]{kind}[/]")
-        for each in group:
-            model, _, *rest = _cells(each)
+        for known in group:
+            model, _, *rest = _cells(known)
             table.add_row(model, *rest)
         table.add_section()
     console().print(table)

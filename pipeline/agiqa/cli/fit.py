@@ -8,14 +8,16 @@ import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
+    FOLDER,
+    Settings,
     as_json,
     cache_or_url,
     different,
     extractor,
-    read_settings,
+    replace_run,
     settings,
-    show,
 )
+from agiqa.cli.output import show
 from agiqa.core.params import Preset
 
 
@@ -43,17 +45,12 @@ from agiqa.core.params import Preset
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of the run. Default: runs/DATASET/PROTOCOL; of several data sets "
     "runs/A+B/PROTOCOL, of an --extractor runs/DATASET/NAME/PROTOCOL.",
 )
 @extractor
-@click.option(
-    "--replace",
-    is_flag=True,
-    help="Overwrite a run in that folder, and all that was made from it: results, explanations, "
-    "report.",
-)
+@replace_run
 @cache_or_url
 @settings
 @as_json
@@ -66,8 +63,7 @@ def command(
     extractor: str,
     replace: bool,
     cache: Path | str,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
 ) -> None:
     r"""Train on DATASET's cached vectors: every split at once, baselines beside.
@@ -91,11 +87,8 @@ def command(
     """
     from agiqa.runs.interface import fit
 
-    params = read_settings(params_file, overrides)
     given = {"preset": preset, "protocol": protocol, "target": ",".join(targets)}
-    extra = [f"fit.{key}={value}" for key, value in given.items() if value]
-    if extra:
-        params = read_settings(params_file, (*overrides, *extra))
+    params = settings.read(*(f"fit.{key}={value}" for key, value in given.items() if value))
     started = time.monotonic()
     run = fit(datasets, params=params, extractor=extractor, out=out, replace=replace, cache=cache)
     if run is None:  # another process of this fit wrote it

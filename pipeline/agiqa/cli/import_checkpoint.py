@@ -5,24 +5,28 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, cache_or_url, read_settings, settings, show
+from agiqa.cli.options import (
+    FILE,
+    Settings,
+    as_json,
+    cache_or_url,
+    replace_run,
+    run_argument,
+    settings,
+)
+from agiqa.cli.output import show
 
 
 @click.command("import-checkpoint", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("file", type=FILE)
+@run_argument
 @click.option(
     "--dataset",
     required=True,
     help="The prepared data set it was trained on; its paper split says what is tested.",
 )
 @click.option("--target", help="MOS column it predicts. Default: fit.target in the settings.")
-@click.option(
-    "--replace",
-    is_flag=True,
-    help="Overwrite a run in that folder, and all that was made from it: results, explanations, "
-    "report.",
-)
+@replace_run
 @cache_or_url
 @settings
 @as_json
@@ -33,8 +37,7 @@ def command(
     target: str | None,
     replace: bool,
     cache: Path | str,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
 ) -> None:
     r"""Make RUN out of FILE, a .pt that the authors' code of MA-AGIQA wrote.
@@ -48,8 +51,7 @@ def command(
     """
     from agiqa.runs.fit import import_run
 
-    extra = (f"fit.target={target}",) if target else ()
-    params = read_settings(params_file, (*overrides, *extra))
+    params = settings.read(*((f"fit.target={target}",) if target else ()))
     made = import_run(file, dataset, cache, params, run, replace)
     stores = made.provenance["stores"]
     result = {

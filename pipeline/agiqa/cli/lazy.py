@@ -27,7 +27,7 @@ class LazyGroup(click.Group):
     """Its commands are known by name and line alone, so that help loads none of them."""
 
     def __init__(self, *args: Any, loads: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
-        """Take `loads`: for each command its module in `agiqa.cli` and its line in the help."""
+        """Take `loads`: for each command its `module[:name]` in agiqa.cli and its line of help."""
         super().__init__(*args, **kwargs)
         self.loads = loads
 
@@ -39,8 +39,9 @@ class LazyGroup(click.Group):
         """Import the command's module, whose `command` it is."""
         if cmd_name not in self.loads:
             return None
-        module = importlib.import_module(f"agiqa.cli.{self.loads[cmd_name][0]}")
-        command: click.Command = module.command
+        module, _, name = self.loads[cmd_name][0].partition(":")
+        loaded = importlib.import_module(f"agiqa.cli.{module}")
+        command: click.Command = getattr(loaded, name or "command")
         keep_lines(command)
         return command
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, print_json, show
+from agiqa.cli.options import FILE, FOLDER, as_json
+from agiqa.cli.output import print_json, show
 
 
 @click.group("nano", invoke_without_command=True)
 @click.option(
     "--projector",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Projector weights. Default: the ones that agiqa ships.",
 )
 @click.option(
@@ -45,14 +46,14 @@ def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_
     "--from",
     "source",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of AGIQA-3K: its images and prompts; scores are not used.",
 )
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Projector weights to write (.safetensors); the record goes beside it as JSON.",
 )
 @click.option("--epochs", type=float, default=None, help="Passes over the training images.")
@@ -81,7 +82,7 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
     "--from",
     "source",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of AGIQA-3K.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The one it was trained with.")

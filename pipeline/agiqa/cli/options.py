@@ -1,15 +1,15 @@
-"""Options that several commands share, and how their results are printed."""
+"""Arguments and options that several commands share, and how they are checked."""
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from agiqa.cli.lines import echo
 from agiqa.core.errors import AgiqaError
 from agiqa.core.names import data_set_name
 from agiqa.core.params import Params, load
@@ -20,97 +20,50 @@ Items = TypeVar("Items", bound=tuple[Any, ...])
 
 CACHE = Path("cache")
 RUNS = Path("runs")
+ANY = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `--params` and `--set` say."""
+
+    file: Path | None
+    overrides: tuple[str, ...]
+
+    def read(self, *more: str) -> Params:
+        """Read the settings, with `more` overrides as `--set` takes them."""
+        return load(self.file, (*self.overrides, *more))
 
 
 def settings(function: Command) -> Command:
-    """`--params` and `--set`; read them with `read_settings`."""
-    for option in (
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override a setting, such as fit.lr=0.001. Repeatable.",
-        ),
-        click.option(
-            "--params",
-            "params_file",
-            type=click.Path(path_type=Path),
-            help="Settings file. Default: params.yaml here, else built-in values.",
-        ),
-    ):
-        function = option(function)
-    return function
+    """Add `--params` and `--set`, which the command takes as `settings`."""
 
+    @click.option(
+        "--params",
+        "params_file",
+        type=ANY,
+        help="Settings file. Default: params.yaml here, else built-in values.",
+    )
+    @click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a setting, such as fit.lr=0.001. Repeatable.",
+    )
+    @wraps(function)
+    def with_settings(
+        *given: Any, params_file: Path | None, overrides: tuple[str, ...], **named: Any
+    ) -> Any:
+        return function(*given, settings=Settings(params_file, overrides), **named)
 
-def _folder_here(context: click.Context, option: click.Parameter, value: str) -> Path:
-    """A folder to write to."""
-    if is_url(value):
-        raise click.BadParameter(
-            f"expected a folder on this machine, found the URL {shown(value)}. fit, evaluate and "
-            "report read from URLs; extract shares vectors through AGIQA_STORE.",
-            context,
-            option,
-        )
-    return _folder(context, option, value)
-
-
-def _folder_or_url(context: click.Context, option: click.Parameter, value: str) -> Path | str:
-    """A folder to read from, a URL as it is."""
-    return value if is_url(value) else _folder(context, option, value)
-
-
-def _folder(context: click.Context, option: click.Parameter, value: str) -> Path:
-    click.Path(file_okay=False).convert(value, option, context)
-    return Path(value)
-
-
-def pack_at_hand(context: click.Context, option: click.Parameter, value: str) -> Path:
-    """Callback of an argument that names a pack: its path, of a URL that of a checked copy."""
-    if not is_url(value):
-        return Path(value)
-    from agiqa.store import at_hand, read_pack
-
-    return at_hand(value, read_pack)
-
-
-cache = click.option(
-    "--cache",
-    metavar="DIRECTORY",
-    callback=_folder_here,
-    default=str(CACHE),
-    show_default=True,
-    help="Folder of images tables and feature stores.",
-)
-
-cache_or_url = click.option(
-    "--cache",
-    metavar="DIRECTORY|URL",
-    callback=_folder_or_url,
-    default=str(CACHE),
-    show_default=True,
-    help="Folder of images tables and feature stores, or its URL, such as s3://bucket/cache.",
-)
-
-extractor = click.option(
-    "--extractor",
-    default="",
-    metavar="NAME",
-    help="An entry of `extractors` in the settings, instead of section semantic.",
-)
-
-remote_code = click.option(
-    "--remote-code",
-    default="",
-    metavar="MODEL@DIGEST",
-    help="Let the run's model run just that Python of its own, which the refusal names.",
-)
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return with_settings  # type: ignore[return-value]
 
 
 def different(context: click.Context, parameter: click.Parameter, values: Items) -> Items:
-    """Callback of what may be given several times: refuse one thing named twice."""
+    """Refuse one thing named twice; a callback of what may be given several times."""
     names = [os.path.normpath(value) for value in values]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise click.BadParameter(f"'{twice[0]}' is given twice: give it once.", context, parameter)
@@ -125,24 +78,93 @@ def plain_name(name: str, option: str) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def read_settings(params_file: Path | None, overrides: tuple[str, ...]) -> Params:
-    """The settings of a command."""
-    return load(params_file, overrides)
+def pack_at_hand(context: click.Context, option: click.Parameter, value: str) -> Path:
+    """Give the path of a pack, of a URL that of a checked copy; a callback of an argument."""
+    if not is_url(value):
+        return Path(value)
+    from agiqa.store import at_hand, read_pack
+
+    return at_hand(value, read_pack)
 
 
-def print_json(value: object, indent: int | None = None) -> None:
-    """Print JSON for programs; where standard output is not UTF-8, in ASCII."""
-    from agiqa.core.json_text import json_text
+def _folder_here(context: click.Context, option: click.Parameter, value: str) -> Path:
+    """Give a folder to write to."""
+    if is_url(value):
+        raise click.BadParameter(
+            f"expected a folder on this machine, found the URL {shown(value)}. fit, evaluate and "
+            "report read from URLs; extract shares vectors through AGIQA_STORE.",
+            context,
+            option,
+        )
+    return _folder(context, option, value)
 
-    utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    echo(json_text(value, indent=indent, ascii_only=not utf8))
+
+def _folder_or_url(context: click.Context, option: click.Parameter, value: str) -> Path | str:
+    """Give a folder to read from, a URL as it is."""
+    return value if is_url(value) else _folder(context, option, value)
 
 
-def show(result: Mapping[str, Any], as_json: bool) -> None:
-    """Print a result: JSON for programs, aligned lines for people."""
-    if as_json:
-        print_json(result)
-        return
-    width = max(map(len, result))
-    for key, value in result.items():
-        echo(f"{key.replace('_', ' '):<{width}}  {value}")
+def _folder(context: click.Context, option: click.Parameter, value: str) -> Path:
+    FOLDER.convert(value, option, context)
+    return Path(value)
+
+
+def number(
+    name: str, default: float, help: str, least: int = 0, most: int | None = None, **more: Any
+) -> Callable[[Command], Command]:
+    """Make an option that takes a whole number, its default shown; `more` is click's own."""
+    kind = click.IntRange(least, most)
+    return click.option(name, type=kind, default=default, show_default=True, help=help, **more)
+
+
+def out_file(help: str) -> Callable[[Command], Command]:
+    """Make the option `-o FILE`."""
+    return click.option("-o", "--out", type=FILE, help=help)
+
+
+runs_argument = partial(
+    click.argument, "runs", nargs=-1, required=True, metavar="RUN...", callback=different
+)
+run_argument = click.argument("run", type=FOLDER)
+run_option = click.option("--run", required=True, type=FOLDER, help="The run to score with.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+list_as_json = click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+cache = click.option(
+    "--cache",
+    metavar="DIRECTORY",
+    callback=_folder_here,
+    default=str(CACHE),
+    show_default=True,
+    help="Folder of images tables and feature stores.",
+)
+cache_or_url = click.option(
+    "--cache",
+    metavar="DIRECTORY|URL",
+    callback=_folder_or_url,
+    default=str(CACHE),
+    show_default=True,
+    help="Folder of images tables and feature stores, or its URL, such as s3://bucket/cache.",
+)
+extractor = click.option(
+    "--extractor",
+    default="",
+    metavar="NAME",
+    help="An entry of `extractors` in the settings, instead of section semantic.",
+)
+image_prompt = click.option(
+    "--image-prompt",
+    metavar="TEXT",
+    help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
+)
+remote_code = click.option(
+    "--remote-code",
+    default="",
+    metavar="MODEL@DIGEST",
+    help="Let the run's model run just that Python of its own, which the refusal names.",
+)
+replace_run = click.option(
+    "--replace",
+    is_flag=True,
+    help="Overwrite a run in that folder, and all that was made from it: results, explanations, "
+    "report.",
+)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, plain_name, read_settings, settings, show
+from agiqa.cli.options import ANY, Settings, as_json, cache, plain_name, settings
+from agiqa.cli.output import echo, show
 from agiqa.core.params import Source
 from agiqa.data.sources import KINDS
 
@@ -18,7 +18,7 @@ from agiqa.data.sources import KINDS
 @click.option(
     "--from",
     "path",
-    type=click.Path(path_type=Path),
+    type=ANY,
     help="Folder of the official download, a CSV or TSV, or a folder of images. "
     "Default: sources.NAME.path in the settings, or $AGIQA_DATA/NAME.",
 )
@@ -76,8 +76,7 @@ def command(
     download: bool,
     only_sources: bool,
     cache: Path,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
     **columns: Any,
 ) -> None:
@@ -101,7 +100,7 @@ def command(
     from agiqa.data.prepare import note_what_is_there, prepare
 
     plain_name(name, "NAME")
-    params = read_settings(params_file, overrides)
+    params = settings.read()
     given = {key: value for key, value in columns.items() if value}
     given |= {"path": str(path)} if path else {}
     given |= {"kind": kind} if kind else {}

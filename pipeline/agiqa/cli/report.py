@@ -5,24 +5,13 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, cache_or_url, different, show
+from agiqa.cli.options import FOLDER, as_json, cache_or_url, out_file, runs_argument
+from agiqa.cli.output import show
 
 
 @click.command("report", cls=Command)
-@click.argument(
-    "runs",
-    nargs=-1,
-    required=True,
-    metavar="RUN...",
-    type=click.Path(path_type=Path, file_okay=False),
-    callback=different,
-)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default, of a single run: RUN/report.html.",
-)
+@runs_argument(type=FOLDER)
+@out_file("The page. Default, of a single run: RUN/report.html.")
 @cache_or_url
 @as_json
 def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json: bool) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import remote_code
+from agiqa.cli.options import ANY, FILE, image_prompt, out_file, remote_code, run_option
+from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.runs.score_notes import notes
 from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
@@ -27,13 +27,8 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 
 
 @click.command("score", cls=Command)
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--run",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The run to score with.",
-)
+@click.argument("images", nargs=-1, required=True, type=ANY)
+@run_option
 @click.option(
     "--format",
     "style",
@@ -41,14 +36,8 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
     help="How to write the scores. Default: what -o's name ends in (.csv, .tsv, .json, .txt), "
     "else a table.",
 )
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
-)
-@click.option(
-    "--image-prompt",
-    metavar="TEXT",
-    help="The text that IMAGES were generated from, for runs whose prompt set asks for it.",
-)
+@out_file("Write to a file instead.")
+@image_prompt
 @remote_code
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
 @click.option(
@@ -59,7 +48,7 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 )
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write a page with all images, to sort and filter, as well.",
 )
 @click.option(
@@ -140,8 +129,8 @@ def command(
     if not shows:
         for note in notes(scores, scorer.run.provenance):
             echo(note, err=True)
-    for each in bad:
-        echo(f"Skipped {each.path}: {each.reason}", err=True)
+    for image in bad:
+        echo(f"Skipped {image.path}: {image.reason}", err=True)
 
 
 def files_of(images: Sequence[Path]) -> list[Path]:
@@ -211,7 +200,7 @@ def _write(
             "scale": {"low": low, "high": high},
             "notes": notes(scores, provenance)[1:],
             "scores": [_plain(score) for score in scores],
-            "skipped": [vars(each) for each in bad],
+            "skipped": [vars(image) for image in bad],
         }
         from agiqa.core.json_text import json_text
 

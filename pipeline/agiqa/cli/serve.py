@@ -10,22 +10,13 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import cache, remote_code
+from agiqa.cli.options import FOLDER, cache, number, remote_code, run_option
+from agiqa.cli.output import echo
 
 
 @click.command("serve", cls=Command)
-@click.option(
-    "--run",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The run to score with.",
-)
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="A folder of yours that the page offers to rank.",
-)
+@run_option
+@click.option("--images", type=FOLDER, help="A folder of yours that the page offers to rank.")
 @cache
 @remote_code
 @click.option(
@@ -34,13 +25,7 @@ from agiqa.cli.options import cache, remote_code
     show_default=True,
     help="Address to listen on; others than this machine reach it only if you change this.",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen on; 0: any that is free.",
-)
+@number("--port", 8000, "Port to listen on; 0: any that is free.", most=65535)
 @click.option(
     "--allow-host",
     "names",
@@ -48,28 +33,9 @@ from agiqa.cli.options import cache, remote_code
     metavar="NAME",
     help="A further host name to answer to, such as a proxy's. Repeatable.",
 )
-@click.option(
-    "--max-request",
-    type=click.IntRange(1, 4096),
-    default=64,
-    show_default=True,
-    metavar="MIB",
-    help="Largest request.",
-)
-@click.option(
-    "--max-files",
-    type=click.IntRange(1, 1000),
-    default=64,
-    show_default=True,
-    help="Most images in a request.",
-)
-@click.option(
-    "--queue",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    help="Most images that wait for the models.",
-)
+@number("--max-request", 64, "Largest request.", 1, 4096, metavar="MIB")
+@number("--max-files", 64, "Most images in a request.", 1, 1000)
+@number("--queue", 512, "Most images that wait for the models.", 1)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -78,12 +44,10 @@ from agiqa.cli.options import cache, remote_code
     metavar="SECONDS",
     help="Longest that a request may take.",
 )
-@click.option(
+@number(
     "--batch-size",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Images at a time in the models; 0: 1 on a CPU, the extractors' own on a GPU.",
+    0,
+    "Images at a time in the models; 0: 1 on a CPU, the extractors' own on a GPU.",
 )
 @click.option(
     "--forget", is_flag=True, help="Keep no vectors of the images; known ones are not used either."

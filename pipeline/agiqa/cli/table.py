@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import RUNS, different
+from agiqa.cli.options import ANY, RUNS, different, out_file
+from agiqa.cli.output import echo, print_table
 
 if TYPE_CHECKING:
     from agiqa.views.tables.grids import Grid
@@ -21,7 +21,7 @@ FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
     "places",
     nargs=-1,
     metavar="[RUN|FOLDER]...",
-    type=click.Path(path_type=Path),
+    type=ANY,
     callback=different,
 )
 @click.option(
@@ -30,12 +30,7 @@ FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
     type=click.Choice(FORMATS),
     help="Default: what -o's name ends in (.md, .csv, .tex, .html), else a table for the terminal.",
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The file to write. Default: standard output.",
-)
+@out_file("The file to write. Default: standard output.")
 @click.option(
     "--figure",
     "figures",
@@ -89,14 +84,14 @@ def command(
     named = [name.strip() for name in models.split(",") if name.strip()]
     if not named:
         raise click.UsageError("--models expects names such as moe,ridge, or all; found none.")
-    found = find_results(places or (RUNS,), named)
+    results = find_results(places or (RUNS,), named)
     shown = [  # the fitted error never without the raw one
-        each for name in figures or ("srcc", "plcc_logistic")
-        for each in (("rmse_raw", name) if name == "rmse" else (name,))
+        figure for name in figures or ("srcc", "plcc_logistic")
+        for figure in (("rmse_raw", name) if name == "rmse" else (name,))
     ]  # fmt: skip
-    theirs = published_results() if published else []
-    grids = grids_of(found.results, theirs, tuple(dict.fromkeys(shown)))
-    for run in found.not_evaluated:
+    others = published_results() if published else []
+    grids = grids_of(results.results, others, tuple(dict.fromkeys(shown)))
+    for run in results.not_evaluated:
         echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
     if form is None:
         for grid in grids:
@@ -112,7 +107,6 @@ def command(
 
 def _print(grid: "Grid", intervals: bool) -> None:
     """A table for each column of the grid, of the rows that have something in it: nothing wraps."""
-    from agiqa.cli.tables import print_table
     from agiqa.views.tables import wording
     from agiqa.views.tables.grids import FIGURES as HEADINGS
 
@@ -120,10 +114,10 @@ def _print(grid: "Grid", intervals: bool) -> None:
         "trained on" if grid.across else "method",
         *(HEADINGS[figure] for figure in grid.figures),
     ]
-    for place, column in enumerate(grid.columns):
+    for index, column in enumerate(grid.columns):
         rows = []
         for row in grid.rows:
-            cell = row.cells[place]
+            cell = row.cells[index]
             if cell is not None:
                 texts = [wording.cell(cell, figure, intervals) for figure in grid.figures]
                 rows.append([wording.row_name(row), *texts])

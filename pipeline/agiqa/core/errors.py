@@ -36,7 +36,7 @@ def printable(text: object, lines: bool = False) -> str:
     file's name that is no UTF-8 becomes `\udcff` likewise. `lines` keeps tabs and newlines.
     """
     pattern = _NOT_SHOWN_IN_LINES if lines else _NOT_SHOWN
-    return pattern.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return pattern.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def quoted(text: str) -> str:

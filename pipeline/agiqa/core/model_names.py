@@ -16,8 +16,8 @@ MODELS = {
 
 def in_order(models: Iterable[str]) -> list[str]:
     """Known models in their order, then any others."""
-    there = list(models)
-    return [m for m in MODELS if m in there] + [m for m in there if m not in MODELS]
+    names = list(models)
+    return [m for m in MODELS if m in names] + [m for m in names if m not in MODELS]
 
 
 def label(model: str) -> str:

@@ -393,18 +393,18 @@ def with_extractor(params: Params, name: str) -> Params:
     if not name:
         return replace(params, extractors={})
     if name not in params.extractors:
-        there = ", ".join(params.extractors) or "none"
+        names = ", ".join(params.extractors) or "none"
         near = difflib.get_close_matches(name, params.extractors, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "add it there."
         raise AgiqaError(
-            f"No extractor '{name}' among 'extractors' in the settings; there are: {there}; {hint}"
+            f"No extractor '{name}' among 'extractors' in the settings; there are: {names}; {hint}"
         )
     return replace(params, semantic=params.extractors[name], extractors={})
 
 
 def _extractors(tree: Mapping[str, Any], params: Params, where: str) -> dict[str, Semantic]:
     """Section semantic with what each entry changes, under the entry's name."""
-    found = {}
+    extractors = {}
     for name, entry in (tree.get("extractors") or {}).items():
         key = f"extractors.{name}"
         if not isinstance(name, str) or not EXTRACTOR_NAME.fullmatch(name):
@@ -419,13 +419,13 @@ def _extractors(tree: Mapping[str, Any], params: Params, where: str) -> dict[str
                 "stores and runs go by it."
             )
         given = {key: getattr(params.extractors[name], key) for key in entry or {}}
-        for each, fixed in (("name", name), ("format", params.semantic.format)):
-            if given.get(each, fixed) != fixed:
+        for own, fixed in (("name", name), ("format", params.semantic.format)):
+            if given.get(own, fixed) != fixed:
                 raise AgiqaError(
-                    f"{where}: '{key}.{each}' is '{fixed}', found '{given[each]}': leave it out."
+                    f"{where}: '{key}.{own}' is '{fixed}', found '{given[own]}': leave it out."
                 )
-        found[name] = replace(params.semantic, **(given | {"name": name}))
-    return found
+        extractors[name] = replace(params.semantic, **(given | {"name": name}))
+    return extractors
 
 
 def dump(params: Params, permissions: bool = True) -> str:

@@ -26,8 +26,8 @@ def require_free_run(folder: Path, overwrite: bool) -> None:
     """
     if not folder.is_dir():
         return
-    there = sorted(path.name for path in folder.iterdir() if path.name != ".gitignore")
-    foreign = [name for name in there if name not in (*FITTED, *MADE_FROM_IT)]
+    present = sorted(path.name for path in folder.iterdir() if path.name != ".gitignore")
+    foreign = [name for name in present if name not in (*FITTED, *MADE_FROM_IT)]
     where = printable(folder)
     if foreign:
         raise AgiqaError(
@@ -35,8 +35,8 @@ def require_free_run(folder: Path, overwrite: bool) -> None:
             f"({some([printable(name) for name in foreign], 3)}), which would be lost: choose "
             "another folder, or move it away"
         )
-    if there and not overwrite:
-        made = [name for name in there if name in MADE_FROM_IT]
+    if present and not overwrite:
+        made = [name for name in present if name in MADE_FROM_IT]
         lost = f", and what was made from it ({some(made, 9)})" if made else ""
         raise AgiqaError(
             f"{where}: a run stands there, which would be lost{lost}: give --replace, or another "
@@ -50,4 +50,6 @@ def provenance_files(folder: Path) -> list[Path]:
     What vanishes meanwhile, since another process puts a finished run in place, is passed over.
     """
     walked = os.walk(folder)
-    return sorted(Path(place, PROVENANCE) for place, _, names in walked if PROVENANCE in names)
+    return sorted(
+        Path(directory, PROVENANCE) for directory, _, names in walked if PROVENANCE in names
+    )

@@ -39,7 +39,7 @@ def require(tree: object, hint: Any, place: str = "", partial: bool = False) -> 
             require(value, inner[0], f"{place}[{number}]")
     elif origin in (types.UnionType, typing.Union):
         if tree is not None or types.NoneType not in inner:
-            (kind,) = [each for each in inner if each is not types.NoneType]
+            (kind,) = [option for option in inner if option is not types.NoneType]
             require(tree, kind, place)
     elif not _is_plain(tree, hint):
         raise ValueError(f"{place}: expected {NAMES[hint]}, found {shown(tree)}")

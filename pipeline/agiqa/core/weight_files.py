@@ -93,11 +93,11 @@ def require_entries(
     for name, (dtypes, shape) in expected.items():
         if name not in header:
             raise ValueError(f"tensor {name} is missing")
-        found = header[name]
-        if found.shape != shape:
-            raise ValueError(f"tensor {name}: expected the shape {shape}, found {found.shape}")
-        if found.dtype not in dtypes:
-            raise ValueError(f"tensor {name}: expected {' or '.join(dtypes)}, found {found.dtype}")
+        entry = header[name]
+        if entry.shape != shape:
+            raise ValueError(f"tensor {name}: expected the shape {shape}, found {entry.shape}")
+        if entry.dtype not in dtypes:
+            raise ValueError(f"tensor {name}: expected {' or '.join(dtypes)}, found {entry.dtype}")
     if odd := sorted(header.keys() - expected.keys()):
         raise ValueError(f"tensor {printable(odd[0])[:80]} is not expected")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from agiqa.cli.options import read_settings
+from agiqa.core.params import load
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import read_table, write_table
 from agiqa.stage1.extract import extract
@@ -44,7 +44,7 @@ def extracted(
 
 
 def run(options: list[str]) -> None:
-    params = read_settings(None, tuple(each.removeprefix("--set=") for each in options))
+    params = load(None, tuple(each.removeprefix("--set=") for each in options))
     extractor = semantic_extractor(params.semantic)
     extract(read_table(Path("cache/six")), extractor, Path("cache/six/tiny.zarr"), workers=0)
 

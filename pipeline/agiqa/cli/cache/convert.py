@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, pack_at_hand, show
+from agiqa.cli.options import as_json, pack_at_hand
+from agiqa.cli.output import echo, show
 
 
 @click.command("convert", cls=Command)

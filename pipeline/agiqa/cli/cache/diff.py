@@ -8,8 +8,8 @@ import click
 from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
 from agiqa.cli.cache.figures import count_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import print_json, read_settings, settings
+from agiqa.cli.options import Settings, settings
+from agiqa.cli.output import echo, print_json
 
 if TYPE_CHECKING:
     from agiqa.stage1.pack_comparison import Comparison, Missing
@@ -25,8 +25,7 @@ SHOWN = 5  # images that are named
 def command(
     store: str,
     other: str | None,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
 ) -> None:
     r"""Explain what of STORE would be computed again under the present settings, and why.
@@ -50,7 +49,7 @@ def command(
         return
     from agiqa.stage1.pack_comparison import compare_with_settings
 
-    params = read_settings(params_file, overrides)
+    params = settings.read()
     present, found, missing = compare_with_settings(kind, path, params, default_root())
     if as_json:
         print_json(_tree(found) | _missing_tree(missing))

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, pack_at_hand, show
+from agiqa.cli.options import as_json, pack_at_hand
+from agiqa.cli.output import show
 
 
 @click.command("export", cls=Command)

@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Mapping
 
-from agiqa.cli.lines import echo
+from agiqa.cli.output import echo
 
 INDENT = "  "
 

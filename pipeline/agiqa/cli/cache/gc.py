@@ -9,8 +9,8 @@ import click
 
 from agiqa.cli.cache.figures import count_text, size_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import CACHE, RUNS, print_json
+from agiqa.cli.options import CACHE, RUNS
+from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, plain_name, show
+from agiqa.cli.options import as_json, cache, plain_name
+from agiqa.cli.output import echo, show
 
 
 @click.command("import-pt", cls=Command)

@@ -7,8 +7,8 @@ import click
 
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import cache, print_json
+from agiqa.cli.options import cache
+from agiqa.cli.output import echo, print_json
 
 if TYPE_CHECKING:
     from agiqa.store.upkeep.stores import Store

@@ -14,8 +14,8 @@ import click
 from agiqa.cli.cache.fields import print_wrapped
 from agiqa.cli.cache.figures import count_text, runs, size_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import cache, print_json, read_settings, settings
+from agiqa.cli.options import Settings, cache, settings
+from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def command(
     repair: bool,
     cache: Path,
     runs: Path,
-    params_file: Path | None,
-    overrides: tuple[str, ...],
+    settings: Settings,
     as_json: bool,
 ) -> None:
     r"""Read STOREs whole and check them; by default the whole ledger and all packs in CACHE.
@@ -77,7 +76,7 @@ def command(
     ledger, started = default_root(), time.monotonic()
     known = None
     if repair:
-        params = read_settings(params_file, overrides)
+        params = settings.read()
         known = KnownFingerprints([cache], [runs], lambda: settings_fingerprints(params))
     chosen = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
     outcomes = []

@@ -1,14 +1,17 @@
-"""`agiqa splits`: split files, ours and other people's; each command is a module here."""
+"""`agiqa splits`: split files, ours and other people's; commands load when they are called."""
 
 import click
 
 from agiqa.cli.lazy import LazyGroup
 
-# Command: its module and the line that `agiqa splits --help` shows.
+# Command: its module and name there, and the line that `agiqa splits --help` shows.
 COMMANDS = {
-    "show": ("splits.show", "The protocols of a data set: sizes, and what they leak."),
-    "import": ("splits.import_file", "A CSV of names and sides as a protocol of its own."),
-    "export": ("splits.export", "A protocol as a CSV that others can use."),
+    "show": (
+        "splits.files:list_",
+        "The protocols of a data set: sizes, and what they leak.",
+    ),
+    "import": ("splits.files:import_", "A CSV of names and sides as a protocol of its own."),
+    "export": ("splits.files:export", "A protocol as a CSV that others can use."),
     "audit": ("splits.audit", "Shared prompts, files and near-identical images across sides."),
 }
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.lines import echo
-from agiqa.cli.options import as_json, cache, print_json
+from agiqa.cli.options import as_json, cache
+from agiqa.cli.output import echo, print_json, print_table
+from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
     from agiqa.data.leak_audit import Audit
@@ -54,7 +55,6 @@ def command(
     agiqa splits audit agiqa-3k
     agiqa splits audit agiqa-3k --protocol grouped --pairs 30 --json
     """
-    from agiqa.core.errors import AgiqaError
     from agiqa.data.datasets.groups import has_own_groups
     from agiqa.data.datasets.table import read_table
     from agiqa.data.leak_audit import audit, near_hashes, perceptual_hashes
@@ -67,23 +67,24 @@ def command(
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
     splits = {protocol: read_protocol(folder, table, protocol) for protocol in chosen}
     near = near_hashes(perceptual_hashes(table), distance)
-    found = {protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()}
+    audits = {
+        protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()
+    }
     if as_json:
-        result = {protocol: asdict(each) for protocol, each in found.items()}
+        result = {protocol: asdict(counts) for protocol, counts in audits.items()}
         print_json({"dataset": dataset, "distance": distance, "protocols": result})
         return
-    _print(dataset, distance, found, has_own_groups(table.frame))
+    _print(dataset, distance, audits, has_own_groups(table.frame))
 
 
-def _print(dataset: str, distance: int, found: "dict[str, Audit]", own_groups: bool) -> None:
-    from agiqa.cli.tables import print_table
+def _print(dataset: str, distance: int, audits: "dict[str, Audit]", own_groups: bool) -> None:
 
     measures = [name for name in MEASURES if own_groups or name != "same_group"]
     rows = []
-    for protocol, each in found.items():
-        sides = list(dict.fromkeys((one.side, one.other) for one in each.across))
+    for protocol, counted in audits.items():
+        sides = list(dict.fromkeys((one.side, one.other) for one in counted.across))
         for side, other in sides:
-            counts = [one for one in each.across if (one.side, one.other) == (side, other)]
+            counts = [one for one in counted.across if (one.side, one.other) == (side, other)]
             images = sum(one.images for one in counts)
             cells = [_share(sum(getattr(one, m) for one in counts), images) for m in measures]
             rows.append([protocol, str(len(counts)), f"{side} in {other}", f"{images:,}", *cells])
@@ -94,8 +95,8 @@ def _print(dataset: str, distance: int, found: "dict[str, Audit]", own_groups: b
         caption=f"near-identical: another file, at most {distance} of 64 bits differ",
     )
     worst: dict[tuple[str, str], list[Any]] = {}
-    for protocol, each in found.items():
-        for pair in each.pairs:
+    for protocol, counted in audits.items():
+        for pair in counted.pairs:
             worst.setdefault((pair.one, pair.other), [pair, []])[1].append(
                 f"{protocol} {pair.splits}x"
             )
@@ -113,7 +114,7 @@ def _print(dataset: str, distance: int, found: "dict[str, Audit]", own_groups: b
                 " / ".join(f"{score:.2f}" for score in pair.scores or ()),
                 ", ".join(where),
             ]
-            for pair, where in sorted(worst.values(), key=lambda each: each[0].distance)
+            for pair, where in sorted(worst.values(), key=lambda counted: counted[0].distance)
         ],
         title="The worst pairs",
     )

@@ -1,0 +1,226 @@
+"""`agiqa splits show`, `import` and `export`: split files, ours and other people's."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agiqa.cli.lazy import Command
+from agiqa.cli.options import FILE, as_json, cache, out_file
+from agiqa.cli.output import echo, print_json, print_table, show
+from agiqa.core.errors import AgiqaError
+
+
+@click.command("show", cls=Command)
+@click.argument("dataset")
+@cache
+@as_json
+def list_(dataset: str, cache: Path, as_json: bool) -> None:
+    r"""List DATASET's split files: how many splits, their sizes, their leaks, their sha256.
+
+    Leaks are test images that share a prompt, or a byte-identical file, with training; `agiqa
+    splits audit` looks at the pictures too.
+
+    \b
+    agiqa splits show agiqa-3k
+    agiqa splits show agiqa-3k --json
+    """
+    from agiqa.data.datasets.groups import has_own_groups
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.splits import leaks, protocols_there, read_protocol, split_digest
+
+    folder = cache / dataset
+    table = read_table(folder)
+    protocols = protocols_there(folder)
+    if not protocols:
+        raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
+    listed: list[dict[str, Any]] = []
+    prompts = bool((table.frame["prompt"].str.strip() != "").any())
+    own = has_own_groups(table.frame)
+    for protocol in protocols:
+        try:
+            splits = read_protocol(folder, table, protocol)
+        except AgiqaError as error:
+            listed.append({"protocol": protocol, "unusable": str(error)})
+            continue
+        counts = leaks(splits, table)
+        listed.append(
+            {
+                "protocol": protocol,
+                "splits": len(counts),
+                "train": [leak.train for leak in counts],
+                "val": [leak.val for leak in counts],
+                "test": [leak.test for leak in counts],
+                "same_prompt": sum(leak.same_prompt for leak in counts) if prompts else None,
+                "same_group": sum(leak.same_group for leak in counts) if own else None,
+                "same_file": sum(leak.same_file for leak in counts),
+                "sha256": split_digest(splits),
+            }
+        )
+    if as_json:
+        print_json(listed)
+        return
+    _print_protocols(listed, own)
+
+
+def _print_protocols(listed: list[dict[str, Any]], own: bool) -> None:
+    from agiqa.data.splits import percent
+
+    rows = []
+    for about in listed:
+        if "unusable" in about:
+            rows.append([about["protocol"], "unusable", *[""] * (4 + own)])
+            continue
+        shared, test = about["same_prompt"], sum(about["test"])
+        sizes = [min(about[side]) for side in ("train", "val", "test")]
+        rows.append(
+            [
+                about["protocol"],
+                str(about["splits"]),
+                "/".join(f"{size:,}" for size in sizes),
+                "no prompts known" if shared is None else percent(shared, test),
+                *([percent(about["same_group"], test)] if own else []),
+                f"{about['same_file'] / about['splits']:.1f}",
+                about["sha256"][:12],
+            ]
+        )
+    print_table(
+        [
+            "protocol",
+            "splits",
+            "train/val/test",
+            "prompt in train",
+            *(["group in train"] if own else []),
+            "file in train",
+            "sha256",
+        ],
+        rows,
+        caption="sizes: the least of the splits; in train: share of the test images, and images "
+        "a split",
+    )
+    for about in listed:
+        if "unusable" in about:
+            echo(f"{about['protocol']}: {about['unusable']}", err=True)
+
+
+@click.command("import", cls=Command)
+@click.argument("dataset")
+@click.argument("file", type=FILE)
+@click.option("--protocol", required=True, help="Name that its results go by, such as smith2024.")
+@click.option("--name-column", default="", help="Column of images. Default: name, path, image ...")
+@click.option("--side-column", default="", help="Column of sides. Default: side, set, split ...")
+@click.option("--seed-column", default="", help="Column that counts the splits. Default: seed.")
+@click.option(
+    "--val-share",
+    type=click.FloatRange(0, 0.5),
+    default=0.0,
+    help="Share of train to take for validation where the file has none.",
+)
+@click.option("--replace", is_flag=True, help="Overwrite other splits of this protocol name.")
+@cache
+@as_json
+def import_(
+    dataset: str,
+    file: Path,
+    protocol: str,
+    name_column: str,
+    side_column: str,
+    seed_column: str,
+    val_share: float,
+    replace: bool,
+    cache: Path,
+    as_json: bool,
+) -> None:
+    r"""Make FILE, a CSV of names and sides, a protocol of DATASET.
+
+    Sides are train, val and test in their usual spellings; names are paths, base names or stems.
+    A name that fits no image, or two, refuses the file. `agiqa fit --protocol NAME` takes it then.
+
+    \b
+    agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
+    agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
+    """
+    from agiqa.data.datasets.origin import note_imported
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.splits import (
+        count_leaks,
+        import_splits,
+        leaks,
+        protocols_there,
+        read_splits,
+        shared,
+        split_digest,
+        write_splits,
+    )
+
+    folder = cache / dataset
+    table = read_table(folder)
+    imported = import_splits(
+        file,
+        table,
+        protocol,
+        name_column=name_column,
+        side_column=side_column,
+        seed_column=seed_column,
+        val_share=val_share,
+    )
+    path = folder / "splits" / f"{protocol}.csv"
+    if protocol in protocols_there(folder) and not replace:
+        try:
+            same = split_digest(read_splits(path)) == split_digest(imported.splits)
+        except AgiqaError:
+            same = False
+        if not same:
+            raise AgiqaError(
+                f"{path} holds other splits already, and a protocol's results must be of the same "
+                "splits: choose another name, or overwrite them with --replace"
+            )
+    write_splits(imported.splits, path)
+    note_imported(folder, protocol, file)
+    count_leaks(table, folder)
+    counts = leaks(imported.splits, table)
+    sizes = f"{counts[0].train}/{counts[0].val}/{counts[0].test}"
+    show(
+        {
+            "splits": str(path),
+            "count": f"{len(counts)} x {sizes}",
+            "matched": ", ".join(f"{n} by {by}" for by, n in imported.matched.items() if n),
+            "not_in_the_file": imported.left_out,
+            "validation_from_train": imported.val_from_train,
+            "leaks": shared(counts, table.frame),
+            "next": f"agiqa fit {dataset} --protocol {protocol}",
+        },
+        as_json,
+    )
+
+
+@click.command("export", cls=Command)
+@click.argument("dataset")
+@click.option("--protocol", required=True, help="Which splits: grouped, random, paper ...")
+@click.option("--seed", type=int, help="One split alone. Default: all of them.")
+@out_file("The CSV. Default: standard output.")
+@cache
+def export(dataset: str, protocol: str, seed: int | None, out: Path | None, cache: Path) -> None:
+    r"""Write DATASET's splits as a CSV: name, side, seed, and the sha256 of each file.
+
+    `agiqa splits import` reads it back, and refuses it where a file is another one.
+
+    \b
+    agiqa splits export agiqa-3k --protocol grouped -o agiqa-3k-grouped.csv
+    agiqa splits export agiqa-3k --protocol paper --seed 20
+    """
+    from agiqa.data.datasets.table import read_table, write_whole
+    from agiqa.data.splits import read_protocol
+
+    splits = read_protocol(cache / dataset, read_table(cache / dataset), protocol)
+    if seed is not None:
+        chosen = splits[splits["seed"] == seed]
+        if chosen.empty:
+            seeds = ", ".join(map(str, splits["seed"].unique()))
+            raise AgiqaError(f"{dataset}, {protocol}: no split of seed {seed}; there are: {seeds}")
+        splits = chosen
+    text = splits[["name", "side", "seed", "image_id"]].to_csv(index=False, lineterminator="\n")
+    if out is None:
+        echo(text, nl=False)
+    else:
+        write_whole(out, text.encode("utf-8"))
