@@ -43,7 +43,7 @@ PATCH_SIZE = 16  # pixels a side
 VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # 49, after the pixel shuffle
 PROJECTOR_WIDTH = 1152  # two halves of a SwiGLU
 FEATURE_LAYER = -2  # as LLaVA does with CLIP: the last block serves the class token
-FORMAT = 1  # raise when assembly itself changes
+FORMAT = 2  # raise when assembly itself changes
 
 
 def projector_file() -> Path:
@@ -138,6 +138,8 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
     del language.config._name_or_path
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():  # visual tokens stand in its place; drawn at random it would be another
+        language.get_input_embeddings().weight[-1].zero_()
     tower_config = transformers.CLIPVisionConfig(
         hidden_size=768,
         intermediate_size=3072,
