@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.views.kit.thumbnails import LARGE, SIDES, TOO_MANY, Pictures, make_pictures, webp
+from agiqa.views.kit.thumbnails import LARGE, SIDES, TOO_MANY, Thumbnails, make_pictures, webp
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def opened(picture: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(picture)))
 
 
-def size(pictures: Pictures) -> int:
+def size(pictures: Thumbnails) -> int:
     return sum(map(len, pictures.small))
 
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_named_and_leaves_a_gap(files: list[Path], tmp_pa
 
 
 def test_no_pictures_at_all() -> None:
-    assert make_pictures(["gone", "gone"], 1000, [0, 1]) == Pictures(
+    assert make_pictures(["gone", "gone"], 1000, [0, 1]) == Thumbnails(
         0, ["", ""], {}, {0: "gone", 1: "gone"}
     )
     assert make_pictures([], 1000, []).small == []

@@ -7,7 +7,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.views.report import explanations, write_report
-from agiqa.views.report.explanations import Explanations, read_explanations
+from agiqa.views.report.explanations import ExplainedImages, read_explanations
 
 ROWS = {"a.png": 0, "b.png": 1}
 
@@ -25,7 +25,7 @@ def of(overlay: str | None = None) -> dict[str, Any]:
 
 
 def test_without_explanations_there_are_none(tmp_path: Path) -> None:
-    assert read_explanations(tmp_path, ROWS, [0, 1]) == Explanations()
+    assert read_explanations(tmp_path, ROWS, [0, 1]) == ExplainedImages()
 
 
 def test_reasons_neighbours_maps_and_validity_are_read(tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from agiqa.views.server import connections
-from agiqa.views.server.connections import Server, make_protocol, seldom_repeated
+from agiqa.views.server.connections import make_server, seldom_repeated
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.under_way import Bounded, UnderWay
 
@@ -58,17 +57,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         connections.LATE_SECONDS, connections.LAST_SECONDS = map(float, sys.argv[2:])
     under_way = UnderWay()
-    config = uvicorn.Config(
-        Bounded(app, limits, under_way),
-        http=make_protocol(limits),
-        ws="none",
-        log_config=None,
-        backlog=limits.backlog,
-        limit_concurrency=limits.connections,
-        timeout_keep_alive=limits.idle_seconds,
-        timeout_graceful_shutdown=3,
-    )
-    server = Server(config, under_way, limits.seconds, lambda n: say("stopping", n), late)
+    bounded = Bounded(app, limits, under_way)
+    server = make_server(bounded, limits, under_way, lambda n: say("stopping", n), late)
     with socket.create_server(("127.0.0.1", 0)) as bound, seldom_repeated():
         say(bound.getsockname()[1])
         server.run(sockets=[bound])

@@ -29,8 +29,8 @@ TOO_MANY = "is left out: the page would be too large"
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures by the image's row in the page; "" or absent where there is none."""
+class Thumbnails:
+    """Thumbnails by the image's row in the page; "" or absent where there is none."""
 
     side: int  # pixels of the longer side; 0 without pictures
     small: list[str]  # base64 of WebP
@@ -46,7 +46,7 @@ def make_pictures(
     what: str = "Thumbnails",
     sides: Sequence[int] = SIDES,
     workers: int | None = None,
-) -> Pictures:
+) -> Thumbnails:
     """Read the files once and make their pictures.
 
     Args:
@@ -87,7 +87,7 @@ def make_pictures(
         while sum(map(len, small)) * IN_BASE64 > budget and side > sides[-1]:
             side = sides[sides.index(side) + 1]  # the sample was too kind
             small = list(pool.map(partial(_smaller, side=side), small))
-    return Pictures(
+    return Thumbnails(
         side if paths else 0,
         [_base64(picture) for picture in small],
         {row: _base64(picture) for row, picture in larger.items()},

@@ -16,13 +16,13 @@ from agiqa.runs.predictions import GATE
 from agiqa.store.fingerprint import canonical, digest
 from agiqa.views.kit.number import dashes, difference_dashes, number, outside_scale
 from agiqa.views.report import figures, summaries, tables
-from agiqa.views.report.figures import Figure
+from agiqa.views.report.figures import PlotlyFigure
 from agiqa.views.report.figures.style import rounded
 from agiqa.views.report.results import MODEL, Results
 
 
 @dataclass(frozen=True)
-class Vector:
+class CachedVector:
     """One cached vector and what it was made by."""
 
     role: str
@@ -101,7 +101,7 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_figures(results: Results, images: pd.DataFrame) -> dict[str, Figure]:
+def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigure]:
     """The run's figures by the name of their place in the page.
 
     Args:
@@ -110,7 +110,7 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, Figure]:
     """
     low, high = scale(results, images)
     truth, experts = results.truth, results.experts
-    drawn: dict[str, Figure | None] = {
+    drawn: dict[str, PlotlyFigure | None] = {
         "scatter": figures.scatter_figure(images, truth),
         "calibration": figures.calibration_figure(summaries.calibration(images), truth),
         "by-generator": figures.by_generator(summaries.residuals_by_generator(images), truth),
@@ -130,7 +130,9 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def figures_beside(runs: Sequence[Results], comparison: Mapping[str, Any]) -> dict[str, Figure]:
+def figures_beside(
+    runs: Sequence[Results], comparison: Mapping[str, Any]
+) -> dict[str, PlotlyFigure]:
     """Figures of several runs; with a single split there is nothing to join.
 
     Args:
@@ -194,9 +196,9 @@ def _run_columns(run: Results, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _vectors(provenance: dict[str, Any]) -> list[Vector]:
+def _vectors(provenance: dict[str, Any]) -> list[CachedVector]:
     return [
-        Vector(
+        CachedVector(
             role, store["extractor"], name, digest(fingerprint)[:12], canonical(fingerprint)
         )
         for role, store in provenance.get("stores", {}).items()

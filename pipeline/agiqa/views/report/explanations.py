@@ -22,7 +22,7 @@ NEIGHBOUR = ("path", "mos", "score", "similarity")
 
 
 @dataclass(frozen=True)
-class Explanations:
+class ExplainedImages:
     """What the page shows of them."""
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row of the page
@@ -33,7 +33,9 @@ class Explanations:
     there: bool = False
 
 
-def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[int]) -> Explanations:
+def read_explanations(
+    run: Path, rows: Mapping[str, int], important: Sequence[int]
+) -> ExplainedImages:
     """Read them for the images of the page; empty where there are none.
 
     Args:
@@ -46,7 +48,7 @@ def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[in
     """
     folder = run / FOLDER
     if not (folder / FILE).is_file():
-        return Explanations()
+        return ExplainedImages()
     try:
         written = read_json(folder / FILE, 4 * MOST_JSON)
         by_row = {rows[path]: image for path, image in written["images"].items() if path in rows}
@@ -63,7 +65,7 @@ def read_explanations(run: Path, rows: Mapping[str, int], important: Sequence[in
             if room < 0:
                 break
             images[row] = image
-        return Explanations(
+        return ExplainedImages(
             images,
             overlays,
             tuple(map(_validity, written.get("reasons_validity") or ())),

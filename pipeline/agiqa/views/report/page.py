@@ -19,9 +19,9 @@ from agiqa.runs.compare import compare, read_contenders
 from agiqa.views.kit.number import number
 from agiqa.views.kit.page import asset, bundle, inert, render
 from agiqa.views.kit.thumbnails import LARGE as LARGE_SIDE
-from agiqa.views.kit.thumbnails import SIDES, Pictures, make_pictures
+from agiqa.views.kit.thumbnails import SIDES, Thumbnails, make_pictures
 from agiqa.views.report import content
-from agiqa.views.report.explanations import Explanations, read_explanations
+from agiqa.views.report.explanations import ExplainedImages, read_explanations
 from agiqa.views.report.results import Results, average_images, read_results
 
 SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
@@ -127,10 +127,10 @@ def _page(
 def _pictures(
     table: ImagesTable,
     images: pd.DataFrame,
-    explained: Explanations,
+    explained: ExplainedImages,
     by_error: Sequence[int],
     room: int,
-) -> tuple[Pictures, Pictures]:
+) -> tuple[Thumbnails, Thumbnails]:
     """The images' pictures, and those of their maps, in `room` bytes together."""
     listed = set(table.frame["path"])
     files: list[Path | str] = []
@@ -146,13 +146,13 @@ def _pictures(
     share = 1 - 0.5 * len(explained.overlays) / max(1, len(images))
     pictures = make_pictures(files, int((room - reserve) * share), by_error, large)
     if not explained.overlays:
-        return pictures, Pictures(0, [], {}, {})
+        return pictures, Thumbnails(0, [], {}, {})
     maps: list[Path | str] = [explained.overlays.get(row, "") for row in range(len(images))]
     rest = room - reserve - sum(map(len, pictures.small))
     return pictures, make_pictures(maps, rest, by_error, what="Maps", sides=(LARGE_SIDE, *SIDES))
 
 
-def _blocks(pictures: Pictures, maps: Pictures) -> list[tuple[str, Markup]]:
+def _blocks(pictures: Thumbnails, maps: Thumbnails) -> list[tuple[str, Markup]]:
     """Inert scripts: their ids and their JSON; first the large pictures, which start.js needs."""
     blocks = [("picture-large", inert(pictures.large))]
     for kind, small in (("picture", pictures.small), ("map", maps.small)):

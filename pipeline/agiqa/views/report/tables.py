@@ -38,7 +38,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One model, or one generator, of a table."""
 
     name: str
@@ -67,17 +67,17 @@ def cell(values: Mapping[str, Any], best: bool = False, digits: int = 3) -> Cell
     )
 
 
-def ceiling_rows(metrics: Mapping[str, Any]) -> list[Row]:
+def ceiling_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
     """The best that the raters' own disagreement leaves: a row, or none where it is not known."""
     best = metrics.get("ceiling")
     if not best:
         return []
     assumed = " (assumed)" if best.get("assumed", True) else ""
     note = f"noise of {best['raters']:.4g} raters{assumed}" if best.get("raters") else ""
-    return [Row("Ceiling", note, tuple(Cell(number(ceiling_of(best, c))) for c in FIGURES))]
+    return [ReportRow("Ceiling", note, tuple(Cell(number(ceiling_of(best, c))) for c in FIGURES))]
 
 
-def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
+def model_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
     """The results table: a row for each model, best median of each column marked (ties too).
 
     Ties are those of the figures shown: what differs in digits that nobody sees is no difference.
@@ -95,7 +95,7 @@ def model_rows(metrics: Mapping[str, Any]) -> list[Row]:
             for column in FIGURES
         )
         label, note = MODELS.get(name, (name, ""))
-        rows.append(Row(label, note, cells, main=name == MODEL))
+        rows.append(ReportRow(label, note, cells, main=name == MODEL))
     return rows
 
 
@@ -125,13 +125,13 @@ def comparisons(metrics: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def generator_rows(metrics: Mapping[str, Any]) -> list[Row]:
+def generator_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
     """One row for each generator: images, SRCC, PLCC, mean MOS and score, and their gap."""
     rows = []
     for name, values in metrics.get("generators", {}).items():
         mos, score = values["mean_mos"], values["mean_score"]
         rows.append(
-            Row(
+            ReportRow(
                 name or "all images",
                 _why_undefined(values, metrics["splits"]),
                 (
@@ -157,16 +157,16 @@ def _why_undefined(values: Mapping[str, Any], splits: int) -> str:
     return "" if measured == splits else f"correlations of {measured} of {splits} splits"
 
 
-def run_rows(comparison: Mapping[str, Any]) -> list[Row]:
+def run_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
     """Runs side by side: a row for each with median and deviation over the same splits."""
     rows = []
     for run in comparison["contenders"]:
         cells = tuple(cell(run["figures"][name], digits=4) for name in FIGURES)
-        rows.append(Row(run["name"], "", cells))
+        rows.append(ReportRow(run["name"], "", cells))
     return rows
 
 
-def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
+def difference_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
     """Each run against the first, a row for each figure: both intervals and their p."""
     several = len(comparison["comparisons"]) > 1
     rows = []
@@ -177,7 +177,7 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[Row]:
             texts = [*over_splits(values), *over_images(values)]
             texts[3:3] = [probability(values["p_holm"])] if several else []
             note = f"{other['name']} against {other['against']}" if several else ""
-            rows.append(Row(figure.heading, note, (mean, *map(Cell, texts))))
+            rows.append(ReportRow(figure.heading, note, (mean, *map(Cell, texts))))
     return rows
 
 

@@ -21,11 +21,13 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.under_way import UnderWay
 
+CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
 RESERVED = 256  # descriptors for models, ledger, decoders and files of requests
 LATE_SECONDS = 10  # beyond the grace of a stop, before the process is ended from within
 LAST_SECONDS = 20  # and by the kernel
@@ -92,6 +94,31 @@ def make_protocol(limits: Limits) -> type[H11Protocol]:
                 self.due = None
 
     return Protocol
+
+
+def make_server(
+    app: ASGIApp,
+    limits: Limits,
+    under_way: UnderWay,
+    on_stop: Callable[[int], object],
+    on_late: Callable[[], object],
+) -> "Server":
+    """Make uvicorn's server of the app, within the limits."""
+    config = uvicorn.Config(
+        app,
+        http=make_protocol(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=limits.backlog,
+        limit_concurrency=limits.connections,
+        h11_max_incomplete_event_size=limits.head_bytes,
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
+    )
+    return Server(config, under_way, limits.seconds, on_stop, on_late)
 
 
 class Server(uvicorn.Server):

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 OVERLAY_SIDE = 768  # pixels: more shows nothing that a grid of patches holds
 
 
-class Explanations:
+class ServedExplanations:
     """Explanations of the run's scores; `explain` is for the models' thread alone."""
 
     def __init__(self, scorer: Scorer, cache: Path) -> None:

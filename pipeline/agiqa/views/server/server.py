@@ -17,7 +17,6 @@ from agiqa.runs.files import Run, load_run
 from agiqa.runs.score import Scorer
 from agiqa.views.server.limits import Limits
 
-CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 log = logging.getLogger(__name__)
@@ -62,13 +61,11 @@ def serve(
             of this machine, or the models do not load.
     """
     try:
-        import uvicorn
-
         from agiqa.views.server.app import make_app
         from agiqa.views.server.connections import (
-            Server,
+            CLOSING_SECONDS,
             limited_by_descriptors,
-            make_protocol,
+            make_server,
             seldom_repeated,
         )
         from agiqa.views.server.service import Service
@@ -79,19 +76,20 @@ def serve(
             "pip install 'agiqa[serve]'"
         ) from error
     listed = None if how.images is None else (how.images, find_images(how.images))
-    failed: list[BaseException] = []
+    failures: list[BaseException] = []
     limits, under_way = limited_by_descriptors(how.limits), UnderWay()
     with tempfile.TemporaryDirectory(
         prefix="agiqa-serve-", ignore_cleanup_errors=True
     ) as temporary:
         folder = Path(temporary)
-        (folder / "uploads").mkdir()
+        uploads = folder / "uploads"
+        uploads.mkdir()
         run = for_serving(load_run(how.run, how.remote_code), how.batch_size)
         scorer = Scorer(run, folder / "ledger" if how.forget else None)
         bound = bind(how.host, how.port)
 
         def give_up(error: BaseException) -> None:
-            failed.append(error)
+            failures.append(error)
             server.should_exit = True
 
         def leave() -> None:
@@ -99,36 +97,17 @@ def serve(
             shutil.rmtree(folder, ignore_errors=True)
             os._exit(1)
 
-        uploads = folder / "uploads"
         service = Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
-        server = Server(
-            uvicorn.Config(
-                make_app(service, hosts, under_way),
-                http=make_protocol(limits),
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=limits.backlog,
-                limit_concurrency=limits.connections,
-                h11_max_incomplete_event_size=limits.head_bytes,
-                timeout_keep_alive=limits.idle_seconds,
-                timeout_graceful_shutdown=CLOSING_SECONDS,
-            ),
-            under_way,
-            limits.seconds,
-            on_stop,
-            leave,
-        )
+        app = make_app(service, hosts, under_way)
+        server = make_server(app, limits, under_way, on_stop, leave)
         name = f"[{how.host}]" if ":" in how.host else how.host
         on_start(f"http://{name}:{bound.getsockname()[1]}/")
         with bound, seldom_repeated():
             server.run(sockets=[bound])
         service.models.join(CLOSING_SECONDS)
-    if failed:
-        raise AgiqaError(f"{how.run}: its models do not load ({failed[0]}).") from failed[0]
+    if failures:
+        raise AgiqaError(f"{how.run}: its models do not load ({failures[0]}).") from failures[0]
     return under_way.cut_off
 
 

@@ -12,7 +12,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Scorer
 from agiqa.runs.score_notes import notes
 from agiqa.views.server.decoding import Decoders, Pictures, UndecodableError
-from agiqa.views.server.explanations import Explanations
+from agiqa.views.server.explanations import ServedExplanations
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.meters import Meters
 from agiqa.views.server.run_facts import run_facts
@@ -68,7 +68,7 @@ class Service:
         self.models: ModelThread[Question, Answer] = ModelThread(
             self.remembering, limits, load, on_failure
         )
-        self.explanations = Explanations(scorer, cache)
+        self.explanations = ServedExplanations(scorer, cache)
         root, paths = listed or (Path(), ())
         self.listed_name = root.resolve().name
         self.listed = [path.relative_to(root).as_posix() for path in paths]

@@ -21,7 +21,7 @@ from agiqa.core.spreadsheets import safe_cell
 from agiqa.views.kit.number import dashes
 from agiqa.views.kit.page import render as render_page
 from agiqa.views.tables import wording
-from agiqa.views.tables.grids import FIGURES, Column, Grid, Result, Row, Value
+from agiqa.views.tables.grids import FIGURES, Column, Grid, GridRow, Result, Value
 
 ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
 PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
@@ -174,7 +174,7 @@ def _csv(grids: Sequence[Grid], _: bool = True) -> str:
     return out.getvalue()
 
 
-def _csv_line(row: Row, result: Result, figures: Sequence[str]) -> list[str]:
+def _csv_line(row: GridRow, result: Result, figures: Sequence[str]) -> list[str]:
     cells = [row.method, str(result.ours).lower(), "+".join(row.trained_on)]
     cells += [result.dataset, result.target, result.protocol, str(result.synthetic).lower()]
     cells.append("" if result.splits is None else str(result.splits))

@@ -69,7 +69,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """A method; across data sets, also what it was trained on."""
 
     method: str
@@ -86,7 +86,7 @@ class Grid:
     across: bool  # data sets
     figures: tuple[str, ...]  # of every cell
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GridRow, ...]
 
     @property
     def results(self) -> list[Result]:
@@ -129,7 +129,7 @@ def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> 
     rows = []
     for key, ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
         row = tuple(cells.get((key, column)) for column in columns)
-        rows.append(Row(*key, ours=ours, cells=row))
+        rows.append(GridRow(*key, ours=ours, cells=row))
     return Grid(across, figures, tuple(columns), tuple(rows))
 
 

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 from agiqa.data.metric_names import FITTED
 from agiqa.views.kit.number import DASH, dashes, number, without_zero
-from agiqa.views.tables.grids import AS_PUBLISHED, CROSS, FIGURES, Column, Grid, Result, Row, Value
+from agiqa.views.tables.grids import (
+    AS_PUBLISHED,
+    CROSS,
+    FIGURES,
+    Column,
+    Grid,
+    GridRow,
+    Result,
+    Value,
+)
 
 INTERVALS = "in brackets 95 % intervals"
 
@@ -55,7 +64,7 @@ def title(grid: Grid) -> str:
     return "Results by data set, target and protocol"
 
 
-def row_name(row: Row) -> str:
+def row_name(row: GridRow) -> str:
     """The method, and across data sets what it was trained on."""
     if not row.trained_on:
         return row.method

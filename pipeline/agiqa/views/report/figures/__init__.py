@@ -12,10 +12,10 @@ from agiqa.views.report.figures.curves import learning_curves, split_strip
 from agiqa.views.report.figures.gate import gate_figures
 from agiqa.views.report.figures.residuals import by_generator, by_prompt, by_range
 from agiqa.views.report.figures.side_by_side import difference_figure, splits_figure
-from agiqa.views.report.figures.style import Figure
+from agiqa.views.report.figures.style import PlotlyFigure
 
 __all__ = [
-    "Figure",
+    "PlotlyFigure",
     "by_generator",
     "by_prompt",
     "by_range",

@@ -16,8 +16,8 @@ from agiqa.views.report.figures.style import (
     MARKERS,
     SERIES,
     SYMBOLS,
-    Figure,
     Json,
+    PlotlyFigure,
     band,
     exact_line,
     rounded,
@@ -28,7 +28,7 @@ LINE_POINTS = 120  # of the fitted logistic
 MOST_SERIES = 10  # generators that get a colour and a marker; the rest share one
 
 
-def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
+def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
     """One point an image; the points themselves come from the page's columns.
 
     Args:
@@ -74,7 +74,7 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
         "hovermode": "closest",
         "height": 560,
     }
-    return Figure(
+    return PlotlyFigure(
         f"Predicted score against {truth}",
         f"One point for each of {len(images):,} images: the mixture of experts' score, averaged "
         "over the splits in which the image was tested. A click on a generator's name hides it, "
@@ -85,7 +85,7 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> Figure:
     )
 
 
-def calibration_figure(table: pd.DataFrame, truth: str) -> Figure:
+def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:
     """Mean MOS of the images that got about the same score, with the middle 80 % of them.
 
     Args:
@@ -117,7 +117,7 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> Figure:
         "legend": LEGEND,
         "height": 400,
     }
-    return Figure(
+    return PlotlyFigure(
         "Calibration",
         f"Images in {len(table)} bins by their score, as many in each: the mean {truth}, and the "
         f"middle 80 % of it. Below the dashed line the model is too kind.",

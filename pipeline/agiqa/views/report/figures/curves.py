@@ -14,8 +14,8 @@ from agiqa.views.report.figures.style import (
     LINES,
     MARKERS,
     SERIES,
-    Figure,
     Json,
+    PlotlyFigure,
     named_rows,
     rounded,
     rows_height,
@@ -25,7 +25,7 @@ from agiqa.views.report.results import MODEL
 NETWORKS = ("moe", "visual", "semantic")  # in the order of the page
 
 
-def split_strip(metrics: Mapping[str, Any]) -> Figure:
+def split_strip(metrics: Mapping[str, Any]) -> PlotlyFigure:
     """Every split's SRCC for every model, the median and its 95 % interval marked."""
     models = in_order(metrics["per_split"])[::-1]
     data: list[Json] = []
@@ -45,7 +45,7 @@ def split_strip(metrics: Mapping[str, Any]) -> Figure:
         )
         data += _median(metrics["models"].get(name, {}).get("srcc", {}), row)
     labels = ["<br>".join(filter(None, MODELS.get(name, (name, ""))[:2])) for name in models]
-    return Figure(
+    return PlotlyFigure(
         "Every split",
         "SRCC on the test side: a dot for each split; diamond and bar are the median and its 95 % "
         "interval. All models were tested on the same splits.",
@@ -83,7 +83,7 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
     ]
 
 
-def learning_curves(curves: pd.DataFrame) -> list[Figure]:
+def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
     """For each network the SRCC on the validation side by epoch, a line a split, and the median.
 
     Args:
@@ -125,5 +125,5 @@ def learning_curves(curves: pd.DataFrame) -> list[Figure]:
             "height": 280,
         }
         spoken = f"Learning curves of {len(data) - 1} splits: {what}."
-        made.append(Figure(what, "", spoken, {"data": data, "layout": layout}))
+        made.append(PlotlyFigure(what, "", spoken, {"data": data, "layout": layout}))
     return made

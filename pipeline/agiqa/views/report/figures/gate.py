@@ -9,7 +9,7 @@ import pandas as pd
 from agiqa.views.report.figures.style import (
     DOTTED_LINES,
     SERIES,
-    Figure,
+    PlotlyFigure,
     band,
     boxes,
     means,
@@ -22,7 +22,7 @@ from agiqa.views.report.figures.style import (
 
 def gate_figures(
     by_generator: pd.DataFrame, by_mos: pd.DataFrame, truth: str
-) -> list[tuple[Figure, Figure]]:
+) -> list[tuple[PlotlyFigure, PlotlyFigure]]:
     """For each expert its weight by generator, and along the MOS.
 
     Args:
@@ -38,12 +38,12 @@ def gate_figures(
     return pairs
 
 
-def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
+def _generators(table: pd.DataFrame, expert: str, colour: str) -> PlotlyFigure:
     names = [str(name) for name in table["generator"]]
     labels = row_labels(names, 22)
     dots = means(table, labels, names, True)
     dots["hovertemplate"] = [text.replace(":+", ":") for text in dots["hovertemplate"]]
-    return Figure(
+    return PlotlyFigure(
         expert,
         "",
         f"Box plots of the gate's weight for {expert} for {len(table)} generators.",
@@ -59,9 +59,9 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> Figure:
     )
 
 
-def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> Figure:
+def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> PlotlyFigure:
     mos = rounded(table["mos"])
-    return Figure(
+    return PlotlyFigure(
         f"{expert} against {truth}",
         "",
         f"Line of the gate's median weight for {expert} against {truth}.",

@@ -6,7 +6,7 @@ from agiqa.views.report.figures.style import (
     FAINT,
     MARKERS,
     SERIES,
-    Figure,
+    PlotlyFigure,
     boxes,
     line,
     means,
@@ -21,7 +21,7 @@ from agiqa.views.report.figures.style import (
 BOXES = "Boxes hold half of the images, whiskers 80 %; the diamond is the mean."
 
 
-def by_generator(table: pd.DataFrame, truth: str) -> Figure:
+def by_generator(table: pd.DataFrame, truth: str) -> PlotlyFigure:
     """Residuals of each generator.
 
     Args:
@@ -30,7 +30,7 @@ def by_generator(table: pd.DataFrame, truth: str) -> Figure:
     """
     names = [str(name) for name in table["generator"]]
     labels = row_labels(names)
-    return Figure(
+    return PlotlyFigure(
         "Residuals by generator",
         f"Score minus {truth}. {BOXES} A click shows the generator's images.",
         f"Box plots of score minus {truth} for {len(table)} generators.",
@@ -47,7 +47,7 @@ def by_generator(table: pd.DataFrame, truth: str) -> Figure:
     )
 
 
-def by_range(table: pd.DataFrame, truth: str) -> Figure:
+def by_range(table: pd.DataFrame, truth: str) -> PlotlyFigure:
     """Residuals along the MOS.
 
     Args:
@@ -58,7 +58,7 @@ def by_range(table: pd.DataFrame, truth: str) -> Figure:
     ends = table[["low", "high"]]
     spoken = [f"{truth} {low:.2f} to {high:.2f}" for low, high in ends.to_numpy()]
     width = 0.7 * float((table["high"] - table["low"]).max()) if len(table) else 1.0
-    return Figure(
+    return PlotlyFigure(
         f"Residuals by {truth}",
         f"Score minus {truth} in equal ranges of the {truth}. {BOXES} A fall from left to right is "
         "the pull to the middle that any regression on noisy scores has.",
@@ -79,7 +79,7 @@ def by_range(table: pd.DataFrame, truth: str) -> Figure:
     )
 
 
-def by_prompt(table: pd.DataFrame, truth: str, share: float) -> Figure | None:
+def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | None:
     """The prompts that are misjudged most; None where prompts are unknown or all too small.
 
     Args:
@@ -102,7 +102,7 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> Figure | None:
     between = "" if pd.isna(share) else (
         f" Of all residuals' variance, {100 * share:.0f} % lies between prompts, the rest within."
     )  # fmt: skip
-    return Figure(
+    return PlotlyFigure(
         "Residuals by prompt",
         f"The prompts whose images score furthest from their {truth} on average, and the deviation "
         f"within each.{between} A click shows the prompt's images.",

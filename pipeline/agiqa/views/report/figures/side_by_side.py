@@ -10,8 +10,8 @@ from agiqa.views.report.figures.style import (
     MARKERS,
     SERIES,
     SYMBOLS,
-    Figure,
     Json,
+    PlotlyFigure,
     line,
     named_rows,
     rounded,
@@ -22,7 +22,7 @@ from agiqa.views.report.figures.style import (
 from agiqa.views.report.results import MODEL, Results
 
 
-def difference_figure(comparison: Mapping[str, Any]) -> Figure:
+def difference_figure(comparison: Mapping[str, Any]) -> PlotlyFigure:
     """SRCC of each run minus the first run's, with both 95 % intervals.
 
     Args:
@@ -32,7 +32,7 @@ def difference_figure(comparison: Mapping[str, Any]) -> Figure:
     rows = [float(row) for row in range(len(others))][::-1]
     names = [safe(shortened(other["name"], 40)) for other in others]
     figures = [other["figures"]["srcc"] for other in others]
-    return Figure(
+    return PlotlyFigure(
         "SRCC gained or lost",
         f"Mean difference from {comparison['contenders'][0]['name']} over the same splits, with "
         "95 % intervals: over splits by the corrected resampled t-test, over images by the paired "
@@ -73,7 +73,7 @@ def _bars(
     }  # fmt: skip
 
 
-def splits_figure(runs: Sequence[Results]) -> Figure:
+def splits_figure(runs: Sequence[Results]) -> PlotlyFigure:
     """SRCC of every split for every run, joined so that pairs are seen."""
     data: list[Json] = []
     for place, run in enumerate(runs):
@@ -92,7 +92,7 @@ def splits_figure(runs: Sequence[Results]) -> Figure:
                 "hovertemplate": "split %{x}: %{y:.4f}<extra></extra>",
             }
         )  # fmt: skip
-    return Figure(
+    return PlotlyFigure(
         "Split by split",
         "SRCC on the test side of the same splits.",
         f"Lines of the SRCC of every split for {len(runs)} runs.",

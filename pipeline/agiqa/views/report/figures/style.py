@@ -25,7 +25,7 @@ DOTTED_LINES: Json = {"type": "scatter", "mode": "lines+markers"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class PlotlyFigure:
     """One figure of the page."""
 
     title: str
