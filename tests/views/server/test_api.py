@@ -273,7 +273,7 @@ def test_json_is_small(client: httpx.Client) -> None:
         assert (large.status_code, "64 KiB" in large.json()["detail"]) == (413, True)
     many = client.post("/api/v1/folder/scores", json={"numbers": [0] * 9})
     assert (many.status_code, "at most 8 images" in many.json()["detail"]) == (400, True)
-    for numbers in ([], [-1], [0.5], ["x"], [None], "0", None):
+    for numbers in ([], [-1], [0.5], ["x"], [None], [True], "0", None):
         answer = client.post("/api/v1/folder/scores", json={"numbers": numbers})
         assert (answer.status_code, "numbers" in answer.json()["detail"]) == (400, True)
     assert client.post("/api/v1/folder/scores", json={"numbers": [10**30]}).status_code == 404
@@ -284,6 +284,22 @@ def test_json_is_small(client: httpx.Client) -> None:
         assert len(answer.json()["detail"].splitlines()) == 1
     twice = client.post("/api/v1/folder/0/explanations", json={"kinds": ["maps"] * 4})
     assert (twice.status_code, "kinds" in twice.json()["detail"]) == (400, True)
+
+
+def test_what_is_given_twice_is_refused(client: httpx.Client) -> None:
+    """One of the two would be taken without a word."""
+    body = b'{"numbers": [0, 0], "numbers": [1]}'
+    answer = client.post("/api/v1/folder/scores", content=body, headers=_JSON)
+    assert (answer.status_code, "numbers" in answer.json()["detail"]) == (400, True)
+    files = [("image", ("a.png", _png(1))), ("image", ("b.png", _png(2)))]
+    answer = client.post("/api/v1/explanations", files=files)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "Expected image once, found it twice.",
+    )
+    for pictures in ("folder", "dataset"):
+        answer = client.get(f"/api/v1/{pictures}/0/picture?size=small&size=large")
+        assert answer.status_code == 400
 
 
 def test_another_media_type_is_refused(client: httpx.Client) -> None:

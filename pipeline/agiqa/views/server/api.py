@@ -1,11 +1,14 @@
 """The JSON API: scores, explanations, and what the run is."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import Response
 
+from agiqa.core.errors import one_line
+from agiqa.core.trees import parse_json
 from agiqa.views.server.decoding import Pictures, UndecodableError
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import (
@@ -50,12 +53,40 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def media_type(wanted: str) -> Any:
     """A dependency that refuses bodies of another media type."""
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if given != wanted:
             raise HTTPException(415, f"Expected a body of type {wanted}, found {given or 'none'}.")
+        if wanted == "application/json":
+            try:
+                parse_json(await request.body())
+            except ValueError as error:
+                raise HTTPException(400, f"The body is no JSON: {one_line(error)}.") from None
 
     return Depends(check)
+
+
+def given_once(request: Request, names: Sequence[str]) -> None:
+    """Refuse a query that names a thing twice, of which one would be taken.
+
+    Raises:
+        HTTPException: 400, with the name.
+    """
+    for name in names:
+        if len(request.query_params.getlist(name)) > 1:
+            raise HTTPException(400, f"Expected {name} once, found it twice.")
+
+
+async def form_given_once(request: Request, names: Sequence[str]) -> None:
+    """Refuse a form that names a thing twice, of which one would be taken.
+
+    Raises:
+        HTTPException: 400, with the name.
+    """
+    form = await request.form()
+    for name in names:
+        if len(form.getlist(name)) > 1:
+            raise HTTPException(400, f"Expected {name} once, found it twice.")
 
 
 router = APIRouter(prefix="/api/v1", responses=problems(*ANY))
@@ -121,6 +152,7 @@ async def post_explanations(
     kinds: Annotated[list[Kind] | None, Form(description=KINDS)] = None,
 ) -> Explanation:
     """A map of what pulls the score up and down, reasons, and rated images that look alike."""
+    await form_given_once(request, ["image", "image_prompt"])
     service = service_of(request)
     (prompt,) = service.prompts([image_prompt], 1)
     given = Given(shown_name(image.filename), prompt, image.file)
@@ -189,6 +221,7 @@ async def post_folder_explanations(
 )
 async def get_folder_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side."""
+    given_once(request, ["size"])
     return await _jpeg(service_of(request).pictures, number, size)
 
 
@@ -201,6 +234,7 @@ async def get_folder_picture(request: Request, number: Number, size: Size = "sma
 )
 async def get_dataset_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side; neighbours name its address."""
+    given_once(request, ["size"])
     return await _jpeg(service_of(request).dataset_pictures, number, size)
 
 

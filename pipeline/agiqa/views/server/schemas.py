@@ -192,7 +192,7 @@ class Problem(BaseModel):
 class FolderNumbers(BaseModel):
     """Images of the operator's folder, by their numbers."""
 
-    numbers: list[Annotated[int, Field(ge=0)]] = Field(
+    numbers: list[Annotated[int, Field(ge=0, strict=True)]] = Field(
         min_length=1, description="At most as many as `limits.files`."
     )
     image_prompt: str = Field(

@@ -120,6 +120,8 @@ class Service:
         futures: list[Future[Answer]] = []
         try:
             for index, image in enumerate(images):
+                if await gone():
+                    raise ClientGoneError
                 try:
                     image_id = await image.image_id()
                     if (known := self.remembering.known(image_id, image.prompt)) is not None:
