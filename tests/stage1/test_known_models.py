@@ -10,8 +10,6 @@ from PIL import Image
 from safetensors import safe_open
 
 from agiqa.stage1.extractors.known_models import KNOWN_MODELS, Known
-from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
-from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
 from agiqa.stage1.nano.assemble import VISUAL_TOKENS, ensure_nano
 
 SIDE = 1024
@@ -48,6 +46,9 @@ def test_nano_is_as_listed() -> None:
 
 
 def test_mplug_owl2_is_as_listed() -> None:
+    from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
+    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+
     (known,) = _known("mplug")
     config = MplugOwl2Config()
     with torch.device("meta"):

@@ -1,18 +1,13 @@
 """`agiqa ceiling`: what the raters' own disagreement leaves to be reached."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, cache
 from agiqa.cli.output import echo, print_json, print_table
-
-PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
 
 @click.command("ceiling", cls=Command)
@@ -39,38 +34,11 @@ def command(
     agiqa ceiling agiqa-3k
     agiqa ceiling agiqa-3k --target align --raters 21 --raters 15
     """
-    from agiqa.core.errors import AgiqaError
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.statistics.ceiling import (
-        assumed_raters,
-        deviations,
-        known_raters,
-        noise_ceiling,
-    )
+    from agiqa.data.statistics.ceiling import ceilings_of
     from agiqa.views.kit.number import DASH, number
 
-    table = read_table(cache / dataset)
-    targets = [known for known in table.targets if known.deviation and target in ("", known.name)]
-    if not targets:
-        having = ", ".join(known.name for known in table.targets if known.deviation) or "no target"
-        raise AgiqaError(
-            f"{dataset}: the raters' deviations are known for {having}"
-            f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
-            "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
-            "sets built in, agiqa-3k and koniq-10k have them"
-        )
-    guess = assumed_raters(table)
-    ceilings: list[dict[str, Any]] = []
-    for rated in targets:
-        spread = deviations(table, rated)
-        assert spread is not None
-        mos = table.frame[rated.name].to_numpy(dtype=float)
-        own = known_raters(table, rated)
-        panels: Sequence[Any] = raters or sorted({*PANELS, *([guess] if guess else [])})
-        for count in panels if own is None or raters else [own]:
-            ceiling = asdict(noise_ceiling(mos, spread, count))
-            assumed = own is None and ceiling["raters"] == guess
-            ceilings.append({"target": rated.name, "assumed": assumed, **ceiling})
+    ceilings = ceilings_of(read_table(cache / dataset), target, raters)
     if as_json:
         print_json({"dataset": dataset, "ceilings": ceilings})
         return

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,14 +15,13 @@ from safetensors.torch import save_file
 
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.mplug_owl2.checkpoint import load_weights, shards
-from agiqa.stage1.mplug_owl2.loading import (
-    build_empty,
-    load_config,
-    load_model,
-    place,
-    plan_devices,
-)
-from agiqa.stage1.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
+from kit.lazy import Lazily
+
+if TYPE_CHECKING:
+    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+
+loading = Lazily("agiqa.stage1.mplug_owl2.loading")
+modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
 
 Weights = dict[str, torch.Tensor]
 BIN = "pytorch_model.bin"
@@ -47,7 +47,7 @@ def owl(build: Callable[..., Path], tmp_path: Path) -> Path:
     return build(tmp_path / "owl")
 
 
-def states(model: MplugOwl2Model) -> Weights:
+def states(model: "MplugOwl2Model") -> Weights:
     return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
@@ -61,13 +61,13 @@ def test_every_form_of_checkpoint_gives_the_same_model(form: str, owl: Path, tin
         (owl / BIN).unlink()
     else:
         torch.save(weights, owl / BIN, _use_new_zipfile_serialization=False)
-    ours, wanted = (states(load_model(path, "float32", "sdpa")) for path in (owl, tiny))
+    ours, wanted = (states(loading.load_model(path, "float32", "sdpa")) for path in (owl, tiny))
     assert ours.keys() == wanted.keys()
     assert all(torch.equal(ours[name], wanted[name]) for name in wanted)
 
 
 def test_a_loaded_model_is_whole_frozen_and_of_its_dtype(tiny: Path) -> None:
-    model = load_model(tiny, "bfloat16", "sdpa")
+    model = loading.load_model(tiny, "bfloat16", "sdpa")
     assert not model.training
     assert {(w.dtype, w.device.type, w.requires_grad) for w in model.parameters()} == {
         (torch.bfloat16, "cpu", False)
@@ -78,7 +78,7 @@ def test_a_loaded_model_is_whole_frozen_and_of_its_dtype(tiny: Path) -> None:
 
 def test_an_unknown_attention_kernel(tiny: Path) -> None:
     with pytest.raises(AgiqaError, match="attention=sdpa or eager; found 'flash_attention_2'"):
-        load_model(tiny, "float32", "flash_attention_2")
+        loading.load_model(tiny, "float32", "flash_attention_2")
 
 
 def test_all_that_does_not_fit_is_listed_at_once(
@@ -90,7 +90,7 @@ def test_all_that_does_not_fit_is_listed_at_once(
         weights["model.norm.weight"] = torch.zeros(7)
 
     with pytest.raises(AgiqaError) as error:
-        load_model(build(tmp_path / "odd", change), "float32", "sdpa")
+        loading.load_model(build(tmp_path / "odd", change), "float32", "sdpa")
     for part in (
         "1 missing (layers.1.mlp.up_proj.weight)",
         "1 unexpected (layers.3.mlp.up_proj.weight)",
@@ -104,7 +104,7 @@ def test_another_architecture(tiny_lmm: Path, owl: Path) -> None:
     (owl / BIN).write_bytes((tiny_lmm / "model.safetensors").read_bytes())
     (owl / BIN).rename(owl / "model.safetensors")
     with pytest.raises(AgiqaError, match=r"124 missing \(embed_tokens.*unexpected.*whole check"):
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
 
 
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
@@ -114,14 +114,14 @@ def test_a_truncated_shard(kind: str, kept: float, owl: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(AgiqaError, match=rf"-2-of-3\.{kind}: damaged, truncated .* copy") as error:
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
     assert "\n" not in str(error.value)
 
 
 def test_shards_that_are_not_there(owl: Path) -> None:
     split(owl, "bin")[2].unlink()
     with pytest.raises(AgiqaError, match=r"1 of 3 shards are absent, such as pytorch_model-3-of"):
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
     (owl / f"{BIN}.index.json").write_text("[]")
     with pytest.raises(AgiqaError, match="not an index of shards"):
         shards(owl)
@@ -140,13 +140,13 @@ class Harmful:
 def test_code_in_a_checkpoint_is_not_run(owl: Path) -> None:
     torch.save({"model.norm.weight": Harmful()}, owl / BIN)
     with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
     (owl / BIN).write_bytes(pickle.dumps(Harmful()))
     with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
     torch.save(["no", "mapping"], owl / BIN)
     with pytest.raises(AgiqaError, match="no mapping of names to tensors"):
-        load_model(owl, "float32", "sdpa")
+        loading.load_model(owl, "float32", "sdpa")
 
 
 @pytest.mark.parametrize(
@@ -162,38 +162,38 @@ def test_a_configuration_that_is_not_mplug_owl2s(
 ) -> None:
     reconfigure(owl, **keys)
     with pytest.raises(AgiqaError, match=match) as error:
-        load_config(owl)
+        loading.load_config(owl)
     assert "\n" not in str(error.value)
     (owl / "config.json").write_text("{")
     with pytest.raises(AgiqaError, match=r"config\.json: no configuration of mPLUG-Owl2"):
-        load_config(owl)
+        loading.load_config(owl)
 
 
 def test_each_weight_goes_to_the_device_of_its_module(tiny: Path) -> None:
-    model = build_empty(load_config(tiny), "sdpa")
+    model = loading.build_empty(loading.load_config(tiny), "sdpa")
     devices = {"": "meta", "layers": "meta", "layers.1": "cpu", "norm": "cpu"}
-    load_weights(model, tiny, torch.float16, devices, NOT_NEEDED)
+    load_weights(model, tiny, torch.float16, devices, modeling.NOT_NEEDED)
     here = {name for name, weight in model.named_parameters() if weight.device.type == "cpu"}
     assert here == {n for n in states(model) if n.startswith(("layers.1.", "norm."))}
 
 
 def test_blocks_are_spread_over_gpus_and_never_split(tiny: Path) -> None:
-    model = build_empty(load_config(tiny), "sdpa")
+    model = loading.build_empty(loading.load_config(tiny), "sdpa")
     size = sum(weight.numel() for weight in model.parameters()) * 4
-    assert plan_devices(model, torch.float32, {0: 2 * size, 1: size}) == {"": 0}
-    assert plan_devices(model, torch.float32, None) == {"": torch.device("cpu")}
-    planned = plan_devices(model, torch.float32, {0: int(0.7 * size), 1: size})
+    assert loading.plan_devices(model, torch.float32, {0: 2 * size, 1: size}) == {"": 0}
+    assert loading.plan_devices(model, torch.float32, None) == {"": torch.device("cpu")}
+    planned = loading.plan_devices(model, torch.float32, {0: int(0.7 * size), 1: size})
     assert set(planned.values()) == {0, 1}
     assert not any(name.startswith("layers.") and name.count(".") > 1 for name in planned)
     with pytest.raises(AgiqaError, match=r"need 0\.0 GB of GPU memory in float32, more than is f"):
-        plan_devices(model, torch.float32, {0: size // 3, 1: size // 3})
+        loading.plan_devices(model, torch.float32, {0: size // 3, 1: size // 3})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_accelerates_hooks_change_nothing(tiny: Path, expected: Weights, dtype: str) -> None:
     """As on several GPUs, where they move each block's input; also in a float32 pass."""
     ids, pixels = expected["prompt_0_input_ids"].expand(3, -1), expected["pixel_values"]
-    plain, hooked = (load_model(tiny, dtype, "sdpa") for _ in range(2))
+    plain, hooked = (loading.load_model(tiny, dtype, "sdpa") for _ in range(2))
     parts = ["vision_model", "visual_abstractor", "embed_tokens", "norm", "rotary_emb"]
     devices = dict.fromkeys([*parts, *(f"layers.{n}" for n in range(3))], "cpu")
     dispatch_model(hooked, devices, force_hooks=True)
@@ -202,9 +202,9 @@ def test_accelerates_hooks_change_nothing(tiny: Path, expected: Weights, dtype: 
 
 
 def test_a_model_on_one_device_keeps_no_hooks(tiny: Path) -> None:
-    model = build_empty(load_config(tiny), "sdpa")
-    load_weights(model, tiny, torch.float32, {"": "cpu"}, NOT_NEEDED)
-    assert not hasattr(place(model, {"": "cpu"}), "hf_device_map")
+    model = loading.build_empty(loading.load_config(tiny), "sdpa")
+    load_weights(model, tiny, torch.float32, {"": "cpu"}, modeling.NOT_NEEDED)
+    assert not hasattr(loading.place(model, {"": "cpu"}), "hf_device_map")
 
 
 SIZES = {  # 67 million parameters: 134 MB in float16
@@ -235,7 +235,7 @@ def test_weights_never_stand_in_memory_twice(
     kind: str, dtype: str, owl: Path, reconfigure: Callable[..., None]
 ) -> None:
     reconfigure(owl, **SIZES)
-    empty = build_empty(load_config(owl), "sdpa")
+    empty = loading.build_empty(loading.load_config(owl), "sdpa")
     weights = {
         f"model.{name}": torch.ones(weight.shape, dtype=torch.float16)
         for name, weight in empty.named_parameters()

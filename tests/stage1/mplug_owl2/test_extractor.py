@@ -20,10 +20,12 @@ from agiqa.data.images import decode
 from agiqa.stage1.extract import extract, vectors_of_images
 from agiqa.stage1.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
 from agiqa.stage1.extractors.contract import batch
-from agiqa.stage1.mplug_owl2.loading import load_model
-from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN
 from agiqa.stage1.mplug_owl2.processing import normalise
 from agiqa.store import read_pack
+from kit.lazy import Lazily
+
+loading = Lazily("agiqa.stage1.mplug_owl2.loading")
+modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
 
 
 @pytest.fixture
@@ -71,11 +73,11 @@ def test_vectors_in_the_store_are_the_plain_forwards(
     assert (again.cached, again.computed) == (12, 0)
     rows = read_pack(result.store).rows(list(table.frame["image_id"]))
 
-    model = load_model(tiny, "float32", "eager")
+    model = loading.load_model(tiny, "float32", "eager")
     samples = [extractor.preprocess(decode(path)) for path in table.paths()]
     pixels = torch.from_numpy(batch(samples)["pixel_values"])
     for place, text in enumerate(MplugOwl2Extractor(settings).texts):
-        ids = torch.tensor([[*text.before, IMAGE_TOKEN, *text.after]]).expand(6, -1)
+        ids = torch.tensor([[*text.before, modeling.IMAGE_TOKEN, *text.after]]).expand(6, -1)
         with torch.inference_mode():
             states = model(ids, normalise(pixels)).last_hidden_state
         np.testing.assert_allclose(rows[:, place], states.mean(dim=1).numpy(), atol=1e-5)

@@ -1,6 +1,7 @@
 """The network, the pooling and the preprocessing against the reference's own numbers."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,27 +11,32 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from agiqa.stage1.mplug_owl2 import register
-from agiqa.stage1.mplug_owl2.loading import load_model
-from agiqa.stage1.mplug_owl2.modeling import IMAGE_TOKEN, MplugOwl2Model
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
-from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
+from kit.lazy import Lazily
+
+if TYPE_CHECKING:
+    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+
+loading = Lazily("agiqa.stage1.mplug_owl2.loading")
+modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
+owl_vectors = Lazily("agiqa.stage1.mplug_owl2.vectors")
 
 Expected = dict[str, torch.Tensor]
 
 
 @pytest.fixture(params=["sdpa", "eager"])
-def model(request: pytest.FixtureRequest, tiny: Path) -> MplugOwl2Model:
-    return load_model(tiny, "float32", request.param)
+def model(request: pytest.FixtureRequest, tiny: Path) -> "MplugOwl2Model":
+    return loading.load_model(tiny, "float32", request.param)
 
 
 def _text(ids: torch.Tensor) -> TokenizedText:
     listed = ids.tolist()
-    place = listed.index(IMAGE_TOKEN)
+    place = listed.index(modeling.IMAGE_TOKEN)
     return TokenizedText(tuple(listed[:place]), tuple(listed[place + 1 :]))
 
 
 @torch.inference_mode()
-def test_every_stage_is_the_references(model: MplugOwl2Model, expected: Expected) -> None:
+def test_every_stage_is_the_references(model: "MplugOwl2Model", expected: Expected) -> None:
     pixels = expected["pixel_values"]
     seen = model.vision_model(pixels)
     torch.testing.assert_close(seen, expected["vision_last_hidden_state"], atol=1e-4, rtol=0)
@@ -44,10 +50,10 @@ def test_every_stage_is_the_references(model: MplugOwl2Model, expected: Expected
 
 
 @torch.inference_mode()
-def test_vectors_are_the_references_means(model: MplugOwl2Model, expected: Expected) -> None:
+def test_vectors_are_the_references_means(model: "MplugOwl2Model", expected: Expected) -> None:
     """By the way that extraction takes: the text before the image is run once."""
     texts = [_text(expected[f"prompt_{number}_input_ids"]) for number in (0, 1)]
-    vectors = SemanticVectors(model, texts, batch_size=3)
+    vectors = owl_vectors.SemanticVectors(model, texts, batch_size=3)
     visual = model.encode_images(expected["pixel_values"])
     for number in (0, 1):
         wanted = expected[f"prompt_{number}_mean_pooled"]
@@ -62,7 +68,7 @@ def test_transformers_auto_classes_read_it_without_remote_code(
     assert transformers.AutoConfig.from_pretrained(tiny).visual_tokens == 6
     transformers.utils.logging.disable_progress_bar()
     model, report = transformers.AutoModel.from_pretrained(tiny, output_loading_info=True)
-    assert isinstance(model, MplugOwl2Model)
+    assert isinstance(model, modeling.MplugOwl2Model)
     assert not any(report.values())
     ids = expected["prompt_0_input_ids"].expand(3, -1)
     with torch.inference_mode():
@@ -75,9 +81,9 @@ def test_what_transformers_saves_is_read_again(
     tiny: Path, tmp_path: Path, expected: Expected
 ) -> None:
     """Its names lack the leading `model.`, and its file is safetensors."""
-    model = load_model(tiny, "float32", "sdpa")
+    model = loading.load_model(tiny, "float32", "sdpa")
     model.save_pretrained(tmp_path / "saved")
-    again = load_model(tmp_path / "saved", "float32", "sdpa")
+    again = loading.load_model(tmp_path / "saved", "float32", "sdpa")
     ids = expected["prompt_0_input_ids"].expand(3, -1)
     with torch.inference_mode():
         before, after = (m(ids, expected["pixel_values"])[0] for m in (model, again))
@@ -85,9 +91,9 @@ def test_what_transformers_saves_is_read_again(
 
 
 def test_the_plain_forward_wants_one_image_a_row(tiny: Path, expected: Expected) -> None:
-    model = load_model(tiny, "float32", "sdpa")
+    model = loading.load_model(tiny, "float32", "sdpa")
     pixels = expected["pixel_values"][:2]
-    for rows in ([[1, 5], [1, 5]], [[1, IMAGE_TOKEN, 5], [1, 5, IMAGE_TOKEN]]):
+    for rows in ([[1, 5], [1, 5]], [[1, modeling.IMAGE_TOKEN, 5], [1, 5, modeling.IMAGE_TOKEN]]):
         with pytest.raises(ValueError, match="one image a row, at the same place"):
             model(torch.tensor(rows), pixels)
 

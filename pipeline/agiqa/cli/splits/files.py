@@ -140,18 +140,8 @@ def import_(
     agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
     agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
     """
-    from agiqa.data.datasets.origin import note_imported
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.splits import (
-        count_leaks,
-        import_splits,
-        leaks,
-        protocols_there,
-        read_splits,
-        shared,
-        split_digest,
-        write_splits,
-    )
+    from agiqa.data.splits import import_splits, shared, write_imported
 
     folder = cache / dataset
     table = read_table(folder)
@@ -164,34 +154,17 @@ def import_(
         seed_column=seed_column,
         val_share=val_share,
     )
-    path = folder / "splits" / f"{protocol}.csv"
-    if protocol in protocols_there(folder) and not replace:
-        try:
-            same = split_digest(read_splits(path)) == split_digest(imported.splits)
-        except AgiqaError:
-            same = False
-        if not same:
-            raise AgiqaError(
-                f"{path} holds other splits already, and a protocol's results must be of the same "
-                "splits: choose another name, or overwrite them with --replace"
-            )
-    write_splits(imported.splits, path)
-    note_imported(folder, protocol, file)
-    count_leaks(table, folder)
-    counts = leaks(imported.splits, table)
-    sizes = f"{counts[0].train}/{counts[0].val}/{counts[0].test}"
-    show(
-        {
-            "splits": str(path),
-            "count": f"{len(counts)} x {sizes}",
-            "matched": ", ".join(f"{n} by {by}" for by, n in imported.matched.items() if n),
-            "not_in_the_file": imported.left_out,
-            "validation_from_train": imported.val_from_train,
-            "leaks": shared(counts, table.frame),
-            "next": f"agiqa fit {dataset} --protocol {protocol}",
-        },
-        as_json,
-    )
+    leaks = write_imported(imported, table, folder, protocol, file, replace)
+    result = {
+        "splits": str(folder / "splits" / f"{protocol}.csv"),
+        "count": f"{len(leaks)} x {leaks[0].train}/{leaks[0].val}/{leaks[0].test}",
+        "matched": ", ".join(f"{n} by {by}" for by, n in imported.matched.items() if n),
+        "not_in_the_file": imported.left_out,
+        "validation_from_train": imported.val_from_train,
+        "leaks": shared(leaks, table.frame),
+        "next": f"agiqa fit {dataset} --protocol {protocol}",
+    }
+    show(result, as_json)
 
 
 @click.command("export", cls=Command)

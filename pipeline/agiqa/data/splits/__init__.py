@@ -17,6 +17,7 @@ from agiqa.data.splits.preparing import (
     make_all_splits,
     small_test_sides,
     write_all_splits,
+    write_imported,
 )
 from agiqa.data.splits.protocols import PROTOCOLS, RATIO, default_protocol, make_splits
 from agiqa.data.splits.sides import COLUMNS, SIDES, with_scores
@@ -46,6 +47,7 @@ __all__ = [
     "split_digest",
     "with_scores",
     "write_all_splits",
+    "write_imported",
     "write_leaks",
     "write_splits",
 ]

@@ -8,9 +8,17 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Splits
+from agiqa.data.datasets.origin import note_imported
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits.files import FOLDER, protocols_there, read_protocol, write_splits
-from agiqa.data.splits.importing import import_splits
+from agiqa.data.splits.files import (
+    FOLDER,
+    protocols_there,
+    read_protocol,
+    read_splits,
+    split_digest,
+    write_splits,
+)
+from agiqa.data.splits.importing import Imported, import_splits
 from agiqa.data.splits.leaks import Leak, leaks, write_leaks
 from agiqa.data.splits.official import has_official
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
@@ -119,3 +127,36 @@ def count_leaks(table: ImagesTable, folder: Path) -> list[Leak]:
     if found:
         write_leaks(found, folder / FOLDER / LEAKS)
     return found
+
+
+def write_imported(
+    imported: Imported, table: ImagesTable, folder: Path, protocol: str, file: Path, replace: bool
+) -> list[Leak]:
+    """Write other people's splits as a protocol under the data set's folder, and count its leaks.
+
+    Args:
+        imported: what `import_splits` made of the file.
+        table: the data set.
+        folder: the data set's, such as `cache/mine`.
+        protocol: the name that its results go by.
+        file: where the splits come from; a change of it is seen by `fit`.
+        replace: overwrite other splits of this name.
+
+    Raises:
+        AgiqaError: other splits have the name.
+    """
+    path = folder / FOLDER / f"{protocol}.csv"
+    if protocol in protocols_there(folder) and not replace:
+        try:
+            same = split_digest(read_splits(path)) == split_digest(imported.splits)
+        except AgiqaError:
+            same = False
+        if not same:
+            raise AgiqaError(
+                f"{path} holds other splits already, and a protocol's results must be of the same "
+                "splits: choose another name, or overwrite them with --replace"
+            )
+    write_splits(imported.splits, path)
+    note_imported(folder, protocol, file)
+    count_leaks(table, folder)
+    return leaks(imported.splits, table)

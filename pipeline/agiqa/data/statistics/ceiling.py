@@ -20,11 +20,14 @@ shares is no noise here). A training side carries the same noise, so a real mode
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, Target
 from agiqa.data.metrics import krcc, srcc
 
@@ -34,6 +37,7 @@ DRAWS = 100
 # Raters an image, by how a data set's source begins. The official AGIQA-3K files don't say; its
 # paper's laboratory panel is taken to be 21, which is an assumption: see `agiqa ceiling --raters`.
 RATERS = {"AGIQA-3K": 21}
+PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,42 @@ def noise_ceiling(
         math.sqrt(noise),
         mae,
     )
+
+
+def ceilings_of(
+    table: ImagesTable, target: str = "", raters: Sequence[float] = ()
+) -> list[dict[str, Any]]:
+    """Give the ceilings of a data set: target, whether raters are assumed, then `Ceiling`'s fields.
+
+    Args:
+        table: the data set.
+        target: one of its targets; "": every one with raters' deviations.
+        raters: ratings an image; none: as the data set counts them, else several panels.
+
+    Raises:
+        AgiqaError: no deviations are known.
+    """
+    known = [about for about in table.targets if about.deviation]
+    wanted = [about for about in known if target in ("", about.name)]
+    if not wanted:
+        raise AgiqaError(
+            f"{table.name}: the raters' deviations are known for "
+            f"{', '.join(about.name for about in known) or 'no target'}"
+            f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
+            "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
+            "sets built in, agiqa-3k and koniq-10k have them"
+        )
+    guess, rows = assumed_raters(table), []
+    for about in wanted:
+        spread, own = deviations(table, about), known_raters(table, about)
+        assert spread is not None
+        mos = table.frame[about.name].to_numpy(dtype=float)
+        panels: Sequence[Any] = raters or sorted({*PANELS, *([guess] if guess else [])})
+        for count in panels if own is None or raters else [own]:
+            ceiling = asdict(noise_ceiling(mos, spread, count))
+            assumed = own is None and ceiling["raters"] == guess
+            rows.append({"target": about.name, "assumed": assumed, **ceiling})
+    return rows
 
 
 def known_raters(table: ImagesTable, target: Target) -> Array | None:
