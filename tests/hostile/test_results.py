@@ -51,6 +51,32 @@ def test_no_command_trusts_the_results_of_a_run(
     path.write_text(text)
 
 
+LACKING = (
+    ("metrics.json", ("generators", "*", "srcc")),
+    ("metrics.json", ("generators", "*", "mean_score")),
+    ("metrics.json", ("generators", "*", "most_a_split")),
+    ("metrics.json", ("generators", "*", "least_for_correlation")),
+    ("metrics.json", ("gate", "*", "sd")),
+    ("metrics.json", ("models", "moe", "srcc", "median")),
+    ("metrics.json", ("per_split", "moe", 0, "srcc")),
+    ("provenance.json", ("members",)),
+)
+
+
+@pytest.mark.parametrize(("file", "place"), LACKING)
+def test_a_report_does_without_what_its_files_lack(
+    good_run: Path, workspace: Path, tmp_path: Path, file: str, place: tuple[str | int, ...]
+) -> None:
+    path, page = good_run / file, tmp_path / "report.html"
+    tree = json.loads(path.read_text())
+    if "*" in place:
+        name = next(iter(tree[place[0]]))
+        place = tuple(name if key == "*" else key for key in place)
+    for value in (MISSING, "x"):
+        path.write_text(json.dumps(changed(tree, place, value)))
+        one_line(["report", str(good_run), "--cache", str(workspace / "cache"), "-o", str(page)])
+
+
 def _spoilt_json(text: str) -> Iterator[str]:
     tree = json.loads(text)
     rng = np.random.default_rng(1)

@@ -93,6 +93,9 @@ class Summary(TypedDict, total=False):
     why: str  # it is not defined
 
 
+SUMMARY = ("median", "mean", "sd", "low", "high")
+
+
 class Intervals(TypedDict, total=False):
     """What the intervals hold for."""
 
@@ -127,15 +130,24 @@ class Outside(TypedDict):
     above: int
 
 
-class Generator(TypedDict, total=False):
+class Generator(TypedDict):
     """A generator's test images."""
 
     images: int
-    splits: int
+    splits: NotRequired[int]
     mean_mos: float | None
     mean_score: float | None
     srcc: Summary
     plcc: Summary
+    most_a_split: NotRequired[int | None]
+    least_for_correlation: NotRequired[int | None]
+
+
+class GateWeight(TypedDict):
+    """An expert's share over the test images."""
+
+    mean: float | None
+    sd: float | None
 
 
 class Metrics(TypedDict):
@@ -154,7 +166,7 @@ class Metrics(TypedDict):
     leaks: NotRequired[list[Leak]]
     intervals: NotRequired[Intervals | None]
     generators: NotRequired[dict[str, Generator]]
-    gate: NotRequired[dict[str, Summary]]
+    gate: NotRequired[dict[str, GateWeight]]
     per_split: NotRequired[dict[str, list[dict[str, Any]]]]
     ceiling: NotRequired[Ceiling | None]
     outside_scale: NotRequired[Outside | None]
@@ -224,6 +236,10 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
                 require(row, Row, place)
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error}): {again}") from error
+    for summaries in [*metrics["models"].values(), *metrics.get("generators", {}).values()]:
+        for summary in summaries.values():
+            if isinstance(summary, dict):  # what is not there is not defined
+                summary |= {key: summary.get(key) for key in SUMMARY}
     return dict(of_this_version(metrics))
 
 
@@ -231,6 +247,7 @@ class Row(TypedDict):
     """One split's figures; each further one is a number or null."""
 
     seed: int
+    srcc: float | None
     images: NotRequired[int]
 
 

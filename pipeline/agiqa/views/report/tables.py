@@ -150,7 +150,7 @@ def _why_undefined(values: Mapping[str, Any], splits: int) -> str:
     """What a reader should know of a generator's correlations: on how little they stand."""
     if number(values["srcc"]["median"]) == DASH:
         most, least = values.get("most_a_split"), values.get("least_for_correlation")
-        if most is None or most >= least:
+        if most is None or least is None or most >= least:
             return "no correlation: too few images, or all alike"
         return f"at most {counted(most, 'test image')} a split; a correlation needs {least}"
     measured = values.get("splits", splits)
