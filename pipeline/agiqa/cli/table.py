@@ -1,5 +1,6 @@
 """`agiqa table`: results of many runs side by side, and published ones beside them."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,16 +94,18 @@ def command(
     grids = grids_of(results.results, others, tuple(dict.fromkeys(shown)))
     for run in results.not_evaluated:
         echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
+    for error in results.damaged:
+        echo(f"Left out: {error}", err=True)
     if form is None:
         for grid in grids:
             _print(grid, intervals)
-        return
-    text = render(grids, form, intervals)
-    if out is None:
-        echo(text.rstrip("\n"))
-        return
-    write_whole(out, text.encode("utf-8"))
-    echo(f"table  {out}")
+    elif out is None:
+        echo(render(grids, form, intervals).rstrip("\n"))
+    else:
+        write_whole(out, render(grids, form, intervals).encode("utf-8"))
+        echo(f"table  {out}")
+    if results.damaged:
+        sys.exit(1)
 
 
 def _print(grid: "Grid", intervals: bool) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.metric_names import EARLIER, SOMEWHERE
 from agiqa.views.tables import find_results
@@ -192,3 +194,15 @@ def test_a_figure_that_is_not_defined_is_no_figure(write_run: Callable[..., Path
     assert result.figures["srcc"].why == SOMEWHERE
     assert result.figures["rmse"].median is None
     assert result.figures["rmse"].why == EARLIER
+
+
+def test_a_damaged_run_leaves_the_others_their_table(write_run: Callable[..., Path]) -> None:
+    write_run("good")
+    (write_run("bad") / "metrics.json").write_text("{")
+    found = find_results([RUNS])
+    assert [result.source for result in found.results] == ["runs/good"]
+    assert [str(error)[:27] for error in found.damaged] == ["runs/bad/metrics.json: dama"]
+    done = CliRunner().invoke(main, ["table", "--no-published"])
+    assert done.exit_code == 1
+    assert "Left out: runs/bad/metrics.json: damaged" in done.stderr
+    assert "grouped" in done.stdout

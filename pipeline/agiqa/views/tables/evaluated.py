@@ -39,6 +39,7 @@ class EvaluatedRuns:
 
     results: list[Result]
     not_evaluated: list[Path]  # runs that were found and have no results
+    damaged: list[AgiqaError]  # what is wrong with results below the folders, which are left out
 
 
 def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> EvaluatedRuns:
@@ -50,7 +51,7 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
 
     Raises:
         AgiqaError: no such folder, no run in it, a run named by itself that is not evaluated, none
-            that is, damaged results, or a model that no run has.
+            that is, damaged results of a run named by itself or of all, or a model of no run.
     """
     runs = dict.fromkeys(run for place in places for run in _runs(place))
     by_run = {run: [path for inside in INSIDE for path in sorted(run.glob(inside))] for run in runs}
@@ -64,7 +65,17 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
     if len(without) == len(by_run):
         names = some([printable(run) for run in without])
         raise AgiqaError(f"no run here is evaluated ({names}): run `agiqa evaluate` on them first")
-    files = [_read(run, path) for run, paths in by_run.items() for path in paths]
+    files: list[_MetricsFile] = []
+    damaged: list[AgiqaError] = []
+    for run, path in ((run, path) for run, paths in by_run.items() for path in paths):
+        try:
+            files.append(_read(run, path))
+        except AgiqaError as error:
+            if run in places:
+                raise
+            damaged.append(error)
+    if damaged and not files:
+        raise damaged[0]
     known = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
     if unknown := [model for model in models if model not in (*known, "all")]:
         raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(known)}, all")
@@ -75,7 +86,7 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
         for file in files
         if model in file.metrics["models"]
     ]
-    return EvaluatedRuns(results, without)
+    return EvaluatedRuns(results, without, damaged)
 
 
 def _runs(place: Path) -> list[Path]:
