@@ -36,7 +36,8 @@ demo: venv ## images to scores and a report, on a data set that the project make
 	@find runs/demo -name '*.html' | sort | sed 's/^/  /'
 
 test: venv ## run the tests, on all cores
-	@$(BIN)/python -m pytest --numprocesses auto
+	@# With bytecode: rewriting the tests' assertions anew takes as long as importing torch.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto
 
 check: venv ## lint, format, types, layers
 	@$(BIN)/ruff check .

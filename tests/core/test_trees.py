@@ -103,11 +103,14 @@ def test_what_agiqa_writes_reads_back_strictly(tree: Any) -> None:
         ("[18446744073709551616]", "wider than 64 bits"),
         ('["\\ud800"]', "half of a surrogate pair"),
         ('{"\\ud800": 1}', "half of a surrogate pair"),
-        (json.dumps({str(key): key for key in range(10**6)}), "more than 300,000 values"),
-        (b"[" + b"[]," * 10**6 + b"[]]", "more than 300,000 values"),
+        (lambda: json.dumps(dict.fromkeys(map(str, range(10**6)))), "more than 300,000 values"),
+        (lambda: b"[" + b"[]," * 10**6 + b"[]]", "more than 300,000 values"),
     ],
 )
-def test_json_that_only_others_write_is_refused_strictly(text: str | bytes, message: str) -> None:
+def test_json_that_only_others_write_is_refused_strictly(
+    text: str | Callable[[], str | bytes], message: str
+) -> None:
+    text = text() if callable(text) else text  # made when it is needed: a second each
     parse_json(text)
     with pytest.raises(ValueError, match=message):
         parse_json(text, strict=True)

@@ -59,7 +59,8 @@ def relabel(path: Path, metadata: dict[str, Any], text: str | None = None) -> No
         file.create_dataset("metadata", data=data, chunks=data.shape, fletcher32=True)
 
 
-WIDE = json.dumps({str(key): key for key in range(400_000)})
+def wide() -> str:
+    return json.dumps({str(key): key for key in range(400_000)})
 
 
 # --- Zarr
@@ -138,7 +139,7 @@ ZARR = {
     "layout of Zarr v2": lambda p: (p / ".zgroup").write_text('{"zarr_format": 2}'),
     "v2 array": lambda p: (p / "vectors/.zarray").write_text("{}"),
     "deep JSON": lambda p: relabel(p, {}, '{"format": ' + "[" * 10**5 + "]" * 10**5 + "}"),
-    "wide JSON": lambda p: relabel(p, {}, WIDE),
+    "wide JSON": lambda p: relabel(p, {}, wide()),
     "NaN in JSON": lambda p: relabel(p, {}, '{"format": "agiqa-pack", "layout": 1, "rows": NaN}'),
     "endless JSON": lambda p: os.truncate(p / "zarr.json", 1 << 40),
     "endless array metadata": lambda p: os.truncate(p / "image_id/zarr.json", 1 << 40),
@@ -260,7 +261,7 @@ HDF5 = {
     "group for a data set": lambda p: link_in(p, "vectors", h5py.SoftLink("/")),
     "endless file": lambda p: os.truncate(p, 1 << 40),
     "deep JSON": lambda p: relabel(p, {}, '{"format": ' + "[" * 10**5 + "]" * 10**5 + "}"),
-    "wide JSON": lambda p: relabel(p, {}, WIDE),
+    "wide JSON": lambda p: relabel(p, {}, wide()),
     "a pipe": replace_by_pipe,
     "a device": lambda p: replace_by_link(p, "/dev/zero"),
     "a folder": lambda p: (p.unlink(), p.mkdir()),
