@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,13 @@ def test_other_extractors_have_the_same_stages(stages: dict[str, Any], name: str
     assert {*theirs.get("params", [])} - {*ours.get("params", [])} <= {
         "extractors.${item.extractor}"
     }
+
+
+def test_pages_name_files_that_are_there() -> None:
+    """A move forgets the pages, which name files by the end of their path."""
+    folders = ("pipeline", "tests", "benchmarks", "docs")
+    files = [path.as_posix() for name in folders for path in (REPOSITORY / name).rglob("*.py")]
+    for page in ("README.md", "CONTRIBUTING.md", "tests/hostile/README.md"):
+        text = (REPOSITORY / page).read_text("utf-8").replace("whisper/transcribe.py", "")
+        for name in sorted(set(re.findall(r"(?<![\w./])[\w-]+(?:/[\w-]+)+\.py\b", text))):
+            assert any(path.endswith(f"/{name}") for path in files), f"{page}: {name}"
