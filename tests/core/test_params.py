@@ -124,28 +124,6 @@ def test_what_is_given_twice_is_refused(overrides: list[str], message: str) -> N
         load(None, overrides)
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("datasets=[a, b, a]", "'datasets' names 'a' twice"),
-        ("datasets=[a.b]", "'datasets': expected a plain name, found 'a.b'"),
-        ("sources={a b: {}}", "'sources': expected a plain name, found 'a b'"),
-        ("protocols=[grouped, grouped]", "'protocols' names 'grouped' twice"),
-        ("visual.layers=[3, 3]", "'visual.layers' names '3' twice"),
-        ("visual.pool=[cls, cls]", "'visual.pool' names 'cls' twice"),
-        ("semantic.layers=[1, 1]", "'semantic.layers' names '1' twice"),
-        ("fit.vectors=[a, a]", "'fit.vectors' names 'a' twice"),
-        ("semantic.name=nano-vision", "'semantic.name' and 'visual.name' are both 'nano-vision'"),
-    ],
-)
-def test_names_of_which_one_would_be_taken(
-    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # no params.yaml there
-    with pytest.raises(AgiqaError, match=re.escape(message)):
-        load(None, [override])
-
-
 def test_stages_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     load(None, ["datasets=[a, a-b]", "protocols=[grouped, random]"])
@@ -195,6 +173,40 @@ def test_an_extractor_is_section_semantic_with_what_differs(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("fit.leanring_rate=1", "unknown setting 'fit.leanring_rate'; valid: "),
+        ("fit.epoch=1", "unknown setting 'fit.epoch'; did you mean 'fit.epochs'?"),
+        ("semantics.name=a", "'semantics'; did you mean 'semantic'?"),
+        ("fit.epochs=many", "'fit.epochs' expects a whole number, found 'many'"),
+        ("fit.epochs=1.5", "'fit.epochs' expects a whole number, found 1.5"),
+        ("fit.epochs=true", "'fit.epochs' expects a whole number, found True"),
+        ("fit.epochs=0", "'fit.epochs' must be at least 1, found 0"),
+        ("visual.batch_size=-4", "'visual.batch_size' must be at least 1, found -4"),
+        ("fit.lr=fast", "'fit.lr' expects a number, found 'fast'"),
+        ("fit.lr=", "'fit.lr' expects a number, found None"),
+        ("prepare.skip_bad=1", "'prepare.skip_bad' expects true or false, found 1"),
+        ("semantic.name=3", "'semantic.name' expects text, found 3"),
+        ("datasets=demo", "'datasets' expects a list, found 'demo'"),
+        ("visual.layers=[one]", "'visual.layers' expects a whole number, found 'one'"),
+        ("fit.gate=hard", "'fit.gate' is one of softmax, linear; found 'hard'"),
+        ("paper.epochs=few", "'paper.epochs' expects a whole number or preset, found 'few'"),
+        ("paper.epochs=0", "'paper.epochs' must be at least 1, found 0"),
+        ("paper.micro_batch=-1", "'paper.micro_batch' must be at least 0, found -1"),
+        ("paper.flip=up", "'paper.flip' is one of preset, vertical, horizontal, none; found"),
+        ("paper.network.patch=8", "did you mean 'paper.network.patch_size'"),
+        ("fit=3", "'fit' is a section, found a number"),
+        ("fit.lr", "expects key=value (such as fit.lr=0.001), found 'fit.lr'"),
+        ("datasets=[a", "--set datasets=[a: not a valid value"),
+        ("fit.lr=-1", "'fit.lr' must be above 0, found -1"),
+        ("paper.lr=0", "'paper.lr' must be above 0"),
+        ("fit.dropout=2", "'fit.dropout' must be from 0 to below 1, found 2"),
+        ("fit.hidden=0", "'fit.hidden' must be at least 1, found 0"),
+        ("fit.components=-5", "'fit.components' must be at least 1"),
+        ("fit.anchors=7", "'fit.anchors' must be 0 or at least 100, found 7"),
+        ("fit.anchors=-1", "'fit.anchors' must be 0 or at least 100, found -1"),
+        ("prepare.workers=0", "'prepare.workers' must be at least 1"),
+        ("splits.ratio=[0.5, 0.5]", "expects three shares above 0 that sum to 1"),
+        ("splits.ratio=[0.7, 0.5, 0.3]", "expects three shares above 0 that sum to 1"),
+        ("paper.network.layers_run=[]", "expects at least one block"),
         ("extractors=[owl]", "'extractors' is a section, found a list"),
         ("extractors.owl=3", "'extractors.owl' is a section, found a number"),
         ("extractors.owl.modle=x", "'extractors.owl.modle'; did you mean 'extractors.owl.model'?"),
@@ -209,46 +221,25 @@ def test_an_extractor_is_section_semantic_with_what_differs(tmp_path: Path) -> N
         ("extractors.nano={}", "'extractors.nano' has a name that is taken"),
         ("extractors.nano-vision={}", "'extractors.nano-vision' has a name that is taken"),
         ("extractors.grouped={}", "'extractors.grouped' has a name that is taken"),
+        ("datasets=[a, b, a]", "'datasets' names 'a' twice"),
+        ("datasets=[a.b]", "'datasets': expected a plain name, found 'a.b'"),
+        ("sources={a b: {}}", "'sources': expected a plain name, found 'a b'"),
+        ("protocols=[grouped, grouped]", "'protocols' names 'grouped' twice"),
+        ("visual.layers=[3, 3]", "'visual.layers' names '3' twice"),
+        ("visual.pool=[cls, cls]", "'visual.pool' names 'cls' twice"),
+        ("semantic.layers=[1, 1]", "'semantic.layers' names '1' twice"),
+        ("fit.vectors=[a, a]", "'fit.vectors' names 'a' twice"),
+        ("semantic.name=nano-vision", "'semantic.name' and 'visual.name' are both 'nano-vision'"),
     ],
 )
-def test_a_wrong_extractor_is_one_line(override: str, message: str) -> None:
+def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
     with pytest.raises(AgiqaError, match=re.escape(message)) as caught:
         load(SHIPPED, [override])
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("fit.leanring_rate=1", r"unknown setting 'fit\.leanring_rate'; valid: .*epochs"),
-        ("fit.epoch=1", r"unknown setting 'fit\.epoch'; did you mean 'fit\.epochs'\?"),
-        ("semantics.name=a", r"'semantics'; did you mean 'semantic'\?"),
-        ("fit.epochs=many", r"'fit\.epochs' expects a whole number, found 'many'"),
-        ("fit.epochs=1.5", r"'fit\.epochs' expects a whole number, found 1\.5"),
-        ("fit.epochs=true", r"'fit\.epochs' expects a whole number, found True"),
-        ("fit.epochs=0", r"'fit\.epochs' must be at least 1, found 0"),
-        ("visual.batch_size=-4", r"'visual\.batch_size' must be at least 1, found -4"),
-        ("fit.lr=fast", r"'fit\.lr' expects a number, found 'fast'"),
-        ("fit.lr=", r"'fit\.lr' expects a number, found None"),
-        ("prepare.skip_bad=1", r"'prepare\.skip_bad' expects true or false, found 1"),
-        ("semantic.name=3", r"'semantic\.name' expects text, found 3"),
-        ("datasets=demo", r"'datasets' expects a list, found 'demo'"),
-        ("visual.layers=[one]", r"'visual\.layers' expects a whole number, found 'one'"),
-        ("fit.gate=hard", r"'fit\.gate' is one of softmax, linear; found 'hard'"),
-        ("paper.epochs=few", r"'paper\.epochs' expects a whole number or preset, found 'few'"),
-        ("paper.epochs=0", r"'paper\.epochs' must be at least 1, found 0"),
-        ("paper.micro_batch=-1", r"'paper\.micro_batch' must be at least 0, found -1"),
-        ("paper.flip=up", r"'paper\.flip' is one of preset, vertical, horizontal, none; found"),
-        ("paper.network.patch=8", r"did you mean 'paper\.network\.patch_size'"),
-        ("fit=3", r"'fit' is a section, found a number"),
-        ("fit.lr", r"expects key=value \(such as fit\.lr=0\.001\), found 'fit\.lr'"),
-        ("datasets=[a", r"--set datasets=\[a: not a valid value"),
-    ],
-)
-def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
-    with pytest.raises(AgiqaError, match=message) as caught:
-        load(None, [override])
-    assert "\n" not in str(caught.value)
+def test_none_is_a_number_of_workers() -> None:
+    assert load(SHIPPED, ["semantic.workers=0", "semantic.batch_size=0"]).semantic.workers == 0
 
 
 def test_a_value_is_not_a_section(tmp_path: Path) -> None:
@@ -278,25 +269,3 @@ def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, data: bytes, message:
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(AgiqaError, match=r"none\.yaml: cannot be read \(No such file"):
         load(tmp_path / "none.yaml")
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("fit.lr=-1", "'fit.lr' must be above 0, found -1"),
-        ("paper.lr=0", "'paper.lr' must be above 0"),
-        ("fit.dropout=2", "'fit.dropout' must be from 0 to below 1, found 2"),
-        ("fit.hidden=0", "'fit.hidden' must be at least 1, found 0"),
-        ("fit.components=-5", "'fit.components' must be at least 1"),
-        ("fit.anchors=7", "'fit.anchors' must be 0 or at least 100, found 7"),
-        ("fit.anchors=-1", "'fit.anchors' must be 0 or at least 100, found -1"),
-        ("prepare.workers=0", "'prepare.workers' must be at least 1"),
-        ("splits.ratio=[0.5, 0.5]", "expects three shares above 0 that sum to 1"),
-        ("splits.ratio=[0.7, 0.5, 0.3]", "expects three shares above 0 that sum to 1"),
-        ("paper.network.layers_run=[]", "expects at least one block"),
-    ],
-)
-def test_values_out_of_range_are_one_line(override: str, message: str) -> None:
-    with pytest.raises(AgiqaError, match=re.escape(message)):
-        load(SHIPPED, [override])
-    assert load(SHIPPED, ["semantic.workers=0", "semantic.batch_size=0"]).semantic.workers == 0

@@ -1,4 +1,4 @@
-"""`agiqa extract`: stage 1."""
+"""`agiqa extract`: stage 1, images to vectors."""
 
 import logging
 from dataclasses import asdict
@@ -66,14 +66,10 @@ def command(
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     agiqa extract mine --only semantic --extractor qwen
     """
-    from agiqa.core.processes import this_process
     from agiqa.data.images import BadImagesError
     from agiqa.stage1.data_sets import estimate_data_set, extract_data_set
 
-    process = this_process()
-    if process.world > 1:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
+    _name_the_process_in_log_lines()
     params = with_extractor(settings.read(), extractor)
     results: dict[str, Any] = {}
 
@@ -101,6 +97,16 @@ def command(
         raise
     if as_json and results:
         show(results, as_json)
+
+
+def _name_the_process_in_log_lines() -> None:
+    """Begin log lines with the rank, where a launcher started several processes."""
+    from agiqa.core.processes import this_process
+
+    process = this_process()
+    if process.world > 1:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
 
 
 def _as_plain(result: "Extraction") -> dict[str, Any]:

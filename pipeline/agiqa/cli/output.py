@@ -43,7 +43,7 @@ def console(**options: Any) -> "Console":
 
 
 class PlainFormatter(logging.Formatter):
-    """Escapes log lines likewise."""
+    """Escapes what log lines would make a terminal obey."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, and a traceback where `--debug` asks for one."""

@@ -239,19 +239,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
     """
     if path is None and Path("params.yaml").is_file():
         path = Path("params.yaml")
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = read_yaml(path)
-        except OSError as error:
-            raise AgiqaError(f"{path}: cannot be read ({error.strerror}).") from error
-        except ValueError as error:
-            raise AgiqaError(f"{path}: not valid YAML: {one_line(error)}.") from error
-        if not isinstance(loaded, dict | None):
-            raise AgiqaError(f"{path}: expected sections with settings, found a {kind_of(loaded)}.")
-        tree = loaded or {}
-        if (path.parent / PROVENANCE).exists():
-            tree = without_permission(tree)
+    tree = _read_tree(path) if path is not None else {}
     given: dict[str, str] = {}
     for override in overrides:
         key, separator, text = override.partition("=")
@@ -262,21 +250,41 @@ def load(path: Path | None = None, overrides: Sequence[str] = ()) -> Params:
                 f"--set {override}: it would undo --set {undone[0]}={given[undone[0]]}: give one."
             )
         given[key] = text
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                raise AgiqaError(f"--set {override}: '{parent}' is a value, not a section.")
-            node = child
-        try:
-            node[leaf] = parse_yaml(text)
-        except ValueError as error:
-            raise AgiqaError(f"--set {override}: not a valid value: {one_line(error)}.") from error
+        _override(tree, key, text)
     where = str(path) if path else "params"
     params = from_tree(tree, where)
     _require_names(params, where)
     return params
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    """Read a file of settings; one that lies in a run loses its permissions."""
+    try:
+        loaded = read_yaml(path)
+    except OSError as error:
+        raise AgiqaError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise AgiqaError(f"{path}: not valid YAML: {one_line(error)}.") from error
+    if not isinstance(loaded, dict | None):
+        raise AgiqaError(f"{path}: expected sections with settings, found a {kind_of(loaded)}.")
+    tree: dict[str, Any] = loaded or {}
+    return dict(without_permission(tree)) if (path.parent / PROVENANCE).exists() else tree
+
+
+def _override(tree: dict[str, Any], key: str, text: str) -> None:
+    """Put the value of `--set KEY=TEXT` into the tree."""
+    section = tree
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise AgiqaError(f"--set {key}={text}: '{parent}' is a value, not a section.")
+        section = inner
+    try:
+        section[leaf] = parse_yaml(text)
+    except ValueError as error:
+        message = f"--set {key}={text}: not a valid value: {one_line(error)}."
+        raise AgiqaError(message) from error
 
 
 def settings(params: Params | None) -> Params:
