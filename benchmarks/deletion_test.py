@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
+from agiqa.core.json_text import write_json
 from agiqa.data.images import decode
 from agiqa.runs.explain import Explainer
-from agiqa.runs.explain.rated import tested
-from agiqa.runs.files import write_json
+from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.score import load_scorer
 from agiqa.stage2.light.ensemble import Ensemble
 
@@ -69,7 +69,7 @@ def main() -> None:
 def measure(run: Path, cache: Path, images: int, seed: int, out: Path) -> None:
     """Append the rows of the images that are not there yet."""
     explainer = Explainer(load_scorer(run), cache)
-    rows, rated = tested(run), explainer.rated
+    rows, rated = mean_predictions(run), explainer.rated
     assert rows is not None
     assert rated is not None
     rng = np.random.default_rng(seed)

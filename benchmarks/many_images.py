@@ -15,8 +15,8 @@ from processes import cost_of
 
 from agiqa.core.params import Fit
 from agiqa.stage2.features import Features
-from agiqa.stage2.light.training import fit
-from agiqa.stage2.targets import one_scale
+from agiqa.stage2.light.training import fit_light
+from agiqa.stage2.targets import Targets
 
 VISUAL, PROMPTS, SEMANTIC = 18_432, 2, 576  # nano's
 RANK = 300  # of what is common to the features, beside noise
@@ -71,7 +71,8 @@ def _fit_one(images: int, anchors: int) -> None:
     mos = 3 + common[:, 0] + np.abs(common[:, 1]) + 0.5 * rng.normal(size=count)
     order = rng.permutation(count)
     sides = {0: {"train": order[:images], "val": order[images:]}}
-    fit(features, one_scale(mos), sides, Fit(anchors=anchors))
+    targets = Targets(mos[:, None], ("quality",), ("noise",), np.zeros(len(mos), dtype=np.intp))
+    fit_light(features, targets, sides, Fit(anchors=anchors))
 
 
 if __name__ == "__main__":

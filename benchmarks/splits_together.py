@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from agiqa.core.params import Fit
-from agiqa.stage2.light.ensemble import Inputs, SplitModel
-from agiqa.stage2.light.projection import Projection
-from agiqa.stage2.light.training import Run, Sides
-from agiqa.stage2.targets import Scales, one_scale
+from agiqa.stage2.light.split_model import Inputs
+from agiqa.stage2.light.training import LightTrainer
+from agiqa.stage2.targets import Scales, Sides, Targets
 
 IMAGES, SPLITS, PROMPTS = 2982, 10, 2
 
@@ -43,23 +42,22 @@ def main() -> None:
         ),
         torch.from_numpy(rng.normal(size=(SPLITS, IMAGES, 1 + PROMPTS, 1)).astype(np.float32)),
     )
-    truth = one_scale(rng.normal(size=IMAGES))
+    mos = rng.normal(size=(IMAGES, 1))
+    targets = Targets(mos, ("quality",), ("noise",), np.zeros(IMAGES, dtype=np.intp))
     sides: Sides = {}
     for seed in range(SPLITS):
         order = rng.permutation(IMAGES)
         sides = {**sides, seed: {"train": order[:2087], "val": order[2087:2385]}}
-    empty = Projection(np.zeros(1), np.ones(1), np.zeros((1, 1)))
-    unit = Scales(np.zeros((1, 1)), np.ones((1, 1)))
-    splits = [SplitModel(seed, empty, (), (), {}, unit) for seed in range(SPLITS)]
+    scales = [Scales(np.zeros((1, 1)), np.ones((1, 1)))] * SPLITS
 
     def together() -> None:
-        Run("moe", inputs, splits, sides, truth, settings).train()
+        LightTrainer("moe", inputs, scales, sides, targets, settings).train()
 
     def apart() -> None:
         for place, (seed, side) in enumerate(sides.items()):
             one = slice(place, place + 1)
-            alone = Inputs(inputs.visual[one], inputs.semantic[one], inputs.opinions[one])
-            Run("moe", alone, splits[one], {seed: side}, truth, settings).train()
+            alone = Inputs(inputs.visual[one], inputs.semantic[one], inputs.expert_scores[one])
+            LightTrainer("moe", alone, scales[one], {seed: side}, targets, settings).train()
 
     seconds: dict[str, list[float]] = {"together": [], "apart": []}
     for _ in range(options.rounds):

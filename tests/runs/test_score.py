@@ -20,6 +20,7 @@ from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
+from agiqa.runs.files import load_run
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,40 @@ def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction
         agiqa.load_scorer(run)
 
 
+def test_folders_arrays_and_bad_files(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = agiqa.load_scorer(str(run))
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("01.png", "00.png"):
+        shutil.copy(tmp_path / "images" / name, folder / name)
+    expected = scorer([folder / "00.png", folder / "01.png"])
+    assert scorer(folder) == scorer(str(folder)) == scorer([folder]) == expected
+    array = np.asarray(decode(folder / "00.png"))
+    assert scorer(array).score == pytest.approx(expected[0].score, abs=1e-4)
+    assert scorer([array, decode(folder / "01.png")])[1].image == "1"
+    for wrong in (array.astype(float), array[..., 0], array[None], array[:0]):
+        with pytest.raises(AgiqaError, match=r"Expected an image as an array \(H, W, 3\) of uint8"):
+            scorer(wrong)
+    (folder / "02.png").write_bytes(b"no image")
+    with pytest.raises(AgiqaError, match=r"02\.png"):
+        scorer(folder)
+    assert scorer(folder, skip_bad=True) == expected
+    assert "02.png is left out: it" in caplog.text
+    assert scorer([folder / "02.png"], skip_bad=True) == []
+    with pytest.raises(AgiqaError, match=r"02\.png"):
+        scorer(folder / "02.png", skip_bad=True)  # one image: there is no score to give
+
+
+def test_a_run_prints_five_lines(run: Path) -> None:
+    lines = repr(load_run(str(run))).splitlines()
+    assert len(lines) == 5
+    assert lines[0] == f"Run {run}"
+    assert "light, 10 splits" in lines[1]
+    assert "visual, semantic_content, coherence" in lines[4]
+
+
 def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "images/00.png"
     scorer = agiqa.load_scorer(run)
@@ -139,7 +174,9 @@ def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> Non
     assert scorer(str(path)) == scorer(path) == expected
     assert scorer(decode(path)).score == pytest.approx(expected.score, abs=1e-4)
     for wrong in ([3], [b"00.png"], [None], 3):
-        with pytest.raises(AgiqaError, match="Expected paths or Pillow images to score, found"):
+        with pytest.raises(
+            AgiqaError, match="Expected paths, Pillow images or arrays to score, found"
+        ):
             scorer(wrong)
 
 

@@ -19,6 +19,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import decode
 from agiqa.runs import score as scoring
+from agiqa.runs import visual_inputs
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
 from agiqa.store import write_pack
@@ -96,7 +97,7 @@ def data(
     seen = batch(samples)["pixels"][:, None, :-1]
     _pack("eye", ids, [Vector("layer1", {"eye": 1}, Eye.width)], seen)
     monkeypatch.setattr(scoring, "semantic_extractor", lambda settings: Looker())
-    monkeypatch.setattr(scoring, "VisionExtractor", Eye)
+    monkeypatch.setattr(visual_inputs, "VisionExtractor", Eye)
     return table
 
 

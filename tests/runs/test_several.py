@@ -20,8 +20,8 @@ from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.splits import make_splits
 from agiqa.data.splits.files import write_splits
 from agiqa.stage2.features import Features
-from agiqa.stage2.light.training import fit
-from agiqa.stage2.targets import Truth, scales
+from agiqa.stage2.light.training import fit_light
+from agiqa.stage2.targets import Scales, Targets
 from agiqa.store import write_pack
 
 SETTINGS = Fit(
@@ -58,9 +58,9 @@ def _sides(images: int) -> dict[int, dict[str, np.ndarray]]:
 
 def test_two_targets_are_learnt_together_and_each_by_the_expert_that_knows_it() -> None:
     mos, visual, semantic = _world(300, 0)
-    truth = Truth(mos * [1, 20] + [3, 50], ("quality", "alignment"), ("one",), np.zeros(300, int))
+    truth = Targets(mos * [1, 20] + [3, 50], ("quality", "alignment"), ("one",), np.zeros(300, int))
     sides = _sides(300)
-    ensemble, _ = fit(_features(visual, semantic), truth, sides, SETTINGS)
+    ensemble, _ = fit_light(_features(visual, semantic), truth, sides, SETTINGS)
     score, gate, _ = ensemble.predict(visual, semantic)
     test = sides[0]["test"]
     said = score[0].mean(0).numpy()[test]
@@ -75,23 +75,23 @@ def test_two_targets_are_learnt_together_and_each_by_the_expert_that_knows_it() 
 
 def test_a_second_target_leaves_the_firsts_closed_forms_as_they_are() -> None:
     mos, visual, semantic = _world(200, 1)
-    both = Truth(mos, ("quality", "alignment"), ("one",), np.zeros(200, int))
-    one = Truth(mos[:, :1], ("quality",), ("one",), np.zeros(200, int))
+    both = Targets(mos, ("quality", "alignment"), ("one",), np.zeros(200, int))
+    one = Targets(mos[:, :1], ("quality",), ("one",), np.zeros(200, int))
     sides, features = _sides(200), _features(visual, semantic)
-    together, alone = (fit(features, each, sides, SETTINGS)[0] for each in (both, one))
+    together, alone = (fit_light(features, each, sides, SETTINGS)[0] for each in (both, one))
     for name, ridge in alone.splits[0].ridges.items():
         theirs = together.splits[0].ridges[name].weights[:, :1]
         np.testing.assert_allclose(theirs, ridge.weights, atol=1e-5)
-    for ours, theirs in zip(alone.splits[0].kernels, together.splits[0].kernels, strict=True):
-        np.testing.assert_allclose(theirs.dual[:, :1], ours.dual, atol=1e-4)
+    for ours, theirs in zip(alone.splits[0].experts, together.splits[0].experts, strict=True):
+        np.testing.assert_allclose(theirs.kernel.dual[:, :1], ours.kernel.dual, atol=1e-4)
 
 
 def test_scales_are_those_of_each_data_set() -> None:
     mos = np.array([[1.0], [3.0], [10.0], [30.0]])
-    truth = Truth(mos, ("quality",), ("one", "two"), np.array([0, 0, 1, 1]))
-    found = scales(truth, np.arange(4))
+    truth = Targets(mos, ("quality",), ("one", "two"), np.array([0, 0, 1, 1]))
+    found = Scales.of(truth, np.arange(4))
     np.testing.assert_allclose(found.mean[:, 0], [2, 20])
-    units = found.standardise(mos, truth.of)
+    units = found.standardise(mos, truth.dataset_of)
     np.testing.assert_allclose(units[:, 0], [-1, 1, -1, 1])
     np.testing.assert_allclose(found.restore(units[2:], 1), mos[2:])
 
@@ -109,10 +109,10 @@ def test_data_sets_of_other_scales_and_other_images_share_one_ranking() -> None:
     quality = np.concatenate([first[:, :1], second[:, :1]])
     of = np.repeat([0, 1], 300)
     mos = np.where(of[:, None] == 0, 3 + 0.5 * quality, 40 + 12 * quality)
-    truth = Truth(mos, ("quality",), ("one", "two"), of)
+    truth = Targets(mos, ("quality",), ("one", "two"), of)
     sides = _sides(600)
     features = _features(np.vstack([visual, visual2]), np.concatenate([semantic, semantic2]))
-    ensemble, curves = fit(features, truth, sides, SETTINGS)
+    ensemble, curves = fit_light(features, truth, sides, SETTINGS)
     test = sides[0]["test"]
     seen = (features.visual[test], features.semantic[test])
     on = [ensemble.predict(*seen, dataset=d).score[0].mean(0)[:, 0].numpy() for d in (0, 1)]
@@ -127,9 +127,9 @@ def test_data_sets_of_other_scales_and_other_images_share_one_ranking() -> None:
 
 def test_a_data_set_with_too_few_images_is_named() -> None:
     mos, visual, semantic = _world(100, 0)
-    truth = Truth(mos[:, :1], ("quality",), ("big", "small"), (np.arange(100) > 94).astype(int))
+    truth = Targets(mos[:, :1], ("quality",), ("big", "small"), (np.arange(100) > 94).astype(int))
     with pytest.raises(AgiqaError, match=r"Split 0 of 'small' has \d train images; fit needs"):
-        fit(_features(visual, semantic), truth, _sides(100), SETTINGS)
+        fit_light(_features(visual, semantic), truth, _sides(100), SETTINGS)
 
 
 Prepare = Callable[..., ImagesTable]
@@ -384,11 +384,12 @@ def _with_groups(table: ImagesTable, groups: list[str], prompts: list[str]) -> I
 
 def _joined_sides(*names: str, protocol: str = "grouped") -> tuple[list[Any], dict[int, Any]]:
     from agiqa.core.params import load
-    from agiqa.stage2.fit_data import joined, load_material
+    from agiqa.stage2.fit_data import load_fit_data
+    from agiqa.stage2.joining import join
 
     params = load(None, (f"fit.protocol={protocol}",))
-    materials = [load_material(name, Path("cache"), params) for name in names]
-    return materials, dict(joined(materials)[2])
+    materials = [load_fit_data(name, Path("cache"), params) for name in names]
+    return materials, dict(join(materials)[2])
 
 
 @pytest.mark.parametrize("by", ["prompt", "own group"])

@@ -21,7 +21,7 @@ from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
     from agiqa.runs.explain import Explanations
-    from agiqa.runs.explain.explanations import Explained
+    from agiqa.runs.explain.write import Explained
 
 
 @click.command("explain", cls=Command)
@@ -77,7 +77,7 @@ def command(
     """  # fmt: skip
     from agiqa.cli.score import files_of
     from agiqa.runs.explain import Explainer, explain_run
-    from agiqa.runs.explain.explanations import FOLDER, choose, chosen_files, require_replaceable
+    from agiqa.runs.explain.write import FOLDER, choose, chosen_files, require_replaceable
     from agiqa.runs.files import load_provenance
     from agiqa.runs.score import load_scorer
     from agiqa.store.cache_folder import at_hand

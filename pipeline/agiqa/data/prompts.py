@@ -112,7 +112,7 @@ def read_prompt_set(name: str) -> PromptSet:
     if missing:
         raise AgiqaError(f"{path}: missing {', '.join(missing)}.")
     try:
-        return _check(tree)
+        return make_prompt_set(tree)
     except AgiqaError as error:
         raise AgiqaError(f"{path}: {error}") from error
 
@@ -145,7 +145,7 @@ def _locate(name: str) -> Path:
     )
 
 
-def _check(tree: Mapping[str, Any]) -> PromptSet:
+def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
     """The set, or an AgiqaError that says what is wrong with it."""
     order = tree["order"]
     if order not in ORDERS:

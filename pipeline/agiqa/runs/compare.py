@@ -13,8 +13,6 @@ set side by side, paired by image alone, since their test sides differ.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.core.model_names import in_order
-from agiqa.data.metric_names import CORRELATIONS, FIGURES, FITTED, LEAST_FOR_FITTED
-from agiqa.data.metrics import METRICS as MEASURES
+from agiqa.data.metric_names import CORRELATIONS, FIGURES
 from agiqa.data.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.data.statistics.intervals import (
     ALIKE,
@@ -36,100 +32,10 @@ from agiqa.data.statistics.intervals import (
 )
 from agiqa.data.statistics.paired import corrected_t_test, holm
 from agiqa.data.statistics.resampling import TestSide, test_side
-from agiqa.runs.files import provenance_of
-from agiqa.runs.predictions import PREDICTIONS, read_predictions
-from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.contenders import Contender, read_contenders
+from agiqa.runs.measure import LEAST_IMAGES
 
-LEAST_IMAGES = 10  # of a generator on a test side, as in `evaluation`
-COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One model of one evaluated run."""
-
-    name: str  # as the user gave it
-    folder: Path
-    model: str
-    provenance: dict[str, Any]
-    figures: list[dict[str, float]]  # by split, from metrics.json
-    sides: list[pd.DataFrame]  # by split, the test side in the order of its paths
-
-    @property
-    def seeds(self) -> list[int]:
-        """Of its splits."""
-        return [int(each["seed"]) for each in self.figures]
-
-
-def read_contenders(given: Sequence[str]) -> list[Contender]:
-    """The runs that a user named, as RUN or RUN:MODEL; a single RUN stands for all its models.
-
-    Raises:
-        AgiqaError: not an evaluated run, no such model in it, or a damaged file.
-    """
-    wanted = [(name, *_run_and_model(name)) for name in given]
-    runs = {folder: _read(folder) for _, folder, _ in wanted}
-    if len(wanted) == 1 and not wanted[0][2]:
-        folder = wanted[0][1]
-        return [
-            _contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])
-        ]
-    return [
-        _contender(name, folder, model or "moe", runs[folder]) for name, folder, model in wanted
-    ]
-
-
-def _run_and_model(name: str) -> tuple[Path, str]:
-    folder, separator, model = name.rpartition(":")
-    if separator and not Path(name).exists():
-        return Path(folder), model
-    return Path(name), ""
-
-
-Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
-
-
-def _read(folder: Path) -> Read:
-    provenance = provenance_of(folder)
-    per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
-    frame = read_predictions(folder, COLUMNS)
-    sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
-    for model, rows in per_split.items():
-        for row in rows:
-            there = sizes.get((model, row["seed"]))
-            if there is None or row.get("images", there) != there:
-                raise AgiqaError(
-                    f"{printable(folder)}: damaged results ({PREDICTIONS} and {METRICS} differ): "
-                    "run `agiqa evaluate` again"
-                )
-    return provenance, per_split, frame
-
-
-def _contender(name: str, folder: Path, model: str, read: Read) -> Contender:
-    provenance, per_split, frame = read
-    if model not in per_split:
-        raise AgiqaError(
-            f"{printable(folder)} has no model '{model}'; it has {', '.join(in_order(per_split))}"
-        )
-    rows = frame[frame["model"] == model]
-    by_seed = {
-        int(str(seed)): part.sort_values("path").reset_index(drop=True)
-        for seed, part in rows.groupby("seed")
-    }
-    sides = [by_seed[int(row["seed"])] for row in per_split[model]]
-    figures = [
-        {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
-        for row, side in zip(per_split[model], sides, strict=True)
-    ]
-    return Contender(name, folder, model, provenance, figures, sides)
-
-
-def _figure(name: str, row: Mapping[str, Any], side: pd.DataFrame) -> float:
-    """As `evaluate` measured it; what an earlier version did not, from the predictions."""
-    if name in FITTED and len(side) < LEAST_FOR_FITTED:
-        return math.nan
-    value = row[name] if name in row else MEASURES[name](side["mos"], side["score"])
-    return math.nan if value is None else float(value)
+__all__ = ["LEAST_IMAGES", "across_protocols", "compare", "read_contenders"]
 
 
 def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
@@ -150,34 +56,46 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
     drawn = draw(first.sides)
     resamples = resample_splits(drawn, [_test_sides(each) for each in contenders])
     ratio = _test_to_train(first)
-    comparisons: list[dict[str, Any]] = []
-    for each, theirs in zip(contenders[1:], resamples[1:], strict=True):
-        figures = {}
-        for figure in FIGURES:
-            by_split = [
-                b[figure] - a[figure] for a, b in zip(first.figures, each.figures, strict=True)
-            ]
-            with np.errstate(invalid="ignore"):  # undefined in a draw of one prompt's images alone
-                gains = (theirs[figure] - resamples[0][figure]).T
-                chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
-            difference = _difference(figure, by_split, ratio)
-            images = _bootstrapped(figure, chosen, difference["mean"], drawn)
-            figures[figure] = difference | images | _why(figure, [first, each], drawn, images)
-        comparisons.append(
-            {
-                "name": each.name,
-                "against": first.name,
-                "figures": figures,
-                "generators": _by_generator(first, each, ratio),
-            }
-        )
+    comparisons: list[dict[str, Any]] = [
+        {
+            "name": other.name,
+            "against": first.name,
+            "figures": _differences(first, other, resamples[0], resampled, drawn, ratio),
+            "generators": _by_generator(first, other, ratio),
+        }
+        for other, resampled in zip(contenders[1:], resamples[1:], strict=True)
+    ]
     for figure in FIGURES:
-        adjusted = holm([found["figures"][figure]["p"] for found in comparisons])
-        for found, p in zip(comparisons, adjusted, strict=True):
-            found["figures"][figure]["p_holm"] = p
+        adjusted = holm([each["figures"][figure]["p"] for each in comparisons])
+        for comparison, p in zip(comparisons, adjusted, strict=True):
+            comparison["figures"][figure]["p_holm"] = p
     return {**_about(first), **_drawn(drawn), "test_to_train": ratio,
             "contenders": [_described(each) for each in contenders],
             "comparisons": comparisons}  # fmt: skip
+
+
+def _differences(
+    first: Contender,
+    other: Contender,
+    of_first: Mapping[str, NDArray[np.float64]],
+    of_other: Mapping[str, NDArray[np.float64]],
+    drawn: Drawn,
+    ratio: float,
+) -> dict[str, Any]:
+    """Differences of all figures, over splits and, by their resamples `(S, B)`, over images."""
+    differences = {}
+    for figure in FIGURES:
+        by_split = [
+            b[figure] - a[figure] for a, b in zip(first.figures, other.figures, strict=True)
+        ]
+        with np.errstate(invalid="ignore"):  # undefined in a draw of one prompt's images alone
+            gains = (of_other[figure] - of_first[figure]).T
+            chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
+        difference = _difference(figure, by_split, ratio)
+        images = _bootstrapped(figure, chosen, difference["mean"], drawn)
+        why = _why(figure, [first, other], drawn, images)
+        differences[figure] = difference | images | why
+    return differences
 
 
 def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
@@ -215,7 +133,7 @@ def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
             for side, values in zip(sides, measured, strict=True)
         ]
         figures[figure] = {
-            "values": [each[figure] for each in measured],
+            "values": [values[figure] for values in measured],
             "difference": difference,
             **images,
             **_reason(next(filter(None, missing), ""), drawn, images),
@@ -247,22 +165,24 @@ def _require_same(one: Contender, other: Contender) -> None:
             f"{one.name} has the splits {one.seeds}, {other.name} {other.seeds}: compare runs of "
             "the same splits"
         )
-    made = [str(each.provenance.get("splits_sha256", "")) for each in (one, other)]
-    if all(made) and made[0] != made[1]:
+    digests = [str(each.provenance.get("splits_sha256", "")) for each in (one, other)]
+    if all(digests) and digests[0] != digests[1]:
         raise AgiqaError(
             f"{one.name} and {other.name} were fitted on different {one.provenance['protocol']} "
-            f"splits (sha256 {made[0][:12]} and {made[1][:12]}): fit one of them again"
+            f"splits (sha256 {digests[0][:12]} and {digests[1][:12]}): fit one of them again"
         )
-    for seed, mine, theirs in zip(one.seeds, one.sides, other.sides, strict=True):
-        tested = [set(zip(side["path"], side["image_id"], strict=True)) for side in (mine, theirs)]
-        if tested[0] != tested[1]:
-            odd = sorted(path for path, _ in tested[0] ^ tested[1])
+    for seed, own_side, other_side in zip(one.seeds, one.sides, other.sides, strict=True):
+        own, others = (
+            set(zip(side["path"], side["image_id"], strict=True)) for side in (own_side, other_side)
+        )
+        if own != others:
+            odd = sorted(path for path, _ in own ^ others)
             raise AgiqaError(
                 f"split {seed}: {len(odd)} images are in the test side of only one of {one.name} "
                 f"and {other.name}, such as {some([printable(path) for path in odd], 2)}: compare "
                 "runs of the same splits and images"
             )
-        if not np.allclose(mine["mos"], theirs["mos"], rtol=1e-5, equal_nan=True):
+        if not np.allclose(own_side["mos"], other_side["mos"], rtol=1e-5, equal_nan=True):
             raise AgiqaError(
                 f"split {seed}: {one.name} and {other.name} were measured against different "
                 f"scores of '{one.provenance['target']}': evaluate both again"
@@ -270,11 +190,11 @@ def _require_same(one: Contender, other: Contender) -> None:
 
 
 def _require_equal(one: Contender, other: Contender, field: str) -> None:
-    mine, theirs = one.provenance[field], other.provenance[field]
-    if mine != theirs:
+    own, others = one.provenance[field], other.provenance[field]
+    if own != others:
         hint = " (or see `agiqa compare --across-protocols`)" if field == "protocol" else ""
         raise AgiqaError(
-            f"{one.name} is of the {field} {mine}, {other.name} of {theirs}: compare runs of the "
+            f"{one.name} is of the {field} {own}, {other.name} of {others}: compare runs of the "
             f"same {field}{hint}"
         )
 
@@ -300,18 +220,18 @@ def _test_to_train(contender: Contender) -> float:
 
 def _difference(figure: str, by_split: Sequence[float], ratio: float) -> dict[str, Any]:
     """Second minus first, by split."""
-    found = corrected_t_test(by_split, ratio)
+    test = corrected_t_test(by_split, ratio)
     sign = -1 if FIGURES[figure].less_is_better else 1
-    defined = math.isfinite(found.mean)
+    defined = math.isfinite(test.mean)
     return {
-        "mean": found.mean,
-        "sd": found.sd,
+        "mean": test.mean,
+        "sd": test.sd,
         "better": sum(sign * gain > 0 for gain in by_split) if defined else None,
         "splits": len(by_split),
-        "low": found.low,
-        "high": found.high,
-        "p": found.p,
-        "alike": found.sd == 0 and math.isnan(found.p),
+        "low": test.low,
+        "high": test.high,
+        "p": test.p,
+        "alike": test.sd == 0 and math.isnan(test.p),
     }
 
 
@@ -358,11 +278,11 @@ def _by_generator(one: Contender, other: Contender, ratio: float) -> dict[str, A
     """SRCC within each generator, over the splits where it has enough images."""
     gains: dict[str, list[float]] = {}
     values: dict[str, list[tuple[float, float]]] = {}
-    for mine, theirs in zip(one.sides, other.sides, strict=True):
-        for generator, part in mine.groupby("generator"):
+    for own_side, other_side in zip(one.sides, other.sides, strict=True):
+        for generator, part in own_side.groupby("generator"):
             if len(part) < LEAST_IMAGES or generator == "":
                 continue
-            scores = theirs["score"].iloc[part.index]
+            scores = other_side["score"].iloc[part.index]
             pair = srcc(part["mos"], part["score"]), srcc(part["mos"], scores)
             gains.setdefault(str(generator), []).append(pair[1] - pair[0])
             values.setdefault(str(generator), []).append(pair)

@@ -8,7 +8,7 @@ scale. A test image of which A's training or validation side holds a copy, or un
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,18 @@ from agiqa.data.datasets.groups import Relatives
 from agiqa.data.datasets.table import read_table
 from agiqa.data.datasets.targets import field_name
 from agiqa.data.splits import default_protocol, protocols_there, read_protocol, side_rows
-from agiqa.runs.evaluate import Exam, evaluate
-from agiqa.runs.files import Run, load_run
-from agiqa.runs.fit import DATASETS, write_evaluations
+from agiqa.runs.evaluate import TestSet, evaluate
+from agiqa.runs.files import CROSS, DATASETS, Run, load_run, write_all_results
 from agiqa.runs.records import METRICS, read_metrics
-from agiqa.stage2.fit_data import GROUPED, Material, Sides, load_material, packs
-from agiqa.store.cache_folder import at_hand
+from agiqa.stage2.fit_data import RatedData, dataset_folder, load_fit_data
+from agiqa.stage2.joining import GROUPED
+from agiqa.stage2.targets import Sides
 
 log = logging.getLogger(__name__)
 
-CROSS = "cross"  # the protocol, and the folder in a run
-
 
 @dataclass(frozen=True)
-class Tested:
+class Column:
     """A column of the matrix."""
 
     dataset: str
@@ -56,140 +54,131 @@ def cross(
     """
     runs = [load_run(folder) for folder in folders]
     columns = {
-        str(about["dataset"]): Tested(str(about["dataset"]), str(about["protocol"]))
+        str(about["dataset"]): Column(str(about["dataset"]), str(about["protocol"]))
         for run in runs
         for about in [run.provenance, *run.provenance["others"]]
     }
-    columns |= {name: Tested(name, "") for name in on if name not in columns}
+    columns |= {name: Column(name, "") for name in on if name not in columns}
     if len(columns) < 2:
         raise AgiqaError(
             f"Expected runs on at least two data sets, found {', '.join(columns)}: give further "
             "runs, or --on DATASET."
         )
     return [
-        (run.folder, {each.dataset: _tested(run, each, cache) for each in columns.values()})
+        (run.folder, {name: _metrics(run, column, cache) for name, column in columns.items()})
         for run in runs
     ]
 
 
-def _tested(run: Run, column: Tested, cache: Path | str) -> dict[str, Any]:
+def _metrics(run: Run, column: Column, cache: Path | str) -> dict[str, Any]:
     """The run's metrics on one data set, its own from `evaluate`."""
     trained = list(run.provenance["trained_on"])
-    if column.dataset in trained:
-        folder = run.folder if column.dataset == trained[0] else run.folder / DATASETS
-        if folder != run.folder:
-            folder = folder / column.dataset
-        if not (folder / METRICS).is_file():
-            raise AgiqaError(
-                f"{printable(run.folder)} is not evaluated: run `agiqa evaluate "
-                f"{printable(run.folder)}` first."
-            )
-        metrics = read_metrics(folder)
-        if column.protocol not in ("", metrics["protocol"]):
-            raise AgiqaError(
-                f"{printable(run.folder)} was fitted on '{column.dataset}' by the protocol "
-                f"{metrics['protocol']}, another run by {column.protocol}: a column of the matrix "
-                "needs one."
-            )
-        return metrics
-    exam = _exam(run, column, cache)
-    evaluations = evaluate(run, exam)
-    for each in evaluations:
-        each.metrics["tested_by"] = exam_protocol(run, column, cache)
-    write_evaluations(run.folder / CROSS / column.dataset, evaluations)
-    return evaluations[0].metrics
+    if column.dataset not in trained:
+        test_set = _test_set(run, column, cache)
+        results = evaluate(run, test_set)
+        for result in results:
+            result.metrics["tested_by"] = _protocol(run, column, cache)
+        write_all_results(run.folder / CROSS / column.dataset, results)
+        return results[0].metrics
+    first = column.dataset == trained[0]
+    folder = run.folder if first else run.folder / DATASETS / column.dataset
+    if not (folder / METRICS).is_file():
+        raise AgiqaError(
+            f"{printable(run.folder)} is not evaluated: run `agiqa evaluate "
+            f"{printable(run.folder)}` first."
+        )
+    metrics = read_metrics(folder)
+    if column.protocol not in ("", metrics["protocol"]):
+        raise AgiqaError(
+            f"{printable(run.folder)} was fitted on '{column.dataset}' by the protocol "
+            f"{metrics['protocol']}, another run by {column.protocol}: a column of the matrix "
+            "needs one."
+        )
+    return metrics
 
 
-def exam_protocol(run: Run, column: Tested, cache: Path | str) -> str:
+def _protocol(run: Run, column: Column, cache: Path | str) -> str:
     """Whose test sides of the column's data set: as told, else the run's own, else its default."""
     if column.protocol:
         return column.protocol
-    folder = at_hand(cache, column.dataset, packs(run.params)) / column.dataset
-    mine = str(run.provenance["protocol"])
-    return mine if mine in protocols_there(folder) else default_protocol(read_table(folder))
+    folder = dataset_folder(column.dataset, cache, run.params)
+    own = str(run.provenance["protocol"])
+    return own if own in protocols_there(folder) else default_protocol(read_table(folder))
 
 
-def _exam(run: Run, column: Tested, cache: Path | str) -> Exam:
+def _test_set(run: Run, column: Column, cache: Path | str) -> TestSet:
     """The data set's test sides, without copies of what the run was trained on."""
-    folder = at_hand(cache, column.dataset, packs(run.params)) / column.dataset
-    table = read_table(folder)
-    theirs = {field_name(each.name): each.name for each in table.targets}
-    columns = [theirs.get(field_name(name)) for name in run.provenance["targets"]]
-    there = [name for name in columns if name is not None]
-    if not there:
+    table = read_table(dataset_folder(column.dataset, cache, run.params))
+    by_field = {field_name(target.name): target.name for target in table.targets}
+    columns = [by_field.get(field_name(name)) for name in run.provenance["targets"]]
+    common = [name for name in columns if name is not None]
+    if not common:
         raise AgiqaError(
             f"{printable(run.folder)} predicts {', '.join(run.provenance['targets'])}, and "
-            f"'{table.name}' has {', '.join(each.name for each in table.targets) or 'no scores'}: "
+            f"'{table.name}' has {', '.join(by_field.values()) or 'no scores'}: "
             "nothing in common to test."
         )
-    protocol = exam_protocol(run, column, cache)
-    settings = replace(run.params.fit, target=",".join(there), protocol=protocol)
-    material = load_material(column.dataset, cache, replace(run.params, fit=settings))
-    seeds, sides = run.provenance["seeds"], material.sides
+    protocol = _protocol(run, column, cache)
+    settings = replace(run.params.fit, target=",".join(common), protocol=protocol)
+    data = load_fit_data(column.dataset, cache, replace(run.params, fit=settings))
+    seeds, sides = run.provenance["seeds"], data.sides
     if len(seeds) != len(sides):
         raise AgiqaError(
             f"{printable(run.folder)} has {len(seeds)} splits, '{table.name}' has {len(sides)} by "
             f"the protocol {protocol}: choose a protocol with as many, such as random."
         )
     paired = dict(zip(seeds, sides.values(), strict=True))
-    return Exam(
-        material.table, material.features, _without_relatives(run, material, paired, cache),
-        columns, CROSS, splits_sha256=material.digest,
-    )  # fmt: skip
+    kept = _without_relatives(run, data, paired, cache)
+    return TestSet(data.table, data.features, kept, columns, CROSS, splits_sha256=data.digest)
 
 
-def _without_relatives(run: Run, material: Material, sides: Sides, cache: Path | str) -> Sides:
+def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | str) -> Sides:
     """The test sides without relatives of the run's training and validation sides.
 
     Those are byte-identical images, and under `grouped` images of the same group or prompt.
     """
-    tested = Relatives(material.table.frame)
-    held, seen = ({seed: np.zeros(len(material.table.frame), dtype=bool) for seed in sides}
-                  for _ in range(2))  # fmt: skip
+    frame, by_group = data.table.frame, data.protocol == GROUPED
+    held, same_prompt = ({seed: np.zeros(len(frame), dtype=bool) for seed in sides}
+                         for _ in range(2))  # fmt: skip
     for about in [run.provenance, *run.provenance["others"]]:
-        name = str(about["dataset"])
-        folder = at_hand(cache, name, packs(run.params)) / name
+        folder = dataset_folder(str(about["dataset"]), cache, run.params)
         table = read_table(folder)
         relatives = Relatives(table.frame)
         splits = side_rows(read_protocol(folder, table, str(about["protocol"])), table)
         for seed, learnt in splits.items():
             rows = np.concatenate([learnt["train"], learnt["val"]])
-            held[seed] |= tested.of(relatives, rows, material.protocol == GROUPED)
-            seen[seed] |= tested.of_prompt(relatives, rows)
-    found: dict[int, Mapping[str, np.ndarray]] = {}
-    left_out: set[str] = set()
-    shared = count = 0
-    for seed, side in sides.items():
-        test = side["test"]
-        kept = test[~held[seed][test]]
-        left_out |= set(material.table.frame["path"].iloc[test[held[seed][test]]])
-        shared += int(seen[seed][kept].sum())
-        count += len(kept)
-        found[seed] = {**side, "test": kept}
-        if not len(kept):
+            held[seed] |= data.relatives.of(relatives, rows, by_group)
+            same_prompt[seed] |= data.relatives.of_prompt(relatives, rows)
+    tests = {seed: side["test"][~held[seed][side["test"]]] for seed, side in sides.items()}
+    for seed, test in tests.items():
+        if not len(test):
             raise AgiqaError(
                 f"{printable(run.folder)} was trained on the files or groups of all images that "
-                f"split {seed} of '{material.name}' tests: nothing is left to test on; choose "
-                "another data set."
+                f"split {seed} of '{data.name}' tests: nothing is left to test on; choose another "
+                "data set."
             )
     trained = ", ".join(run.provenance["trained_on"])
+    left_out = {
+        path for seed, side in sides.items()
+        for path in frame["path"].iloc[side["test"][held[seed][side["test"]]]]
+    }  # fmt: skip
     if left_out:
         log.warning(
             "%d images of '%s' are left out of its test sides: %s holds the same files%s for "
             "training or validation (%s)",
             len(left_out),
-            material.name,
+            data.name,
             trained,
-            " or groups" if material.protocol == GROUPED else "",
+            " or groups" if by_group else "",
             some(sorted(left_out), 2),
         )
-    if shared:
+    if shared := sum(int(same_prompt[seed][test].sum()) for seed, test in tests.items()):
         log.warning(
             "%d of %d test images of '%s' have a prompt that %s holds for training or validation; "
             "they count",
             shared,
-            count,
-            material.name,
+            sum(map(len, tests.values())),
+            data.name,
             trained,
         )
-    return found
+    return {seed: {**side, "test": tests[seed]} for seed, side in sides.items()}

@@ -10,20 +10,20 @@
     metrics.json        every figure
     summary.json        the medians, for `dvc metrics`
     scatter.csv         mean score of each tested image, for `dvc plots`
+    targets/NAME, datasets/NAME, cross/NAME   the last four for a further target, for a further
+                        data set that it was trained on, for one that it was not
 
-No pickles. A run is written beside its place and moved there whole.
+The only writer of such a folder, and with `records` and `predictions` the only reader. No pickles.
+A run is written beside its place and moved there whole.
 """
 
-import importlib.metadata
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
@@ -35,26 +35,23 @@ from agiqa.core.params import Params, dump, from_tree, of_a_run, without_permiss
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.core.trees import read_yaml
 from agiqa.core.weight_files import read_header, require_entries, require_finite
-from agiqa.runs.records import LAYOUT, SCORES_WITH, read_metrics, read_provenance
-from agiqa.runs.tensors import IMAGES, expected_tensors, paper_config
-from agiqa.stage2.light.ensemble import RIDGES, VARIANTS, Ensemble, SplitModel
-from agiqa.stage2.light.kernel import KernelRidge
-from agiqa.stage2.light.moe import MixtureOfExperts
-from agiqa.stage2.light.projection import Projection
-from agiqa.stage2.light.ridge import Ridge
-from agiqa.stage2.paper.ensemble import PaperEnsemble
-from agiqa.stage2.presets import LIGHT
-from agiqa.stage2.targets import Scales
+from agiqa.runs.predictions import PREDICTIONS
+from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance
+from agiqa.stage2.contract import Expected, Header
+from agiqa.stage2.predictors import AnyEnsemble, ensemble_class
+from agiqa.stage2.presets import MIXTURE
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES = "curves.csv"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
-INSIDE = ("targets", "datasets", "cross")  # folders of further results in a run
+TARGETS, DATASETS, CROSS = "targets", "datasets", "cross"  # folders of further results in a run
 # What results say of themselves that differs from their run's provenance.
-TOLD = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on", "mos")
-LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
+OWN = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on", "mos")
+# Tensors that in layout 1 have no dimensions for targets and data sets, of which it knows one each.
+WITHOUT_TARGETS = (".dual", ".mos", ".weights", ".bias_alpha")
+IMAGES = "images"  # the tensor (N, 32) of ids of images that the run has seen
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,38 @@ class Run:
     """A run read from disk."""
 
     folder: Path
-    ensemble: Ensemble | PaperEnsemble  # of the preset light, or of a paper preset
+    ensemble: AnyEnsemble
     params: Params
     provenance: Mapping[str, Any]
     images: frozenset[str] = frozenset()  # ids that some split trained or validated on
 
+    def __repr__(self) -> str:
+        about = self.provenance
+        splits, members = len(about["seeds"]), about.get("members", 1)
+        return (
+            f"Run {printable(self.folder)}\n"
+            f"  preset    {self.params.fit.preset}, {splits} splits with {members} members each\n"
+            f"  data      {', '.join(about['trained_on'])}, {', '.join(about['targets'])}, "
+            f"protocol {about['protocol']}, {len(self.images):,} images trained or validated on\n"
+            f"  scale     {about['mos']['low']:.2f} to {about['mos']['high']:.2f}\n"
+            f"  experts   {', '.join(about['experts'])}"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` writes of one target: into a run, or into a folder of results in it."""
+
+    predictions: pd.DataFrame  # model, seed, path, image_id, generator, group, mos, score, gate_*
+    metrics: dict[str, Any]
+
 
 def save_run(
     folder: Path,
-    ensemble: Ensemble | PaperEnsemble,
+    ensemble: AnyEnsemble,
     params: Params,
     provenance: Mapping[str, Any],
-    curves: list[dict[str, Any]],
+    curves: Sequence[Mapping[str, Any]],
     prompts: str,
     images: Collection[str] = (),
 ) -> None:
@@ -87,12 +104,7 @@ def save_run(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "run"
         staged.mkdir()
-        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance}
-        if isinstance(ensemble, PaperEnsemble):
-            record["network"] = asdict(ensemble.config)
-            tensors = _paper_tensors(ensemble)
-        else:
-            tensors = _tensors(ensemble)
+        tensors = ensemble.tensors()
         tensors[IMAGES] = torch.tensor(
             [list(bytes.fromhex(name)) for name in sorted(images)], dtype=torch.uint8
         ).reshape(-1, 32)
@@ -113,6 +125,7 @@ def save_run(
         (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
         (staged / PARAMS).write_text(dump(params, permissions=False), encoding="utf-8")
         (staged / PROMPTS).write_text(prompts, encoding="utf-8")
+        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance, **ensemble.provenance}
         write_json(staged / PROVENANCE, record)
         pd.DataFrame(curves, columns=CURVE).to_csv(
             staged / CURVES, index=False, float_format="%.6g"
@@ -122,7 +135,7 @@ def save_run(
         staged.rename(folder)
 
 
-def load_run(folder: Path, remote_code: str = "") -> Run:
+def load_run(folder: Path | str, remote_code: str = "") -> Run:
     """Read a run.
 
     Args:
@@ -133,9 +146,10 @@ def load_run(folder: Path, remote_code: str = "") -> Run:
     Raises:
         AgiqaError: no such run, a newer layout, or a damaged file.
     """
-    provenance, again = load_provenance(folder), "run `agiqa fit` again"
-    if lacking := [name for name in SCORES_WITH if name not in provenance]:
-        raise AgiqaError(f"{printable(folder / PROVENANCE)}: expected {some(lacking)}; {again}.")
+    folder, again = Path(folder), "run `agiqa fit` again"
+    provenance = load_provenance(folder)
+    if missing := [name for name in SCORES_WITH if name not in provenance]:
+        raise AgiqaError(f"{printable(folder / PROVENANCE)}: expected {some(missing)}; {again}.")
     try:
         tree = read_yaml(folder / PARAMS)
     except (OSError, ValueError) as error:
@@ -144,24 +158,31 @@ def load_run(folder: Path, remote_code: str = "") -> Run:
         ) from error
     params = from_tree(without_permission(tree), printable(folder / PARAMS))
     provenance.setdefault("preset", params.fit.preset)
-    light = params.fit.preset == LIGHT
     header = read_header(folder / MODEL, again)
     try:
-        require_entries(header, expected_tensors(header, params, provenance))
+        expected = _expected(header, params, provenance)
+        require_entries(header, expected)
         tensors = load_file(folder / MODEL)
         require_finite(tensors)
-        seen = tensors.pop(IMAGES, torch.empty(0, 32))
-        ensemble = (_ensemble if light else _paper_ensemble)(tensors, params, provenance)
+        ids = tensors.pop(IMAGES, torch.empty(0, 32))
+        if provenance["layout"] == 1:
+            tensors = _with_targets(tensors)
+        ensemble = ensemble_class(params.fit.preset).from_tensors(tensors, params, provenance)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgiqaError(
             f"{printable(folder / MODEL)}: does not fit its settings ({one_line(error)}); {again}."
         ) from error
-    images = frozenset(bytes(row).hex() for row in seen.tolist())
+    images = frozenset(bytes(row).hex() for row in ids.tolist())
     return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
 
 
-def load_provenance(folder: Path) -> dict[str, Any]:
-    """The provenance of the run in `folder`, which must have all its files."""
+def load_provenance(folder: Path | str) -> dict[str, Any]:
+    """The provenance of the run in `folder`, which must have all its files.
+
+    Raises:
+        AgiqaError: a file is missing, or provenance.json is damaged or of a newer layout.
+    """
+    folder = Path(folder)
     for name in (MODEL, PARAMS, PROVENANCE):
         if not (folder / name).is_file():
             raise AgiqaError(
@@ -185,142 +206,79 @@ def provenance_of(results: Path) -> dict[str, Any]:
     if run == results:
         return provenance
     metrics = read_metrics(results)
-    return provenance | {name: metrics[name] for name in TOLD if name in metrics}
+    return provenance | {name: metrics[name] for name in OWN if name in metrics}
 
 
 def run_folder(results: Path) -> Path:
     """The run that a folder of results lies in, such as RUN/targets/NAME; a run is its own."""
     folder = results
-    while not (folder / PROVENANCE).exists() and folder.parent.name in INSIDE:
+    while not (folder / PROVENANCE).exists() and folder.parent.name in (TARGETS, DATASETS, CROSS):
         folder = folder.parent.parent
     return folder
 
 
-def environment() -> dict[str, Any]:
-    """Library versions, and the git revision of the working folder where there is one."""
-    done = (
-        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if shutil.which("git")
-        else None
-    )
-    revision = done.stdout.strip() if done is not None and done.returncode == 0 else None
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"versions": versions, "git_revision": revision}
+def write_results(folder: Path, results: Evaluation) -> None:
+    """Add predictions, metrics, their summary and the scatter to a run, or to a folder in it."""
+    predictions, metrics = results.predictions, results.metrics
+    predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.6g")
+    mixture = predictions[predictions["model"] == MIXTURE]
+    scatter = mixture.groupby("path", as_index=False)[["mos", "score"]].mean()
+    scatter.to_csv(folder / SCATTER, index=False, float_format="%.6g")
+    summary = {
+        model: {name: round(values["median"], 4) for name, values in figures.items()}
+        for model, figures in metrics["models"].items()
+    }
+    write_json(folder / SUMMARY, summary)
+    write_json(folder / METRICS, metrics)  # last: its presence says that all is there
 
 
-def _tensors(ensemble: Ensemble) -> dict[str, torch.Tensor]:
-    """Every array under a name such as `split.0.visual.components` or `moe.head.weight`."""
-    arrays: dict[str, np.ndarray] = {}
-    for place, split in enumerate(ensemble.splits):
-        parts = {"visual": split.visual}
-        parts |= {f"semantic.{p}": each for p, each in enumerate(split.semantic)}
-        for name, part in parts.items():
-            arrays[f"split.{place}.{name}.mean"] = part.mean
-            arrays[f"split.{place}.{name}.scale"] = part.scale
-            arrays[f"split.{place}.{name}.components"] = part.components
-        for expert, kernel in enumerate(split.kernels):
-            arrays[f"split.{place}.kernel.{expert}.anchors"] = kernel.anchors
-            arrays[f"split.{place}.kernel.{expert}.dual"] = kernel.dual
-            arrays[f"split.{place}.kernel.{expert}.gamma"] = np.array(kernel.gamma)
-        for name, ridge in split.ridges.items():
-            arrays[f"split.{place}.{name}.weights"] = ridge.weights
-            arrays[f"split.{place}.{name}.bias_alpha"] = np.stack([ridge.bias, ridge.alpha])
-        arrays[f"split.{place}.mos"] = np.stack([split.scales.mean, split.scales.sd])
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
-    for variant, regressor in ensemble.regressors.items():
-        tensors |= {f"{variant}.{name}": w for name, w in regressor.state_dict().items()}
-    return tensors
+def write_all_results(folder: Path, results: Sequence[Evaluation]) -> None:
+    """Write the first target's results into `folder`, those of others into `targets/NAME`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / TARGETS, ignore_errors=True)
+    write_results(folder, results[0])
+    for further in results[1:]:
+        inner = folder / TARGETS / str(further.metrics["target"])
+        inner.mkdir(parents=True)
+        write_results(inner, further)
 
 
-def _ensemble(
-    tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
-) -> Ensemble:
-    prompts = len(provenance["experts"]) - 1
+def _expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> Expected:
+    """Every tensor that the run's weights must hold, with its possible types and its shape.
+
+    Raises:
+        ValueError: the settings or the provenance tell of more than the file holds.
+    """
+    splits, experts = len(provenance["seeds"]), len(provenance["experts"])
+    if splits * experts > len(header):
+        raise ValueError(
+            f"{splits} splits of {experts} experts are told of, and the file holds {len(header)} "
+            "tensors"
+        )
+    expected = ensemble_class(params.fit.preset).expected(header, params, provenance)
     if provenance["layout"] == 1:
-        tensors = _with_targets(tensors)
-
-    def projection(key: str) -> Projection:
-        return Projection(
-            *(tensors[f"{key}.{part}"].numpy() for part in ("mean", "scale", "components"))
-        )
-
-    splits = []
-    for place, seed in enumerate(provenance["seeds"]):
-        key = f"split.{place}"
-        scales = Scales(*tensors[f"{key}.mos"].numpy())
-        ridges = {
-            name: Ridge(
-                tensors[f"{key}.{name}.weights"].numpy(),
-                *tensors[f"{key}.{name}.bias_alpha"].numpy(),
-            )
-            for name in RIDGES
-        }
-        semantic = tuple(projection(f"{key}.semantic.{p}") for p in range(prompts))
-        kernels = tuple(
-            KernelRidge(
-                tensors[f"{key}.kernel.{expert}.anchors"].numpy(),
-                tensors[f"{key}.kernel.{expert}.dual"].numpy(),
-                float(tensors[f"{key}.kernel.{expert}.gamma"]),
-            )
-            for expert in range(prompts + 1)
-        )
-        visual = projection(f"{key}.visual")
-        splits.append(SplitModel(seed, visual, semantic, kernels, ridges, scales))
-    regressors = {}
-    for variant in VARIANTS:
-        regressor = MixtureOfExperts(
-            models=len(splits) * params.fit.members,
-            visual=splits[0].visual.components.shape[1] if variant != "semantic" else 0,
-            semantic=splits[0].semantic[0].components.shape[1],
-            prompts=prompts if variant != "visual" else 0,
-            hidden=params.fit.hidden,
-            gate=params.fit.gate,
-            dropout=params.fit.dropout,
-            noise=params.fit.feature_noise,
-            targets=splits[0].scales.mean.shape[1],
-            datasets=len(splits[0].scales.mean),
-        )
-        prefix = f"{variant}."
-        state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        regressor.load_state_dict(state)
-        regressors[variant] = regressor.eval()
-    return Ensemble(tuple(splits), regressors, params.fit.members)
+        for name, (types, shape) in expected.items():
+            if name.endswith(WITHOUT_TARGETS):
+                expected[name] = (types, shape[:1])
+    if IMAGES in header:
+        expected[IMAGES] = (("U8",), (*header[IMAGES].shape[:1], 32))
+    return expected
 
 
 def _with_targets(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a run of layout 1 as layout 2 has them."""
-    found = dict(tensors)
-    for name in tensors:
-        split, _, part = name.rpartition(".")
-        if name.endswith(".dual"):
-            found[name] = tensors[name][:, None]
-        elif part == "mos":
-            found[name] = tensors[name][:, None, None]
-        elif part in ("weights", "bias_alpha"):
-            mean, sd = tensors[f"{split.rpartition('.')[0]}.mos"].tolist()
-            if part == "weights":
-                found[name] = tensors[name][:, None] / sd
-            else:
-                bias, alpha = tensors[name].tolist()
-                found[name] = torch.tensor([[(bias - mean) / sd], [alpha]], dtype=torch.float64)
-    return found
-
-
-def _paper_tensors(ensemble: PaperEnsemble) -> dict[str, torch.Tensor]:
-    """Every weight under a name such as `split.0.gating.weight`."""
-    return {
-        f"split.{place}.{name}": tensor
-        for place, weights in enumerate(ensemble.weights)
-        for name, tensor in weights.items()
-    }
-
-
-def _paper_ensemble(
-    tensors: Mapping[str, torch.Tensor], params: Params, provenance: Mapping[str, Any]
-) -> PaperEnsemble:
-    """The networks, their weights still in the file."""
-    weights: list[dict[str, torch.Tensor]] = [{} for _ in provenance["seeds"]]
+    """The tensors of a run of layout 1, whose ridges speak in MOS, as layout 2 has them."""
+    changed = dict(tensors)
     for name, tensor in tensors.items():
-        _, place, inner = name.split(".", 2)
-        weights[int(place)][inner] = tensor
-    return PaperEnsemble(paper_config(provenance), weights)
+        part = name.rpartition(".")[2]
+        if part == "dual":
+            changed[name] = tensor[:, None]
+        elif part == "mos":
+            changed[name] = tensor[:, None, None]
+        elif part in ("weights", "bias_alpha"):
+            mean, sd = tensors[f"{name.rsplit('.', 2)[0]}.mos"].tolist()
+            if part == "weights":
+                changed[name] = tensor[:, None] / sd
+            else:
+                bias, alpha = tensor.tolist()
+                changed[name] = torch.tensor([[(bias - mean) / sd], [alpha]], dtype=torch.float64)
+    return changed

@@ -12,9 +12,9 @@ from agiqa.core.errors import UsageError
 from agiqa.core.params import Params, settings, with_extractor
 from agiqa.core.urls import is_url
 from agiqa.runs import compare as comparison
-from agiqa.runs.evaluate import Evaluation
-from agiqa.runs.files import Run
-from agiqa.runs.fit import evaluate_run, fit_run
+from agiqa.runs.evaluate import evaluate_run
+from agiqa.runs.files import Evaluation, Run
+from agiqa.runs.fit import fit_run
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""predictions.csv of a run that is evaluated: what its models said of the images of its test sides.
+"""predictions.csv of a run that is evaluated: the scores that its models give to its test images.
 
 One row for each model, split and tested image. It may come from anybody: paths in it are joined
 with folders, and numbers are averaged, so all of it is judged here, where it is read.
@@ -14,6 +14,7 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.datasets.labels import require_columns
 from agiqa.data.datasets.table import inner_path
 from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.stage2.presets import MIXTURE
 
 PREDICTIONS = "predictions.csv"
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
@@ -61,20 +62,41 @@ def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
     return frame.assign(**{name: "" for name in LATER if name not in frame})
 
 
-def _numbers(told: "pd.Series[str]") -> "pd.Series[float]":
-    """Finite floats, NaN for what is empty."""
-    found = pd.to_numeric(told, errors="coerce").astype(float)
-    odd = ~np.isfinite(found) & ~told.str.lower().isin(EMPTY)
-    if odd.any():
-        wrong = printable(told[odd].iloc[0])[:40]
-        raise ValueError(f"expected numbers in column {told.name}, found '{wrong}'")
-    return found
+def mean_predictions(folder: Path, by: str = "path") -> pd.DataFrame | None:
+    """Read what the mixture says of each tested image, on average over the splits that test it.
+
+    Args:
+        folder: of a run, or of results in it.
+        by: what tells images apart, their path or their image_id.
+
+    Returns:
+        `mos`, `score`, and the other of path and image_id; None where nothing is evaluated.
+
+    Raises:
+        AgiqaError: the file is damaged, or a path leaves the images' folder.
+    """
+    if not (folder / PREDICTIONS).is_file():
+        return None
+    rows = read_predictions(folder, ("image_id",))
+    first = {name: (name, "first") for name in ("path", "image_id", "mos") if name != by}
+    images = rows[rows["model"] == MIXTURE].groupby(by, sort=False)
+    return images.agg(**first, score=("score", "mean"))
 
 
-def _whole(told: "pd.Series[str]") -> "pd.Series[int]":
-    """Whole numbers, such as seeds."""
-    odd = ~told.str.fullmatch(r"\d{1,18}")
+def _numbers(text: "pd.Series[str]") -> "pd.Series[float]":
+    """Read finite floats, NaN for what is empty."""
+    numbers = pd.to_numeric(text, errors="coerce").astype(float)
+    _refuse(text, ~np.isfinite(numbers) & ~text.str.lower().isin(EMPTY), "numbers")
+    return numbers
+
+
+def _whole(text: "pd.Series[str]") -> "pd.Series[int]":
+    """Read whole numbers, such as seeds."""
+    _refuse(text, ~text.str.fullmatch(r"\d{1,18}"), "whole numbers")
+    return text.astype(np.int64)
+
+
+def _refuse(text: "pd.Series[str]", odd: "pd.Series[bool] | np.ndarray", expected: str) -> None:
     if odd.any():
-        wrong = printable(told[odd].iloc[0])[:40]
-        raise ValueError(f"expected whole numbers in column {told.name}, found '{wrong}'")
-    return told.astype(np.int64)
+        wrong = printable(text[odd].iloc[0])[:40]
+        raise ValueError(f"expected {expected} in column {text.name}, found '{wrong}'")

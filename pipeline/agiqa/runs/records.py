@@ -219,8 +219,8 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
         )
     metrics = _read(path, again := "run `agiqa evaluate` again")
     try:
-        if lacking := sorted(set(needed) - set(metrics)):
-            raise ValueError(f"no {', '.join(lacking)}")
+        if missing := sorted(set(needed) - set(metrics)):
+            raise ValueError(f"no {', '.join(missing)}")
         require(metrics, Metrics)
         _require_names(
             [metrics.get(key, "-") for key in ("dataset", "target", "protocol")], "names"

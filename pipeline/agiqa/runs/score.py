@@ -15,28 +15,21 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.images import BadImage, BadImagesError, as_rgb, image_id
-from agiqa.runs.files import PROMPTS, Run, load_run
-from agiqa.runs.fit import DATASETS
-from agiqa.runs.predictions import PREDICTIONS, read_predictions
+from agiqa.data.datasets.folder import find_images
+from agiqa.data.images import BadImage, BadImagesError, as_rgb, check_images, image_id
+from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
+from agiqa.runs.predictions import mean_predictions
+from agiqa.runs.visual_inputs import describe_vectors, visual_input
 from agiqa.stage1.extract import in_ledger, vectors_of_files, vectors_of_images
-from agiqa.stage1.extractors import (
-    Extractor,
-    SomeVectors,
-    Vector,
-    VisionExtractor,
-    semantic_extractor,
-)
+from agiqa.stage1.extractors import Extractor, SomeVectors, semantic_extractor
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
-from agiqa.stage2.light.moe import Prediction
-from agiqa.stage2.paper.ensemble import PaperEnsemble
-from agiqa.stage2.paper.inputs import require_width, semantic_order
-from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels, resized
-from agiqa.stage2.predictors import MIXTURE
 from agiqa.store import ANSWERS, IMPORTED
 from agiqa.store.row_ids import Source
 
 log = logging.getLogger(__name__)
+
+File = Path | str  # or a folder of them
+Picture = File | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,89 +49,27 @@ class Score:
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
-class LightSight:
-    """What the `light` preset sees of an image: the visual extractor's vectors."""
-
-    def __init__(self, run: Run, ledger: Path | None) -> None:
-        self.extractor = VisionExtractor(run.params.visual)
-        self.workers, self.ledger = run.params.visual.workers, ledger
-
-    def describe(self) -> dict[str, object]:
-        """As a run's provenance names its stores."""
-        return _describe(self.extractor.name, self.extractor.vectors)
-
-    def files(self, files: Mapping[str, Path]) -> np.ndarray:
-        """Vectors `(N, F)` of files by image id, through the ledger."""
-        sources = {name: Source(path) for name, path in files.items()}
-        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
-
-    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
-        """The ids that no model has to look at."""
-        sources = {name: Source(path) for name, path in files.items()}
-        return in_ledger(sources, self.extractor, self.ledger)
-
-    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Vectors `(N, F)` of images in memory."""
-        return _flat(vectors_of_images(images, self.extractor))
-
-
-class PaperSight:
-    """What the `paper` presets see of an image: its pixels."""
-
-    def __init__(self, run: Run, size: int, ledger: Path | None) -> None:
-        self.size, self.ledger = size, ledger
-        self.workers = run.params.paper.workers
-
-    def describe(self) -> dict[str, object]:
-        """As a run's provenance names its stores."""
-        return describe_pixels(self.size)
-
-    def files(self, files: Mapping[str, Path]) -> Pixels:
-        """Pixels of files by image id, through the ledger."""
-        return open_pixels(files, self.size, self.ledger, self.workers)
-
-    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
-        """All ids: pixels are no model's work."""
-        return set(files)
-
-    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Pixels `(N, S, S, 3)` of images in memory."""
-        return np.stack([resized(image, self.size) for image in images])
-
-
 class Scorer:
     """A run ready to score images; models load on first use."""
 
     def __init__(self, run: Run, ledger: Path | None = None) -> None:
-        self.run = run
-        self.ledger = ledger
-        where = f"Model '{run.params.semantic.model}'"
-        settings = run.params.semantic
+        self.run, self.ledger = run, ledger
         _require_extractor(run)
-        if (run.folder / PROMPTS).is_file():  # the run's own, wherever it was fitted from
-            settings = replace(settings, prompts=str(run.folder / PROMPTS))
-        elif not re.fullmatch(r"[\w.-]+", settings.prompts) or settings.prompts.endswith("yaml"):
-            raise AgiqaError(  # a path of whoever made the run
-                f"{run.folder}: expected {PROMPTS}, found none, and semantic.prompts names no "
-                f"prompt set but {settings.prompts[:80]!r}: copy the run again."
-            )
-        whole = semantic_extractor(settings)
+        where = f"Model '{run.params.semantic.model}'"
+        whole = semantic_extractor(replace(run.params.semantic, prompts=_prompt_set(run)))
         self.semantic = _wanted(whole, run, where)
-        self.said = [each for each in self.semantic.vectors if each.store != ANSWERS]
-        self.order = list(range(len(self.said)))  # of the semantic experts
-        self.asks_image_prompt = any(each.asks_image_prompt for each in self.semantic.vectors)
-        self.sight: LightSight | PaperSight
-        if isinstance(run.ensemble, PaperEnsemble):
-            config = run.ensemble.config
-            require_width(self.said[0].width, config.semantic_width, where)
-            self.order = semantic_order([each.name for each in self.said], self.order, where)
-            self.sight = PaperSight(run, config.image_size, ledger)
-        else:
-            self.sight = LightSight(run, ledger)
+        vectors = self.semantic.vectors
+        self.vectors = [each for each in vectors if each.store != ANSWERS]  # the answers follow
+        self.asks_image_prompt = any(each.asks_image_prompt for each in vectors)
+        names, width = [each.name for each in self.vectors], self.vectors[0].width
+        self.order = run.ensemble.semantic_order(names, width, where)
+        self.visual = visual_input(run, ledger)
         self.held_out = held_out_scores(run)
-        found = {"semantic": self.said, ANSWERS: self.semantic.vectors[len(self.said) :]}
-        described = {kind: _describe(whole.name, vectors) for kind, vectors in found.items()}
-        described["visual"] = self.sight.describe()
+        described = {
+            "semantic": describe_vectors(whole.name, self.vectors),
+            ANSWERS: describe_vectors(whole.name, vectors[len(self.vectors) :]),
+            "visual": self.visual.describe(),
+        }
         require_same_stores(run.provenance["stores"], described)
 
     @property
@@ -147,72 +78,107 @@ class Scorer:
         mos = self.run.provenance["mos"]
         return float(mos["low"]), float(mos["high"])
 
+    @overload
+    def __call__(
+        self, images: Image.Image | np.ndarray, image_prompts: str | None = None
+    ) -> Score: ...
+
     @overload  # a str is a sequence of str, too; here it is always one path
     def __call__(  # type: ignore[overload-overlap]
-        self, images: Path | str | Image.Image, image_prompts: str | None = None
-    ) -> Score: ...
+        self, images: File, image_prompts: str | None = None, skip_bad: bool = False
+    ) -> Score | list[Score]: ...
 
     @overload
     def __call__(
         self,
-        images: Sequence[Path | str | Image.Image],
+        images: Sequence[Picture],
         image_prompts: Sequence[str] | None = None,
+        skip_bad: bool = False,
     ) -> list[Score]: ...
 
     def __call__(
         self,
-        images: Path | str | Image.Image | Sequence[Path | str | Image.Image],
+        images: Picture | Sequence[Picture],
         image_prompts: str | Sequence[str] | None = None,
+        skip_bad: bool = False,
     ) -> Score | list[Score]:
         """Score images, in the order given; one image alone gives its score alone.
 
         Args:
-            images: files (their vectors are cached), or images in memory (not cached); not
-                both in one call.
+            images: files and folders of them (their vectors are cached), or images in memory (not
+                cached): Pillow's, or arrays `(H, W, 3)` uint8; not both in one call. A folder
+                stands for the images in it, also where it is given alone.
             image_prompts: the text that each image was generated from; needed where the run's
-                prompt set asks for it (`asks_image_prompt`), otherwise of no use.
+                prompt set asks for it (`asks_image_prompt`), otherwise of no use. A single text is
+                that of the image, or of all in the folder, that is given alone.
+            skip_bad: leave out files that cannot be decoded or that the run's models do not take,
+                with a warning each.
 
         Raises:
             BadImagesError: the run's models do not take some of the files.
             AgiqaError: a file cannot be decoded, no image or something else is given, or
                 generation prompts are missing.
         """
-        if isinstance(images, Path | str | Image.Image):
-            prompts = [image_prompts] if isinstance(image_prompts, str) else image_prompts
-            return self([images], prompts)[0]
-        if isinstance(image_prompts, str):
-            image_prompts = [image_prompts]
-        images = list(images) if isinstance(images, Iterable) else [images]
-        if not images:
+        folder = isinstance(images, File) and Path(images).is_dir()
+        alone = isinstance(images, Picture)
+        given = images if isinstance(images, Iterable) and not alone else [images]
+        pictures = [picture for image in given for picture in _pictures(image)]
+        if not pictures:
             raise AgiqaError("No images to score.")
-        for image in images:
-            if not isinstance(image, Path | str | Image.Image):
-                raise AgiqaError(
-                    f"Expected paths or Pillow images to score, found {type(image).__name__}."
-                )
-        prompts = self._image_prompts(images, image_prompts)
-        loaded = [image for image in images if isinstance(image, Image.Image)]
-        if loaded and len(loaded) != len(images):
+        if isinstance(image_prompts, str):
+            image_prompts = [image_prompts] * (len(pictures) if alone else 1)
+        loaded = [image for image in pictures if isinstance(image, Image.Image)]
+        files = [image for image in pictures if isinstance(image, File)]
+        if loaded and files:
             raise AgiqaError("Give files or images in memory to score, not both in one call.")
         if loaded:
-            names = [str(index) for index in range(len(loaded))]
-            rgb = [as_rgb(image) for image in loaded]
-            semantic = vectors_of_images(rgb, self.semantic, prompts)
-            found = self._predict(semantic, self.sight.images(rgb))
-            return [self._score(name, row, found) for row, name in enumerate(names)]
-        paths = [Path(image) for image in images if not isinstance(image, Image.Image)]
+            scores = self._score_loaded(loaded, image_prompts)
+        elif skip_bad and (folder or not alone):
+            scores = self._score_decodable(files, image_prompts)
+        else:
+            scores = self._score_files(files, image_prompts)
+        return scores[0] if alone and not folder else scores
+
+    def _score_loaded(
+        self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
+    ) -> list[Score]:
+        prompts = self._image_prompts(images, image_prompts)
+        semantic = vectors_of_images(images, self.semantic, prompts)
+        names = [str(index) for index in range(len(images))]
+        return self._scores(names, semantic, self.visual.images(images))
+
+    def _score_files(
+        self, files: Sequence[File], image_prompts: Sequence[str] | None
+    ) -> list[Score]:
+        prompts = self._image_prompts(files, image_prompts)
+        paths = [Path(file) for file in files]
         ids = [image_id(path) for path in paths]
-        files = dict(zip(ids, paths, strict=True))
-        workers = self.run.params.semantic.workers
         by_id = _by_id(paths, ids, prompts) if prompts else {}
-        sources = {name: Source(path, by_id.get(name)) for name, path in files.items()}
+        distinct = dict(zip(ids, paths, strict=True))
+        sources = {name: Source(path, by_id.get(name)) for name, path in distinct.items()}
+        workers = self.run.params.semantic.workers
         semantic = vectors_of_files(sources, self.semantic, self.ledger, workers)
-        found = self._predict(semantic, self.sight.files(files))
-        place = {name: row for row, name in enumerate(files)}
+        scores = self._scores(list(distinct), semantic, self.visual.files(distinct))
+        of_id = dict(zip(distinct, scores, strict=True))
         return [
-            self.marked(self._score(str(path), place[name], found), name)
-            for path, name in zip(images, ids, strict=True)
+            self.marked(replace(of_id[name], image=str(file)), name)
+            for file, name in zip(files, ids, strict=True)
         ]
+
+    def _score_decodable(
+        self, files: Sequence[File], image_prompts: Sequence[str] | None
+    ) -> list[Score]:
+        """Score the files that can be; a warning for each of the others."""
+        prompts = self._image_prompts(files, image_prompts)
+        bad = check_images([Path(file) for file in files])
+        lost = {image.path for image in bad}
+        kept = [row for row, file in enumerate(files) if printable(file) not in lost]
+        scores, refused = self.score_good(
+            [Path(files[row]) for row in kept], prompts and [prompts[row] for row in kept]
+        )
+        for image in (*bad, *refused):
+            log.warning("%s is left out: it %s", image.path, image.reason)
+        return scores
 
     def marked(self, score: Score, image_id: str) -> Score:
         """The score of an image by its id, with what the run's training knew of it."""
@@ -222,7 +188,7 @@ class Scorer:
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by id, that an extractor need not look at again."""
         files = {name: source.path for name, source in sources.items()}
-        return in_ledger(sources, self.semantic, self.ledger) & self.sight.in_ledger(files)
+        return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(files)
 
     def score_good(
         self, files: Sequence[Path], image_prompts: Sequence[str] | None = None
@@ -247,6 +213,17 @@ class Scorer:
                     raise
         return [], bad
 
+    def ordered(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
+        """An extractor's vectors `(N, D)`, then answers' `(N, K)`, as the run takes them.
+
+        Returns:
+            `(N, P, D)` float32, in the order of the experts.
+        """
+        single = [np.asarray(each, dtype=np.float32) for each in vectors]
+        semantic = np.stack([single[place] for place in self.order], axis=1)
+        answers = single[len(self.vectors) :]
+        return with_answers(semantic, np.stack(answers, axis=1)) if answers else semantic
+
     def _image_prompts(
         self, images: Sequence[object], image_prompts: Sequence[str] | None
     ) -> list[str] | None:
@@ -268,41 +245,36 @@ class Scorer:
             )
         return list(image_prompts)
 
-    def _predict(self, semantic: Sequence[np.ndarray], visual: Any) -> Prediction:
-        """Score `(S, N, T)`, gate `(N, E)` and quality map `(N, h, w)` of N distinct images.
-
-        The gate is the first target's.
-
-        Args:
-            semantic: the vectors `(N, D)`, then the answers' probabilities `(N, K)` if there are.
-            visual: what `sight` sees.
-        """
-        vectors = [np.asarray(each, dtype=np.float32) for each in semantic]
-        ours = np.stack([vectors[place] for place in self.order], axis=1)
-        if len(vectors) > len(self.said):
-            ours = with_answers(ours, np.stack(vectors[len(self.said) :], axis=1))
-        found = self.run.ensemble.predict(visual, ours)
-        if not found.score.isfinite().all():
+    def _scores(
+        self, names: Sequence[str], vectors: Sequence[np.ndarray], visual: Any
+    ) -> list[Score]:
+        """Scores of N distinct images, by their semantic vectors and what `visual` sees."""
+        prediction = self.run.ensemble.predict(visual, self.ordered(vectors))
+        if not prediction.score.isfinite().all():
             raise AgiqaError(
                 f"{self.run.folder}: the scores come to no numbers: the images' vectors hold NaN "
                 "or infinity (`agiqa cache verify --repair`), or the run's weights are too large "
                 "for them (run `agiqa fit` again)."
             )
-        quality_map = None if found.quality_map is None else found.quality_map.mean(dim=(0, 1))
-        return Prediction(found.score.mean(dim=1), found.gate[..., 0].mean(dim=(0, 1)), quality_map)
-
-    def _score(self, name: str, row: int, found: Prediction) -> Score:
-        by_split = found.score[:, row, 0].numpy()
-        every = found.score[:, row].mean(dim=0).tolist()
-        experts = self.run.provenance["experts"]
-        return Score(
-            image=name,
-            score=float(by_split.mean()),
-            spread=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
-            gate=dict(zip(experts, found.gate[row].tolist(), strict=True)),
-            targets=dict(zip(self.run.provenance["targets"], every, strict=True)),
-            quality_map=None if found.quality_map is None else found.quality_map[row].numpy(),
-        )
+        about, maps = self.run.provenance, prediction.quality_map
+        score = prediction.score.mean(dim=1)  # (S, N, T)
+        gate = prediction.gate[..., 0].mean(dim=(0, 1))  # (N, E), the first target's
+        maps = None if maps is None else maps.mean(dim=(0, 1))  # (N, h, w)
+        scores = []
+        for row, name in enumerate(names):
+            by_split = score[:, row, 0].numpy()
+            of_targets = score[:, row].mean(dim=0).tolist()
+            scores.append(
+                Score(
+                    image=name,
+                    score=float(by_split.mean()),
+                    spread=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
+                    gate=dict(zip(about["experts"], gate[row].tolist(), strict=True)),
+                    targets=dict(zip(about["targets"], of_targets, strict=True)),
+                    quality_map=None if maps is None else maps[row].numpy(),
+                )
+            )
+        return scores
 
 
 def held_out_scores(run: Run) -> dict[str, float]:
@@ -313,14 +285,10 @@ def held_out_scores(run: Run) -> dict[str, float]:
     Raises:
         AgiqaError: predictions.csv is damaged.
     """
-    folders = [run.folder, *sorted((run.folder / DATASETS).glob("*"))]
     scores: dict[str, float] = {}
-    for folder in folders:
-        if (folder / PREDICTIONS).is_file():
-            frame = read_predictions(folder, ("image_id",))
-            mixture = frame[frame["model"] == MIXTURE]
-            means = mixture.groupby("image_id")["score"].mean()
-            scores |= {str(name): float(score) for name, score in means.items()}
+    for folder in (run.folder, *sorted((run.folder / DATASETS).glob("*"))):
+        if (means := mean_predictions(folder, by="image_id")) is not None:
+            scores |= {str(name): float(score) for name, score in means["score"].items()}
     return scores
 
 
@@ -340,18 +308,20 @@ def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = 
 
 
 def score(
-    images: Path | str | Image.Image | Sequence[Path | str | Image.Image],
+    images: Picture | Sequence[Picture],
     run: Run | Path | str,
     *,
     image_prompts: str | Sequence[str] | None = None,
+    skip_bad: bool = False,
     remote_code: str = "",
 ) -> list[Score]:
     """Score new images with a run, in the order given: `score("a.png", run)[0].score`.
 
     Args:
-        images: an image or several: files, whose vectors are cached, or images in memory.
+        images: an image or several, as `Scorer` takes them: files, folders, or images in memory.
         run: a run or its folder; `load_scorer` keeps its models loaded between calls.
         image_prompts: the text that each image was generated from, for runs that ask for it.
+        skip_bad: leave out files that cannot be scored, with a warning each.
         remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
 
     Raises:
@@ -359,8 +329,9 @@ def score(
             scored.
     """
     scorer = load_scorer(run.folder if isinstance(run, Run) else run, remote_code=remote_code)
-    several = [images] if isinstance(images, Path | str | Image.Image) else images
-    return scorer(several, [image_prompts] if isinstance(image_prompts, str) else image_prompts)
+    several = [images] if isinstance(images, Picture) else images
+    prompts = [image_prompts] if isinstance(image_prompts, str) else image_prompts
+    return scorer(several, prompts, skip_bad)
 
 
 def _require_extractor(run: Run) -> None:
@@ -377,9 +348,9 @@ def _require_extractor(run: Run) -> None:
 def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
     """The extractor with the vectors that the run reads: semantic ones, then answers."""
     stores = [vector.store for vector in extractor.vectors]
-    said = [place for place, store in enumerate(stores) if store != ANSWERS]
-    names = [extractor.vectors[place].name for place in said]
-    wanted = [said[place] for place in choose_vectors(names, run.params.fit.vectors, where)]
+    semantic = [place for place, store in enumerate(stores) if store != ANSWERS]
+    names = [extractor.vectors[place].name for place in semantic]
+    wanted = [semantic[place] for place in choose_vectors(names, run.params.fit.vectors, where)]
     if run.params.fit.answers:
         wanted += [place for place, store in enumerate(stores) if store == ANSWERS]
     return SomeVectors(extractor, wanted)
@@ -387,24 +358,51 @@ def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
 
 def _by_id(paths: Sequence[Path], ids: Sequence[str], prompts: Sequence[str]) -> dict[str, str]:
     """Generation prompts by image id."""
-    found: dict[str, str] = {}
+    by_id: dict[str, str] = {}
     for path, name, prompt in zip(paths, ids, prompts, strict=True):
-        if found.setdefault(name, prompt) != prompt:
+        if by_id.setdefault(name, prompt) != prompt:
             raise AgiqaError(
                 f"{path}: the same image is given twice with different generation prompts; score "
                 "it once for each."
             )
-    return found
+    return by_id
 
 
-def _flat(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """Vectors `(N, D)` side by side, in float32."""
-    return np.concatenate(vectors, axis=1).astype(np.float32)
+def _pictures(image: object) -> Sequence[Path | str | Image.Image]:
+    """The file, the files of a folder, or the image in memory as RGB.
+
+    Raises:
+        AgiqaError: it is something else, or an array of another kind.
+    """
+    match image:
+        case Image.Image():
+            return [as_rgb(image)]
+        case np.ndarray():
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise AgiqaError(
+                    "Expected an image as an array (H, W, 3) of uint8, found "
+                    f"{image.shape} of {image.dtype}."
+                )
+            return [Image.fromarray(image)]
+        case Path() | str():
+            return find_images(Path(image)) if Path(image).is_dir() else [image]
+    raise AgiqaError(
+        f"Expected paths, Pillow images or arrays to score, found {type(image).__name__}."
+    )
 
 
-def _describe(extractor: str, vectors: Sequence[Vector]) -> dict[str, object]:
-    return {
-        "extractor": extractor,
-        "names": [vector.name for vector in vectors],
-        "fingerprints": [dict(vector.fingerprint) for vector in vectors],
-    }
+def _prompt_set(run: Run) -> str:
+    """The run's own prompt set, wherever it was fitted from.
+
+    Raises:
+        AgiqaError: it is not there, and the settings name a path of whoever made the run.
+    """
+    if (run.folder / PROMPTS).is_file():
+        return str(run.folder / PROMPTS)
+    name = run.params.semantic.prompts
+    if not re.fullmatch(r"[\w.-]+", name) or name.endswith("yaml"):
+        raise AgiqaError(
+            f"{run.folder}: expected {PROMPTS}, found none, and semantic.prompts names no prompt "
+            f"set but {name[:80]!r}: copy the run again."
+        )
+    return name

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Params
 from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.prompts import read_prompt_set
 from agiqa.store import ANSWERS, FeatureStore, pack_beside, read_pack, require_same
 
 log = logging.getLogger(__name__)
 
+# Kinds of extractors whose vectors are not what a store is named after.
+OTHERS = {"semantic": ("vision",), "visual": ("lmm", "mplug_owl2", "dual_encoder")}
 VISUAL = "visual"  # the name of the visual expert; the others have their vectors' names
 
 
@@ -34,6 +38,11 @@ class Features:
     def experts(self) -> tuple[str, ...]:
         """Names of the experts in the gate's order."""
         return (VISUAL, *self.prompts)
+
+    @property
+    def vectors(self) -> list[np.ndarray]:
+        """The vectors of each expert: `(N, F)`, then P times `(N, D)`."""
+        return [self.visual, *np.moveaxis(self.semantic, 1, 0)]
 
 
 def load_features(
@@ -71,13 +80,14 @@ def load_features(
         table = replace(table, frame=table.frame[~absent].reset_index(drop=True))
     ids = list(table.frame["image_id"])
     rows = {kind: store.rows(ids).astype(np.float32) for kind, store in stores.items()}
-    said, names = rows["semantic"][:, chosen], [stores["semantic"].names[p] for p in chosen]
+    vectors = rows["semantic"][:, chosen]
     described = {kind: describe_store(store) for kind, store in stores.items()}
     described["semantic"] = describe_store(stores["semantic"], chosen)
+    names = tuple(described["semantic"]["names"])
     features = Features(
         visual=rows["visual"].reshape(len(ids), -1),
-        semantic=with_answers(said, rows[ANSWERS]) if answers else said,
-        prompts=(*names, ANSWERS) if answers else tuple(names),
+        semantic=with_answers(vectors, rows[ANSWERS]) if answers else vectors,
+        prompts=(*names, ANSWERS) if answers else names,
         stores=described,
     )
     return table, features
@@ -109,10 +119,8 @@ def with_answers(vectors: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """
     flat = answers.reshape(len(answers), 1, -1)
     width = max(vectors.shape[-1], flat.shape[-1])
-    filled = [
-        np.pad(each, ((0, 0), (0, 0), (0, width - each.shape[-1]))) for each in (vectors, flat)
-    ]
-    return np.concatenate(filled, axis=1)
+    widened = [np.pad(a, ((0, 0), (0, 0), (0, width - a.shape[-1]))) for a in (vectors, flat)]
+    return np.concatenate(widened, axis=1)
 
 
 def _read_answers(semantic: Path) -> FeatureStore:
@@ -140,24 +148,60 @@ def describe_store(store: FeatureStore, chosen: Sequence[int] | None = None) -> 
     }
 
 
-def require_same_stores(trained: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def require_same_stores(trained: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuse features made in another way than those a run was trained on.
 
     Raises:
         AgiqaError: names the store, the field and both values.
     """
-    for kind in trained:
-        names, others = trained[kind]["names"], found[kind]["names"]
-        if list(names) != list(others):
+    for kind, made in trained.items():
+        other = given[kind]
+        if list(made["names"]) != list(other["names"]):
             raise AgiqaError(
-                f"The run was trained on the {kind} vectors {', '.join(names)}, but the store "
-                f"holds {', '.join(others)}: use the run's own params.yaml, or fit again."
+                f"The run was trained on the {kind} vectors {', '.join(made['names'])}, but the "
+                f"store holds {', '.join(other['names'])}: use the run's own params.yaml, or fit "
+                "again."
             )
-        pairs = zip(trained[kind]["fingerprints"], found[kind]["fingerprints"], strict=True)
-        for name, (ours, theirs) in zip(names, pairs, strict=True):
+        for name, own_print, other_print in zip(
+            made["names"], made["fingerprints"], other["fingerprints"], strict=True
+        ):
             require_same(
-                ours,
-                theirs,
+                own_print,
+                other_print,
                 where=f"{kind} vector '{name}'",
                 advice="the run was trained on other features: use its params.yaml, or fit again",
+            )
+
+
+def require_settings(stores: Mapping[str, Any], params: Params) -> None:
+    """Refuse stores that other settings made: the run could never score.
+
+    Raises:
+        AgiqaError: names the vector, the field and both values.
+    """
+    prompts = read_prompt_set(params.semantic.prompts)
+    texts, layers = list(prompts.prompts.values()), list(params.visual.layers)
+    for kind, settings in (("semantic", params.semantic), ("visual", params.visual)):
+        if stores[kind]["extractor"] == "pixels":  # of the paper presets
+            continue
+        for name, made in zip(stores[kind]["names"], stores[kind]["fingerprints"], strict=True):
+            asked = {
+                "dtype": settings.dtype,
+                "attention": settings.attention,
+                "stored_as": settings.precision,
+                "pool": list(params.visual.pool),
+            }
+            wanted = {field: asked.get(field, value) for field, value in made.items()}
+            if made.get("extractor") in OTHERS[kind]:
+                wanted["extractor"] = f"one of {kind} vectors"
+            if made.get("layer", layers[0]) not in layers:
+                wanted["layer"] = f"one of {layers}"
+            if isinstance(prompt := made.get("prompt"), Mapping):
+                text = prompt["text"] if prompt["text"] in texts else " | ".join(texts)
+                wanted["prompt"] = {**prompt, "text": text, "template": prompts.template}
+            require_same(
+                wanted,
+                made,
+                where=f"the {kind} store's vector '{name}'",
+                advice="run `agiqa extract` with these settings, or give `fit` those of the store",
             )

@@ -1,82 +1,118 @@
-"""A run's models on the images of one data set: what `evaluation` asks, whatever the preset."""
+"""A run's models on the images of one data set, whatever the preset: what `evaluate` asks.
 
-from typing import NamedTuple, Protocol
+The one place that knows which ensemble is which preset's.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 
 import numpy as np
 
+from agiqa.core.params import Params
+from agiqa.stage2.contract import Prediction, SplitScores
 from agiqa.stage2.features import Features
-from agiqa.stage2.light.ensemble import RIDGES, VARIANTS, Ensemble, ridge_inputs
+from agiqa.stage2.light.ensemble import VARIANTS, Ensemble
+from agiqa.stage2.light.split_model import RIDGES
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.presets import LIGHT, MIXTURE, recipe
 
-MIXTURE = "moe"  # the model that every run has; the others stand beside it
-BASELINES = ("ridge", "ridge_visual", "ridge_semantic", "visual", "semantic")
-
-
-class Opinion(NamedTuple):
-    """What one model of one split says of n images."""
-
-    score: np.ndarray  # (n, T)
-    gate: np.ndarray | None  # (n, E, T)
+BASELINES = (*RIDGES, "visual", "semantic")
+DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
 
 
-class Tested(Protocol):
-    """A run's models on one data set, whatever the preset."""
-
-    models: tuple[str, ...]
-
-    def predict(self, model: str, place: int, rows: np.ndarray) -> Opinion:
-        """The opinion of the split at `place` on images `rows` `(n,)`."""
+AnyEnsemble = Ensemble | PaperEnsemble
 
 
-class LightModels:
-    """The mixture of experts and its baselines."""
+def ensemble_class(preset: str) -> type[Ensemble] | type[PaperEnsemble]:
+    """The kind of ensemble that a preset's fit yields."""
+    return Ensemble if preset == LIGHT else PaperEnsemble
+
+
+def make_predictor(
+    ensemble: AnyEnsemble,
+    features: Features | PaperInputs,
+    params: Params,
+    name: str,
+    dataset: int = 0,
+) -> "LightPredictor | PaperPredictor":
+    """The ensemble's models on the images; the features are of the ensemble's preset.
+
+    Args:
+        ensemble: of a run.
+        features: of N images of the data set.
+        params: of the run.
+        name: the data set's.
+        dataset: on whose scale to score, where the run was trained on several.
+
+    Raises:
+        AgiqaError: the features are of another width than the run's.
+    """
+    match ensemble, features:
+        case PaperEnsemble(), PaperInputs():
+            ensemble.require_width(features.semantic.shape[-1], f"The store of '{name}'")
+            return PaperPredictor(ensemble, features, params)
+        case Ensemble(), Features():
+            return LightPredictor(ensemble, features, dataset)
+    raise TypeError(f"{type(features).__name__} are not for a {type(ensemble).__name__}")
+
+
+class LightPredictor:
+    """The mixture of experts and its baselines.
+
+    `extra_models` are the mixture once more, on the rows that they pick of so many tested images.
+    """
 
     models: tuple[str, ...] = (*BASELINES, MIXTURE)
 
     def __init__(self, ensemble: Ensemble, features: Features, dataset: int) -> None:
-        self.splits, self.features, self.dataset = ensemble.splits, features, dataset
-        self.outputs = {
-            variant: ensemble.predict(features.visual, features.semantic, variant, dataset)
+        self.ensemble, self.features, self.dataset = ensemble, features, dataset
+        self.extra_models: Mapping[str, Callable[[int], np.ndarray]] = {}
+
+    @cached_property
+    def _predictions(self) -> dict[str, Prediction]:
+        """Of all images, by variant."""
+        visual, semantic = self.features.visual, self.features.semantic
+        return {
+            variant: self.ensemble.predict(visual, semantic, variant, self.dataset)
             for variant in VARIANTS
         }
 
-    def predict(self, model: str, place: int, rows: np.ndarray) -> Opinion:
-        """The ridge's score, or the mean of the split's regressors."""
+    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
+        """Score the images `rows` `(n,)` by a model of the split at `place`."""
         if model in RIDGES:
-            split = self.splits[place]
-            inputs = ridge_inputs(split, self.features.visual[rows], self.features.semantic[rows])
-            said = split.ridges[model].predict(inputs[model])
-            return Opinion(split.scales.restore(said, self.dataset), None)
-        output = self.outputs[model]
-        score, gate = (each[place].mean(dim=0).numpy()[rows] for each in output[:2])
-        return Opinion(score, gate if model == MIXTURE else None)
+            split = self.ensemble.splits[place]
+            visual, semantic = self.features.visual[rows], self.features.semantic[rows]
+            score = split.ridge_scores(model, visual, semantic)
+            return SplitScores(split.scales.restore(score, self.dataset), None)
+        prediction = self._predictions[model]
+        score = prediction.score[place].mean(dim=0).numpy()[rows]
+        if model != MIXTURE:
+            return SplitScores(score, None)
+        return SplitScores(score, prediction.gate[place].mean(dim=0).numpy()[rows])
 
 
-class PaperModels:
-    """The paper's network, alone."""
+class PaperPredictor:
+    """The paper's network, alone; as its authors count too, where the recipe says so."""
 
     models: tuple[str, ...] = (MIXTURE,)
 
-    def __init__(self, ensemble: PaperEnsemble, inputs: PaperInputs) -> None:
+    def __init__(self, ensemble: PaperEnsemble, inputs: PaperInputs, params: Params) -> None:
         self.ensemble, self.inputs = ensemble, inputs
+        chosen = recipe(params)
+        self.extra_models: Mapping[str, Callable[[int], np.ndarray]] = (
+            {DROPPED: partial(_whole_batches, batch=chosen.batch_size)}
+            if chosen.drop_last_test
+            else {}
+        )
 
-    def predict(self, model: str, place: int, rows: np.ndarray) -> Opinion:
+    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
         """The split's network on the images."""
-        found = self.ensemble.predict_split(place, self.inputs.pixels, self.inputs.semantic, rows)
-        return Opinion(found.score.numpy()[:, None], found.gate.numpy()[..., None])
+        output = self.ensemble.predict_split(place, self.inputs.pixels, self.inputs.semantic, rows)
+        return SplitScores(output.score.numpy()[:, None], output.gate.numpy()[..., None])
 
 
-def models_of(
-    ensemble: Ensemble | PaperEnsemble, features: Features | PaperInputs, dataset: int = 0
-) -> Tested:
-    """The ensemble's models on the images; the features are of the ensemble's preset.
-
-    `dataset` says on whose scale to score, where the run was trained on several.
-    """
-    match ensemble, features:
-        case PaperEnsemble(), PaperInputs():
-            return PaperModels(ensemble, features)
-        case Ensemble(), Features():
-            return LightModels(ensemble, features, dataset)
-    raise TypeError(f"{type(features).__name__} are not for a {type(ensemble).__name__}")
+def _whole_batches(count: int, batch: int) -> np.ndarray:
+    """Rows of `count` images that fill whole batches after a shuffle, as the authors' loader."""
+    kept = count // batch * batch or count
+    return np.sort(np.random.default_rng(0).permutation(count)[:kept])

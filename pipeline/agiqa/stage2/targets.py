@@ -4,28 +4,32 @@ The other half of what stage 2 sees, beside `features`. Several data sets keep t
 has its own mean and deviation on the training side, and what is learnt is in units of those.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from torch import Tensor
+
+from agiqa.core.weight_files import FLOATS
+from agiqa.stage2.contract import Expected, of_arrays
+
+Side = Mapping[str, np.ndarray]  # row numbers of train, val and test
+Sides = Mapping[int, Side]  # by split seed
 
 
 @dataclass(frozen=True)
-class Truth:
+class Targets:
     """One row for each row of the features."""
 
     mos: np.ndarray  # (N, T) float64
-    targets: tuple[str, ...]  # names of the T targets
+    names: tuple[str, ...]  # of the T targets
     datasets: tuple[str, ...]  # names of the D data sets
-    of: np.ndarray  # (N,) int: which of them each image is of
+    dataset_of: np.ndarray  # (N,) int: which of them each image is of
 
     def among(self, rows: np.ndarray) -> np.ndarray | None:
-        """Which data set the images `rows` are of, or None where there is but one."""
-        return self.of[rows] if len(self.datasets) > 1 else None
-
-
-def one_scale(mos: np.ndarray, target: str = "quality", dataset: str = "") -> Truth:
-    """The truth of one data set and one target, from its scores `(N,)`."""
-    return Truth(mos[:, None], (target,), (dataset,), np.zeros(len(mos), dtype=np.intp))
+        """Tell which data set the images `rows` are of; None where there is but one."""
+        return self.dataset_of[rows] if len(self.datasets) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,34 @@ class Scales:
     mean: np.ndarray  # (D, T)
     sd: np.ndarray  # (D, T)
 
-    def standardise(self, mos: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """MOS `(n, T)` of images of the data sets `of` `(n,)`, in units of their deviations."""
-        return np.asarray((mos - self.mean[of]) / self.sd[of])
+    @classmethod
+    def of(cls, targets: Targets, rows: np.ndarray) -> Self:
+        """Measure the images `rows`, which each data set must have some of."""
+        own = [
+            targets.mos[rows[targets.dataset_of[rows] == d]] for d in range(len(targets.datasets))
+        ]
+        return cls(
+            np.stack([mos.mean(axis=0) for mos in own]), np.stack([mos.std(axis=0) for mos in own])
+        )
+
+    def standardise(self, mos: np.ndarray, dataset_of: np.ndarray) -> np.ndarray:
+        """MOS `(n, T)` of images of the data sets `(n,)`, in units of their deviations."""
+        return np.asarray((mos - self.mean[dataset_of]) / self.sd[dataset_of])
 
     def restore(self, score: np.ndarray, dataset: int) -> np.ndarray:
         """Scores `(..., T)` in those units, on the scale of one data set."""
         return np.asarray(score * self.sd[dataset] + self.mean[dataset])
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        return of_arrays({"mos": np.stack([self.mean, self.sd])})
 
-def scales(truth: Truth, rows: np.ndarray) -> Scales:
-    """Means and deviations of the images `rows`, which each data set must have some of."""
-    own = [truth.mos[rows[truth.of[rows] == d]] for d in range(len(truth.datasets))]
-    return Scales(
-        np.stack([each.mean(axis=0) for each in own]), np.stack([each.std(axis=0) for each in own])
-    )
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Make the scales of `tensors` again."""
+        return cls(*tensors["mos"].numpy())
+
+    @staticmethod
+    def expected(datasets: int, targets: int) -> Expected:
+        """Name the tensors of D data sets and T targets."""
+        return {"mos": (FLOATS, (2, datasets, targets))}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from agiqa.runs.explain.aspect_validity import validity
+from agiqa.runs.explain.reasons import validity
 
 NAMES = ("planted", "noise", "against", "constant")
 

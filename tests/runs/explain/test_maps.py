@@ -9,9 +9,7 @@ from scipy.stats import pearsonr
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.explain import Explainer
-from agiqa.runs.explain.gradient import score_gradient
-from agiqa.runs.explain.leave_one_out import changes
-from agiqa.runs.explain.light_maps import effects
+from agiqa.runs.explain.maps import changes, effects, on_grid, score_gradient
 from agiqa.runs.files import load_run
 from agiqa.runs.score import Scorer, load_scorer
 from kit.spoilt_images import World, spoilt
@@ -118,3 +116,36 @@ def test_what_is_missing_is_said_in_one_sentence(world: World, tmp_path: Path) -
         with pytest.raises(AgiqaError, match="not both in one call"):
             call([world.images / "00.png", decode(world.images / "00.png")])
     assert alone.validity == []
+
+
+@pytest.mark.parametrize("pools", [("cls", "mean", "std"), ("std", "mean"), ("mean",)])
+def test_equals_pooling_the_other_patches(pools: tuple[str, ...]) -> None:
+    patches = np.random.default_rng(0).normal(3, 2, (9, 5)).astype(np.float32)
+    whole = {"cls": np.zeros(5), "mean": patches.mean(axis=0), "std": patches.std(axis=0, ddof=1)}
+    for gone, found in enumerate(changes(patches, pools)):
+        rest = np.delete(patches, gone, axis=0)
+        ours = {"cls": np.zeros(5), "mean": rest.mean(axis=0), "std": rest.std(axis=0, ddof=1)}
+        expected = np.concatenate([ours[pool] - whole[pool] for pool in pools])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_equal_patches_change_nothing() -> None:
+    found = changes(np.full((4, 3), 2.5, dtype=np.float32), ("mean", "std"))
+    np.testing.assert_array_equal(found, np.zeros((4, 6)))
+
+
+def test_the_same_grid_is_itself() -> None:
+    values = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_allclose(on_grid(values, (0, 0, 1, 1), 4), values, atol=1e-12)
+
+
+def test_a_close_up_fills_its_box_and_keeps_its_sum() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 5))
+    found = on_grid(values, (0.25, 0.25, 0.75, 0.75), 8)
+    np.testing.assert_allclose(found.sum(), values.sum())
+    outside = np.ones((8, 8), dtype=bool)
+    outside[2:6, 2:6] = False
+    np.testing.assert_array_equal(found[outside], 0)
+    one = np.zeros((5, 5))
+    one[0, 4] = 1  # upper right
+    assert np.unravel_index(on_grid(one, (0.25, 0.25, 0.75, 0.75), 8).argmax(), (8, 8)) == (2, 5)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.runs.explain import neighbours
-from agiqa.runs.explain.neighbours import Alikeness, nearest
+from agiqa.runs.explain import rated_images
+from agiqa.runs.explain.rated_images import Alikeness, nearest
 from agiqa.store import FeatureStore
 
 
@@ -17,7 +17,7 @@ def _store(vectors: np.ndarray) -> FeatureStore:
 
 
 def test_cosines_are_those_of_standardised_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", 7)  # several blocks
+    monkeypatch.setattr(rated_images, "BLOCK", 7)  # several blocks
     rng = np.random.default_rng(0)
     vectors = rng.normal(5, rng.uniform(0.1, 10, 6), (20, 6)).astype(np.float32).reshape(20, 2, 3)
     flat = vectors.reshape(20, 6)

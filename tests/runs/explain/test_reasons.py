@@ -11,7 +11,7 @@ from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.explain import Explainer
-from agiqa.runs.explain.answers import find_answers, levels
+from agiqa.runs.explain.aspects import find_answers, levels
 from agiqa.runs.score import load_scorer
 from agiqa.store import read_pack
 from kit.spoilt_images import World, spoilt

@@ -13,9 +13,10 @@ from agiqa.core.params import Fit, Params, of_a_run
 from agiqa.runs.files import load_run, save_run
 from agiqa.stage2.features import Features
 from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.training import Sides, fit
-from agiqa.stage2.predictors import models_of
-from agiqa.stage2.targets import one_scale
+from agiqa.stage2.light.training import fit_light
+from agiqa.stage2.predictors import make_predictor
+from agiqa.stage2.targets import Sides
+from kit.rated import one_target
 from kit.run_files import provenance_of
 
 SETTINGS = Fit(
@@ -63,7 +64,7 @@ def sides() -> Sides:
 
 @pytest.fixture(scope="module")
 def fitted(features: Features, mos: np.ndarray, sides: Sides) -> Ensemble:
-    return fit(features, one_scale(mos), sides, SETTINGS)[0]
+    return fit_light(features, one_target(mos), sides, SETTINGS)[0]
 
 
 def _test_srcc(ensemble: Ensemble, features: Features, mos: np.ndarray, sides: Sides) -> dict:
@@ -102,8 +103,8 @@ def test_the_test_side_is_not_touched(
         visual[side["test"]] = 0
         semantic[side["test"]] = 0
         blind = dataclasses.replace(features, visual=visual, semantic=semantic)
-        alone, _ = fit(blind, one_scale(hidden), {seed: side}, QUICK)
-        again, _ = fit(features, one_scale(mos), {seed: side}, QUICK)
+        alone, _ = fit_light(blind, one_target(hidden), {seed: side}, QUICK)
+        again, _ = fit_light(features, one_target(mos), {seed: side}, QUICK)
         for variant, regressor in again.regressors.items():
             for name, weight in regressor.state_dict().items():
                 assert torch.equal(weight, alone.regressors[variant].state_dict()[name]), name
@@ -113,16 +114,16 @@ def test_few_anchors_do_nearly_as_well_and_all_of_them_change_nothing(
     fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
 ) -> None:
     some, few, *all_of_them = (
-        fit(
+        fit_light(
             features,
-            one_scale(mos),
+            one_target(mos),
             sides,
             dataclasses.replace(SETTINGS, anchors=anchors, epochs=30 if anchors == 120 else 1),
         )[0]
         for anchors in (120, 15, 0, 420)  # the features are wider than 15: another ridge
     )
     for ensemble, anchors in ((some, 120), (few, 15)):
-        drawn = [[kernel.anchors for kernel in split.kernels] for split in ensemble.splits]
+        drawn = [[expert.kernel.anchors for expert in split.experts] for split in ensemble.splits]
         assert {len(each) for split in drawn for each in split} == {anchors}
         assert not np.array_equal(drawn[0][0], drawn[1][0])
         for name, ridge in ensemble.splits[0].ridges.items():
@@ -132,13 +133,13 @@ def test_few_anchors_do_nearly_as_well_and_all_of_them_change_nothing(
     whole = _test_srcc(fitted, features, mos, sides)["moe"]
     assert _test_srcc(some, features, mos, sides)["moe"] == pytest.approx(whole, abs=0.03)
     for same in all_of_them:
-        kernels = zip(same.splits[0].kernels, fitted.splits[0].kernels, strict=True)
-        assert all(np.array_equal(one.dual, other.dual) for one, other in kernels)
+        kernels = zip(same.splits[0].experts, fitted.splits[0].experts, strict=True)
+        assert all(np.array_equal(one.kernel.dual, other.kernel.dual) for one, other in kernels)
 
 
 def test_same_seed_same_weights(features: Features, mos: np.ndarray, sides: Sides) -> None:
     one, again, other = (
-        fit(features, one_scale(mos), sides, dataclasses.replace(QUICK, seed=seed))[0]
+        fit_light(features, one_target(mos), sides, dataclasses.replace(QUICK, seed=seed))[0]
         for seed in (0, 0, 1)
     )
     head = one.regressors["moe"].corrections[0].head.weight
@@ -150,7 +151,7 @@ def test_same_seed_same_weights(features: Features, mos: np.ndarray, sides: Side
 def test_the_kept_epoch_is_the_best_on_validation(
     features: Features, mos: np.ndarray, sides: Sides
 ) -> None:
-    ensemble, curves = fit(features, one_scale(mos), sides, SETTINGS)
+    ensemble, curves = fit_light(features, one_target(mos), sides, SETTINGS)
     for variant in ("moe", "visual", "semantic"):
         score = (
             ensemble.predict(features.visual, features.semantic, variant)
@@ -183,8 +184,8 @@ def test_a_softmax_gate_sums_to_one(fitted: Ensemble, features: Features) -> Non
 
 
 def test_a_linear_gate_trains_too(features: Features, mos: np.ndarray, sides: Sides) -> None:
-    linear, _ = fit(
-        features, one_scale(mos), sides, dataclasses.replace(SETTINGS, gate="linear", lr=0.003)
+    linear, _ = fit_light(
+        features, one_target(mos), sides, dataclasses.replace(SETTINGS, gate="linear", lr=0.003)
     )
     assert _test_srcc(linear, features, mos, sides)["moe"] > 0.75
 
@@ -242,9 +243,9 @@ def test_too_few_images_and_flat_scores_are_explained(
 ) -> None:
     few = {7: {"train": np.arange(5), "val": np.arange(5, 9)}}
     with pytest.raises(AgiqaError, match="Split 7 has 5 train images; fit needs at least 8"):
-        fit(features, one_scale(mos), few, SETTINGS)
+        fit_light(features, one_target(mos), few, SETTINGS)
     with pytest.raises(AgiqaError, match="training images of split 0 have the same score"):
-        fit(features, one_scale(np.ones(IMAGES)), sides, SETTINGS)
+        fit_light(features, one_target(np.ones(IMAGES)), sides, SETTINGS)
 
 
 def test_a_run_of_the_first_layout_scores_as_it_did(
@@ -271,7 +272,7 @@ def test_a_run_of_the_first_layout_scores_as_it_did(
     back = load_run(run).ensemble
     for model in ("ridge", "ridge_semantic", "moe"):
         ours, theirs = (
-            models_of(each, features).predict(model, 1, np.arange(20)).score
+            make_predictor(each, features, Params(), "").predict(model, 1, np.arange(20)).score
             for each in (fitted, back)
         )
         np.testing.assert_allclose(theirs, ours, rtol=1e-5)

@@ -4,8 +4,8 @@ from typing import Any
 
 from agiqa.core.model_names import MODELS
 from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
-from agiqa.runs.evaluate import DROPPED
-from agiqa.stage2.predictors import BASELINES, MIXTURE
+from agiqa.stage2.predictors import BASELINES, DROPPED
+from agiqa.stage2.presets import MIXTURE
 from agiqa.views.kit.number import DASH
 from agiqa.views.report.content import why_dashes
 from agiqa.views.report.results import read_results

@@ -1,21 +1,22 @@
 """Why a score is what it is: quality maps, reasons from the cached answers, rated neighbours.
 
-    explainer.py        `Explainer`: the three, for files or images in memory
-    light_maps.py       maps of the preset light: leave_one_out.py, gradient.py, placing.py
-    quality_map.py      a map; overlay.py draws it
-    aspects.py          reasons: answers.py (the store), aspect_validity.py and residuals.py (which
-                        aspects may speak), wording.py (what they say)
-    neighbours.py       rated images that look alike
-    rated.py, looks.py  the run's data set; vectors of the images to be explained
-    explanations.py     what `agiqa explain` writes into a run
+    explainer.py      `Explainer`: the three, for files or images in memory
+    maps.py           maps of the preset light
+    quality_map.py    a map, and how it is drawn over its image
+    aspects.py        reasons: the store of answers, the model for new images
+    reasons.py        which aspects may speak, and what they say
+    rated_images.py   the run's data set; those of its images that look alike
+    vectors.py        vectors of the images to be explained
+    write.py          what `agiqa explain` writes into a run
 
 Behind `agiqa explain` and `agiqa serve`; the report reads what `agiqa explain` wrote.
 """
 
 from agiqa.runs.explain.explainer import Explainer
-from agiqa.runs.explain.explanations import Explanations, explain_run, read_explanations
 from agiqa.runs.explain.quality_map import QualityMap
-from agiqa.runs.explain.reason import AspectValidity, Neighbour, Reason
+from agiqa.runs.explain.rated_images import Neighbour
+from agiqa.runs.explain.reasons import AspectValidity, Reason
+from agiqa.runs.explain.write import Explanations, explain_run
 
 __all__ = [
     "AspectValidity",
@@ -25,5 +26,4 @@ __all__ = [
     "QualityMap",
     "Reason",
     "explain_run",
-    "read_explanations",
 ]

@@ -1,6 +1,9 @@
-"""Reasons of images from the cached answers to the aspects, and of new images from the model."""
+"""Reasons of images from the cached answers to the aspects, and of new images from the model.
 
-import tempfile
+An aspect's number is the answers' mean level under the model's probabilities, 1 for the first and
+worst word to K for the last and best, as Q-Align scores images (arXiv:2312.17090).
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -8,55 +11,69 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from agiqa.core.errors import AgiqaError
-from agiqa.runs.explain.answers import find_answers, levels, read_answers, words
-from agiqa.runs.explain.aspect_validity import validity
-from agiqa.runs.explain.looks import Looks, Pictures
-from agiqa.runs.explain.rated import Rated
-from agiqa.runs.explain.reason import AspectValidity, Reason
-from agiqa.runs.explain.residuals import validation_scores
-from agiqa.runs.explain.wording import word_reasons
+from agiqa.data.prompts import PromptSet, make_prompt_set
+from agiqa.runs.explain.rated_images import RatedImages
+from agiqa.runs.explain.reasons import AspectValidity, Reason, validity, word_reasons
+from agiqa.runs.explain.vectors import ImageVectors, Pictures
 from agiqa.runs.files import Run
 from agiqa.stage1.extractors import SomeVectors, semantic_extractor
-from agiqa.stage2.features import choose_vectors
+from agiqa.stage2.features import choose_vectors, with_answers
 from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.store import ANSWERS, FeatureStore, pack_beside, read_pack, require_same
+from agiqa.store import (
+    ANSWERS,
+    FORMATS,
+    FeatureStore,
+    PackError,
+    pack_beside,
+    read_pack,
+    read_pack_metadata,
+    require_same,
+)
 
+ASPECTS = "aspects"  # the word in a store's name by which it is preferred to others
+LEAST_ANSWERS = 2
 WELL = 2 / 3  # of the training images' MOS: above it stands the well-rated third
 LEAST_WELL = 10  # images
 
 
 class Aspects:
-    """The aspects of one store, for the images of one data set and for new ones."""
+    """The aspects of one store, for the images of one data set and for new ones.
+
+    Args:
+        run: whose error the aspects are held against.
+        rated: the data set's images.
+        path: of the store of answers.
+        visual: the data set's visual features, if they are at hand.
+        ledger: where answers about new files are kept.
+
+    Raises:
+        AgiqaError: the store is damaged, or knows too few well-rated images.
+    """
 
     def __init__(
         self,
         run: Run,
-        rated: Rated,
-        store: FeatureStore,
+        rated: RatedImages,
+        path: Path,
         visual: FeatureStore | None,
         ledger: Path | None,
     ) -> None:
-        self.run, self.rated, self.store, self.visual = run, rated, store, visual
-        self.ledger = ledger
-        self.words = words(store.fingerprints[0], store.path)
-        self.known = set(store.image_ids)
-        training = [row for row in rated.rows("train") if rated.ids[row] in self.known]
-        mos = rated.mos[training]
-        well = [
-            rated.ids[row]
-            for row in training
-            if len(mos) and rated.mos[row] >= np.quantile(mos, WELL)
-        ]
-        if len(well) < LEAST_WELL:
+        self.run, self.rated, self.visual, self.ledger = run, rated, visual, ledger
+        self.words = words(read_pack_metadata(path)["fingerprints"][0], path)
+        self.store = read_pack(path)
+        self.known = set(self.store.image_ids)
+        training = np.array([row for row in rated.rows("train") if rated.ids[row] in self.known])
+        mos = rated.mos[training] if len(training) else np.empty(0)
+        high = training[mos >= np.quantile(mos, WELL)] if len(training) else training
+        self.well = np.array([rated.ids[row] for row in high])
+        if len(self.well) < LEAST_WELL:
             raise AgiqaError(
-                f"{store.path}: answers about {len(well)} well-rated training images, too few to "
+                f"{path}: answers about {len(self.well)} well-rated training images, too few to "
                 "compare with; run `agiqa extract`."
             )
-        self.well = np.array(well)
-        self.well_answers = store.rows(well).astype(np.float64)  # (R, A, K)
+        self.well_answers = self.store.rows(list(self.well)).astype(np.float64)  # (R, A, K)
         self.well_levels = levels(self.well_answers)
 
     @cached_property
@@ -64,10 +81,11 @@ class Aspects:
         """Each aspect's relation to MOS and residual over the validation sides."""
         rated = self.rated
         rows = np.array([row for row in rated.rows("val") if rated.ids[row] in self.known])
-        found = levels(self.store.rows([rated.ids[row] for row in rows]))
-        scores = self._scores()
+        validated = levels(self.store.rows([rated.ids[row] for row in rows]))
+        scores = self._validation_scores()
         residual = None if scores is None else rated.mos[rows] - scores[rows]
-        return validity(self.store.names, found, rated.mos[rows], residual, rated.groups(rows))
+        groups = rated.groups(rows)
+        return validity(self.store.names, validated, rated.mos[rows], residual, groups)
 
     def reasons(
         self,
@@ -78,32 +96,25 @@ class Aspects:
         """Reasons of each image; `ids` are None for images in memory."""
         if not any(relation.shown for relation in self.validity):
             return [[] for _ in images]
+        stored = [place for place, name in enumerate(ids) if name in self.known]
         new = [place for place, name in enumerate(ids) if name not in self.known]
         answers = np.empty((len(images), len(self.store.names), len(self.words)))
+        if stored:
+            answers[stored] = self.store.rows([str(ids[place]) for place in stored])
         if new:
-            given = None if image_prompts is None else [image_prompts[place] for place in new]
-            fresh = self._look([images[place] for place in new], given)
-            answers[new] = np.stack(fresh, axis=1)
-        old = [place for place in range(len(images)) if place not in set(new)]
-        if old:
-            answers[old] = self.store.rows([str(ids[place]) for place in old])
-        found = []
+            prompts = None if image_prompts is None else [image_prompts[place] for place in new]
+            asked = self._vectors([images[place] for place in new], prompts)
+            answers[new] = np.stack(asked, axis=1)
+        reasons = []
         for name, answer, level in zip(ids, answers, levels(answers), strict=True):
             others = self.well != name
-            found.append(
-                word_reasons(
-                    level,
-                    answer,
-                    self.well_levels[others],
-                    self.well_answers[others].mean(axis=0),
-                    self.words,
-                    self.validity,
-                )
-            )
-        return found
+            usual = self.well_answers[others].mean(axis=0)
+            reference = self.well_levels[others]
+            reasons.append(word_reasons(level, answer, reference, usual, self.words, self.validity))
+        return reasons
 
     @cached_property
-    def _look(self) -> Looks:
+    def _vectors(self) -> ImageVectors:
         """What asks the model as the store says it was asked.
 
         Raises:
@@ -111,91 +122,131 @@ class Aspects:
         """
         made: Mapping[str, Any] = self.store.fingerprints[0]
         own = self.run.params.semantic
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "asked.yaml"
-            path.write_text(yaml.safe_dump(self._prompt_set(), sort_keys=False), encoding="utf-8")
-            settings = replace(
-                own,
-                name=self.store.extractor,
-                prompts=str(path),
-                dtype=made.get("dtype", own.dtype),
-                attention=made.get("attention", own.attention),
-                precision=made.get("stored_as", own.precision),
-                layers=(),
-            )
-            try:
-                whole = semantic_extractor(settings)
-            except AgiqaError as error:
-                raise AgiqaError(f"No reasons for new images: {error}") from error
-        places = [i for i, each in enumerate(whole.vectors) if each.store == ANSWERS]
+        settings = replace(
+            own,
+            name=self.store.extractor,
+            dtype=made.get("dtype", own.dtype),
+            attention=made.get("attention", own.attention),
+            precision=made.get("stored_as", own.precision),
+            layers=(),
+        )
+        try:
+            whole = semantic_extractor(settings, self._prompt_set())
+        except AgiqaError as error:
+            raise AgiqaError(f"No reasons for new images: {error}") from error
+        places = [i for i, vector in enumerate(whole.vectors) if vector.store == ANSWERS]
         extractor = SomeVectors(whole, places)
-        for name, made, found in zip(
+        for name, stored, vector in zip(
             self.store.names, self.store.fingerprints, extractor.vectors, strict=True
         ):
             require_same(
-                made,
-                found.fingerprint,
+                stored,
+                vector.fingerprint,
                 where=f"no reasons for new images: the answers '{name}' of {self.store.path}",
                 advice="they would be answered otherwise here; use the model and the libraries "
                 "that made the store, or run `agiqa extract` for it again",
             )
-        return Looks(extractor, self.ledger, own.workers)
+        return ImageVectors(extractor, self.ledger, own.workers)
 
-    def _prompt_set(self) -> dict[str, Any]:
+    def _prompt_set(self) -> PromptSet:
         """The prompt set, as the store's fingerprints hold it."""
-        asked: list[Any] = [each["prompt"] for each in self.store.fingerprints]
-        return {
-            "name": self.store.extractor,
-            "citation": "as the store of answers has it",
-            "order": asked[0].get("order", "image_first"),
-            "template": asked[0]["template"],
-            "pooling": "last",
-            "answers": self.words,
-            "prompts": {
-                name: each["text"] for name, each in zip(self.store.names, asked, strict=True)
-            },
-        }
+        asked: list[Any] = [made["prompt"] for made in self.store.fingerprints]
+        names = zip(self.store.names, asked, strict=True)
+        return make_prompt_set(
+            {
+                "name": self.store.extractor,
+                "citation": "as the store of answers has it",
+                "order": asked[0].get("order", "image_first"),
+                "template": asked[0]["template"],
+                "pooling": "last",
+                "answers": self.words,
+                "prompts": {name: prompt["text"] for name, prompt in names},
+            }
+        )
 
-    def _scores(self) -> np.ndarray | None:
-        """The run's scores `(N,)` of validation images; None where they would cost too much."""
-        ensemble, rated = self.run.ensemble, self.rated
-        if not isinstance(ensemble, Ensemble) or self.visual is None:
-            return None
-        own = self.run.params.semantic
+    def _validation_scores(self) -> np.ndarray | None:
+        """The run's scores `(N,)` of validation images, NaN for others; None: too costly.
+
+        Mean over the splits that validate on the image, none of which trained on it; of the run's
+        first target, on the scale of its first data set.
+        """
+        ensemble, rated, own = self.run.ensemble, self.rated, self.run.params.semantic
         path = self.store.path.with_name(f"{own.name}.{own.format}")
-        if not path.exists():
+        if not isinstance(ensemble, Ensemble) or self.visual is None or not path.exists():
             return None
         semantic = read_pack(path)
         answers = read_pack(pack_beside(path, ANSWERS)) if self.run.params.fit.answers else None
-        there = set(semantic.image_ids) & set(self.visual.image_ids)
-        sides = {
-            seed: np.array([row for row in each["val"] if rated.ids[row] in there])
-            for seed, each in rated.sides.items()
-        }
         chosen = choose_vectors(semantic.names, self.run.params.fit.vectors, str(path))
-        return validation_scores(ensemble, sides, rated.ids, self.visual, semantic, chosen, answers)
+        present = set(semantic.image_ids) & set(self.visual.image_ids)
+        total, times = np.zeros((2, len(rated.ids)))
+        for place, split in enumerate(ensemble.splits):
+            rows = [row for row in rated.sides[split.seed]["val"] if rated.ids[row] in present]
+            if not rows:
+                continue
+            names = [rated.ids[row] for row in rows]
+            visual = self.visual.rows(names).astype(np.float32).reshape(len(names), -1)
+            vectors = semantic.rows(names)[:, chosen].astype(np.float32)
+            if answers is not None:
+                vectors = with_answers(vectors, answers.rows(names).astype(np.float32))
+            score = ensemble.only(place).predict(visual, vectors).score
+            total[rows] += score[..., 0].mean(dim=(0, 1)).numpy()
+            times[rows] += 1
+        with np.errstate(invalid="ignore"):
+            return np.asarray(total / times)
 
 
-def open_aspects(
-    run: Run,
-    folder: Path,
-    rated: Rated,
-    visual: FeatureStore | None,
-    name: str | None,
-    ledger: Path | None,
-) -> Aspects:
-    """The aspects' answers about a run's data set.
+def find_answers(folder: Path, name: str | None, own: str) -> Path:
+    """Find the store of answers in a data set's folder.
 
     Args:
-        run: whose error the aspects are held against.
         folder: `cache/DATASET`.
-        rated: its images.
-        visual: its visual features, if they are at hand.
-        name: of the store of answers; None: the one found there.
-        ledger: where answers about new files are kept.
+        name: of the extractor, such as nano-aspects; None: the run's own if it has answers, else
+            the one of aspects, else the only one.
+        own: name of the run's own semantic store.
 
     Raises:
-        AgiqaError: there is none, it is damaged, or it knows too few well-rated images.
+        AgiqaError: there is none, or several and none is meant more than another.
     """
-    path = find_answers(folder, name, run.params.semantic.name)
-    return Aspects(run, rated, read_answers(path), visual, ledger)
+    stores = {
+        path.stem.removesuffix(f"-{ANSWERS}"): path
+        for suffix in FORMATS
+        for path in sorted(folder.glob(f"*-{ANSWERS}{suffix}"))
+    }
+    if name is not None:
+        if name not in stores:
+            expected = pack_beside(folder / f"{name}.zarr", ANSWERS).name
+            raise AgiqaError(
+                f"{folder}: expected the answers of '{name}' ({expected}), found "
+                f"{', '.join(stores) or 'no answers'}: run `agiqa extract` with that prompt set."
+            )
+        return stores[name]
+    if not stores:
+        raise AgiqaError(
+            f"{folder}: no store of answers; `agiqa extract` with --set semantic.prompts=aspects "
+            "--set semantic.name=nano-aspects makes one."
+        )
+    preferred = [each for each in stores if each == own]
+    preferred += [each for each in stores if ASPECTS in each]
+    if not preferred and len(stores) > 1:
+        raise AgiqaError(f"{folder}: several stores of answers, {', '.join(stores)}: name one.")
+    return stores[(preferred or list(stores))[0]]
+
+
+def words(fingerprint: Mapping[str, Any], path: Path) -> list[str]:
+    """The answers, from the worst to the best.
+
+    Raises:
+        AgiqaError: the vectors are no answers' probabilities.
+    """
+    prompt = fingerprint.get("prompt")
+    answers = prompt.get(ANSWERS) if isinstance(prompt, Mapping) else None
+    if not isinstance(answers, list) or len(answers) < LEAST_ANSWERS:
+        raise PackError(f"{path}: expected probabilities of answers, found other vectors.")
+    return [str(answer) for answer in answers]
+
+
+def levels(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities `(N, A, K)` to mean levels `(N, A)`, 1 to K."""
+    shares = probabilities.astype(np.float64)
+    shares /= np.maximum(shares.sum(axis=-1, keepdims=True), 1e-12)
+    return np.asarray(shares @ np.arange(1, shares.shape[-1] + 1))

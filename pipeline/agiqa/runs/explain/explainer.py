@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets.groups import prompt_key
-from agiqa.data.images import image_id
-from agiqa.runs.explain.aspects import Aspects, open_aspects
-from agiqa.runs.explain.light_maps import light_maps
-from agiqa.runs.explain.looks import Looks, Pictures, by_image, in_memory, pictures
-from agiqa.runs.explain.neighbours import Alikeness, nearest
-from agiqa.runs.explain.quality_map import QualityMap
-from agiqa.runs.explain.rated import Rated, read_rated
-from agiqa.runs.explain.reason import AspectValidity, Neighbour, Reason
-from agiqa.runs.score import LightSight, Scorer
+from agiqa.runs.explain.aspects import Aspects, find_answers
+from agiqa.runs.explain.maps import light_maps
+from agiqa.runs.explain.quality_map import WHOLE, QualityMap
+from agiqa.runs.explain.rated_images import Alikeness, Neighbour, RatedImages
+from agiqa.runs.explain.reasons import AspectValidity, Reason
+from agiqa.runs.explain.vectors import ImageVectors, Pictures, ids_of, in_memory, pictures
+from agiqa.runs.score import Scorer
+from agiqa.runs.visual_inputs import VisualInput
 from agiqa.stage1.extractors import VisionExtractor
-from agiqa.stage2.features import describe_store, require_same_stores, with_answers
+from agiqa.stage2.features import describe_store, require_same_stores
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.store import read_pack
 
@@ -48,7 +46,7 @@ class Explainer:
     ) -> None:
         self.scorer, self.run = scorer, scorer.run
         self.cache, self._aspects_name = cache, aspects
-        self._rated: Rated | None = None
+        self._rated: RatedImages | None = None
         self._alike: Alikeness | None = None
         self._aspects: Aspects | None = None
         self.available = {
@@ -58,7 +56,7 @@ class Explainer:
         }
 
     @property
-    def rated(self) -> Rated | None:
+    def rated(self) -> RatedImages | None:
         """The data set that reasons and neighbours come from, if it is there."""
         return self._rated
 
@@ -95,11 +93,8 @@ class Explainer:
         self, images: Pictures, image_prompts: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a run of the preset light sees of images: `(B, F)` and `(B, P, D)`."""
-        vectors = self._semantic(images, image_prompts)
-        said = np.stack([vectors[place] for place in self.scorer.order], axis=1)
-        if len(vectors) > len(self.scorer.said):
-            said = with_answers(said, np.stack(vectors[len(self.scorer.said) :], axis=1))
-        return self._visual(images), said
+        semantic = self.scorer.ordered(self._semantic_vectors(images, image_prompts))
+        return self._visual(images), semantic
 
     def reasons(
         self,
@@ -124,7 +119,7 @@ class Explainer:
         self._require(REASONS)
         in_memory(images)
         assert self._aspects is not None
-        known = list(ids) if ids else by_image(images, image_id)
+        known = list(ids) if ids else ids_of(images)
         return self._aspects.reasons(images, known, image_prompts)
 
     def neighbours(
@@ -151,34 +146,12 @@ class Explainer:
         rated, alike = self._rated, self._alike
         assert rated is not None
         assert alike is not None
-        known = list(ids) if ids else by_image(images, image_id)
-        visual = self._visual(images, known)
+        known = list(ids) if ids else ids_of(images)
         given = image_prompts or [""] * len(images)
         prompts = [
-            rated.prompts.get(own or "", told) for own, told in zip(known, given, strict=True)
+            rated.prompts.get(own or "", text) for own, text in zip(known, given, strict=True)
         ]
-        row_of = {name: row for row, name in reversed(list(enumerate(rated.ids)))}
-        rows = np.array([row_of.get(name, -1) for name in alike.store.image_ids])
-        allowed = (rows >= 0) & np.isfinite(rated.mos[rows])
-        return [
-            [
-                self._neighbour(rated, int(rows[place]), float(cosines[place]), prompt)
-                for place in nearest(cosines, alike.store.image_ids, allowed, own, count)
-            ]
-            for cosines, own, prompt in zip(alike.cosines(visual), known, prompts, strict=True)
-        ]
-
-    @staticmethod
-    def _neighbour(rated: Rated, row: int, cosine: float, prompt: str) -> Neighbour:
-        about = rated.table.frame.iloc[row]
-        return Neighbour(
-            path=str(about["path"]),
-            mos=float(rated.mos[row]),
-            score=rated.scores.get(str(about["path"])),
-            similarity=cosine,
-            generator=str(about["generator"]),
-            same_prompt=prompt_key(prompt) == prompt_key(str(about["prompt"])) != "",
-        )
+        return alike.neighbours(rated, self._visual(images, known), known, prompts, count)
 
     def _require(self, kind: str) -> None:
         if self.available[kind]:
@@ -194,62 +167,61 @@ class Explainer:
                 "image: no maps."
             )
 
-    def _dataset(self) -> tuple[Path, Rated]:
+    def _dataset(self) -> tuple[Path, RatedImages]:
         if self.cache is None:
             raise AgiqaError("No cache folder is given, so no rated images are known.")
         folder = self.cache / str(self.run.provenance["dataset"])
         if self._rated is None:
-            self._rated = read_rated(self.run, folder)
+            self._rated = RatedImages.read(self.run, folder)
         return folder, self._rated
 
     def _open_neighbours(self) -> None:
         folder, _ = self._dataset()
         settings = self.run.params.visual
         store = read_pack(folder / f"{settings.name}.{settings.format}")
-        if isinstance(self.scorer.sight, LightSight):
+        if isinstance(self.scorer.visual, VisualInput):
             trained = {"visual": self.run.provenance["stores"]["visual"]}
             require_same_stores(trained, {"visual": describe_store(store)})
         self._alike = Alikeness(store)
 
     def _open_aspects(self) -> None:
         folder, rated = self._dataset()
+        path = find_answers(folder, self._aspects_name, self.run.params.semantic.name)
         visual = self._alike.store if self._alike is not None else None
-        self._aspects = open_aspects(
-            self.run, folder, rated, visual, self._aspects_name, self.scorer.ledger
-        )
+        self._aspects = Aspects(self.run, rated, path, visual, self.scorer.ledger)
 
     @cached_property
     def vision(self) -> VisionExtractor:
         """What makes the run's visual features; the settings' own, where it reads pixels."""
-        if isinstance(self.scorer.sight, LightSight):
-            return self.scorer.sight.extractor
+        if isinstance(self.scorer.visual, VisualInput):
+            return self.scorer.visual.extractor
         return VisionExtractor(self.run.params.visual)
 
     @cached_property
-    def _look(self) -> Looks:
-        return Looks(self.vision, self.scorer.ledger, self.run.params.visual.workers)
+    def _visual_vectors(self) -> ImageVectors:
+        return ImageVectors(self.vision, self.scorer.ledger, self.run.params.visual.workers)
 
     @cached_property
-    def _semantic(self) -> Looks:
-        return Looks(self.scorer.semantic, self.scorer.ledger, self.run.params.semantic.workers)
+    def _semantic_vectors(self) -> ImageVectors:
+        workers = self.run.params.semantic.workers
+        return ImageVectors(self.scorer.semantic, self.scorer.ledger, workers)
 
     def _visual(self, images: Pictures, ids: Sequence[str | None] = ()) -> np.ndarray:
         """Visual features `(B, F)`; from the pack where all images are in it."""
         if self._alike is not None:
-            names = list(ids) or by_image(images, image_id)
-            known = set(self._alike.store.image_ids)
-            found = [name for name in names if name is not None and name in known]
-            if len(found) == len(images):
-                rows = self._alike.store.rows(found).astype(np.float32)
-                return np.asarray(rows.reshape(len(found), -1))
-        return np.concatenate(self._look(images), axis=1)
+            store = self._alike.store
+            names = [name for name in list(ids) or ids_of(images) if name is not None]
+            if len(names) == len(images) and set(names) <= set(store.image_ids):
+                rows = store.rows(names).astype(np.float32)
+                return np.asarray(rows.reshape(len(names), -1))
+        return np.concatenate(self._visual_vectors(images), axis=1)
 
 
 def _of_paper(values: np.ndarray | None) -> QualityMap:
     assert values is not None
     return QualityMap(
         (values - values.mean()).astype(np.float32),
-        (0.0, 0.0, 1.0, 1.0),
+        WHOLE,
         OF_PAPER,
         "patch score × weight",
     )

@@ -2,6 +2,7 @@
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, require_choices
+from agiqa.data.prompts import PromptSet
 from agiqa.stage1.extractors.contract import ANSWERS, Extractor, Sample, Vector
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
@@ -26,8 +27,10 @@ __all__ = [
 DUAL = ("clip", "siglip", "siglip2")
 
 
-def semantic_extractor(settings: Semantic) -> Extractor:
+def semantic_extractor(settings: Semantic, prompt_set: PromptSet | None = None) -> Extractor:
     """The extractor for the model that `settings.model` names, by its configuration.
+
+    `prompt_set` is asked instead of the one that `settings.prompts` names.
 
     Raises:
         AgiqaError: a setting is out of choice; no such model, its configuration cannot be read, or
@@ -37,9 +40,9 @@ def semantic_extractor(settings: Semantic) -> Extractor:
     folder = find_model(settings.model, settings.revision)
     kind = str(model_config(folder).get("model_type"))
     if kind == "mplug_owl2":
-        return MplugOwl2Extractor(settings)
+        return MplugOwl2Extractor(settings, prompt_set)
     if kind in DUAL:
-        return DualEncoderExtractor(settings)
+        return DualEncoderExtractor(settings, prompt_set)
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not trust(folder, settings):
@@ -47,4 +50,4 @@ def semantic_extractor(settings: Semantic) -> Extractor:
             f"Model '{folder.name}' is a {kind}, which takes no image and text: use an image-text "
             "model (`agiqa extractors` lists some), CLIP or SigLIP."
         )
-    return ImageTextExtractor(settings)
+    return ImageTextExtractor(settings, prompt_set)

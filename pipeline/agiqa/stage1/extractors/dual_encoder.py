@@ -13,7 +13,7 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
-from agiqa.data.prompts import read_prompt_set
+from agiqa.data.prompts import PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import batch_size
 from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
 from agiqa.stage1.extractors.environment import libraries
@@ -41,9 +41,9 @@ class DualEncoderExtractor:
             the model does not have, or the prompts ask for the image's own.
     """
 
-    def __init__(self, settings: Semantic) -> None:
+    def __init__(self, settings: Semantic, prompt_set: PromptSet | None = None) -> None:
         self.settings = settings
-        self.prompt_set = read_prompt_set(settings.prompts)
+        self.prompt_set = prompt_set or read_prompt_set(settings.prompts)
         if any(self.prompt_set.asks_image_prompt(name) for name in self.prompt_set.prompts):
             raise AgiqaError(
                 f"Prompt set '{self.prompt_set.name}' holds {{image_prompt}}, which a dual encoder "

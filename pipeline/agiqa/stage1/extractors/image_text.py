@@ -42,9 +42,9 @@ class ImageTextExtractor:
         AgiqaError: the folder's configuration, tokenizer or processor is absent or cannot be used.
     """
 
-    def __init__(self, settings: Semantic) -> None:
+    def __init__(self, settings: Semantic, prompt_set: PromptSet | None = None) -> None:
         self.settings = settings
-        self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
+        self.prompt_set: PromptSet = prompt_set or read_prompt_set(settings.prompts)
         self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name
         self.batch_size = batch_size(settings.batch_size)

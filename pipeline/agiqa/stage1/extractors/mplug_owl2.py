@@ -31,12 +31,12 @@ class MplugOwl2Extractor:
         AgiqaError: the folder's configuration or tokenizer is absent or another model's.
     """
 
-    def __init__(self, settings: Semantic) -> None:
+    def __init__(self, settings: Semantic, prompt_set: PromptSet | None = None) -> None:
         from agiqa.stage1.mplug_owl2.loading import load_config
         from agiqa.stage1.mplug_owl2.processing import IMAGE_MARKER, load_tokenizer, tokenize
 
         self.settings = settings
-        self.prompt_set: PromptSet = read_prompt_set(settings.prompts)
+        self.prompt_set: PromptSet = prompt_set or read_prompt_set(settings.prompts)
         _require_plain(self.prompt_set)
         self.folder = find_model(settings.model, settings.revision)
         self.name = settings.name

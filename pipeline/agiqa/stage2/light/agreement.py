@@ -1,4 +1,4 @@
-"""How well scores of T targets agree with the truth, where each data set is measured by itself.
+"""How well scores of T targets agree with the MOS, where each data set is measured by itself.
 
 What `ridge`, `kernel` and `training` choose by. With several data sets the mean of theirs counts:
 across them neither ranks nor lines mean anything, for each has raters and a scale of its own.
@@ -14,23 +14,21 @@ Measure = Callable[[np.ndarray, np.ndarray], float]
 
 
 def rank_agreement(
-    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
+    mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
 ) -> np.ndarray:
     """SRCC `(T,)` of scores `(n, T)`; nan where it is not defined.
 
     Args:
-        truth: MOS `(n, T)`, in any unit.
+        mos: `(n, T)`, in any unit.
         score: `(n, T)`.
         dataset: which data set each image is of `(n,)`; None: all of one.
     """
-    return _measured(truth, score, dataset, srcc)
+    return _measured(mos, score, dataset, srcc)
 
 
-def agreement(
-    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
-) -> np.ndarray:
+def agreement(mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None) -> np.ndarray:
     """SRCC + PLCC `(T,)`; arguments as `rank_agreement`."""
-    return _measured(truth, score, dataset, lambda mos, ours: srcc(mos, ours) + plcc(mos, ours))
+    return _measured(mos, score, dataset, lambda a, b: srcc(a, b) + plcc(a, b))
 
 
 def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
@@ -38,15 +36,15 @@ def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
     if dataset is None:
         yield np.arange(count)
         return
-    for each in np.unique(dataset):
-        yield np.flatnonzero(dataset == each)
+    for number in np.unique(dataset):
+        yield np.flatnonzero(dataset == number)
 
 
 def _measured(
-    truth: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
+    mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
 ) -> np.ndarray:
     by_dataset = [
-        [measure(truth[rows, t], score[rows, t]) for t in range(truth.shape[1])]
-        for rows in of_each(dataset, len(truth))
+        [measure(mos[rows, t], score[rows, t]) for t in range(mos.shape[1])]
+        for rows in of_each(dataset, len(mos))
     ]
     return np.asarray(np.mean(by_dataset, axis=0))

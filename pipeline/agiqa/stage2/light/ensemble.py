@@ -1,35 +1,24 @@
-"""What a fit yields and how it scores: per split a projection and ridges, and stacked regressors.
+"""What a fit with the preset `light` yields and how it scores: S splits, and stacked regressors.
 
 The unit that a run folder stores and that evaluate and score use; `training` makes it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agiqa.stage2.light.kernel import KernelRidge
-from agiqa.stage2.light.moe import MixtureOfExperts, Prediction
-from agiqa.stage2.light.projection import Projection
-from agiqa.stage2.light.ridge import Ridge
-from agiqa.stage2.targets import Scales
+from agiqa.core.params import Params
+from agiqa.stage2.contract import Expected, Header, Prediction, inside, matrix_shape, nested
+from agiqa.stage2.light.moe import MixtureOfExperts, MixtureOutput, Sizes
+from agiqa.stage2.light.split_model import Inputs, SplitModel
+from agiqa.stage2.presets import MIXTURE
 
-VARIANTS = ("moe", "visual", "semantic")  # regressors: both inputs, or one of them
-RIDGES = ("ridge", "ridge_visual", "ridge_semantic")
-
-
-@dataclass(frozen=True)
-class SplitModel:
-    """What is fitted on one split before the regressors."""
-
-    seed: int
-    visual: Projection
-    semantic: tuple[Projection, ...]  # one for each prompt
-    kernels: tuple[KernelRidge, ...]  # one for each expert: visual, then each prompt
-    ridges: Mapping[str, Ridge]  # by RIDGES; in units of the training deviations, as the kernels
-    scales: Scales  # of the training side
+VARIANTS = (MIXTURE, "visual", "semantic")  # regressors: both inputs, or one of them
+CHUNK = 512  # images that the regressors score at once
 
 
 @dataclass(frozen=True)
@@ -40,8 +29,13 @@ class Ensemble:
     regressors: Mapping[str, MixtureOfExperts]  # by VARIANTS; S * K models stacked
     members: int
 
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What a run's provenance says of it, beside what all presets say."""
+        return {}
+
     def predict(
-        self, visual: np.ndarray, semantic: np.ndarray, variant: str = "moe", dataset: int = 0
+        self, visual: np.ndarray, semantic: np.ndarray, variant: str = MIXTURE, dataset: int = 0
     ) -> Prediction:
         """Scores on the MOS scale for N images.
 
@@ -50,79 +44,93 @@ class Ensemble:
             semantic: vectors `(N, P, D)`.
             variant: which regressor.
             dataset: on whose scale, where the run was trained on several data sets.
-
-        Returns:
-            score `(S, K, N, T)` and gate `(S, K, N, E, T)`.
         """
-        inputs = project(self.splits, visual, semantic)
-        rows = [np.arange(len(visual))] * len(self.splits)
-        which = np.full(len(visual), dataset)
-        raw = predict_rows(self.regressors[variant], inputs, rows, self.members, variant, which)
-        shape = (len(self.splits), self.members)
+        with torch.inference_mode():
+            return self.mix(Inputs.of(self.splits, visual, semantic), variant, dataset)
+
+    def mix(self, inputs: Inputs, variant: str = MIXTURE, dataset: int = 0) -> Prediction:
+        """The same of what the regressors see; a gradient may be asked for."""
+        images = inputs.visual.shape[1]
+        raw = predict_rows(
+            self.regressors[variant],
+            inputs,
+            [np.arange(images)] * len(self.splits),
+            self.members,
+            variant,
+            np.full(images, dataset),
+        )
+        scales = [split.scales for split in self.splits]
         mean, sd = (
             torch.from_numpy(np.stack([part[dataset] for part in parts])).float()[:, None, None]
-            for parts in (
-                [split.scales.mean for split in self.splits],
-                [split.scales.sd for split in self.splits],
-            )
+            for parts in ([each.mean for each in scales], [each.sd for each in scales])
         )
+        shape = (len(self.splits), self.members)
         return Prediction(raw.score.unflatten(0, shape) * sd + mean, raw.gate.unflatten(0, shape))
 
+    def only(self, place: int) -> Self:
+        """The ensemble of the split at `place` alone."""
+        own = slice(place * self.members, (place + 1) * self.members)
+        regressors = {variant: each.only(own) for variant, each in self.regressors.items()}
+        return type(self)((self.splits[place],), regressors, self.members)
 
-@dataclass(frozen=True)
-class Inputs:
-    """What the regressors see of N images under every split's projections and kernel ridges."""
+    def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
+        """Which of an extractor's semantic vectors each expert takes: they are in order."""
+        return list(range(len(names)))
 
-    visual: Tensor  # (S, N, k)
-    semantic: Tensor  # (S, N, P, k')
-    opinions: Tensor  # (S, N, E, T), in units of the training deviation
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        named: dict[str, Tensor] = {}
+        for place, split in enumerate(self.splits):
+            named |= nested(f"split.{place}", split.tensors())
+        for variant, regressor in self.regressors.items():
+            named |= nested(variant, regressor.state_dict())
+        return named
 
-    def take(self, split: Tensor, rows: Tensor, variant: str) -> dict[str, Tensor | None]:
-        """Inputs of M regressors for a variant: `split` `(M, 1)` and `rows` `(M, B)` pick them."""
-        experts = {"visual": slice(0, 1), "semantic": slice(1, None)}.get(variant, slice(None))
-        return {
-            "visual": self.visual[split, rows] if variant != "semantic" else None,
-            "semantic": self.semantic[split, rows] if variant != "visual" else None,
-            "opinions": self.opinions[split, rows][..., experts, :],
-        }
-
-
-def project(splits: Sequence[SplitModel], visual: np.ndarray, semantic: np.ndarray) -> Inputs:
-    """Visual `(N, F)` and semantic `(N, P, D)` vectors through each split's own machinery."""
-    seen = np.stack([split.visual.apply(visual) for split in splits])
-    said = [
-        np.stack([each.apply(semantic[:, p]) for p, each in enumerate(split.semantic)], axis=1)
-        for split in splits
-    ]
-    opinions = [
-        np.stack(
-            [
-                kernel.predict(vectors)
-                for kernel, vectors in zip(
-                    split.kernels, [seen[place], *np.moveaxis(said[place], 1, 0)], strict=True
-                )
-            ],
-            axis=1,
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], params: Params, provenance: Mapping[str, Any]
+    ) -> Self:
+        """Make the ensemble of a run again from its tensors, settings and provenance."""
+        experts = len(provenance["experts"])
+        splits = tuple(
+            SplitModel.from_tensors(seed, inside(f"split.{place}", tensors), experts)
+            for place, seed in enumerate(provenance["seeds"])
         )
-        for place, split in enumerate(splits)
-    ]
-    return Inputs(
-        torch.from_numpy(seen),
-        torch.from_numpy(np.stack(said)),
-        torch.from_numpy(np.stack(opinions)),
-    )
+        datasets, targets = splits[0].scales.mean.shape
+        kept = [expert.projection.components.shape[1] for expert in splits[0].experts]
+        sizes = Sizes(len(splits), kept[0], kept[1], experts - 1, targets, datasets)
+        regressors = {}
+        for variant in VARIANTS:
+            regressor = sizes.regressor(variant, params.fit)
+            regressor.load_state_dict(inside(variant, tensors))
+            regressors[variant] = regressor.eval()
+        return cls(splits, regressors, params.fit.members)
 
+    @staticmethod
+    def expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> Expected:
+        """Name the tensors of a run; the regressors take no room, on the device `meta`.
 
-def ridge_inputs(
-    split: SplitModel, visual: np.ndarray, semantic: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Standardised features `(N, F)` of each ridge of a split."""
-    seen = split.visual.standardise(visual)
-    said = np.concatenate(
-        [each.standardise(semantic[:, p]) for p, each in enumerate(split.semantic)], axis=1
-    )
-    both = np.concatenate([seen, said], axis=1)
-    return {"ridge": both, "ridge_visual": seen, "ridge_semantic": said}
+        Raises:
+            ValueError: the settings or the provenance contradict what the file holds.
+        """
+        splits, experts = len(provenance["seeds"]), len(provenance["experts"])
+        datasets, targets = len(provenance["trained_on"]), len(provenance["targets"])
+        if experts < 2:
+            raise ValueError("no expert but the visual one is told of")
+        named: Expected = {}
+        for place in range(splits):
+            named |= SplitModel.expected(header, place, experts, targets, datasets)
+        kept = [
+            matrix_shape(header, f"split.0.{part}.components")[1]
+            for part in ("visual", "semantic.0")
+        ]
+        sizes = Sizes(splits, kept[0], kept[1], experts - 1, targets, datasets)
+        for variant in VARIANTS:
+            with torch.device("meta"):
+                state = sizes.regressor(variant, params.fit).state_dict()
+            shapes = {name: (("F32",), tuple(tensor.shape)) for name, tensor in state.items()}
+            named |= nested(variant, shapes)
+        return named
 
 
 def predict_rows(
@@ -131,9 +139,8 @@ def predict_rows(
     rows: Sequence[np.ndarray],
     members: int,
     variant: str,
-    dataset: np.ndarray,
-    chunk: int = 512,
-) -> Prediction:
+    dataset_of: np.ndarray,
+) -> MixtureOutput:
     """Scores `(S * K, n, T)` and gates of each split's own rows, in units of training deviations.
 
     Sides of unequal length are padded with their first row; cut the result to each length.
@@ -144,22 +151,17 @@ def predict_rows(
         rows: the rows of each of the S splits.
         members: K.
         variant: which inputs.
-        dataset: on whose scale each of the N images is scored `(N,)`.
-        chunk: images at once.
+        dataset_of: on whose scale each of the N images is scored `(N,)`.
     """
     regressor.eval()
     longest = max(map(len, rows))
     padded = np.stack([np.concatenate([r, np.repeat(r[:1], longest - len(r))]) for r in rows])
     index = torch.from_numpy(padded).repeat_interleave(members, dim=0)
     split = torch.arange(len(rows)).repeat_interleave(members)[:, None]
-    which = torch.from_numpy(dataset)
-    parts: list[Prediction] = []
-    with torch.inference_mode():
-        for start in range(0, longest, chunk):
-            chosen = index[:, start : start + chunk]
-            found = regressor(**inputs.take(split, chosen, variant))
-            parts.append(Prediction(regressor.on_scale(found.score, which[chosen]), found.gate))
-    return Prediction(
-        torch.cat([part.score for part in parts], dim=1),
-        torch.cat([part.gate for part in parts], dim=1),
-    )
+    datasets = torch.from_numpy(dataset_of)
+    parts = []
+    for start in range(0, longest, CHUNK):
+        chosen = index[:, start : start + CHUNK]
+        score, gate = regressor(**inputs.take(split, chosen, variant))
+        parts.append((regressor.on_scale(score, datasets[chosen]), gate))
+    return MixtureOutput(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))

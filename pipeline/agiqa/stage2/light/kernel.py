@@ -9,14 +9,17 @@ replaced by what a random subset of the images, the anchors, says of it (the Nys
 Williams and Seeger 2001): all images train, the anchors alone bear weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agiqa.core.weight_files import FLOATS
+from agiqa.stage2.contract import Expected, of_arrays
 from agiqa.stage2.light.agreement import agreement
 
 WIDTH = 0.8  # gamma, over the median squared distance between training images
@@ -34,17 +37,40 @@ class KernelRidge:
     gamma: float  # score = sum of dual * exp(-gamma * squared distance)
 
     def predict(self, components: np.ndarray) -> np.ndarray:
-        """Components `(N, k)` to scores `(N, T)` in the units of the targets it was fitted on.
+        """Components `(N, k)` to scores `(N, T)` in the units of the targets it was fitted on."""
+        starts = range(0, len(components), CHUNK)
+        parts = [self.scores(torch.from_numpy(components[s : s + CHUNK])) for s in starts]
+        return np.asarray(torch.cat(parts).numpy())
+
+    def scores(self, components: Tensor) -> Tensor:
+        """The same of components `(N, k)` that a gradient may be asked for, all at once.
 
         In double precision: large weights of both signs cancel, and an image must not score
         otherwise in another batch.
         """
-        anchors, dual = self.wide.astype(np.float64), torch.from_numpy(self.dual).double()
-        parts = []
-        for start in range(0, len(components), CHUNK):
-            rows = components[start : start + CHUNK].astype(np.float64)
-            parts.append(_kernel(_squared_distances(rows, anchors), self.gamma) @ dual)
-        return np.asarray(torch.cat(parts).float().numpy())
+        anchors, dual = torch.from_numpy(self.wide).double(), torch.from_numpy(self.dual).double()
+        distances = _squared_distances(components.double(), anchors)
+        return (_kernel(distances, self.gamma) @ dual).float()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        arrays = {"anchors": self.anchors, "dual": self.dual, "gamma": np.array(self.gamma)}
+        return of_arrays(arrays)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Make the kernel ridge of `tensors` again."""
+        anchors, dual = tensors["anchors"].numpy(), tensors["dual"].numpy()
+        return cls(anchors, dual, float(tensors["gamma"]))
+
+    @staticmethod
+    def expected(anchors: int, kept: int, targets: int) -> Expected:
+        """Name the tensors for m anchors, k components and T targets."""
+        return {
+            "anchors": (FLOATS, (anchors, kept)),
+            "dual": (FLOATS, (anchors, targets)),
+            "gamma": (FLOATS, (1,)),
+        }
 
     @cached_property
     def wide(self) -> np.ndarray:
@@ -105,13 +131,13 @@ def fit_kernel_ridge(
         duals.append(kernel.weights(dual))
         left_out.append(wanted - dual / inverse[:, None] - constants)
         values.append(agreement(target, left_out[-1].numpy(), dataset))
-    dual, said = torch.empty_like(duals[0]), torch.empty_like(wanted)
+    dual, left_out_scores = torch.empty_like(duals[0]), torch.empty_like(wanted)
     for column, best in enumerate(np.nanargmax(np.nan_to_num(values, nan=-np.inf), axis=0)):
         pair = slice(max(0, int(best) - 1), int(best) + 1)
         dual[:, column] = torch.stack(duals[pair])[..., column].mean(dim=0)
-        said[:, column] = torch.stack(left_out[pair])[..., column].mean(dim=0)
+        left_out_scores[:, column] = torch.stack(left_out[pair])[..., column].mean(dim=0)
     kept = halved if anchors is None else halved[anchors]
-    return KernelRidge(kept, dual.numpy(), kernel.gamma), said.numpy()
+    return KernelRidge(kept, dual.numpy(), kernel.gamma), left_out_scores.numpy()
 
 
 @dataclass(frozen=True)
@@ -123,7 +149,7 @@ class _Whole:
 
     @classmethod
     def of(cls, rows: np.ndarray) -> "_Whole":
-        distances = _squared_distances(rows, rows)
+        distances = _squared_distances(torch.from_numpy(rows), torch.from_numpy(rows))
         gamma = _gamma(distances)
         return cls(_kernel(distances, gamma), gamma)
 
@@ -147,12 +173,13 @@ class _Subset:
     gamma: float
 
     @classmethod
-    def of(cls, rows: np.ndarray, anchors: np.ndarray) -> "_Subset":
+    def of(cls, rows: np.ndarray, chosen: np.ndarray) -> "_Subset":
+        anchors = torch.from_numpy(chosen)
         distances = _squared_distances(anchors, anchors)
         gamma = _gamma(distances)
         among = _kernel(distances, gamma).double()
         root = torch.linalg.cholesky(among + JITTER * torch.eye(len(among))).float()
-        across = _kernel(_squared_distances(anchors, rows), gamma)
+        across = _kernel(_squared_distances(anchors, torch.from_numpy(rows)), gamma)
         features = torch.linalg.solve_triangular(root, across, upper=False).T
         return cls(features, features.T @ features, root, gamma)
 
@@ -166,8 +193,8 @@ class _Subset:
     def weights(self, dual: Tensor) -> Tensor:
         """Weights of the anchors: `dual` is of all training images."""
         moments = self.features.T @ dual
-        found: Tensor = torch.linalg.solve_triangular(self.root.T, moments, upper=True)
-        return found
+        weights: Tensor = torch.linalg.solve_triangular(self.root.T, moments, upper=True)
+        return weights
 
 
 def _gamma(distances: Tensor) -> float:
@@ -179,11 +206,10 @@ def _indicators(dataset: np.ndarray) -> Tensor:
     return torch.from_numpy((dataset[:, None] == np.unique(dataset)).astype(np.float32))
 
 
-def _squared_distances(rows: np.ndarray, anchors: np.ndarray) -> Tensor:
+def _squared_distances(rows: Tensor, anchors: Tensor) -> Tensor:
     """Squared Euclidean distances `(N, n)` in the precision of both."""
-    ours, theirs = torch.from_numpy(rows), torch.from_numpy(anchors)
-    squares = ours.square().sum(dim=1)[:, None] + theirs.square().sum(dim=1)
-    return torch.addmm(squares, ours, theirs.T, alpha=-2).clamp_min(0)
+    squares = rows.square().sum(dim=1)[:, None] + anchors.square().sum(dim=1)
+    return torch.addmm(squares, rows, anchors.T, alpha=-2).clamp_min(0)
 
 
 def _kernel(distances: Tensor, gamma: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Losses of the `light` preset, one value for each of M regressors on a batch `(M, B, T)`.
 
 T targets count alike. Where a batch holds images of several data sets, the mask `same` `(M, B, B)`
-says which pairs are of one: opinions from two panels of raters cannot be ranked against each other,
+says which pairs are of one: scores by two panels of raters cannot be ranked against each other,
 and a correlation across them would be that of their means.
 """
 

@@ -1,32 +1,62 @@
 """The `light` regressor: a mixture of experts over one visual and several semantic vectors.
 
 After MA-AGIQA (arXiv:2404.17762): one expert a vector, and a gate that sees them all. Here each
-expert gives a score of its own, the opinion of its kernel ridge (`kernel`) plus a GELU layer's
-correction, and the gate weighs the scores per image: with frozen features that is as good as
-mixing hidden states and can be read off. The gate starts as the one best mixture for all images
-(`warm_start`) and the corrections at zero, so training departs from there and the validation side
-decides how far. M regressors (splits times ensemble members) train as one, their weights stacked
-in the first dimension.
+expert gives a score of its own, that of its kernel ridge (`kernel`) plus a GELU layer's correction,
+and the gate weighs the scores per image: with frozen features that is as good as mixing hidden
+states and can be read off. The gate starts as the one best mixture for all images (`warm_start`)
+and the corrections at zero, so training departs from there and the validation side decides how far.
+M regressors (splits times ensemble members) train as one, their weights stacked in the first
+dimension.
 
 T targets (quality, alignment ...) share each expert's GELU layer and have a line and a gate of
 their own. Trained on D data sets, what a regressor says of an image is on one common scale, and
 `on_scale` reads it on a data set's own: a rising line for each, learnt with the rest.
 """
 
+import copy
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agiqa.core.params import Fit
 
-class Prediction(NamedTuple):
-    """What M regressors say about B images each (the paper's one network: without M and T)."""
+
+class MixtureOutput(NamedTuple):
+    """What M regressors say about B images each."""
 
     score: Tensor  # (M, B, T), in units of the training MOS's deviation
     gate: Tensor  # (M, B, E, T): weight of each expert
-    quality_map: Tensor | None = None  # (M, B, h, w); None: pooled vectors have no place
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the regressors of an ensemble are, beside what the settings say."""
+
+    splits: int
+    visual: int  # k, components of the visual vector
+    semantic: int  # k', of each semantic vector
+    prompts: int
+    targets: int
+    datasets: int
+
+    def regressor(self, variant: str, settings: Fit) -> "MixtureOfExperts":
+        """Make the regressors of a variant: `moe`, or with one of the inputs alone."""
+        return MixtureOfExperts(
+            models=self.splits * settings.members,
+            visual=self.visual if variant != "semantic" else 0,
+            semantic=self.semantic,
+            prompts=self.prompts if variant != "visual" else 0,
+            hidden=settings.hidden,
+            gate=settings.gate,
+            dropout=settings.dropout,
+            noise=settings.feature_noise,
+            targets=self.targets,
+            datasets=self.datasets,
+        )
 
 
 class StackedLinear(nn.Module):
@@ -104,14 +134,14 @@ class MixtureOfExperts(nn.Module):
             self.offset = nn.Parameter(torch.zeros(models, datasets, targets))
 
     def forward(
-        self, visual: Tensor | None, semantic: Tensor | None, opinions: Tensor
-    ) -> Prediction:
+        self, visual: Tensor | None, semantic: Tensor | None, expert_scores: Tensor
+    ) -> MixtureOutput:
         """Score B images with each of M regressors.
 
         Args:
             visual: components `(M, B, k)`, or None.
             semantic: components `(M, B, P, k')`, or None.
-            opinions: scores of the kernel ridges `(M, B, E, T)`.
+            expert_scores: of the kernel ridges `(M, B, E, T)`.
         """
         vectors = self.vectors(visual, semantic)
         if self.training and self.noise > 0:
@@ -122,8 +152,8 @@ class MixtureOfExperts(nn.Module):
         gate = self.gate(torch.cat(vectors, dim=-1)).unflatten(-1, self.shape)
         if self.softmax:
             gate = gate.softmax(dim=-2)
-        mixed = (gate * (opinions + torch.stack(corrections, dim=-2))).sum(dim=-2)
-        return Prediction(self.scale[:, None] * mixed, gate)
+        mixed = (gate * (expert_scores + torch.stack(corrections, dim=-2))).sum(dim=-2)
+        return MixtureOutput(self.scale[:, None] * mixed, gate)
 
     def on_scale(self, score: Tensor, dataset: Tensor) -> Tensor:
         """Scores `(M, B, T)` on the scales of the data sets that the images are of, `(M, B)`."""
@@ -135,8 +165,15 @@ class MixtureOfExperts(nn.Module):
     @staticmethod
     def vectors(visual: Tensor | None, semantic: Tensor | None) -> list[Tensor]:
         """The experts' inputs in their order."""
-        found = [visual] if visual is not None else []
-        return found + (list(semantic.unbind(dim=-2)) if semantic is not None else [])
+        first = [visual] if visual is not None else []
+        return first + (list(semantic.unbind(dim=-2)) if semantic is not None else [])
+
+    def only(self, models: slice) -> Self:
+        """Copy some of the M regressors."""
+        part = copy.deepcopy(self)
+        for weight in part.parameters():
+            weight.data = weight.data[models]
+        return part
 
     def warm_start(self, models: slice, mixture: Tensor, offset: Tensor) -> None:
         """Let `models` begin with one gate for all images.

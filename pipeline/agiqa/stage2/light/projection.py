@@ -1,10 +1,15 @@
 """Standardise cached vectors and keep their principal components; fitted on the training side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
+from torch import Tensor
 
+from agiqa.core.weight_files import FLOATS
+from agiqa.stage2.contract import Expected, of_arrays
 from agiqa.stage2.light.ridge import Gram, decompose
 
 FLOOR = 1e-6  # added to deviations, so that a constant feature stays finite
@@ -33,11 +38,26 @@ class Projection:
     @cached_property
     def wide(self) -> np.ndarray:
         """`components` in float32, kept: to widen them at each call costs more than the product."""
-        return self.components.astype(np.float32)
+        return self.components.astype(np.float32, copy=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        return of_arrays({"mean": self.mean, "scale": self.scale, "components": self.components})
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Make the projection of `tensors` again."""
+        return cls(*(tensors[name].numpy() for name in ("mean", "scale", "components")))
+
+    @staticmethod
+    def expected(width: int, kept: int) -> Expected:
+        """Name the tensors for vectors so wide, of which so many components are kept."""
+        vector = (FLOATS, (width,))
+        return {"mean": vector, "scale": vector, "components": (FLOATS, (width, kept))}
 
 
 def moments(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(F,)` of vectors `(n, F)`, the latter above zero."""
+    """Measure mean and deviation `(F,)` of vectors `(n, F)`, the latter above zero."""
     return train.mean(axis=0), train.std(axis=0) + FLOOR
 
 
@@ -48,7 +68,7 @@ def fit_projection(
     k: int,
     gram: Gram | None = None,
 ) -> Projection:
-    """Principal components of the standardised training vectors.
+    """Find the principal components of the standardised training vectors.
 
     Args:
         standardised: `(n, F)`, the training vectors less `mean`, over `scale`.

@@ -6,31 +6,19 @@ eigenvectors take too long: then the features' own matrix is decomposed where th
 otherwise each penalty has a Cholesky factor. All three are exact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from agiqa.core.weight_files import FLOATS
+from agiqa.stage2.contract import Expected, of_arrays
 from agiqa.stage2.light.agreement import rank_agreement
 
 ALPHAS = (100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)  # tried in turn; the validation side decides
-
-
-class Solver(Protocol):
-    """A way to the weights."""
-
-    def weights(
-        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
-    ) -> list[np.ndarray]:
-        """Weights `(F_i, A * T)` of each part: penalty after penalty, T columns each.
-
-        Args:
-            train: features side by side, each `(n, F_i)`.
-            target: `(n, T)`, its mean taken out.
-            alphas: A penalties. Where one is too small to be told from zero, weights are nan.
-        """
 
 
 @dataclass(frozen=True)
@@ -43,7 +31,16 @@ class Gram:
     def weights(
         self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
     ) -> list[np.ndarray]:
-        """See `Solver`."""
+        """Solve for A penalties, of which one too small to be told from zero may give nan.
+
+        Args:
+            train: features side by side, each `(n, F_i)`.
+            target: `(n, T)`, its mean taken out.
+            alphas: the penalties.
+
+        Returns:
+            Weights `(F_i, A * T)` of each part: penalty after penalty, T columns each.
+        """
         duals = self.vectors @ self._shrunk(self.vectors.T @ self._cast(target), alphas)
         return [part.T @ duals.astype(np.float32) for part in train]
 
@@ -62,11 +59,11 @@ class Scatter(Gram):
     def weights(
         self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
     ) -> list[np.ndarray]:
-        """See `Solver`."""
+        """Solve as `Gram` does."""
         moment = np.concatenate([part.T @ self._cast(target) for part in train])
-        found = self.vectors @ self._shrunk(self.vectors.T @ moment, alphas)
+        weights = self.vectors @ self._shrunk(self.vectors.T @ moment, alphas)
         ends = np.cumsum([part.shape[1] for part in train])
-        return np.split(found.astype(np.float32), ends[:-1])
+        return np.split(weights.astype(np.float32), ends[:-1])
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Inner:
     def weights(
         self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
     ) -> list[np.ndarray]:
-        """See `Solver`."""
+        """Solve as `Gram` does."""
         whole = torch.from_numpy(self.products)
         wanted = torch.from_numpy(target.astype(self.products.dtype))
         duals = []
@@ -128,10 +125,24 @@ class Ridge:
         """Standardised features `(N, F)` to scores `(N, T)` in the units of the targets."""
         return np.asarray(features @ self.weights + self.bias)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        return of_arrays({"weights": self.weights, "bias_alpha": np.stack([self.bias, self.alpha])})
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """Make the ridge of `tensors` again."""
+        return cls(tensors["weights"].numpy(), *tensors["bias_alpha"].numpy())
+
+    @staticmethod
+    def expected(width: int, targets: int) -> Expected:
+        """Name the tensors for features so wide and T targets."""
+        return {"weights": (FLOATS, (width, targets)), "bias_alpha": (FLOATS, (2, targets))}
+
 
 def fit_ridge(
     train: Sequence[np.ndarray],
-    solver: Solver,
+    solver: Gram | Inner,
     target: np.ndarray,
     val: Sequence[np.ndarray],
     val_target: np.ndarray,
@@ -152,11 +163,11 @@ def fit_ridge(
     """
     bias = target.mean(axis=0)
     parts = solver.weights(train, target - bias, alphas)
-    said = sum(part @ weights for part, weights in zip(val, parts, strict=True))
+    scores = sum(part @ weights for part, weights in zip(val, parts, strict=True))
     count = target.shape[1]
     values = [
-        rank_agreement(val_target, said[:, place * count : (place + 1) * count], val_dataset)
-        for place in range(len(alphas))
+        rank_agreement(val_target, scores[:, start : start + count], val_dataset)
+        for start in range(0, len(alphas) * count, count)
     ]
     best = np.nanargmax(np.nan_to_num(values, nan=-np.inf), axis=0)
     columns = best * count + np.arange(count)

@@ -1,26 +1,37 @@
 """What a fit with the `paper` presets yields and how it scores: one network for each split.
 
-Beside `ensemble`, which is the `light` preset's. The splits' weights stay in the run's file, mapped
-into memory, and take turns in one network on accelerate's device, always in float32: so a run
-scores the same however it was trained, and ten splits need no more memory than one.
+Beside `light.ensemble`. The splits' weights stay in the run's file, mapped into memory, and take
+turns in one network on accelerate's device, always in float32: so a run scores the same however it
+was trained, and ten splits need no more memory than one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import with_halving
+from agiqa.core.params import Params, from_tree
 from agiqa.core.progress import track
-from agiqa.stage2.light.moe import Prediction
+from agiqa.stage2.contract import Expected, Header, Prediction, inside, nested
 from agiqa.stage2.paper.augmentation import as_input
-from agiqa.stage2.paper.network import PaperConfig, PaperRegressor
+from agiqa.stage2.paper.inputs import semantic_order
+from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor
 
+NAMES = {  # of types in a file's header
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+}
+MOST_WIDTH = 1 << 20  # of semantic vectors
 BATCH = 16  # images at a time
 
 
@@ -40,30 +51,28 @@ class PaperEnsemble:
     config: PaperConfig
     weights: Sequence[Mapping[str, Tensor]]  # of each split's network
 
-    def predict(self, pixels: Images, semantic: np.ndarray) -> Prediction:
-        """Scores on the MOS scale for N images.
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What a run's provenance says of it: the network's sizes."""
+        return {"network": asdict(self.config)}
+
+    def predict(self, visual: Images, semantic: np.ndarray) -> Prediction:
+        """Scores on the MOS scale for N images; of one member and one target.
 
         Args:
-            pixels: of the images.
+            visual: pixels of the images.
             semantic: vectors `(N, 2, D)` in the order of the experts.
-
-        Returns:
-            score `(S, 1, N, 1)`, gate `(S, 1, N, E, 1)` and quality map `(S, 1, N, h, w)`, with
-            dimensions for members and targets as the light preset's.
         """
-        rows = np.arange(len(pixels))
-        found = [self.predict_split(s, pixels, semantic, rows) for s in range(len(self.weights))]
-        maps = [each.quality_map for each in found if each.quality_map is not None]
-        return Prediction(
-            torch.stack([each.score for each in found])[:, None, :, None],
-            torch.stack([each.gate for each in found])[:, None, ..., None],
-            torch.stack(maps)[:, None],
-        )
+        rows = np.arange(len(visual))
+        splits = range(len(self.weights))
+        outputs = [self.predict_split(split, visual, semantic, rows) for split in splits]
+        score, gate, maps = (torch.stack(part)[:, None] for part in zip(*outputs, strict=True))
+        return Prediction(score[..., None], gate[..., None], maps)
 
     def predict_split(
         self, place: int, pixels: Images, semantic: np.ndarray, rows: np.ndarray
-    ) -> Prediction:
-        """What the split's network says of the images `rows` `(n,)`, without the S and K of it."""
+    ) -> NetworkOutput:
+        """What the split's network says of the images `rows` `(n,)`."""
         self.network.load_state_dict(self.weights[place])
         device = next(self.network.parameters()).device
         return with_halving(
@@ -73,6 +82,46 @@ class PaperEnsemble:
             "or score on the CPU",
         )
 
+    def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
+        """Which of an extractor's semantic vectors the two experts take, if they are as wide."""
+        self.require_width(width, where)
+        return semantic_order(names, range(len(names)), where)
+
+    def require_width(self, width: int, where: str) -> None:
+        """Refuse semantic vectors that the networks' weights were not made for."""
+        if width != self.config.semantic_width:
+            raise AgiqaError(
+                f"{where}: expected semantic vectors {self.config.semantic_width} wide, as the "
+                f"network was trained on, found {width}: name the LMM it was trained with "
+                "(semantic.model, semantic.name)."
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name what a run keeps."""
+        named: dict[str, Tensor] = {}
+        for place, weights in enumerate(self.weights):
+            named |= nested(f"split.{place}", weights)
+        return named
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], params: Params, provenance: Mapping[str, Any]
+    ) -> Self:
+        """Make the ensemble of a run again, its weights still in the file."""
+        weights = [inside(f"split.{place}", tensors) for place in range(len(provenance["seeds"]))]
+        return cls(paper_config(provenance), weights)
+
+    @staticmethod
+    def expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> Expected:
+        """Name the tensors of a run; the network takes no room, on the device `meta`."""
+        with torch.device("meta"):
+            state = PaperRegressor(paper_config(provenance)).state_dict()
+        shapes = {name: ((NAMES[t.dtype],), tuple(t.shape)) for name, t in state.items()}
+        named: Expected = {}
+        for place in range(len(provenance["seeds"])):
+            named |= nested(f"split.{place}", shapes)
+        return named
+
     @cached_property
     def network(self) -> PaperRegressor:
         """The network that the splits' weights take turns in."""
@@ -81,15 +130,32 @@ class PaperEnsemble:
         return PaperRegressor(self.config).to(PartialState().device).eval()
 
 
+def paper_config(provenance: Mapping[str, Any]) -> PaperConfig:
+    """The sizes of the paper's network, as a run's provenance tells them.
+
+    Raises:
+        ValueError: one is unknown, or not what it can be.
+    """
+    sizes = dict(provenance.get("network") or {})
+    width = sizes.pop("semantic_width", None)
+    if type(width) is not int or not 0 < width < MOST_WIDTH:
+        raise ValueError("network.semantic_width is no width")
+    try:
+        network = from_tree({"paper": {"network": sizes}}, "network").paper.network
+        return PaperConfig(**vars(network), semantic_width=width)
+    except AgiqaError as error:
+        raise ValueError(str(error)) from error
+
+
 def score_rows(
-    forward: Callable[[Tensor, Tensor], Prediction],
+    forward: Callable[[Tensor, Tensor], NetworkOutput],
     device: torch.device,
     pixels: Images,
     semantic: np.ndarray,
     rows: np.ndarray,
     size: int,
     shown: str = "",
-) -> Prediction:
+) -> NetworkOutput:
     """Scores, gates and maps of the images `rows` `(n,)`, `size` at a time, brought to the CPU.
 
     `shown` says in a word what a progress bar is for; none without it.
@@ -97,11 +163,11 @@ def score_rows(
     starts: Iterable[int] = range(0, len(rows), size)
     if shown:
         starts = track(starts, shown, unit=size, total=len(rows))
-    parts: list[Prediction] = []
+    parts = []
     with torch.inference_mode(), full_float32():
         for start in starts:
             chosen = rows[start : start + size]
             image = as_input(torch.from_numpy(pixels[chosen]).to(device))
-            found = forward(image, torch.from_numpy(semantic[chosen]).to(device))
-            parts.append(Prediction(*(each.float().cpu() for each in found if each is not None)))
-    return Prediction(*(torch.cat(each) for each in zip(*parts, strict=True)))
+            output = forward(image, torch.from_numpy(semantic[chosen]).to(device))
+            parts.append([part.float().cpu() for part in output])
+    return NetworkOutput(*(torch.cat(part) for part in zip(*parts, strict=True)))

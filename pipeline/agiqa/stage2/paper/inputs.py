@@ -69,10 +69,10 @@ def load_paper_inputs(
     ids = list(table.frame["image_id"])
     files = dict(zip(reversed(ids), reversed(table.paths()), strict=True))
     pixels = open_pixels({name: files[name] for name in dict.fromkeys(ids)}, size, ledger, workers)
-    place = dict(zip(dict.fromkeys(ids), pixels.rows, strict=True))
+    row_of = dict(zip(dict.fromkeys(ids), pixels.rows, strict=True))
     inputs = PaperInputs(
         image_ids=tuple(ids),
-        pixels=Pixels(pixels.file, np.array([place[name] for name in ids])),
+        pixels=Pixels(pixels.file, np.array([row_of[name] for name in ids])),
         semantic=store.rows(ids)[:, order].astype(np.float32),
         prompts=tuple(store.names[p] for p in order),
         stores={"semantic": describe_store(store, chosen), "visual": describe_pixels(size)},
@@ -104,20 +104,11 @@ def semantic_order(names: Sequence[str], chosen: Sequence[int], where: str) -> l
     Raises:
         AgiqaError: there are not two.
     """
-    found = [names[place] for place in chosen]
-    if len(found) != len(SEMANTIC):
+    taken = [names[place] for place in chosen]
+    if len(taken) != len(SEMANTIC):
         raise AgiqaError(
             f"{where}: expected two vectors an image ({', '.join(SEMANTIC)}), found "
-            f"{len(found)} ({', '.join(found)}): use the prompt set ma_agiqa, name two in "
+            f"{len(taken)} ({', '.join(taken)}): use the prompt set ma_agiqa, name two in "
             "fit.vectors, or take fit.preset=light."
         )
-    return [names.index(name) for name in SEMANTIC] if set(found) == set(SEMANTIC) else [*chosen]
-
-
-def require_width(found: int, expected: int, where: str) -> None:
-    """Refuse semantic vectors that the network's weights were not made for."""
-    if found != expected:
-        raise AgiqaError(
-            f"{where}: expected semantic vectors {expected} wide, as the network was trained on, "
-            f"found {found}: name the LMM it was trained with (semantic.model, semantic.name)."
-        )
+    return [names.index(name) for name in SEMANTIC] if set(taken) == set(SEMANTIC) else [*chosen]

@@ -71,9 +71,9 @@ class MovingAverage:
         """Take in the weights of one more step; the first ones count more, or it lags behind."""
         self.updates += 1
         decay = min(self.decay, self.updates / (10 + self.updates))
-        ours = list(self.weights.values())
-        theirs = [p.detach() for p in model.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        averages = list(self.weights.values())
+        weights = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
         """Go on from a saved average."""

@@ -131,9 +131,9 @@ class _Cache:
         batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for batch in track(batches, "Decode and resize", unit=BATCH, total=len(ids)):
-                found = list(pool.map(lambda name: self._load(name, files[name]), batch))
-                bad += [each for each in found if isinstance(each, ImageError)]
-                pairs = zip(batch, found, strict=True)
+                rows = list(pool.map(lambda name: self._load(name, files[name]), batch))
+                bad += [row for row in rows if isinstance(row, ImageError)]
+                pairs = zip(batch, rows, strict=True)
                 self._add({name: row for name, row in pairs if isinstance(row, np.ndarray)})
         if bad:
             some = "; ".join(str(error) for error in bad[:3])
@@ -211,11 +211,11 @@ def _require_description(folder: Path, size: int) -> None:
     with disk_errors("read", path):
         text = path.read_text(encoding="utf-8")
     try:
-        found = parse_json(text)
+        stored = parse_json(text)
     except ValueError as error:
         raise AgiqaError(
             f"{path}: expected the description of cached pixels, found damaged JSON; "
             f"move {folder} away"
         ) from error
     advice = "choose another store folder (AGIQA_STORE), or move this one away"
-    require_same(_description(size), found, where=str(folder), advice=advice)
+    require_same(_description(size), stored, where=str(folder), advice=advice)

@@ -55,21 +55,21 @@ def read_reference_checkpoint(file: Path, network: Network) -> PaperEnsemble:
 
 def _tensors(file: Path) -> dict[str, Tensor]:
     """The state dict in the file, wherever it is nested, without wrappers' prefixes."""
-    found = _load(file)
+    tree = _load(file)
     for key in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found:
-        raise AgiqaError(f"{file}: expected weights by name, found {type(found).__name__}.")
+        if isinstance(tree, Mapping) and isinstance(tree.get(key), Mapping):
+            tree = tree[key]
+    if not isinstance(tree, Mapping) or not tree:
+        raise AgiqaError(f"{file}: expected weights by name, found {type(tree).__name__}.")
     tensors = {
         str(name).removeprefix(WRAPPED): value
-        for name, value in found.items()
+        for name, value in tree.items()
         if isinstance(value, Tensor)
     }
-    if len(tensors) < len(found):
-        odd = next(name for name, value in found.items() if not isinstance(value, Tensor))
+    if len(tensors) < len(tree):
+        odd = next(name for name, value in tree.items() if not isinstance(value, Tensor))
         raise AgiqaError(
-            f"{file}: expected weights by name, found {type(found[odd]).__name__} as '{odd}': "
+            f"{file}: expected weights by name, found {type(tree[odd]).__name__} as '{odd}': "
             f"save the state dict alone, or under one of {', '.join(NESTED)}."
         )
     for key, value in tensors.items():

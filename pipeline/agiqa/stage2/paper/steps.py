@@ -16,11 +16,10 @@ from torch.func import functional_call
 
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import halve, ran_out, with_halving
-from agiqa.stage2.light.moe import Prediction
 from agiqa.stage2.paper.augmentation import Draws, as_input, augment
 from agiqa.stage2.paper.ensemble import BATCH, score_rows
 from agiqa.stage2.paper.inputs import PaperInputs
-from agiqa.stage2.paper.network import PaperRegressor
+from agiqa.stage2.paper.network import NetworkOutput, PaperRegressor
 from agiqa.stage2.paper.optimisation import (
     MovingAverage,
     make_optimiser,
@@ -83,19 +82,19 @@ class Steps:
         In the training's precision: they choose an epoch, the test side is scored in float32.
         """
         processes = self.accelerator.num_processes
-        each = -(-len(rows) // processes)
-        mine = np.resize(rows, each * processes)[self.accelerator.process_index :: processes]
+        share = -(-len(rows) // processes)
+        own = np.resize(rows, share * processes)[self.accelerator.process_index :: processes]
         pixels, semantic = self.inputs.pixels, self.inputs.semantic
         self.network.eval()
         with self._autocast():
-            found = with_halving(
-                lambda size: score_rows(self._kept, self.device, pixels, semantic, mine, size),
+            output = with_halving(
+                lambda size: score_rows(self._kept, self.device, pixels, semantic, own, size),
                 BATCH,
                 "validation",
                 ADVICE,
             )
-        gathered = self.accelerator.gather(found.score.to(self.device)).cpu()
-        scores: np.ndarray = gathered.view(processes, each).T.flatten()[: len(rows)].numpy()
+        gathered = self.accelerator.gather(output.score.to(self.device)).cpu()
+        scores: np.ndarray = gathered.view(processes, share).T.flatten()[: len(rows)].numpy()
         return scores
 
     def kept(self) -> dict[str, Tensor]:
@@ -123,9 +122,9 @@ class Steps:
             self.average.restore(parts["average"], updates)
 
     def _repeat_until_it_fits(self, rows: np.ndarray, draws: Draws) -> Tensor:
-        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         while True:
-            loss = self._gradients(rows[mine], draws[mine], len(rows))
+            loss = self._gradients(rows[own], draws[own], len(rows))
             if not self._anywhere(loss is None) and loss is not None:
                 return loss
             doing = f"training, still {self.recipe.batch_size} a step"
@@ -171,10 +170,10 @@ class Steps:
         flag = torch.tensor(float(happened), device=self.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def _kept(self, image: Tensor, semantic: Tensor) -> Prediction:
+    def _kept(self, image: Tensor, semantic: Tensor) -> NetworkOutput:
         """The network with the weights that would be kept."""
-        found: Prediction = functional_call(self.network, self._averaged(), (image, semantic))
-        return found
+        output: NetworkOutput = functional_call(self.network, self._averaged(), (image, semantic))
+        return output
 
     def _averaged(self) -> dict[str, Tensor]:
         return self.average.weights if self.average is not None else {}

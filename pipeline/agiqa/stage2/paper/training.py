@@ -135,8 +135,8 @@ class Training:
             "stores": plain(inputs.stores),
             "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
         }
-        mine = -(-chosen.batch_size // accelerator.num_processes)
-        at_a_time = min(mine, params.paper.micro_batch or mine)
+        share = -(-chosen.batch_size // accelerator.num_processes)
+        at_a_time = min(share, params.paper.micro_batch or share)
         self.steps = Steps(network, inputs, mos, chosen, bf16, at_a_time, accelerator)
 
     def run(self, state: FitState) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class Training:
         started = time.monotonic()
         try:
             loss = self._train(epoch)
-            score, truth = self.steps.scores(self.val), self.mos[self.val]
+            score, mos = self.steps.scores(self.val), self.mos[self.val]
         except RuntimeError as error:  # beyond what halving can do: the optimiser itself
             if not ran_out(error):
                 raise
@@ -171,12 +171,12 @@ class Training:
                 f"Memory ran out in epoch {epoch}; finished epochs are kept: start again with "
                 f"paper.micro_batch={max(1, self.steps.at_a_time // 2)}."
             ) from error
-        found = {"train_loss": loss, "val_srcc": srcc(truth, score), "val_plcc": plcc(truth, score)}
+        ends = {"train_loss": loss, "val_srcc": srcc(mos, score), "val_plcc": plcc(mos, score)}
         self._say(
             "Split %d, epoch %d of %d: loss %.4f, validation SRCC %.4f, PLCC %.4f, %.1f s",
-            *(self.seed, epoch, self.recipe.epochs, *found.values(), time.monotonic() - started),
+            *(self.seed, epoch, self.recipe.epochs, *ends.values(), time.monotonic() - started),
         )
-        return {"model": MODEL, "seed": self.seed, "epoch": epoch, **found}
+        return {"model": MODEL, "seed": self.seed, "epoch": epoch, **ends}
 
     def _train(self, epoch: int) -> float:
         """One pass over the training side; the mean loss of its steps."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from agiqa.data.images import decode, resize_bicubic
-from agiqa.stage2.light.moe import Prediction
 from agiqa.stage2.paper.network import (
     SEMANTIC,
+    NetworkOutput,
     PaperConfig,
     PaperRegressor,
     load_reference_state,
@@ -62,7 +62,9 @@ def regressor(keys: Keys, fill: Callable[..., Tensor]) -> PaperRegressor:
 
 
 @pytest.fixture(scope="module")
-def computed(regressor: PaperRegressor, fill: Callable[..., Tensor]) -> tuple[Prediction, Stages]:
+def computed(
+    regressor: PaperRegressor, fill: Callable[..., Tensor]
+) -> tuple[NetworkOutput, Stages]:
     """What the network says of the golden batch of 3, and every stage on the way."""
     stages: Stages = {}
 
@@ -97,7 +99,7 @@ def test_every_stage_of_the_reference_is_compared(expected: dict[str, np.ndarray
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_the_references(
-    stage: str, computed: tuple[Prediction, Stages], expected: dict[str, np.ndarray]
+    stage: str, computed: tuple[NetworkOutput, Stages], expected: dict[str, np.ndarray]
 ) -> None:
     ours = computed[1][stage].numpy()
     if stage in expected:
@@ -114,7 +116,7 @@ def test_a_stage_is_the_references(
 
 
 def test_the_score_is_the_references(
-    computed: tuple[Prediction, Stages], expected: dict[str, np.ndarray]
+    computed: tuple[NetworkOutput, Stages], expected: dict[str, np.ndarray]
 ) -> None:
     theirs = expected["score"][:, 0]
     ours = computed[0].score.numpy()
@@ -123,7 +125,7 @@ def test_the_score_is_the_references(
 
 
 def test_gate_and_quality_map_are_the_stages(
-    computed: tuple[Prediction, Stages], expected: dict[str, np.ndarray]
+    computed: tuple[NetworkOutput, Stages], expected: dict[str, np.ndarray]
 ) -> None:
     prediction = computed[0]
     assert prediction.quality_map is not None

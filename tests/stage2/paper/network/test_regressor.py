@@ -10,8 +10,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage2.light.moe import Prediction
-from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, transposed_attention
+from agiqa.stage2.paper.network import (
+    NetworkOutput,
+    PaperConfig,
+    PaperRegressor,
+    transposed_attention,
+)
 from agiqa.stage2.paper.network.swin import StochasticDepth, WindowAttention
 from agiqa.stage2.paper.network.transposed_attention import TransposedAttention
 
@@ -20,7 +24,7 @@ Inputs = tuple[Tensor, Tensor]
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
 
-def _whole(prediction: Prediction) -> tuple[Tensor, Tensor, Tensor]:
+def _whole(prediction: NetworkOutput) -> tuple[Tensor, Tensor, Tensor]:
     assert prediction.quality_map is not None
     return prediction.score, prediction.gate, prediction.quality_map
 

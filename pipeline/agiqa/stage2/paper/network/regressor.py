@@ -6,10 +6,11 @@ linear gate, without softmax, mixes for each image. Equal to the reference withi
 stage's spread, with its weights (`weights`).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from agiqa.stage2.light.moe import Prediction
 from agiqa.stage2.paper.network.config import CHANNEL_BLOCKS, PaperConfig
 from agiqa.stage2.paper.network.layers import run
 from agiqa.stage2.paper.network.patch_scores import patch_score, patch_weight
@@ -19,6 +20,14 @@ from agiqa.stage2.paper.network.vit import Backbone
 
 SEMANTIC = ("semantic_content", "coherence")  # order of the semantic vectors
 EXPERTS = (*SEMANTIC, "visual")  # order of the gate's weights
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of B images, on the raw scale of the MOS."""
+
+    score: Tensor  # (B,)
+    gate: Tensor  # (B, 3) in the order of EXPERTS
+    quality_map: Tensor  # (B, h, w): each patch's weight times its score
 
 
 class PaperRegressor(nn.Module):
@@ -47,16 +56,12 @@ class PaperRegressor(nn.Module):
         self.gate = nn.Linear(len(EXPERTS) * patches, len(EXPERTS))
         self.head = nn.Linear(patches, 1)
 
-    def forward(self, image: Tensor, semantic: Tensor) -> Prediction:
+    def forward(self, image: Tensor, semantic: Tensor) -> NetworkOutput:
         """Score a batch.
 
         Args:
             image: `(B, 3, H, W)` in [−1, 1], H and W the config's image size.
             semantic: `(B, 2, D)` in the order of `SEMANTIC`.
-
-        Returns:
-            score `(B,)`, gate `(B, 3)` in the order of `EXPERTS`, and the quality map `(B, h, w)`:
-            each patch's weight times its score.
         """
         features = self.features(image)
         # Under autocast as well: bfloat16 would round an MOS of 3.14 to 3.141 or 3.125.
@@ -76,20 +81,16 @@ class PaperRegressor(nn.Module):
         features: Tensor = self.swin2(x, saving).flatten(1, 2)
         return features
 
-    def mix(self, features: Tensor, semantic: Tensor) -> Prediction:
+    def mix(self, features: Tensor, semantic: Tensor) -> NetworkOutput:
         """Patch features `(B, N, C / 2)` and vectors `(B, 2, D)` to the prediction."""
         quality = (self.patch_score(features) * self.patch_weight(features)).squeeze(-1)
-        opinions = [
-            expert(vector)
-            for expert, vector in zip(
-                self.semantic_experts.values(), semantic.unbind(1), strict=True
-            )
-        ]
-        experts = torch.stack([*opinions, self.visual_expert(quality)], dim=1)  # (B, 3, N)
+        pairs = zip(self.semantic_experts.values(), semantic.unbind(1), strict=True)
+        states = [expert(vector) for expert, vector in pairs]
+        experts = torch.stack([*states, self.visual_expert(quality)], dim=1)  # (B, 3, N)
         gate = self.gate(experts.flatten(1))
         mixed = (gate.unsqueeze(-1) * experts).sum(dim=1)
         score = self.head(mixed).squeeze(-1)
-        return Prediction(score, gate, quality.unflatten(1, (self.config.grid, -1)))
+        return NetworkOutput(score, gate, quality.unflatten(1, (self.config.grid, -1)))
 
     def _reduce(
         self, blocks: nn.Sequential, convolution: nn.Conv2d, x: Tensor, saving: bool

@@ -133,23 +133,23 @@ def load_timm_state(regressor: PaperRegressor, tensors: Mapping[str, Tensor], wh
 
 def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A transformers ViT as it lies on disk, in timm's naming; unknown names stay as they are."""
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         short = name.removeprefix("vit.")
         if short != PRETRAINING:
-            found[_timm_name(short)] = tensor
-    for name in [name for name in found if ".attn.query." in name]:
+            renamed[_timm_name(short)] = tensor
+    for name in [name for name in renamed if ".attn.query." in name]:
         parts = [name.replace("query", part) for part in FUSED]
-        if all(part in found for part in parts):
-            found[name.replace("query", "qkv")] = torch.cat([found.pop(part) for part in parts])
-    return found
+        if all(part in renamed for part in parts):
+            renamed[name.replace("query", "qkv")] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
 
 
 def _timm_name(name: str) -> str:
-    for pattern, theirs in TRANSFORMERS.items():
+    for pattern, timm_name in TRANSFORMERS.items():
         matched = re.match(pattern + r"(?=\.|$)", name)
         if matched:
-            return matched.expand(theirs) + name[matched.end() :]
+            return matched.expand(timm_name) + name[matched.end() :]
     return name
 
 
@@ -167,17 +167,17 @@ def _sizes(regressor: PaperRegressor) -> str:
     )
 
 
-def _fill(module: nn.Module, found: Mapping[str, Tensor], expected: str, sizes: str) -> None:
-    """Copy all of `found`, in the authors' naming, into all parameters of `module`, or raise."""
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], expected: str, sizes: str) -> None:
+    """Copy all of `tensors`, in the authors' naming, into all parameters of `module`, or raise."""
     own = {reference_name(name): weight for name, weight in module.named_parameters()}
     misshapen = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(weight.shape)}"
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(weight.shape)}"
         for name, weight in own.items()
-        if name in found and found[name].shape != weight.shape
+        if name in tensors and tensors[name].shape != weight.shape
     ]
     kinds = {
-        "missing": [name for name in own if name not in found],
-        "unexpected": [name for name in found if name not in own],
+        "missing": [name for name in own if name not in tensors],
+        "unexpected": [name for name in tensors if name not in own],
         "misshapen": misshapen,
     }
     lists = [
@@ -188,15 +188,15 @@ def _fill(module: nn.Module, found: Mapping[str, Tensor], expected: str, sizes: 
             f"{expected} ({sizes}), found {'; '.join(lists)}: take other weights, or change "
             "paper.network to their sizes."
         )
-    odd = [name for name in own if not found[name].is_floating_point()]
+    odd = [name for name in own if not tensors[name].is_floating_point()]
     try:
         if odd:
-            raise ValueError(f"tensor {odd[0]} is of {found[odd[0]].dtype}, no floats")
-        require_finite({name: found[name] for name in own})
+            raise ValueError(f"tensor {odd[0]} is of {tensors[odd[0]].dtype}, no floats")
+        require_finite({name: tensors[name] for name in own})
     except ValueError as error:
         raise AgiqaError(
             f"{expected}, found damaged ones ({error}): copy the file again, or take other weights."
         ) from error
     with torch.no_grad():
         for name, weight in own.items():
-            weight.copy_(found[name])
+            weight.copy_(tensors[name])

@@ -11,7 +11,7 @@ The folder is written beside its place and moved there whole.
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,12 +21,13 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.json_text import write_json
 from agiqa.core.progress import track
-from agiqa.core.trees import MOST_JSON, read_json
+from agiqa.core.trees import read_json
 from agiqa.data.images import BadImagesError, ImageError, check_images, decode, image_id
 from agiqa.runs.explain.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.runs.explain.quality_map import QualityMap
-from agiqa.runs.explain.rated import tested
-from agiqa.runs.explain.reason import Neighbour, Reason
+from agiqa.runs.explain.rated_images import Neighbour
+from agiqa.runs.explain.reasons import Reason
+from agiqa.runs.predictions import mean_predictions
 
 Answer = TypeVar("Answer")
 
@@ -82,7 +83,7 @@ def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> 
     Raises:
         AgiqaError: the run is not evaluated.
     """
-    rows = tested(run)
+    rows = mean_predictions(run)
     if rows is None:
         raise AgiqaError(
             f"{printable(run)}: not evaluated yet, so nobody knows its worst and best images; run "
@@ -92,7 +93,7 @@ def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> 
     parts = [miss.nlargest(worst).index, rows["score"].nsmallest(lowest).index]
     if best:
         bins = np.array_split(rows["mos"].sort_values(kind="stable").index, min(best, len(rows)))
-        parts.append(pd.Index([miss[each].idxmin() for each in bins if len(each)]))
+        parts.append(pd.Index([miss[paths].idxmin() for paths in bins if len(paths)]))
     names = list(dict.fromkeys(str(name) for part in parts for name in part))
     picked = rows.loc[names]
     return [
@@ -110,23 +111,23 @@ def chosen_files(explainer: Explainer, files: Sequence[Path]) -> list[Chosen]:
         AgiqaError: some cannot be decoded.
     """
     if bad := check_images(files):
-        some = "; ".join(f"{each.path} {each.reason}" for each in bad[:3])
+        first = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
-            f"{len(bad)} of {len(files)} images cannot be explained: {some}. Repair them, or leave "
-            "them out."
+            f"{len(bad)} of {len(files)} images cannot be explained: {first}. Repair them, or "
+            "leave them out."
         )
     rated = explainer.rated
     rows = {} if rated is None else {name: row for row, name in enumerate(rated.ids)}
-    found = []
+    chosen = []
     for file in files:
         name = image_id(file)
         if rated is None or name not in rows:
-            found.append(Chosen(printable(file), file, name, None, None))
+            chosen.append(Chosen(printable(file), file, name, None, None))
             continue
         path, mos = str(rated.table.frame["path"].iloc[rows[name]]), float(rated.mos[rows[name]])
         known = mos if np.isfinite(mos) else None
-        found.append(Chosen(path, file, name, rated.scores.get(path), known))
-    return found
+        chosen.append(Chosen(path, file, name, rated.scores.get(path), known))
+    return chosen
 
 
 def explain_run(
@@ -154,57 +155,29 @@ def explain_run(
     if all(explainer.available.values()):
         raise AgiqaError(f"Nothing to explain with: {explainer.available[MAPS]}")
     unreadable = _problems(chosen)
+    asking = _Asking(explainer, chosen, image_prompt)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "new"
         (staged / OVERLAYS).mkdir(parents=True)
-        maps, unmapped = _maps(explainer, chosen, unreadable, image_prompt)
-        problems = unreadable | unmapped
+        maps, unmapped = asking.maps(unreadable)
+        reasons, neighbours = asking.reasons_and_neighbours(unreadable, count)
         peak = float(np.quantile([each.peak for each in maps.values()], 0.9)) if maps else 0.0
-        images = _said(explainer, chosen, unreadable, count, image_prompt)
         explained = []
-        for place, each in enumerate(chosen):
+        for place, image in enumerate(chosen):
             overlay = None
-            if place in maps and each.file is not None:
-                overlay = f"{OVERLAYS}/{place:03d}-{each.image_id[:12]}.png"
-                _draw(maps[place], each.file, peak, staged / overlay)
-            explained.append(
-                Explained(each, maps.get(place), overlay, *images[place], problems.get(place, ""))
-            )
+            if place in maps and image.file is not None:
+                overlay = f"{OVERLAYS}/{place:03d}-{image.image_id[:12]}.png"
+                _draw(maps[place], image.file, peak, staged / overlay)
+            problem = unreadable.get(place, unmapped.get(place, ""))
+            of_image = reasons.get(place, []), neighbours.get(place, [])
+            explained.append(Explained(image, maps.get(place), overlay, *of_image, problem))
         content = _content(explainer, explained)
         write_json(staged / FILE, content)
         if folder.exists():
             folder.rename(Path(temporary) / "old")
         staged.rename(folder)
     return Explanations(folder, explained, content)
-
-
-def read_explanations(run: Path) -> dict[str, Any] | None:
-    """What `agiqa explain` wrote into a run; None where it was not called.
-
-    Raises:
-        AgiqaError: damaged, of a newer layout, or an overlay's path leaves the folder.
-    """
-    path = run / FOLDER / FILE
-    if not path.is_file():
-        return None
-    again = "run `agiqa explain` again"
-    try:
-        content: dict[str, Any] = read_json(path, 4 * MOST_JSON)
-        layout, overlays = content["layout"], [e["overlay"] for e in content["images"].values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AgiqaError(f"{printable(path)}: damaged ({error!r}); {again}.") from error
-    if layout != LAYOUT:
-        raise AgiqaError(
-            f"{printable(path)}: layout {layout}, this agiqa reads {LAYOUT}; update it, or {again}."
-        )
-    for overlay in overlays:
-        parts = PurePosixPath(overlay).parts if isinstance(overlay, str) else ()
-        if overlay is not None and (len(parts) != 2 or parts[0] != OVERLAYS or ".." in parts):
-            raise AgiqaError(
-                f"{printable(path)}: expected overlays in {OVERLAYS}/, found {overlay!r}; {again}."
-            )
-    return content
 
 
 def require_replaceable(folder: Path) -> None:
@@ -223,104 +196,84 @@ def require_replaceable(folder: Path) -> None:
 
 
 def _problems(chosen: Sequence[Chosen]) -> dict[int, str]:
-    """By place, why an image cannot be looked at."""
-    here = [(place, each.file) for place, each in enumerate(chosen) if each.file is not None]
-    found = {
-        place: "is not on this machine" for place, each in enumerate(chosen) if each.file is None
-    }
-    bad = {each.path: each.reason for each in check_images([file for _, file in here])}
-    return found | {place: bad[printable(file)] for place, file in here if printable(file) in bad}
+    """Why an image cannot be looked at, by place."""
+    files = {place: image.file for place, image in enumerate(chosen)}
+    present = {place: file for place, file in files.items() if file is not None}
+    bad = {image.path: image.reason for image in check_images(list(present.values()))}
+    absent = dict.fromkeys(files.keys() - present.keys(), "is not on this machine")
+    return absent | {p: bad[printable(f)] for p, f in present.items() if printable(f) in bad}
 
 
-def _maps(
-    explainer: Explainer,
-    chosen: Sequence[Chosen],
-    problems: Mapping[int, str],
-    image_prompt: str | None,
-) -> tuple[dict[int, QualityMap], dict[int, str]]:
-    """By place, the maps; or why there are none."""
-    places = [place for place in range(len(chosen)) if place not in problems]
-    if explainer.available[MAPS]:
-        return {}, dict.fromkeys(places, explainer.available[MAPS])
-    found: dict[int, QualityMap] = {}
-    bad: dict[int, str] = {}
-    for start in track(range(0, len(places), AT_ONCE), "Maps", unit=AT_ONCE, total=len(places)):
-        some = places[start : start + AT_ONCE]
-
-        def ask(places: Sequence[int]) -> list[QualityMap]:
-            files = [chosen[place].file for place in places]
-            prompts = None if image_prompt is None else [image_prompt] * len(places)
-            return explainer.maps([file for file in files if file is not None], prompts)
-
-        maps, refused = _of_good(ask, some, chosen)
-        found |= maps
-        bad |= refused
-    return found, bad
+Ask = Callable[[list[Path], list[str] | None, list[str]], Sequence[Answer]]  # files, prompts, ids
 
 
-def _of_good(
-    ask: Callable[[Sequence[int]], Sequence[Answer]],
-    places: Sequence[int],
-    chosen: Sequence[Chosen],
-) -> tuple[dict[int, Answer], dict[int, str]]:
-    """By place what `ask` answers, but for images that a model does not take: of these, why."""
-    bad: dict[int, str] = {}
-    left = list(places)
-    while left:
-        try:
-            return dict(zip(left, ask(left), strict=True)), bad
-        except BadImagesError as error:
-            reasons = {image.path: image.reason for image in error.bad}
-            named = {place: reasons.get(printable(_file(chosen[place]))) for place in left}
-            refused = {place: reason for place, reason in named.items() if reason is not None}
-            if not refused:
-                raise
-            bad |= refused
-            left = [place for place in left if place not in refused]
-    return {}, bad
+@dataclass(frozen=True)
+class _Asking:
+    """An explainer asked about chosen images, by their places; bad ones do not stop the others."""
 
+    explainer: Explainer
+    chosen: Sequence[Chosen]
+    image_prompt: str | None
 
-def _file(chosen: Chosen) -> Path:
-    return chosen.file or Path(chosen.name)
+    def maps(self, problems: Mapping[int, str]) -> tuple[dict[int, QualityMap], dict[int, str]]:
+        """Maps, or why there are none, of the images without problems."""
+        places = [place for place in range(len(self.chosen)) if place not in problems]
+        if self.explainer.available[MAPS]:
+            return {}, dict.fromkeys(places, self.explainer.available[MAPS])
+        maps: dict[int, QualityMap] = {}
+        refused: dict[int, str] = {}
+        for start in track(range(0, len(places), AT_ONCE), "Maps", unit=AT_ONCE, total=len(places)):
+            part = self._of_good(
+                lambda files, prompts, _: self.explainer.maps(files, prompts),
+                places[start : start + AT_ONCE],
+            )
+            maps |= part[0]
+            refused |= part[1]
+        return maps, refused
 
+    def reasons_and_neighbours(
+        self, unreadable: Mapping[int, str], count: int
+    ) -> tuple[dict[int, list[Reason]], dict[int, list[Neighbour]]]:
+        """Both of each image; from the cache also where its file is not here."""
+        rated, available = self.explainer.rated, self.explainer.available
+        known = set() if rated is None else set(rated.ids)
+        places = [
+            place
+            for place, image in enumerate(self.chosen)
+            if image.image_id in known or place not in unreadable
+        ]
+        reasons: dict[int, list[Reason]] = {}
+        neighbours: dict[int, list[Neighbour]] = {}
+        if not available[REASONS]:
+            reasons, _ = self._of_good(self.explainer.reasons, places)
+        if not available[NEIGHBOURS]:
+            neighbours, _ = self._of_good(
+                lambda files, prompts, ids: self.explainer.neighbours(files, count, prompts, ids),
+                places,
+            )
+        return reasons, neighbours
 
-def _said(
-    explainer: Explainer,
-    chosen: Sequence[Chosen],
-    unreadable: Mapping[int, str],
-    count: int,
-    image_prompt: str | None,
-) -> list[tuple[list[Reason], list[Neighbour]]]:
-    """Reasons and neighbours of each image; from the cache also where its file is not here."""
-    rated = explainer.rated
-    known = set() if rated is None else set(rated.ids)
-    asked = [
-        place
-        for place, each in enumerate(chosen)
-        if each.image_id in known or place not in unreadable
-    ]
-    if not asked:
-        return [([], []) for _ in chosen]
-
-    def given(places: Sequence[int]) -> tuple[list[Path], list[str] | None, list[str]]:
-        prompts = None if image_prompt is None else [image_prompt] * len(places)
-        ids = [chosen[place].image_id for place in places]
-        return [_file(chosen[place]) for place in places], prompts, ids
-
-    def ask_reasons(places: Sequence[int]) -> list[list[Reason]]:
-        return explainer.reasons(*given(places))
-
-    def ask_neighbours(places: Sequence[int]) -> list[list[Neighbour]]:
-        files, prompts, ids = given(places)
-        return explainer.neighbours(files, count, prompts, ids)
-
-    reasons: dict[int, list[Reason]] = {}
-    neighbours: dict[int, list[Neighbour]] = {}
-    if not explainer.available[REASONS]:
-        reasons, _ = _of_good(ask_reasons, asked, chosen)
-    if not explainer.available[NEIGHBOURS]:
-        neighbours, _ = _of_good(ask_neighbours, asked, chosen)
-    return [(reasons.get(p, []), neighbours.get(p, [])) for p in range(len(chosen))]
+    def _of_good(
+        self, ask: Ask[Answer], places: Sequence[int]
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
+        """What `ask` answers, but for images that a model does not take: of these, why."""
+        bad: dict[int, str] = {}
+        left = list(places)
+        while left:
+            files = [self.chosen[place].file or Path(self.chosen[place].name) for place in left]
+            prompts = None if self.image_prompt is None else [self.image_prompt] * len(left)
+            try:
+                answers = ask(files, prompts, [self.chosen[place].image_id for place in left])
+                return dict(zip(left, answers, strict=True)), bad
+            except BadImagesError as error:
+                reasons = {image.path: image.reason for image in error.bad}
+                named = zip(left, map(printable, files), strict=True)
+                refused = {place: reasons[file] for place, file in named if file in reasons}
+                if not refused:
+                    raise
+                bad |= refused
+                left = [place for place in left if place not in refused]
+        return {}, bad
 
 
 def _draw(quality_map: QualityMap, file: Path, peak: float, path: Path) -> None:
@@ -344,14 +297,14 @@ def _content(explainer: Explainer, images: Sequence[Explained]) -> dict[str, Any
         "dataset": run.provenance["dataset"],
         "available": explainer.available,
         "images": {
-            each.chosen.name: {
-                "overlay": each.overlay,
-                "weakest": None if each.map is None else each.map.weakest,
-                "reasons": [asdict(reason) for reason in each.reasons],
-                "neighbours": [asdict(neighbour) for neighbour in each.neighbours],
-                "problem": each.problem,
+            image.chosen.name: {
+                "overlay": image.overlay,
+                "weakest": None if image.map is None else image.map.weakest,
+                "reasons": [asdict(reason) for reason in image.reasons],
+                "neighbours": [asdict(neighbour) for neighbour in image.neighbours],
+                "problem": image.problem,
             }
-            for each in images
+            for image in images
         },
         "reasons_validity": [
             asdict(each) | {"low": each.low, "high": each.high} for each in explainer.validity

@@ -1,4 +1,4 @@
-"""What a run sees of images to be explained: files through the ledger, images in memory once.
+"""Vectors of images to be explained: of files through the ledger, of images in memory once.
 
 Scoring, maps and neighbours want the same vectors of an image; those of the last images in memory
 are kept, as their scores are not worth a second forward pass.
@@ -6,7 +6,7 @@ are kept, as their scores are not worth a second forward pass.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -24,7 +24,7 @@ KEPT = 64  # images in memory whose vectors are kept, for each extractor
 Pictures = Sequence[Path | str | Image.Image]
 
 
-class Looks:
+class ImageVectors:
     """Vectors of images by one extractor."""
 
     def __init__(self, extractor: Extractor, ledger: Path | None, workers: int) -> None:
@@ -43,15 +43,15 @@ class Looks:
         """
         prompts = self._prompts(images, image_prompts)
         if in_memory(images):
-            found = self._of_images(images, prompts)
+            by_image = self._of_images(images, prompts)
         else:
-            found = self._of_files([Path(str(image)) for image in images], prompts)
-        return [np.stack(rows).astype(np.float32) for rows in zip(*found, strict=True)]
+            by_image = self._of_files([Path(str(image)) for image in images], prompts)
+        return [np.stack(rows).astype(np.float32) for rows in zip(*by_image, strict=True)]
 
     def _prompts(self, images: Pictures, given: Sequence[str] | None) -> list[str]:
         if not self.asks_image_prompt:
             return [""] * len(images)
-        if given is None or len(given) != len(images) or not all(each.strip() for each in given):
+        if given is None or len(given) != len(images) or not all(text.strip() for text in given):
             raise AgiqaError(
                 f"The questions of '{self.extractor.name}' hold the text that an image was "
                 "generated from: give one for each image."
@@ -59,25 +59,25 @@ class Looks:
         return list(given)
 
     def _of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> list[list[np.ndarray]]:
-        names = [(image_id(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
-        found: dict[tuple[str, str], list[np.ndarray]] = {}
+        keys = [(image_id(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
+        by_key: dict[tuple[str, str], list[np.ndarray]] = {}
         for prompt in dict.fromkeys(prompts):  # a file may be asked about with several
             sources = {
                 name: Source(path, prompt or None)
-                for path, (name, own) in zip(paths, names, strict=True)
-                if own == prompt
+                for path, (name, own_prompt) in zip(paths, keys, strict=True)
+                if own_prompt == prompt
             }
             vectors = vectors_of_files(sources, self.extractor, self.ledger, self.workers)
-            for place, name in enumerate(sources):
-                found[name, prompt] = [np.asarray(each[place]) for each in vectors]
-        return [found[name] for name in names]
+            for row, name in enumerate(sources):
+                by_key[name, prompt] = [np.asarray(each[row]) for each in vectors]
+        return [by_key[key] for key in keys]
 
     def _of_images(
         self, images: Sequence[Image.Image], prompts: Sequence[str]
     ) -> list[list[np.ndarray]]:
         keys = [(_digest(image), prompt) for image, prompt in zip(images, prompts, strict=True)]
-        found = {key: self._kept[key] for key in keys if key in self._kept}
-        new = {key: place for place, key in enumerate(keys) if key not in found}
+        by_key = {key: self._kept[key] for key in keys if key in self._kept}
+        new = {key: place for place, key in enumerate(keys) if key not in by_key}
         if new:
             vectors = vectors_of_images(
                 [as_rgb(images[place]) for place in new.values()],
@@ -85,13 +85,13 @@ class Looks:
                 [prompts[place] or None for place in new.values()],
             )
             for row, key in enumerate(new):
-                found[key] = [np.asarray(each[row]) for each in vectors]
+                by_key[key] = [np.asarray(each[row]) for each in vectors]
         for key in keys:
-            self._kept[key] = found[key]
+            self._kept[key] = by_key[key]
             self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return [found[key] for key in keys]
+        return [by_key[key] for key in keys]
 
 
 def in_memory(images: Pictures) -> TypeGuard[Sequence[Image.Image]]:
@@ -119,9 +119,9 @@ def pictures(images: Pictures) -> list[Image.Image]:
     ]
 
 
-def by_image(images: Pictures, ask: Callable[[Path], str]) -> list[str | None]:
-    """What `ask` says of each file; None of images in memory."""
-    return [None if isinstance(image, Image.Image) else ask(Path(image)) for image in images]
+def ids_of(images: Pictures) -> list[str | None]:
+    """The image id of each file; None for images in memory."""
+    return [None if isinstance(image, Image.Image) else image_id(Path(image)) for image in images]
 
 
 def _digest(image: Image.Image) -> str:

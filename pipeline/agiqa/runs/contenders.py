@@ -1,0 +1,108 @@
+"""The models that are compared: of evaluated runs, with their figures and test sides by split."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.model_names import in_order
+from agiqa.data.metric_names import FIGURES, FITTED, LEAST_FOR_FITTED
+from agiqa.data.metrics import METRICS as MEASURES
+from agiqa.runs.files import provenance_of
+from agiqa.runs.predictions import PREDICTIONS, read_predictions
+from agiqa.runs.records import METRICS, read_metrics
+from agiqa.stage2.presets import MIXTURE
+
+COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model of one evaluated run."""
+
+    name: str  # as the user gave it
+    folder: Path
+    model: str
+    provenance: dict[str, Any]
+    figures: list[dict[str, float]]  # by split, from metrics.json
+    sides: list[pd.DataFrame]  # by split, the test side in the order of its paths
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of its splits."""
+        return [int(row["seed"]) for row in self.figures]
+
+
+def read_contenders(given: Sequence[str]) -> list[Contender]:
+    """The runs that a user named, as RUN or RUN:MODEL; a single RUN stands for all its models.
+
+    Raises:
+        AgiqaError: not an evaluated run, no such model in it, or a damaged file.
+    """
+    wanted = [(name, *_run_and_model(name)) for name in given]
+    runs = {folder: _read(folder) for _, folder, _ in wanted}
+    if len(wanted) == 1 and not wanted[0][2]:
+        folder = wanted[0][1]
+        return [
+            _contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])
+        ]
+    return [
+        _contender(name, folder, model or MIXTURE, runs[folder]) for name, folder, model in wanted
+    ]
+
+
+def _run_and_model(name: str) -> tuple[Path, str]:
+    folder, separator, model = name.rpartition(":")
+    if separator and not Path(name).exists():
+        return Path(folder), model
+    return Path(name), ""
+
+
+Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
+
+
+def _read(folder: Path) -> Read:
+    provenance = provenance_of(folder)
+    per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
+    frame = read_predictions(folder, COLUMNS)
+    sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
+    for model, rows in per_split.items():
+        for row in rows:
+            size = sizes.get((model, row["seed"]))
+            if size is None or row.get("images", size) != size:
+                raise AgiqaError(
+                    f"{printable(folder)}: damaged results ({PREDICTIONS} and {METRICS} differ): "
+                    "run `agiqa evaluate` again"
+                )
+    return provenance, per_split, frame
+
+
+def _contender(name: str, folder: Path, model: str, read: Read) -> Contender:
+    provenance, per_split, frame = read
+    if model not in per_split:
+        raise AgiqaError(
+            f"{printable(folder)} has no model '{model}'; it has {', '.join(in_order(per_split))}"
+        )
+    rows = frame[frame["model"] == model]
+    by_seed = {
+        int(str(seed)): part.sort_values("path").reset_index(drop=True)
+        for seed, part in rows.groupby("seed")
+    }
+    sides = [by_seed[int(row["seed"])] for row in per_split[model]]
+    figures = [
+        {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
+        for row, side in zip(per_split[model], sides, strict=True)
+    ]
+    return Contender(name, folder, model, provenance, figures, sides)
+
+
+def _figure(name: str, row: Mapping[str, Any], side: pd.DataFrame) -> float:
+    """As `evaluate` measured it; what an earlier version did not, from the predictions."""
+    if name in FITTED and len(side) < LEAST_FOR_FITTED:
+        return math.nan
+    value = row[name] if name in row else MEASURES[name](side["mos"], side["score"])
+    return math.nan if value is None else float(value)

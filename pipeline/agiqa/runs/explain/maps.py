@@ -1,0 +1,158 @@
+"""Quality maps of the `light` preset: what the score loses with each patch.
+
+Mean and deviation over the patches are pooled features, so what they become without one patch is
+known exactly (`changes`); times the score's derivatives by the features (`score_gradient`) that is
+what the patch does to the score. The class token has no place and is in no map. The whole image
+and the close-up are added on the whole image's grid, which is then smoothed: a single patch of a
+transformer says little about its own place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from agiqa.runs.explain.quality_map import WHOLE, Box, QualityMap
+from agiqa.stage1.extractors import VisionExtractor
+from agiqa.stage2.light.ensemble import Ensemble
+from agiqa.stage2.light.split_model import Inputs
+
+AT_ONCE = 4  # images in the tower: their patches are 8 MB each
+SMOOTHED = 0.75  # cells, the deviation of the Gaussian
+METHOD = (
+    "What the score loses with each place: the patches' part in the pooled visual features, times "
+    "the score's derivatives by these, against the image's other places."
+)
+
+
+def light_maps(
+    ensemble: Ensemble,
+    extractor: VisionExtractor,
+    images: Sequence[Image.Image],
+    visual: np.ndarray,
+    semantic: np.ndarray,
+) -> list[QualityMap]:
+    """Make the maps of B images.
+
+    Args:
+        ensemble: of the preset light.
+        extractor: of its visual features.
+        images: RGB.
+        visual: their features `(B, F)`.
+        semantic: their semantic vectors `(B, P, D)`.
+    """
+    gradient = score_gradient(ensemble, visual, semantic)
+    maps = []
+    for start in range(0, len(images), AT_ONCE):
+        samples = [extractor.preprocess(image) for image in images[start : start + AT_ONCE]]
+        patches = extractor.patches(samples)
+        for place in range(len(samples)):
+            states = [[layer[place] for layer in view] for view in patches]
+            values = effects(extractor, states, gradient[start + place])
+            smooth = gaussian_filter(values, SMOOTHED, mode="nearest")
+            unit = f"MOS, 1 place of {smooth.size}"
+            maps.append(QualityMap(smooth.astype(np.float32), WHOLE, METHOD, unit))
+    return maps
+
+
+def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:
+    """Derivatives of the scores, on the MOS scale, by the visual features.
+
+    By the ensemble's own path: projection, the visual expert's kernel ridge and correction, the
+    gate; the semantic vectors stay as they are. The mean over splits and members, as the score is:
+    the run's first target, on the scale of its first data set.
+
+    Args:
+        ensemble: of the preset light.
+        visual: vectors `(B, F)`.
+        semantic: vectors `(B, P, D)`.
+
+    Returns:
+        `(B, F)` float32.
+    """
+    inputs = Inputs.of(ensemble.splits, visual, semantic)
+    components = inputs.visual.clone().requires_grad_(True)  # (S, B, k)
+    experts = [split.experts[0] for split in ensemble.splits]
+    scores = [e.kernel.scores(own) for e, own in zip(experts, components, strict=True)]
+    expert_scores = torch.cat([torch.stack(scores)[:, :, None], inputs.expert_scores[:, :, 1:]], 2)
+    moved = replace(inputs, visual=components, expert_scores=expert_scores)
+    score = ensemble.mix(moved).score[..., 0].mean(dim=(0, 1))  # (B,)
+    (by_component,) = torch.autograd.grad(score.sum(), components)
+    by_feature = [
+        (own.numpy() @ expert.projection.wide.T) / expert.projection.scale
+        for expert, own in zip(experts, by_component, strict=True)
+    ]
+    return np.asarray(np.sum(by_feature, axis=0), dtype=np.float32)
+
+
+def effects(
+    extractor: VisionExtractor, states: Sequence[Sequence[np.ndarray]], gradient: np.ndarray
+) -> np.ndarray:
+    """What the score loses with each cell `(h, w)` of the whole image's patches.
+
+    Args:
+        extractor: what made the states.
+        states: by view and layer, the patches' hidden states `(n, C)`.
+        gradient: derivatives of the score by the features `(F,)`.
+    """
+    by_vector = iter(gradient.reshape(len(extractor.vectors), -1))
+    side = int(np.sqrt(len(states[0][0])))
+    total = np.zeros((side, side))
+    for view, layers in zip(extractor.views, states, strict=True):
+        lost = np.zeros(len(layers[0]))
+        for patches in layers:
+            lost -= changes(patches, extractor.settings.pool) @ next(by_vector)
+        square = int(np.sqrt(len(lost)))
+        total += on_grid(lost.reshape(square, square), view.box, side)
+    return total
+
+
+def changes(patches: np.ndarray, pools: Sequence[str]) -> np.ndarray:
+    """Pooled features of a layer without a patch less those with it, for each of n patches.
+
+    Exact and without another look at the image: the mean and the deviation of the other patches
+    follow from the sums. The class token saw all patches and stays as it is.
+
+    Args:
+        patches: hidden states `(n, C)`, n at least 3.
+        pools: some of cls, mean, std, in the order of the features.
+
+    Returns:
+        `(n, pools * C)` float32; zero for cls.
+    """
+    count = len(patches)
+    states = patches.astype(np.float64)
+    off = states - states.mean(axis=0)
+    squares = np.square(off)
+    total = squares.sum(axis=0)
+    rest = np.maximum(total - squares * (count / (count - 1)), 0)
+    by_pool = {
+        "cls": np.zeros_like(off),
+        "mean": -off / (count - 1),
+        "std": np.sqrt(rest / (count - 2)) - np.sqrt(total / (count - 1)),
+    }
+    return np.concatenate([by_pool[pool] for pool in pools], axis=1).astype(np.float32)
+
+
+def on_grid(values: np.ndarray, box: Box, side: int) -> np.ndarray:
+    """Share patches `(h, w)` over `box` out to cells `(side, side)` over the whole image.
+
+    By the area of their overlap, so that sums are kept: two views of an image, of other sizes and
+    parts of it, may be added.
+    """
+    left, top, right, bottom = box
+    rows, columns = values.shape
+    down, across = _shares(rows, top, bottom, side), _shares(columns, left, right, side)
+    return np.asarray(down @ values @ across.T)
+
+
+def _shares(patches: int, start: float, end: float, side: int) -> np.ndarray:
+    """`(side, patches)`: the share of each patch's length that lies in each cell."""
+    edges, cells = np.linspace(start, end, patches + 1), np.linspace(0, 1, side + 1)
+    length = np.minimum(cells[1:, None], edges[None, 1:]) - np.maximum(
+        cells[:-1, None], edges[None, :-1]
+    )
+    return np.asarray(np.clip(length, 0, None) * (patches / (end - start)))

@@ -1,0 +1,121 @@
+"""The figures of predictions, as metrics.json has them.
+
+SRCC, KRCC, PLCC, RMSE and MAE of raw scores; PLCC and RMSE again after the 4-parameter logistic, as
+the field does, where a split tests enough images. Median, mean and standard deviation over the
+splits, with 95 % intervals of the median and of each split (`statistics.intervals` says what they
+hold for), why something of these is not defined, and the ceiling that the raters' own noise sets,
+where the data set gives their deviations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.metric_names import FIGURES
+from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
+from agiqa.data.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
+from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
+from agiqa.runs.predictions import GATE
+from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.targets import Sides
+
+LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing
+
+
+def measure(
+    predictions: pd.DataFrame, extra_models: Sequence[str], experts: Sequence[str]
+) -> dict[str, Any]:
+    """Figures by model, generator and expert.
+
+    Args:
+        predictions: rows of each model, split and tested image.
+        extra_models: which of the models are the mixture on some of the images alone.
+        experts: names of the gate's weights.
+    """
+    sides = {
+        str(model): [part for _, part in rows.groupby("seed", sort=False)]
+        for model, rows in predictions.groupby("model", sort=False)
+    }
+    per_split: dict[str, list[dict[str, Any]]] = {
+        model: [
+            {"seed": int(part["seed"].iloc[0]), "images": len(part)}
+            | all_metrics(part["mos"].to_numpy(), part["score"].to_numpy())
+            for part in parts
+        ]
+        for model, parts in sides.items()
+    }
+    whole = {model: parts for model, parts in sides.items() if model not in extra_models}
+    drawn = draw(whole[MIXTURE])
+    intervals = model_intervals(whole, per_split, drawn)
+    for extra in extra_models:  # on fewer images than the others
+        intervals |= model_intervals({extra: sides[extra]}, per_split, draw(sides[extra]))
+    models = {}
+    for model, rows in per_split.items():
+        own = intervals[model]
+        for row, bounds, why in zip(rows, own.splits, own.why_splits, strict=True):
+            row["intervals"] = bounds
+            if why:
+                row["why"] = why
+        models[model] = {
+            name: summarise([row[name] for row in rows])
+            | dict(zip(("low", "high"), own.median[name], strict=True))
+            | ({"why": own.why[name]} if name in own.why else {})
+            for name in FIGURES
+        }
+    mixture = predictions[predictions["model"] == MIXTURE]
+    weights = {expert: mixture[GATE + expert] for expert in experts}
+    return {
+        "models": models,
+        "intervals": {"level": LEVEL, "of": "median over splits", **_about(drawn)},
+        "generators": _by_generator(mixture),
+        "gate": {
+            expert: {"mean": float(column.mean()), "sd": float(column.std())}
+            for expert, column in weights.items()
+        },
+        "per_split": per_split,
+    }
+
+
+def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any] | None:
+    """The best that could be reached on the images that some split tests; None where unknown."""
+    about = next(target for target in table.targets if target.name == column)
+    spread, counts = deviations(table, about), known_raters(table, about)
+    raters = assumed_raters(table) if counts is None else counts
+    if spread is None or raters is None:
+        return None
+    tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
+    mos = table.frame[column].to_numpy(dtype=float)
+    tested = tested[np.isfinite(mos[tested])]
+    of_tested = raters if isinstance(raters, int) else raters[tested]
+    ceiling = noise_ceiling(mos[tested], spread[tested], of_tested)
+    return {"assumed": counts is None, **asdict(ceiling)}
+
+
+def _about(drawn: Drawn) -> dict[str, Any]:
+    """What the bootstrap drew, how many of them a test side holds at least, why that is too few."""
+    about = {"drawn": drawn.unit, "units": min(drawn.sizes), "resamples": RESAMPLES}
+    return about | ({"too_few": drawn.too_few} if drawn.too_few else {})
+
+
+def _by_generator(mixture: pd.DataFrame) -> dict[str, Any]:
+    """Within each generator's test images: over the splits, and how many, that have enough."""
+    generators: dict[str, Any] = {}
+    for generator, rows in mixture.groupby("generator"):
+        parts = [part for _, part in rows.groupby("seed")]
+        large = [part for part in parts if len(part) >= LEAST_IMAGES]
+        images = rows.groupby("path")[["mos", "score"]].mean()  # each counts once
+        generators[str(generator)] = {
+            "images": len(images),
+            "most_a_split": max(map(len, parts)),
+            "least_for_correlation": LEAST_IMAGES,
+            "splits": len(large),  # that have enough
+            "mean_mos": float(images["mos"].mean()),
+            "mean_score": float(images["score"].mean()),
+            "srcc": summarise([srcc(part["mos"], part["score"]) for part in large]),
+            "plcc": summarise([plcc(part["mos"], part["score"]) for part in large]),
+        }
+    return generators

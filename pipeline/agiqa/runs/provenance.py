@@ -1,0 +1,78 @@
+"""What a run is made from, as its provenance.json says: data, stores, splits, versions."""
+
+import hashlib
+import importlib.metadata
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from agiqa.core.params import Params
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.splits import leaks
+from agiqa.stage2.fit_data import RatedData
+from agiqa.stage2.fitting import Fitted
+
+LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
+
+
+def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> dict[str, Any]:
+    """Describe a fit: the first data set at the top, further ones under `others`."""
+    first, *others = map(_describe_data, data)
+    return {
+        "preset": params.fit.preset,
+        **first,
+        "trained_on": [one.name for one in data],
+        "others": others,
+        "members": fitted.members,
+        "experts": list(fitted.experts),
+        "stores": dict(fitted.stores),
+        **_environment(),
+    }
+
+
+def _describe_data(data: RatedData) -> dict[str, Any]:
+    table, splits, target = data.table, data.splits, data.columns[0]
+    scores = table.frame[target]
+    return {
+        "dataset": table.name,
+        "synthetic": table.synthetic,
+        "licence": table.licence,
+        "source": table.source,
+        "images": len(table.frame),
+        "target": target,
+        "targets": list(data.columns),
+        "protocol": data.protocol,
+        "seeds": [int(seed) for seed in splits["seed"].unique()],
+        "mos": {"low": float(scores.min()), "high": float(scores.max())},
+        "splits_file": f"{data.protocol}.csv",
+        "splits_sha256": data.digest,
+        "scores_sha256": scores_digest(table, data.columns),
+        "leaks": [vars(leak) for leak in leaks(splits, table)],
+    }
+
+
+def scores_digest(table: ImagesTable, columns: Sequence[str]) -> str:
+    """A sha256 of the scores that each image has."""
+    rows = table.frame[["image_id", "path", *columns]].sort_values("path")
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+def known_images(data: Sequence[RatedData]) -> frozenset[str]:
+    """Ids of the images on a training or validation side, of some split of some data set."""
+    frames = (one.splits for one in data)
+    return frozenset(
+        name for frame in frames for name in frame.loc[frame["side"] != "test", "image_id"]
+    )
+
+
+def _environment() -> dict[str, Any]:
+    """Library versions, and the git revision of the working folder where there is one."""
+    git = (
+        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        if shutil.which("git")
+        else None
+    )
+    revision = git.stdout.strip() if git is not None and git.returncode == 0 else None
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"versions": versions, "git_revision": revision}

@@ -1,0 +1,84 @@
+"""What the visual side of a run sees of an image: vectors of the extractor, or pixels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from agiqa.runs.files import Run
+from agiqa.stage1.extract import in_ledger, vectors_of_files, vectors_of_images
+from agiqa.stage1.extractors import Vector, VisionExtractor
+from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels, resized
+from agiqa.stage2.presets import LIGHT
+from agiqa.store.row_ids import Source
+
+
+class VisualInput:
+    """The visual extractor's vectors `(N, F)`."""
+
+    def __init__(self, run: Run, ledger: Path | None) -> None:
+        self.extractor = VisionExtractor(run.params.visual)
+        self.workers, self.ledger = run.params.visual.workers, ledger
+
+    def describe(self) -> dict[str, Any]:
+        """Describe them as a run's provenance does its stores."""
+        return describe_vectors(self.extractor.name, self.extractor.vectors)
+
+    def files(self, files: Mapping[str, Path]) -> np.ndarray:
+        """Look at files by image id, through the ledger."""
+        sources = {name: Source(path) for name, path in files.items()}
+        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
+
+    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+        """The ids that no model has to look at."""
+        sources = {name: Source(path) for name, path in files.items()}
+        return in_ledger(sources, self.extractor, self.ledger)
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Look at images in memory."""
+        return _flat(vectors_of_images(images, self.extractor))
+
+
+class PixelInput:
+    """The pixels `(N, S, S, 3)` that the paper's network takes."""
+
+    def __init__(self, run: Run, ledger: Path | None) -> None:
+        self.size, self.ledger = run.params.paper.network.image_size, ledger
+        self.workers = run.params.paper.workers
+
+    def describe(self) -> dict[str, Any]:
+        """Describe them as a run's provenance does its stores."""
+        return describe_pixels(self.size)
+
+    def files(self, files: Mapping[str, Path]) -> Pixels:
+        """Look at files by image id, through the ledger."""
+        return open_pixels(files, self.size, self.ledger, self.workers)
+
+    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+        """The ids that no model has to look at: all of them."""
+        return set(files)
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Look at images in memory."""
+        return np.stack([resized(image, self.size) for image in images])
+
+
+def visual_input(run: Run, ledger: Path | None) -> VisualInput | PixelInput:
+    """What the run's preset sees."""
+    return (VisualInput if run.params.fit.preset == LIGHT else PixelInput)(run, ledger)
+
+
+def describe_vectors(extractor: str, vectors: Sequence[Vector]) -> dict[str, Any]:
+    """Describe vectors as a run's provenance does its stores."""
+    return {
+        "extractor": extractor,
+        "names": [vector.name for vector in vectors],
+        "fingerprints": [dict(vector.fingerprint) for vector in vectors],
+    }
+
+
+def _flat(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Vectors `(N, D)` side by side, in float32."""
+    return np.concatenate(vectors, axis=1).astype(np.float32)
