@@ -129,7 +129,7 @@ def _test_set(run: Run, column: Column, cache: Path | str) -> TestSet:
         )
     paired = dict(zip(seeds, sides.values(), strict=True))
     kept = _without_relatives(run, data, paired, cache)
-    return TestSet(data.table, data.features, kept, columns, CROSS, splits_sha256=data.digest)
+    return TestSet(data, kept, columns, CROSS)
 
 
 def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | str) -> Sides:

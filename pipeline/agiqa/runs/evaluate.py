@@ -25,9 +25,8 @@ from agiqa.runs.measure import best_possible, measure
 from agiqa.runs.predictions import GATE
 from agiqa.runs.provenance import scores_digest
 from agiqa.stage2.contract import SplitScores
-from agiqa.stage2.features import Features, require_same_stores
+from agiqa.stage2.features import require_same_stores
 from agiqa.stage2.fit_data import FitData, load_fit_data
-from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.predictors import make_predictor
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Sides
@@ -43,13 +42,11 @@ class TestSet:
 
     __test__ = False  # pytest takes it for a test of its own
 
-    table: ImagesTable
-    features: Features | PaperInputs  # of the table's images, as the run's preset takes them
-    sides: Sides  # by split seed, row numbers of the test side
+    data: FitData
+    sides: Sides  # by the run's split seeds, row numbers of the test side
     columns: Sequence[str | None]  # of the run's targets, in the table; None: it has no such
     protocol: str
     scale: int = 0  # on the scale of which of the run's data sets it scores
-    splits_sha256: str = ""
     leaks: Sequence[Mapping[str, Any]] = ()  # of the splits
 
 
@@ -66,10 +63,8 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
     whole: list[Evaluation] = []
     for number, about in enumerate([run.provenance, *run.provenance["others"]]):
         data = _load_as_fitted(run, about, cache)
-        test_set = TestSet(
-            data.table, data.features, data.sides, data.columns, data.protocol, number,
-            splits_sha256=data.digest, leaks=about["leaks"],
-        )  # fmt: skip
+        leaks = about["leaks"]
+        test_set = TestSet(data, data.sides, data.columns, data.protocol, number, leaks)
         results = evaluate(run, test_set)
         write_all_results(folder / DATASETS / data.name if number else folder, results)
         whole += results
@@ -111,9 +106,9 @@ def evaluate(run: Run, test_set: TestSet) -> list[Evaluation]:
     Raises:
         AgiqaError: features made in another way than the run's, or other splits.
     """
-    name, sides = test_set.table.name, test_set.sides
-    predictor = make_predictor(run.ensemble, test_set.features, run.params, name, test_set.scale)
-    require_same_stores(run.provenance["stores"], test_set.features.stores)
+    name, sides, features = test_set.data.name, test_set.sides, test_set.data.features
+    predictor = make_predictor(run.ensemble, features, run.params, name, test_set.scale)
+    require_same_stores(run.provenance["stores"], features.stores)
     if list(sides) != list(run.provenance["seeds"]):
         raise AgiqaError(
             f"The run was fitted on splits {run.provenance['seeds']}, the split file of '{name}' "
@@ -143,15 +138,15 @@ def _predictions(
     `scores` are by model and seed; the table calls the target `column`.
     """
     parts: list[pd.DataFrame] = []
-    described = test_set.table.frame[["path", "image_id", "generator", "group"]]
-    mos = test_set.table.frame[column].to_numpy()
+    frame = test_set.data.table.frame
+    described, mos = frame[["path", "image_id", "generator", "group"]], frame[column].to_numpy()
     for (model, seed), (score, gate) in scores.items():
         test = test_set.sides[seed]["test"]
         part = described.iloc[test].assign(
             model=model, seed=seed, mos=mos[test], score=score[:, place]
         )
         if gate is not None:
-            for index, expert in enumerate(test_set.features.experts):
+            for index, expert in enumerate(test_set.data.features.experts):
                 part[GATE + expert] = gate[:, index, place]
         parts.append(part[np.isfinite(mos[test])])
     first = ["model", "seed"]
@@ -180,7 +175,8 @@ def _metrics(
     extra_models: Sequence[str],
 ) -> dict[str, Any]:
     """Everything that metrics.json says of the run's target at `place`."""
-    table, mos = test_set.table, test_set.table.frame[column]
+    table = test_set.data.table
+    mos = table.frame[column]
     metrics = {
         "preset": run.params.fit.preset,
         "dataset": table.name,
@@ -190,7 +186,7 @@ def _metrics(
         "mos": {"low": float(mos.min()), "high": float(mos.max())},
         "protocol": test_set.protocol,
         "splits": len(test_set.sides),
-        "splits_sha256": test_set.splits_sha256,
+        "splits_sha256": test_set.data.digest,
         "leaks": [dict(leak) for leak in test_set.leaks],
         "outside_scale": _outside_scale(run, table, place, column, predictions),
         **measure(predictions, extra_models, run.provenance["experts"]),

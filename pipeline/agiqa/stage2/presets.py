@@ -34,27 +34,26 @@ class Recipe:
     ema: float  # decay of the moving average of the weights that is kept; 0: the weights themselves
 
 
+AUTHORS = Recipe(
+    epochs=30,
+    batch_size=8,
+    lr=1e-5,
+    weight_decay=1e-5,
+    optimiser="adam",
+    schedule="cycle",
+    warmup=0.0,
+    flip="vertical",
+    rotate=True,
+    augment=0.7,
+    drop_last_train=True,
+    drop_last_val=True,
+    drop_last_test=True,
+    ema=0.0,
+)
 RECIPES = {
-    "paper": Recipe(
-        epochs=30,
-        batch_size=8,
-        lr=1e-5,
-        weight_decay=1e-5,
-        optimiser="adam",
-        schedule="cycle",
-        warmup=0.0,
-        flip="vertical",
-        rotate=True,
-        augment=0.7,
-        drop_last_train=True,
-        drop_last_val=True,
-        drop_last_test=True,
-        ema=0.0,
-    ),
-    "paper-fixed": Recipe(
-        epochs=30,
-        batch_size=8,
-        lr=1e-5,
+    "paper": AUTHORS,
+    "paper-fixed": replace(
+        AUTHORS,
         weight_decay=0.01,
         optimiser="adamw",
         schedule="cosine",

@@ -30,6 +30,11 @@ class Expert:
     projection: Projection
     kernel: KernelRidge  # on the projection's components
 
+    def see(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors `(N, F)` to components `(N, k)` and scores `(N, T)`."""
+        components = self.projection.apply(vectors)
+        return components, self.kernel.predict(components)
+
 
 @dataclass(frozen=True)
 class SplitModel:
@@ -48,26 +53,15 @@ class SplitModel:
         Returns:
             Components `(N, k)` and `(N, P, k')`, and scores of the kernel ridges `(N, E, T)`.
         """
-        vectors = [visual, *np.moveaxis(semantic, 1, 0)]
-        components = [
-            expert.projection.apply(each)
-            for expert, each in zip(self.experts, vectors, strict=True)
-        ]
-        scores = [
-            expert.kernel.predict(each)
-            for expert, each in zip(self.experts, components, strict=True)
-        ]
+        pairs = zip(self.experts, [visual, *np.moveaxis(semantic, 1, 0)], strict=True)
+        components, scores = zip(*(expert.see(vectors) for expert, vectors in pairs), strict=True)
         return components[0], np.stack(components[1:], axis=1), np.stack(scores, axis=1)
 
     def ridge_scores(self, name: str, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:
         """Scores `(N, T)` of a baseline for visual `(N, F)` and semantic `(N, P, D)` vectors."""
-        vectors = [visual, *np.moveaxis(semantic, 1, 0)][RIDGES[name]]
-        experts = self.experts[RIDGES[name]]
-        standardised = [
-            expert.projection.standardise(each)
-            for expert, each in zip(experts, vectors, strict=True)
-        ]
-        return self.ridges[name].predict(np.concatenate(standardised, axis=1))
+        pairs = list(zip(self.experts, [visual, *np.moveaxis(semantic, 1, 0)], strict=True))
+        seen = [expert.projection.standardise(vectors) for expert, vectors in pairs[RIDGES[name]]]
+        return self.ridges[name].predict(np.concatenate(seen, axis=1))
 
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
