@@ -119,7 +119,7 @@ def test_new_images_are_asked_as_the_store_was(
     aspects = explainer._aspects
     assert aspects is not None
     store = read_pack(world.cache / "mine/real-aspects-answers.zarr")
-    fresh = np.stack(aspects._look([decode(files[0])]), axis=1)
+    fresh = np.stack(aspects._vectors([decode(files[0])]), axis=1)
     assert explainer.rated is not None
     np.testing.assert_allclose(fresh, store.rows([explainer.rated.ids[0]]), atol=2e-3)
 
