@@ -21,39 +21,13 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
 from agiqa.runs.files import load_run
+from kit.tiny_workspace import RUN, make_workspace
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
     """A folder with a run made by the commands themselves with the tiny model."""
-    folder = tmp_path_factory.mktemp("scoring")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    names = [f"{row:02d}.png" for row in range(40)]
-    for name in names:
-        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / name)
-    lines = [
-        f"{name},{score:.3f}" for name, score in zip(names, rng.uniform(1, 5, 40), strict=True)
-    ]
-    (folder / "images/labels.csv").write_text("\n".join(["path,quality", *lines]) + "\n")
-    (folder / "params.yaml").write_text(
-        f"semantic: {{name: tiny, model: {tiny_lmm}, batch_size: 8}}\n"
-        f"visual: {{name: tiny-vision, model: {tiny_lmm}, layers: [1, 3], image_size: 32}}\n"
-        "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 4, batch_size: 16}\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("AGIQA_STORE", str(folder / "ledger"))
-        for command in (
-            ["prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality"],
-            ["extract", "mine"],
-            ["fit", "mine"],
-            ["evaluate", "runs/mine/random"],
-        ):
-            result = CliRunner().invoke(main, command)
-            assert result.exit_code == 0, result.output
-    return folder
+    return make_workspace(tmp_path_factory.mktemp("scoring"), tiny_lmm)
 
 
 @pytest.fixture
@@ -62,7 +36,7 @@ def run(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
-    return tmp_path / "runs/mine/random"
+    return tmp_path / RUN
 
 
 def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path: Path) -> None:

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from torch import Tensor
-
-from agiqa.core.weight_files import FLOATS
-from agiqa.stage2.contract import Expected, of_arrays
 
 Side = Mapping[str, np.ndarray]  # row numbers of train, val and test
 Sides = Mapping[int, Side]  # by split seed
@@ -56,17 +52,3 @@ class Scales:
     def restore(self, score: np.ndarray, dataset: int) -> np.ndarray:
         """Scores `(..., T)` in those units, on the scale of one data set."""
         return np.asarray(score * self.sd[dataset] + self.mean[dataset])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Name what a run keeps."""
-        return of_arrays({"mos": np.stack([self.mean, self.sd])})
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """Make the scales of `tensors` again."""
-        return cls(*tensors["mos"].numpy())
-
-    @staticmethod
-    def expected(datasets: int, targets: int) -> Expected:
-        """Name the tensors of D data sets and T targets."""
-        return {"mos": (FLOATS, (2, datasets, targets))}

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agiqa.stage2.contract import Expected, Header, inside, matrix_shape, nested
+from agiqa.core.weight_files import FLOATS
+from agiqa.stage2.contract import Expected, Header, inside, matrix_shape, nested, of_arrays
 from agiqa.stage2.light.kernel import KernelRidge
 from agiqa.stage2.light.moe import Sizes
 from agiqa.stage2.light.projection import Projection
@@ -65,7 +66,7 @@ class SplitModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
-        named = self.scales.tensors()
+        named = of_arrays({"mos": np.stack([self.scales.mean, self.scales.sd])})
         for place, expert in enumerate(self.experts):
             named |= nested(_projection_name(place), expert.projection.tensors())
             named |= nested(f"kernel.{place}", expert.kernel.tensors())
@@ -86,7 +87,7 @@ class SplitModel:
                 for place in range(experts)
             ),
             {name: Ridge.from_tensors(inside(name, tensors)) for name in RIDGES},
-            Scales.from_tensors(tensors),
+            Scales(*tensors["mos"].numpy()),
         )
 
     @staticmethod
@@ -96,7 +97,7 @@ class SplitModel:
         Raises:
             ValueError: a tensor that says how large others are is missing, empty or no matrix.
         """
-        widths, named = [], Scales.expected(datasets, targets)
+        widths, named = [], {"mos": (FLOATS, (2, datasets, targets))}
         for expert in range(experts):
             part, kernel = _projection_name(expert), f"kernel.{expert}"
             width, kept = matrix_shape(header, f"split.0.{part}.components")
