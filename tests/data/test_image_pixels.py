@@ -81,8 +81,8 @@ def of_png() -> list[Known]:
         cases.append(Known(f"PNG grey {bits}", png(stored, bits, 0), grey(levels(stored, bits))))
         hole = int(stored[2, 3, 0])
         trns = chunk(b"tRNS", hole.to_bytes(2, "big"))
-        seen = np.where(stored == hole, 255, levels(stored, bits))
-        cases.append(Known(f"PNG grey {bits} tRNS", png(stored, bits, 0, trns), grey(seen)))
+        rgb = np.where(stored == hole, 255, levels(stored, bits))
+        cases.append(Known(f"PNG grey {bits} tRNS", png(stored, bits, 0, trns), grey(rgb)))
     for bits in (1, 2, 4, 8):
         stored = samples(bits)
         table = rng.integers(0, 256, (1 << bits, 3))
@@ -90,19 +90,19 @@ def of_png() -> list[Known]:
         plte = chunk(b"PLTE", table.astype(np.uint8).tobytes())
         colours = table[stored[..., 0]]
         cases.append(Known(f"PNG palette {bits}", png(stored, bits, 3, plte), colours))
-        one = int(stored[2, 3, 0])
-        trns = chunk(b"tRNS", b"\xff" * one + b"\0")
-        seen = np.where(stored == one, 255, colours)
-        cases.append(Known(f"PNG palette {bits} one tRNS", png(stored, bits, 3, plte, trns), seen))
+        transparent = int(stored[2, 3, 0])
+        trns = chunk(b"tRNS", b"\xff" * transparent + b"\0")
+        rgb = np.where(stored == transparent, 255, colours)
+        cases.append(Known(f"PNG palette {bits} one tRNS", png(stored, bits, 3, plte, trns), rgb))
         trns = chunk(b"tRNS", alpha.astype(np.uint8).tobytes())
-        seen = on_white(colours, alpha[stored] / 255)
+        rgb = on_white(colours, alpha[stored] / 255)
         content = png(stored, bits, 3, plte, trns)
-        cases.append(Known(f"PNG palette {bits} soft tRNS", content, seen, 1))
+        cases.append(Known(f"PNG palette {bits} soft tRNS", content, rgb, 1))
         few = (1 << bits) // 2  # the rest is opaque
         trns = chunk(b"tRNS", alpha[:few].astype(np.uint8).tobytes())
-        seen = on_white(colours, np.where(stored < few, alpha[stored], 255) / 255)
+        rgb = on_white(colours, np.where(stored < few, alpha[stored], 255) / 255)
         content = png(stored, bits, 3, plte, trns)
-        cases.append(Known(f"PNG palette {bits} short tRNS", content, seen, 1))
+        cases.append(Known(f"PNG palette {bits} short tRNS", content, rgb, 1))
     for bits in (8, 16):
         most = (1 << bits) - 1
         stored = samples(bits, 3)
@@ -110,14 +110,14 @@ def of_png() -> list[Known]:
         cases.append(Known(f"PNG RGB {bits}", png(stored, bits, 2), shown))
         hole = stored[2, 3]
         trns = chunk(b"tRNS", b"".join(int(value).to_bytes(2, "big") for value in hole))
-        seen = np.where((stored == hole).all(axis=-1, keepdims=True), 255, shown)
-        cases.append(Known(f"PNG RGB {bits} tRNS", png(stored, bits, 2, trns), seen))
+        rgb = np.where((stored == hole).all(axis=-1, keepdims=True), 255, shown)
+        cases.append(Known(f"PNG RGB {bits} tRNS", png(stored, bits, 2, trns), rgb))
         for kind, channels in ((4, 1), (6, 3)):
             stored = samples(bits, channels + 1)
-            seen = on_white(stored[..., :-1] / most * 255, stored[..., -1:] / most)
-            seen = grey(seen) if channels == 1 else seen
+            rgb = on_white(stored[..., :-1] / most * 255, stored[..., -1:] / most)
+            rgb = grey(rgb) if channels == 1 else rgb
             name = "LA" if channels == 1 else "RGBA"
-            cases.append(Known(f"PNG {name} {bits}", png(stored, bits, kind), seen, 1))
+            cases.append(Known(f"PNG {name} {bits}", png(stored, bits, kind), rgb, 1))
     stored = samples(8, 3)
     gamma, profile = chunk(b"gAMA", (100_000).to_bytes(4, "big")), chunk(b"iCCP", b"p3\0\0junk")
     cases.append(Known("PNG gamma is ignored", png(stored, 8, 2, gamma), stored))
@@ -155,33 +155,33 @@ def of_tiff() -> list[Known]:
                     cases.append(Known(name, content, levels(stored, bits)))
                 stored = samples(bits, 4)
                 shown, alpha = levels(stored[..., :3], bits), stored[..., 3:] / most
-                for extra, seen in ((0, shown), (2, on_white(stored[..., :3] / most * 255, alpha))):
+                for extra, rgb in ((0, shown), (2, on_white(stored[..., :3] / most * 255, alpha))):
                     content = tiff(stored, bits, 2, **packing, tags=[(338, [extra])])
-                    cases.append(Known(f"{about} RGB+{extra} {bits}", content, seen, extra // 2))
+                    cases.append(Known(f"{about} RGB+{extra} {bits}", content, rgb, extra // 2))
                 within = stored.copy()  # associated alpha: no colour above it
                 within[..., :3] = np.minimum(within[..., :3], within[..., 3:])
-                seen = np.rint(255 * (within[..., :3] / most + 1 - alpha)).astype(int)
+                rgb = np.rint(255 * (within[..., :3] / most + 1 - alpha)).astype(int)
                 content = tiff(within, bits, 2, **packing, tags=[(338, [1])])
-                cases.append(Known(f"{about} RGB+1 {bits}", content, seen, 2))
-                seen = naive_cmyk(stored, most)
+                cases.append(Known(f"{about} RGB+1 {bits}", content, rgb, 2))
+                rgb = naive_cmyk(stored, most)
                 cases.append(
-                    Known(f"{about} CMYK {bits}", tiff(stored, bits, 5, **packing), seen, 1)
+                    Known(f"{about} CMYK {bits}", tiff(stored, bits, 5, **packing), rgb, 1)
                 )
             stored = samples(8, 2)
-            seen = grey(on_white(stored[..., :1], stored[..., 1:] / 255))
+            rgb = grey(on_white(stored[..., :1], stored[..., 1:] / 255))
             content = tiff(stored, 8, 1, **packing, tags=[(338, [2])])
-            cases.append(Known(f"{about} LA", content, seen, 1))
+            cases.append(Known(f"{about} LA", content, rgb, 1))
             content = tiff(stored, 8, 1, **packing, tags=[(338, [0])])
             cases.append(Known(f"{about} grey and another", content, grey(stored[..., :1])))
             within = np.minimum(stored, stored[..., 1:])
-            seen = grey(within[..., :1] + 255 - within[..., 1:])
+            rgb = grey(within[..., :1] + 255 - within[..., 1:])
             content = tiff(within, 8, 1, **packing, tags=[(338, [1])])
-            cases.append(Known(f"{about} La", content, seen, 2))
+            cases.append(Known(f"{about} La", content, rgb, 2))
             stored = samples(8, 2)
             table = rng.integers(0, 256, (256, 3))
-            seen = on_white(table[stored[..., 0]], stored[..., 1:] / 255)
+            rgb = on_white(table[stored[..., 0]], stored[..., 1:] / 255)
             extra = [(320, (table.T * 257).ravel()), (338, [2])]
-            cases.append(Known(f"{about} PA", tiff(stored, 8, 3, **packing, tags=extra), seen, 1))
+            cases.append(Known(f"{about} PA", tiff(stored, 8, 3, **packing, tags=extra), rgb, 1))
     stored = samples(12)
     cases.append(Known("TIFF grey 12", tiff(stored, 12, 1), grey(levels(stored, 12))))
     stored = samples(8, 3)
@@ -189,10 +189,10 @@ def of_tiff() -> list[Known]:
     y, cb, cr = (stored[..., [at]].astype(float) for at in range(3))
     red, blue = y + 1.402 * (cr - 128), y + 1.772 * (cb - 128)
     green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
-    seen = np.clip(np.rint(np.concatenate([red, green, blue], -1)), 0, 255).astype(int)
+    rgb = np.clip(np.rint(np.concatenate([red, green, blue], -1)), 0, 255).astype(int)
     for how in (1, 8):
         content = tiff(stored, 8, 6, packed_as=how, tags=[(530, [1, 1])])
-        cases.append(Known(f"TIFF YCbCr {how}", content, seen, 2))
+        cases.append(Known(f"TIFF YCbCr {how}", content, rgb, 2))
     return cases
 
 
@@ -211,8 +211,8 @@ def of_bmp() -> list[Known]:
                 content = bmp(
                     rows, (W, H), bits, palette=table.astype(np.uint8).tobytes(), colours=colours
                 )
-                seen = table[stored[..., 0]][..., 2::-1]
-                cases.append(Known(f"BMP {bits}, {colours} {name}", content, seen))
+                rgb = table[stored[..., 0]][..., 2::-1]
+                cases.append(Known(f"BMP {bits}, {colours} {name}", content, rgb))
     stored = samples(8, 4)
     bgr = np.ascontiguousarray(stored[::-1, :, 2::-1]).astype(np.uint8)
     content = bmp(_padded(bgr.tobytes()), (W, H), 24)
@@ -222,17 +222,17 @@ def of_bmp() -> list[Known]:
     bgra = np.ascontiguousarray(stored[::-1, :, [2, 1, 0, 3]]).astype(np.uint8).tobytes()
     cases.append(Known("BMP 32", bmp(bgra, (W, H), 32), stored[..., :3]))
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    seen = on_white(stored[..., :3], stored[..., 3:] / 255)
+    rgb = on_white(stored[..., :3], stored[..., 3:] / 255)
     content = bmp(bgra, (W, H), 32, compression=3, masks=masks)
-    cases.append(Known("BMP 32 with alpha", content, seen, 1))
+    cases.append(Known("BMP 32 with alpha", content, rgb, 1))
     for name, widths, masks in (("555", (5, 5, 5), (0x7C00, 0x3E0, 0x1F, 0)),
                                 ("565", (5, 6, 5), (0xF800, 0x7E0, 0x1F, 0))):  # fmt: skip
         parts = np.concatenate([rng.integers(0, 1 << bits, (H, W, 1)) for bits in widths], -1)
-        seen = np.concatenate([levels(parts[..., [at]], widths[at]) for at in range(3)], -1)
+        rgb = np.concatenate([levels(parts[..., [at]], widths[at]) for at in range(3)], -1)
         word = parts[..., 0] << widths[1] + 5 | parts[..., 1] << 5 | parts[..., 2]
         rows = _padded(word[::-1].astype("<u2").tobytes())
         content = bmp(rows, (W, H), 16, compression=3, masks=masks)
-        cases.append(Known(f"BMP {name}", content, seen, 1))
+        cases.append(Known(f"BMP {name}", content, rgb, 1))
     run = bytes([3, 7, 4, 9, 0, 0]) * (H - 1) + bytes([0, 7, 1, 2, 3, 4, 5, 6, 7, 0, 0, 1])
     table = rng.integers(0, 256, (256, 4))
     indices = np.array([[1, 2, 3, 4, 5, 6, 7]] + [[7] * 3 + [9] * 4] * (H - 1))
@@ -252,11 +252,11 @@ def of_pnm() -> list[Known]:
     for most in (1, 15, 100, 255, 1023, 4095, 65535):
         for kind, channels in (("5", 1), ("6", 3)):
             stored = rng.integers(0, most + 1, (H, W, channels))
-            seen = np.floor(stored / most * 255 + 0.5).astype(int)
-            seen = grey(seen) if channels == 1 else seen
+            rgb = np.floor(stored / most * 255 + 0.5).astype(int)
+            rgb = grey(rgb) if channels == 1 else rgb
             head = f"P{kind}\n# by hand\n{W} {H}\n{most}\n".encode()
             content = head + packed(stored.reshape(H, -1), 8 if most < 256 else 16)
-            cases.append(Known(f"P{kind} maxval {most}", content, seen))
+            cases.append(Known(f"P{kind} maxval {most}", content, rgb))
     stored = samples(1)
     content = f"P4 {W} {H}\n".encode() + packed(stored[..., 0], 1)
     cases.append(Known("P4", content, grey(255 - 255 * stored)))
@@ -281,16 +281,16 @@ def of_gif() -> list[Known]:
         ),
     ]
     for name, transparent in (("opaque", None), ("transparent", hole)):
-        seen = np.full((H + 5, W + 4, 3), 255)
-        seen[2 : 2 + H, 3 : 3 + W] = table[stored]
+        rgb = np.full((H + 5, W + 4, 3), 255)
+        rgb[2 : 2 + H, 3 : 3 + W] = table[stored]
         if transparent is not None:
-            seen[2 : 2 + H, 3 : 3 + W][stored == hole] = 255
+            rgb[2 : 2 + H, 3 : 3 + W][stored == hole] = 255
         content = gif([(stored, (3, 2), transparent)], (W + 4, H + 5), table)
-        cases.append(Known(f"GIF, {name} frame within its screen", content, seen))
+        cases.append(Known(f"GIF, {name} frame within its screen", content, rgb))
     ramp = np.repeat(np.arange(128)[:, None], 3, 1)
     content = gif([(stored, (0, 0), hole)], (W, H), ramp)
-    seen = np.where(stored == hole, 255, stored)[..., None]
-    cases.append(Known("GIF grey with a transparent level", content, grey(seen)))
+    rgb = np.where(stored == hole, 255, stored)[..., None]
+    cases.append(Known("GIF grey with a transparent level", content, grey(rgb)))
     return cases
 
 
@@ -310,8 +310,8 @@ def of_lossy() -> list[Known]:
                        np.asarray(flat.convert("L"))[..., None].repeat(3, -1), 2))  # fmt: skip
     ink = np.array([30, 120, 200, 60])
     cmyk = Image.new("CMYK", (16, 16), tuple(ink))
-    seen = np.broadcast_to(naive_cmyk(ink[None, None], 255), (16, 16, 3))
-    cases.append(Known("JPEG CMYK, Adobe's", saved(cmyk, "JPEG", quality=98), seen, 3))
+    rgb = np.broadcast_to(naive_cmyk(ink[None, None], 255), (16, 16, 3))
+    cases.append(Known("JPEG CMYK, Adobe's", saved(cmyk, "JPEG", quality=98), rgb, 3))
     # YCCK: the YCbCr of 255 - C, M, Y, all stored inverted as Adobe does; its transform is 2
     colours = Image.fromarray(np.broadcast_to(np.uint8(ink[:3]), (16, 16, 3)).copy())
     stored = [*np.asarray(colours.convert("YCbCr"))[0, 0], 255 - ink[3]]
@@ -320,13 +320,13 @@ def of_lossy() -> list[Known]:
     )
     assert ycck.count(b"Adobe\0\x64\0\0\0\0\0") == 1
     ycck = ycck.replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2")
-    cases.append(Known("JPEG YCCK, Adobe's", ycck, seen, 5))
+    cases.append(Known("JPEG YCCK, Adobe's", ycck, rgb, 5))
     stored = samples(8, 4).astype(np.uint8)
-    seen = on_white(stored[..., :3].astype(int), stored[..., 3:] / 255)
+    rgb = on_white(stored[..., :3].astype(int), stored[..., 3:] / 255)
     rgba = Image.fromarray(stored)
     for kind in ("WEBP", "JPEG2000", "TIFF"):
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-        cases.append(Known(f"{kind} RGBA", saved(rgba, kind, **options), seen, 1))
+        cases.append(Known(f"{kind} RGBA", saved(rgba, kind, **options), rgb, 1))
         cases.append(Known(f"{kind} RGB", saved(rgba.convert("RGB"), kind, **options),
                            stored[..., :3]))  # fmt: skip
     palette = rgba.convert("RGB").quantize(16)
@@ -334,11 +334,11 @@ def of_lossy() -> list[Known]:
     cases.append(Known("WEBP of a palette", content, np.asarray(palette.convert("RGB"))))
     frames = [rgba, Image.new("RGBA", (W, H), "red")]
     content = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    cases.append(Known("WEBP, first of two frames", content, seen, 1))
+    cases.append(Known("WEBP, first of two frames", content, rgb, 1))
     content = saved(rgba.convert("LA"), "JPEG2000")
     la = np.asarray(rgba.convert("LA")).astype(int)
-    seen = grey(on_white(la[..., :1], la[..., 1:] / 255))
-    cases.append(Known("JPEG2000 LA", content, seen, 1))
+    rgb = grey(on_white(la[..., :1], la[..., 1:] / 255))
+    cases.append(Known("JPEG2000 LA", content, rgb, 1))
     deep = samples(16)
     content = saved(Image.fromarray(deep[..., 0].astype(np.uint16)), "JPEG2000")
     cases.append(Known("JPEG2000 grey 16", content, grey(levels(deep, 16))))
@@ -404,9 +404,9 @@ REFUSED.append(Refused("JPEG 12", twelve_bits(), "12 bits a sample, which is not
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
 def test_the_pixels_are_right(case: Known, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(case.content)  # the bytes count, not the name
-    seen = decode(tmp_path / "a.png")
-    assert seen.mode == "RGB"
-    difference = np.abs(np.asarray(seen).astype(int) - case.pixels)
+    decoded = decode(tmp_path / "a.png")
+    assert decoded.mode == "RGB"
+    difference = np.abs(np.asarray(decoded).astype(int) - case.pixels)
     assert difference.max() <= case.tolerance, (difference.max(), difference.mean())
 
 
@@ -445,9 +445,9 @@ def test_images_in_memory_follow_the_same_rules(mode: str) -> None:
         with pytest.raises(ImageError, match="range is not known: save it as 8-bit RGB"):
             as_rgb(image)
         return
-    seen = as_rgb(image)
-    assert (seen.mode, seen.size) == ("RGB", (W, H))
-    assert np.abs(np.asarray(seen).astype(int) - expected).max() <= 1
+    converted = as_rgb(image)
+    assert (converted.mode, converted.size) == ("RGB", (W, H))
+    assert np.abs(np.asarray(converted).astype(int) - expected).max() <= 1
 
 
 def test_every_mode_of_pillow_is_among_them() -> None:
@@ -480,9 +480,9 @@ def test_upright_in_every_format_that_has_exif(orientation: int, kind: str) -> N
         more = {"save_all": True, "append_images": [image]} if kind == "MPO" else {}
         about = b"Exif\0\0" + about
         content = saved(image, kind, exif=about, quality=98, subsampling=0, **more)
-    seen = np.asarray(decode(content)).astype(int)
-    assert seen.shape == upright.shape
-    assert np.abs(seen - upright).max() <= (24 if kind in ("JPEG", "MPO") else 0)
+    decoded = np.asarray(decode(content)).astype(int)
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded - upright).max() <= (24 if kind in ("JPEG", "MPO") else 0)
 
 
 def test_upright_by_xmp_and_by_text_of_a_png() -> None:

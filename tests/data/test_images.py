@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from agiqa.data import images
+from agiqa.data.image_formats import FORMATS
 from agiqa.data.images import (
     BadImage,
     ImageError,
@@ -59,23 +60,23 @@ def bomb(path: Path, side: int) -> Path:
 
 def test_png_comes_back_to_the_bit(photo: Image.Image, tmp_path: Path) -> None:
     photo.save(tmp_path / "a.png")
-    seen = decode(tmp_path / "a.png")
-    assert seen.mode == "RGB"
-    assert (pixels(seen) == pixels(photo)).all()
+    decoded = decode(tmp_path / "a.png")
+    assert decoded.mode == "RGB"
+    assert (pixels(decoded) == pixels(photo)).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tiff", "ppm", "jp2", "gif"])
 def test_other_formats_are_close(photo: Image.Image, tmp_path: Path, suffix: str) -> None:
     photo.save(tmp_path / f"a.{suffix}")
-    seen = decode(tmp_path / f"a.{suffix}")
-    assert (seen.mode, seen.size) == ("RGB", photo.size)
-    assert np.abs(pixels(seen) - pixels(photo)).mean() < 8
+    decoded = decode(tmp_path / f"a.{suffix}")
+    assert (decoded.mode, decoded.size) == ("RGB", photo.size)
+    assert np.abs(pixels(decoded) - pixels(photo)).mean() < 8
 
 
 def test_every_suffix_that_folders_are_searched_for_is_a_format_that_is_read() -> None:
     Image.init()
     for suffix in images.IMAGE_SUFFIXES:
-        assert Image.EXTENSION[suffix] in images.FORMATS
+        assert Image.EXTENSION[suffix] in FORMATS
 
 
 def test_cmyk_jpeg(photo: Image.Image, tmp_path: Path) -> None:
@@ -87,9 +88,9 @@ def test_cmyk_jpeg(photo: Image.Image, tmp_path: Path) -> None:
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
     deep = np.array([[0, 128, 129, 257, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / f"a.{suffix}")
-    seen = np.asarray(decode(tmp_path / f"a.{suffix}"))
-    assert seen[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
-    assert (seen[..., 0] == seen[..., 2]).all()
+    decoded = np.asarray(decode(tmp_path / f"a.{suffix}"))
+    assert decoded[0, :, 0].tolist() == [0, 0, 1, 1, 128, 255]
+    assert (decoded[..., 0] == decoded[..., 2]).all()
 
 
 def test_16_bit_rgb_png(tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ def test_palette_with_and_without_a_transparent_colour(photo: Image.Image, tmp_p
     index = palette.getpixel((0, 0))
     palette.save(tmp_path / "hole.png", transparency=index)
     hole = np.asarray(palette) == index
-    seen = pixels(decode(tmp_path / "hole.png"))
-    assert (seen[hole] == 255).all()
-    assert (seen[~hole] == pixels(palette.convert("RGB"))[~hole]).all()
+    decoded = pixels(decode(tmp_path / "hole.png"))
+    assert (decoded[hole] == 255).all()
+    assert (decoded[~hole] == pixels(palette.convert("RGB"))[~hole]).all()
     palette.save(tmp_path / "soft.png", transparency=bytes([128] * 64))
     expected = (pixels(palette.convert("RGB")) * (128 / 255)) + 255 * (127 / 255)
     assert np.abs(pixels(decode(tmp_path / "soft.png")) - expected).max() <= 1
@@ -280,14 +281,14 @@ def test_check_lists_the_bad_ones_in_order(
     folder = write_images(*(f"{number:02d}.png" for number in range(30)))
     (folder / "21.png").write_bytes(b"")
     (folder / "04.png").unlink()
-    seen: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     paths = [*sorted(folder.iterdir()), folder / "04.png"]
-    bad = check_images(paths, workers, lambda done, total: seen.append((done, total)))
+    bad = check_images(paths, workers, lambda done, total: reports.append((done, total)))
     assert bad == [
         BadImage(str(folder / "21.png"), "is empty (0 bytes)"),
         BadImage(str(folder / "04.png"), "does not exist"),
     ]
-    assert seen == [(done, 30) for done in range(1, 31)]
+    assert reports == [(done, 30) for done in range(1, 31)]
 
 
 def test_check_of_nothing() -> None:

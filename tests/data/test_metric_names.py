@@ -28,12 +28,12 @@ def test_results_of_an_earlier_version() -> None:
         del figures["rmse_raw"], figures["mae"]
         figures["srcc"]["sd"] = 0.0  # as it was written for one split
     old["per_split"] = {model: [{"seed": 0, "images": 6, "rmse": 0.1}] for model in old["models"]}
-    found = of_this_version(copy.deepcopy(old))["models"]["moe"]
-    assert found["mae"] == dict.fromkeys(("median", "mean", "sd", "low", "high")) | {"why": EARLIER}
-    assert found["rmse"]["median"] is None  # .1 of six images was the curve's merit
-    assert found["rmse"]["why"] == TOO_FEW_TO_FIT
-    assert found["srcc"]["sd"] is None
-    assert found["srcc"]["median"] == old["models"]["moe"]["srcc"]["median"]
+    read = of_this_version(copy.deepcopy(old))["models"]["moe"]
+    assert read["mae"] == dict.fromkeys(("median", "mean", "sd", "low", "high")) | {"why": EARLIER}
+    assert read["rmse"]["median"] is None  # .1 of six images was the curve's merit
+    assert read["rmse"]["why"] == TOO_FEW_TO_FIT
+    assert read["srcc"]["sd"] is None
+    assert read["srcc"]["median"] == old["models"]["moe"]["srcc"]["median"]
     old["per_split"] = {model: [{"seed": 0, "images": 30}] for model in old["models"]}
     assert of_this_version(old)["models"]["moe"]["rmse"]["median"] == 1.25
 

@@ -51,9 +51,9 @@ def logistic_of_the_field(x: Array, b1: float, b2: float, b3: float, b4: float) 
 
 
 def test_the_examples_in_the_docstrings_hold() -> None:
-    found = doctest.testmod(metrics)
-    assert found.attempted >= 5
-    assert found.failed == 0
+    results = doctest.testmod(metrics)
+    assert results.attempted >= 5
+    assert results.failed == 0
 
 
 @pytest.mark.parametrize("decimals", [8, 1, 0], ids=["no ties", "some ties", "many ties"])
@@ -70,8 +70,8 @@ def test_correlations_equal_scipy(decimals: int, count: int) -> None:
 def test_the_logistic_is_the_fields() -> None:
     mos, score = curved()
     start = [mos.max(), mos.min(), score.mean(), score.std() / 4]
-    found, *_ = curve_fit(logistic_of_the_field, score, mos, p0=start, maxfev=10_000)
-    mapped = logistic_of_the_field(score, *found)
+    parameters, *_ = curve_fit(logistic_of_the_field, score, mos, p0=start, maxfev=10_000)
+    mapped = logistic_of_the_field(score, *parameters)
     assert fit_logistic(mos, score) == pytest.approx(mapped, abs=1e-4)
     assert plcc_logistic(mos, score) == pytest.approx(stats.pearsonr(mos, mapped)[0], abs=1e-7)
     assert rmse(mos, score) == pytest.approx(np.sqrt(np.mean((mos - mapped) ** 2)), abs=1e-6)
@@ -154,12 +154,12 @@ def test_fit_logistic_refuses_what_it_cannot_fit() -> None:
 
 def test_all_metrics_are_the_single_ones() -> None:
     mos, score = curved(3)
-    found = all_metrics(mos, score)
-    assert list(found) == ["srcc", "krcc", "plcc", "rmse_raw", "mae", "plcc_logistic", "rmse"]
-    assert sorted(found) == sorted(FIGURES)
+    figures = all_metrics(mos, score)
+    assert list(figures) == ["srcc", "krcc", "plcc", "rmse_raw", "mae", "plcc_logistic", "rmse"]
+    assert sorted(figures) == sorted(FIGURES)
     for name, metric in METRICS.items():
-        assert found[name] == metric(mos, score)
-    assert all(type(value) is float for value in found.values())
+        assert figures[name] == metric(mos, score)
+    assert all(type(value) is float for value in figures.values())
 
 
 def test_six_images_get_their_raw_errors_and_no_flattering_fit() -> None:
@@ -168,11 +168,11 @@ def test_six_images_get_their_raw_errors_and_no_flattering_fit() -> None:
     mos = rng.uniform(1, 5, 6)
     score = mos + rng.normal(0.5, 0.3, 6)
     assert rmse(mos, score) < 0.6 * rmse_raw(mos, score)  # what the curve makes of it
-    found = all_metrics(mos, score)
-    assert found["rmse_raw"] == pytest.approx(np.sqrt(np.mean((mos - score) ** 2)))
-    assert math.isnan(found["plcc_logistic"])
-    assert math.isnan(found["rmse"])
-    assert set(why_undefined(mos, score, found).values()) == {TOO_FEW_TO_FIT}
+    measured = all_metrics(mos, score)
+    assert measured["rmse_raw"] == pytest.approx(np.sqrt(np.mean((mos - score) ** 2)))
+    assert math.isnan(measured["plcc_logistic"])
+    assert math.isnan(measured["rmse"])
+    assert set(why_undefined(mos, score, measured).values()) == {TOO_FEW_TO_FIT}
     for count, fitted in ((29, False), (30, True)):
         figures = all_metrics(*(side[:count] for side in curved(0)))
         assert math.isfinite(figures["rmse"]) == fitted
@@ -249,9 +249,9 @@ def test_summarise() -> None:
         "mean": 3.0,
         "sd": pytest.approx(math.sqrt(7)),
     }
-    one = summarise([0.5])
-    assert (one["median"], one["mean"]) == (0.5, 0.5)
-    assert math.isnan(one["sd"])  # one split has no deviation; 0 would be a claim
+    single = summarise([0.5])
+    assert (single["median"], single["mean"]) == (0.5, 0.5)
+    assert math.isnan(single["sd"])  # one split has no deviation; 0 would be a claim
     for undefined in ([], [0.5, math.nan]):
         assert all(math.isnan(value) for value in summarise(undefined).values())
 
@@ -271,8 +271,8 @@ WILD = FEW.flatmap(
 )
 
 
-def same(one: float, other: float, tolerance: float = 1e-9) -> bool:
-    return (math.isnan(one) and math.isnan(other)) or abs(one - other) <= tolerance
+def same(first: float, second: float, tolerance: float = 1e-9) -> bool:
+    return (math.isnan(first) and math.isnan(second)) or abs(first - second) <= tolerance
 
 
 @settings(deadline=None)
@@ -327,5 +327,5 @@ def test_the_logistic_never_does_worse_than_a_line(pair: tuple[Array, Array]) ->
 @given(WILD)
 def test_any_finite_numbers_give_a_figure_in_range_or_nan(pair: tuple[Array, Array]) -> None:
     for metric in CORRELATIONS:  # overflow or division by zero would warn, and so fail
-        found = metric(*pair)
-        assert math.isnan(found) or -1 <= found <= 1
+        figure = metric(*pair)
+        assert math.isnan(figure) or -1 <= figure <= 1

@@ -46,12 +46,12 @@ def _done(*arguments: str | Path) -> Result:
 def _error(*arguments: str | Path) -> str:
     result = _run(*arguments)
     assert result.exit_code == 1, result.output
-    (line,) = (each for each in result.stderr.splitlines() if each.startswith("Error: "))
+    (line,) = (row for row in result.stderr.splitlines() if row.startswith("Error: "))
     return line
 
 
 def _listed() -> dict[str, dict[str, object]]:
-    return {each["name"]: each for each in json.loads(_done("datasets", "--json").stdout)}
+    return {row["name"]: row for row in json.loads(_done("datasets", "--json").stdout)}
 
 
 def test_names_of_the_command_line_are_those_of_the_adapters() -> None:
@@ -68,9 +68,9 @@ def test_names_of_the_command_line_are_those_of_the_adapters() -> None:
 def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
     BUILDERS[name](shelf / name)
     assert _listed()[name]["here"] == "in place"
-    said = _done("prepare", name).stdout
+    output = _done("prepare", name).stdout
     photographs = name in ("koniq-10k", "spaq")
-    assert ("no prompts are known" in said, "share a prompt" in said) == (
+    assert ("no prompts are known" in output, "share a prompt" in output) == (
         photographs,
         not photographs,
     )
@@ -80,9 +80,9 @@ def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
     assert table.name == name
     assert [t.name for t in table.targets] == list(ADAPTERS[name].FACTS.targets)
     assert all(path.is_file() for path in table.paths())
-    found = _listed()[name]
-    assert (found["here"], found["prepared"]) == ("prepared", f"cache/{name}")
-    assert found["place"] == str(shelf / name)
+    data_set = _listed()[name]
+    assert (data_set["here"], data_set["prepared"]) == ("prepared", f"cache/{name}")
+    assert data_set["place"] == str(shelf / name)
 
 
 def test_another_name_reads_the_same_and_is_kept(shelf: Path) -> None:
@@ -120,10 +120,10 @@ def test_the_list_for_people_and_for_cut(shelf: Path) -> None:
     assert first["targets"] == "quality 0…4.489, align 0.021…4.286"
     assert (first["licence"], first["here"]) == ("MIT", "no")
     assert "github.com/lcysyzxdxc/AGIQA-3k-Database" in first["get"]
-    found = _listed()["spaq"]
-    assert found["here"] == "incomplete"
+    data_set = _listed()["spaq"]
+    assert data_set["here"] == "incomplete"
     assert "expected the folder TestImage of SPAQ, found Annotations, Images" in str(
-        found["problem"]
+        data_set["problem"]
     )
 
 
@@ -159,8 +159,8 @@ def test_nothing_half_is_written(shelf: Path) -> None:
 
 def test_official_sides_reach_the_table_file(shelf: Path) -> None:
     official_downloads.aigiqa_20k(shelf / "aigiqa-20k")
-    said = _done("prepare", "aigiqa-20k").stdout
-    assert "quality 0.2…4.7 (18 of 33 images)" in said
+    output = _done("prepare", "aigiqa-20k").stdout
+    assert "quality 0.2…4.7 (18 of 33 images)" in output
     frame = pd.read_csv("cache/aigiqa-20k/images.csv")
     assert frame.groupby("set")["quality"].count().to_dict() == {"test": 0, "train": 18, "val": 0}
 

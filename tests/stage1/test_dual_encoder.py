@@ -70,8 +70,8 @@ def test_vectors_and_similarities_are_the_models_own(
     rows = store.rows(list(table.frame["image_id"]))[:, 0]
     np.testing.assert_allclose(rows, whole.image_embeds.numpy(), atol=1e-5)
     cosines = whole.image_embeds @ whole.text_embeds.T
-    found = beside.rows(list(table.frame["image_id"]))[:, 0]
-    np.testing.assert_allclose(found, cosines.numpy(), atol=1e-5)
+    similarities = beside.rows(list(table.frame["image_id"]))[:, 0]
+    np.testing.assert_allclose(similarities, cosines.numpy(), atol=1e-5)
 
 
 def test_a_dual_encoder_cannot_be_asked_for_the_images_prompt(tmp_path: Path) -> None:

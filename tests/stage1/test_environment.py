@@ -89,8 +89,8 @@ def test_packages_that_a_model_takes_up_are_in_its_fingerprint_and_no_others(
         ("sentencepiece", "sentencepiece"),
     ):
         installed(name, package)
-    found = libraries(linear)
-    assert {name: found[name] for name in set(found) - set(LIBRARIES)} == {
+    versions = libraries(linear)
+    assert {name: versions[name] for name in set(versions) - set(LIBRARIES)} == {
         "flash-linear-attention": "9.9",
         "causal-conv1d": "9.9",
     }

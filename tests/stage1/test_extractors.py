@@ -39,7 +39,7 @@ def test_semantic_vectors_equal_the_plain_forward(
     assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
     model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_lmm)
-    for place, name in enumerate(extractor.prompt_set.prompts):
+    for index, name in enumerate(extractor.prompt_set.prompts):
         before, after = extractor.prompt_set.text(name)
         text = before + "<image>" * 4 + after
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]] * 4)
@@ -47,7 +47,7 @@ def test_semantic_vectors_equal_the_plain_forward(
             states = model(
                 input_ids=ids, pixel_values=torch.from_numpy(pixels), output_hidden_states=True
             ).hidden_states[-1]
-        np.testing.assert_allclose(ours[:, place], states.mean(1).numpy(), atol=1e-5)
+        np.testing.assert_allclose(ours[:, index], states.mean(1).numpy(), atol=1e-5)
 
 
 def test_prompts_together_equal_each_alone(semantic: Semantic, table: ImagesTable) -> None:
@@ -85,11 +85,11 @@ def test_visual_vectors_are_pooled_hidden_states(
             output_hidden_states=True,
             interpolate_pos_encoding=True,
         ).hidden_states
-    for place, layer in enumerate((1, 3)):
+    for index, layer in enumerate((1, 3)):
         states = hidden[layer].numpy()
         patches = states[:, 1:]
         pooled = [states[:, 0], patches.mean(1), patches.std(1, ddof=1)]
-        np.testing.assert_allclose(ours[:, place], np.concatenate(pooled, 1), atol=1e-5)
+        np.testing.assert_allclose(ours[:, index], np.concatenate(pooled, 1), atol=1e-5)
 
 
 def _prints(settings: Semantic | Visual) -> list[object]:
@@ -109,9 +109,9 @@ def test_fingerprints_change_with_what_changes_the_numbers(
         path.write_text(text.replace(old, new))
         return _prints(dataclasses.replace(semantic, prompts=str(path)))
 
-    other = with_prompts("violations of coherence", "violations of anatomy")
-    assert other[0] == base[0]
-    assert other[1] != base[1]
+    reworded = with_prompts("violations of coherence", "violations of anatomy")
+    assert reworded[0] == base[0]
+    assert reworded[1] != base[1]
     assert with_prompts("USER:", "HUMAN:")[0] != base[0]
     assert with_prompts("name: ma_agiqa", "name: renamed") == base
     assert with_prompts("  coherence: >-", "  logic: >-") == base
@@ -132,12 +132,12 @@ def test_a_new_projector_leaves_the_visual_features_alone(
         touched = {k: w * 1.5 if part in k else w for k, w in weights.items()}
         save_file(touched, changed / "model.safetensors", metadata={"format": "pt"})
 
-    there = {"model": str(changed)}
+    options = {"model": str(changed)}
     scale("multi_modal_projector")
-    assert _prints(dataclasses.replace(visual, **there)) == _prints(visual)
-    assert _prints(dataclasses.replace(semantic, **there)) != _prints(semantic)
+    assert _prints(dataclasses.replace(visual, **options)) == _prints(visual)
+    assert _prints(dataclasses.replace(semantic, **options)) != _prints(semantic)
     scale("vision_tower")
-    assert _prints(dataclasses.replace(visual, **there)) != _prints(visual)
+    assert _prints(dataclasses.replace(visual, **options)) != _prints(visual)
 
 
 def test_wrong_models_and_layers_are_explained(
@@ -173,9 +173,9 @@ def test_patches_are_what_is_pooled(visual: Visual, photo: Image.Image) -> None:
     extractor = VisionExtractor(dataclasses.replace(visual, pool=("std", "mean")))
     sample = extractor.preprocess(photo)
     pooled = extractor.extract([sample], range(len(extractor.vectors)))
-    seen = [layer for view in extractor.patches([sample]) for layer in view]
-    assert [layer.shape[:2] for layer in seen] == [(1, 36), (1, 36), (1, 16), (1, 16)]
-    for vector, layer in zip(pooled, seen, strict=True):
+    patches = [layer for view in extractor.patches([sample]) for layer in view]
+    assert [layer.shape[:2] for layer in patches] == [(1, 36), (1, 36), (1, 16), (1, 16)]
+    for vector, layer in zip(pooled, patches, strict=True):
         expected = np.concatenate([layer[0].std(axis=0, ddof=1), layer[0].mean(axis=0)])
         np.testing.assert_allclose(vector[0], expected, atol=1e-5)
     assert [view.box for view in extractor.views] == [(0, 0, 1, 1), (0.25, 0.25, 0.75, 0.75)]

@@ -90,9 +90,9 @@ def plain(model: Any, processor: Any, image: Image.Image, text: str) -> tuple[An
         text_kwargs={"add_special_tokens": special, "return_mm_token_type_ids": True},
     )
     with torch.inference_mode():
-        found = model(**inputs, output_hidden_states=True)
-    states = [state[0].numpy() for state in found.hidden_states]
-    return inputs["input_ids"][0].numpy(), states, found.logits[0].numpy()
+        output = model(**inputs, output_hidden_states=True)
+    states = [state[0].numpy() for state in output.hidden_states]
+    return inputs["input_ids"][0].numpy(), states, output.logits[0].numpy()
 
 
 def pooled(states: np.ndarray, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -127,7 +127,7 @@ def test_vectors_equal_the_plain_forward(
     ours = vectors(extractor, images())
     model = transformers.AutoModelForImageTextToText.from_pretrained(family).eval()
     processor = load_processor(find_model(str(family)))
-    for image, found in zip(images(), ours, strict=True):
+    for image, vectors_of in zip(images(), ours, strict=True):
         for name, question in PROMPTS.items():
             text = PLAIN[order].replace("{prompt}", question)
             text = text.replace("{image}", placeholder(processor))
@@ -135,14 +135,14 @@ def test_vectors_equal_the_plain_forward(
             places = ids == model.config.image_token_id
             assert places.sum() > 1
             for pooling, expected in pooled(states[-1], places).items():
-                np.testing.assert_allclose(found[f"/{name}.{pooling}"], expected, atol=1e-5)
+                np.testing.assert_allclose(vectors_of[f"/{name}.{pooling}"], expected, atol=1e-5)
             for pooling, expected in pooled(states[1], places).items():
-                got = found[f"/{name}.layer1.{pooling}"]
+                got = vectors_of[f"/{name}.layer1.{pooling}"]
                 np.testing.assert_allclose(got, expected, atol=1e-5)
             # One token a byte: answers differ in their first letters.
             letters = [processor.tokenizer.convert_tokens_to_ids(word[0]) for word in ANSWERS]
             chosen = torch.from_numpy(logits[-1, letters]).softmax(dim=0).numpy()
-            np.testing.assert_allclose(found[f"answers/{name}"], chosen, atol=1e-5)
+            np.testing.assert_allclose(vectors_of[f"answers/{name}"], chosen, atol=1e-5)
     assert np.abs(ours[0]["/hands.last"] - ours[2]["/hands.last"]).max() > 1e-4  # images matter
 
 
@@ -184,7 +184,7 @@ def test_a_vector_does_not_depend_on_its_batch(
     chosen = settings(family, "image_first")
     together = vectors(ImageTextExtractor(chosen), images())
     alone = ImageTextExtractor(dataclasses.replace(chosen, batch_size=1))
-    for image, found in zip(images(), together, strict=True):
+    for image, vectors_of in zip(images(), together, strict=True):
         (single,) = vectors(alone, [image])
-        for name, row in found.items():
+        for name, row in vectors_of.items():
             np.testing.assert_allclose(row, single[name], atol=1e-5)

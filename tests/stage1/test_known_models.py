@@ -16,20 +16,20 @@ SIDE = 1024
 
 
 def _known(part: str) -> list[Known]:
-    found = [each for each in KNOWN_MODELS if part in each.model]
-    assert found, part
-    return found
+    known = [model for model in KNOWN_MODELS if part in model.model]
+    assert known, part
+    return known
 
 
 def test_the_list_is_whole() -> None:
-    names = [each.model for each in KNOWN_MODELS]
+    names = [known.model for known in KNOWN_MODELS]
     assert names[:2] == ["nano", "MAGAer13/mplug-owl2-llama2-7b"]
     assert len(set(names)) == len(names)
-    kinds = {each.kind for each in KNOWN_MODELS}
+    kinds = {known.kind for known in KNOWN_MODELS}
     assert kinds == {"image_text_to_text", "mplug_owl2", "dual_encoder"}
-    for each in KNOWN_MODELS:
-        assert each.licence, each.model
-        assert min(each.billions, each.width, each.tokens) > 0, each.model
+    for known in KNOWN_MODELS:
+        assert known.licence, known.model
+        assert min(known.billions, known.width, known.tokens) > 0, known.model
 
 
 @pytest.mark.nano
@@ -54,7 +54,7 @@ def test_mplug_owl2_is_as_listed() -> None:
     with torch.device("meta"):
         model = MplugOwl2Model(config)
     head = config.vocab_size * config.hidden_size
-    parameters = sum(each.numel() for each in model.parameters()) + head
+    parameters = sum(weight.numel() for weight in model.parameters()) + head
     assert known.billions == round(parameters / 1e9, 2)
     assert known.width == config.hidden_size
 
@@ -67,7 +67,7 @@ def test_qwens_tokens() -> None:
         ("Qwen3-VL", 32, 65536, 16777216),
     ):
         height, width = smart_resize(SIDE, SIDE, factor, least, most)
-        assert {each.tokens for each in _known(part)} == {height * width // factor**2}
+        assert {model.tokens for model in _known(part)} == {height * width // factor**2}
 
 
 def test_internvls_tokens() -> None:

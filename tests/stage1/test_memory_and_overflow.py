@@ -54,8 +54,8 @@ def test_too_little_memory_halves_the_batch_and_is_remembered(
         halved = ImageTextExtractor(semantic).extract(samples, [0, 1])
     assert tried == [4, 2, 2]
     assert "Memory ran out with 4 images at a time (extraction): 2 now." in caplog.text
-    for ours, theirs in zip(halved, whole, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for in_halves, at_once in zip(halved, whole, strict=True):
+        np.testing.assert_allclose(in_halves, at_once, atol=1e-5)
     tried.clear()
     ImageTextExtractor(semantic).extract(samples, [0])
     assert tried == [2, 2]  # another run does not try what did not fit

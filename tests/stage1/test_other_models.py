@@ -82,21 +82,21 @@ def test_visual_vectors_are_what_the_blocks_put_out(
     pixels = batch(samples)["layer"]
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    seen: list[np.ndarray] = []
+    outputs: list[np.ndarray] = []
     for number in (0, 2):
         model.get_submodule(f"{blocks}.{number}").register_forward_hook(
-            lambda _, __, out: seen.append((out[0] if isinstance(out, tuple) else out).numpy())
+            lambda _, __, out: outputs.append((out[0] if isinstance(out, tuple) else out).numpy())
         )
     tower = getattr(model, "vision_model", model)
     interpolate = {} if config.startswith("Dino") else {"interpolate_pos_encoding": size != 32}
     with torch.inference_mode():
         tower(pixel_values=torch.from_numpy(pixels), **interpolate)
-    assert len(seen) == 2
-    for place, states in enumerate(seen):
+    assert len(outputs) == 2
+    for index, states in enumerate(outputs):
         patches = states[:, others:]
         assert patches.shape[1] == (size // 8) ** 2
         pooled = [states[:, 0]] * bool(others) + [patches.mean(1), patches.std(1, ddof=1)]
-        np.testing.assert_allclose(ours[:, place], np.concatenate(pooled, 1), atol=1e-5)
+        np.testing.assert_allclose(ours[:, index], np.concatenate(pooled, 1), atol=1e-5)
 
 
 def test_a_backbone_without_class_token(
@@ -118,7 +118,7 @@ def test_the_close_up_is_the_centre_of_a_larger_image(
     folder = build_vision(tmp_path / "model", "CLIPVisionConfig")
     settings = Visual(model=str(folder), layers=(1, 3), image_size=48, closeup=72, batch_size=2)
     extractor = VisionExtractor(settings)
-    assert [each.name for each in extractor.vectors] == ["layer1", "layer3", "closeup1", "closeup3"]
+    assert [v.name for v in extractor.vectors] == ["layer1", "layer3", "closeup1", "closeup3"]
     images = [decode(path) for path in table.paths()[:2]]
     ours = extractor.extract([extractor.preprocess(image) for image in images], [0, 3])
     whole = VisionExtractor(dataclasses.replace(settings, closeup=0))

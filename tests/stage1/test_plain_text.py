@@ -62,17 +62,17 @@ def test_every_mark_of_every_family_is_text(
     looker = extractor(family_folder(family), order=order, **({"template": "chat"} if chat else {}))
     tokenizer = looker._processor.tokenizer
     usual = looker.preprocess(IMAGE, "x").texts["match"]["input_ids"].tolist()
-    (place,) = [n for n, token in enumerate(usual) if token == tokenizer.convert_tokens_to_ids("x")]
+    (index,) = [n for n, token in enumerate(usual) if token == tokenizer.convert_tokens_to_ids("x")]
     alphabet = dict(zip(pre_tokenizers.ByteLevel.alphabet(), range(256), strict=False))
     assert len(alphabet) == 256
     for mark in marks(looker):
         words = f"{mark}a dog{mark}{mark} in {mark}"
         got = looker.preprocess(IMAGE, words).texts["match"]
         ids = got["input_ids"].tolist()
-        behind = len(ids) - (len(usual) - place - 1)
-        assert ids[:place] + ids[behind:] == usual[:place] + usual[place + 1 :], mark
-        assert tokenizer.decode(ids[place:behind]) == words
-        assert behind - place == len(words.encode())
+        behind = len(ids) - (len(usual) - index - 1)
+        assert ids[:index] + ids[behind:] == usual[:index] + usual[index + 1 :], mark
+        assert tokenizer.decode(ids[index:behind]) == words
+        assert behind - index == len(words.encode())
         assert all(len(array) == len(ids) for array in got.values())
 
 

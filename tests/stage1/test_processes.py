@@ -40,8 +40,8 @@ class Ranks:
 
     def start(self, ledger: str, rank: int = 0, world: int = 0, stall: int = 0) -> int:
         """Start one, of `world` 0 without a launcher, and give its process id."""
-        found = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
-        job = {"ledger": ledger, "environment": found if world else {}, "stall": stall}
+        environment = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        job = {"ledger": ledger, "environment": environment if world else {}, "stall": stall}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
@@ -67,10 +67,10 @@ class Ranks:
         """Rows that the sections' journals acknowledged, ever, for each vector."""
         shelves = sorted((self.table / ledger).glob("*/fingerprint.json"))
         lines = [
-            [json.loads(line) for section in (found.parent, *found.parent.glob("part-*"))
+            [json.loads(line) for section in (about.parent, *about.parent.glob("part-*"))
              for path in section.glob("journal.jsonl")
              for line in path.read_text().splitlines() if line.endswith("}")]
-            for found in shelves
+            for about in shelves
         ]  # fmt: skip
         return [sum(len(line.get("ids", ())) for line in shelf) for shelf in lines]
 
@@ -127,9 +127,9 @@ def test_a_rank_that_is_there_already_is_named(ranks: Ranks) -> None:
     stalled = ranks.start("twice", 1, 2, stall=2)
     wait_for((ranks.table / "twice" / "stalled-1").exists)
     ranks.start("twice", 1, 2)
-    said = ranks.ended("twice", 1)
-    assert f"part-1: expected to be the only writer, found process {stalled} on" in said
-    assert "\n" not in said
+    message = ranks.ended("twice", 1)
+    assert f"part-1: expected to be the only writer, found process {stalled} on" in message
+    assert "\n" not in message
     os.kill(stalled, signal.SIGKILL)
 
 
@@ -181,12 +181,12 @@ def test_the_command_under_torchrun(ranks: Ranks, tiny_lmm: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)["semantic"]
-    assert told["cached"] + told["computed"] == IMAGES * VECTORS
-    assert told["computed"] >= 30  # what the other rank had before rank 0 looked counts as cached
+    output = json.loads(done.stdout)["semantic"]
+    assert output["cached"] + output["computed"] == IMAGES * VECTORS
+    assert output["computed"] >= 30  # what the other rank had before rank 0 looked counts as cached
     assert "[rank 1 of 2] share done: 30 vectors computed" in done.stderr
     assert "[rank 0 of 2] run: 15 images, 2 vectors each, 0 of 30 cached" in done.stderr
-    found, one = ranks.store("run"), ranks.store("one")
+    ranked, single = ranks.store("run"), ranks.store("one")
     metadata = Path("zarr.json")  # of the group: it holds the extractor's name
-    assert found.pop(metadata) != one.pop(metadata)
-    assert found == one
+    assert ranked.pop(metadata) != single.pop(metadata)
+    assert ranked == single

@@ -103,7 +103,7 @@ def test_features_and_ids_equal_the_whole_call(
     plain = transformers.AutoProcessor.from_pretrained(folder) if family in WHOLE else processor
     options = {"crop_to_patches": False} if family == "internvl" else {}
     expected = plain(images=[image], text=[text], return_tensors="pt", images_kwargs=options)
-    ours = inputs(features) | {name: torch.from_numpy(each)[None] for name, each in ids.items()}
+    ours = inputs(features) | {name: torch.from_numpy(ids_of)[None] for name, ids_of in ids.items()}
     assert set(ours) == set(expected) - {"attention_mask", "labels"}
     for name, array in ours.items():
         assert array.dtype == (torch.float32 if name == "pixel_values" else torch.int64)
@@ -120,8 +120,8 @@ def test_a_processor_survives_the_way_into_a_worker(family: str, load: Load) -> 
     again = pickle.loads(pickle.dumps(processor))
     features = image_features(processor, picture())
     text = f"Hm. {placeholder(processor)}"
-    ours, theirs = token_ids(processor, features, text), token_ids(again, features, text)
-    np.testing.assert_array_equal(ours["input_ids"], theirs["input_ids"])
+    ours, revived = token_ids(processor, features, text), token_ids(again, features, text)
+    np.testing.assert_array_equal(ours["input_ids"], revived["input_ids"])
     np.testing.assert_array_equal(
         features["pixel_values"], image_features(again, picture())["pixel_values"]
     )
@@ -213,7 +213,7 @@ def test_a_pixel_budget_saves_tokens(
 def test_a_pixel_budget_never_enlarges(size: tuple[int, int], load: Load) -> None:
     for family in (*BUDGETS, "siglip2_naflex"):
         processor = load(family)
-        free, bound = (image_features(processor, picture(*size), each) for each in (None, 10**9))
+        free, bound = (image_features(processor, picture(*size), most) for most in (None, 10**9))
         np.testing.assert_array_equal(free["pixel_values"], bound["pixel_values"])
 
 

@@ -101,7 +101,7 @@ def test_an_image_that_the_model_fails_on_is_found_in_its_batch(
     encode = SharedForward.encode
 
     def failing(forward: SharedForward, arrays: Any, images: int) -> Any:
-        if any(np.array_equal(one.numpy(), poison[0]) for one in arrays["pixel_values"]):
+        if any(np.array_equal(row.numpy(), poison[0]) for row in arrays["pixel_values"]):
             raise error
         return encode(forward, arrays, images)
 
@@ -271,9 +271,9 @@ def test_a_dry_run_foresees_them_and_leaves_nothing(workspace: Path, refusing: N
     assert done.exit_code == 1
     assert done.output.count("Bad ") == 2
     assert "refuses an image of 61 x 7 pixels" in done.output
-    told = run("extract", "ten", "--dry-run", "--skip-bad", "--json")
-    assert told.exit_code == 0, told.output
-    figures = json.loads(told.stdout)
+    output = run("extract", "ten", "--dry-run", "--skip-bad", "--json")
+    assert output.exit_code == 0, output.output
+    figures = json.loads(output.stdout)
     assert [Path(bad["path"]).name for bad in figures["semantic"]["bad"]] == ["3.png", "7.png"]
     assert figures["visual"]["bad"] == []
     assert figures["semantic"]["cost"]["images"] == 4

@@ -30,8 +30,8 @@ class Counting(ImageTextExtractor):
 
 
 def files(folder: Path) -> dict[Path, bytes]:
-    found = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
-    return {p.relative_to(folder): p.read_bytes() for p in found}
+    paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
+    return {p.relative_to(folder): p.read_bytes() for p in paths}
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

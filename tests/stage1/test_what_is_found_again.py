@@ -50,12 +50,12 @@ def changed(model: Path, target: Path, file: str, **values: object) -> str:
 def test_renamed_moved_and_copied_files_and_other_data_sets_hit(
     computed: Callable[..., int], table: ImagesTable, tmp_path: Path
 ) -> None:
-    other = tmp_path / "elsewhere" / "deeper"
-    other.mkdir(parents=True)
+    moved = tmp_path / "elsewhere" / "deeper"
+    moved.mkdir(parents=True)
     for number, path in enumerate(table.paths()[:6]):
-        shutil.copy(path, other / f"renamed {number}.png")
-        shutil.copy(path, other / f"copy of {number}.png")
-    again = folder.prepare(other.parent, "another data set")
+        shutil.copy(path, moved / f"renamed {number}.png")
+        shutil.copy(path, moved / f"copy of {number}.png")
+    again = folder.prepare(moved.parent, "another data set")
     assert len(again.frame) == 12
     assert computed(images=again) == 0
 

@@ -26,14 +26,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.regular_files import read_regular
-from agiqa.data.image_formats import (
-    FORMATS,
-    MAX_PIXELS,
-    MAX_RATIO,
-    MAX_SIDE,
-    FormatError,
-    read_picture,
-)
+from agiqa.data.image_formats import MAX_PIXELS, FormatError, read_picture
 from agiqa.data.image_formats.isolated import unpack_isolated
 from agiqa.data.image_formats.loading import on_white, unpack, why_not
 
@@ -42,27 +35,6 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 
 MAX_BYTES = 256 << 20  # of a file
-
-__all__ = [
-    "FORMATS",
-    "IMAGE_SUFFIXES",
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "MAX_RATIO",
-    "MAX_SIDE",
-    "BadImage",
-    "BadImagesError",
-    "ImageError",
-    "as_rgb",
-    "check_images",
-    "checked_ids",
-    "decode",
-    "fit_for_square",
-    "image_id",
-    "image_size",
-    "require_file",
-    "resize_bicubic",
-]
 
 
 class ImageError(AgiqaError):
@@ -74,7 +46,7 @@ class ImageError(AgiqaError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
-        """As it was made, for the process that asked."""
+        """Make the error again as it was, for the process that asked."""
         return type(self), (self.path, self.reason)
 
 
@@ -95,7 +67,7 @@ class BadImagesError(AgiqaError):
 
 
 def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
-    """The (first) picture of a file, or of its bytes, as 8-bit RGB, upright, fully loaded.
+    """Decode a file, or its bytes: its (first) picture as 8-bit RGB, upright, fully loaded.
 
     Time and memory are bounded, whatever the file: see "What images may be" in README.md.
 
@@ -114,7 +86,7 @@ def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of the upright picture, as the file says; no pixel is unpacked.
+    """Read width and height of the upright picture from the header; no pixel is unpacked.
 
     Raises:
         ImageError: the file cannot be used.
@@ -129,12 +101,12 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def image_id(path: Path) -> str:
-    """The sha256 of the file's bytes, in hexadecimal: the key under which vectors are stored."""
+    """Hash the file's bytes: sha256 in hexadecimal, the key under which vectors are stored."""
     return _digest(_read(path))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A copy of a caller's image as 8-bit RGB, by the rules of `decode`.
+    """Copy a caller's image as 8-bit RGB, by the rules of `decode`.
 
     Raises:
         ImageError: its pixels have a range that is not known.
@@ -146,7 +118,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit_for_square(image: Image.Image) -> Image.Image:
-    """The image, shrunk where the square that encloses it would break the limit of pixels.
+    """Shrink the image where the square that encloses it would break the limit of pixels.
 
     For processors that pad to a square first: of a long strip that takes some 10 GB.
     """
@@ -159,7 +131,7 @@ def fit_for_square(image: Image.Image) -> Image.Image:
 
 
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
-    """The whole image as a square, its aspect not kept, as the paper's regressor takes it.
+    """Resize the whole image to a square, its aspect lost, as the paper's regressor takes it.
 
     OpenCV's `INTER_CUBIC` within one grey level: bicubic with a = −0.75 and no antialiasing.
     (Pillow's own is another kernel and antialiased, up to 29 grey levels off.)
@@ -187,7 +159,7 @@ def check_images(
     workers: int | None = None,
     on_progress: Callable[[int, int], object] | None = None,
 ) -> list[BadImage]:
-    """Those of the files that cannot be used, in order; arguments as of `checked_ids`."""
+    """List those of the files that cannot be used; arguments as of `checked_ids`."""
     checked = checked_ids(paths, workers, on_progress)
     return [image for image in checked if isinstance(image, BadImage)]
 

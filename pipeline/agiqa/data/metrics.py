@@ -36,85 +36,83 @@ MAX_EVALUATIONS = 400  # of the logistic in one fit; an ordinary one takes 10 to
 
 
 def srcc(mos: ArrayLike, score: ArrayLike) -> float:
-    """Spearman's rank correlation: the PLCC of the ranks, ties at their mean rank.
+    """Compute Spearman's rank correlation: the PLCC of the ranks, ties at their mean rank.
 
     >>> round(srcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
     0.8
     """
-    truth, ours = _pair(mos, score)
-    if not _defined(truth, ours):
-        return math.nan
-    return _pearson(rankdata(truth), rankdata(ours))
+    mos, score = _pair(mos, score)
+    return _pearson(rankdata(mos), rankdata(score)) if _defined(mos, score) else math.nan
 
 
 def krcc(mos: ArrayLike, score: ArrayLike) -> float:
-    """Kendall's tau-b: (concordant − discordant) / √((pairs − ties in MOS)(pairs − ties in score)).
+    """Compute Kendall's tau-b, τ = (concordant − discordant) / √(untied in MOS · untied in score).
 
     >>> round(krcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
     0.666667
     """
-    truth, ours = _pair(mos, score)
-    if not _defined(truth, ours):
+    mos, score = _pair(mos, score)
+    if not _defined(mos, score):
         return math.nan
-    return float(kendalltau(truth, ours, variant="b").statistic)
+    return float(kendalltau(mos, score, variant="b").statistic)
 
 
 def plcc(mos: ArrayLike, score: ArrayLike) -> float:
-    """Pearson's linear correlation of the raw scores: covariance / (sd of MOS · sd of score).
+    """Compute Pearson's linear correlation of raw scores: covariance / (sd of MOS · sd of score).
 
     >>> round(plcc([1, 2, 3], [2, 4, 6.3]), 6)
     0.99919
     """
-    truth, ours = _pair(mos, score)
-    return _pearson(truth, ours) if _defined(truth, ours) else math.nan
+    mos, score = _pair(mos, score)
+    return _pearson(mos, score) if _defined(mos, score) else math.nan
 
 
 def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
-    """PLCC between MOS and `fit_logistic(mos, score)`: of the form of the curve, not its scale.
+    """Compute the PLCC of MOS and `fit_logistic(mos, score)`: of a curve's form, not its scale.
 
     As the curve may fall as well as rise, scores that are wrong way round get a positive figure:
     read it beside the raw PLCC. Never below |raw PLCC|.
     """
-    truth, ours = _pair(mos, score)
-    if not _defined(truth, ours):
+    mos, score = _pair(mos, score)
+    if not _defined(mos, score):
         return math.nan
-    return _pearson(_unit(truth), _fit_unit(_unit(truth), _unit(ours)))
+    return _pearson(_unit(mos), _fit_unit(_unit(mos), _unit(score)))
 
 
 def rmse_raw(mos: ArrayLike, score: ArrayLike) -> float:
-    """√(mean (MOS − score)²) of the scores as they are, in units of the MOS.
+    """Compute √(mean (MOS − score)²) of the scores as they are, in units of the MOS.
 
     >>> rmse_raw([1, 2, 3, 4], [1, 2, 3, 6])
     1.0
     """
-    truth, ours = _pair(mos, score)
-    return _root_mean_square(truth - ours) if _measured(truth, ours) else math.nan
+    mos, score = _pair(mos, score)
+    return _root_mean_square(mos - score) if _measured(mos, score) else math.nan
 
 
 def mae(mos: ArrayLike, score: ArrayLike) -> float:
-    """Mean |MOS − score| of the scores as they are, in units of the MOS.
+    """Compute the mean |MOS − score| of the scores as they are, in units of the MOS.
 
     >>> mae([1, 2, 3, 4], [1, 2, 3, 6])
     0.5
     """
-    truth, ours = _pair(mos, score)
-    return float(np.mean(np.abs(truth - ours))) if _measured(truth, ours) else math.nan
+    mos, score = _pair(mos, score)
+    return float(np.mean(np.abs(mos - score))) if _measured(mos, score) else math.nan
 
 
 def rmse(mos: ArrayLike, score: ArrayLike) -> float:
-    """√(mean (MOS − mapped score)²), in units of the MOS, after `fit_logistic`.
+    """Compute √(mean (MOS − mapped score)²), in units of the MOS, after `fit_logistic`.
 
     Constant scores map to the mean MOS, so they get its standard deviation (dividing by N); fewer
     than two images, NaN or infinity give `nan`.
     """
-    truth, ours = _pair(mos, score)
-    if not _usable(truth, ours):
+    mos, score = _pair(mos, score)
+    if not _usable(mos, score):
         return math.nan
-    return _root_mean_square(truth - fit_logistic(truth, ours))
+    return _root_mean_square(mos - fit_logistic(mos, score))
 
 
 def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
-    """Every figure by name, the raw errors before the fitted one; those in FITTED of few are NaN.
+    """Compute all figures by name, raw errors before the fitted; those in FITTED of few are NaN.
 
     >>> {name: round(value, 3) for name, value in all_metrics([1, 2, 3], [2, 4, 6]).items()}
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -129,29 +127,29 @@ def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
 
 
 def why_undefined(mos: ArrayLike, score: ArrayLike, figures: Mapping[str, float]) -> dict[str, str]:
-    """For each of the figures, as `all_metrics` gives them, that is NaN, why.
+    """Say why, for each of the figures of `all_metrics` that is NaN.
 
     >>> why_undefined([1, 2, 3], [2, 2, 2], {"srcc": math.nan, "mae": 0.7})
     {'srcc': 'all scores are equal'}
     """
-    truth, ours = _pair(mos, score)
-    return {n: _why(truth, ours, n) for n, value in figures.items() if math.isnan(value)}
+    mos, score = _pair(mos, score)
+    return {n: _why(mos, score, n) for n, value in figures.items() if math.isnan(value)}
 
 
-def _why(truth: Array, ours: Array, name: str) -> str:
-    if not len(truth):
+def _why(mos: Array, score: Array, name: str) -> str:
+    if not len(mos):
         return "no test image"
-    if not (np.isfinite(truth).all() and np.isfinite(ours).all()):
+    if not (np.isfinite(mos).all() and np.isfinite(score).all()):
         return "a score or target is not a number"
-    if len(truth) == 1:
+    if len(mos) == 1:
         return "a single test image"
-    if name in FITTED and len(truth) < LEAST_FOR_FITTED:
+    if name in FITTED and len(mos) < LEAST_FOR_FITTED:
         return TOO_FEW_TO_FIT
-    return "all targets are equal" if not _varies(truth) else "all scores are equal"
+    return "all targets are equal" if not _varies(mos) else "all scores are equal"
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
-    """Median, mean and standard deviation (N − 1) of one figure over the splits.
+    """Summarise one figure over the splits: median, mean, standard deviation (N − 1).
 
     One value has no deviation: NaN. A NaN makes all three NaN, rather than leave a split out
     unsaid; so does an empty sequence.
@@ -167,7 +165,7 @@ def summarise(values: Sequence[float]) -> dict[str, float]:
 
 
 def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
-    """The scores `(N,)` on the scale of the MOS, after the least-squares 4-parameter logistic.
+    """Map the scores `(N,)` to the scale of the MOS by the least-squares 4-parameter logistic.
 
     f(x) = b2 + (b1 − b2) / (1 + exp(−(x − b3) / |b4|)), started as VQEG starts it (b1, b2 at the
     highest and lowest MOS, b3 at the mean score, b4 from its deviation), and again from a wide,
@@ -181,20 +179,20 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
     Raises:
         AgiqaError: sides of different length, fewer than two images, NaN or infinity.
     """
-    truth, ours = _pair(mos, score)
-    if not _usable(truth, ours):
+    mos, score = _pair(mos, score)
+    if not _usable(mos, score):
         raise AgiqaError(
-            f"expected at least two finite scores to fit the logistic, found {len(truth)} images "
-            f"with {int(np.sum(~(np.isfinite(truth) & np.isfinite(ours))))} that are not finite"
+            f"expected at least two finite scores to fit the logistic, found {len(mos)} images "
+            f"with {int(np.sum(~(np.isfinite(mos) & np.isfinite(score))))} that are not finite"
         )
-    centre, spread = float(truth.mean()), float(truth.std())
-    if not _defined(truth, ours):
-        return np.full(len(truth), centre)
-    return centre + spread * _fit_unit(_unit(truth), _unit(ours))
+    centre, spread = float(mos.mean()), float(mos.std())
+    if not _defined(mos, score):
+        return np.full(len(mos), centre)
+    return centre + spread * _fit_unit(_unit(mos), _unit(score))
 
 
 def _fit_unit(y: Array, x: Array) -> Array:
-    """`fit_logistic` for sides `(N,)` that have mean 0 and deviation 1."""
+    """Fit as `fit_logistic` does, for sides `(N,)` that have mean 0 and deviation 1."""
     # Where scores say little, the fit has many optima, and a last digit decides between them.
     y, x = y.round(FIT_DECIMALS), x.round(FIT_DECIMALS)
     best = float(np.mean(x * y)) * x
@@ -209,15 +207,15 @@ def _fit_unit(y: Array, x: Array) -> Array:
     )
     converged = False
     for start in starts:
-        found = least_squares(
+        fit = least_squares(
             lambda b: _logistic(x, *b) - y,
             start,
             jac=lambda b: _slopes(x, *b),
             method="lm",
             max_nfev=MAX_EVALUATIONS,
         )
-        converged = converged or found.success
-        mapped = _logistic(x, *found.x)
+        converged = converged or fit.success
+        mapped = _logistic(x, *fit.x)
         if _root_mean_square(y - mapped) < least:
             best, least = mapped, _root_mean_square(y - mapped)
     if not converged:
@@ -231,7 +229,7 @@ def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
 
 
 def _slopes(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
-    """Derivatives of `_logistic` by its four parameters, `(N, 4)`."""
+    """Compute derivatives of `_logistic` by its four parameters, `(N, 4)`."""
     width = max(abs(b4), 1e-9)
     z = (x - b3) / width
     part = expit(z)
@@ -240,17 +238,17 @@ def _slopes(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
 
 
 def _pair(mos: ArrayLike, score: ArrayLike) -> tuple[Array, Array]:
-    truth, ours = _numbers(mos, "MOS"), _numbers(score, "scores")
-    if truth.ndim != 1 or truth.shape != ours.shape:
+    mos, score = _numbers(mos, "MOS"), _numbers(score, "scores")
+    if mos.ndim != 1 or mos.shape != score.shape:
         raise AgiqaError(
             "expected one score for each MOS, as two rows of equal length; "
-            f"found shapes {truth.shape} and {ours.shape}"
+            f"found shapes {mos.shape} and {score.shape}"
         )
-    return truth, ours
+    return mos, score
 
 
 def _numbers(values: ArrayLike, what: str) -> Array:
-    """As float64; what a masked array hides is NaN. Text, dates and complex numbers are refused."""
+    """Convert to float64; what a masked array hides is NaN. What is no number is refused."""
     try:
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -262,27 +260,27 @@ def _numbers(values: ArrayLike, what: str) -> Array:
         raise AgiqaError(f"expected {what} as a row of numbers: {one_line(error)}") from error
 
 
-def _measured(truth: Array, ours: Array) -> bool:
-    """Whether an error of the two exists: one image is enough."""
-    return len(truth) > 0 and bool(np.isfinite(truth).all() and np.isfinite(ours).all())
+def _measured(mos: Array, score: Array) -> bool:
+    """Tell whether an error of the two exists: one image is enough."""
+    return len(mos) > 0 and bool(np.isfinite(mos).all() and np.isfinite(score).all())
 
 
-def _usable(truth: Array, ours: Array) -> bool:
-    return len(truth) >= 2 and _measured(truth, ours)
+def _usable(mos: Array, score: Array) -> bool:
+    return len(mos) >= 2 and _measured(mos, score)
 
 
-def _defined(truth: Array, ours: Array) -> bool:
-    """Whether a correlation of the two exists."""
-    return _usable(truth, ours) and _varies(truth) and _varies(ours)
+def _defined(mos: Array, score: Array) -> bool:
+    """Tell whether a correlation of the two exists."""
+    return _usable(mos, score) and _varies(mos) and _varies(score)
 
 
 def _varies(values: Array) -> bool:
-    """Whether there is any difference, and one that a float can hold."""
+    """Tell whether there is any difference, and one that a float can hold."""
     return bool((values != values[0]).any() and _unit(values).any())
 
 
 def _unit(values: Array) -> Array:
-    """Mean 0 and deviation 1 (of N), for any finite values: scaled first, so nothing overflows.
+    """Scale finite values to mean 0 and deviation 1 (of N), in an order that never overflows.
 
     All zero where the values differ by less than a float can hold of their mean.
     """
@@ -292,12 +290,12 @@ def _unit(values: Array) -> Array:
     return np.asarray(centred / (_root_mean_square(centred) or 1.0), dtype=np.float64)
 
 
-def _pearson(one: Array, other: Array) -> float:
-    return float(np.clip(np.mean(_unit(one) * _unit(other)), -1.0, 1.0))
+def _pearson(first: Array, second: Array) -> float:
+    return float(np.clip(np.mean(_unit(first) * _unit(second)), -1.0, 1.0))
 
 
 def _root_mean_square(values: Array) -> float:
-    """Scaled first, so that squares of large or tiny values do not overflow or vanish."""
+    """Compute √(mean values²), scaled first so that no square overflows or vanishes."""
     largest = float(np.abs(values).max()) or 1.0
     return largest * float(np.sqrt(np.mean(np.square(values / largest))))
 

@@ -108,8 +108,8 @@ def note_what_is_there(
     data_set_name(name, "NAME")
     _require_free_name(name, cache)
     try:
-        found = find_source(name, source, params)
-        note_sources(origin_of(found), cache / name, params.prepare.workers)
+        known = find_source(name, source, params)
+        note_sources(origin_of(known), cache / name, params.prepare.workers)
     except AbsentError as error:
         if not (cache / name / SOURCES).is_file():
             raise
@@ -118,10 +118,10 @@ def note_what_is_there(
 
 def _require_free_name(name: str, cache: Path) -> None:
     """Refuse a name that is another's but for case: on many disks the two are one folder."""
-    for other in cache.iterdir() if cache.is_dir() else ():
-        if other.name != name and other.name.casefold() == name.casefold():
+    for folder in cache.iterdir() if cache.is_dir() else ():
+        if folder.name != name and folder.name.casefold() == name.casefold():
             raise AgiqaError(
-                f"{other} is a data set already, whose name differs from '{name}' in case alone: "
+                f"{folder} is a data set already, whose name differs from '{name}' in case alone: "
                 "give one of them another name"
             )
 

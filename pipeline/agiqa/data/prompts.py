@@ -49,11 +49,11 @@ class PromptSet:
         return self.template == CHAT
 
     def asks_image_prompt(self, name: str) -> bool:
-        """Whether the prompt of that name holds the image's generation prompt."""
+        """Tell whether the prompt of that name holds the image's generation prompt."""
         return IMAGE_PROMPT in self.prompts[name]
 
     def question(self, name: str, image_prompt: str | None = None) -> str:
-        """The prompt of that name, with the image's generation prompt where it asks for it.
+        """Fill in the prompt of that name, with the image's generation prompt if it asks.
 
         Raises:
             AgiqaError: it asks for the generation prompt, and there is none.
@@ -69,25 +69,25 @@ class PromptSet:
         return self.prompts[name].replace(IMAGE_PROMPT, image_prompt.strip())
 
     def text(self, name: str, image_prompt: str | None = None) -> tuple[str, str]:
-        """The text before and after the image for the prompt of that name; not for `chat`."""
+        """Split the prompt's text into before and after the image; not for `chat`."""
         before, after = self.template.split("{image}")
         question = self.question(name, image_prompt)
         return before.replace("{prompt}", question), after.replace("{prompt}", question)
 
 
 def marks_in(text: str) -> list[str]:
-    """What in a text some model may take for a special token; also by another form of Unicode."""
+    """Find what some model may take for a special token, by another form of Unicode too."""
     return MARK.findall(text) or MARK.findall(unicodedata.normalize("NFKC", text))
 
 
 def bundled_folder() -> Path:
-    """Prompt sets that come with agiqa: in the wheel, or `prompts/` of a checkout."""
+    """Find the prompt sets that come with agiqa: in the wheel, or a checkout's `prompts/`."""
     installed = Path(str(importlib.resources.files("agiqa"))) / "bundled_prompts"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "prompts"
 
 
 def read_prompt_set(name: str) -> PromptSet:
-    """The prompt set of that name in ./prompts or among the bundled ones, or at that path.
+    """Read the prompt set of that name in ./prompts or among the bundled, or at that path.
 
     Raises:
         AgiqaError: no such set (the known ones are listed), unknown or missing key, a template
@@ -118,7 +118,7 @@ def read_prompt_set(name: str) -> PromptSet:
 
 
 def prompt_set_text(name: str) -> str:
-    """The YAML text of the prompt set of that name.
+    """Read the YAML text of the prompt set of that name.
 
     Raises:
         AgiqaError: no such set (the known ones are listed), or it cannot be read.
@@ -146,7 +146,7 @@ def _locate(name: str) -> Path:
 
 
 def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
-    """The set, or an AgiqaError that says what is wrong with it."""
+    """Make the set, or raise an AgiqaError that says what is wrong with it."""
     order = tree["order"]
     if order not in ORDERS:
         raise AgiqaError(f"order is one of {', '.join(ORDERS)}; found {order!r}.")
@@ -171,10 +171,10 @@ def _template(template: object, order: str) -> str:
                 "own chat template)."
             )
     assert isinstance(template, str)
-    for found in PLACE.findall(template):
-        if found not in ("prompt", "image"):
+    for placeholder in PLACE.findall(template):
+        if placeholder not in ("prompt", "image"):
             raise AgiqaError(
-                f"unknown placeholder {{{found}}} in the template, which has {{prompt}} and "
+                f"unknown placeholder {{{placeholder}}} in the template, which has {{prompt}} and "
                 f"{{image}}; {IMAGE_PROMPT} stands in a prompt."
             )
     actual = ORDERS[template.index("{image}") < template.index("{prompt}")]
@@ -185,10 +185,10 @@ def _template(template: object, order: str) -> str:
 
 def _poolings(pooling: object) -> tuple[str, ...]:
     given: Sequence[object] = pooling if isinstance(pooling, list) else [pooling]
-    for each in given:
-        if each not in POOLINGS:
+    for name in given:
+        if name not in POOLINGS:
             raise AgiqaError(
-                f"pooling is one of {', '.join(POOLINGS)}, or a list of them; found {each!r}."
+                f"pooling is one of {', '.join(POOLINGS)}, or a list of them; found {name!r}."
             )
     _refuse_twice("pooling", given)
     if not given:
@@ -210,10 +210,10 @@ def _prompts(prompts: object) -> dict[str, str]:
             )
         if key in TAKEN:
             raise AgiqaError(f"a prompt cannot be named '{key}': another expert is; rename it.")
-        for found in PLACE.findall(text):
-            if f"{{{found}}}" != IMAGE_PROMPT:
+        for placeholder in PLACE.findall(text):
+            if f"{{{placeholder}}}" != IMAGE_PROMPT:
                 raise AgiqaError(
-                    f"unknown placeholder {{{found}}} in prompt '{key}'; the only one is "
+                    f"unknown placeholder {{{placeholder}}} in prompt '{key}'; the only one is "
                     f"{IMAGE_PROMPT}, the text that the image was generated from."
                 )
         if text.count(IMAGE_PROMPT) > 1:
@@ -224,16 +224,16 @@ def _prompts(prompts: object) -> dict[str, str]:
 def _answers(answers: object) -> tuple[str, ...]:
     if not isinstance(answers, list) or len(answers) < 2:
         raise AgiqaError(f"answers must be a list of at least two words; found {answers!r}.")
-    for each in answers:
-        if isinstance(each, bool | int | float):  # YAML 1.1 reads yes and no so
-            raise AgiqaError(f"answers: {each!r} is no text to YAML; put the word in quotes.")
-        if not isinstance(each, str) or not re.fullmatch(r"[^\W_][\w'-]*", each):
-            raise AgiqaError(f"answers must be single words; found {each!r}.")
+    for word in answers:
+        if isinstance(word, bool | int | float):  # YAML 1.1 reads yes and no so
+            raise AgiqaError(f"answers: {word!r} is no text to YAML; put the word in quotes.")
+        if not isinstance(word, str) or not re.fullmatch(r"[^\W_][\w'-]*", word):
+            raise AgiqaError(f"answers must be single words; found {word!r}.")
     _refuse_twice("answer", answers)
     return tuple(answers)
 
 
 def _refuse_twice(what: str, given: Sequence[object]) -> None:
-    for each in given:
-        if given.count(each) > 1:
-            raise AgiqaError(f"{what} {each!r} stands twice; name each once.")
+    for entry in given:
+        if given.count(entry) > 1:
+            raise AgiqaError(f"{what} {entry!r} stands twice; name each once.")

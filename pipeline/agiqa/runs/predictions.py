@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.labels import require_columns
 from agiqa.data.datasets.table import inner_path
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import read_text_csv, require_columns
 from agiqa.stage2.presets import MIXTURE
 
 PREDICTIONS = "predictions.csv"

@@ -21,7 +21,7 @@ from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
 from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.visual_inputs import describe_vectors, visual_input
 from agiqa.stage1.extract import in_ledger, vectors_of_files, vectors_of_images
-from agiqa.stage1.extractors import Extractor, SomeVectors, semantic_extractor
+from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
 from agiqa.store import ANSWERS, IMPORTED
 from agiqa.store.row_ids import Source
@@ -353,7 +353,7 @@ def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
     wanted = [semantic[place] for place in choose_vectors(names, run.params.fit.vectors, where)]
     if run.params.fit.answers:
         wanted += [place for place, store in enumerate(stores) if store == ANSWERS]
-    return SomeVectors(extractor, wanted)
+    return VectorSubset(extractor, wanted)
 
 
 def _by_id(paths: Sequence[Path], ids: Sequence[str], prompts: Sequence[str]) -> dict[str, str]:

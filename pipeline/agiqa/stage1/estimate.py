@@ -71,13 +71,13 @@ def estimate(
     cost, seconds = None, 0.0
     if good:
         job = max(good, key=lambda job: len(job.image_ids))
-        some = Job(job.wanted, job.image_ids[: extractor.batch_size])
-        cost = _measure(some, extractor, sources, bad)
+        batch = Job(job.wanted, job.image_ids[: extractor.batch_size])
+        cost = _measure(batch, extractor, sources, bad)
     if cost:
-        each = max(cost.model_seconds, cost.decode_seconds / max(1, workers))
-        seconds = (images - len(bad)) * (
-            each if workers else cost.model_seconds + cost.decode_seconds
-        )
+        an_image = cost.model_seconds + cost.decode_seconds
+        if workers:
+            an_image = max(cost.model_seconds, cost.decode_seconds / workers)
+        seconds = (images - len(bad)) * an_image
     return Estimate(
         images=len(sources),
         vectors=len(extractor.vectors),
@@ -93,7 +93,7 @@ def estimate(
 def foreseen(
     sources: Mapping[str, Source], ids: Sequence[str], extractor: Extractor
 ) -> dict[str, str]:
-    """By id, why the extractor will refuse an image, as its size and its prompt tell.
+    """Foresee by id why the extractor will refuse an image, from its size and its prompt.
 
     A grey image stands for those of one size. Of many sizes and prompts the most elongated, the
     smallest and the longest are tried; no pixel is decoded.
@@ -130,7 +130,7 @@ def foreseen(
 def _measure(
     job: Job, extractor: Extractor, sources: Mapping[str, Source], bad: dict[str, str]
 ) -> Cost | None:
-    """The cost by one batch; images that turn out to be bad are added to `bad`."""
+    """Measure the cost by one batch; images that turn out to be bad are added to `bad`."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -139,7 +139,7 @@ def _measure(
     if not loaded:
         return None
     decoded = (time.perf_counter() - started) / len(loaded)
-    names, samples = max(in_batches(loaded, extractor.batch_size), key=lambda each: len(each[0]))
+    names, samples = max(in_batches(loaded, extractor.batch_size), key=lambda group: len(group[0]))
     samples = samples[: len(names)]
     # Loads the model, and finds what can be shared.
     done = Trying(extractor, bad).rows(names, samples, job.wanted)

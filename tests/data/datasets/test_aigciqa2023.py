@@ -61,10 +61,10 @@ def test_numbered_images(numbered: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_for_each_generator(by_generator: Path, tmp_path: Path) -> None:
-    found = aigciqa2023.read(by_generator)
-    _check(found.rows)
-    assert found.rows["path"].iloc[-1] == "Unidiffuser/099-4.png"
-    assert set(found.present) == set(found.rows["path"])
+    download = aigciqa2023.read(by_generator)
+    _check(download.rows)
+    assert download.rows["path"].iloc[-1] == "Unidiffuser/099-4.png"
+    assert set(download.present) == set(download.rows["path"])
     shutil.copytree(by_generator / "DATA", tmp_path / "DATA")
     shutil.copy(by_generator / "AIGCIQA2023_Prompts.xlsx", tmp_path)
     for folder in (by_generator / "Image").iterdir():  # without Image/ and the index, twice nested
@@ -82,9 +82,9 @@ def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
     for name in ("AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"):
         shutil.copy(numbered / name, tmp_path)
     (tmp_path / "allimg").symlink_to(numbered / "Image" / "allimg")
-    found = aigciqa2023.read(tmp_path)
-    np.testing.assert_allclose(found.rows["quality"], official_downloads.aigciqa_scores()[0])
-    assert found.rows["generator"].iloc[0] == "Controlnet"
+    download = aigciqa2023.read(tmp_path)
+    np.testing.assert_allclose(download.rows["quality"], official_downloads.aigciqa_scores()[0])
+    assert download.rows["generator"].iloc[0] == "Controlnet"
 
 
 def test_prompts_without_a_header(labels: Path) -> None:
@@ -96,9 +96,9 @@ def test_prompts_without_a_header(labels: Path) -> None:
 def test_an_earlier_release_keeps_its_scale(labels: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, scores in enumerate(official_downloads.aigciqa_scores(), start=1):
         savemat(labels / f"DATA/MOS/mosz{number}.mat", {"MOSz": 20 * scores})
-    found = aigciqa2023.read(labels)
-    assert found.scale == (0, 100)
-    assert found.rows["quality"].iloc[0] == 20 * 3.00820892
+    download = aigciqa2023.read(labels)
+    assert download.scale == (0, 100)
+    assert download.rows["quality"].iloc[0] == 20 * 3.00820892
     assert "on 0…100, as in an earlier release" in caplog.text
 
 

@@ -11,8 +11,8 @@ def apply(kind: str, image: Image.Image, severity: float, seed: int = 0) -> Imag
     return DEGRADATIONS[kind](image, severity, np.random.default_rng(seed))
 
 
-def distance(image: Image.Image, other: Image.Image) -> float:
-    return float(np.abs(np.asarray(image, np.float32) - np.asarray(other, np.float32)).mean())
+def distance(first: Image.Image, second: Image.Image) -> float:
+    return float(np.abs(np.asarray(first, np.float32) - np.asarray(second, np.float32)).mean())
 
 
 @pytest.mark.parametrize("kind", DEGRADATIONS)
@@ -59,7 +59,7 @@ def test_possible_severities_are_those_that_differ(photo: Image.Image, kind: str
     asked = np.linspace(0.125, 1, 60)
     given = [possible(kind, severity) for severity in asked]
     pixels = [apply(kind, photo, severity).tobytes() for severity in asked]
-    for one, other in itertools.pairwise(zip(given, pixels, strict=True)):
-        assert (one[0] == other[0]) == (one[1] == other[1])
+    for first, second in itertools.pairwise(zip(given, pixels, strict=True)):
+        assert (first[0] == second[0]) == (first[1] == second[1])
     assert np.abs(np.array(given) - asked).max() <= 0.5 / PIECES[kind] + 1e-9
     assert possible("blur", 0.3) == 0.3

@@ -47,17 +47,17 @@ def test_files_are_small_and_of_ordinary_size(made: ImagesTable) -> None:
 
 def test_same_seed_same_bytes_other_seed_others(made: ImagesTable, tmp_path: Path) -> None:
     assert demo.prepare(tmp_path / "again", seed=0).frame.equals(made.frame)
-    other = demo.prepare(tmp_path / "again", seed=1)
-    differ = other.frame["image_id"] != made.frame["image_id"]
+    reseeded = demo.prepare(tmp_path / "again", seed=1)
+    differ = reseeded.frame["image_id"] != made.frame["image_id"]
     assert not differ[made.frame["generator"] == "original"].any()
     assert differ[made.frame["generator"] != "original"].mean() > 0.9
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == ["images"]
 
 
 def test_progress(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    demo.prepare(tmp_path, on_progress=lambda *step: seen.append(step))
-    assert seen == [(done, 204) for done in range(1, 205)]
+    reports: list[tuple[int, int]] = []
+    demo.prepare(tmp_path, on_progress=lambda *step: reports.append(step))
+    assert reports == [(done, 204) for done in range(1, 205)]
 
 
 def test_grouped_splits_keep_a_source_together(made: ImagesTable) -> None:

@@ -37,7 +37,7 @@ def _prepare(folder: Path, endpoint: str, **environment: str) -> "subprocess.Com
 def _one_error(done: "subprocess.CompletedProcess[str]") -> str:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    (line,) = (each for each in done.stderr.splitlines() if each.startswith("Error: "))
+    (line,) = (row for row in done.stderr.splitlines() if row.startswith("Error: "))
     return line
 
 
@@ -140,8 +140,8 @@ def test_unpacking_adds_and_replaces(tmp_path: Path) -> None:
     (tmp_path / "set/1.jpg").write_bytes(b"old")
     (tmp_path / "set/own.txt").write_bytes(b"own")
     _unpack(archive, tmp_path)
-    found = {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
-    assert found == {"1.jpg": b"new", "2.jpg": b"two", "own.txt": b"own"}
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()}
+    assert contents == {"1.jpg": b"new", "2.jpg": b"two", "own.txt": b"own"}
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "/tmp/out.jpg"])

@@ -88,8 +88,8 @@ def _audit(protocol: str) -> dict[str, int]:
     )
     assert done.exit_code == 0, done.output
     across = json.loads(done.stdout)["protocols"][protocol]["across"]
-    rows = [each for each in across if (each["side"], each["other"]) == ("test", "train")]
-    return {kind: sum(each[kind] for each in rows) for kind in ("same_prompt", "same_group")}
+    rows = [row for row in across if (row["side"], row["other"]) == ("test", "train")]
+    return {kind: sum(row[kind] for row in rows) for kind in ("same_prompt", "same_group")}
 
 
 def test_prompts_that_differ_in_white_space_stand_on_one_side(work: Path) -> None:
@@ -112,8 +112,8 @@ def test_own_groups_are_names_and_leaked_prompts_are_counted_beside(
     with caplog.at_level(logging.WARNING):
         result = _prepare(csv, "--group-column", "scene")
     assert "'s0' and 'S0'" in caplog.text
-    said = result["split_grouped"]
-    assert "0 % of test images share a group and " in said
+    shares = result["split_grouped"]
+    assert "0 % of test images share a group and " in shares
     counted = _audit("grouped")
     assert counted["same_group"] == 0
     assert counted["same_prompt"] > 20

@@ -23,7 +23,7 @@ OPTIONS = ("--image-column=file", "--score-column=mos", "--prompt-column=prompt"
 
 
 def _agiqa(*arguments: str | Path, status: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(each) for each in arguments])
+    done = CliRunner().invoke(main, [str(word) for word in arguments])
     assert done.exit_code == status, done.output
     return done.stdout + done.stderr
 
@@ -74,8 +74,8 @@ def test_commands_refuse_a_table_older_than_its_labels(
 ) -> None:
     text = Path("labels.csv").read_text().replace("03.png,2.09", "03.png,4.09")
     Path("labels.csv").write_text(text)
-    said = _agiqa(*command, status=1)
-    assert "older than what it was made from: labels.csv has changed since: run `agiqa prep" in said
+    out = _agiqa(*command, status=1)
+    assert "older than what it was made from: labels.csv has changed since: run `agiqa prep" in out
     _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
     assert _refusal() == ""
 
@@ -207,9 +207,9 @@ def test_the_word_of_another_machine_is_not_taken(
 
 
 def test_without_files_and_without_a_note_it_is_an_error(work: Path) -> None:
-    said = _agiqa("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS, status=1)
-    assert said.startswith("Error: no.csv: ")
-    assert len(said.splitlines()) == 1
+    message = _agiqa("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS, status=1)
+    assert message.startswith("Error: no.csv: ")
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,8 @@ def test_labels_of_official_downloads_are_sources(
     tmp_path: Path, name: str, make: Callable[[Path], object], labels: list[str] | None
 ) -> None:
     make(tmp_path / name)
-    files, root = OFFICIAL[name].files(tmp_path / name)
+    parts = OFFICIAL[name].find(tmp_path / name)
+    files = list(parts.labels.values())
     assert all(file.is_file() for file in files)
-    assert root.is_dir()
+    assert parts.images.is_dir()
     assert labels is None or [file.name for file in files] == labels

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import folder
-from agiqa.data.datasets.build import BadImagesError, build_table
+from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.table import (
     DATASET_JSON,
     IMAGES_CSV,
@@ -23,7 +23,7 @@ from agiqa.data.datasets.table import (
     read_table,
     write_table,
 )
-from agiqa.data.images import image_id
+from agiqa.data.images import BadImagesError, image_id
 
 
 def rows(*paths: str, scores: list[float] | None = None) -> pd.DataFrame:
@@ -130,22 +130,22 @@ def test_the_folder_can_move_when_the_images_are_in_it(
 def test_a_table_says_nothing_of_the_machine_and_is_read_without_images(
     write_images: Callable[..., Path], tmp_path: Path
 ) -> None:
-    here, there = tmp_path / "cache", tmp_path / "there"
+    here, copy = tmp_path / "cache", tmp_path / "there"
     write_table(build(write_images("a.png"), rows("a.png")), here)
-    there.mkdir()
+    copy.mkdir()
     for name in (IMAGES_CSV, DATASET_JSON):
         assert str(tmp_path) not in (here / name).read_text()
-        (there / name).write_bytes((here / name).read_bytes())
-    table = read_table(there)
+        (copy / name).write_bytes((here / name).read_bytes())
+    table = read_table(copy)
     assert table.root is None
     assert table.frame.equals(read_table(here).frame)
     with pytest.raises(
         AgiqaError, match=r"'tiny' came without its images; .* `agiqa prepare tiny`"
     ):
         table.paths()
-    (there / ROOT_JSON).write_text("[]")
+    (copy / ROOT_JSON).write_text("[]")
     with pytest.raises(AgiqaError, match=r"root.json: damaged .* run `agiqa prepare` again"):
-        read_table(there)
+        read_table(copy)
 
 
 def test_writing_again_leaves_no_litter(write_images: Callable[..., Path], tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from agiqa.data.datasets.folder import prepare
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError
 from agiqa.data.leak_audit import NEAR, audit, perceptual_hashes
-from agiqa.data.leak_audit.near import near_hashes
-from agiqa.data.leak_audit.perceptual import hashes_file
+from agiqa.data.leak_audit.perceptual import hashes_file, near_hashes
 from agiqa.data.splits import make_splits
 
 
@@ -61,27 +60,27 @@ def split(table: ImagesTable, sides: str) -> pd.DataFrame:
 def test_copies_and_re_encodings_are_found_and_named(photos: ImagesTable) -> None:
     assert len(photos.frame) == 8
     near = near_hashes(perceptual_hashes(photos), NEAR)
-    found = audit(photos, split(photos, "teevttee"), near)
-    counts = {(one.side, one.other): (one.images, one.same_file, one.near) for one in found.across}
+    result = audit(photos, split(photos, "teevttee"), near)
+    counts = {(row.side, row.other): (row.images, row.same_file, row.near) for row in result.across}
     # Test: the copy, the JPEG, and two noises. Train: the photograph and its turned versions.
     assert counts["test", "train"] == (4, 1, 1)
     assert counts["val", "train"] == (1, 0, 1)  # the small one
     assert counts["test", "val"] == (4, 0, 2)  # near the small one: the copy and the JPEG
-    pairs = [(pair.one, pair.other, pair.same_file, pair.splits) for pair in found.pairs]
+    pairs = [(pair.one, pair.other, pair.same_file, pair.splits) for pair in result.pairs]
     assert pairs[0] == ("0.png", "1 copy.png", True, 1)
     assert pairs[1] == ("0.png", "3 encoded.jpg", False, 1)
-    assert found.pairs[1].distance <= NEAR
+    assert result.pairs[1].distance <= NEAR
     assert len(pairs) == 2
 
 
 def test_prompts_are_counted_where_they_are_named(make_table: Callable[..., ImagesTable]) -> None:
     table = make_table(["a", "a", "", "", "b", "c"])
     hashes = np.array([1 << (9 * row) | (2**40 - 1) << row for row in range(6)], dtype=np.uint64)
-    found = audit(table, split(table, "tetvee"), near_hashes(hashes, 0))
-    assert {(one.side, one.other): one.same_prompt for one in found.across} == {
+    result = audit(table, split(table, "tetvee"), near_hashes(hashes, 0))
+    assert {(row.side, row.other): row.same_prompt for row in result.across} == {
         ("test", "train"): 1, ("val", "train"): 0, ("test", "val"): 0
     }  # fmt: skip
-    assert found.pairs == ()
+    assert result.pairs == ()
 
 
 def test_the_second_time_no_image_is_read(photos: ImagesTable) -> None:
@@ -99,10 +98,10 @@ def test_changed_images_do_not_get_into_the_cache_and_all_others_do(photos: Imag
     with pytest.raises(BadImagesError, match=r"8 noise.png: has changed since prepare") as e:
         perceptual_hashes(photos)
     assert {Path(bad.path).name for bad in e.value.bad} == {"8 noise.png", absent.name}
-    left = photos.frame[~photos.frame["path"].isin(["8 noise.png", absent.name])]
+    unchanged = photos.frame[~photos.frame["path"].isin(["8 noise.png", absent.name])]
     with sqlite3.connect(hashes_file()) as cache:
         kept = {name for (name,) in cache.execute("SELECT image_id FROM hashes")}
-    assert kept >= set(left["image_id"])
+    assert kept >= set(unchanged["image_id"])
     assert kept.isdisjoint(photos.frame.loc[photos.frame["path"] == "8 noise.png", "image_id"])
 
 
@@ -121,9 +120,9 @@ def test_a_damaged_cache_is_one_line(photos: ImagesTable) -> None:
 def test_near_pairs_are_those_of_two_loops(
     values: list[int], flips: list[tuple[int, int]], distance: int
 ) -> None:
-    values += [values[place % len(values)] ^ (flip & (flip >> 1) & (flip >> 7) & (flip >> 13))
-               for place, flip in flips]  # fmt: skip
-    found = near_hashes(np.array(values, dtype=np.uint64), distance)
+    values += [values[bit % len(values)] ^ (flip & (flip >> 1) & (flip >> 7) & (flip >> 13))
+               for bit, flip in flips]  # fmt: skip
+    near = near_hashes(np.array(values, dtype=np.uint64), distance)
     distinct = sorted(set(values))
     expected = {
         (i, j): (distinct[i] ^ distinct[j]).bit_count()
@@ -131,20 +130,20 @@ def test_near_pairs_are_those_of_two_loops(
         for j in range(i + 1, len(distinct))
         if (distinct[i] ^ distinct[j]).bit_count() <= distance
     }
-    pairs = zip(found.one.tolist(), found.other.tolist(), strict=True)
-    assert dict(zip(pairs, found.distance.tolist(), strict=True)) == expected
-    assert [distinct[row] for row in found.row] == values
+    pairs = zip(near.first.tolist(), near.second.tolist(), strict=True)
+    assert dict(zip(pairs, near.distance.tolist(), strict=True)) == expected
+    assert [distinct[row] for row in near.row] == values
 
 
 def test_a_thousand_copies_are_no_burden(make_table: Callable[..., ImagesTable]) -> None:
     table = make_table(["a"] * 3000)
     splits = make_splits(table, "random", count=2)
-    found = audit(table, splits, near_hashes(np.full(3000, 5, dtype=np.uint64), NEAR))
-    assert found.across[0].near == found.across[0].images
-    assert len(found.pairs) == 10
+    result = audit(table, splits, near_hashes(np.full(3000, 5, dtype=np.uint64), NEAR))
+    assert result.across[0].near == result.across[0].images
+    assert len(result.pairs) == 10
 
 
 def test_too_great_a_distance_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agiqa.data.leak_audit.near.MOST_PAIRS", 10)
+    monkeypatch.setattr("agiqa.data.leak_audit.perceptual.MOST_PAIRS", 10)
     with pytest.raises(AgiqaError, match=r"more than 10 pairs .* at most 64 .*smaller --distance"):
         near_hashes(np.arange(50, dtype=np.uint64), 64)

@@ -38,8 +38,8 @@ def grouped_table(
 ) -> ImagesTable:
     groups = [f"prompt {number}" for number, size in enumerate(sizes) for _ in range(size)]
     files = [f"{row:064x}" for row in range(len(groups))]
-    for one, other in same:
-        files[one % len(files)] = files[other % len(files)]
+    for first, second in same:
+        files[first % len(files)] = files[second % len(files)]
     return make_table(groups, files)
 
 
@@ -283,8 +283,8 @@ def test_few_images_and_prompts_are_told(
     make_table: Callable[..., ImagesTable], groups: Sequence[str], message: str
 ) -> None:
     table = make_table(list(groups))
-    told = small_test_sides(make_all_splits(table, Splits(), {}), table)
-    assert re.search(message, told) if message else told == ""
+    warning = small_test_sides(make_all_splits(table, Splits(), {}), table)
+    assert re.search(message, warning) if message else warning == ""
 
 
 def test_fewer_images_than_a_split_needs_are_refused(

@@ -80,6 +80,6 @@ def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:
     counts = known_raters(counted, replace(target, raters="n"))
     assert counts is not None
     assert counts.tolist() == [5, 6, 7]
-    found = deviations(known, target)
-    assert found is not None
-    assert found.tolist() == [0.1, 0.2, 0.3]
+    values = deviations(known, target)
+    assert values is not None
+    assert values.tolist() == [0.1, 0.2, 0.3]

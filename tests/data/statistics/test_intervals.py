@@ -54,8 +54,8 @@ def intervals_of(models: dict[str, list[pd.DataFrame]]) -> dict[str, Intervals]:
 def test_images_without_groups_are_as_scipys_bootstrap() -> None:
     frame = side(np.random.default_rng(0), 100, 1, 0.7).assign(group="")
     assert draw([frame]).unit == "images"
-    found = intervals_of({"m": [frame]})["m"]
-    theirs = stats.bootstrap(
+    intervals = intervals_of({"m": [frame]})["m"]
+    scipys = stats.bootstrap(
         (frame["mos"], frame["score"]),
         lambda x, y: stats.pearsonr(x, y)[0],
         paired=True,
@@ -64,14 +64,14 @@ def test_images_without_groups_are_as_scipys_bootstrap() -> None:
         n_resamples=1000,
         rng=np.random.default_rng(1),
     ).confidence_interval
-    assert found.median["plcc"] == pytest.approx((theirs.low, theirs.high), abs=0.015)
-    assert found.median["plcc"] == found.splits[0]["plcc"]
+    assert intervals.median["plcc"] == pytest.approx((scipys.low, scipys.high), abs=0.015)
+    assert intervals.median["plcc"] == intervals.splits[0]["plcc"]
 
 
 def test_prompts_give_wider_intervals_than_their_images() -> None:
     frame = side(np.random.default_rng(0), 40, 10, 1.0)
     grouped, single = (
-        intervals_of({"m": [each]})["m"].median["srcc"] for each in (frame, frame.assign(group=""))
+        intervals_of({"m": [part]})["m"].median["srcc"] for part in (frame, frame.assign(group=""))
     )
     assert grouped[1] - grouped[0] > 1.3 * (single[1] - single[0])
 
@@ -93,8 +93,8 @@ def test_the_interval_covers_the_truth(splits: int) -> None:
             part["score"] += between * rng.normal(size=len(part))
             parts.append(part)
         drawn = draw(parts, 200)
-        found = resample_splits(drawn, [[without_curve(part) for part in parts]])[0]
-        low, high = percentile_interval(over_splits(found["plcc"], drawn))
+        figures = resample_splits(drawn, [[without_curve(part) for part in parts]])[0]
+        low, high = percentile_interval(over_splits(figures["plcc"], drawn))
         covered += low <= truth <= high
     # 95 % within what chance and a bootstrap of few prompts do to it.
     assert 0.88 * trials <= covered <= trials
@@ -111,20 +111,20 @@ def test_a_group_counts_alike_on_every_side_that_has_it() -> None:
 
 def test_what_is_not_defined_is_nan_and_leaves_other_models_alone() -> None:
     frame = side(np.random.default_rng(0), 30, 2, 0.5)
-    found = intervals_of(
+    intervals = intervals_of(
         {
             "constant": [frame.assign(score=1.0)] * 2,
             "broken": [frame.assign(score=math.nan), frame],
             "good": [frame, frame],
         }
     )
-    assert all(math.isnan(bound) for bound in found["constant"].median["srcc"])
-    assert found["constant"].why["srcc"] == "all scores are equal"
-    assert math.isfinite(found["constant"].median["mae"][0])  # an error has no need of spread
-    assert all(math.isnan(bound) for bound in found["broken"].splits[1]["srcc"])
-    assert found["broken"].why["mae"] == "a score or target is not a number in 1 of 2 splits"
-    assert found["broken"].why_splits[1]["srcc"] == NO_NUMBER
-    assert found["good"] == intervals_of({"good": [frame, frame]})["good"]
+    assert all(math.isnan(bound) for bound in intervals["constant"].median["srcc"])
+    assert intervals["constant"].why["srcc"] == "all scores are equal"
+    assert math.isfinite(intervals["constant"].median["mae"][0])  # an error has no need of spread
+    assert all(math.isnan(bound) for bound in intervals["broken"].splits[1]["srcc"])
+    assert intervals["broken"].why["mae"] == "a score or target is not a number in 1 of 2 splits"
+    assert intervals["broken"].why_splits[1]["srcc"] == NO_NUMBER
+    assert intervals["good"] == intervals_of({"good": [frame, frame]})["good"]
     assert percentile_interval(np.array([])) == pytest.approx((math.nan, math.nan), nan_ok=True)
 
 
@@ -148,10 +148,10 @@ def test_intervals_of_one_split_cover_at_few_prompts(prompts: int) -> None:
     for _ in range(trials):
         frame = side(rng, prompts, 5, 0.5)
         drawn = draw([frame], 300)
-        found = resample_splits(drawn, [[without_curve(frame)]])[0]
+        figures = resample_splits(drawn, [[without_curve(frame)]])[0]
         for figure, value in truth.items():
             own = METRICS[figure](frame["mos"], frame["score"])
-            low, high = side_interval(found[figure][0], own, prompts, figure)
+            low, high = side_interval(figures[figure][0], own, prompts, figure)
             covered[figure] += low <= value <= high
     # Of 100 trials at 93 % 87 or fewer come up once in fifty times.
     assert min(covered.values()) >= 88, covered
@@ -184,12 +184,12 @@ def test_intervals_stay_inside_the_statistics_range(
 ) -> None:
     rng = np.random.default_rng(0)
     frame = side(rng, prompts, images, noise)
-    found = intervals_of({"m": [frame]})["m"]
+    intervals = intervals_of({"m": [frame]})["m"]
     for figure in FIGURES:
-        low, high = found.median[figure]
+        low, high = intervals.median[figure]
         if math.isnan(low):
             assert math.isnan(high)
-            assert found.why[figure]
+            assert intervals.why[figure]
             continue
         value = METRICS[figure](frame["mos"], frame["score"])
         assert low <= value <= high
@@ -204,9 +204,9 @@ def test_groups_are_drawn_down_to_five_and_less_has_no_interval() -> None:
     drawn = draw([few, side(rng, 9, 10, 0.5)])
     assert drawn.sizes == [4, 9]
     assert drawn.too_few == "4 groups on a test side; intervals need 5"
-    found = intervals_of({"m": [few]})["m"]
-    assert all(math.isnan(end) for bounds in found.median.values() for end in bounds)
-    assert found.why["srcc"] == "4 groups on a test side; intervals need 5"
+    intervals = intervals_of({"m": [few]})["m"]
+    assert all(math.isnan(end) for bounds in intervals.median.values() for end in bounds)
+    assert intervals.why["srcc"] == "4 groups on a test side; intervals need 5"
     single = intervals_of({"m": [few.iloc[:1].assign(group="")]})["m"]
     assert single.why["srcc"] == "a single test image"
     assert single.why["mae"] == "1 image on a test side; intervals need 5"
@@ -222,6 +222,6 @@ def test_images_without_a_group_among_others_are_groups_of_their_own() -> None:
 def test_five_images_in_the_right_order_promise_nothing() -> None:
     """Every resample has an SRCC of 1; an interval of no width would claim to know."""
     frame = side(np.random.default_rng(0), 5, 1, 0.0).assign(group="")
-    found = intervals_of({"m": [frame]})["m"]
-    assert math.isnan(found.median["srcc"][0])
-    assert found.why["srcc"] == ALIKE
+    intervals = intervals_of({"m": [frame]})["m"]
+    assert math.isnan(intervals.median["srcc"][0])
+    assert intervals.why["srcc"] == ALIKE

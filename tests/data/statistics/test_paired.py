@@ -10,10 +10,10 @@ GAINS = [0.004, 0.002, 0.007, -0.001, 0.003, 0.005, 0.002, 0.006, 0.001, 0.004]
 
 
 def test_without_overlap_it_is_students() -> None:
-    theirs = stats.ttest_1samp(GAINS, 0.0)
+    scipys = stats.ttest_1samp(GAINS, 0.0)
     ours = corrected_t_test(GAINS, 0.0)
-    assert ours.p == pytest.approx(theirs.pvalue)
-    interval = theirs.confidence_interval(0.95)
+    assert ours.p == pytest.approx(scipys.pvalue)
+    interval = scipys.confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
 
 
@@ -41,9 +41,9 @@ def test_differences_that_only_overlap_made_are_not_found() -> None:
 
 
 def test_few_equal_and_undefined_differences() -> None:
-    one = corrected_t_test([0.1], 0.3)
-    assert one.mean == 0.1
-    assert math.isnan(one.p)
+    single = corrected_t_test([0.1], 0.3)
+    assert single.mean == 0.1
+    assert math.isnan(single.p)
     alike = corrected_t_test([0.1, 0.1], 0.3)  # no deviation to hold the mean against
     assert (alike.mean, alike.sd) == (0.1, 0)
     assert all(math.isnan(value) for value in (alike.low, alike.high, alike.p))

@@ -17,11 +17,11 @@ def scores(count: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "many ties"])
 def test_each_image_once_gives_the_figures_themselves(decimals: int) -> None:
     mos, score = scores(150, decimals)
-    found = resampled(test_side(mos, score), drawn_counts(np.ones((2, 150)), mos))
+    resamples = resampled(test_side(mos, score), drawn_counts(np.ones((2, 150)), mos))
     figures = all_metrics(mos, score)
-    assert sorted(found) == sorted(figures)
+    assert sorted(resamples) == sorted(figures)
     for figure, value in figures.items():
-        assert found[figure] == pytest.approx([value, value], abs=1e-6), figure
+        assert resamples[figure] == pytest.approx([value, value], abs=1e-6), figure
 
 
 @pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "many ties"])
@@ -29,13 +29,13 @@ def test_counts_are_as_good_as_copies(decimals: int) -> None:
     mos, score = scores(60, decimals)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(60, np.full(60, 1 / 60), size=20).astype(float)
-    found = resampled(test_side(mos, score), drawn_counts(counts, mos))
-    for row, each in enumerate(counts.astype(int)):
-        drawn = np.repeat(np.arange(60), each)
-        assert found["srcc"][row] == pytest.approx(
+    figures = resampled(test_side(mos, score), drawn_counts(counts, mos))
+    for row, copies in enumerate(counts.astype(int)):
+        drawn = np.repeat(np.arange(60), copies)
+        assert figures["srcc"][row] == pytest.approx(
             stats.spearmanr(mos[drawn], score[drawn]).statistic
         )
-        assert found["plcc"][row] == pytest.approx(stats.pearsonr(mos[drawn], score[drawn])[0])
+        assert figures["plcc"][row] == pytest.approx(stats.pearsonr(mos[drawn], score[drawn])[0])
 
 
 @pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "many ties"])
@@ -44,10 +44,10 @@ def test_krcc_of_few_images_is_scipys_of_copies(count: int, decimals: int) -> No
     mos, score = scores(count, decimals)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(count, np.full(count, 1 / count), size=50).astype(float)
-    found = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
-    drawn = [np.repeat(np.arange(count), each) for each in counts.astype(int)]
-    theirs = [stats.kendalltau(mos[rows], score[rows]).statistic for rows in drawn]
-    assert found == pytest.approx(theirs, nan_ok=True)
+    krcc = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    drawn = [np.repeat(np.arange(count), copies) for copies in counts.astype(int)]
+    scipys = [stats.kendalltau(mos[rows], score[rows]).statistic for rows in drawn]
+    assert krcc == pytest.approx(scipys, nan_ok=True)
 
 
 def test_the_linear_part_of_krcc_spreads_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,11 +64,11 @@ def test_the_linear_part_of_krcc_spreads_as_the_whole(monkeypatch: pytest.Monkey
 def test_raw_errors_are_those_of_copies() -> None:
     mos, score = scores(40, 2)
     counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
-    found = resampled(test_side(mos, score), drawn_counts(counts, mos))
-    for row, each in enumerate(counts.astype(int)):
-        error = np.repeat(score - mos, each)
-        assert found["rmse_raw"][row] == pytest.approx(np.sqrt(np.mean(error**2)))
-        assert found["mae"][row] == pytest.approx(np.mean(np.abs(error)))
+    figures = resampled(test_side(mos, score), drawn_counts(counts, mos))
+    for row, copies in enumerate(counts.astype(int)):
+        error = np.repeat(score - mos, copies)
+        assert figures["rmse_raw"][row] == pytest.approx(np.sqrt(np.mean(error**2)))
+        assert figures["mae"][row] == pytest.approx(np.mean(np.abs(error)))
 
 
 def test_a_resample_of_one_value_has_no_correlation_and_no_rounding_of_one() -> None:
@@ -76,9 +76,9 @@ def test_a_resample_of_one_value_has_no_correlation_and_no_rounding_of_one() -> 
     mos, score = np.array([0.1, 0.2, 0.3, 0.7]), np.array([1 / 3, 0.9, 0.1, 0.2])
     counts = np.concatenate([4 * np.eye(4), np.array([[2, 2, 0, 0]])])
     for shift in (0.0, 1e6):
-        found = resampled(test_side(mos + shift, score), drawn_counts(counts, mos + shift))
+        figures = resampled(test_side(mos + shift, score), drawn_counts(counts, mos + shift))
         for figure in CORRELATIONS:
-            assert np.isnan(found[figure][:4]).all(), figure
+            assert np.isnan(figures[figure][:4]).all(), figure
         for figure in ("srcc", "krcc", "plcc"):
-            assert found[figure][4] == pytest.approx(1.0, abs=1e-9)
-            assert found[figure][4] <= 1
+            assert figures[figure][4] == pytest.approx(1.0, abs=1e-9)
+            assert figures[figure][4] <= 1

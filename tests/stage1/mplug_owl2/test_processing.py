@@ -50,8 +50,8 @@ def sentencepiece(scores: dict[str, float], text: str) -> list[str]:
         best = max(joined, key=lambda pair: scores.get(pair, -1e9), default="")
         if best not in scores:
             return symbols
-        place = joined.index(best)
-        symbols[place : place + 2] = [best]
+        index = joined.index(best)
+        symbols[index : index + 2] = [best]
 
 
 PIECES = ["▁▁", "▁a", "ab", "▁ab", "ba", "bab", "▁▁▁▁", "aba"]

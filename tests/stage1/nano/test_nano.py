@@ -61,9 +61,9 @@ def test_weights_must_fit_exactly() -> None:
 
 
 def test_the_folder_is_named_after_the_projector(tmp_path: Path) -> None:
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"x")
-    assert nano_folder(other) != nano_folder()
+    projector = tmp_path / "other.safetensors"
+    projector.write_bytes(b"x")
+    assert nano_folder(projector) != nano_folder()
     assert nano_folder(projector_file()) == nano_folder()
 
 

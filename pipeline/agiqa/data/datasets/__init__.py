@@ -14,8 +14,7 @@ from agiqa.data.datasets import (
     koniq_10k,
     spaq,
 )
-from agiqa.data.datasets.facts import Facts
-from agiqa.data.datasets.official import Prepare
+from agiqa.data.datasets.official import Facts, Parts
 from agiqa.data.datasets.table import ImagesTable
 
 
@@ -23,13 +22,13 @@ class Adapter(Protocol):
     """A module that reads an official download."""
 
     FACTS: Facts
-    prepare: Prepare
 
-    def find(self, source: Path) -> object:
+    @property
+    def prepare(self) -> Callable[..., ImagesTable]:
+        """Read the download in a folder, as `prepare_download` does."""
+
+    def find(self, source: Path) -> Parts:
         """Locate labels and images, or say in an AgiqaError what is absent; reads neither."""
-
-    def files(self, source: Path) -> tuple[list[Path], Path]:
-        """The files that hold labels, and the folder in or below which the images are."""
 
 
 OFFICIAL: dict[str, Adapter] = {

@@ -6,20 +6,26 @@ the file names hold further dots (`sd1.5_lowcorr_012.jpg`). Nine sets of files, 
 byte-identical, across prompts and even generators.
 """
 
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
-from agiqa.data.datasets.facts import Facts, HubCopy
-from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.labels import numbers, require_columns
-from agiqa.data.datasets.official import Download, bases, find_file, images_in, preparing
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    Parts,
+    bases,
+    find_file,
+    generated_rows,
+    images_in,
+    iqa_pytorch,
+    prepare_download,
+)
+from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 
 FOLDER = "AGIQA-3K"
 LABELS = "data.csv"
 DEVIATIONS = {"quality": "quality_sd", "align": "align_sd"}
-COLUMNS = {  # ours: the official column
+COLUMNS = {  # here: the official column
     "quality": "mos_quality",
     "quality_sd": "std_quality",
     "align": "mos_align",
@@ -35,47 +41,29 @@ FACTS = Facts(
     licence="MIT",
     address="https://github.com/lcysyzxdxc/AGIQA-3k-Database",
     get="follow the links at https://github.com/lcysyzxdxc/AGIQA-3k-Database",
-    hub=HubCopy(
-        "chaofengc/IQA-PyTorch-Datasets",
-        "e874459ad97a21e02874115a6090722c1ce19f24",
-        ("AGIQA-3K.zip",),
-        0.1,
-        "a copy by the authors of IQA-PyTorch",
-    ),
+    hub=iqa_pytorch("AGIQA-3K.zip", 0.1),
 )
 
 
-def find(source: Path) -> tuple[Path, Path]:
-    """The labels file and the folder of images."""
+def find(source: Path) -> Parts:
+    """Locate the labels file and the folder of images; reads neither."""
     folders = bases(source, FACTS, FOLDER)
     what = f"{LABELS} beside the folder {FOLDER}"
     csv = find_file([folder / LABELS for folder in folders], what, FACTS, source)
     images = csv.parent / FOLDER
-    return csv, images if images.is_dir() else csv.parent
-
-
-def files(source: Path) -> tuple[list[Path], Path]:
-    """The labels, and the folder of images."""
-    labels, images = find(source)
-    return [labels], images
+    return Parts({"labels": csv}, images if images.is_dir() else csv.parent)
 
 
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of `data.csv`."""
-    csv, root = find(source)
+    parts = find(source)
+    csv, root = parts.labels["labels"], parts.images
     labels = read_text_csv(csv)
     require_columns(labels, ["name", "prompt", *COLUMNS.values()], csv)
-    rows = pd.DataFrame(
-        {
-            "path": labels["name"],
-            "prompt": labels["prompt"],
-            "group": prompt_groups(labels["prompt"]),
-            "generator": labels["name"].str.replace(r"_\d+\.[^.]*$", "", regex=True),
-        }
-    )
-    for ours, column in COLUMNS.items():
-        rows[ours] = numbers(labels, column, "name", csv)
+    rows = generated_rows(labels["name"], labels["prompt"])
+    for name, column in COLUMNS.items():
+        rows[name] = numbers(labels, column, "name", csv)
     return Download(FACTS, root, rows, images_in(root, [""]), csv, DEVIATIONS)
 
 
-prepare = preparing(read)
+prepare = partial(prepare_download, read)

@@ -11,18 +11,28 @@ The scores are z-scores mapped to 0…5; an earlier release has them on 0…100,
 deviations in `DATA/STD` are of the raw ratings, not on the scale of these scores, and are not read.
 """
 
-import itertools
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.data.datasets.facts import Facts, HubCopy, Range
 from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.matlab import read_vector
-from agiqa.data.datasets.official import Download, absent, bases, find_file, images_in, preparing
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    HubCopy,
+    Parts,
+    Range,
+    absent,
+    bases,
+    find_file,
+    images_in,
+    prepare_download,
+)
 from agiqa.data.datasets.sheets import read_text_sheet
 
 logger = logging.getLogger(__name__)
@@ -58,48 +68,44 @@ FACTS = Facts(
 )
 
 
-def find(source: Path) -> tuple[Path, dict[str, Path]]:
-    """The folder of the download, and its labels, prompts and (where it is there) index."""
+def find(source: Path) -> Parts:
+    """Locate scores, prompts, the index where it exists, and the folder of the download."""
     folders = bases(source, FACTS, "AIGCIQA2023")
     inner = ("", "DATA/MOS", "MOS", "DATA", "Image")
-    places = [folder / name for folder in folders for name in inner]
-    parts = {}
+    folders_inside = [folder / name for folder in folders for name in inner]
+    labels = {}
     for target, number in LABELS.items():
         names = [f"mosz{number}.mat", f"mosz{number}.txt", f"moz{number}.txt"]
-        candidates = [place / name for place, name in itertools.product(places, names)]
-        parts[target] = find_file(candidates, names[0], FACTS, source)
-    parts["prompts"] = find_file([place / PROMPTS for place in places], PROMPTS, FACTS, source)
-    index = next((place / INDEX for place in places if (place / INDEX).is_file()), None)
-    return folders[-1], parts if index is None else parts | {"index": index}
-
-
-def files(source: Path) -> tuple[list[Path], Path]:
-    """Scores, prompts and index, and the folder of the download."""
-    base, parts = find(source)
-    return list(parts.values()), base
+        candidates = [folder / name for folder in folders_inside for name in names]
+        labels[target] = find_file(candidates, names[0], FACTS, source)
+    sheets = [folder / PROMPTS for folder in folders_inside]
+    labels["prompts"] = find_file(sheets, PROMPTS, FACTS, source)
+    indices = [folder / INDEX for folder in folders_inside if (folder / INDEX).is_file()]
+    return Parts(labels | dict(zip(["index"], indices, strict=False)), folders[-1])
 
 
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the MAT files."""
-    base, parts = find(source)
-    scores = {target: read_vector(parts[target], KEY, IMAGES) for target in LABELS}
-    prompts = _prompts(parts["prompts"])
-    index = _index(parts["index"]) if "index" in parts else None
-    root, paths, generators, present = _images(base, index)
+    parts = find(source)
+    labels = parts.labels
+    scores = {target: read_vector(labels[target], KEY, IMAGES) for target in LABELS}
+    prompts = _prompts(labels["prompts"])
+    index = _index(labels["index"]) if "index" in labels else None
+    root, paths, generators, present = _images(parts.images, index)
     numbers = np.arange(IMAGES)
     rows = pd.DataFrame({"path": paths})
     rows["prompt"] = [prompts[row // COPIES % TEXTS] for row in numbers]
     rows["group"] = prompt_groups(rows["prompt"])
     rows["generator"] = generators
     rows = rows.assign(**scores)
-    return Download(FACTS, root, rows, present, parts["quality"], scale=_scale(scores))
+    return Download(FACTS, root, rows, present, labels["quality"], scale=_scale(scores))
 
 
-prepare = preparing(read)
+prepare = partial(prepare_download, read)
 
 
 def _scale(scores: dict[str, np.ndarray]) -> Range:
-    """Of the release at hand."""
+    """Give the scale of the release that these scores are of, and log an earlier one."""
     together = np.concatenate(list(scores.values()))
     if together.min() > FACTS.scale[1] and together.max() <= EARLIER_SCALE[1]:
         logger.warning(
@@ -127,7 +133,7 @@ def _prompts(path: Path) -> list[str]:
 
 
 def _index(path: Path) -> list[tuple[str, str]]:
-    """Generator and file of each row."""
+    """Read generator and file of each row."""
     sheet = read_text_sheet(path, header=False)
     if sheet.shape[1] < 2 or len(sheet) != IMAGES:
         raise AgiqaError(
@@ -143,7 +149,7 @@ def _index(path: Path) -> list[tuple[str, str]]:
 def _images(
     base: Path, index: list[tuple[str, str]] | None
 ) -> tuple[Path, list[str], list[str], list[str]]:
-    """Root, path and generator of each row, and all images there."""
+    """Find root, path and generator of each row, and all images that exist."""
     for folder in NUMBERED:
         if (base / folder).is_dir() and any((base / folder).glob("*.png")):
             root = base / folder
@@ -151,29 +157,29 @@ def _images(
             paths = [f"{row}.png" for row in range(IMAGES)]
             return root, paths, generators, images_in(root, [""])
     for root in (base / "Image", base):
-        found = _generators(root)
-        if len(found) >= 2:
-            index = index or _in_order(sorted(found, key=str.casefold), root)
-            paths = [f"{found.get(name, name)}/{file}" for name, file in index]
-            present = images_in(root, found.values())
+        folders = _generators(root)
+        if len(folders) >= 2:
+            index = index or _in_order(sorted(folders, key=str.casefold), root)
+            paths = [f"{folders.get(name, name)}/{file}" for name, file in index]
+            present = images_in(root, folders.values())
             return root, paths, [name for name, _ in index], present
     raise absent(base, f"the images, in {NUMBERED[0]} or {GENERATORS} generators' folders,", FACTS)
 
 
 def _generators(root: Path) -> dict[str, str]:
-    """Folders that hold `000-1.png`, by name; archives may unpack to a folder in the folder."""
+    """Find folders that hold `000-1.png`, by name; archives may unpack to a folder in a folder."""
     if not root.is_dir():
         return {}
-    found = {}
+    inner_folders = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         for inner in (folder, folder / folder.name):
             if any(inner.glob("[0-9][0-9][0-9]-[0-9].png")):
-                found[folder.name] = inner.relative_to(root).as_posix()
-    return found
+                inner_folders[folder.name] = inner.relative_to(root).as_posix()
+    return inner_folders
 
 
 def _in_order(generators: list[str], root: Path) -> list[tuple[str, str]]:
-    """The index as it is where its file is not: generators by name, then prompts, then copies."""
+    """Make the index where its file is absent: generators by name, then prompts, then copies."""
     if len(generators) != GENERATORS:
         raise AgiqaError(
             f"{root}: expected the folders of {GENERATORS} generators, found {len(generators)} "

@@ -6,16 +6,23 @@ is not public, so the scores are NaN), and the PNGs in `train/`, `val/` and `tes
 one folder. Rows stand in that order, so the first 14,000 are those that published results use.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from agiqa.data.datasets.facts import Facts
-from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.labels import numbers, require_columns
-from agiqa.data.datasets.official import Download, bases, find_file, images_in, preparing
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    Parts,
+    bases,
+    find_file,
+    generated_rows,
+    images_in,
+    prepare_download,
+)
+from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 
 SIDES = ("train", "val", "test")
 LABELS = "info_{side}.csv"
@@ -34,43 +41,34 @@ FACTS = Facts(
 )
 
 
-def find(source: Path) -> tuple[Path, list[str]]:
-    """The folder of the labels, and the sides whose labels are there."""
+def find(source: Path) -> Parts:
+    """Locate the labels, by side where they exist, and the folder of images; reads neither."""
     folders = bases(source, FACTS, "AIGCQA-30K-Image", "AIGIQA-20K")
     train = LABELS.format(side="train")
     base = find_file([folder / train for folder in folders], train, FACTS, source).parent
-    return base, [side for side in SIDES if (base / LABELS.format(side=side)).is_file()]
-
-
-def files(source: Path) -> tuple[list[Path], Path]:
-    """The labels of each side, and the folder of images."""
-    base, sides = find(source)
-    return [base / LABELS.format(side=side) for side in sides], base
+    labels = {side: base / LABELS.format(side=side) for side in SIDES}
+    return Parts({side: path for side, path in labels.items() if path.is_file()}, base)
 
 
 def read(source: Path) -> Download:
     """Read the unpacked official download: train, then validation, then test."""
-    base, sides = find(source)
-    rows = pd.concat([_read_side(base, side) for side in sides], ignore_index=True)
+    parts = find(source)
+    base, labels = parts.images, parts.labels
+    sides = [_read_side(base, side, csv) for side, csv in labels.items()]
     folders = ["", *(side for side in SIDES if (base / side).is_dir())]
-    csv = base / LABELS.format(side="train")
-    return Download(FACTS, base, rows, images_in(base, folders), csv)
+    rows = pd.concat(sides, ignore_index=True)
+    return Download(FACTS, base, rows, images_in(base, folders), labels["train"])
 
 
-prepare = preparing(read)
+prepare = partial(prepare_download, read)
 
 
-def _read_side(base: Path, side: str) -> pd.DataFrame:
-    csv = base / LABELS.format(side=side)
+def _read_side(base: Path, side: str, csv: Path) -> pd.DataFrame:
     labels = read_text_csv(csv)
     require_columns(labels, ["name", "prompt", *(["mos"] if side == "train" else [])], csv)
-    return pd.DataFrame(
-        {
-            "path": f"{side}/" + labels["name"] if (base / side).is_dir() else labels["name"],
-            "prompt": labels["prompt"],
-            "group": prompt_groups(labels["prompt"]),
-            "generator": labels["name"].str.replace(r"_\d+\.[^.]*$", "", regex=True),
-            "set": side,
-            "quality": numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan,
-        }
-    )
+    rows = generated_rows(labels["name"], labels["prompt"])
+    if (base / side).is_dir():
+        rows["path"] = f"{side}/" + rows["path"]
+    rows["set"] = side
+    rows["quality"] = numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan
+    return rows

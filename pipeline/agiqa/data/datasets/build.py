@@ -15,8 +15,7 @@ from typing import Literal
 
 import pandas as pd
 
-from agiqa.core.errors import AgiqaError, printable, quoted, some
-from agiqa.data.datasets.labels import refuse_duplicates
+from agiqa.core.errors import printable, quoted, some
 from agiqa.data.datasets.table import (
     SET_COLUMN,
     TEXT_COLUMNS,
@@ -24,20 +23,12 @@ from agiqa.data.datasets.table import (
     inner_path,
     observed_targets,
 )
-from agiqa.data.images import BadImage, checked_ids
+from agiqa.data.datasets.text_table import refuse_duplicates
+from agiqa.data.images import BadImage, BadImagesError, checked_ids
 
 logger = logging.getLogger(__name__)
 
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-
-
-class BadImagesError(AgiqaError):
-    """Images that cannot be used; all of them are in `bad`, the message names the first."""
-
-    def __init__(self, bad: Sequence[BadImage], total: int, advice: str) -> None:
-        self.bad = tuple(bad)
-        named = some([f"{quoted(b.path)} {b.reason}" for b in bad])
-        super().__init__(f"{len(bad)} of {total} images cannot be used: {named}. {advice}")
 
 
 def build_table(
@@ -86,10 +77,13 @@ def build_table(
     checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
     bad = [image for image in checked if isinstance(image, BadImage)]
     total = len(rows)
-    if bad and not skip_bad:
-        raise BadImagesError(bad, total, "Repair them, or leave them out with --skip-bad")
-    if len(bad) == total:
-        raise BadImagesError(bad, total, "Nothing would be left; is this the right folder?")
+    if bad and (not skip_bad or len(bad) == total):
+        advice = "Nothing would be left; is this the right folder?"
+        if not skip_bad:
+            advice = "Repair them, or leave them out with --skip-bad"
+        named = some([f"{quoted(image.path)} {image.reason}" for image in bad])
+        count = f"{len(bad)} of {total} images cannot be used"
+        raise BadImagesError(f"{count}: {named}. {advice}", bad)
     if bad:
         rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
         logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
@@ -100,12 +94,12 @@ def build_table(
     texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
     scores = [*targets, *deviations.values(), *raters.values()]
     frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
-    found = observed_targets(frame, targets, scale, deviations, raters)
-    return ImagesTable(name, root, frame, found, synthetic, licence, source, tuple(bad))
+    observed = observed_targets(frame, targets, scale, deviations, raters)
+    return ImagesTable(name, root, frame, observed, synthetic, licence, source, tuple(bad))
 
 
 def _named(path: str, image: str | BadImage) -> str | BadImage:
-    """What was found of an image, by its path in the data set."""
+    """Give an image's id or fault under its path in the data set."""
     if isinstance(image, BadImage):
         return BadImage(printable(path), image.reason)
     if re.search("[\ud800-\udfff]", path):
@@ -114,14 +108,14 @@ def _named(path: str, image: str | BadImage) -> str | BadImage:
 
 
 def as_spelled(root: Path, path: str, name: str) -> str:
-    """The path as the file system has it, where it differs in spelling alone.
+    """Spell the path as the file system does, where the two differ in spelling alone.
 
     Archives made on macOS hold decomposed letters (NFD), tables made on Windows backslashes.
     """
     if path.isascii() and "\\" not in path:
         return path
     slashes = inner_path(path.replace("\\", "/"), name)
-    others = [path, slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)]
+    spellings = [path, slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)]
     with suppress(OSError):  # such as a name that is too long
-        return next((other for other in others if (root / other).exists()), path)
+        return next((spelling for spelling in spellings if (root / spelling).exists()), path)
     return path

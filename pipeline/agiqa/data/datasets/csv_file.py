@@ -14,9 +14,8 @@ from agiqa.core.errors import AgiqaError, quoted, some
 from agiqa.core.names import target_name
 from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.groups import near_names, prompt_groups
-from agiqa.data.datasets.labels import numbers, require_columns
 from agiqa.data.datasets.table import SET_COLUMN, TEXT_COLUMNS, ImagesTable, inner_path
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 
 log = logging.getLogger(__name__)
 
@@ -65,35 +64,26 @@ def prepare(
         raise AgiqaError(f"{root}: expected the folder of the images, found none")
     rows = pd.DataFrame({"path": image_paths(labels[image_column], root, csv)})
     rows["prompt"] = labels[prompt_column] if prompt_column else ""
-    if group_column in (None, prompt_column):
-        rows["group"] = prompt_groups(rows["prompt"])
-    else:
+    rows["group"] = prompt_groups(rows["prompt"])
+    if group_column not in (None, prompt_column):
         rows["group"] = labels[group_column]
-        if alike := near_names(rows["group"]):
-            log.warning(
-                "%s: column %s holds names that differ in case, white space or unseen characters "
-                "alone (%s); they stay groups of their own: spell them alike if they are one",
-                csv,
-                group_column,
-                some([f"{one!r} and {other!r}" for one, other in alike], 2),
-            )
+        _warn_of_near_names(rows["group"], str(group_column), csv)
     rows["generator"] = labels[generator_column] if generator_column else ""
     for target, column in targets.items():
         rows[target] = numbers(labels, column, image_column, csv)
     deviations = _deviations(list(targets), deviation_columns)
-    for column, ours in zip(deviation_columns, deviations.values(), strict=True):
-        rows[ours] = numbers(labels, column, image_column, csv)
+    for column, own_column in zip(deviation_columns, deviations.values(), strict=True):
+        rows[own_column] = numbers(labels, column, image_column, csv)
     raters = {target: f"{target}_raters" for target in targets if raters_column}
-    for ours in raters.values():
-        rows[ours] = numbers(labels, str(raters_column), image_column, csv)
+    for own_column in raters.values():
+        rows[own_column] = numbers(labels, str(raters_column), image_column, csv)
     if taken := {*deviations.values(), *raters.values()} & set(targets):
         raise AgiqaError(
             f"a score column cannot be called {some(sorted(taken))}, as the table calls deviations "
             "and numbers of ratings: rename it in the CSV"
         )
-    _require_least(
-        rows, {**dict.fromkeys(deviations.values(), 0), **dict.fromkeys(raters.values(), 1)}, csv
-    )
+    least = dict.fromkeys(deviations.values(), 0) | dict.fromkeys(raters.values(), 1)
+    _require_least(rows, least, csv)
     return build_table(
         name or csv.stem,
         root,
@@ -110,7 +100,7 @@ def prepare(
 
 
 def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
-    """The score columns by their targets' names: the same, without space around them."""
+    """Map targets' names to the score columns: the same, without space around them."""
     if not columns:
         raise AgiqaError("expected at least one score column, found none: name one, or use folder")
     targets = {target_name(column.strip(), str(csv)): column for column in columns}
@@ -124,8 +114,20 @@ def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
     return targets
 
 
+def _warn_of_near_names(groups: "pd.Series[str]", column: str, csv: Path) -> None:
+    """Log pairs of groups that would be one if they were prompts."""
+    if pairs := near_names(groups):
+        log.warning(
+            "%s: column %s holds names that differ in case, white space or unseen characters "
+            "alone (%s); they stay groups of their own: spell them alike if they are one",
+            csv,
+            column,
+            some([f"{first!r} and {second!r}" for first, second in pairs], 2),
+        )
+
+
 def _deviations(targets: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
-    """By target, the name that the table gives to the column of its raters' deviations."""
+    """Name by target the table's column of its raters' deviations."""
     if columns and len(columns) != len(targets):
         raise AgiqaError(
             f"expected a column of deviations for each of {len(targets)} score columns, in their "
@@ -146,14 +148,12 @@ def _require_least(rows: pd.DataFrame, least: Mapping[str, int], csv: Path) -> N
 
 
 def image_paths(named: "pd.Series[str]", root: Path, csv: Path) -> list[str]:
-    """The images that a column of the CSV names, as paths relative to the root."""
-    return [_inside(path, root, csv) for path in named]
+    """Make paths relative to the root of the images that a column of the CSV names."""
+    roots = (root.absolute(), root.resolve())
 
+    def relative(path: str) -> str:
+        above = (folder for folder in roots if Path(path).is_relative_to(folder))
+        folder = next(above, None)
+        return path if folder is None else Path(path).relative_to(folder).as_posix()
 
-def _inside(path: str, root: Path, csv: Path) -> str:
-    given = Path(path)
-    if given.is_absolute():
-        for folder in (root.absolute(), root.resolve()):
-            if given.is_relative_to(folder):
-                return inner_path(given.relative_to(folder).as_posix(), str(csv))
-    return inner_path(path, str(csv))
+    return [inner_path(relative(path), str(csv)) for path in named]

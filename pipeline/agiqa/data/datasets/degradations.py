@@ -29,33 +29,33 @@ CASTS = ((150, 30, 190), (30, 170, 40), (220, 120, 10), (20, 80, 210), (200, 20,
 
 
 def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian blur, radius 0.5 to 8 pixels."""
+    """Blur by a Gaussian, radius 0.5 to 8 pixels."""
     return image.filter(ImageFilter.GaussianBlur(0.5 * 16**severity))
 
 
 def noise(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """White noise, standard deviation 5 to 75 of 255 levels."""
+    """Add white noise, standard deviation 5 to 75 of 255 levels."""
     pixels = np.asarray(image, dtype=np.float32)
     grain = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(5 * 15**severity)
     return Image.fromarray(np.clip(np.rint(pixels + grain), 0, 255).astype(np.uint8))
 
 
 def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """JPEG compression, quality 50 down to 2."""
+    """Compress as JPEG, quality 50 down to 2."""
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=round(50 * (2 / 50) ** severity))
     return decode(stored.getvalue())
 
 
 def colour(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """A cast of the colour farthest from the image's own, which takes the contrast: up to 65 %."""
+    """Cast the colour farthest from the image's own over it, up to 65 %: contrast goes."""
     mean = np.asarray(image, dtype=np.float64).mean(axis=(0, 1))
     cast = max(CASTS, key=lambda candidate: float(np.abs(mean - candidate).sum()))
     return Image.blend(image, Image.new("RGB", image.size, cast), 0.65 * severity)
 
 
 def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Of 4 x 4 tiles, 2 to all 16 change places."""
+    """Let 2 to all 16 of 4 x 4 tiles change places."""
     boxes = _tiles(image)
     order = rng.permutation(len(boxes))
     chosen = order[: max(2, _pieces("tiles_shuffled", severity))]
@@ -66,7 +66,7 @@ def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator
 
 
 def tiles_turned(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Of 4 x 4 tiles, 1 to all 16 are turned upside down."""
+    """Turn 1 to all 16 of 4 x 4 tiles upside down."""
     boxes = _tiles(image)
     spoilt = image.copy()
     for chosen in rng.permutation(len(boxes))[: _pieces("tiles_turned", severity)]:
@@ -76,7 +76,7 @@ def tiles_turned(image: Image.Image, severity: float, rng: np.random.Generator) 
 
 
 def halves_swapped(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """In 1 to 6 of 12 horizontal bands, the left and right halves change places.
+    """Swap the left and right halves of 1 to 6 of 12 horizontal bands.
 
     No two of them touch: a picture swapped as a whole would look merely shifted.
     """
@@ -93,7 +93,7 @@ def halves_swapped(image: Image.Image, severity: float, rng: np.random.Generator
 def regions_duplicated(
     image: Image.Image, severity: float, rng: np.random.Generator
 ) -> Image.Image:
-    """One region, a third of each side, is pasted 1 to 8 times elsewhere, with soft edges."""
+    """Paste one region, a third of each side, 1 to 8 times elsewhere, with soft edges."""
     width, height = image.size[0] // 3, image.size[1] // 3
     cells = [(column * width, row * height) for row in range(3) for column in range(3)]
     centre = cells.pop(4)
@@ -109,7 +109,7 @@ def regions_duplicated(
 
 
 def possible(kind: str, severity: float) -> float:
-    """The nearest severity that this kind can have."""
+    """Give the nearest severity that this kind can have."""
     return _pieces(kind, severity) / PIECES[kind] if kind in PIECES else severity
 
 
@@ -126,12 +126,7 @@ def _tiles(image: Image.Image) -> list[tuple[int, int, int, int]]:
     ]
 
 
-TECHNICAL: dict[str, Degradation] = {
-    "blur": blur,
-    "noise": noise,
-    "jpeg": jpeg,
-    "colour": colour,
-}
+TECHNICAL: dict[str, Degradation] = {"blur": blur, "noise": noise, "jpeg": jpeg, "colour": colour}
 SEMANTIC: dict[str, Degradation] = {
     "tiles_shuffled": tiles_shuffled,
     "tiles_turned": tiles_turned,

@@ -96,15 +96,15 @@ def prepare(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{IMAGES}-") as work:
-            made = Path(work) / IMAGES
-            made.mkdir()
+            images = Path(work) / IMAGES
+            images.mkdir()
             for row, image in _make(seed):
-                image.save(made / str(row["path"]), "JPEG", quality=92, subsampling=0)
+                image.save(images / str(row["path"]), "JPEG", quality=92, subsampling=0)
                 rows.append(row)
                 if on_progress is not None:
                     on_progress(len(rows), total)
             shutil.rmtree(folder / IMAGES, ignore_errors=True)
-            made.rename(folder / IMAGES)
+            images.rename(folder / IMAGES)
     except OSError as error:
         raise AgiqaError(
             f"{folder}: cannot write the demo images: {error.strerror}; make room, or give "
@@ -123,7 +123,7 @@ def prepare(
 
 
 def _make(seed: int) -> Iterator[tuple[dict[str, str | float], Image.Image]]:
-    """Every image of the set with its row of the table."""
+    """Yield every image of the set with its row of the table."""
     for source in SOURCES:
         original = _open(source)
         yield _row(source, ORIGINAL, 0, 0.0), original
@@ -148,11 +148,11 @@ def _row(source: Source, kind: str, step: int, severity: float) -> dict[str, str
 
 
 def _open(source: Source) -> Image.Image:
-    """The source, at most `LONGEST_SIDE` pixels long; found without importing its package."""
-    found = importlib.util.find_spec(source.package)
-    if found is None or found.origin is None:
+    """Read the source, at most `LONGEST_SIDE` pixels long, without importing its package."""
+    spec = importlib.util.find_spec(source.package)
+    if spec is None or spec.origin is None:
         raise AgiqaError(f"the demo needs the package {source.package}: install agiqa again")
-    path = Path(found.origin).parent / source.file
+    path = Path(spec.origin).parent / source.file
     if not path.is_file():
         raise AgiqaError(
             f"the demo needs {source.file} of the package {source.package}, which the one in "

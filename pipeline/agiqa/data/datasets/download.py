@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, one_line
-from agiqa.data.datasets.facts import Facts, HubCopy
+from agiqa.data.datasets.official import Facts, HubCopy
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _require_room(facts: Facts, hub: HubCopy, folder: Path) -> None:
 
 
 def _fetch(facts: Facts, hub: HubCopy, folder: Path) -> None:
-    """The copy's files, each with the checksum that the hub states."""
+    """Fetch the copy's files, each with the checksum that the hub states."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
@@ -115,6 +115,6 @@ def _unpack(archive: Path, folder: Path) -> None:
             raise AgiqaError(f"{archive}: cannot be unpacked ({one_line(error)})") from error
         for path in sorted(Path(work).rglob("*")):
             if path.is_file():
-                place = folder / path.relative_to(work)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(place)
+                target = folder / path.relative_to(work)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)

@@ -36,7 +36,7 @@ class FileDigests:
             self._known = {}
 
     def sha256(self, paths: Sequence[Path], workers: int | None = None) -> list[str | None]:
-        """The digest of each file, None where there is none that can be read."""
+        """Give the digest of each file, None where none can be read."""
         with ThreadPoolExecutor(workers, thread_name_prefix="hash-files") as pool:
             return list(pool.map(self._one, map(os.path.abspath, paths)))
 
@@ -74,11 +74,11 @@ class FileDigests:
 
 
 def state(path: str) -> State | None:
-    """Size and times of a regular file; None where there is none."""
+    """Look up size and times of a regular file; None where there is none."""
     try:
-        found = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -40,30 +40,30 @@ def prepare(
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted by path; broken links among them are kept.
+    """List the image files below a folder, sorted by path, broken links among them.
 
     Raises:
         AgiqaError: the folder is missing or holds no image, or one below it cannot be read.
     """
     if not folder.is_dir():
         raise AgiqaError(f"{folder}: expected a folder of images, found none")
-    found = []
+    images = []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
+        images += [
             Path(parent, name)
             for name in files
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
         ]
-    if not found:
+    if not images:
         raise AgiqaError(
             f"{folder}: expected images ({' '.join(IMAGE_SUFFIXES)}) in it or below, found none"
         )
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(images, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _refuse(error: OSError) -> None:
-    """A folder that cannot be listed would leave its images out without a word."""
+    """Refuse a folder that cannot be listed: its images would be left out without a word."""
     raise AgiqaError(
         f"{printable(error.filename)}: expected a folder of images, but it cannot be read "
         f"({error.strerror})"

@@ -24,38 +24,40 @@ _UNSEEN = re.compile(
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+Rows = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 
 def prompt_key(prompt: str) -> str:
-    """The prompt as it is compared; "" where it says nothing."""
+    """Make the key by which the prompt is compared; "" where it says nothing."""
     text = prompt
     while True:
-        seen = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
-        key = " ".join(_CONTROL.sub(" ", seen).casefold().split())
+        visible = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+        key = " ".join(_CONTROL.sub(" ", visible).casefold().split())
         if key == text:  # what folding gives may compose anew
             return key
         text = key
 
 
 def prompt_groups(prompts: "pd.Series[str]") -> "pd.Series[str]":
-    """The key of each prompt, which is the group of an image that has no other."""
+    """Make each prompt's key, which is the group of an image that has no other."""
     return prompts.map({prompt: prompt_key(prompt) for prompt in prompts.unique()}).astype(
         prompts.dtype
     )
 
 
 def grouped_by_prompt(frame: pd.DataFrame) -> bool:
-    """Whether the groups of an images table are its prompts' keys, not names of somebody's own."""
+    """Tell whether a table's groups are its prompts' keys, not names of somebody's own."""
     return bool((frame["group"] == prompt_groups(frame["prompt"])).all())
 
 
 def has_own_groups(frame: pd.DataFrame) -> bool:
-    """Whether some image is of a group that is not its prompt's."""
+    """Tell whether some image is of a group that is not its prompt's."""
     return bool((frame["group"] != "").any()) and not grouped_by_prompt(frame)
 
 
 def regrouped(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of an earlier version, whose keys kept inner white space, with those of today."""
+    """Give a table of an earlier version, whose keys kept inner white space, today's keys."""
     earlier = frame["prompt"].str.casefold().str.strip()
     if not (frame["group"] == earlier).all():
         return frame
@@ -63,13 +65,13 @@ def regrouped(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def near_names(groups: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of group names that would be one if they were prompts."""
+    """Pair group names that would be one if they were prompts."""
     first: dict[str, str] = {}
     pairs = []
     for group in dict.fromkeys(groups):
-        other = first.setdefault(prompt_key(group), group)
-        if other != group:
-            pairs.append((other, group))
+        earlier = first.setdefault(prompt_key(group), group)
+        if earlier != group:
+            pairs.append((earlier, group))
     return pairs
 
 
@@ -82,29 +84,27 @@ class Relatives:
         self._prompts = prompt_groups(frame["prompt"])
         self._by_prompt = grouped_by_prompt(frame)
 
-    def of(
-        self, other: "Relatives", rows: npt.NDArray[np.intp], by_group: bool
-    ) -> npt.NDArray[np.bool_]:
-        """For each image `(N,)`, whether it must not stand on another side than those `rows`.
+    def of(self, relatives: "Relatives", rows: Rows, by_group: bool) -> Mask:
+        """Tell for each image `(N,)` whether it must stand on the side of those `rows`.
 
         That is a byte-identical file, and `by_group` an image of the group, too.
         """
-        file = self.of_file(other, rows)
-        return file | self.of_group(other, rows) if by_group else file
+        file = self.of_file(relatives, rows)
+        return file | self.of_group(relatives, rows) if by_group else file
 
-    def of_file(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """For each image `(N,)`, whether it is byte-identical to one of `rows` of the other."""
-        return self._files.isin(set(other._files.iloc[rows])).to_numpy()
+    def of_file(self, relatives: "Relatives", rows: Rows) -> Mask:
+        """Tell for each image `(N,)` whether it is byte-identical to one of those `rows`."""
+        return self._files.isin(set(relatives._files.iloc[rows])).to_numpy()
 
-    def of_prompt(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """For each image `(N,)`, whether one of `rows` of the other has its prompt."""
-        return self._prompts.isin(set(other._prompts.iloc[rows]) - {""}).to_numpy()
+    def of_prompt(self, relatives: "Relatives", rows: Rows) -> Mask:
+        """Tell for each image `(N,)` whether one of those `rows` has its prompt."""
+        return self._prompts.isin(set(relatives._prompts.iloc[rows]) - {""}).to_numpy()
 
-    def of_group(self, other: "Relatives", rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """For each image `(N,)`, whether it is of a group of `rows` of the other.
+    def of_group(self, relatives: "Relatives", rows: Rows) -> Mask:
+        """Tell for each image `(N,)` whether it is of a group of those `rows`.
 
         What a group is the other table says: its prompts, or names of its own.
         """
-        held = set(other._groups.iloc[rows]) - {""}
+        held = set(relatives._groups.iloc[rows]) - {""}
         named = self._groups.isin(held)
-        return (named | self._prompts.isin(held) if other._by_prompt else named).to_numpy()
+        return (named | self._prompts.isin(held) if relatives._by_prompt else named).to_numpy()

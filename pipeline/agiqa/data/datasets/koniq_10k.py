@@ -7,21 +7,30 @@ rating is 25 points of MOS, and so the deviations are kept. `c_total` ratings st
 """
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.facts import Facts, HubCopy
-from agiqa.data.datasets.labels import numbers, require_columns
-from agiqa.data.datasets.official import Download, absent, bases, find_file, images_in, preparing
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    Parts,
+    absent,
+    bases,
+    find_file,
+    images_in,
+    iqa_pytorch,
+    prepare_download,
+)
+from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 
 logger = logging.getLogger(__name__)
 
 LABELS = "koniq10k_distributions_sets.csv"
 SIZES = ("1024x768", "512x384")
-SETS = {"training": "train", "validation": "val", "test": "test"}  # official: ours
+SETS = {"training": "train", "validation": "val", "test": "test"}  # official: here
 POINT = 25.0  # points of MOS in a point of rating
 
 FACTS = Facts(
@@ -34,18 +43,12 @@ FACTS = Facts(
     address="https://database.mmsp-kn.de/koniq-10k-database.html",
     get="fetch the images from https://database.mmsp-kn.de/koniq-10k-database.html and "
     f"{LABELS} from https://github.com/subpic/koniq/tree/master/metadata",
-    hub=HubCopy(
-        "chaofengc/IQA-PyTorch-Datasets",
-        "e874459ad97a21e02874115a6090722c1ce19f24",
-        ("koniq10k.tgz",),
-        6.4,
-        "a copy by the authors of IQA-PyTorch",
-    ),
+    hub=iqa_pytorch("koniq10k.tgz", 6.4),
 )
 
 
-def find(source: Path) -> tuple[Path, Path]:
-    """The labels file and the folder of images."""
+def find(source: Path) -> Parts:
+    """Locate the labels file and the folder of images; reads neither."""
     folders = bases(source, FACTS, "koniq10k", "KonIQ-10k")
     csv = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
     sizes = [folder / size for size in SIZES for folder in folders if (folder / size).is_dir()]
@@ -53,18 +56,13 @@ def find(source: Path) -> tuple[Path, Path]:
         raise absent(source, f"the images, in {' or '.join(SIZES)},", FACTS)
     if len(sizes) > 1:
         logger.info("%s: images are read from %s", FACTS.name, sizes[0])
-    return csv, sizes[0]
-
-
-def files(source: Path) -> tuple[list[Path], Path]:
-    """The labels, and the folder of images."""
-    labels, images = find(source)
-    return [labels], images
+    return Parts({"labels": csv}, sizes[0])
 
 
 def read(source: Path) -> Download:
     """Read the unpacked official download; rows stand in the order of the CSV."""
-    csv, root = find(source)
+    parts = find(source)
+    csv, root = parts.labels["labels"], parts.images
     labels = read_text_csv(csv)
     require_columns(labels, ["image_name", "c_total", "MOS", "SD", "set"], csv)
     odd = sorted(set(labels["set"]) - set(SETS))
@@ -92,4 +90,4 @@ def read(source: Path) -> Download:
     )
 
 
-prepare = preparing(read)
+prepare = partial(prepare_download, read)

@@ -46,7 +46,7 @@ class Variable(NamedTuple):
 
 
 def read_vector(path: Path, key: str, count: int) -> np.ndarray:
-    """The numbers under `key`, or of a .txt all there are: `(count,)` float64, all finite.
+    """Read the numbers under `key`, or all of a .txt: `(count,)` float64, all finite.
 
     Raises:
         AgiqaError: not such a file, no such key or two of them, or not so many finite numbers.
@@ -86,52 +86,52 @@ def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
             "version 7 or earlier: save it in MATLAB with -v7"
         )
     variables = list(_variables_4(data) if 0 in data[:4] else _variables_5(data))
-    found = [variable for variable in variables if variable.name == key]
-    if not found:
+    matching = [variable for variable in variables if variable.name == key]
+    if not matching:
         names = some([printable(variable.name) for variable in variables]) or "none"
         raise AgiqaError(
             f"{path}: expected the key {key}; found {names}: take the file of the official download"
         )
-    if len(found) > 1:
+    if len(matching) > 1:
         raise ValueError(f"the key {key} stands twice")
-    if found[0].numbers is None:
-        raise AgiqaError(f"{path}: expected real numbers under {key}, found {found[0].kind}")
-    return found[0].numbers
+    if matching[0].numbers is None:
+        raise AgiqaError(f"{path}: expected real numbers under {key}, found {matching[0].kind}")
+    return matching[0].numbers
 
 
 def _variables_4(data: bytes) -> Iterator[Variable]:
-    """The variables of a version 4 file; ValueError or struct.error where one is cut short."""
+    """Yield the variables of a version 4 file; ValueError or struct.error where cut short."""
     order = "<" if int.from_bytes(data[:4], "little") < 5000 else ">"
-    at = 0
-    while at < len(data):
-        kind, rows, columns, imaginary, length = struct.unpack_from(f"{order}5i", data, at)
+    offset = 0
+    while offset < len(data):
+        kind, rows, columns, imaginary, length = struct.unpack_from(f"{order}5i", data, offset)
         dtype = np.dtype(order + NUMBERS_4[kind // 10 % 10])
         size = dtype.itemsize * rows * columns * (1 + imaginary)
         if min(rows, columns, length) < 0 or imaginary not in (0, 1) or kind >= 5000:
             raise ValueError("damaged sizes")
-        at += 20 + length
-        name = data[at - length : at].rstrip(b"\0").decode("latin-1")
+        offset += 20 + length
+        name = data[offset - length : offset].rstrip(b"\0").decode("latin-1")
         if not name:
             raise ValueError("a variable without a name")
-        if size > len(data) - at:
+        if size > len(data) - offset:
             raise ValueError("cut short")
-        other = "complex128" if imaginary else OTHER_4[kind % 10]
-        values = None if other else _numbers(data[at : at + size], dtype, (rows, columns))
-        yield Variable(name, other, values)
-        at += size
+        unread = "complex128" if imaginary else OTHER_4[kind % 10]
+        values = None if unread else _numbers(data[offset : offset + size], dtype, (rows, columns))
+        yield Variable(name, unread, values)
+        offset += size
 
 
 def _variables_5(data: bytes) -> Iterator[Variable]:
-    """The variables of a file of version 5 to 7; ValueError or another where one is damaged."""
+    """Yield the variables of a version 5 to 7 file; ValueError or another where damaged."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("unknown header")
-    left = MOST_BYTES
+    room = MOST_BYTES
     for kind, content in _elements(data[128:], order, padded=False):
         if kind == COMPRESSED:
             unpacking = zlib.decompressobj()
-            content = unpacking.decompress(content, left)
-            left -= len(content)
+            content = unpacking.decompress(content, room)
+            room -= len(content)
             if not unpacking.eof:
                 raise ValueError(f"cut short, or more than {MOST_BYTES:,} bytes when unpacked")
             ((kind, content),) = _elements(content, order, padded=False)
@@ -140,7 +140,7 @@ def _variables_5(data: bytes) -> Iterator[Variable]:
 
 
 def _variable_5(content: bytes, order: str) -> Variable:
-    """The variable in a matrix's element: flags, sizes, name, numbers."""
+    """Read the variable in a matrix's element: flags, sizes, name, numbers."""
     parts = list(itertools.islice(_elements(content, order), 4))
     if len(parts) < 3:
         raise ValueError("cut short")
@@ -148,9 +148,9 @@ def _variable_5(content: bytes, order: str) -> Variable:
     (word,) = struct.unpack_from(f"{order}I", flags)
     shape = struct.unpack(f"{order}{len(sizes) // 4}i", sizes)
     text = name.rstrip(b"\0").decode("latin-1")
-    other = "complex128" if word & COMPLEX else OTHER.get(word & 0xFF, "")
-    if other:
-        return Variable(text, other, None)
+    unread = "complex128" if word & COMPLEX else OTHER.get(word & 0xFF, "")
+    if unread:
+        return Variable(text, unread, None)
     kind, numbers = parts[-1]
     if len(parts) < 4 or kind not in NUMBERS:
         raise ValueError(f"numbers of the unknown type {kind}")
@@ -164,19 +164,19 @@ def _numbers(content: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndar
 
 
 def _elements(data: bytes, order: str, padded: bool = True) -> Iterator[tuple[int, bytes]]:
-    """Type and content of each element; ValueError where one is longer than the data."""
-    at = 0
-    while at < len(data):
-        kind, size = struct.unpack_from(f"{order}2I", data, at)
-        at += 8
+    """Yield type and content of each element; ValueError where one is longer than the data."""
+    offset = 0
+    while offset < len(data):
+        kind, size = struct.unpack_from(f"{order}2I", data, offset)
+        offset += 8
         if kind >> 16:  # a small one: its size beside the type, its content beside that
-            kind, size, at = kind & 0xFFFF, kind >> 16, at - 4
+            kind, size, offset = kind & 0xFFFF, kind >> 16, offset - 4
             if size > 4:
                 raise ValueError("damaged sizes")
-            yield kind, data[at : at + size]
-            at += 4
+            yield kind, data[offset : offset + size]
+            offset += 4
             continue
-        if size > len(data) - at:
+        if size > len(data) - offset:
             raise ValueError("cut short")
-        yield kind, data[at : at + size]
-        at += size + (-size % 8 if padded else 0)
+        yield kind, data[offset : offset + size]
+        offset += size + (-size % 8 if padded else 0)

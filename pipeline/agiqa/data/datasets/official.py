@@ -10,20 +10,75 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.data.datasets.build import build_table
-from agiqa.data.datasets.facts import Facts, Range
-from agiqa.data.datasets.labels import refuse_duplicates
+from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.datasets.text_table import refuse_duplicates
 from agiqa.data.images import IMAGE_SUFFIXES, BadImage
 
 logger = logging.getLogger(__name__)
 
 ROUNDING = 0.006  # published ranges have two or three decimals
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """A copy on the Hugging Face hub: archives that unpack to an official layout."""
+
+    repository: str  # of kind dataset
+    revision: str  # a commit, or a branch where the owners go on adding to it
+    files: tuple[str, ...]  # to fetch; zip and tar archives among them are unpacked
+    gigabytes: float  # to fetch
+    whose: str  # for people: the authors' own, or who else's
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A data set with an official download."""
+
+    name: str  # on the command line
+    title: str  # in its paper
+    images: int
+    targets: Mapping[str, Range]  # the least and greatest MOS published
+    scale: Range  # ends of the MOS's nominal scale
+    licence: str  # as its owners state it
+    address: str  # the official source
+    get: str  # what a person does to have it
+    hub: HubCopy | None = None
+
+    @property
+    def source(self) -> str:
+        """Title and address, as a table and its runs keep them."""
+        return f"{self.title}, {self.address}"
+
+    @property
+    def how(self) -> str:
+        """How to get it, for the end of an error."""
+        return f"{self.get}, or give --download" if self.hub else self.get
+
+
+def iqa_pytorch(archive: str, gigabytes: float) -> HubCopy:
+    """Describe an archive of the copies that IQA-PyTorch's authors keep of others' data sets."""
+    return HubCopy(
+        "chaofengc/IQA-PyTorch-Datasets",
+        "e874459ad97a21e02874115a6090722c1ce19f24",
+        (archive,),
+        gigabytes,
+        "a copy by the authors of IQA-PyTorch",
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where in an unpacked official download its parts lie."""
+
+    labels: Mapping[str, Path]  # the files that hold labels, by what they hold
+    images: Path  # the folder in or below which the images are
 
 
 @dataclass(frozen=True)
@@ -41,43 +96,43 @@ class Download:
 
 
 def bases(source: Path, facts: Facts, *folders: str) -> list[Path]:
-    """The folder given and those of the archive's own names that are in it.
+    """List the folder given and those of the archive's own names that are in it.
 
     Raises:
         AgiqaError: there is no such folder.
     """
     if not source.is_dir():
-        found = "a file" if source.exists() else "none"
+        kind = "a file" if source.exists() else "none"
         raise AgiqaError(
-            f"{source}: expected the folder of the unpacked {facts.title}, found {found}: "
+            f"{source}: expected the folder of the unpacked {facts.title}, found {kind}: "
             f"{facts.how}"
         )
     return [source, *(source / name for name in folders if (source / name).is_dir())]
 
 
 def find_file(candidates: Sequence[Path], what: str, facts: Facts, source: Path) -> Path:
-    """The first of the candidates that is a file.
+    """Find the first of the candidates that is a file.
 
     Raises:
         AgiqaError: says what was looked for, what is there, and where the official one is.
     """
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
         raise absent(source, what, facts)
-    return found
+    return file
 
 
 def absent(source: Path, what: str, facts: Facts) -> AgiqaError:
-    """The error for a part of the download that is not in the folder."""
-    there = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"
+    """Make the error for a part of the download that is not in the folder."""
+    present = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"
     return AgiqaError(
-        f"{source}: expected {what} of {facts.title}, found {there}: give the folder that the "
+        f"{source}: expected {what} of {facts.title}, found {present}: give the folder that the "
         f"official download unpacks to; {facts.how}"
     )
 
 
 def images_in(root: Path, folders: Iterable[str]) -> list[str]:
-    """Paths, relative to the root, of the images directly in its folders ("" is the root)."""
+    """List the images directly in folders of the root ("" is itself), as paths in the root."""
     return [
         f"{folder}/{path.name}" if folder else path.name
         for folder in folders
@@ -86,71 +141,67 @@ def images_in(root: Path, folders: Iterable[str]) -> list[str]:
     ]
 
 
-class Prepare(Protocol):
-    """An adapter's `prepare`."""
-
-    def __call__(
-        self,
-        source: Path,
-        *,
-        skip_bad: bool = False,
-        workers: int | None = None,
-        on_progress: Callable[[int, int], object] | None = None,
-    ) -> ImagesTable:
-        """Read the unpacked official download into an images table.
-
-        Args:
-            source: its folder.
-            skip_bad: leave images without a label, labels without an image, and bad images out
-                instead of stopping.
-            workers: threads; None takes a few more than there are cores.
-            on_progress: called as (done, total) after each image.
-
-        Raises:
-            AgiqaError: a part is absent, labels and images disagree, a score is off the scale, or
-                an image cannot be used.
-        """
+def generated_rows(names: "pd.Series[str]", prompts: "pd.Series[str]") -> pd.DataFrame:
+    """Make rows of images whose names are `GENERATOR_NUMBER.SUFFIX`, grouped by their prompts."""
+    return pd.DataFrame(
+        {
+            "path": names,
+            "prompt": prompts,
+            "group": prompt_groups(prompts),
+            "generator": names.str.replace(r"_\d+\.[^.]*$", "", regex=True),
+        }
+    )
 
 
-def preparing(read: Callable[[Path], Download]) -> Prepare:
-    """The `prepare` of the adapter that reads downloads with `read`."""
+def prepare_download(
+    read: Callable[[Path], Download],
+    source: Path,
+    *,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ImagesTable:
+    """Read an unpacked official download into an images table.
 
-    def prepare(
-        source: Path,
-        *,
-        skip_bad: bool = False,
-        workers: int | None = None,
-        on_progress: Callable[[int, int], object] | None = None,
-    ) -> ImagesTable:
-        found = read(source)
-        extra = _check(found, skip_bad)
-        table = build_table(
-            found.facts.name,
-            found.root,
-            found.rows,
-            list(found.facts.targets),
-            licence=found.facts.licence,
-            source=found.facts.source,
-            scale=found.scale or found.facts.scale,
-            deviations=found.deviations,
-            raters=found.raters,
-            skip_bad=skip_bad,
-            workers=workers,
-            on_progress=on_progress,
-        )
-        return dataclasses.replace(table, skipped=(*table.skipped, *extra))
+    Args:
+        read: the adapter's own reader.
+        source: the download's folder.
+        skip_bad: leave images without a label, labels without an image, and bad images out instead
+            of stopping.
+        workers: threads; None takes a few more than there are cores.
+        on_progress: called as (done, total) after each image.
 
-    return prepare
+    Raises:
+        AgiqaError: a part is absent, labels and images disagree, a score is off the scale, or an
+            image cannot be used.
+    """
+    download = read(source)
+    facts, unlabelled = download.facts, _check(download, skip_bad)
+    table = build_table(
+        facts.name,
+        download.root,
+        download.rows,
+        list(facts.targets),
+        licence=facts.licence,
+        source=facts.source,
+        scale=download.scale or facts.scale,
+        deviations=download.deviations,
+        raters=download.raters,
+        skip_bad=skip_bad,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    return dataclasses.replace(table, skipped=(*table.skipped, *unlabelled))
 
 
-def _check(found: Download, skip_bad: bool) -> list[BadImage]:
-    """All that can be checked without opening an image; gives the images without a label."""
-    facts, rows, labels = found.facts, found.rows, found.labels
+def _check(download: Download, skip_bad: bool) -> list[BadImage]:
+    """Check all that needs no image to be opened, and list the images without a label."""
+    facts, rows, labels = download.facts, download.rows, download.labels
     if rows.empty:
         raise AgiqaError(f"{labels}: expected one row an image, found only the header")
     refuse_duplicates(rows["path"], labels)
-    _check_scores(found, found.scale or facts.scale)
-    extra = _disagreement(found, skip_bad)
+    _check_scores(download, download.scale or facts.scale)
+    unlabelled = _disagreement(download, skip_bad)
     if len(rows) != facts.images:
         logger.warning(
             "%s: expected %s images, the official number; the labels list %s",
@@ -158,42 +209,42 @@ def _check(found: Download, skip_bad: bool) -> list[BadImage]:
             f"{facts.images:,}",
             f"{len(rows):,}",
         )
-    return extra
+    return unlabelled
 
 
-def _disagreement(found: Download, skip: bool) -> list[BadImage]:
-    """Images without a label, to be left out; labels without an image are for `build_table`."""
-    root, labels, title = found.root, found.labels, found.facts.title
-    listed = list(found.rows["path"])
-    there, wanted = set(found.present), set(listed)
-    missing = [path for path in listed if path not in there and not (root / path).exists()]
+def _disagreement(download: Download, skip: bool) -> list[BadImage]:
+    """List images without a label, to be left out; `build_table` sees labels without an image."""
+    root, labels, title = download.root, download.labels, download.facts.title
+    listed = list(download.rows["path"])
+    present, wanted = set(download.present), set(listed)
+    missing = [path for path in listed if path not in present and not (root / path).exists()]
     if len(missing) == len(listed):
         raise AgiqaError(
             f"{root}: none of the {len(listed):,} images that {labels.name} lists is here, such as "
             f"{some([printable(path) for path in listed], 1)}: unpack the images of {title} "
             "there"
         )
-    extra = [printable(path) for path in found.present if path not in wanted]
-    if (missing or extra) and not skip:
-        said = []
+    unlabelled = [printable(path) for path in download.present if path not in wanted]
+    if (missing or unlabelled) and not skip:
+        faults = []
         if missing:
             names = some([printable(path) for path in missing])
             are = "does" if len(missing) == 1 else "do"
-            said.append(
+            faults.append(
                 f"{len(missing):,} of the {len(listed):,} that it lists {are} not exist ({names})"
             )
-        if extra:
-            has = "has" if len(extra) == 1 else "have"
-            said.append(f"{len(extra):,} {has} no row in it ({some(extra)})")
+        if unlabelled:
+            has = "has" if len(unlabelled) == 1 else "have"
+            faults.append(f"{len(unlabelled):,} {has} no row in it ({some(unlabelled)})")
         raise AgiqaError(
-            f"{root}: the images and {labels.name} disagree: {'; '.join(said)}. Unpack all of "
+            f"{root}: the images and {labels.name} disagree: {'; '.join(faults)}. Unpack all of "
             f"{title} again, or leave these out with --skip-bad"
         )
-    return [BadImage(path, f"has no row in {labels.name}") for path in extra]
+    return [BadImage(path, f"has no row in {labels.name}") for path in unlabelled]
 
 
-def _check_scores(found: Download, scale: Range) -> None:
-    facts, rows, labels = found.facts, found.rows, found.labels
+def _check_scores(download: Download, scale: Range) -> None:
+    facts, rows, labels = download.facts, download.rows, download.labels
     factor = scale[1] / facts.scale[1]
     for target, published in facts.targets.items():
         scores = rows[target]

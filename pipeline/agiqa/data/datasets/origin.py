@@ -29,9 +29,8 @@ from agiqa.data.datasets.build import as_spelled
 from agiqa.data.datasets.csv_file import image_paths
 from agiqa.data.datasets.file_digests import FileDigests
 from agiqa.data.datasets.folder import find_images
-from agiqa.data.datasets.labels import require_columns
 from agiqa.data.datasets.table import ROOT_JSON, ImagesTable, write_whole
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import read_text_csv, require_columns
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Origin:
     listed: tuple[Path, str] | None = None  # csv: the CSV and its column, which list the images
 
     def images(self) -> list[str]:
-        """The images there should be, relative to the root.
+        """List the images there should be, relative to the root.
 
         Raises:
             AgiqaError: the CSV cannot be read, or the folder holds none.
@@ -71,7 +70,7 @@ class Origin:
 
 
 def origin_of(source: Source) -> Origin:
-    """The origin of what `prepare` would read.
+    """Find the origin of what `prepare` would read.
 
     Raises:
         AbsentError: a part of an official download is absent.
@@ -82,10 +81,10 @@ def origin_of(source: Source) -> Origin:
     splits = {protocol: Path(file).expanduser() for protocol, file in source.splits.items()}
     if kind in OFFICIAL:
         try:
-            labels, root = OFFICIAL[kind].files(path)
+            parts = OFFICIAL[kind].find(path)
         except AgiqaError as error:
             raise AbsentError(str(error)) from error
-        return Origin(kind, tuple(labels), splits, root)
+        return Origin(kind, tuple(parts.labels.values()), splits, parts.images)
     if kind == "csv":
         root = Path(source.root) if source.root else path.parent
         return Origin(kind, (path,), splits, root, (path, source.image_column))
@@ -101,8 +100,8 @@ def note_sources(origin: Origin, folder: Path, workers: int) -> None:
     """
     digests = FileDigests(folder)
     files = [*origin.labels, *origin.splits.values()]
-    found = dict(zip(files, digests.sha256(files), strict=True))
-    if absent := [file for file, digest in found.items() if digest is None]:
+    digest_of = dict(zip(files, digests.sha256(files), strict=True))
+    if absent := [file for file, digest in digest_of.items() if digest is None]:
         raise AbsentError(f"{absent[0]}: expected a file of labels or splits, found none")
     _require_as_imported(origin, folder, digests)
     root = origin.root or folder
@@ -121,8 +120,8 @@ def note_sources(origin: Origin, folder: Path, workers: int) -> None:
     )
     record = {
         "kind": origin.kind,
-        "labels": {file.name: found[file] for file in origin.labels},
-        "splits": {protocol: found[file] for protocol, file in origin.splits.items()},
+        "labels": {file.name: digest_of[file] for file in origin.labels},
+        "splits": {protocol: digest_of[file] for protocol, file in origin.splits.items()},
         "images": len(names),
         "images_sha256": hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest(),
     }
@@ -152,14 +151,14 @@ class Reading:
         self._since = time.time_ns()
         self._digests = FileDigests(folder)
         self._files = [*origin.labels, *origin.splits.values()]
-        found = dict(zip(self._files, self._digests.sha256(self._files), strict=True))
+        digest_of = dict(zip(self._files, self._digests.sha256(self._files), strict=True))
         earlier = noted_sources(folder).get("splits", {})
         self.noted: dict[str, Any] = {
             "kind": origin.kind,
-            "labels": {str(file.absolute()): found[file] for file in origin.labels},
+            "labels": {str(file.absolute()): digest_of[file] for file in origin.labels},
             "splits": {
                 **earlier,
-                **{name: [str(file.absolute()), found[file]]
+                **{name: [str(file.absolute()), digest_of[file]]
                    for name, file in origin.splits.items()},
             },
         }  # fmt: skip
@@ -173,7 +172,7 @@ class Reading:
 
 
 def noted_sources(folder: Path) -> dict[str, Any]:
-    """What `root.json` says that the table was read from; empty where it does not.
+    """Read what `root.json` says that the table was made from; empty where it does not.
 
     What another machine wrote is empty as well: its paths may be any file of this one.
 

@@ -25,7 +25,7 @@ MOST_ROWS, MOST_COLUMNS = 200_000, 100
 
 
 def read_text_sheet(path: Path, *, header: bool = True) -> pd.DataFrame:
-    """The first sheet with every cell as text ("" where it is empty); empty rows are passed over.
+    """Read the first sheet with every cell as text ("" where empty), without empty rows.
 
     Args:
         path: the file.
@@ -62,7 +62,7 @@ def read_text_sheet(path: Path, *, header: bool = True) -> pd.DataFrame:
 
 
 def _require_bounded(file: io.BufferedReader) -> None:
-    """ValueError unless what the workbook's parts would unpack to is small; nothing is unpacked.
+    """Raise ValueError unless what the workbook's parts would unpack to is small.
 
     The sizes are the archive's own words, and no more than that is read of a part.
     """
@@ -84,7 +84,7 @@ def _is_large(part: str) -> bool:
 
 
 def _rows(file: io.BufferedReader, path: Path) -> Iterator[list[str]]:
-    """The rows of the first sheet with something in them, as wide as their last cell."""
+    """Yield the first sheet's rows with something in them, as wide as their last cell."""
     from openpyxl import load_workbook
 
     with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def _rows(file: io.BufferedReader, path: Path) -> Iterator[list[str]]:
 
 
 def _text(cell: object) -> str:
-    """As Excel shows it without a format: whole numbers without a point."""
+    """Write a cell as Excel shows it without a format: whole numbers without a point."""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else str(cell)

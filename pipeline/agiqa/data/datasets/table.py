@@ -21,7 +21,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any
@@ -34,8 +34,12 @@ from agiqa.core.json_text import json_text
 from agiqa.core.names import target_name
 from agiqa.core.trees import read_json
 from agiqa.data.datasets.groups import regrouped
-from agiqa.data.datasets.labels import numbers, refuse_duplicates, require_columns
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import (
+    numbers,
+    read_text_csv,
+    refuse_duplicates,
+    require_columns,
+)
 from agiqa.data.images import BadImage
 
 log = logging.getLogger(__name__)
@@ -78,11 +82,11 @@ class ImagesTable:
     skipped: tuple[BadImage, ...] = ()  # left out by --skip-bad
 
     def paths(self) -> list[Path]:
-        """The image files, in the table's order; AgiqaError as `folder`."""
+        """List the image files, in the table's order; AgiqaError as `folder`."""
         return [self.folder() / path for path in self.frame["path"]]
 
     def folder(self) -> Path:
-        """The images' folder; AgiqaError where the table came to this machine without them."""
+        """Give the images' folder; AgiqaError where the table came here without them."""
         if self.root is None:
             raise AgiqaError(
                 f"The table of '{self.name}' came without its images; with them on this machine, "
@@ -92,7 +96,7 @@ class ImagesTable:
 
 
 def inner_path(path: str, what: str) -> str:
-    """The relative path in its plain spelling (`./a//b.png` is `a/b.png`).
+    """Spell the relative path plainly (`./a//b.png` is `a/b.png`).
 
     Only the spelling is judged: links inside the folder may point where their owner likes (DVC
     keeps whole data sets as links).
@@ -125,7 +129,7 @@ def observed_targets(
     deviations: Mapping[str, str] = MappingProxyType({}),
     raters: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Target, ...]:
-    """Targets with the range seen in their column, images without a score left out.
+    """Describe targets with the range in their column, images without a score left out.
 
     Raises:
         AgiqaError: a column has no score at all.
@@ -155,7 +159,7 @@ def write_table(
     """
     csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
     root, inside = table.folder().resolve(), folder.resolve()
-    place = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
+    recorded = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
     about = {
         "layout": LAYOUT,
         "name": table.name,
@@ -167,7 +171,7 @@ def write_table(
         "source": table.source,
         "skipped": [asdict(bad) for bad in table.skipped],
     }
-    here = {"root": place} | ({} if sources is None else {"sources": sources})
+    here = {"root": recorded} | ({} if sources is None else {"sources": sources})
     write_whole(folder / IMAGES_CSV, csv)
     write_whole(folder / ROOT_JSON, json_text(here, ascii_only=True).encode("utf-8"))
     text = json_text(about, indent=2) + "\n"
@@ -201,37 +205,22 @@ def read_table(folder: Path | str) -> ImagesTable:
             leaves the root or stands twice, a score is neither a number nor empty, or an official
             side is unknown.
     """
-    folder, again = Path(folder), "run `agiqa prepare` again"
+    folder = Path(folder)
+    csv, advice = folder / IMAGES_CSV, "run `agiqa prepare` again"
     for name in (IMAGES_CSV, DATASET_JSON):
         if not (folder / name).is_file():
-            found = some(sorted(p.name for p in folder.glob("*"))) or "nothing"
-            raise AgiqaError(f"{folder}: expected {name}, found {found}: {again}")
-    csv = folder / IMAGES_CSV
+            present = some(sorted(p.name for p in folder.glob("*"))) or "nothing"
+            raise AgiqaError(f"{folder}: expected {name}, found {present}: {advice}")
     try:
-        about = read_json(folder / DATASET_JSON)
-        if about["layout"] not in READABLE:
-            raise AgiqaError(
-                f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
-                f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {again}"
-            )
-        targets = tuple(_target(**target) for target in about["targets"])
-        skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in about["skipped"])
-        name, sha256, licence, source = _texts(
-            about, "name", "images_csv_sha256", "licence", "source"
-        )
-        synthetic = about["synthetic"]
-        scores = [column for t in targets for column in (t.name, t.deviation, t.raters) if column]
-        if not isinstance(synthetic, bool):
-            raise ValueError(f"synthetic is {synthetic!r}")
-        if len({*scores, *TEXT_COLUMNS, SET_COLUMN}) < len([*scores, *TEXT_COLUMNS, SET_COLUMN]):
-            raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
+        table, sha256, recorded_root = _described(read_json(folder / DATASET_JSON), folder, advice)
         if file_sha256(csv) != sha256:
-            raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {again}")
+            raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {advice}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AgiqaError(
-            f"{folder / DATASET_JSON}: damaged ({one_line(error)}): {again}"
+            f"{folder / DATASET_JSON}: damaged ({one_line(error)}): {advice}"
         ) from error
     frame = read_text_csv(csv)
+    scores = _score_columns(table.targets)
     require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
     for path in frame["path"]:
         inner_path(path, str(csv))
@@ -239,21 +228,50 @@ def read_table(folder: Path | str) -> ImagesTable:
     for column in scores:
         frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
     if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
-        raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {again}")
+        raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {advice}")
     frame = _regrouped(frame, folder)
-    root = _root(folder, about.get("root"))
-    return ImagesTable(name, root, frame, targets, synthetic, licence, source, skipped)
+    return replace(table, frame=frame, root=_root(folder, recorded_root))
+
+
+def _described(about: Any, folder: Path, advice: str) -> tuple[ImagesTable, str, object]:
+    """Make a table without rows or root of dataset.json; with the CSV's sha256 and layout 1's root.
+
+    Raises:
+        AgiqaError: a layout that this version does not read.
+        ValueError, KeyError, TypeError, AttributeError: a field is absent or of a wrong kind.
+    """
+    if about["layout"] not in READABLE:
+        raise AgiqaError(
+            f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
+            f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {advice}"
+        )
+    targets = tuple(_target(**target) for target in about["targets"])
+    skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in about["skipped"])
+    name, sha256, licence, source = _texts(about, "name", "images_csv_sha256", "licence", "source")
+    synthetic = about["synthetic"]
+    if not isinstance(synthetic, bool):
+        raise ValueError(f"synthetic is {synthetic!r}")
+    columns = [*(scores := _score_columns(targets)), *TEXT_COLUMNS, SET_COLUMN]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
+    table = ImagesTable(name, None, pd.DataFrame(), targets, synthetic, licence, source, skipped)
+    return table, sha256, about.get("root")
+
+
+def _score_columns(targets: Sequence[Target]) -> list[str]:
+    """List the columns of numbers: each target's, of its deviations and of its raters."""
+    return [name for t in targets for name in (t.name, t.deviation, t.raters) if name]
 
 
 def _texts(tree: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
-    """The texts under these keys."""
+    """Look up the texts under these keys."""
     if wrong := [key for key in keys if not isinstance(tree[key], str)]:
         raise ValueError(f"{wrong[0]} is {tree[wrong[0]]!r}, not text")
     return tuple(tree[key] for key in keys)
 
 
 def _regrouped(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The table with the groups of today; said where those of an earlier version were more."""
+    """Give the table today's groups, and log where an earlier version had more."""
     now = regrouped(frame)
     if (count := now["group"].nunique()) != (before := frame["group"].nunique()):
         log.warning(
@@ -276,7 +294,7 @@ def _target(
     raters: str = "",
     direction: str = DIRECTION,
 ) -> Target:
-    """A target as dataset.json has it; layouts 1 and 2 had the first three."""
+    """Make a target as dataset.json has it; layouts 1 and 2 had the first three fields."""
     columns = [target_name(column, "a column") for column in (name, deviation, raters) if column]
     ends = (low, high) if scale is None else (low, high, *scale)
     if direction != DIRECTION or columns[:1] != [name] or len(ends) not in (2, 4):
@@ -288,7 +306,7 @@ def _target(
 
 
 def _root(folder: Path, recorded: object) -> Path | None:
-    """Where the images are on this machine; None where nobody has said.
+    """Find where the images are on this machine; None where nobody has said.
 
     `recorded` is what dataset.json itself says, as in layout 1.
     """

@@ -15,20 +15,20 @@ SYNONYMS = {
 
 
 def field_name(target: str) -> str:
-    """The field's name of a target; its own where it has no other."""
-    for name, others in SYNONYMS.items():
-        if target.lower() in others:
+    """Give the field's name of a target; its own where it has no other."""
+    for name, synonyms in SYNONYMS.items():
+        if target.lower() in synonyms:
             return name
     return target
 
 
 def find_target(table: ImagesTable, asked: str) -> str:
-    """The table's column for the target `asked`, by its own name or another for the same.
+    """Find the table's column for the target `asked`, by its own name or another for it.
 
     Raises:
         AgiqaError: there is none; says which there are.
     """
-    names = [each.name for each in table.targets]
+    names = [target.name for target in table.targets]
     if asked in names:
         return asked
     alike = [name for name in names if field_name(name) == field_name(asked)]

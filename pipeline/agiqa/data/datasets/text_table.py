@@ -4,26 +4,29 @@ Read strictly, with Python's own csv: pandas takes a first column without a name
 moves the others, renames a column that stands twice, fills rows that are too short, and unpacks
 what ends in .gz. Here each of these is an error that names the line, but for trailing commas,
 which programs write and mean nothing by. Bounded in the length of a line, columns and cells.
+What a table lacks, or holds that is no number, is an error that names columns and rows.
 """
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from agiqa.core.errors import AgiqaError, one_line, quoted, some
+from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
 from agiqa.core.regular_files import open_regular
 
 TABS = ".tsv"
 MOST_LINE = 1 << 20  # characters
 MOST_COLUMNS = 1000
 MOST_CELLS = 100_000_000
+LARGEST = 1e9  # of a score, either way: larger ones overflow the moments of a column
 
 
 def read_text_csv(path: Path) -> pd.DataFrame:
-    """A CSV (a .tsv with tabs) in UTF-8 with every cell as text ("NA" is a name like any other).
+    """Read a CSV in UTF-8 (a .tsv with tabs), every cell as text ("NA" is a name like any).
 
     Lines without anything in a cell are passed over, and so are columns without a name.
 
@@ -44,6 +47,57 @@ def read_text_csv(path: Path) -> pd.DataFrame:
         raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
     except (csv.Error, ValueError) as error:
         raise AgiqaError(f"{path}: is not a readable CSV ({one_line(error)})") from error
+
+
+def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
+    """Refuse a table that lacks a column, naming those it has."""
+    missing = [name for name in names if name not in frame.columns]
+    if missing:
+        header = [str(name) for name in frame.columns]
+        plain = {" ".join(name.split()).casefold(): name for name in header}
+        near = [plain[key] for name in missing if (key := name.strip().casefold()) in plain]
+        hint = separator_hint(header) or (f"is {near[0]!r} meant?" if near else "")
+        raise AgiqaError(
+            f"{path}: expected the column{'s' * (len(missing) > 1)} "
+            f"{some([quoted(name) for name in missing])}; found "
+            f"{some([quoted(name) for name in header], 20)}{hint and ': ' + hint}"
+        )
+
+
+def refuse_duplicates(paths: "pd.Series[str]", file: Path | str) -> None:
+    """Refuse a table that lists one file twice."""
+    twice = sorted(set(paths[paths.duplicated()]))
+    if twice:
+        raise AgiqaError(
+            f"{file}: {len(twice)} image{'s are' if len(twice) > 1 else ' is'} listed more than "
+            f"once ({some([printable(p) for p in twice])}): keep one row for each"
+        )
+
+
+def numbers(
+    frame: pd.DataFrame, column: str, name_column: str, path: Path, *, may_be_empty: bool = False
+) -> "pd.Series[float]":
+    """Read the column as finite floats; a row without one is named, the first being 1.
+
+    An empty cell is NaN where it `may_be_empty`.
+    """
+    values = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    usable = np.abs(values.to_numpy()) <= LARGEST  # False for NaN
+    if may_be_empty:
+        usable |= (frame[column] == "").to_numpy()
+    wrong = np.flatnonzero(~usable)
+    if len(wrong):
+        rows = [
+            f"row {i + 1} ({printable(frame[name_column].iloc[i])}): {frame[column].iloc[i]!r}"
+            for i in wrong
+        ]
+        comma = frame[column].iloc[wrong].str.fullmatch(r"\s*[+-]?\d+,\d+\s*").any()
+        mend = "write numbers with a point" if comma else "fill in or remove those rows"
+        raise AgiqaError(
+            f"{path}: column {quoted(column)} must hold a number in every row; found {some(rows)}: "
+            f"{mend}"
+        )
+    return values
 
 
 def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
@@ -76,7 +130,7 @@ def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
 
 
 def _require_text(file: io.BufferedReader) -> None:
-    """ValueError for what begins as other kinds of files do."""
+    """Raise ValueError for what begins as other kinds of files do."""
     start = file.peek(4)[:4]
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("is not UTF-8 text but UTF-16: save it as CSV in UTF-8")
@@ -85,7 +139,7 @@ def _require_text(file: io.BufferedReader) -> None:
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    """The lines of the file with their ends; ValueError for what is too long or no UTF-8."""
+    """Yield the file's lines with their ends; ValueError for what is too long or no UTF-8."""
     number = 0
     while line := text.readline(MOST_LINE + 1):
         number += 1
@@ -109,7 +163,7 @@ def _require_utf8(line: str, number: int) -> None:
 
 
 def refuse_twice(header: list[str]) -> None:
-    """ValueError for a column that is named twice; columns without a name are none."""
+    """Raise ValueError for a column named twice; columns without a name are none."""
     for number, name in enumerate(header):
         if name and name in header[:number]:
             first = header.index(name) + 1
@@ -120,7 +174,7 @@ def refuse_twice(header: list[str]) -> None:
 
 
 def _ragged(line: int, row: list[str], header: list[str], separator: str) -> str:
-    """What is wrong with a row of another width than the header, and what may be meant."""
+    """Say what is wrong with a row of another width than the header, and what may be meant."""
     names = some([quoted(name) for name in header])
     reason = f"line {line:,} has {len(row)} cells, the header {len(header)} ({names}): "
     if hint := separator_hint(header, separator):
@@ -134,10 +188,10 @@ def _ragged(line: int, row: list[str], header: list[str], separator: str) -> str
 
 
 def separator_hint(header: list[str], separator: str = ",") -> str:
-    """What to say where the file seems to be separated otherwise; "" where it does not."""
+    """Say what to do where the file seems to be separated otherwise; "" where it does not."""
     if len(header) == 1:
-        for other, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
-            if other != separator and other in header[0]:
-                as_tsv = ", or name it .tsv" if other == "\t" else ""
+        for sign, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+            if sign != separator and sign in header[0]:
+                as_tsv = ", or name it .tsv" if sign == "\t" else ""
                 return f"it is separated by {name}: save it with commas{as_tsv}"
     return ""

@@ -43,7 +43,7 @@ _READERS: dict[bytes, Callable[[bytes], Picture]] = {
 
 
 def read_picture(data: bytes) -> Picture:
-    """What the bytes of an image file say of its (first) picture.
+    """Read what the bytes of an image file say of its (first) picture.
 
     Raises:
         FormatError: it cannot be used.

@@ -11,7 +11,7 @@ RAW, RLE = 0, (1, 2)  # compressions
 
 
 def read_bmp(data: bytes) -> Picture:
-    """The picture of a BMP file.
+    """Read the picture of a BMP file.
 
     Raises:
         FormatError: the header is damaged.
@@ -44,7 +44,7 @@ def read_bmp(data: bytes) -> Picture:
 def _look_up(
     content: bytes, palette: bytes, size: tuple[int, int], bits: int, entry: int
 ) -> Image.Image:
-    """Rows of palette indices, from the last to the first unless the height is negative."""
+    """Look up rows of palette indices, last to first unless the height is negative."""
     width, height = size[0], abs(size[1])
     stride = (width * bits + 31) // 32 * 4
     if len(content) < stride * height:

@@ -9,30 +9,30 @@ EXTENSION, IMAGE, CONTROL = b"!", b",", 0xF9
 
 
 def read_gif(data: bytes) -> Picture:
-    """The first picture of a GIF file.
+    """Read the first picture of a GIF file.
 
     Raises:
         FormatError: there is none.
     """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     start = 13 + (3 << (flags & TABLE_BITS) + 1 if flags & HAS_TABLE else 0)
-    place, parts, control = start, 0, b""
-    while (kind := data[place : place + 1]) == EXTENSION:
-        first, place = place, place + 2
-        while place < len(data) and (length := data[place]):
+    offset, parts, control = start, 0, b""
+    while (kind := data[offset : offset + 1]) == EXTENSION:
+        first, offset = offset, offset + 2
+        while offset < len(data) and (length := data[offset]):
             require_parts(parts := parts + 1)
-            place += 1 + length
-        place += 1
+            offset += 1 + length
+        offset += 1
         if data[first + 1] == CONTROL:
-            control = data[first:place]
+            control = data[first:offset]
     if kind != IMAGE:
         raise FormatError(f"is {'damaged' if kind else 'truncated'} (a GIF without a picture)")
-    left, top, wide, high = struct.unpack_from("<4H", data, place + 1)
+    left, top, wide, high = struct.unpack_from("<4H", data, offset + 1)
     area = (left, top, left + wide, top + high)
     return Picture(
         "GIF",
         max(width, area[2]),
         max(height, area[3]),
-        data[:start] + control + data[place:],
+        data[:start] + control + data[offset:],
         area=area,
     )

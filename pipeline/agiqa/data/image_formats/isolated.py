@@ -26,7 +26,7 @@ CHILD = (
 
 
 def unpack_isolated(data: bytes) -> Image.Image:
-    """The file's picture as 8-bit RGB, upright.
+    """Unpack the file's picture as 8-bit RGB, upright.
 
     Raises:
         FormatError: it cannot be used, or not within the limits.
@@ -58,7 +58,7 @@ def unpack_isolated(data: bytes) -> Image.Image:
 
 
 def main(seconds: int, megabytes: int) -> None:
-    """The other process: standard input to standard output."""
+    """Run the other process: standard input to standard output."""
     _limit(seconds, megabytes)
     from agiqa.data.image_formats import read_picture
     from agiqa.data.image_formats.loading import unpack, why_not

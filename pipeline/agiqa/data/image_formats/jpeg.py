@@ -8,8 +8,7 @@ their own.
 import re
 import struct
 
-from agiqa.data.image_formats.orientation import orientation
-from agiqa.data.image_formats.picture import FormatError, Picture, require_parts
+from agiqa.data.image_formats.picture import FormatError, Picture, orientation, require_parts
 
 MAX_SCANS = 500
 MAX_WORK = 12 * 64_000_000  # scans times pixels: a second; progressive files have 10 or so
@@ -23,22 +22,22 @@ EXIF, ADOBE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def read_jpeg(data: bytes) -> Picture:
-    """The picture of a JPEG file.
+    """Read the picture of a JPEG file.
 
     Raises:
         FormatError: truncated, of a kind that is not read, or too much work.
     """
     kept, frame, xmp = [data[:2]], b"", b""
     exif: list[bytes] = []
-    place, parts, tables = 2, 0, 0
+    offset, parts, tables = 2, 0, 0
     while True:
-        marker, place = _next_marker(data, place)
+        marker, offset = _next_marker(data, offset)
         require_parts(parts := parts + 1)
         if marker in NO_LENGTH:
             continue
         if marker == EOI:
             raise FormatError("is damaged (a JPEG that ends before its picture)")
-        segment = _segment(data, place)
+        segment = _segment(data, offset)
         if marker == SOS:
             break
         if marker in FRAMES:
@@ -54,13 +53,13 @@ def read_jpeg(data: bytes) -> Picture:
             kept.append(b"\xff" + bytes([marker]) + segment)
             if (tables := tables + len(segment)) > MAX_HEADER:
                 raise FormatError(f"has more than {MAX_HEADER:,} bytes of tables: save it again")
-        place += len(segment)
+        offset += len(segment)
     if not frame:
         raise FormatError("is damaged (a JPEG without a frame header)")
     kind, bits, height, width = struct.unpack_from(">BxxBHH", frame)
     if bits != 8:
         raise FormatError(f"is a JPEG of {bits} bits a sample, which is not read: save it with 8")
-    rest = data[place - 2 :]
+    rest = data[offset - 2 :]
     if (scans := rest.count(b"\xff\xda")) > 1:
         rest = rest[: _end(rest)]
         scans = rest.count(b"\xff\xda")
@@ -79,32 +78,32 @@ def read_jpeg(data: bytes) -> Picture:
     )
 
 
-def _next_marker(data: bytes, place: int) -> tuple[int, int]:
-    """The next marker's code, and where its segment begins; what lies before it is passed over."""
-    place = data.find(b"\xff", place)
-    while place >= 0 and data[place + 1 : place + 2] == b"\xff":
-        place += 1
-    if place < 0 or place + 1 >= len(data):
+def _next_marker(data: bytes, offset: int) -> tuple[int, int]:
+    """Find the next marker's code, and where its segment begins."""
+    offset = data.find(b"\xff", offset)
+    while offset >= 0 and data[offset + 1 : offset + 2] == b"\xff":
+        offset += 1
+    if offset < 0 or offset + 1 >= len(data):
         raise FormatError("is truncated (a JPEG that ends before its picture)")
-    return data[place + 1], place + 2
+    return data[offset + 1], offset + 2
 
 
-def _segment(data: bytes, place: int) -> bytes:
-    """Length and content of the segment there."""
-    (length,) = struct.unpack_from(">H", data, place)
-    if length < 2 or place + length > len(data):
+def _segment(data: bytes, offset: int) -> bytes:
+    """Cut out length and content of the segment at this offset."""
+    (length,) = struct.unpack_from(">H", data, offset)
+    if length < 2 or offset + length > len(data):
         raise FormatError("is truncated (a JPEG that ends within a segment)")
-    return data[place : place + length]
+    return data[offset : offset + length]
 
 
 def _end(data: bytes) -> int:
-    """Where the picture ends that begins with the data's first scan."""
-    place, parts = 0, 0
-    while match := IN_SCAN.search(data, place):
+    """Find where the picture ends that begins with the data's first scan."""
+    offset, parts = 0, 0
+    while match := IN_SCAN.search(data, offset):
         require_parts(parts := parts + 1)
-        marker, place = data[match.end() - 1], match.end()
+        marker, offset = data[match.end() - 1], match.end()
         if marker == EOI:
-            return place
+            return offset
         if marker not in NO_LENGTH:
-            place += len(_segment(data, place))
+            offset += len(_segment(data, offset))
     return len(data)

@@ -9,7 +9,7 @@ BOXES = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 
 def read_jpeg2000(data: bytes) -> Picture:
-    """The picture of a JPEG 2000 file or bare codestream.
+    """Read the picture of a JPEG 2000 file or bare codestream.
 
     Raises:
         FormatError: damaged, or with signed samples.
@@ -24,19 +24,19 @@ def read_jpeg2000(data: bytes) -> Picture:
 
 
 def _codestream(data: bytes) -> int:
-    """Where the codestream begins within the file's boxes."""
-    place, parts = 0, 0
-    while place + 8 <= len(data):
+    """Find where the codestream begins within the file's boxes."""
+    offset, parts = 0, 0
+    while offset + 8 <= len(data):
         require_parts(parts := parts + 1)
-        length, kind = struct.unpack_from(">I4s", data, place)
+        length, kind = struct.unpack_from(">I4s", data, offset)
         head = 8
         if length == 1:
-            (length,), head = struct.unpack_from(">Q", data, place + 8), 16
+            (length,), head = struct.unpack_from(">Q", data, offset + 8), 16
         if kind == b"jp2c":
-            if not data.startswith(CODESTREAM, place + head):
+            if not data.startswith(CODESTREAM, offset + head):
                 break
-            return place + head
+            return offset + head
         if length < head:
             break
-        place += length
+        offset += length
     raise FormatError("is damaged (a JPEG 2000 file without a picture)")

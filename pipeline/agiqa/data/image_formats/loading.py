@@ -36,7 +36,7 @@ _HEADER_LOCK = threading.Lock()
 
 
 def unpack(picture: Picture) -> Image.Image:
-    """The picture as 8-bit RGB, upright.
+    """Unpack the picture as 8-bit RGB, upright.
 
     Raises:
         FormatError: its pixels cannot be shown.
@@ -47,7 +47,7 @@ def unpack(picture: Picture) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """A copy of an image in memory as 8-bit RGB; what is transparent becomes white.
+    """Copy an image in memory as 8-bit RGB; what is transparent becomes white.
 
     Raises:
         FormatError: its pixels have a range that is not known.
@@ -65,11 +65,11 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def why_not(error: Exception) -> str:
-    """What a failure to unpack means for the reader of the message, on one line."""
+    """Say in one line what a failure to unpack means."""
     if isinstance(error, FormatError):
         return str(error)
-    said = " ".join(str(error).split())  # decoders raise what they like: OSError, SyntaxError, EOF…
-    return f"is {'truncated' if 'truncated' in said.lower() else 'damaged'} ({said})"
+    reason = " ".join(str(error).split())  # decoders raise what they like
+    return f"is {'truncated' if 'truncated' in reason.lower() else 'damaged'} ({reason})"
 
 
 def _by_pillow(picture: Picture) -> Image.Image:
@@ -88,7 +88,7 @@ def _by_pillow(picture: Picture) -> Image.Image:
 
 
 def _opened(picture: Picture) -> ImageFile.ImageFile:
-    """Pillow's lazy open, without its own bomb check, whose warning would reach the user's screen.
+    """Open lazily by Pillow, without its own bomb check, whose warning would reach the user.
 
     The switch is Pillow's global, so it is turned under a lock and turned back at once. (Catching
     the warning instead would swap the warning filters of every other thread.)
@@ -120,38 +120,38 @@ def _band_on_white(band: Image.Image) -> Image.Image:
     if band.mode in DEEP_GREY:
         return _grey(_nearest(np.asarray(band), 65535))
     if band.has_transparency_data:
-        seen = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
-        band = Image.alpha_composite(Image.new("RGBA", seen.size, (*WHITE, 255)), seen)
+        picture = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", picture.size, (*WHITE, 255)), picture)
     return band.convert("RGB")
 
 
 def _by_values(picture: Picture, image: Image.Image) -> Image.Image:
-    """Pixels whose stored values say more than Pillow's conversions use."""
+    """Convert pixels whose stored values say more than Pillow's conversions use."""
     shown = Image.new("RGB", image.size, WHITE)
     for box in _bands(image.size):
         band = image.crop(box)
         stored = np.asarray(band.convert("L") if band.mode == "1" else band)
         if picture.split_bytes:
             pairs = stored.astype(np.uint32)
-            grey, alpha = (pairs[..., at] * 256 + pairs[..., at + 1] for at in (0, 2))
-            seen = _grey(_nearest(_over_white(grey, alpha), 65535))
+            grey, alpha = (pairs[..., byte] * 256 + pairs[..., byte + 1] for byte in (0, 2))
+            converted = _grey(_nearest(_over_white(grey, alpha), 65535))
         elif image.mode in DEEP_GREY:
             deep = stored.astype(np.uint32)
             levels = _nearest(picture.peak - deep if picture.inverted else deep, picture.peak)
             if picture.transparent is not None:
                 levels[stored == picture.transparent[0]] = 255
-            seen = _grey(levels)
+            converted = _grey(levels)
         else:
             hole = stored == np.array(picture.transparent, dtype=stored.dtype)
             pixels = np.array(band.convert("RGB"))
             pixels[hole if stored.ndim == 2 else hole.all(axis=-1)] = 255
-            seen = Image.fromarray(pixels)
-        shown.paste(seen, box[:2])
+            converted = Image.fromarray(pixels)
+        shown.paste(converted, box[:2])
     return shown
 
 
 def _deep_colours(picture: Picture, high: ImageFile.ImageFile) -> Image.Image:
-    """16-bit colours, of which Pillow unpacks the high bytes; a second pass gives the low ones."""
+    """Convert 16-bit colours: Pillow unpacks the high bytes, a second pass the low ones."""
     with _opened(picture) as low:
         low.tile = [tile._replace(args=_other_bytes(tile.args)) for tile in low.tile]
         high.load()
@@ -165,13 +165,13 @@ def _deep_colours(picture: Picture, high: ImageFile.ImageFile) -> Image.Image:
             levels = _nearest(values, 65535)
             if picture.transparent is not None:
                 levels[(values == np.array(picture.transparent)).all(axis=-1)] = 255
-            seen = Image.fromarray(levels, mode=high.mode if high.mode == "CMYK" else "RGB")
-            shown.paste(seen.convert("RGB"), box[:2])
+            converted = Image.fromarray(levels, mode=high.mode if high.mode == "CMYK" else "RGB")
+            shown.paste(converted.convert("RGB"), box[:2])
     return shown
 
 
 def _other_bytes(args: Any) -> Any:
-    """Arguments of a tile's decoder that take the low bytes for the high ones."""
+    """Change a tile decoder's arguments to take the low bytes for the high ones."""
     if not isinstance(args, str):
         return (_other_bytes(args[0]), *args[1:])
     swapped = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -181,13 +181,13 @@ def _other_bytes(args: Any) -> Any:
 
 
 def _over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """16-bit values on white, to the nearest; uint32, which 65535 * 65535 + 32767 fits."""
+    """Put 16-bit values on white, to the nearest; uint32, which 65535 * 65535 + 32767 fits."""
     mixed: np.ndarray = values * alpha + 65535 * (65535 - alpha) + 32767
     return mixed // np.uint32(65535)
 
 
 def _nearest(values: np.ndarray, peak: int) -> np.ndarray:
-    """From 0…`peak` to 0…255, uint8."""
+    """Scale from 0…`peak` to 0…255, uint8."""
     wide: np.ndarray = np.minimum(values.astype(np.uint32), peak) * 510 + peak
     return (wide // (2 * peak)).astype(np.uint8)
 

@@ -1,5 +1,11 @@
-"""What a picture's file says before anything of it is unpacked, and the limits that it keeps."""
+"""What a picture's file says before anything of it is unpacked, and the limits that it keeps.
 
+Of EXIF data and XMP the orientation alone is read: Pillow's own reader unpacks every field of the
+directory, and fields may overlap: 1 MB can say 60 GB.
+"""
+
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +15,8 @@ MAX_PIXELS = 64_000_000  # 8000 x 8000
 MAX_SIDE = 32_768  # pixels
 MAX_RATIO = 200  # longer side to shorter: no model takes more
 MAX_PARTS = 65_536  # chunks, blocks, segments or strips of a file
+ORIENTATION, SHORT = 0x0112, 3  # EXIF's tag, and the type of its value
+XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
@@ -68,3 +76,29 @@ def require_parts(count: int) -> None:
     """
     if count > MAX_PARTS:
         raise FormatError(f"is made of more than {MAX_PARTS:,} parts: save it again")
+
+
+def orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """Read an orientation, 1 (as it is stored) to 8; 1 where it is damaged or not said."""
+    try:
+        value = _in_exif(exif)
+    except struct.error:
+        value = None
+    if value is None and (match := XMP.search(xmp)):
+        value = int(match[1])
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def _in_exif(exif: bytes) -> int | None:
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return None
+    (start,) = struct.unpack_from(order + "I", exif, 4)
+    (count,) = struct.unpack_from(order + "H", exif, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+        if tag == ORIENTATION:
+            return int(value) if kind == SHORT else None
+    return None

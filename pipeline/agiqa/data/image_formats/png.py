@@ -8,8 +8,7 @@ import binascii
 import struct
 import zlib
 
-from agiqa.data.image_formats.orientation import orientation
-from agiqa.data.image_formats.picture import FormatError, Picture, require_parts
+from agiqa.data.image_formats.picture import FormatError, Picture, orientation, require_parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
@@ -18,7 +17,7 @@ EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
 
 
 def read_png(data: bytes) -> Picture:
-    """The picture of a PNG file.
+    """Read the picture of a PNG file.
 
     Raises:
         FormatError: the header is damaged.
@@ -28,24 +27,24 @@ def read_png(data: bytes) -> Picture:
         raise FormatError("is damaged (a PNG without a header)")
     width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
     pixels, once, exif, xmp = [], {}, b"", b""
-    place, parts = 33, 0
-    while place + 8 <= len(data):
+    offset, parts = 33, 0
+    while offset + 8 <= len(data):
         require_parts(parts := parts + 1)
-        (length,), name = struct.unpack_from(">I", data, place), data[place + 4 : place + 8]
-        end = place + 12 + length
+        (length,), name = struct.unpack_from(">I", data, offset), data[offset + 4 : offset + 8]
+        end = offset + 12 + length
         if name == b"IDAT":
-            pixels.append(data[place:end])
+            pixels.append(data[offset:end])
         elif name in (b"PLTE", b"tRNS") and length <= 768 and not pixels:
-            once[name] = data[place:end]
+            once[name] = data[offset:end]
         elif name == b"eXIf":
-            exif = data[place + 8 : end - 4]
-        elif name in (b"tEXt", b"zTXt") and data.startswith(EXIF_TEXT, place + 8):
-            exif = exif or _profile(name, data[place + 8 + len(EXIF_TEXT) : end - 4])
-        elif name == b"iTXt" and data.startswith(XMP_TEXT, place + 8):
-            xmp = _text(data[place + 8 + len(XMP_TEXT) : end - 4])
+            exif = data[offset + 8 : end - 4]
+        elif name in (b"tEXt", b"zTXt") and data.startswith(EXIF_TEXT, offset + 8):
+            exif = exif or _profile(name, data[offset + 8 + len(EXIF_TEXT) : end - 4])
+        elif name == b"iTXt" and data.startswith(XMP_TEXT, offset + 8):
+            xmp = _text(data[offset + 8 + len(XMP_TEXT) : end - 4])
         elif name == b"IEND":
             break
-        place = end
+        offset = end
     transparent = None
     if kind in (GREY, COLOUR) and (chunk := once.pop(b"tRNS", b"")):
         count = 1 if kind == GREY else 3
@@ -77,7 +76,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _profile(name: bytes, content: bytes) -> bytes:
-    """EXIF as ImageMagick writes it: a name, a length, and hexadecimal digits."""
+    """Decode EXIF as ImageMagick writes it: a name, a length, and hexadecimal digits."""
     text = content if name == b"tEXt" else _unpacked(content[1:])
     try:
         return binascii.unhexlify(b"".join(text.split()[2:]))
@@ -86,7 +85,7 @@ def _profile(name: bytes, content: bytes) -> bytes:
 
 
 def _text(content: bytes) -> bytes:
-    """An iTXt chunk's text after its keyword."""
+    """Cut out an iTXt chunk's text after its keyword."""
     packed, (_, _, text) = content[:1] == b"\1", content[2:].partition(b"\0")
     text = text.partition(b"\0")[2]
     return _unpacked(text) if packed else text

@@ -19,7 +19,7 @@ ROWS = 1 << 22  # samples that are scaled at a time
 
 
 def read_pnm(data: bytes) -> Picture:
-    """The picture of a PNM file.
+    """Read the picture of a PNM file.
 
     Raises:
         FormatError: the header is damaged, or has floating-point pixels.
@@ -47,7 +47,7 @@ def read_pnm(data: bytes) -> Picture:
 
 
 def _scaled(data: bytes, start: int, shape: tuple[int, int, int], most: int) -> Image.Image:
-    """Samples `(H, W, C)` from 0…`most` to 0…255, to the nearest."""
+    """Scale samples `(H, W, C)` from 0…`most` to 0…255, to the nearest."""
     stored = np.dtype(np.uint8 if most < 256 else ">u2")
     count = int(np.prod(shape))
     if len(data) - start < count * stored.itemsize:
@@ -56,8 +56,8 @@ def _scaled(data: bytes, start: int, shape: tuple[int, int, int], most: int) -> 
     if most != 255:
         scaled = np.empty(count, np.uint8)
         for first in range(0, count, ROWS):
-            some = np.minimum(samples[first : first + ROWS].astype(np.uint32), most)
-            scaled[first : first + ROWS] = (some * 510 + most) // (2 * most)
+            values = np.minimum(samples[first : first + ROWS].astype(np.uint32), most)
+            scaled[first : first + ROWS] = (values * 510 + most) // (2 * most)
         samples = scaled
     pixels = samples.reshape(shape)
     return Image.fromarray(pixels if shape[2] == 3 else pixels[..., 0])

@@ -8,8 +8,13 @@ import math
 import struct
 from dataclasses import dataclass
 
-from agiqa.data.image_formats.orientation import TAG as ORIENTATION
-from agiqa.data.image_formats.picture import MAX_PARTS, MAX_PIXELS, FormatError, Picture
+from agiqa.data.image_formats.picture import (
+    MAX_PARTS,
+    MAX_PIXELS,
+    ORIENTATION,
+    FormatError,
+    Picture,
+)
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANES = 273, 277, 278, 279, 284
@@ -55,7 +60,7 @@ class _Layout:
 
 
 def read_tiff(data: bytes) -> Picture:
-    """The first picture of a TIFF or BigTIFF file.
+    """Read the first picture of a TIFF or BigTIFF file.
 
     Raises:
         FormatError: damaged, or with pixels of which nobody can say how they look.
@@ -122,15 +127,15 @@ def _require_work(tags: dict[int, _Tag], data: bytes) -> None:
 
 
 def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Tag]:
-    """The kept tags, and the orientation."""
+    """Read the kept tags, and the orientation."""
     counted = layout.order + ("Q" if layout.big else "H")
     (count,) = struct.unpack_from(counted, data, start)
     size, tags = struct.calcsize(layout.entry), {}
     if count > MAX_PARTS:
         raise FormatError("is damaged (a TIFF with an endless directory)")
     for index in range(count):
-        place = start + struct.calcsize(counted) + index * size
-        tag, kind, number, raw = struct.unpack_from(layout.entry, data, place)
+        offset = start + struct.calcsize(counted) + index * size
+        tag, kind, number, raw = struct.unpack_from(layout.entry, data, offset)
         if tag in tags or tag not in KEPT | {ORIENTATION}:
             continue
         unit = KINDS.get(kind)
@@ -139,7 +144,7 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Tag]:
         length = number * struct.calcsize("<" + unit)
         if length > MAX_VALUE:
             raise FormatError("is made of too many parts: save it again")
-        where = place + size - len(raw)
+        where = offset + size - len(raw)
         if length > len(raw):
             (where,) = struct.unpack(layout.order + layout.word, raw)
         values = struct.unpack_from(f"{layout.order}{number * len(unit)}{unit[0]}", data, where)
@@ -148,7 +153,7 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Tag]:
 
 
 def _rewritten(data: bytes, tags: dict[int, _Tag], layout: _Layout) -> bytes:
-    """The file with a directory of these tags at its end; their values stay where they are."""
+    """Put a directory of these tags at the file's end; their values stay where they are."""
     body = data + b"\0" * (-len(data) % 8)
     counted = layout.order + ("Q" if layout.big else "H")
     entries = [struct.pack(layout.entry, tag, t.kind, t.count, t.raw) for tag, t in tags.items()]

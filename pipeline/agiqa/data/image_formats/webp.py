@@ -2,15 +2,14 @@
 
 import struct
 
-from agiqa.data.image_formats.orientation import orientation
-from agiqa.data.image_formats.picture import FormatError, Picture, require_parts
+from agiqa.data.image_formats.picture import FormatError, Picture, orientation, require_parts
 
 ANIMATED, ALPHA = 0x02, 0x10  # flags of the extended header
 PICTURE = (b"VP8 ", b"VP8L", b"ANMF")
 
 
 def read_webp(data: bytes) -> Picture:
-    """The picture of a WebP file.
+    """Read the picture of a WebP file.
 
     Raises:
         FormatError: damaged.
@@ -46,14 +45,14 @@ def read_webp(data: bytes) -> Picture:
     return Picture("WEBP", width, height, _riff([header, *kept]), orientation(exif, xmp))
 
 
-def _chunks(data: bytes, place: int) -> list[bytes]:
-    """The chunks from there on, each with its name and length."""
+def _chunks(data: bytes, offset: int) -> list[bytes]:
+    """Split the data from this offset on into chunks, each with its name and length."""
     chunks: list[bytes] = []
-    while place + 8 <= len(data):
+    while offset + 8 <= len(data):
         require_parts(len(chunks))
-        (length,) = struct.unpack_from("<I", data, place + 4)
-        chunks.append(data[place : place + 8 + length + length % 2])
-        place += 8 + length + length % 2
+        (length,) = struct.unpack_from("<I", data, offset + 4)
+        chunks.append(data[offset : offset + 8 + length + length % 2])
+        offset += 8 + length + length % 2
     return chunks
 
 

@@ -4,6 +4,10 @@ The hash is `imagehash.phash` (the signs of the 8 × 8 lowest frequencies of a 3
 against their median; Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions",
 2010). Each is computed once and kept in the user's cache folder ($AGIQA_HASHES), keyed by
 `image_id` and by the versions that could change it, so that a second audit reads no image.
+
+All pairs of hashes are compared, in blocks: an exclusive or and NumPy's popcount over 512 hashes
+against all later ones, so 20,000 images take 2·10⁸ operations of a few nanoseconds and 80 MiB.
+Equal hashes are compared once, so a thousand copies of one picture cost nothing.
 """
 
 import importlib.metadata
@@ -12,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +30,23 @@ from agiqa.data.images import BadImage, BadImagesError, ImageError, decode
 
 BITS = 64
 CHUNK = 256  # images between two commits: what a kill can cost
+BLOCK = 512  # hashes compared with all later ones at a time
+MOST_PAIRS = 5_000_000  # of distinct hashes; more says that the distance is too large
 QUERY = 500  # image ids a query; SQLite takes at least 999
 
 
+@dataclass(frozen=True)
+class NearHashes:
+    """Distinct hashes and which of them are near; rows of the data set point to them."""
+
+    row: npt.NDArray[np.intp]  # (N,), the distinct hash of each row
+    first: npt.NDArray[np.intp]  # (K,), pairs of distinct hashes, first < second
+    second: npt.NDArray[np.intp]  # (K,)
+    distance: npt.NDArray[np.uint8]  # (K,), bits that differ, at least 1
+
+
 def hashes_file() -> Path:
-    """The cache: one SQLite file for each pair of versions that hash alike."""
+    """Name the cache: one SQLite file for each pair of versions that hash alike."""
     chosen = os.environ.get("AGIQA_HASHES")
     folder = Path(chosen) if chosen else platformdirs.user_cache_path("agiqa") / "hashes"
     versions = [importlib.metadata.version(name) for name in ("imagehash", "pillow")]
@@ -37,7 +54,7 @@ def hashes_file() -> Path:
 
 
 def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDArray[np.uint64]:
-    """One hash for each row of the table `(N,)`, from the cache where they are there.
+    """Give one hash for each row of the table `(N,)`, from the cache where it has them.
 
     Raises:
         BadImagesError: images that changed since `prepare` or cannot be read; all others are
@@ -48,18 +65,18 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
     paths = dict(zip(ids, table.paths(), strict=True))  # of duplicates one
     with _cache(hashes_file()) as cache:
         known = _known(cache, list(paths))
-        missing = [each for each in paths if each not in known]
+        missing = [image_id for image_id in paths if image_id not in known]
         bad: list[ImageError] = []
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         with ThreadPoolExecutor(workers, thread_name_prefix="perceptual-hash") as pool:
             for chunk in track(chunks, "Perceptual hashes", total=len(missing), size=len):
-                made = pool.map(lambda name: _hash(paths[name], name), chunk)
+                hashes = pool.map(lambda image_id: _hash(paths[image_id], image_id), chunk)
                 hashed: dict[str, bytes] = {}
-                for name, found in zip(chunk, made, strict=True):
-                    if isinstance(found, ImageError):
-                        bad.append(found)
+                for image_id, result in zip(chunk, hashes, strict=True):
+                    if isinstance(result, ImageError):
+                        bad.append(result)
                     else:
-                        hashed[name] = found
+                        hashed[image_id] = result
                 keep_hashes(cache, list(hashed), list(hashed.values()))
                 known |= hashed
     if bad:
@@ -69,7 +86,39 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
             "hashes are kept.",
             [BadImage(printable(error.path), error.reason) for error in bad],
         )
-    return np.array([int.from_bytes(known[each], "big") for each in ids], dtype=np.uint64)
+    return np.array([int.from_bytes(known[image_id], "big") for image_id in ids], dtype=np.uint64)
+
+
+def near_hashes(hashes: npt.NDArray[np.uint64], distance: int) -> NearHashes:
+    """Find all pairs of hashes `(N,)` with at most `distance` differing bits.
+
+    Raises:
+        AgiqaError: so many pairs that the distance can't mean "near-identical".
+    """
+    distinct, row = np.unique(hashes, return_inverse=True)
+    firsts, seconds, distances, total = [], [], [], 0
+    for start in range(0, len(distinct), BLOCK):
+        block = distinct[start : start + BLOCK]
+        rest = distinct[start:]
+        bits = np.bitwise_count(block[:, None] ^ rest[None, :])
+        first, second = np.nonzero(bits <= distance)
+        later = second > first  # each pair once, no hash with itself
+        first, second = first[later], second[later]
+        total += len(first)
+        if total > MOST_PAIRS:
+            raise AgiqaError(
+                f"more than {MOST_PAIRS:,} pairs of images differ in at most {distance} of 64 "
+                "bits: give a smaller --distance"
+            )
+        firsts.append(first + start)
+        seconds.append(second + start)
+        distances.append(bits[first, second])
+    return NearHashes(
+        row.astype(np.intp),
+        np.concatenate(firsts).astype(np.intp),
+        np.concatenate(seconds).astype(np.intp),
+        np.concatenate(distances).astype(np.uint8),
+    )
 
 
 def keep_hashes(cache: sqlite3.Connection, ids: Sequence[str], hashes: Sequence[bytes]) -> None:
@@ -91,17 +140,17 @@ def _hash(path: Path, expected: str) -> bytes | ImageError:
 
 
 def _known(cache: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    known: dict[str, bytes] = {}
     for start in range(0, len(ids), QUERY):
         part = ids[start : start + QUERY]
         marks = ",".join("?" * len(part))
-        found.update(cache.execute(f"SELECT * FROM hashes WHERE image_id IN ({marks})", part))
-    return found
+        known.update(cache.execute(f"SELECT * FROM hashes WHERE image_id IN ({marks})", part))
+    return known
 
 
 @contextmanager
 def _cache(path: Path) -> Iterator[sqlite3.Connection]:
-    """The open cache; what is wrong with it becomes one line."""
+    """Open the cache; what is wrong with it becomes one line."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=60)) as cache:

@@ -11,7 +11,6 @@ from agiqa.data.splits.files import (
 )
 from agiqa.data.splits.importing import Imported, import_splits
 from agiqa.data.splits.leaks import Leak, leaks, percent, shared, write_leaks
-from agiqa.data.splits.official import has_official
 from agiqa.data.splits.preparing import (
     count_leaks,
     make_all_splits,
@@ -20,7 +19,7 @@ from agiqa.data.splits.preparing import (
     write_imported,
 )
 from agiqa.data.splits.protocols import PROTOCOLS, RATIO, default_protocol, make_splits
-from agiqa.data.splits.sides import COLUMNS, SIDES, with_scores
+from agiqa.data.splits.split_rules import COLUMNS, SIDES, has_official, with_scores
 
 __all__ = [
     "COLUMNS",

@@ -14,11 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.data.datasets.labels import require_columns
 from agiqa.data.datasets.table import ImagesTable, write_whole
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import read_text_csv, require_columns
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
-from agiqa.data.splits.sides import COLUMNS, SIDES
+from agiqa.data.splits.split_rules import COLUMNS, SIDES
 
 Sides = dict[int, dict[str, npt.NDArray[np.intp]]]  # row numbers of a table by seed and side
 FOLDER = "splits"  # in the data set's folder under cache/
@@ -26,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def protocol_name(name: str) -> str:
-    """The name, if it can be a file's and a column's.
+    """Return the name, if it can be a file's and a column's.
 
     Raises:
         AgiqaError: it holds other signs than letters, digits, dots, dashes and underscores.
@@ -40,12 +39,12 @@ def protocol_name(name: str) -> str:
 
 
 def protocols_there(folder: Path) -> list[str]:
-    """Protocols that have a split file in the data set's `folder`, by name."""
+    """List protocols that have a split file in the data set's `folder`, by name."""
     return sorted(path.stem for path in (folder / FOLDER).glob("*.csv"))
 
 
 def read_protocol(folder: Path, table: ImagesTable, protocol: str) -> pd.DataFrame:
-    """The split file of `protocol` in the data set's `folder`, checked against its images.
+    """Read the split file of `protocol` in the data set's `folder`, checked by its images.
 
     Raises:
         AgiqaError: there is none (and why, where the data set cannot have it), it is damaged, or
@@ -53,17 +52,17 @@ def read_protocol(folder: Path, table: ImagesTable, protocol: str) -> pd.DataFra
     """
     path = folder / FOLDER / f"{protocol_name(protocol)}.csv"
     if not path.is_file():
-        there = ", ".join(protocols_there(folder)) or "none"
+        present = ", ".join(protocols_there(folder)) or "none"
         if protocol in PROTOCOLS:
             make_splits(table, protocol, count=1)  # says why, where it cannot be
             hint = f"Run `agiqa prepare {table.name}`."
         else:
             hint = f"`agiqa splits import {table.name} FILE --protocol {protocol}` adds one."
-        raise AgiqaError(f"No split file {path}; there are: {there}. {hint}")
+        raise AgiqaError(f"No split file {path}; there are: {present}. {hint}")
     splits = read_splits(path)
-    if other := sorted(set(splits["protocol"]) - {protocol}):
+    if foreign := sorted(set(splits["protocol"]) - {protocol}):
         raise AgiqaError(
-            f"{path}: expected rows of the protocol {protocol} alone, found {some(other)}: "
+            f"{path}: expected rows of the protocol {protocol} alone, found {some(foreign)}: "
             "one protocol a file"
         )
     sides = side_rows(splits, table)  # refuses splits of another state of the data
@@ -76,8 +75,8 @@ def _require_whole_groups(sides: Sides, table: ImagesTable, path: Path) -> None:
     """Refuse grouped splits that part a group: they were dealt by an earlier key of prompts."""
     groups = table.frame["group"]
     for seed, rows in sides.items():
-        held = [set(groups.iloc[rows[side]]) - {""} for side in SIDES]
-        parted = set.union(*(one & other for one, other in combinations(held, 2)))
+        side_groups = [set(groups.iloc[rows[side]]) - {""} for side in SIDES]
+        parted = set.union(*(first & second for first, second in combinations(side_groups, 2)))
         if parted:
             raise AgiqaError(
                 f"{path}: expected each group (prompt) on one side, found {len(parted)} of split "
@@ -87,19 +86,19 @@ def _require_whole_groups(sides: Sides, table: ImagesTable, path: Path) -> None:
 
 
 def split_digest(splits: pd.DataFrame) -> str:
-    """A sha256 of which image stands on which side of which split, whatever the order of rows."""
+    """Hash which image stands on which side of which split, whatever the order of rows."""
     rows = splits[["name", "image_id", "seed", "side"]].astype(str).sort_values(["seed", "name"])
     return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def side_rows(splits: pd.DataFrame, table: ImagesTable) -> Sides:
-    """Row numbers of the table by seed and side, in the order of the split file.
+    """Find row numbers of the table by seed and side, in the order of the split file.
 
     Raises:
         AgiqaError: the splits were made from another state of the data.
     """
-    there = pd.MultiIndex.from_frame(table.frame[["path", "image_id"]])
-    rows = there.get_indexer(pd.MultiIndex.from_frame(splits[["name", "image_id"]]))
+    images = pd.MultiIndex.from_frame(table.frame[["path", "image_id"]])
+    rows = images.get_indexer(pd.MultiIndex.from_frame(splits[["name", "image_id"]]))
     foreign = list(splits["name"][rows < 0])
     if foreign:
         raise AgiqaError(

@@ -18,10 +18,16 @@ from agiqa.core.errors import AgiqaError, printable, quoted, some
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import read_text_csv, separator_hint
 from agiqa.data.images import IMAGE_SUFFIXES
-from agiqa.data.splits.deals import deal_grouped, deal_random, named_groups
 from agiqa.data.splits.files import protocol_name
 from agiqa.data.splits.protocols import PROTOCOLS
-from agiqa.data.splits.sides import COLUMNS, SIDES, with_scores
+from agiqa.data.splits.split_rules import (
+    COLUMNS,
+    SIDES,
+    deal_grouped,
+    deal_random,
+    named_groups,
+    with_scores,
+)
 
 # Spellings, in lower case, spaces and dashes as underscores; the first that a file has counts.
 NAME_COLUMNS = (
@@ -107,7 +113,7 @@ def import_splits(
 
 
 def _column(frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str) -> str:
-    """The column that holds `what`: the one given, or the first with a usual name."""
+    """Find the column that holds `what`: the one given, or the first with a usual name."""
     for name in (_plain(given),) if given else usual:
         alike = [str(column) for column in frame.columns if _plain(str(column)) == name]
         if given in alike:
@@ -161,32 +167,32 @@ def _seeds(frame: pd.DataFrame, file: Path, given: str) -> npt.NDArray[np.int_]:
 
 
 def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int], dict[str, int]]:
-    """The table's row for each name, and how many fitted by what."""
-    whole = {_parts(path): [row] for row, path in enumerate(table.frame["path"])}
-    ends: dict[tuple[str, ...], list[int]] = {}
-    stems: dict[tuple[str, ...], list[int]] = {}
+    """Find the table's row for each name, and count how many fitted by what."""
+    by_path = {_parts(path): [row] for row, path in enumerate(table.frame["path"])}
+    by_end: dict[tuple[str, ...], list[int]] = {}
+    by_stem: dict[tuple[str, ...], list[int]] = {}
     for row, path in enumerate(table.frame["path"]):
         parts = _parts(path)
         bare = (*parts[:-1], _stem(parts[-1]))
         for start in range(len(parts)):
-            ends.setdefault(parts[start:], []).append(row)
-            stems.setdefault(bare[start:], []).append(row)
+            by_end.setdefault(parts[start:], []).append(row)
+            by_stem.setdefault(bare[start:], []).append(row)
     rows: list[int] = []
     unknown: list[str] = []
     ambiguous: list[str] = []
     matched = {"path": 0, "name": 0, "stem": 0}
     for name in names:
         parts = _parts(name)
-        found, by = whole.get(parts, []), "path"
-        if not found and parts:
-            found, by = _longest(parts, ends), "name"
-        if not found and parts:
-            found, by = _longest((*parts[:-1], _stem(parts[-1])), stems), "stem"
-        if len(found) == 1:
+        candidates, by = by_path.get(parts, []), "path"
+        if not candidates and parts:
+            candidates, by = _longest(parts, by_end), "name"
+        if not candidates and parts:
+            candidates, by = _longest((*parts[:-1], _stem(parts[-1])), by_stem), "stem"
+        if len(candidates) == 1:
             matched[by] += 1
-            rows.append(found[0])
+            rows.append(candidates[0])
         else:
-            (ambiguous if found else unknown).append(printable(name))
+            (ambiguous if candidates else unknown).append(printable(name))
     if unknown:
         skipped = f" ({len(table.skipped)} were skipped by prepare)" if table.skipped else ""
         raise AgiqaError(
@@ -203,10 +209,10 @@ def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int],
 
 
 def _longest(parts: tuple[str, ...], index: dict[tuple[str, ...], list[int]]) -> list[int]:
-    """Rows under the longest end of the path that fits any."""
+    """Find rows under the longest end of the path that fits any."""
     for start in range(len(parts)):
-        if found := index.get(parts[start:]):
-            return found
+        if rows := index.get(parts[start:]):
+            return rows
     return []
 
 
@@ -225,26 +231,26 @@ def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: 
             "remove their rows"
         )
     if "image_id" in frame:
-        other = splits["name"][(frame["image_id"] != splits["image_id"]).to_numpy()]
-        if len(other):
+        changed = splits["name"][(frame["image_id"] != splits["image_id"]).to_numpy()]
+        if len(changed):
             raise AgiqaError(
-                f"{file}: {len(other)} images are other files here than those that were split "
-                f"({some(list(dict.fromkeys(other)), 3)}): their image_id differs"
+                f"{file}: {len(changed)} images are other files here than those that were split "
+                f"({some(list(dict.fromkeys(changed)), 3)}): their image_id differs"
             )
 
 
 def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[pd.DataFrame, int]:
-    """The splits with a share of each training side as validation, and how many images that is."""
+    """Take a share of each training side as validation, and count how many images that is."""
     splits = splits.reset_index(drop=True)
-    place = {path: row for row, path in enumerate(table.frame["path"])}
+    row_of = {path: row for row, path in enumerate(table.frame["path"])}
     taken = 0
     for seed in splits["seed"].unique():
-        at = splits.index[(splits["seed"] == seed) & (splits["side"] == "train")].to_numpy()
-        part = table.frame.iloc[[place[name] for name in splits["name"].iloc[at]]]
+        train_rows = splits.index[(splits["seed"] == seed) & (splits["side"] == "train")].to_numpy()
+        part = table.frame.iloc[[row_of[name] for name in splits["name"].iloc[train_rows]]]
         train = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
         deal = deal_grouped if named_groups(train) > 2 else deal_random
         _, _, val = deal(train, int(seed), (1 - share, 0.0, share))
-        splits.loc[at[val], "side"] = "val"
+        splits.loc[train_rows[val], "side"] = "val"
         taken += len(val)
     return splits, taken
 
@@ -253,12 +259,12 @@ def _require_sides(splits: pd.DataFrame, file: Path) -> None:
     for seed, split in splits.groupby("seed"):
         sizes = split["side"].value_counts()
         if missing := [side for side in SIDES if side not in sizes]:
-            found = ", ".join(f"{side} {sizes[side]:,}" for side in SIDES if side in sizes)
+            present = ", ".join(f"{side} {sizes[side]:,}" for side in SIDES if side in sizes)
             hint = "every split needs all three"
             if missing == ["val"]:
                 hint = "take a share of train for it (--val-share 0.1), or add its rows"
             raise AgiqaError(
-                f"{file}: split {seed} has no {' or '.join(missing)} side (found {found}): {hint}"
+                f"{file}: split {seed} has no {' or '.join(missing)} side (found {present}): {hint}"
             )
 
 
@@ -269,9 +275,9 @@ def _parts(path: str) -> tuple[str, ...]:
 
 
 def _stem(name: str) -> str:
-    """The name without the suffix of an image; other dots belong to it (`sd1.5_normal_000`)."""
+    """Cut off an image's suffix; other dots belong to the name (`sd1.5_normal_000`)."""
     lower = name.lower()
-    suffix = next((each for each in IMAGE_SUFFIXES if lower.endswith(each)), "")
+    suffix = next((known for known in IMAGE_SUFFIXES if lower.endswith(known)), "")
     return name[: len(name) - len(suffix)]
 
 

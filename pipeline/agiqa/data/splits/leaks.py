@@ -32,13 +32,13 @@ class Leak:
 
 
 def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
-    """For every split of one protocol, how many test images have a relative in training."""
+    """Count for every split of one protocol the test images with a relative in training."""
     relatives = Relatives(table.frame)
     protocol = str(splits["protocol"].iloc[0])
-    found = []
+    counts = []
     for seed, rows in side_rows(splits, table).items():
         train, test = rows["train"], rows["test"]
-        found.append(
+        counts.append(
             Leak(
                 protocol=protocol,
                 seed=seed,
@@ -50,34 +50,34 @@ def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
                 same_prompt=int(relatives.of_prompt(relatives, train)[test].sum()),
             )
         )
-    return found
+    return counts
 
 
-def shared(found: Sequence[Leak], frame: pd.DataFrame) -> str:
-    """Which share of the test images of a table has a relative in training, in words."""
-    test = sum(leak.test for leak in found)
-    files = sum(leak.same_file for leak in found)
+def shared(leaks_found: Sequence[Leak], frame: pd.DataFrame) -> str:
+    """Say which share of a table's test images has a relative in training."""
+    test = sum(leak.test for leak in leaks_found)
+    files = sum(leak.same_file for leak in leaks_found)
     kinds = []
     if has_own_groups(frame):
-        kinds.append(("group", sum(leak.same_group for leak in found)))
+        kinds.append(("group", sum(leak.same_group for leak in leaks_found)))
     if (frame["prompt"].str.strip() != "").any():
-        kinds.append(("prompt", sum(leak.same_prompt for leak in found)))
+        kinds.append(("prompt", sum(leak.same_prompt for leak in leaks_found)))
     if not kinds:
         return f"no prompts are known, {files} test images share a file with training"
-    said = " and ".join(f"{percent(count, test)} of test images share a {kind}"
+    shares = " and ".join(f"{percent(count, test)} of test images share a {kind}"
                         for kind, count in kinds)  # fmt: skip
-    return f"{said} with training, {files} a file"
+    return f"{shares} with training, {files} a file"
 
 
 def percent(part: int, whole: int) -> str:
-    """`0 %`, `60 %`: never 0 where there is one, never 100 where one is missing."""
+    """Write `0 %`, `60 %`: never 0 where there is one, never 100 where one is missing."""
     share = 100 * part / whole
     if part in (0, whole) or 10 <= share < 99.5:
         return f"{share:.0f} %"
     return f"{max(share, 0.001):.2g} %" if share < 10 else f"{math.floor(share * 10) / 10:.1f} %"
 
 
-def write_leaks(found: Sequence[Leak], path: Path) -> None:
+def write_leaks(leak_counts: Sequence[Leak], path: Path) -> None:
     """Write the leak counts as JSON, a list with one object for each split."""
-    text = json_text(found, indent=2) + "\n"
+    text = json_text(leak_counts, indent=2) + "\n"
     write_whole(path, text.encode("utf-8"))

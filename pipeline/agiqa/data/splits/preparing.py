@@ -20,8 +20,8 @@ from agiqa.data.splits.files import (
 )
 from agiqa.data.splits.importing import Imported, import_splits
 from agiqa.data.splits.leaks import Leak, leaks, write_leaks
-from agiqa.data.splits.official import has_official
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
+from agiqa.data.splits.split_rules import has_official
 
 LEAKS = "leaks.json"
 # What a test side needs before its figures say something.
@@ -39,7 +39,7 @@ class Prepared:
 
 
 def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, str]) -> Prepared:
-    """Every protocol that the data set allows, and every file of other people's splits.
+    """Make every protocol that the data set allows, and read all files of others' splits.
 
     Args:
         table: the data set; without a target it has no splits.
@@ -49,15 +49,15 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
     Raises:
         AgiqaError: too few images for any split, or a file that does not fit the data set.
     """
-    made: dict[str, pd.DataFrame] = {}
+    splits: dict[str, pd.DataFrame] = {}
     absent: dict[str, str] = {}
     if not table.targets:
-        return Prepared(made, absent)
+        return Prepared(splits, absent)
     for protocol in PROTOCOLS:
         if protocol == "official" and not has_official(table):
             continue
         try:
-            made[protocol] = make_splits(
+            splits[protocol] = make_splits(
                 table,
                 protocol,
                 count=settings.count,
@@ -66,16 +66,16 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
             )
         except AgiqaError as error:
             absent[protocol] = str(error)
-    if not made:
+    if not splits:
         raise AgiqaError(f"{absent['random']}; to score images only, give their folder")
     for protocol, file in files.items():
-        made[protocol] = import_splits(Path(file).expanduser(), table, protocol).splits
-    return Prepared(made, absent)
+        splits[protocol] = import_splits(Path(file).expanduser(), table, protocol).splits
+    return Prepared(splits, absent)
 
 
 def small_test_sides(prepared: Prepared, table: ImagesTable) -> str:
-    """What results cannot be had of so few test images or prompts; "" where there are enough."""
-    protocol = next((each for each in ("grouped", "random") if each in prepared.splits), "")
+    """Say what results so few test images or prompts cannot give; "" if they are enough."""
+    protocol = next((name for name in ("grouped", "random") if name in prepared.splits), "")
     if not protocol:
         return ""
     splits = prepared.splits[protocol]
@@ -96,7 +96,7 @@ def small_test_sides(prepared: Prepared, table: ImagesTable) -> str:
         sizes += f" of {groups} prompt{'s' * (groups != 1)}"
     return (
         f"{table.name}: a test side of protocol {protocol} has {sizes}, too few for results "
-        f"({', '.join(need for need, lacking in needs.items() if lacking)}): what is fitted on "
+        f"({', '.join(need for need, unmet in needs.items() if unmet)}): what is fitted on "
         "this data set is a trial"
     )
 
@@ -114,19 +114,19 @@ def write_all_splits(prepared: Prepared, table: ImagesTable, folder: Path) -> li
 
 def count_leaks(table: ImagesTable, folder: Path) -> list[Leak]:
     """Count the leaks of every usable split file in the data set's folder, and write them there."""
-    found: list[Leak] = []
-    there = protocols_there(folder)
+    counts: list[Leak] = []
+    protocols = protocols_there(folder)
     for protocol in [
-        *(p for p in PROTOCOLS if p in there),
-        *(p for p in there if p not in PROTOCOLS),
+        *(p for p in PROTOCOLS if p in protocols),
+        *(p for p in protocols if p not in PROTOCOLS),
     ]:
         try:
-            found += leaks(read_protocol(folder, table, protocol), table)
+            counts += leaks(read_protocol(folder, table, protocol), table)
         except AgiqaError:
             continue
-    if found:
-        write_leaks(found, folder / FOLDER / LEAKS)
-    return found
+    if counts:
+        write_leaks(counts, folder / FOLDER / LEAKS)
+    return counts
 
 
 def write_imported(

@@ -18,16 +18,19 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits.deals import (
+from agiqa.data.splits.split_rules import (
+    COLUMNS,
+    SIDES,
     Ratio,
     Sides,
     deal_grouped,
+    deal_official,
     deal_paper,
     deal_random,
     named_groups,
+    require_official,
+    with_scores,
 )
-from agiqa.data.splits.official import deal_official, require_official
-from agiqa.data.splits.sides import COLUMNS, SIDES, with_scores
 
 RATIO = (0.7, 0.1, 0.2)
 # (table, seed, ratio) to row numbers for train, val and test.
@@ -80,8 +83,8 @@ def make_splits(
     seeds = FIXED.get(protocol, range(seed, seed + count))
     deal = PROTOCOLS[protocol]
     parts = []
-    for each in seeds:
-        sides = deal(table, each, ratio)
+    for split_seed in seeds:
+        sides = deal(table, split_seed, ratio)
         empty = [side for side, chosen in zip(SIDES, sides, strict=True) if not chosen]
         if empty and (ratio[1] > 0 or empty != ["val"]):
             raise AgiqaError(
@@ -90,10 +93,10 @@ def make_splits(
             )
         for side, chosen in zip(SIDES, sides, strict=True):
             part = table.frame.iloc[chosen][["path", "image_id"]].rename(columns={"path": "name"})
-            parts.append(part.assign(seed=each, side=side, protocol=protocol))
+            parts.append(part.assign(seed=split_seed, side=side, protocol=protocol))
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
 def default_protocol(table: ImagesTable) -> str:
-    """`grouped` where the images carry more than two groups, else `random`."""
+    """Choose `grouped` where the images carry more than two groups, else `random`."""
     return "grouped" if named_groups(with_scores(table)) > 2 else "random"

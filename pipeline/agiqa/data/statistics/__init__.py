@@ -1,0 +1,1 @@
+"""Noise ceilings, bootstrap intervals and tests of differences, for figures over splits."""

@@ -57,7 +57,7 @@ class Ceiling:
 def noise_ceiling(
     mos: Array, deviation: Array, raters: float | Array, draws: int = DRAWS, seed: int = 0
 ) -> Ceiling:
-    """The ceiling for N images with a MOS and the raters' standard deviation.
+    """Estimate the ceiling for N images with a MOS and the raters' standard deviation.
 
     Args:
         mos: scores `(N,)`; images where it or the deviation is NaN, or that nobody rated, are left
@@ -135,20 +135,20 @@ def ceilings_of(
 
 
 def known_raters(table: ImagesTable, target: Target) -> Array | None:
-    """Ratings of each image `(N,)`, where the data set says so; else None."""
+    """Look up ratings of each image `(N,)`, where the data set says so; else None."""
     if not target.raters:
         return None
     return np.asarray(table.frame[target.raters].to_numpy(dtype=float))
 
 
 def assumed_raters(table: ImagesTable) -> int | None:
-    """How many people are taken to have rated each image, where the data set doesn't say."""
-    found = (count for name, count in RATERS.items() if table.source.startswith(name))
-    return next(found, None)
+    """Give the raters assumed for each image, where the data set doesn't say; else None."""
+    counts = (count for name, count in RATERS.items() if table.source.startswith(name))
+    return next(counts, None)
 
 
 def deviations(table: ImagesTable, target: Target) -> Array | None:
-    """The raters' deviations `(N,)` for the target; None where the data set doesn't give them."""
+    """Look up the raters' deviations `(N,)` for the target; None where there are none."""
     if not target.deviation:
         return None
     return np.asarray(table.frame[target.deviation].to_numpy(dtype=float))

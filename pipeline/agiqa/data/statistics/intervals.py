@@ -91,7 +91,7 @@ class Drawn:
         return f"{least} {what} on a test side; intervals need {LEAST_UNITS}"
 
     def blocks(self) -> "Sequence[NDArray[np.uint16]]":
-        """Counts of units `(b, U)`, block after block, the same at every call."""
+        """Draw counts of units `(b, U)`, block after block, the same at every call."""
         rng = np.random.default_rng(SEED)
         share = np.full(self.count, 1 / self.count)
         return [
@@ -109,9 +109,9 @@ def draw(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> Drawn:
 
     Every model and every run on the same test sides gets the same draw, so differences are paired.
     """
-    every = pd.concat(list(sides), ignore_index=True)
-    unit = "groups" if (every["group"] != "").any() else "images"
-    named = every["group"].where(every["group"] != "", every["path"])
+    images = pd.concat(list(sides), ignore_index=True)
+    unit = "groups" if (images["group"] != "").any() else "images"
+    named = images["group"].where(images["group"] != "", images["path"])
     # Sorted, so that the order of rows in a file has no say.
     codes, units = pd.factorize(named, sort=True)
     ends = np.cumsum([len(side) for side in sides])[:-1]
@@ -121,33 +121,33 @@ def draw(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> Drawn:
 
 
 def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[dict[str, Array]]:
-    """For each model the figures of every resample of every split `(S, B)`, by figure.
+    """Compute for each model all resamples' figures of every split `(S, B)`, by figure.
 
     All models get the same resamples, on the same test sides: `models[m][s]`.
     """
     shape = (len(drawn.units), len(drawn.splits))
-    found = [{figure: np.empty(shape) for figure in FIGURES} for _ in models]
+    figures_of = [{figure: np.empty(shape) for figure in FIGURES} for _ in models]
     start = 0
     with threadpool_limits(limits=1, user_api="blas"):  # the products are narrow: threads only wait
         for block in drawn.blocks():
             rows = slice(start, start + len(block))
             for split, units in enumerate(drawn.units):
                 counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
-                for values, sides in zip(found, models, strict=True):
+                for values, sides in zip(figures_of, models, strict=True):
                     for figure, resamples in resampled(sides[split], counts).items():
                         values[figure][split, rows] = resamples
             start += len(block)
-    return found
+    return figures_of
 
 
 def over_splits(values: Array, drawn: Drawn) -> Array:
-    """Of resamples by split `(S, B)`, the median over splits that were drawn again `(B,)`."""
+    """Reduce resamples by split `(S, B)` to the median over splits drawn again `(B,)`."""
     chosen = np.take_along_axis(values.T, drawn.splits, axis=1)
     return np.asarray(np.median(chosen, axis=1))
 
 
 def percentile_interval(values: Array) -> Bounds:
-    """The middle 95 % of resamples `(B,)`; NaN where more than one in twenty is not defined."""
+    """Give the middle 95 % of resamples `(B,)`; NaN where over one in twenty is undefined."""
     finite = values[np.isfinite(values)]
     if len(finite) < LEVEL * len(values) or not len(finite):
         return UNDEFINED
@@ -156,7 +156,7 @@ def percentile_interval(values: Array) -> Bounds:
 
 
 def side_interval(values: Array, value: float, units: int, figure: str = "") -> Bounds:
-    """The interval of one test side's figure, or of a difference of two.
+    """Give the interval of one test side's figure, or of a difference of two.
 
     Args:
         values: the figure of each resample `(B,)`.
@@ -180,7 +180,7 @@ def side_interval(values: Array, value: float, units: int, figure: str = "") -> 
 
 
 def p_of_no_difference(values: Array, value: float, units: int) -> float:
-    """Two-sided p of a difference whose resamples are `values`; agrees with `side_interval`.
+    """Give the two-sided p of a difference with these resamples, as by `side_interval`.
 
     Never 0: B resamples say no more than that it is below 2/B.
     """
@@ -197,7 +197,7 @@ def p_of_no_difference(values: Array, value: float, units: int) -> float:
 
 
 def _centre_and_error(values: Array, value: float, units: int, figure: str) -> tuple[float, float]:
-    """A figure on its scale, and its standard error there; NaN where it is not defined."""
+    """Scale a figure, with its standard error there; NaN where it is not defined."""
     finite = values[np.isfinite(values)]
     if not math.isfinite(value) or len(finite) < LEVEL * len(values) or units < 2:
         return math.nan, math.nan
@@ -232,7 +232,7 @@ def model_intervals(
     figures: Mapping[str, Sequence[Mapping[str, float]]],
     drawn: Drawn,
 ) -> dict[str, Intervals]:
-    """95 % intervals of models that were tested on the same sides.
+    """Compute 95 % intervals of models that were tested on the same sides.
 
     Args:
         models: for each, by split, its test side with the columns path, group, mos and score; the
@@ -263,7 +263,7 @@ def _intervals(
     values: Mapping[str, Array] | None,
     drawn: Drawn,
 ) -> Intervals:
-    """Of one model, from its resamples `(S, B)` by figure; None where there are none."""
+    """Make one model's intervals from its resamples `(S, B)` by figure; None without any."""
     none = drawn.too_few or (NO_NUMBER if values is None else ALIKE)
     by_split: list[dict[str, Bounds]] = []
     why_splits: list[dict[str, str]] = []
@@ -271,11 +271,11 @@ def _intervals(
         why_undefined(*side, {name: row[name] for name in FIGURES})
         for side, row in zip(sides, figures, strict=True)
     ]
-    for place, (row, units) in enumerate(zip(figures, drawn.sizes, strict=True)):
-        why, bounds = missing[place], dict.fromkeys(FIGURES, UNDEFINED)
+    for split, (row, units) in enumerate(zip(figures, drawn.sizes, strict=True)):
+        why, bounds = missing[split], dict.fromkeys(FIGURES, UNDEFINED)
         if values is not None:
             bounds = {
-                name: side_interval(values[name][place], row[name], units, name) for name in FIGURES
+                name: side_interval(values[name][split], row[name], units, name) for name in FIGURES
             }
         by_split.append(bounds)
         why_splits.append(
@@ -306,9 +306,9 @@ NO_NUMBER = "a score or target of another split is not a number"
 
 
 def _in_splits(reasons: Sequence[str], splits: int) -> str:
-    """The first split's reason, and in how many splits there is one."""
-    some = "" if len(reasons) == splits else f" in {len(reasons)} of {splits} splits"
-    return reasons[0] + some
+    """Give the first split's reason, and in how many splits there is one."""
+    share = "" if len(reasons) == splits else f" in {len(reasons)} of {splits} splits"
+    return reasons[0] + share
 
 
 def _finite(side: Side) -> bool:

@@ -54,11 +54,11 @@ def corrected_t_test(differences: Sequence[float], test_to_train: float) -> Corr
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979) of several p-values; a NaN stays and doesn't count."""
-    known = [(p, place) for place, p in enumerate(p_values) if math.isfinite(p)]
+    """Adjust several p-values by Holm's step-down (1979); a NaN stays and doesn't count."""
+    known = [(p, index) for index, p in enumerate(p_values) if math.isfinite(p)]
     adjusted = [math.nan] * len(p_values)
     highest = 0.0
-    for step, (p, place) in enumerate(sorted(known)):
+    for step, (p, index) in enumerate(sorted(known)):
         highest = max(highest, min(1.0, p * (len(known) - step)))
-        adjusted[place] = highest
+        adjusted[index] = highest
     return adjusted

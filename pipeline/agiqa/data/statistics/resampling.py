@@ -72,8 +72,8 @@ test_side.__test__ = False  # type: ignore[attr-defined]
 
 
 def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
-    """The figures of each of B resamples `(B,)`; NaN where one holds a single image or value."""
-    mos, score, mapped = (each - each.mean() for each in (side.mos, side.score, side.mapped))
+    """Compute figures of B resamples `(B,)`; NaN where one holds a single image or value."""
+    mos, score, mapped = (values - values.mean() for values in (side.mos, side.score, side.mapped))
     raw, fitted = side.score - side.mos, side.mapped - side.mos
     columns = (np.ones_like(mos), mos, mos * mos, score, score * score, mos * score,
                mapped, mapped * mapped, mos * mapped, raw * raw, np.abs(raw),
@@ -82,7 +82,7 @@ def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
     n, x, xx, y, yy, xy, z, zz, xz, squares, absolute, fitted_squares = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         mos_spread = _spread(n, x, xx, mos)
-        found = {
+        figures = {
             "srcc": _weighted_srcc(drawn, side.score),
             "krcc": _krcc(side.kendall, drawn.counts, n),
             "plcc": (n * xy - x * y) / np.sqrt(mos_spread * _spread(n, y, yy, score)),
@@ -91,17 +91,17 @@ def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
             "plcc_logistic": (n * xz - x * z) / np.sqrt(mos_spread * _spread(n, z, zz, mapped)),
             "rmse": np.sqrt(fitted_squares / n),
         }
-        return {name: _inside(name, found[name]) for name in FIGURES}
+        return {name: _inside(name, figures[name]) for name in FIGURES}
 
 
 def _spread(n: Array, total: Array, squares: Array, values: Array) -> Array:
-    """n² times the variance of `values` in each resample `(B,)`; NaN where they do not differ."""
+    """Compute n² times the variance of `values` by resample `(B,)`; NaN where all are equal."""
     spread = n * squares - total**2
     return np.where(spread > SPREAD * n**2 * np.mean(values**2), spread, np.nan)
 
 
 def _inside(figure: str, values: Array) -> Array:
-    """Correlations as such: rounding, and KRCC's linear part, reach beyond 1."""
+    """Clip correlations to ±1: rounding, and KRCC's linear part, reach beyond."""
     return np.clip(values, -1.0, 1.0) if figure in CORRELATIONS else values
 
 
@@ -115,7 +115,7 @@ def _weighted_srcc(drawn: Draw, score: Array) -> Array:
 
 
 def _ranks(values: Array, counts: Array) -> Array:
-    """Mean ranks of each image's value among all that were drawn, less their mean `(B, n)`."""
+    """Rank each image's value among all drawn, ties at their mean, less the mean `(B, n)`."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -125,43 +125,43 @@ def _ranks(values: Array, counts: Array) -> Array:
     rank = np.cumsum(drawn, axis=1)
     middle = (rank[:, -1:] + 1) / 2
     rank -= (drawn - 1) / 2 + middle
-    place = np.empty(len(values), dtype=np.intp)
-    place[order] = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(values)]))
-    return np.asarray(np.take(rank, place, axis=1))
+    value_index = np.empty(len(values), dtype=np.intp)
+    value_index[order] = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(values)]))
+    return np.asarray(np.take(rank, value_index, axis=1))
 
 
 def _kendall_parts(mos: Array, score: Array) -> tuple[Array, Array, Array]:
-    """For each image the mean over the others of sign·sign, and of both signs squared."""
+    """Average over the other images sign·sign, and both signs squared, for each image."""
     x, y = rankdata(mos).astype(np.float32), rankdata(score).astype(np.float32)
     n = len(x)
     agree = np.empty(n)
     for start in range(0, n, ROWS):
-        some = slice(start, start + ROWS)
-        one = np.sign(x[some, None] - x[None, :])
-        agree[some] = np.einsum("ij,ij->i", one, np.sign(y[some, None] - y[None, :]))
+        block = slice(start, start + ROWS)
+        signs = np.sign(x[block, None] - x[None, :])
+        agree[block] = np.einsum("ij,ij->i", signs, np.sign(y[block, None] - y[None, :]))
     return agree / (n - 1), _differing(x) / (n - 1), _differing(y) / (n - 1)
 
 
 def _differing(ranks: NDArray[np.float32]) -> Array:
-    """For each image how many others have another value."""
-    _, place, same = np.unique(ranks, return_inverse=True, return_counts=True)
-    return np.asarray(len(ranks) - same[place], dtype=np.float64)
+    """Count for each image how many others have another value."""
+    _, value_index, same = np.unique(ranks, return_inverse=True, return_counts=True)
+    return np.asarray(len(ranks) - same[value_index], dtype=np.float64)
 
 
 def _pairs(mos: Array, score: Array) -> tuple[Array, Array, Array]:
-    """For each pair of images `(n, n)` the product of both signs, and whether each side differs."""
-    one, other = (np.sign(each[:, None] - each[None, :]) for each in (mos, score))
-    return one * other, np.abs(one), np.abs(other)
+    """Give for each pair of images `(n, n)` the product of both signs, and which side differs."""
+    mos_signs, score_signs = (np.sign(values[:, None] - values[None, :]) for values in (mos, score))
+    return mos_signs * score_signs, np.abs(mos_signs), np.abs(score_signs)
 
 
 def _krcc(kendall: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:
-    """Tau-b of each resample; of many images with each of its three mean counts linear.
+    """Compute tau-b of each resample; of many images with its three mean counts linear.
 
     That is, replaced by 2·(their mean in the resample) − (their mean on the test side).
     """
     if kendall[0].ndim == 2:
         agree, *differ = (np.einsum("bn,bn->b", counts @ pairs, counts) for pairs in kendall)
     else:
-        every = np.stack(kendall, axis=1)  # (n, 3)
-        agree, *differ = (2 * (counts @ every).T / total) - every.mean(0)[:, None]
+        means = np.stack(kendall, axis=1)  # (n, 3)
+        agree, *differ = (2 * (counts @ means).T / total) - means.mean(0)[:, None]
     return np.asarray(agree / np.sqrt(differ[0] * differ[1]))

@@ -18,7 +18,7 @@ from agiqa.runs.explain.rated_images import RatedImages
 from agiqa.runs.explain.reasons import AspectValidity, Reason, validity, word_reasons
 from agiqa.runs.explain.vectors import ImageVectors, Pictures
 from agiqa.runs.files import Run
-from agiqa.stage1.extractors import SomeVectors, semantic_extractor
+from agiqa.stage1.extractors import VectorSubset, semantic_extractor
 from agiqa.stage2.features import choose_vectors, with_answers
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.store import (
@@ -135,7 +135,7 @@ class Aspects:
         except AgiqaError as error:
             raise AgiqaError(f"No reasons for new images: {error}") from error
         places = [i for i, vector in enumerate(whole.vectors) if vector.store == ANSWERS]
-        extractor = SomeVectors(whole, places)
+        extractor = VectorSubset(whole, places)
         for name, stored, vector in zip(
             self.store.names, self.store.fingerprints, extractor.vectors, strict=True
         ):

@@ -3,12 +3,12 @@
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, require_choices
 from agiqa.data.prompts import PromptSet
-from agiqa.stage1.extractors.contract import ANSWERS, Extractor, Sample, Vector
+from agiqa.stage1.extractors.contract import ANSWERS, Extractor, Sample, Vector, VectorSubset
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
-from agiqa.stage1.extractors.loading import find_model, model_config, trust
+from agiqa.stage1.extractors.loading import find_model, trust
 from agiqa.stage1.extractors.mplug_owl2 import MplugOwl2Extractor
-from agiqa.stage1.extractors.some_vectors import SomeVectors
+from agiqa.stage1.extractors.remote_code import read_config
 from agiqa.stage1.extractors.vision import VisionExtractor
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "ImageTextExtractor",
     "MplugOwl2Extractor",
     "Sample",
-    "SomeVectors",
     "Vector",
+    "VectorSubset",
     "VisionExtractor",
     "semantic_extractor",
 ]
@@ -28,7 +28,7 @@ DUAL = ("clip", "siglip", "siglip2")
 
 
 def semantic_extractor(settings: Semantic, prompt_set: PromptSet | None = None) -> Extractor:
-    """The extractor for the model that `settings.model` names, by its configuration.
+    """Make the extractor for the model that `settings.model` names, by its configuration.
 
     `prompt_set` is asked instead of the one that `settings.prompts` names.
 
@@ -38,7 +38,7 @@ def semantic_extractor(settings: Semantic, prompt_set: PromptSet | None = None) 
     """
     require_choices("semantic", settings, "the extractor's settings")
     folder = find_model(settings.model, settings.revision)
-    kind = str(model_config(folder).get("model_type"))
+    kind = str(read_config(folder.path).get("model_type"))
     if kind == "mplug_owl2":
         return MplugOwl2Extractor(settings, prompt_set)
     if kind in DUAL:

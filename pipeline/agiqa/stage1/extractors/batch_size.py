@@ -19,14 +19,14 @@ FILE = "batch-sizes.json"
 
 
 def device_name() -> str:
-    """Such as `cpu` or `NVIDIA H200`."""
+    """Name this process's device, such as `cpu` or `NVIDIA H200`."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def batch_size(asked: int) -> int:
-    """Images in a batch: `asked`, or by the kind of device where that is 0."""
+    """Choose the images in a batch: `asked`, or by the kind of device where that is 0."""
     if asked:
         return asked
     import torch
@@ -46,7 +46,7 @@ class Remembered:
         self.key = f"{model[:16]} {dtype} {device_name()} numbers"
 
     def least(self, size: int, weight: int) -> int:
-        """`size` images of `weight` numbers each, or half as often as that is known not to fit."""
+        """Halve `size` images of `weight` numbers as long as that is known not to fit."""
         limit = self._read().get(self.key)
         while limit is not None and size > 1 and size * weight >= limit:
             size //= 2

@@ -9,7 +9,7 @@ from PIL import Image
 
 from agiqa.store import ANSWERS
 
-__all__ = ["ANSWERS", "Extractor", "Sample", "Vector", "batch"]
+__all__ = ["ANSWERS", "Extractor", "Sample", "Vector", "VectorSubset", "batch"]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Extractor(Protocol):
         """Of the stored vectors: float16 or float32; part of the fingerprint."""
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image as `extract` takes it; called in worker processes.
+        """Turn an RGB image into what `extract` takes; called in worker processes.
 
         Raises:
             RefusedError: this image or its prompt cannot be used; others can.
         """
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples of one key to float32 `(B, D)` for each wanted one of the P vectors.
+        """Turn B samples of one key into float32 `(B, D)` for each wanted one of P vectors.
 
         Raises:
             FailedError: the model failed on this batch; on another it may not.
@@ -76,9 +76,24 @@ class Extractor(Protocol):
 
 
 def batch(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    """The samples' arrays, concatenated."""
+    """Join the samples' arrays along axis 0."""
     return {
         name: np.concatenate([sample.arrays[name] for sample in samples])
         for name in samples[0].arrays
         if not name.startswith("_")
     }
+
+
+class VectorSubset:
+    """The extractor with the vectors at `indices` alone, in that order: no more is computed."""
+
+    def __init__(self, extractor: Extractor, indices: Sequence[int]) -> None:
+        self.extractor, self.indices = extractor, tuple(indices)
+        self.name, self.precision = extractor.name, extractor.precision
+        self.batch_size = extractor.batch_size
+        self.vectors = tuple(extractor.vectors[index] for index in indices)
+        self.preprocess = extractor.preprocess
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Extract as the extractor does; `wanted` counts the vectors of the subset."""
+        return self.extractor.extract(samples, [self.indices[number] for number in wanted])

@@ -64,14 +64,14 @@ class DualEncoderExtractor:
         self.vectors = self._describe(config)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image to what the model takes: pixels, of SigLIP 2 NaFlex their shape as well."""
+        """Turn an RGB image into pixels, for SigLIP 2 NaFlex with their shape."""
         try:
             return Sample(dict(self._processor(images=image, return_tensors="np")))
         except Exception as error:  # of whatever the processor raises
             raise refused(self._processor, image, error) from error
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples to float32 `(B, D)` or `(B, P)` for each wanted vector."""
+        """Turn B samples into float32 `(B, D)` or `(B, P)` for each wanted vector."""
         import torch
 
         with torch.inference_mode(), naming(self.folder.name), full_float32():
@@ -81,8 +81,8 @@ class DualEncoderExtractor:
             arrays = {n: a.to(self._model.device) for n, a in arrays.items()}
             arrays["pixel_values"] = arrays["pixel_values"].to(self._model.dtype)
             images = _unit(self._model.get_image_features(**arrays))
-            found = [images, images @ self._texts.T]
-        return [found[index].cpu().numpy() for index in wanted]
+            vectors = [images, images @ self._texts.T]
+        return [vectors[index].cpu().numpy() for index in wanted]
 
     def _load(self) -> None:
         from transformers import AutoModel
@@ -95,7 +95,7 @@ class DualEncoderExtractor:
         self._texts = _unit(self._model.get_text_features(**inputs))
 
     def _tokenise(self, config: Any) -> Any:
-        """The prompts' tokens `(P, L)`, L the model's; a warning names prompts that are cut."""
+        """Tokenise the prompts `(P, L)`, L the model's; warn of prompts that are cut."""
         length = int(config.max_position_embeddings)
         for name, text in self.prompt_set.prompts.items():
             tokens = len(self._tokenizer(text, verbose=False)["input_ids"])
@@ -130,18 +130,14 @@ class DualEncoderExtractor:
             "libraries": libraries(config, settings.attention, quantised=quantised),
         }
         texts = list(self.prompt_set.prompts.values())
+        compared = shared | {"libraries": asked, "prompts": texts}
         return (
             Vector(IMAGE, shared, self.width),
-            Vector(
-                SIMILARITIES,
-                shared | {"libraries": asked, "prompts": texts},
-                len(texts),
-                ANSWERS,
-            ),
+            Vector(SIMILARITIES, compared, len(texts), ANSWERS),
         )
 
 
-def _unit(found: Any) -> Any:
-    """Features `(N, D)` in float32, of unit length."""
-    features = getattr(found, "pooler_output", found).float()
+def _unit(output: Any) -> Any:
+    """Scale features `(N, D)` to unit length, in float32."""
+    features = getattr(output, "pooler_output", output).float()
     return features / features.norm(dim=-1, keepdim=True)

@@ -53,7 +53,7 @@ def libraries(
     tokenizer: Any = None,
     code: Path | None = None,
 ) -> dict[str, str]:
-    """Versions of whatever can change the vectors of a model.
+    """Look up versions of whatever can change the vectors of a model.
 
     Args:
         config: the model's, as transformers reads it; None: of a network of our own.
@@ -81,8 +81,8 @@ def libraries(
         wanted |= set(TOKENIZERS)
     if code is not None:
         wanted |= _imported(code)
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return found | {name: version for name in wanted if (version := _version(name))}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return versions | {name: version for name in wanted if (version := _version(name))}
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -116,7 +116,7 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def _configs(config: Any) -> Iterator[Any]:
-    """The configuration and those of its parts."""
+    """Yield the configuration and those of its parts."""
     from transformers import PreTrainedConfig
 
     if isinstance(config, PreTrainedConfig):
@@ -126,7 +126,7 @@ def _configs(config: Any) -> Iterator[Any]:
 
 
 def _taken_up(config: Any) -> set[str]:
-    """Distributions that transformers' code of this kind of model takes up where it finds them."""
+    """Find distributions that transformers' code of this kind of model takes up if installed."""
     name = type(config).__module__.replace(".configuration_", ".modeling_")
     try:
         module = importlib.util.find_spec(name)
@@ -147,12 +147,12 @@ def _taken_up(config: Any) -> set[str]:
 
 
 def _is_ordinary(tokenizer: Any) -> bool:
-    """Whether it is of the library `tokenizers`, which transformers requires."""
+    """Tell whether it is of the library `tokenizers`, which transformers requires."""
     return bool(getattr(tokenizer, "is_fast", False))
 
 
 def _imported(code: Path) -> set[str]:
-    """Distributions of what the Python files of a model's folder import."""
+    """Find distributions of what the Python files of a model's folder import."""
     by_package = importlib.metadata.packages_distributions()
     wanted: set[str] = set()
     for path in sorted(code.rglob("*.py")):

@@ -57,7 +57,7 @@ def naming(model: str) -> Iterator[None]:
 
 
 def refused(processor: Any, image: Image.Image, error: Exception) -> AgiqaError:
-    """What to say of an image processor that raised on an image: it refuses it, or cannot work."""
+    """Make the error for a processor that raised on an image: it refuses it, or cannot work."""
     kind, reason = type(processor).__name__, one_line(error) or type(error).__name__
     if isinstance(error, OF_DATA):
         size = f"{image.width} x {image.height}"

@@ -6,7 +6,8 @@ after the final norm, pooled over positions, text and image (MA-AGIQA, arXiv:240
 """
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +81,7 @@ class ImageTextExtractor:
         return int(self._config.get_text_config().hidden_size)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """An RGB image to what the model's processor makes of it, and of its generation prompt.
+        """Process an RGB image, and its generation prompt, by the model's processor.
 
         Raises:
             RefusedError: the processor or the model does not take this image or its prompt.
@@ -91,7 +92,7 @@ class ImageTextExtractor:
         return replace(sample, texts=self._texts.own(sample))
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples of one key to float32 `(B, D)` for each wanted vector; not always finite.
+        """Turn B samples of one key into float32 `(B, D)` a wanted vector; not always finite.
 
         Raises:
             FailedError: the model fails on these images, or the device's memory is too small for
@@ -130,32 +131,32 @@ class ImageTextExtractor:
                 self.settings.dtype,
             )
             with self._model.widened():
-                for place in np.flatnonzero(lost).tolist():
-                    again = self._model([samples[place]], self._asked(wanted))
-                    for row, better in zip(rows, self._pick(again, wanted), strict=True):
-                        row[place] = better[0]
+                for index in np.flatnonzero(lost).tolist():
+                    recomputed = self._model([samples[index]], self._asked(wanted))
+                    for row, better in zip(rows, self._pick(recomputed, wanted), strict=True):
+                        row[index] = better[0]
         return rows
 
     def _asked(self, wanted: Sequence[int]) -> list[str]:
-        """The prompts that the wanted vectors need."""
+        """List the prompts that the wanted vectors need."""
         asked = {self._plan[index][0] for index in wanted}
         return [name for name in self._names if name in asked]
 
     def _pick(
-        self, found: Mapping[str, tuple[np.ndarray, np.ndarray]], wanted: Sequence[int]
+        self, by_prompt: Mapping[str, tuple[np.ndarray, np.ndarray]], wanted: Sequence[int]
     ) -> list[np.ndarray]:
-        """The wanted vectors out of what the model said to the prompts."""
+        """Pick the wanted vectors out of what the model said to the prompts."""
         rows = []
         for index in wanted:
             name, layer, pooling = self._plan[index]
-            pooled, answers = found[name]
+            pooled, answers = by_prompt[name]
             rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
         return [np.array(row) for row in rows]
 
     def _describe(
         self, identity: Mapping[str, str], made_with: Mapping[str, str]
     ) -> tuple[Vector, ...]:
-        """The vectors, and beside them `_plan`: the prompt, layer and pooling of each."""
+        """Describe the vectors, and set `_plan`: the prompt, layer and pooling of each."""
         settings, chosen = self.settings, self.prompt_set
         shared: dict[str, object] = {
             "extractor": "lmm",
@@ -178,13 +179,13 @@ class ImageTextExtractor:
         for name in chosen.prompts:
             prompt: dict[str, object] = {"text": chosen.prompts[name], "template": chosen.template}
             prompt |= {"order": chosen.order} if chosen.is_chat else {}
-            for place, layer in enumerate(layers):
+            for depth, layer in enumerate(layers):
                 for index, pooling in enumerate(chosen.poolings):
                     parts = [name] + ([f"layer{layer}"] if layer else [])
                     parts += [pooling] if len(chosen.poolings) > 1 else []
                     asked = prompt | {"pooling": pooling} | ({"layer": layer} if layer else {})
                     vectors.append(self._vector(name, ".".join(parts), shared, asked, self.width))
-                    self._plan.append((name, place, index))
+                    self._plan.append((name, depth, index))
         for name in chosen.prompts if chosen.answers else ():
             asked = {"text": chosen.prompts[name], "template": chosen.template}
             asked |= {"order": chosen.order, "answers": list(chosen.answers)}
@@ -232,38 +233,35 @@ class _Model:
     def __call__(
         self, samples: Sequence[Sample], names: Sequence[str]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By prompt: pooled states `(B, layers, K, D)` and answers' probabilities `(B, A)`."""
+        """Compute by prompt states `(B, layers, K, D)` and answers' probabilities `(B, A)`."""
         prompts = [self._tokens(name, samples) for name in names]
         arrays = self._on_device(batch(samples))
-        seen = self.forward.encode(arrays, len(samples))
-        found = self.forward(seen, prompts)
+        encoded = self.forward.encode(arrays, len(samples))
+        vectors = self.forward(encoded, prompts)
         return {
-            name: (each.pooled.cpu().numpy(), self._answers(name, samples, each.last))
-            for name, each in zip(names, found, strict=True)
+            name: (states.pooled.cpu().numpy(), self._answers(name, samples, states.last))
+            for name, states in zip(names, vectors, strict=True)
         }
 
-    def widened(self) -> Any:
-        """The model in float32 while it lasts; casting back gives the same weights."""
-        from contextlib import contextmanager
-
+    @contextmanager
+    def widened(self) -> Iterator[None]:
+        """Hold the model in float32 while it lasts; casting back gives the same weights."""
         import torch
 
-        @contextmanager
-        def widen() -> Any:
-            self.model.to(torch.float32)
-            kept, self.dtype = self.dtype, torch.float32
-            self.forward.forget()
-            try:
-                yield
-            finally:
-                self.model.to(kept)
-                self.dtype = kept
-                self.forward.forget()
+        kept = self.dtype
+        self._cast(torch.float32)
+        try:
+            yield
+        finally:
+            self._cast(kept)
 
-        return widen()
+    def _cast(self, dtype: Any) -> None:
+        self.model.to(dtype)
+        self.dtype = dtype
+        self.forward.forget()
 
     def _on_device(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Arrays on the model's device, through pinned memory; those of floats in its type."""
+        """Put arrays on the model's device, through pinned memory; floats in its type."""
         import torch
 
         device = self.model.device
@@ -294,7 +292,7 @@ class _Model:
         )
 
     def _answers(self, name: str, samples: Sequence[Sample], last: Any) -> np.ndarray:
-        """Probabilities `(B, A)` of the answers, from the states `(B, D)` at the last position."""
+        """Compute the answers' probabilities `(B, A)` from the last position's states `(B, D)`."""
         import torch
 
         words = self.prompt_set.answers
@@ -310,7 +308,7 @@ class _Model:
 
 
 def _key(arrays: Mapping[str, np.ndarray]) -> object:
-    """What images of one batch must have in common: shapes, and small arrays of numbers."""
+    """Make the key that images of a batch share: shapes, and small arrays of numbers."""
     return tuple(
         (
             name,

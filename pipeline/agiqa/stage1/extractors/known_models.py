@@ -10,6 +10,7 @@ LMM, MPLUG_OWL2, DUAL = "image_text_to_text", "mplug_owl2", "dual_encoder"
 UP_TO = True
 APACHE, GEMMA = "Apache-2.0", "Gemma terms"
 GATED = "gated"  # until one accepts its terms on the hub
+GATED_PLAIN = f"{GATED}, no chat template"
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,7 @@ KNOWN_MODELS = (
     Known("llava-hf/llava-onevision-qwen2-7b-ov-hf", LMM, 8.03, APACHE, 3584, 7371, UP_TO),
     Known("google/gemma-3-4b-it", LMM, 4.3, GEMMA, 2560, 256, note=GATED),
     Known("google/gemma-3-12b-it", LMM, 12.19, GEMMA, 3840, 256, note=GATED),
-    Known(
-        "google/paligemma2-3b-mix-448",
-        LMM,
-        3.03,
-        GEMMA,
-        2304,
-        1024,
-        note=f"{GATED}, no chat template",
-    ),
+    Known("google/paligemma2-3b-mix-448", LMM, 3.03, GEMMA, 2304, 1024, note=GATED_PLAIN),
     Known("openai/clip-vit-large-patch14", DUAL, 0.43, "MIT", 768, 256),
     Known("google/siglip2-base-patch16-224", DUAL, 0.38, APACHE, 768, 196),
     Known("google/siglip2-so400m-patch14-384", DUAL, 1.14, APACHE, 1152, 729),

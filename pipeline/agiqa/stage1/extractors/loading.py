@@ -72,7 +72,7 @@ class ModelFolder:
         from safetensors import SafetensorError, safe_open
 
         sha = hashlib.sha256()
-        found = False
+        has_part = False
         for path in sorted(self.path.glob("*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as file:
@@ -80,11 +80,11 @@ class ModelFolder:
             except SafetensorError as error:
                 raise AgiqaError(f"{path}: damaged weights ({error}); copy them again.") from error
             for name, tensor in sorted(tensors.items()):
-                found = True
+                has_part = True
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
                 sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-        return {"sha256": sha.hexdigest()} if found else self.identity()
+        return {"sha256": sha.hexdigest()} if has_part else self.identity()
 
 
 def find_model(name: str, revision: str = "") -> ModelFolder:
@@ -123,7 +123,7 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
 
 
 def _own(folder: ModelFolder) -> ModelFolder:
-    """The folder, if it is a whole model: no adapter, no git-lfs pointers, nothing elsewhere."""
+    """Return the folder, if it is a whole model: no adapter, no git-lfs pointers, all its own."""
     no_questions()
     refuse_adapter(folder.path)
     require_weights(folder.path)
@@ -132,14 +132,14 @@ def _own(folder: ModelFolder) -> ModelFolder:
 
 
 def load_config(folder: ModelFolder, **trusted: bool) -> Any:
-    """The model's configuration as transformers reads it.
+    """Read the model's configuration by transformers.
 
     Raises:
         AgiqaError: transformers knows no such models, or the configuration is damaged.
     """
     from transformers import AutoConfig, __version__
 
-    kind = model_config(folder).get("model_type")
+    kind = read_config(folder.path).get("model_type")
     try:
         return AutoConfig.from_pretrained(folder.path, **trusted)
     except Exception as error:  # validation raises what it likes on fields of a wrong type
@@ -152,7 +152,7 @@ def load_config(folder: ModelFolder, **trusted: bool) -> Any:
 def load_model(
     auto: Any, folder: ModelFolder, dtype: str, attention: str, settings: Semantic | None = None
 ) -> Any:
-    """`auto.from_pretrained` of the folder, in eval mode, frozen, on this process's device.
+    """Load the folder by `auto.from_pretrained`: eval mode, frozen, on this process's device.
 
     Args:
         auto: one of transformers' Auto classes.
@@ -229,7 +229,7 @@ def _require_weights_for(auto: Any, folder: ModelFolder, placement: Mapping[str,
 
 
 def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for quantisation, a device map and remote code."""
+    """Choose arguments of `from_pretrained` for quantisation, a device map and remote code."""
     import torch
 
     options: dict[str, Any] = {}
@@ -256,7 +256,7 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
 
 
 def trust(folder: ModelFolder, settings: Semantic) -> dict[str, bool]:
-    """The argument that lets a model run its own code; empty where transformers has its code.
+    """Make the argument that lets a model run its own code; empty if transformers has it.
 
     Raises:
         AgiqaError: the model needs code of its own that is not allowed (remote_code.py).
@@ -264,17 +264,8 @@ def trust(folder: ModelFolder, settings: Semantic) -> dict[str, bool]:
     return {"trust_remote_code": True} if allowed_code(folder.path, settings) else {}
 
 
-def model_config(folder: ModelFolder) -> dict[str, Any]:
-    """The model's configuration as its folder has it.
-
-    Raises:
-        AgiqaError: it cannot be read.
-    """
-    return read_config(folder.path)
-
-
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:
-    """The folder's image processor, Pillow version; `image_size` overrides pixels a side.
+    """Load the folder's image processor, Pillow version; `image_size` overrides its pixels.
 
     Raises:
         AgiqaError: there is none, it cannot be used, or it has no Pillow version.
@@ -311,7 +302,7 @@ def require_pillow(folder: ModelFolder, processor: Any) -> None:
 
 
 def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
-    """One image through the processor: float32 `(3, H, W)`.
+    """Put one image through the processor: float32 `(3, H, W)`.
 
     Raises:
         RefusedError: the processor does not take it.

@@ -1,7 +1,7 @@
 """Semantic vectors by mPLUG-Owl2, the LMM of MA-AGIQA (arXiv:2404.17762). Stage 1.
 
-As `LMMExtractor`, for a model that transformers does not have: its own network, tokenisation and
-preprocessing are in `agiqa.stage1.mplug_owl2`.
+As `ImageTextExtractor`, for a model that transformers does not have: its own network, tokenisation
+and preprocessing are in `agiqa.stage1.mplug_owl2`.
 """
 
 from collections.abc import Sequence
@@ -54,13 +54,13 @@ class MplugOwl2Extractor:
         self.vectors = self._describe()
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """RGB image to uint8 pixels `(1, 3, H, W)`; they are normalised on the model's device."""
+        """Turn an RGB image into uint8 pixels `(1, 3, H, W)`, normalised on the device."""
         from agiqa.stage1.mplug_owl2.processing import square
 
         return Sample({"pixel_values": square(image, self._image_size)[None]})
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples to float32 `(B, D)` for each wanted vector."""
+        """Turn B samples into float32 `(B, D)` for each wanted vector."""
         from agiqa.stage1.mplug_owl2.loading import load_model
         from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 
@@ -68,14 +68,14 @@ class MplugOwl2Extractor:
             model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
             self._model = SemanticVectors(model, self.texts, self.batch_size)
         with naming(self.folder.name), full_float32():
-            found = self._model(batch(samples)["pixel_values"], wanted)
-        return list(found.swapaxes(0, 1))
+            vectors = self._model(batch(samples)["pixel_values"], wanted)
+        return list(vectors.swapaxes(0, 1))
 
     def _describe(self) -> tuple[Vector, ...]:
         from agiqa.stage1.mplug_owl2.processing import preprocessing
 
         chosen = self.prompt_set
-        shared = {
+        shared: dict[str, object] = {
             "extractor": "mplug_owl2",
             "model": self.folder.identity(),
             "preprocessing": preprocessing(self._image_size),
@@ -84,22 +84,13 @@ class MplugOwl2Extractor:
             "stored_as": self.precision,
             "libraries": libraries(None),
         }
-        return tuple(
-            Vector(
-                name,
-                shared
-                | {
-                    "prompt": {
-                        "text": chosen.prompts[name],
-                        "template": chosen.template,
-                        "pooling": "mean",
-                        "tokens": [*text.before, -1, *text.after],  # -1: the image
-                    }
-                },
-                self.width,
-            )
-            for name, text in zip(chosen.prompts, self.texts, strict=True)
-        )
+        vectors = []
+        for (name, text), tokens in zip(chosen.prompts.items(), self.texts, strict=True):
+            prompt: dict[str, object] = {"text": text, "template": chosen.template}
+            prompt["pooling"] = "mean"
+            prompt["tokens"] = [*tokens.before, -1, *tokens.after]  # -1: the image
+            vectors.append(Vector(name, shared | {"prompt": prompt}, self.width))
+        return tuple(vectors)
 
 
 def _require_plain(prompt_set: PromptSet) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.trees import read_json
-from agiqa.stage1.extractors.loading import ModelFolder, load_config, require_pillow
+from agiqa.stage1.extractors.loading import ModelFolder, load_config, load_image_processor
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
@@ -26,7 +26,7 @@ TOKENIZERS = (
 
 
 def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
-    """The folder's own `ProcessorMixin`, its image processor the Pillow version.
+    """Load the folder's own `ProcessorMixin`, its image processor the Pillow version.
 
     Raises:
         AgiqaError: the processor's class is unknown, or a part of it is absent or damaged.
@@ -54,7 +54,7 @@ def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
 
 
 def names_processor(folder: ModelFolder) -> bool:
-    """Whether the folder says which processor is its own; nano's does not."""
+    """Tell whether the folder says which processor is its own; nano's does not."""
     return any(_json(folder.path / name).get("processor_class") for name in CLASS_NAMED_IN)
 
 
@@ -69,7 +69,7 @@ class IdleVideoHalf(dict[str, object]):
 
 
 def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None]:
-    """The processor's class; and its settings, where no file of the folder states them."""
+    """Find the processor's class, and its settings where no file of the folder has them."""
     from transformers import LlavaProcessor, __version__
     from transformers.models.auto.processing_auto import (
         PROCESSOR_MAPPING,
@@ -96,7 +96,7 @@ def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None
 
 
 def _llava_settings(config: Any) -> dict[str, Any]:
-    """LLaVA's processor for a folder of tokenizer and image processor alone, as nano's is."""
+    """Set up LLaVA's processor for a folder without its own, such as nano's."""
     tower, strategy = config.vision_config, config.vision_feature_select_strategy
     return {
         "patch_size": tower.patch_size * getattr(config, "downsample_factor", 1),
@@ -106,7 +106,7 @@ def _llava_settings(config: Any) -> dict[str, Any]:
 
 
 def load_part(folder: ModelFolder, name: str) -> Any:
-    """One of the folder's parts: image_processor, tokenizer, feature_extractor, video_processor.
+    """Load a part: image_processor, tokenizer, feature_extractor or video_processor.
 
     Raises:
         AgiqaError: it is absent, damaged, or of a kind that stage 1 cannot serve.
@@ -115,18 +115,11 @@ def load_part(folder: ModelFolder, name: str) -> Any:
 
     if name == "video_processor":
         return IdleVideoHalf()
-    loaders: Mapping[str, tuple[Any, str, dict[str, str]]] = {
-        "image_processor": (
-            transformers.AutoImageProcessor,
-            "preprocessor_config.json",
-            {"backend": "pil"},
-        ),
-        "tokenizer": (transformers.AutoTokenizer, "tokenizer.json", {}),
-        "feature_extractor": (
-            transformers.AutoFeatureExtractor,
-            "preprocessor_config.json",
-            {},
-        ),
+    if name == "image_processor":
+        return load_image_processor(folder)
+    loaders: Mapping[str, tuple[Any, str]] = {
+        "tokenizer": (transformers.AutoTokenizer, "tokenizer.json"),
+        "feature_extractor": (transformers.AutoFeatureExtractor, "preprocessor_config.json"),
     }
     words = name.replace("_", " ")
     if name == "tokenizer" and not any((folder.path / file).is_file() for file in TOKENIZERS):
@@ -136,20 +129,17 @@ def load_part(folder: ModelFolder, name: str) -> Any:
         )
     if name not in loaders:
         raise AgiqaError(f"Model '{folder.name}' wants a {words}, which stage 1 cannot serve.")
-    auto, file, options = loaders[name]
+    auto, file = loaders[name]
     try:
-        part = auto.from_pretrained(folder.path, **options)
+        return auto.from_pretrained(folder.path)
     except Exception as error:  # of any library that takes part
         raise AgiqaError(
             f"Model '{folder.name}' has no usable {words} ({file}): {one_line(error)}"
         ) from error
-    if name == "image_processor":
-        require_pillow(folder, part)
-    return part
 
 
 def _construct(kind: Any, parts: list[Any], settings: dict[str, Any]) -> Any:
-    """`kind.from_args_and_dict`, with an idle video half and without num2words (SmolVLM's)."""
+    """Call `kind.from_args_and_dict` with an idle video half and without SmolVLM's num2words."""
     import importlib
 
     def takes_idle_half(self: Any, name: str, part: Any) -> Any:
@@ -158,20 +148,20 @@ def _construct(kind: Any, parts: list[Any], settings: dict[str, Any]) -> Any:
 
     lenient = type(kind.__name__, (kind,), {"check_argument_for_proper_class": takes_idle_half})
     module = importlib.import_module(kind.__module__)
-    lacking = getattr(module, "num2words", str) is None
-    if lacking:
+    is_missing = getattr(module, "num2words", str) is None
+    if is_missing:
         module.num2words = str  # type: ignore[attr-defined]
     try:
         processor = lenient.from_args_and_dict(parts, settings)  # type: ignore[attr-defined]
     finally:
-        if lacking:
+        if is_missing:
             module.num2words = None  # type: ignore[attr-defined]
     processor.__class__ = kind  # so that it can be pickled
     return processor
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON file's keys; none where there is no such file.
+    """Read a JSON file's keys; none where there is no such file.
 
     Raises:
         AgiqaError: it is damaged.

@@ -35,7 +35,7 @@ TIMM_READS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg
 
 
 def allowed_code(path: Path, settings: Semantic) -> str:
-    """The digest of the model's own code, if it needs that and the person allows it; "" if not.
+    """Return the digest of the model's code, if it needs it and is allowed it; "" if not.
 
     Args:
         path: the model's folder.
@@ -87,7 +87,7 @@ def _code_names(path: Path) -> dict[str, list[object]]:
 
 
 def _auto_maps(node: object) -> Iterator[object]:
-    """Every `auto_map` of a tree."""
+    """Yield every `auto_map` of a tree."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from [value] if key == "auto_map" else _auto_maps(value)
@@ -104,7 +104,7 @@ def no_questions() -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The model's configuration as its folder has it.
+    """Read the model's configuration as its folder has it.
 
     Raises:
         AgiqaError: it cannot be read.
@@ -129,8 +129,8 @@ def require_own_parts(path: Path, name: str) -> None:
         AgiqaError: it names code, weights or kernels that are not its own, or is damaged.
     """
     wrong = [
-        f"config.json: {place} is {value!r}"
-        for place, value in _leads_away(read_config(path), "config", "")
+        f"config.json: {key} is {value!r}"
+        for key, value in _leads_away(read_config(path), "config", "")
     ]
     for file in sorted(path.glob("*processor*config.json")):
         if file.name == "audio_tokenizer_config.json" or "audio_tokenizer" in _mapping(file):
@@ -149,22 +149,22 @@ def require_own_parts(path: Path, name: str) -> None:
         )
 
 
-def _leads_away(node: object, place: str, kind: str) -> Iterator[tuple[str, object]]:
-    """Places in a configuration that name code, kernels or files elsewhere, with their values."""
+def _leads_away(node: object, path: str, kind: str) -> Iterator[tuple[str, object]]:
+    """Yield a configuration's keys that name code, kernels or files elsewhere, and their values."""
     if isinstance(node, list):
         for child in node:
-            yield from _leads_away(child, place, kind)
+            yield from _leads_away(child, path, kind)
     if not isinstance(node, Mapping):
         return
     kind = str(node.get("model_type", kind))
     for key, value in node.items():
-        inner = f"{place}.{key}"
-        if key == "auto_map" and place != "config":
+        inner = f"{path}.{key}"
+        if key == "auto_map" and path != "config":
             yield inner, value
         elif key.endswith("implementation"):
-            yield from ((inner, each) for each in _strings(value) if "/" in each)
+            yield from ((inner, text) for text in _strings(value) if "/" in text)
         elif kind.startswith("timm") and key in ("architecture", "backbone"):
-            yield from ((inner, each) for each in _strings(value) if ":" in each or "/" in each)
+            yield from ((inner, text) for text in _strings(value) if ":" in text or "/" in text)
         elif kind.startswith("timm") and key == "model_args" and isinstance(value, Mapping):
             yield from ((f"{inner}.{name}", value[name]) for name in TIMM_READS if name in value)
         elif key in ("audio_tokenizer", "audio_tokenizer_name_or_path"):
@@ -174,7 +174,7 @@ def _leads_away(node: object, place: str, kind: str) -> Iterator[tuple[str, obje
 
 
 def _strings(node: object) -> Iterator[str]:
-    """Every text in a tree."""
+    """Yield every text in a tree."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, Mapping):
@@ -196,7 +196,7 @@ def _mapping(file: Path) -> Mapping[str, Any]:
 
 
 def _code(path: Path, settings: Semantic) -> list[str]:
-    """Names of the folder's Python files; a hub's are fetched, not run."""
+    """List the folder's Python files; a hub's are fetched, not run."""
     if not Path(settings.model).is_dir():
         from huggingface_hub import snapshot_download
 

@@ -84,32 +84,32 @@ class VisionExtractor:
         return int(self._config.patch_size)
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
-        """RGB image to float32 pixels `(1, 3, H, H)` of each view."""
-        seen = {}
+        """Turn an RGB image into float32 pixels `(1, 3, H, H)` of each view."""
+        pixels = {}
         for view, processor in zip(self.views, self._processors, strict=True):
             margin = (view.size - view.side) // 2
             inside = slice(margin, margin + view.side)
-            seen[view.name] = preprocess(processor, image)[None, :, inside, inside]
-        return Sample(seen)
+            pixels[view.name] = preprocess(processor, image)[None, :, inside, inside]
+        return Sample(pixels)
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """B samples to float32 `(B, D)` for each wanted vector."""
+        """Turn B samples into float32 `(B, D)` for each wanted vector."""
         import torch
 
         self.load()
         depth = len(self.settings.layers)
-        found: dict[int, Any] = {}
+        vectors: dict[int, Any] = {}
         pixels = batch(samples)
         with torch.inference_mode(), naming(self.folder.name), full_float32():
-            for place, view in enumerate(self.views):
-                mine = [index for index in wanted if index // depth == place]
-                if mine:
-                    layers = [self.settings.layers[index % depth] for index in mine]
-                    found |= dict(zip(mine, self._see(pixels[view.name], layers), strict=True))
-            return [found[index].cpu().numpy() for index in wanted]
+            for position, view in enumerate(self.views):
+                own = [index for index in wanted if index // depth == position]
+                if own:
+                    layers = [self.settings.layers[index % depth] for index in own]
+                    vectors |= dict(zip(own, self._see(pixels[view.name], layers), strict=True))
+            return [vectors[index].cpu().numpy() for index in wanted]
 
     def patches(self, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
-        """By view and chosen block, the patches' hidden states `(B, h * w, C)` in float32.
+        """Give by view and block the patches' hidden states `(B, h * w, C)` in float32.
 
         What `extract` pools, before it is pooled; row by row from the upper left of the view's box.
         """
@@ -127,16 +127,16 @@ class VisionExtractor:
             ]
 
     def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
-        """One view `(B, 3, H, H)` to `(B, D)` for each layer."""
+        """Run one view `(B, 3, H, H)` to `(B, D)` for each layer."""
         count = self._count(pixels)
         return [self.pool(states, count) for states in self.states(pixels, layers)]
 
     def _count(self, pixels: np.ndarray) -> int:
-        """How many patches the pixels `(B, 3, H, H)` become."""
+        """Count the patches that the pixels `(B, 3, H, H)` become."""
         return int((pixels.shape[-1] // self.patch_size) ** 2)
 
     def states(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
-        """One view `(B, 3, H, H)` to hidden states `(B, others + patches, C)` for each layer."""
+        """Run one view `(B, 3, H, H)` to states `(B, others + patches, C)` for each layer."""
         import torch
 
         images = torch.from_numpy(pixels).to(self.tower.device, self.tower.dtype)
@@ -148,7 +148,7 @@ class VisionExtractor:
         return [hidden[layer] for layer in layers]
 
     def pool(self, states: Any, count: int) -> Any:
-        """Hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
+        """Pool hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
         import torch
 
         states = states.float()
@@ -168,13 +168,13 @@ class VisionExtractor:
     def _read_tower(self) -> Any:
         from transformers import AutoModel
 
-        whole = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
-        if not hasattr(whole.config, "vision_config"):
-            return whole
-        towers = [getattr(whole, part) for part in PARTS if hasattr(whole, part)]
+        model = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
+        if not hasattr(model.config, "vision_config"):
+            return model
+        towers = [getattr(model, part) for part in PARTS if hasattr(model, part)]
         if not towers:
             raise AgiqaError(
-                f"Model '{self.folder.name}' ({type(whole).__name__}) has none of "
+                f"Model '{self.folder.name}' ({type(model).__name__}) has none of "
                 f"{', '.join(PARTS)}, which the visual extractor needs."
             )
         return towers[0]

@@ -18,19 +18,19 @@ class CrossAttention(nn.Module):
     def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
         super().__init__()
         self.heads, self.kernel = sizes.num_attention_heads, kernel
-        width, seen = sizes.hidden_size, sizes.encoder_hidden_size
+        width, seen_width = sizes.hidden_size, sizes.encoder_hidden_size
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(seen, width)
-        self.value = nn.Linear(seen, width)
+        self.key = nn.Linear(seen_width, width)
+        self.value = nn.Linear(seen_width, width)
         self.q_pos_embed = nn.Parameter(torch.randn(sizes.num_learnable_queries, width))
         self.k_pos_embed = nn.Parameter(torch.randn(vision_tokens, width))
 
-    def forward(self, queries: Tensor, seen: Tensor) -> Tensor:
-        """Queries `(B, Q, D)` and all they may see `(B, Q + T, D)` to `(B, Q, D)`."""
-        places = torch.cat([self.q_pos_embed, self.k_pos_embed])
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """Let queries `(B, Q, D)` attend to all they may see `(B, Q + T, D)`: `(B, Q, D)`."""
+        positions = torch.cat([self.q_pos_embed, self.k_pos_embed])
         query = split_heads(self.query(queries + self.q_pos_embed), self.heads)
-        key = split_heads(self.key(seen + places), self.heads)
-        return attend(self.kernel, query, key, split_heads(self.value(seen), self.heads))
+        key = split_heads(self.key(context + positions), self.heads)
+        return attend(self.kernel, query, key, split_heads(self.value(context), self.heads))
 
 
 class GatedMLP(nn.Module):
@@ -44,7 +44,7 @@ class GatedMLP(nn.Module):
         self.ffn_ln = nn.LayerNorm(sizes.intermediate_size, eps=sizes.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(B, Q, D)` to `(B, Q, D)`."""
+        """Map `(B, Q, D)` to `(B, Q, D)`."""
         mixed: Tensor = self.w2(self.ffn_ln(functional.silu(self.w1(hidden)) * self.w3(hidden)))
         return mixed
 
@@ -59,7 +59,7 @@ class CrossOutput(nn.Module):
         self.mlp = GatedMLP(sizes)
 
     def forward(self, attended: Tensor, queries: Tensor) -> Tensor:
-        """Both `(B, Q, D)`, as is the result."""
+        """Add projection and MLP to the queries; all `(B, Q, D)`."""
         hidden = queries + self.out_proj(attended)
         mixed: Tensor = hidden + self.mlp(self.norm2(hidden))
         return mixed
@@ -76,10 +76,10 @@ class CrossAttentionBlock(nn.Module):
         self.normk = nn.LayerNorm(sizes.encoder_hidden_size)
 
     def forward(self, queries: Tensor, states: Tensor) -> Tensor:
-        """Queries `(B, Q, D)`, the tower's states `(B, T, D)`, to `(B, Q, D)`."""
+        """Map queries `(B, Q, D)` and the tower's states `(B, T, D)` to `(B, Q, D)`."""
         queries = self.norm1(queries)
-        seen = torch.cat([queries, self.normk(states)], dim=1)
-        mixed: Tensor = self.output(self.attention(queries, seen), queries)
+        context = torch.cat([queries, self.normk(states)], dim=1)
+        mixed: Tensor = self.output(self.attention(queries, context), queries)
         return mixed
 
 
@@ -91,7 +91,7 @@ class AbstractorLayer(nn.Module):
         self.crossattention = CrossAttentionBlock(sizes, vision_tokens, kernel)
 
     def forward(self, queries: Tensor, states: Tensor) -> Tensor:
-        """As the block within."""
+        """Run the block within, shapes as it has them."""
         mixed: Tensor = self.crossattention(queries, states)
         return mixed
 
@@ -106,7 +106,7 @@ class AbstractorEncoder(nn.Module):
         )
 
     def forward(self, queries: Tensor, states: Tensor) -> Tensor:
-        """Queries `(B, Q, D)` after all layers."""
+        """Run queries `(B, Q, D)` through all layers."""
         for layer in self.layers:
             queries = layer(queries, states)
         return queries
@@ -127,7 +127,7 @@ class VisualAbstractor(nn.Module):
         self.vit_eos = nn.Parameter(torch.randn(1, 1, language_width))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Visual tokens, in the language model's width."""
+        """Read the states into visual tokens of the language model's width."""
         batch = len(states)
         tokens = self.visual_fc(self.encoder(self.query_embeds.expand(batch, -1, -1), states))
         return torch.cat([tokens, self.vit_eos.expand(batch, -1, -1)], dim=1)

@@ -13,7 +13,7 @@ KERNELS = ("sdpa", "eager")  # torch's fused kernels; or plain products, softmax
 def attend(
     kernel: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Attention of heads `(B, heads, L, d)`, joined to `(B, L, heads·d)`; `mask` is added."""
+    """Attend by heads `(B, heads, L, d)`, joined to `(B, L, heads·d)`; `mask` is added."""
     if kernel == "sdpa":
         heads = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     else:
@@ -24,7 +24,7 @@ def attend(
 
 
 def split_heads(tensor: Tensor, heads: int) -> Tensor:
-    """`(B, L, heads·d)` to `(B, heads, L, d)`."""
+    """Split `(B, L, heads·d)` into `(B, heads, L, d)`."""
     batch, length, _ = tensor.shape
     return tensor.view(batch, length, heads, -1).transpose(1, 2)
 

@@ -44,19 +44,19 @@ def load_weights(
     """
     paths = shards(folder)
     ignored = re.compile("|".join(not_needed))
-    found: dict[str, torch.Size] = {}
+    shapes: dict[str, torch.Size] = {}
     for path in paths:
-        found |= {n: s for n, s in _shapes(path).items() if not ignored.fullmatch(n)}
-    _require_fit(model, found, folder)
+        shapes |= {n: s for n, s in _shapes(path).items() if not ignored.fullmatch(n)}
+    _require_fit(model, shapes, folder)
     for path in paths:
         for name, tensor in _tensors(path):
-            if name in found:
+            if name in shapes:
                 device = _device(name, devices)
                 _assign(model, name, tensor.to(device=device, dtype=dtype, copy=True))
 
 
 def shards(folder: Path) -> list[Path]:
-    """The files that hold the weights.
+    """List the files that hold the weights.
 
     Raises:
         AgiqaError: there are none, or the index names some that are not there.
@@ -102,7 +102,7 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Whatever a reader raises on damage, in one line."""
+    """Turn whatever a reader raises on damage into one line."""
     try:
         yield
     except (
@@ -120,14 +120,14 @@ def _short(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def _require_fit(model: nn.Module, found: Mapping[str, torch.Size], folder: Path) -> None:
+def _require_fit(model: nn.Module, shapes: Mapping[str, torch.Size], folder: Path) -> None:
     expected = {name: weight.shape for name, weight in model.named_parameters()}
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
+    missing = sorted(expected.keys() - shapes.keys())
+    unexpected = sorted(shapes.keys() - expected.keys())
     misshapen = [
-        f"{name} {tuple(found[name])} instead of {tuple(shape)}"
+        f"{name} {tuple(shapes[name])} instead of {tuple(shape)}"
         for name, shape in sorted(expected.items())
-        if name in found and found[name] != shape
+        if name in shapes and shapes[name] != shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
     lists = [

@@ -33,7 +33,7 @@ class Multiway(nn.Module):
         self.multiway = nn.ModuleList([build(), build()])
 
     def forward(self, hidden: Tensor, image: Span) -> Tensor:
-        """`(B, L, in)` to `(B, L, out)`, each token by its own module."""
+        """Map `(B, L, in)` to `(B, L, out)`, each token by its own module."""
         text, visual = self.multiway
         start, stop = image
         sides = (hidden[:, :start], hidden[:, start:stop], hidden[:, stop:])
@@ -70,8 +70,8 @@ class Attention(nn.Module):
                 for before, now in zip(past, (key, value), strict=True)
             )
         times = self.heads // self.shared_heads
-        seen = (repeat_kv(key, times), repeat_kv(value, times))
-        return self.o_proj(attend(self.kernel, query, *seen, mask)), (key, value)
+        repeated = (repeat_kv(key, times), repeat_kv(value, times))
+        return self.o_proj(attend(self.kernel, query, *repeated, mask)), (key, value)
 
 
 class DecoderLayer(nn.Module):
@@ -88,7 +88,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, hidden: Tensor, image: Span, rotary: KeyValue, mask: Tensor, past: KeyValue | None
     ) -> tuple[Tensor, KeyValue]:
-        """States `(B, L, D)`; also this layer's keys and values."""
+        """Run states `(B, L, D)`, and give this layer's keys and values."""
         normed = self.input_layernorm(hidden, image)
         attended, kept = self.self_attn(normed, image, rotary, mask, past)
         hidden = hidden + attended
@@ -96,7 +96,7 @@ class DecoderLayer(nn.Module):
 
 
 def causal_mask(length: int, past: int, like: Tensor) -> Tensor:
-    """Added to the scores `(1, 1, length, past + length)`: zero where a token may look, else -inf.
+    """Make what is added to scores `(1, 1, length, past + length)`: 0 for what is seen, else -inf.
 
     The first of the `length` tokens stands at position `past`.
     """

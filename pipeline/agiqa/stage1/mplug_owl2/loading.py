@@ -25,7 +25,7 @@ SHARE = 0.9  # of a GPU's free memory that weights may take; the rest is for act
 
 
 def load_config(folder: Path) -> MplugOwl2Config:
-    """The folder's configuration.
+    """Read the folder's configuration.
 
     Raises:
         AgiqaError: it does not describe an mPLUG-Owl2.
@@ -43,7 +43,7 @@ def load_config(folder: Path) -> MplugOwl2Config:
 
 
 def load_model(folder: Path, dtype: str, attention: str) -> MplugOwl2Model:
-    """The model in eval mode, frozen, its weights cast to `dtype`.
+    """Load the model in eval mode, frozen, its weights cast to `dtype`.
 
     Raises:
         AgiqaError: another architecture, weights that do not fit or cannot be read, an unknown
@@ -64,7 +64,7 @@ def load_model(folder: Path, dtype: str, attention: str) -> MplugOwl2Model:
 
 
 def build_empty(config: MplugOwl2Config, attention: str) -> MplugOwl2Model:
-    """The network on the meta device: shapes without memory."""
+    """Build the network on the meta device: shapes without memory."""
     config._attn_implementation = attention
     with torch.device("meta"):
         model = MplugOwl2Model(config)
@@ -75,7 +75,7 @@ def build_empty(config: MplugOwl2Config, attention: str) -> MplugOwl2Model:
 def plan_devices(
     model: MplugOwl2Model, dtype: torch.dtype, free: Mapping[int, int] | None
 ) -> Devices:
-    """Which device holds which module, for a model on the meta device.
+    """Plan which device holds which module, for a model on the meta device.
 
     Args:
         model: its blocks are never split.
@@ -109,13 +109,13 @@ def place(model: MplugOwl2Model, devices: Devices) -> MplugOwl2Model:
 
 
 def _free_memory() -> dict[int, int] | None:
-    """Bytes for weights on each GPU that this process may use; None on a CPU."""
+    """Count bytes for weights on each GPU that this process may use; None on a CPU."""
     own = device()
     if own.type != "cuda":
         return None
-    one = this_process().world > 1 or torch.cuda.device_count() == 1
-    places = [own.index or 0] if one else range(torch.cuda.device_count())
-    return {place: int(torch.cuda.mem_get_info(place)[0] * SHARE) for place in places}
+    is_one_gpu = this_process().world > 1 or torch.cuda.device_count() == 1
+    gpus = [own.index or 0] if is_one_gpu else range(torch.cuda.device_count())
+    return {gpu: int(torch.cuda.mem_get_info(gpu)[0] * SHARE) for gpu in gpus}
 
 
 def _too_large(model: MplugOwl2Model, dtype: torch.dtype) -> str:

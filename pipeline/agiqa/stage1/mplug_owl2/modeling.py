@@ -62,37 +62,37 @@ class MplugOwl2Model(PreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids: Tensor, pixel_values: Tensor) -> BaseModelOutput:
-        """The plain way: everything in one pass.
+        """Run everything in one pass, the plain way.
 
         Args:
             input_ids: `(B, L)`; `IMAGE_TOKEN` once a row, at the same place in every row.
             pixel_values: normalised, `(B, 3, S, S)`.
         """
-        places = (input_ids == IMAGE_TOKEN).nonzero()[:, 1].unique()
-        if len(places) != 1 or int((input_ids == IMAGE_TOKEN).sum()) != len(input_ids):
+        columns = (input_ids == IMAGE_TOKEN).nonzero()[:, 1].unique()
+        if len(columns) != 1 or int((input_ids == IMAGE_TOKEN).sum()) != len(input_ids):
             raise ValueError("expected one image a row, at the same place in every row")
-        place = int(places)
+        column = int(columns)
         visual = self.encode_images(pixel_values)
         sides = [
             self.embed(side, visual.dtype)
-            for side in (input_ids[:, :place], input_ids[:, place + 1 :])
+            for side in (input_ids[:, :column], input_ids[:, column + 1 :])
         ]
         embedded = torch.cat([sides[0], visual, sides[1]], dim=1)
-        states = self.decode(embedded, (place, place + visual.shape[1]))
+        states = self.decode(embedded, (column, column + visual.shape[1]))
         return BaseModelOutput(last_hidden_state=states)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels `(B, 3, S, S)` to visual tokens `(B, V, D)`."""
+        """Encode normalised pixels `(B, 3, S, S)` into visual tokens `(B, V, D)`."""
         tokens: Tensor = run(self.visual_abstractor, self.vision_model(pixels))
         return tokens
 
     def embed(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """Token ids `(B, L)` to embeddings `(B, L, D)`."""
+        """Embed token ids `(B, L)`: `(B, L, D)`."""
         embedded: Tensor = self.embed_tokens(ids).to(dtype)
         return embedded
 
     def decode(self, embedded: Tensor, image: Span, prefix: Prefix | None = None) -> Tensor:
-        """Embeddings `(B, L, D)` to last hidden states `(B, L, D)` after the final norm.
+        """Run embeddings `(B, L, D)` to last hidden states `(B, L, D)` after the final norm.
 
         Args:
             embedded: text and visual tokens in order.
@@ -118,7 +118,7 @@ class MplugOwl2Model(PreTrainedModel):
         return Prefix(run(self.norm, hidden), tuple(past))
 
     def _positions(self, embedded: Tensor, prefix: Prefix | None) -> tuple[KeyValue, Tensor]:
-        """The rotary cosines and sines of the embeddings' positions, and the causal mask."""
+        """Compute cosines and sines of the embeddings' positions, and the causal mask."""
         past = prefix.states.shape[1] if prefix else 0
         length = embedded.shape[1]
         positions = torch.arange(past, past + length, device=embedded.device)[None]

@@ -51,7 +51,7 @@ def tokenize(tokenizer: Tokenizer, bos: int, text: str) -> TokenizedText:
 
 
 def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
-    """The folder's LLaMA tokenizer: `tokenizer.model`, or else `tokenizer.json`.
+    """Load the folder's LLaMA tokenizer: `tokenizer.model`, or else `tokenizer.json`.
 
     Args:
         folder: of the model.
@@ -90,7 +90,7 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
 
 
 def _from_pieces(path: Path) -> Tokenizer:
-    """A SentencePiece BPE model as a tokenizer: its merges are its pieces in order of score."""
+    """Make a tokenizer of a SentencePiece BPE model: its merges are its pieces by score."""
     from transformers.convert_slow_tokenizer import generate_merges, import_protobuf
 
     proto = import_protobuf().ModelProto()
@@ -110,7 +110,7 @@ def _from_pieces(path: Path) -> Tokenizer:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """RGB image, padded to a centred square and resized, as uint8 `(3, size, size)`."""
+    """Pad an RGB image to a centred square and resize it: uint8 `(3, size, size)`."""
     image = fit_for_square(image)
     side = max(image.size)
     padded = Image.new("RGB", (side, side), PADDING)
@@ -120,7 +120,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 pixels `(B, 3, H, W)` to CLIP's range, float32."""
+    """Normalise uint8 pixels `(B, 3, H, W)` to CLIP's range, float32."""
 
     def channels(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=pixels.device).view(3, 1, 1)
@@ -129,7 +129,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def preprocessing(size: int) -> dict[str, object]:
-    """All that `square` and `normalise` do, for fingerprints."""
+    """Describe all that `square` and `normalise` do, for fingerprints."""
     return {
         "backend": "pil",
         "pad": list(PADDING),

@@ -48,7 +48,7 @@ class SemanticVectors:
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """uint8 pixels `(B, 3, S, S)` to float32 `(B, len(wanted), D)`, for those prompts.
+        """Turn uint8 pixels `(B, 3, S, S)` into float32 `(B, len(wanted), D)`.
 
         Raises:
             AgiqaError: the GPU's memory is too small for one image.
@@ -68,16 +68,16 @@ class SemanticVectors:
         )
 
     def _finite(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """As `__call__`; vectors that overflow are computed again in float32."""
+        """Compute as `__call__`; vectors that overflow are computed again in float32."""
         vectors = self._vectors(pixels, wanted, self._dtype)
         lost = ~np.isfinite(vectors).all(axis=-1)  # (B, wanted)
         if self._dtype == torch.float32 or not lost.any():
             return vectors
         self._say_once()
         for row in np.flatnonzero(lost.any(axis=1)):
-            again = [prompt for prompt, bad in zip(wanted, lost[row], strict=True) if bad]
+            overflowed = [prompt for prompt, bad in zip(wanted, lost[row], strict=True) if bad]
             alone = pixels[row : row + 1]
-            vectors[row, lost[row]] = self._vectors(alone, again, torch.float32)[0]
+            vectors[row, lost[row]] = self._vectors(alone, overflowed, torch.float32)[0]
         return vectors
 
     def _vectors(self, pixels: np.ndarray, wanted: Sequence[int], dtype: torch.dtype) -> np.ndarray:
@@ -86,7 +86,7 @@ class SemanticVectors:
         return torch.stack([self.pool(visual, p) for p in wanted], dim=1).cpu().numpy()
 
     def pool(self, visual: Tensor, prompt: int) -> Tensor:
-        """Visual tokens `(B, V, D)` of images to the prompt's vectors `(B, D)`, float32."""
+        """Pool images' visual tokens `(B, V, D)` with the prompt: `(B, D)`, float32."""
         prefix = self._prefix(prompt, visual.dtype)
         ids = torch.tensor([self.prompts[prompt].after], dtype=torch.long, device=visual.device)
         after = self.model.embed(ids, visual.dtype).to(visual.device)

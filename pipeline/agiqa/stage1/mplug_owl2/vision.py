@@ -42,7 +42,7 @@ class VisionAttention(nn.Module):
         self.dense = nn.Linear(sizes.hidden_size, sizes.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
+        """Attend within `(B, T, D)`: `(B, T, D)`."""
         fused = self.query_key_value(hidden).unflatten(-1, (self.heads, 3, -1))
         query, key, value = fused.permute(3, 0, 2, 1, 4)
         mixed: Tensor = self.dense(attend(self.kernel, query, key, value))
@@ -59,7 +59,7 @@ class VisionMLP(nn.Module):
         self.fc2 = nn.Linear(sizes.intermediate_size, sizes.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
+        """Map `(B, T, D)` to `(B, T, D)`."""
         mixed: Tensor = self.fc2(self.activation(self.fc1(hidden)))
         return mixed
 
@@ -75,7 +75,7 @@ class VisionLayer(nn.Module):
         self.post_attention_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
+        """Run the block on `(B, T, D)`: `(B, T, D)`."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden))
         mixed: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
         return mixed
@@ -91,7 +91,7 @@ class VisionEncoder(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`."""
+        """Run all blocks on `(B, T, D)`: `(B, T, D)`."""
         for layer in self.layers:
             hidden = run(layer, hidden)
         return hidden
@@ -107,6 +107,6 @@ class VisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """States after the final norm, class token first."""
+        """Run pixels to states after the final norm, class token first."""
         states: Tensor = run(self.post_layernorm, self.encoder(run(self.embeddings, pixels)))
         return states

@@ -47,12 +47,12 @@ FORMAT = 2  # raise when assembly itself changes
 
 
 def projector_file() -> Path:
-    """The trained projector that the package ships."""
+    """Find the trained projector that the package ships."""
     return Path(str(importlib.resources.files("agiqa.stage1.nano") / "projector.safetensors"))
 
 
 def nano_folder(projector: Path | None = None) -> Path:
-    """Where nano stands once assembled; the name follows from all that it is made of."""
+    """Name the folder of nano once assembled; the name follows from all that it is made of."""
     projector = projector or projector_file()
     return models_root() / f"nano-{FORMAT}-{file_sha256(projector)[:12]}"
 
@@ -94,7 +94,7 @@ def ensure_nano(projector: Path | None = None, wheels: Path | None = None) -> Pa
 
 
 def read_vision_tower(onnx_file: Path) -> "dict[str, torch.Tensor]":
-    """Float32 weights of CLIP's image tower out of the int8 ONNX file, by transformers' names.
+    """Read CLIP's image tower out of the int8 ONNX file: float32, transformers' names.
 
     Each MatMulInteger node's weight is (quantised - zero point) * scale, transposed, and is named
     by its node; everything else is an initialiser that carries its name already.
@@ -169,13 +169,8 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
     with _quiet():
         model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    transformers.CLIPImageProcessorPil(
-        size={
-            "height": IMAGE_SIZE,
-            "width": IMAGE_SIZE,
-        },  # the whole image: no crop, aspect ignored
-        do_center_crop=False,
-    ).save_pretrained(out)
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}  # the whole image: no crop, aspect ignored
+    transformers.CLIPImageProcessorPil(size=size, do_center_crop=False).save_pretrained(out)
     record = {
         "parts": {part.requirement: part.sha256 for part in PARTS},
         "projector_sha256": file_sha256(projector),

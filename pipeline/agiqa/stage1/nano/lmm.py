@@ -16,13 +16,19 @@ class LMM:
     image_processor: Any
 
     def embed(self, before: str, visual: Any, after: str) -> Any:
-        """Text, image, text as input embeddings `(B, L, D)`; each side tokenised on its own."""
+        """Embed text, image, text for input `(B, L, D)`; each side is tokenised on its own."""
         return self._join(self._ids(before, start=True), visual, self._ids(after, start=False))
 
     def hidden_states(self, embeddings: Any) -> Any:
-        """Last hidden state after the final norm, `(B, L, D)`; no head, no other layer."""
+        """Compute the last hidden state after the final norm, `(B, L, D)`; no head."""
         language = self.model.model.language_model
         return language(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+
+    def tower_states(self, pixels: Any) -> Any:
+        """Run pixels `(B, 3, S, S)` to patches of the tower's feature layer `(B, T, C)`."""
+        model = self.model.model
+        hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return hidden[model.config.vision_feature_layer][:, 1:]  # but the class token
 
     def _ids(self, text: str, start: bool) -> Any:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]

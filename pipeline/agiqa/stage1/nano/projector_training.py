@@ -73,24 +73,21 @@ def measure_projector(table: ImagesTable, recipe: Recipe) -> dict[str, Any]:
 
 
 def visual_states(lmm: LMM, table: ImagesTable, batch_size: int = 16) -> np.ndarray:
-    """Patches of the tower's feature layer for every image: `(N, T, C)` float16."""
+    """Run the tower to patches of its feature layer for every image: `(N, T, C)` float16."""
     import torch
 
-    model = lmm.model.model
-    layer = model.config.vision_feature_layer
     paths = table.paths()
     out = []
     for start in track(range(0, len(paths), batch_size), "Vision tower", unit=batch_size):
         batch = [preprocess(lmm.image_processor, decode(p)) for p in paths[start:][:batch_size]]
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.stack(batch)).to(model.device)
-            hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True)
-            out.append(hidden.hidden_states[layer][:, 1:].half().cpu().numpy())
+            pixels = torch.from_numpy(np.stack(batch)).to(lmm.model.device)
+            out.append(lmm.tower_states(pixels).half().cpu().numpy())
     return np.concatenate(out)
 
 
 def collect(lmm: LMM, table: ImagesTable, recipe: Recipe) -> Captions:
-    """Captions of a table with prompts, split by prompt.
+    """Collect captions of a table with prompts, split by prompt.
 
     Raises:
         AgiqaError: images without a prompt, or too few prompts to hold some out.
@@ -168,7 +165,7 @@ def train(lmm: LMM, captions: Captions, recipe: Recipe) -> dict[str, Any]:
 
 
 def measure(lmm: LMM, captions: Captions, blank: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """NLL of the captions of each side, nats a token: own image, blank image, another's image.
+    """Measure the NLL of each side's captions, nats a token: own image, blank, another's.
 
     Args:
         lmm: the model with its projector.
@@ -180,21 +177,21 @@ def measure(lmm: LMM, captions: Captions, blank: np.ndarray, seed: int = 0) -> d
     result: dict[str, Any] = {}
     for side in SIDES[1:]:
         rows = np.flatnonzero(captions.sides == side)
-        others = np.arange(len(captions.sides))
+        other_rows = np.arange(len(captions.sides))
         for row in rows:
-            others[row] = rng.choice(rows[captions.groups[rows] != captions.groups[row]])
-        own, counts = _row_nll(lmm, captions, side, captions.visual)
-        other, _ = _row_nll(lmm, captions, side, captions.visual[others])
-        empty, _ = _row_nll(lmm, captions, side, np.broadcast_to(blank, captions.visual.shape))
+            other_rows[row] = rng.choice(rows[captions.groups[rows] != captions.groups[row]])
+        own_nll, counts = _row_nll(lmm, captions, side, captions.visual)
+        other_nll, _ = _row_nll(lmm, captions, side, captions.visual[other_rows])
+        blank_nll, _ = _row_nll(lmm, captions, side, np.broadcast_to(blank, captions.visual.shape))
         result[side] = {
             "prompts": len(np.unique(captions.groups[rows])),
             "images": len(rows),
             "tokens": int(counts.sum()),
-            "own_image": float(own.sum() / counts.sum()),
-            "blank_image": float(empty.sum() / counts.sum()),
-            "other_image": float(other.sum() / counts.sum()),
-            "own_beats_other": float(np.mean(own < other)),
-            "own_beats_blank": float(np.mean(own < empty)),
+            "own_image": float(own_nll.sum() / counts.sum()),
+            "blank_image": float(blank_nll.sum() / counts.sum()),
+            "other_image": float(other_nll.sum() / counts.sum()),
+            "own_beats_other": float(np.mean(own_nll < other_nll)),
+            "own_beats_blank": float(np.mean(own_nll < blank_nll)),
         }
     return result
 
@@ -210,20 +207,18 @@ def save_projector(lmm: LMM, out: Path, record: dict[str, Any]) -> None:
 
 
 def blank_states(lmm: LMM) -> np.ndarray:
-    """Visual states of an image of nothing but CLIP's mean colour: `(T, C)` float16."""
+    """Run the tower on an image of nothing but CLIP's mean colour: `(T, C)` float16."""
     import torch
 
-    model = lmm.model.model
-    size = model.config.vision_config.image_size
+    size = lmm.model.config.vision_config.image_size
     with torch.inference_mode():
-        pixels = torch.zeros(1, 3, size, size, device=model.device)
-        hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-        states: np.ndarray = hidden[model.config.vision_feature_layer][0, 1:].half().cpu().numpy()
+        pixels = torch.zeros(1, 3, size, size, device=lmm.model.device)
+        states: np.ndarray = lmm.tower_states(pixels)[0].half().cpu().numpy()
     return states
 
 
 def _initialise(lmm: LMM, projector: Any, captions: Captions) -> None:
-    """Fresh weights, scaled so that visual tokens are as long as the words' embeddings."""
+    """Draw fresh weights, scaled so that visual tokens are as long as the words' embeddings."""
     import torch
 
     for module in projector.modules():
@@ -236,7 +231,7 @@ def _initialise(lmm: LMM, projector: Any, captions: Captions) -> None:
 
 
 def _nll(lmm: LMM, captions: Captions, rows: np.ndarray, visual: np.ndarray) -> tuple[Any, Any]:
-    """Summed NLL and token counts `(B,)` of the rows' captions given `visual` `(B, T, C)`."""
+    """Sum NLL and token counts `(B,)` of the rows' captions given `visual` `(B, T, C)`."""
     import torch
 
     model = lmm.model

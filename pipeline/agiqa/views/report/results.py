@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.labels import require_columns
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.text_table import read_text_csv, require_columns
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
 from agiqa.runs.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
 from agiqa.runs.records import METRICS, read_metrics

@@ -5,7 +5,7 @@ from typing import Any
 
 from agiqa import __version__
 from agiqa.core.errors import AgiqaError
-from agiqa.data.images import MAX_PIXELS
+from agiqa.data.image_formats import MAX_PIXELS
 from agiqa.runs.files import Run
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.runs.score import Scorer

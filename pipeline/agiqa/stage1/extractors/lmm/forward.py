@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage1.extractors.lmm.pooling import weights
+from agiqa.stage1.extractors.lmm.pooling import PooledSums, Vectors, weights
 
 log = logging.getLogger(__name__)
 
 ROWS = 128  # texts run at a time behind a shared image
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of a vector's norm
+# What models raise on a pass that their code does not foresee.
+OF_SHARING = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError)
 WHOLE = "token_type_ids"  # which tokens attend to each other: asked for from the first one on
 VISION_ONLY = ("pixel_values", "pixel_attention_mask")  # arrays that the language model never asks
 
@@ -60,53 +62,12 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """B images, encoded."""
+class Encoded:
+    """B images of one shape as the vision half encodes them."""
 
     output: Any  # of get_image_features
     arrays: Mapping[str, Tensor]
     images: int  # B
-
-
-class Vectors(NamedTuple):
-    """What a prompt's texts become."""
-
-    pooled: Tensor  # (B, layers + 1, K, D) float32; the last of the layers is the normed output
-    last: Tensor  # (B, D): the output at the last position
-
-
-@dataclass(eq=False)
-class _Sums:
-    """Vectors in the making: parts of the texts are added as they are run."""
-
-    weights: Tensor  # (B, K, L)
-    lengths: Tensor
-    pooled: Tensor | None = None
-    last: Tensor | None = None
-
-    def add(self, states: Sequence[Tensor], start: int) -> None:
-        """Add states `(B or 1, l, D)` of each layer, those of positions from `start` on."""
-        stop = start + states[0].shape[1]
-        share = self.weights[:, :, start:stop]
-        found = torch.stack(
-            [
-                torch.einsum("bld,bkl->bkd", s.float().expand(len(share), -1, -1), share)
-                for s in states
-            ],
-            dim=1,
-        )
-        self.pooled = found if self.pooled is None else self.pooled + found
-        place = self.lengths - 1 - start
-        here = (place >= 0) & (place < stop - start)
-        rows = torch.arange(len(place), device=place.device)
-        ours = states[-1].expand(len(place), -1, -1)[rows, place.clamp(0, stop - start - 1)]
-        self.last = ours if self.last is None else torch.where(here[:, None], ours, self.last)
-
-    def vectors(self) -> Vectors:
-        """When all is added."""
-        assert self.pooled is not None
-        assert self.last is not None
-        return Vectors(self.pooled, self.last)
 
 
 class _Lead(NamedTuple):
@@ -135,8 +96,8 @@ class SharedForward:
     def __post_init__(self) -> None:
         config = self.model.config
         self.inner = self.model.model
-        found = getattr(config, "image_token_id", None)
-        self.image_token = int(config.image_token_index if found is None else found)
+        token = getattr(config, "image_token_id", None)
+        self.image_token = int(config.image_token_index if token is None else token)
         blocks = decoder_blocks(self.model)
         wrong = [layer for layer in self.layers if not 1 <= layer <= len(blocks)]
         if wrong:
@@ -149,68 +110,74 @@ class SharedForward:
         """Drop what was kept of earlier images' texts: the weights have changed."""
         self._leads.clear()
 
-    def encode(self, arrays: Mapping[str, Tensor], images: int) -> Seen:
+    def encode(self, arrays: Mapping[str, Tensor], images: int) -> Encoded:
         """Encode B images of one shape: `arrays` as their processor makes them."""
         output = self.model.get_image_features(
             **_accepted(self.inner.get_image_features, arrays), return_dict=True
         )
-        return Seen(output, arrays, images)
+        return Encoded(output, arrays, images)
 
-    def __call__(self, seen: Seen, prompts: Sequence[Tokens]) -> list[Vectors]:
-        """Vectors of each prompt for the images."""
+    def __call__(self, encoded: Encoded, prompts: Sequence[Tokens]) -> list[Vectors]:
+        """Compute the vectors of each prompt for the images."""
         if self.shares is None:
-            self.shares = self._proven(seen, prompts)
-        return self._vectors(seen, prompts, self.shares)
+            self.shares = self._proven(encoded, prompts)
+        return self._vectors(encoded, prompts, self.shares)
 
-    def _vectors(self, seen: Seen, prompts: Sequence[Tokens], shares: Shares) -> list[Vectors]:
+    def _vectors(
+        self, encoded: Encoded, prompts: Sequence[Tokens], shares: Shares
+    ) -> list[Vectors]:
         sums = [self._sums(prompt) for prompt in prompts]
         common = self._common(prompts) if shares.common and len(prompts) > 1 else 0
         if common:
-            self._run_together(seen, prompts, sums, common, shares)
+            self._run_together(encoded, prompts, sums, common, shares)
         else:
-            for prompt, each in zip(prompts, sums, strict=True):
-                self._run_alone(seen, prompt, each, shares)
-        return [each.vectors() for each in sums]
+            for prompt, own_sums in zip(prompts, sums, strict=True):
+                self._run_alone(encoded, prompt, own_sums, shares)
+        return [own_sums.vectors() for own_sums in sums]
 
-    def _run_alone(self, seen: Seen, prompt: Tokens, sums: _Sums, shares: Shares) -> None:
-        """One prompt in one pass, but for the text before the image."""
-        start, cache = self._begin(prompt, sums, seen.images, shares)
-        positions = self._positions(seen, prompt) if start else None
-        states, _ = self._run(prompt, (start, prompt.ids.shape[1]), seen, shares, cache, positions)
+    def _run_alone(
+        self, encoded: Encoded, prompt: Tokens, sums: PooledSums, shares: Shares
+    ) -> None:
+        """Run one prompt in one pass, but for the text before the image."""
+        start, cache = self._begin(prompt, sums, encoded.images, shares)
+        positions = self._positions(encoded, prompt) if start else None
+        part = (start, prompt.ids.shape[1])
+        states, _ = self._run(prompt, part, encoded, shares, cache, positions)
         sums.add(states, start)
 
     def _run_together(
         self,
-        seen: Seen,
+        encoded: Encoded,
         prompts: Sequence[Tokens],
-        sums: Sequence[_Sums],
+        sums: Sequence[PooledSums],
         common: int,
         shares: Shares,
     ) -> None:
-        """The image and the text up to `common` once, then every prompt's rest behind it."""
+        """Run image and text up to `common` once, then every prompt's rest behind it."""
         first = prompts[0]
-        start, cache = self._begin(first, sums[0], seen.images, shares)
-        for each in sums[1:]:
+        start, cache = self._begin(first, sums[0], encoded.images, shares)
+        for own_sums in sums[1:]:
             if start:
-                each.add(self._leads[tuple(first.ids[0, :start].tolist())].states, 0)
-        positions = [self._positions(seen, prompt) for prompt in prompts]
-        states, cache = self._run(first, (start, common), seen, shares, cache, positions[0], True)
-        for each in sums:
-            each.add(states, start)
-        step = max(1, ROWS // seen.images)
-        for some in range(0, len(prompts), step):
-            rest = slice(some, some + step)
+                own_sums.add(self._leads[tuple(first.ids[0, :start].tolist())].states, 0)
+        positions = [self._positions(encoded, prompt) for prompt in prompts]
+        part = (start, common)
+        states, cache = self._run(first, part, encoded, shares, cache, positions[0], True)
+        for own_sums in sums:
+            own_sums.add(states, start)
+        step = max(1, ROWS // encoded.images)
+        for begin in range(0, len(prompts), step):
+            rest = slice(begin, begin + step)
             self._run_rest(prompts[rest], sums[rest], positions[rest], common, cache)
 
     def _run_rest(
         self,
         prompts: Sequence[Tokens],
-        sums: Sequence[_Sums],
+        sums: Sequence[PooledSums],
         positions: Sequence[Tensor],
         common: int,
         cache: Any,
     ) -> None:
-        """The prompts' rests in one batch, rows of one image beside each other."""
+        """Run the prompts' rests in one batch, rows of one image beside each other."""
         longest = max(prompt.ids.shape[1] for prompt in prompts)
 
         def rows(parts: Sequence[Tensor], start: int) -> Tensor:  # (..., B, L) to (..., B * P, L')
@@ -220,54 +187,56 @@ class SharedForward:
             ]
             return torch.stack(filled, dim=-2).flatten(-3, -2)
 
-        ours = copy.deepcopy(cache)
-        ours.batch_repeat_interleave(len(prompts))
+        past = copy.deepcopy(cache)
+        past.batch_repeat_interleave(len(prompts))
         arrays = {
             name: rows([prompt.arrays[name] for prompt in prompts], 0 if name == WHOLE else common)
             for name in prompts[0].arrays
         }
         arrays.pop("mm_token_type_ids", None)  # they serve the positions, which are given
         images = len(prompts[0].ids)
-        places = [each.expand(*each.shape[:-2], images, -1) for each in positions]
+        rest = [part.expand(*part.shape[:-2], images, -1) for part in positions]
         with self._recorded() as states:
             output = self.inner(
-                **arrays, position_ids=rows(places, common), past_key_values=ours, use_cache=True
+                **arrays, position_ids=rows(rest, common), past_key_values=past, use_cache=True
             )
         states.append(output.last_hidden_state)
-        for place, (prompt, each) in enumerate(zip(prompts, sums, strict=True)):
+        for index, (prompt, own_sums) in enumerate(zip(prompts, sums, strict=True)):
             stop = prompt.ids.shape[1] - common
-            each.add([state[place :: len(prompts), :stop] for state in states], common)
+            own_sums.add([state[index :: len(prompts), :stop] for state in states], common)
 
-    def _begin(self, prompt: Tokens, sums: _Sums, images: int, shares: Shares) -> tuple[int, Any]:
-        """Where the pass starts, and the cache of what lies before: the text ahead of the image."""
-        lead = self._lead_length(prompt) if shares.lead else 0
-        if not lead:
+    def _begin(
+        self, prompt: Tokens, sums: PooledSums, images: int, shares: Shares
+    ) -> tuple[int, Any]:
+        """Find where the pass starts, and the cache of the text that lies before the image."""
+        length = self._lead_length(prompt) if shares.lead else 0
+        if not length:
             return 0, None
-        ids = tuple(prompt.ids[0, :lead].tolist())
+        ids = tuple(prompt.ids[0, :length].tolist())
         if ids not in self._leads:
             alone = Tokens({n: a[:1] for n, a in prompt.arrays.items()}, prompt.lengths[:1])
-            positions = torch.arange(lead, device=prompt.ids.device)[None]
+            positions = torch.arange(length, device=prompt.ids.device)[None]
             if hasattr(self.inner, "get_rope_index"):
                 positions = positions.expand(3, 1, -1)  # plain text: the same in all three
-            states, cache = self._run(alone, (0, lead), None, shares, None, positions, True)
+            states, cache = self._run(alone, (0, length), None, shares, None, positions, True)
             self._leads[ids] = _Lead(cache, states)
-        found = self._leads[ids]
-        sums.add(found.states, 0)
-        cache = copy.deepcopy(found.cache)
+        lead = self._leads[ids]
+        sums.add(lead.states, 0)
+        cache = copy.deepcopy(lead.cache)
         cache.batch_repeat_interleave(images)
-        return lead, cache
+        return length, cache
 
     def _run(
         self,
         prompt: Tokens,
         part: tuple[int, int],
-        seen: Seen | None,
+        encoded: Encoded | None,
         shares: Shares,
         cache: Any,
         positions: Tensor | None,
         keep: bool = False,
     ) -> tuple[list[Tensor], Any]:
-        """States `(B, l, D)` of each wanted layer for a part of the text, and the cache behind."""
+        """Run a part of the text to each layer's states `(B, l, D)`, and the cache behind."""
         start, stop = part
         given: dict[str, Any] = {
             name: a[:, 0 if name == WHOLE else start : stop] for name, a in prompt.arrays.items()
@@ -275,11 +244,11 @@ class SharedForward:
         if positions is not None:
             given.pop("mm_token_type_ids", None)
             given["position_ids"] = positions[..., start:stop]
-        if seen is not None:
-            arrays = dict(seen.arrays)
+        if encoded is not None:
+            arrays = dict(encoded.arrays)
             if shares.image:
                 arrays = {n: a for n, a in arrays.items() if n not in VISION_ONLY}
-                given["mm_encoder_outputs"] = {"image": seen.output}
+                given["mm_encoder_outputs"] = {"image": encoded.output}
             given |= _accepted(self.inner.forward, arrays)
         with self._recorded() as states:
             output = self.inner(**given, past_key_values=cache, use_cache=keep or cache is not None)
@@ -288,7 +257,7 @@ class SharedForward:
 
     @contextmanager
     def _recorded(self) -> Iterator[list[Tensor]]:
-        """The outputs of the wanted blocks while it lasts."""
+        """Record the outputs of the wanted blocks while it lasts."""
         states: list[Tensor] = []
 
         def record(_module: Any, _inputs: Any, output: Any) -> None:
@@ -301,26 +270,26 @@ class SharedForward:
             for hook in hooks:
                 hook.remove()
 
-    def _sums(self, prompt: Tokens) -> _Sums:
+    def _sums(self, prompt: Tokens) -> PooledSums:
         image = prompt.ids == self.image_token
-        return _Sums(weights(self.poolings, image, prompt.lengths), prompt.lengths)
+        return PooledSums(weights(self.poolings, image, prompt.lengths), prompt.lengths)
 
-    def _positions(self, seen: Seen, prompt: Tokens) -> Tensor:
-        """Positions of the whole text: `(1, L)`, or `(3, B, L)` where the model counts in three."""
+    def _positions(self, encoded: Encoded, prompt: Tokens) -> Tensor:
+        """Number the whole text: `(1, L)`, or `(3, B, L)` where the model counts in three."""
         if not hasattr(self.inner, "get_rope_index"):
             return torch.arange(prompt.ids.shape[1], device=prompt.ids.device)[None]
         ask = self.inner.get_rope_index
-        found: Tensor = ask(**_accepted(ask, {**seen.arrays, **prompt.arrays}))[0]
-        return found
+        positions: Tensor = ask(**_accepted(ask, {**encoded.arrays, **prompt.arrays}))[0]
+        return positions
 
     def _lead_length(self, prompt: Tokens) -> int:
-        """Tokens before the image, if they are the same for all images."""
+        """Count the tokens before the image, if they are the same for all images."""
         first = int((prompt.ids[0] == self.image_token).int().argmax())
         same = bool((prompt.ids[:, :first] == prompt.ids[:1, :first]).all())
         return first if same else 0
 
     def _common(self, prompts: Sequence[Tokens]) -> int:
-        """Tokens that all texts begin with, if the image is among them and each goes on; or 0."""
+        """Count tokens that all texts begin with, if they hold the image and all go on; or 0."""
         shortest = int(min(int(prompt.lengths.min()) for prompt in prompts)) - 1
         first = prompts[0].ids[:1, :shortest]
         same = torch.stack(
@@ -330,25 +299,18 @@ class SharedForward:
         image = torch.nonzero(prompts[0].ids[0] == self.image_token)
         return common if len(image) and common > int(image.max()) else 0
 
-    def _proven(self, seen: Seen, prompts: Sequence[Tokens]) -> Shares:
-        """The most that can be shared, found on the first images."""
-        plain = self._vectors(seen, prompts, LEVELS[-1])
+    def _proven(self, encoded: Encoded, prompts: Sequence[Tokens]) -> Shares:
+        """Find the most that can be shared, on the first images."""
+        plain = self._vectors(encoded, prompts, LEVELS[-1])
         limit = TOLERANCE.get(plain[0].last.dtype, TOLERANCE[torch.bfloat16])
         for shares in LEVELS[:-1]:
             self.forget()
             try:
-                ours = self._vectors(seen, prompts, shares)
-            except (
-                RuntimeError,
-                TypeError,
-                ValueError,
-                IndexError,
-                AttributeError,
-                KeyError,
-            ) as error:
+                shared = self._vectors(encoded, prompts, shares)
+            except OF_SHARING as error:
                 log.debug("%s: %s", shares, error)
                 continue
-            if max(_distance(a, b) for a, b in zip(ours, plain, strict=True)) <= limit:
+            if max(_distance(a, b) for a, b in zip(shared, plain, strict=True)) <= limit:
                 if shares != LEVELS[0]:
                     log.info(
                         "%s: shared between prompts: %s", type(self.model).__name__, _said(shares)
@@ -362,7 +324,7 @@ class SharedForward:
 
 
 def decoder_blocks(model: Any) -> Any:
-    """The language model's blocks, in order."""
+    """List the language model's blocks, in order."""
     for name in ("language_model", "text_model"):
         language = getattr(model.model, name, None)
         if language is not None and hasattr(language, "layers"):
@@ -374,14 +336,14 @@ def decoder_blocks(model: Any) -> Any:
 
 
 def _accepted(function: Any, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `arrays` that the function names as arguments."""
+    """Select those of `arrays` that the function names as arguments."""
     names = inspect.signature(function).parameters
     return {name: array for name, array in arrays.items() if name in names}
 
 
-def _distance(ours: Vectors, plain: Vectors) -> float:
-    """The largest relative distance between two vectors of the same image."""
-    gap = (ours.pooled - plain.pooled).norm(dim=-1)
+def _distance(shared: Vectors, plain: Vectors) -> float:
+    """Measure the largest relative distance between two vectors of the same image."""
+    gap = (shared.pooled - plain.pooled).norm(dim=-1)
     return float((gap / plain.pooled.norm(dim=-1).clamp_min(1e-6)).max())
 
 

@@ -26,7 +26,7 @@ NOT_ARRAYS_OF_IMAGES = (*TEXT_ARRAYS, "attention_mask", "labels")
 def image_features(
     processor: Any, image: Image.Image, pixel_budget: int | None = None
 ) -> dict[str, np.ndarray]:
-    """What the model's vision half wants for one RGB image, float32 and int64.
+    """Make what the model's vision half wants for one RGB image, float32 and int64.
 
     Names with a leading underscore are no arguments of the model: the processor's own counts,
     which `token_ids` needs. `pixel_budget` is the most pixels that the vision tower may see in
@@ -48,19 +48,19 @@ def image_features(
     if getattr(processor.image_processor, "do_pad", False):
         image = fit_for_square(image)
     try:
-        made = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
+        out = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
     except Exception as error:  # such as Qwen-VL's on an image 200 times as wide as high
         raise refused(processor, image, error) from error
-    wanted = {name for name in made if name not in NOT_ARRAYS_OF_IMAGES}
+    wanted = {name for name in out if name not in NOT_ARRAYS_OF_IMAGES}
     counts = {f"_{name}": value for name, value in recorder.made.items() if name not in wanted}
-    arrays = {name: made[name] for name in wanted} | counts
+    arrays = {name: out[name] for name in wanted} | counts
     return {name: _array(value) for name, value in sorted(arrays.items())}
 
 
 def token_ids(
     processor: Any, features: Mapping[str, np.ndarray], text: str, words: str | None = None
 ) -> dict[str, np.ndarray]:
-    """Token ids `(L,)` of a text with one image placeholder, expanded for these features.
+    """Tokenise a text with one image placeholder, expanded for these features: `(L,)`.
 
     With them the type ids `(L,)` that the tokenizer or the family gives. The image is not
     processed again. A text that already opens with BOS, as chat templates may, gets no second.
@@ -70,10 +70,10 @@ def token_ids(
         RefusedError: the tokenizer cannot take the words as plain text.
         AgiqaError: the text holds no placeholder, or more than one.
     """
-    found = text.count(placeholder := image_token(processor))
-    if found != 1:
+    count = text.count(placeholder := image_token(processor))
+    if count != 1:
         raise AgiqaError(
-            f"A prompt expects one image placeholder {placeholder!r}, found {found} in {text!r}."
+            f"A prompt expects one image placeholder {placeholder!r}, found {count} in {text!r}."
         )
     own = copy.copy(processor)
     own.image_processor = _Ready(processor.image_processor, features)
@@ -82,12 +82,12 @@ def token_ids(
     opening = processor.tokenizer.bos_token
     special = not (opening and text.startswith(opening))
     stand_in = Image.new("RGB", (1, 1))  # never looked at
-    made = own(images=[stand_in], text=[text], text_kwargs={"add_special_tokens": special})
-    return {name: np.asarray(made[name][0], dtype=np.int64) for name in TEXT_ARRAYS if name in made}
+    out = own(images=[stand_in], text=[text], text_kwargs={"add_special_tokens": special})
+    return {name: np.asarray(out[name][0], dtype=np.int64) for name in TEXT_ARRAYS if name in out}
 
 
 def chat_text(processor: Any, question: str, order: str) -> str:
-    """The model's chat template for one user turn of question and image, ready for the answer.
+    """Put question and image into the model's chat template: one user turn, answer next.
 
     `order` is text_first or image_first.
 
@@ -97,23 +97,23 @@ def chat_text(processor: Any, question: str, order: str) -> str:
     kind = type(processor).__name__
     question = question.strip()  # as several templates do
     text = _chat(processor, _turn(question, order))
-    image, place = text.find(image_token(processor)), text.find(question)
-    if image < 0 or place < 0:
+    image, start = text.find(image_token(processor)), text.find(question)
+    if image < 0 or start < 0:
         raise AgiqaError(
             f"The chat template of {kind} leaves out the {'image' if image < 0 else 'question'}: "
             "use a prompt set with a template of its own."
         )
-    if (image < place) != (order == "image_first"):
-        other = "image_first" if order == "text_first" else "text_first"
+    if (image < start) != (order == "image_first"):
+        actual = "image_first" if order == "text_first" else "text_first"
         raise AgiqaError(
-            f"The chat template of {kind} always gives {other}, the prompt set asks for {order}: "
-            f"set order: {other}, or use a template of its own."
+            f"The chat template of {kind} always gives {actual}, the prompt set asks for {order}: "
+            f"set order: {actual}, or use a template of its own."
         )
     return text
 
 
 def placeholder(processor: Any) -> str:
-    """What stands for one image in a text: the image token, with what the chat puts around it.
+    """Find what stands for one image in a text: the image token and what is put around it.
 
     Raises:
         AgiqaError: the processor has no image token.
@@ -134,7 +134,7 @@ def placeholder(processor: Any) -> str:
 
 
 def image_token(processor: Any) -> str:
-    """The token that the processor expands to the image's tokens.
+    """Find the token that the processor expands to the image's tokens.
 
     Raises:
         AgiqaError: it has none.
@@ -174,14 +174,14 @@ class _Ready:
     def __call__(self, images: Any, **options: Any) -> Any:
         from transformers import BatchFeature
 
-        return BatchFeature({name.removeprefix("_"): each for name, each in self.features.items()})
+        return BatchFeature({name.removeprefix("_"): data for name, data in self.features.items()})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
 
 def _checkpoint_options(processor: Any) -> dict[str, Any]:
-    """What the checkpoint's image processor says where the processor's class says otherwise.
+    """List what the checkpoint's image processor says otherwise than its class.
 
     Such as InternVL's crop_to_patches: its class crops even where the checkpoint does not.
     """
@@ -191,7 +191,7 @@ def _checkpoint_options(processor: Any) -> dict[str, Any]:
 
 
 def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Image, dict[str, Any]]:
-    """The image and the options of the image processor that keep it to `budget` pixels."""
+    """Choose the image and the image processor's options that keep to `budget` pixels."""
     stated = processor.to_dict()
     size = dict(stated.get("size") or {})
     if "temporal_patch_size" in stated and "longest_edge" in size:  # Qwen-VL: bounds in pixels
@@ -218,7 +218,7 @@ def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Imag
 
 
 def _shrink_to_canvas(image: Image.Image, canvases: list[list[int]], budget: int) -> Image.Image:
-    """The image no larger than the canvas, of those within the budget, that suits it best.
+    """Shrink the image to the canvas, of those within the budget, that suits it best.
 
     The list of canvases is the model's as well, and cannot be cut down; a smaller image gets a
     smaller canvas.
@@ -227,7 +227,7 @@ def _shrink_to_canvas(image: Image.Image, canvases: list[list[int]], budget: int
 
     size = (image.height, image.width)
     least = min(height * width for height, width in canvases)
-    allowed = [each for each in canvases if each[0] * each[1] <= max(budget, least)]
+    allowed = [canvas for canvas in canvases if canvas[0] * canvas[1] <= max(budget, least)]
     height, width = select_best_resolution(size, allowed)
     if (height, width) == tuple(select_best_resolution(size, canvases)):
         return image  # the processor takes this canvas without our help
@@ -242,7 +242,7 @@ def _turn(question: str, order: str) -> list[dict[str, str]]:
 
 
 def _chat(processor: Any, content: list[dict[str, str]]) -> str:
-    """One user turn through the processor's chat template, else its tokenizer's."""
+    """Put one user turn through the processor's chat template, else its tokenizer's."""
     template = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
     if template is None:
         raise AgiqaError(

@@ -28,16 +28,16 @@ class Filled:
         self.tokenizer, self.words = tokenizer, words
 
     def __call__(self, text: Any, **options: Any) -> Any:
-        """Ids and masks of the text with the words in it, as the tokenizer would give them."""
-        (whole,) = [text] if isinstance(text, str) else text
-        before, after = whole.split(HOLE)
+        """Tokenise the text with the words in it, ids and masks as the tokenizer gives them."""
+        (full,) = [text] if isinstance(text, str) else text
+        before, after = full.split(HOLE)
         start = len(before) + len(HOLE)
         if not marks_in(self.words):
-            made = self.tokenizer([before + self.words + after], **options)
+            encoded = self.tokenizer([before + self.words + after], **options)
             further = len(self.words) - len(HOLE)
-            place = getattr(made, "char_to_token", None)
+            find = getattr(encoded, "char_to_token", None)
             return _encoding(
-                made, lambda char: place and place(0, char + further * (char >= start))
+                encoded, lambda char: find and find(0, char + further * (char >= start))
             )
         head, middle, tail = _stretches(self.tokenizer, before, self.words, after)
         ids = [*_ids(head), *middle, *_ids(tail)]
@@ -45,22 +45,22 @@ class Filled:
         if options.get("add_special_tokens", True):
             opening, end = _opening_and_end(self.tokenizer)
             ids = [*opening, *ids, *end]
-        made = {"input_ids": [ids], "attention_mask": [[1] * len(ids)]}
+        encoded = {"input_ids": [ids], "attention_mask": [[1] * len(ids)]}
         if options.get("return_token_type_ids"):
-            made["token_type_ids"] = [[0] * len(ids)]
-        tail_start = len(whole) - (0 if tail is None else tail[1])
+            encoded["token_type_ids"] = [[0] * len(ids)]
+        tail_start = len(full) - (0 if tail is None else tail[1])
         behind = len(opening) + len(_ids(head)) + len(middle)
 
         def place_of(char: int) -> int | None:
             if head is not None and char < head[1]:
-                found, shift = head[0].char_to_token(char), len(opening)
+                token, shift = head[0].char_to_token(char), len(opening)
             elif tail is not None and char >= tail_start:
-                found, shift = tail[0].char_to_token(char - tail_start), behind
+                token, shift = tail[0].char_to_token(char - tail_start), behind
             else:
                 return None
-            return None if found is None else int(found) + shift
+            return None if token is None else int(token) + shift
 
-        return _encoding(made, place_of)
+        return _encoding(encoded, place_of)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.tokenizer, name)
@@ -69,15 +69,15 @@ class Filled:
 Part = tuple[Any, int] | None  # an encoding, and the characters that it is of
 
 
-def _encoding(made: Any, place_of: Callable[[int], int | None]) -> Any:
-    """What a tokenizer returns; places are asked for by characters of the text with the HOLE."""
+def _encoding(encoded: Any, place_of: Callable[[int], int | None]) -> Any:
+    """Make what a tokenizer returns, asked for by characters of the text with the HOLE."""
     from transformers import BatchEncoding
 
     class Encoding(BatchEncoding):
         def char_to_token(self, _row: int, char: int) -> int | None:
             return place_of(char)
 
-    return Encoding(dict(made))
+    return Encoding(dict(encoded))
 
 
 def _ids(part: Part) -> list[int]:
@@ -87,7 +87,7 @@ def _ids(part: Part) -> list[int]:
 def _stretches(
     tokenizer: Any, before: str, words: str, after: str
 ) -> tuple[Part, Sequence[int], Part]:
-    """What lies before the last mark ahead of the words, the words with what is around them, rest.
+    """Split at the marks: what is before them, the words and what surrounds them, the rest.
 
     Raises:
         RefusedError: the tokenizer cannot take the words but as marks.
@@ -124,21 +124,21 @@ def _stretches(
 
 
 def _without_marks(tokenizer: Any, text: str, inside: bool) -> Sequence[int]:
-    """Ids of a stretch of text, `inside` a longer one or at its beginning."""
+    """Tokenise a stretch of text, `inside` a longer one or at its beginning."""
     from tokenizers import AddedToken
 
-    plain, others = _plain(tokenizer)
+    plain, true_ids = _plain(tokenizer)
     if not inside:
         ids = plain.encode(text, add_special_tokens=False).ids
     else:
         plain.add_special_tokens([AddedToken(ANCHOR, normalized=False)])
         ids = plain.encode(ANCHOR + text, add_special_tokens=False).ids[1:]
-    return [others.get(i, i) for i in ids]
+    return [true_ids.get(i, i) for i in ids]
 
 
 @lru_cache(maxsize=4)  # of a large vocabulary it takes a second
 def _plain(tokenizer: Any) -> tuple[Any, dict[int | None, int]]:
-    """The tokenizer without its marks; and its other added tokens' ids there, to the true ones."""
+    """Make the tokenizer without its marks; map its other added tokens' ids to the true ones."""
     from tokenizers import Tokenizer
 
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -149,10 +149,10 @@ def _plain(tokenizer: Any) -> tuple[Any, dict[int | None, int]]:
 
 
 def _opening_and_end(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind a text of its own accord."""
+    """Find what the tokenizer puts before and behind a text of its own accord."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    for place in range(len(whole) - len(bare) + 1):
-        if whole[place : place + len(bare)] == bare:
-            return whole[:place], whole[place + len(bare) :]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return full[:start], full[start + len(bare) :]
     return [], []

@@ -39,7 +39,7 @@ class Texts:
     _made: dict[tuple[str, object], Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     def tokens(self, name: str, sample: Sample) -> Mapping[str, np.ndarray]:
-        """Tokens for the image's size; those of one size are made once.
+        """Make tokens for the image's size; those of one size are made once.
 
         Raises:
             RefusedError: of this image or its generation prompt they are too many, or unknown.
@@ -49,16 +49,16 @@ class Texts:
             return sample.texts[name] if name in sample.texts else self._own(name, sample)
         key = (name, sample.key)
         if key not in self._made:
-            made = token_ids(self.processor, sample.arrays, self.text(name))
+            tokens = token_ids(self.processor, sample.arrays, self.text(name))
             try:
-                require_known(made["input_ids"].tolist(), self.vocabulary, self.model)
+                require_known(tokens["input_ids"].tolist(), self.vocabulary, self.model)
             except RefusedError as error:
                 raise AgiqaError(f"{error} (prompt '{name}').") from error
-            self._made[key] = made
+            self._made[key] = tokens
         return self._made[key]
 
     def own(self, sample: Sample) -> dict[str, Mapping[str, np.ndarray]]:
-        """Tokens of the prompts that hold the image's own, which are of this image alone.
+        """Make tokens of the prompts that hold the image's own, which are of it alone.
 
         Raises:
             RefusedError: the model cannot take the image with one of the prompts.
@@ -72,7 +72,7 @@ class Texts:
         return {name: self._own(name, sample) for name in asking}
 
     def answers(self, name: str, words: Sequence[str], sample: Sample) -> list[int]:
-        """The token after the text, answer by answer."""
+        """Find the token after the text, answer by answer."""
         tail = self.text(name).rpartition(placeholder(self.processor))[2]
         if sample.image_prompt is not None:
             tail = tail.replace(HOLE, sample.image_prompt.strip())
@@ -82,7 +82,7 @@ class Texts:
         )
 
     def text(self, name: str) -> str:
-        """What the processor is given, a HOLE in place of the image's generation prompt."""
+        """Write what the processor is given, a HOLE in place of the generation prompt."""
         if name not in self._texts:
             chosen = self.prompt_set
             if chosen.is_chat:
@@ -97,13 +97,13 @@ class Texts:
         self.prompt_set.question(name, sample.image_prompt)  # says where there is none
         assert sample.image_prompt is not None
         words = sample.image_prompt.strip()
-        made = token_ids(self.processor, sample.arrays, self.text(name), words)
-        require_known(made["input_ids"].tolist(), self.vocabulary, self.model)
-        self._require_room(made)
-        return made
+        tokens = token_ids(self.processor, sample.arrays, self.text(name), words)
+        require_known(tokens["input_ids"].tolist(), self.vocabulary, self.model)
+        self._require_room(tokens)
+        return tokens
 
-    def _require_room(self, made: Mapping[str, np.ndarray]) -> None:
-        count = len(made["input_ids"])
+    def _require_room(self, tokens: Mapping[str, np.ndarray]) -> None:
+        count = len(tokens["input_ids"])
         if self.longest and count > self.longest:
             raise RefusedError(
                 f"its text and image are {count:,} tokens, more than the {self.longest:,} that "
@@ -119,7 +119,7 @@ class Texts:
 
 
 def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
-    """The token that follows `text` for each word, with a space where the text ends without one.
+    """Find each word's first token after `text`, a space between where the text has none.
 
     Raises:
         AgiqaError: two words begin with the same token, so that the model cannot tell them apart.
@@ -128,16 +128,16 @@ def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
     gap = "" if not text or text[-1].isspace() else " "
     firsts = []
     for word in words:
-        whole = tokenize(text + gap + word)
+        tokens = tokenize(text + gap + word)
         same = next(
-            (i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before)
+            (i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before)
         )
-        firsts.append(whole[min(same, len(whole) - 1)])
-    for place, (word, token) in enumerate(zip(words, firsts, strict=True)):
-        if token in firsts[:place]:
-            other = words[firsts.index(token)]
+        firsts.append(tokens[min(same, len(tokens) - 1)])
+    for index, (word, token) in enumerate(zip(words, firsts, strict=True)):
+        if token in firsts[:index]:
+            earlier = words[firsts.index(token)]
             raise AgiqaError(
-                f"The answers '{other}' and '{word}' begin with the same token of this model, "
+                f"The answers '{earlier}' and '{word}' begin with the same token of this model, "
                 "which cannot be asked for their probabilities: choose other words."
             )
     return firsts

@@ -16,7 +16,7 @@ import pandas as pd
 
 from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.leak_audit.near import NearHashes
+from agiqa.data.leak_audit.perceptual import NearHashes
 from agiqa.data.splits import SIDES, side_rows
 
 NEAR = 6  # bits of 64
@@ -27,7 +27,7 @@ Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Across:
+class SideOverlap:
     """How many images of one side have a relative on another side of the same split."""
 
     protocol: str
@@ -58,7 +58,7 @@ class Pair:
 class Audit:
     """What was found in the splits of one protocol."""
 
-    across: tuple[Across, ...]
+    across: tuple[SideOverlap, ...]
     pairs: tuple[Pair, ...]  # of files or near pictures between test and train, nearest first
 
 
@@ -83,25 +83,25 @@ def audit(
     protocol = str(splits["protocol"].iloc[0])
     sides = side_rows(splits, table)
     across = [
-        Across(
+        SideOverlap(
             protocol,
             seed,
             side,
-            other,
+            other_side,
             images=len(rows[side]),
-            same_prompt=_shared(prompts, rows[side], rows[other]),
-            same_group=_shared(groups, rows[side], rows[other]),
-            same_file=int(np.isin(files[rows[side]], files[rows[other]]).sum()),
-            near=int(_near(near, files, rows[side], rows[other]).sum()),
+            same_prompt=_shared(prompts, rows[side], rows[other_side]),
+            same_group=_shared(groups, rows[side], rows[other_side]),
+            same_file=int(np.isin(files[rows[side]], files[rows[other_side]]).sum()),
+            near=int(_near(near, files, rows[side], rows[other_side]).sum()),
         )
         for seed, rows in sides.items()
-        for side, other in BETWEEN
+        for side, other_side in BETWEEN
     ]
-    place = np.full((len(sides), len(table.frame)), -1, dtype=np.int8)
+    side_codes = np.full((len(sides), len(table.frame)), -1, dtype=np.int8)
     for number, rows in enumerate(sides.values()):
         for code, side in enumerate(SIDES):
-            place[number, rows[side]] = code
-    return Audit(tuple(across), _worst(table, near, files, prompts, place, pairs))
+            side_codes[number, rows[side]] = code
+    return Audit(tuple(across), _worst(table, near, files, prompts, side_codes, pairs))
 
 
 def _codes(values: "pd.Series[str]") -> Codes:
@@ -109,30 +109,30 @@ def _codes(values: "pd.Series[str]") -> Codes:
 
 
 def _named_codes(names: "pd.Series[str]") -> Codes:
-    """A number for each name, -1 where there is none."""
+    """Number each name, -1 where there is none."""
     codes = _codes(names)
     codes[(names == "").to_numpy()] = -1
     return codes
 
 
-def _shared(codes: Codes, here: Codes, there: Codes) -> int:
-    """How many of the rows `here` have a name that one of `there` has."""
-    named = codes[there]
-    return int(np.isin(codes[here], named[named >= 0]).sum())
+def _shared(codes: Codes, rows: Codes, other_rows: Codes) -> int:
+    """Count the `rows` that have a name which one of `other_rows` has."""
+    named = codes[other_rows]
+    return int(np.isin(codes[rows], named[named >= 0]).sum())
 
 
-def _near(near: NearHashes, files: Codes, here: Codes, there: Codes) -> npt.NDArray[np.bool_]:
-    """For each row of `here`, whether `there` has another file with a near hash."""
+def _near(near: NearHashes, files: Codes, rows: Codes, other_rows: Codes) -> npt.NDArray[np.bool_]:
+    """Tell for each of `rows` whether `other_rows` have another file with a near hash."""
     count = int(near.row.max()) + 1
     present = np.zeros(count, dtype=bool)
-    present[near.row[there]] = True
+    present[near.row[other_rows]] = True
     reached = np.zeros(count, dtype=bool)  # hashes with a near but different one there
-    reached[near.one[present[near.other]]] = True
-    reached[near.other[present[near.one]]] = True
+    reached[near.first[present[near.second]]] = True
+    reached[near.second[present[near.first]]] = True
     low, high = np.full(count, len(files)), np.full(count, -1)  # of the files there with this hash
-    np.minimum.at(low, near.row[there], files[there])
-    np.maximum.at(high, near.row[there], files[there])
-    hashes, own = near.row[here], files[here]
+    np.minimum.at(low, near.row[other_rows], files[other_rows])
+    np.maximum.at(high, near.row[other_rows], files[other_rows])
+    hashes, own = near.row[rows], files[rows]
     alike = present[hashes] & ((low[hashes] != own) | (high[hashes] != own))
     return np.asarray(reached[hashes] | alike)
 
@@ -142,31 +142,30 @@ def _worst(
     near: NearHashes,
     files: Codes,
     prompts: Codes,
-    place: npt.NDArray[np.int8],
+    side_codes: npt.NDArray[np.int8],
     wanted: int,
 ) -> tuple[Pair, ...]:
-    """The nearest pairs that stand on test and train of some split; most splits first."""
+    """List the nearest pairs that stand on test and train of some split; most splits first."""
     listed = list(islice(_related(near), MOST_LISTED))
     if not listed:
         return ()
-    one, other, distance = (np.array(column) for column in zip(*listed, strict=True))
-    test, train = SIDES.index("test"), SIDES.index("train")
-    left, right = place[:, one], place[:, other]
-    splits = (((left == test) & (right == train)) | ((left == train) & (right == test))).sum(axis=0)
+    first, second, distance = (np.array(column) for column in zip(*listed, strict=True))
+    test, train = (side_codes == SIDES.index(side) for side in ("test", "train"))
+    splits = (test[:, first] & train[:, second] | train[:, first] & test[:, second]).sum(axis=0)
     # Equal hashes of other files come after equal files: 0 bits differ in both.
-    rank = np.lexsort((-splits, files[one] != files[other], distance))
-    first = table.targets[0].name if table.targets else ""
+    rank = np.lexsort((-splits, files[first] != files[second], distance))
+    target = table.targets[0].name if table.targets else ""
     names = table.frame["path"].to_numpy()
-    scores = table.frame[first].to_numpy(dtype=float) if first else None
+    scores = table.frame[target].to_numpy(dtype=float) if target else None
     return tuple(
         Pair(
-            str(names[one[k]]),
-            str(names[other[k]]),
+            str(names[first[k]]),
+            str(names[second[k]]),
             int(distance[k]),
-            bool(files[one[k]] == files[other[k]]),
-            bool(prompts[one[k]] == prompts[other[k]] >= 0),
+            bool(files[first[k]] == files[second[k]]),
+            bool(prompts[first[k]] == prompts[second[k]] >= 0),
             int(splits[k]),
-            None if scores is None else (float(scores[one[k]]), float(scores[other[k]])),
+            None if scores is None else (float(scores[first[k]]), float(scores[second[k]])),
         )
         for k in rank
         if splits[k]
@@ -174,14 +173,14 @@ def _worst(
 
 
 def _related(near: NearHashes) -> Iterator[tuple[int, int, int]]:
-    """Pairs of rows with equal hashes, then with near ones by distance: rows, bits."""
+    """Yield pairs of rows with equal hashes, then with near ones by distance: rows, bits."""
     order = np.argsort(near.row, kind="stable")
     starts = np.searchsorted(near.row[order], np.arange(near.row.max() + 2))
     members = [order[a:b] for a, b in pairwise(starts)]
     for rows in members:
         if len(rows) > 1:
-            for one, other in combinations(rows.tolist(), 2):
-                yield one, other, 0
+            for first, second in combinations(rows.tolist(), 2):
+                yield first, second, 0
     for k in np.argsort(near.distance, kind="stable"):
-        for one, other in product(members[near.one[k]], members[near.other[k]]):
-            yield int(one), int(other), int(near.distance[k])
+        for first, second in product(members[near.first[k]], members[near.second[k]]):
+            yield int(first), int(second), int(near.distance[k])
