@@ -16,7 +16,7 @@ image_formats/loading.py.
 import hashlib
 import math
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,35 +154,20 @@ def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
     return small
 
 
-def check_images(
-    paths: Sequence[Path],
-    workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
-) -> list[BadImage]:
+def check_images(paths: Sequence[Path], workers: int | None = None) -> list[BadImage]:
     """List those of the files that cannot be used; arguments as of `checked_ids`."""
-    checked = checked_ids(paths, workers, on_progress)
-    return [image for image in checked if isinstance(image, BadImage)]
+    return [image for image in checked_ids(paths, workers) if isinstance(image, BadImage)]
 
 
-def checked_ids(
-    paths: Sequence[Path],
-    workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
-) -> list[str | BadImage]:
+def checked_ids(paths: Sequence[Path], workers: int | None = None) -> Iterator[str | BadImage]:
     """Decode every file in full, in threads: its `image_id`, or why it cannot be used, in order.
 
     Args:
         paths: the files.
         workers: threads; None takes a few more than there are cores.
-        on_progress: called as (done, total) after each file.
     """
-    checked = []
     with ThreadPoolExecutor(workers, thread_name_prefix="check-images") as pool:
-        for image in pool.map(_check, paths):
-            checked.append(image)
-            if on_progress is not None:
-                on_progress(len(checked), len(paths))
-    return checked
+        yield from pool.map(_check, paths)
 
 
 def require_file(path: Path) -> None:

@@ -7,7 +7,7 @@ is done is there a table to write. Bad images stop everything, or are left out w
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Literal
 import pandas as pd
 
 from agiqa.core.errors import printable, quoted, some
+from agiqa.core.progress import track
 from agiqa.data.datasets.table import (
     SET_COLUMN,
     TEXT_COLUMNS,
@@ -45,7 +46,6 @@ def build_table(
     synthetic: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImagesTable:
     """Check and hash the images of `rows`, and make the table.
 
@@ -63,7 +63,6 @@ def build_table(
         synthetic: whether the project made the images itself.
         skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
         workers: threads; None takes a few more than there are cores.
-        on_progress: called as (done, total) after each image.
 
     Raises:
         BadImagesError: an image cannot be used and `skip_bad` is off, or none can.
@@ -73,7 +72,7 @@ def build_table(
     rows["path"] = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
     refuse_duplicates(rows["path"], source)
     files = [root / path for path in rows["path"]]
-    ids = checked_ids(files, workers, on_progress)
+    ids = track(checked_ids(files, workers), "Images", total=len(files))
     checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
     bad = [image for image in checked if isinstance(image, BadImage)]
     total = len(rows)

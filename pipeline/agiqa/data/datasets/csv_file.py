@@ -5,7 +5,7 @@ inside. Every row needs a finite number in each score column.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +34,6 @@ def prepare(
     name: str | None = None,
     skip_bad: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImagesTable:
     """Read a CSV of the user's own.
 
@@ -51,7 +50,6 @@ def prepare(
         name: of the data set; by default the CSV's, without its suffix.
         skip_bad: leave bad images out instead of stopping.
         workers: threads; None takes a few more than there are cores.
-        on_progress: called as (done, total) after each image.
     """
     labels = read_text_csv(csv)
     named = [c for c in (prompt_column, group_column, generator_column, raters_column) if c]
@@ -95,7 +93,6 @@ def prepare(
         raters=raters,
         skip_bad=skip_bad,
         workers=workers,
-        on_progress=on_progress,
     )
 
 

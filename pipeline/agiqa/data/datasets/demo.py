@@ -12,7 +12,7 @@ import importlib.util
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,6 @@ def prepare(
     seed: int = 0,
     *,
     workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImagesTable:
     """Make the images in `folder/images`, all or none, and the table of them.
 
@@ -89,9 +88,7 @@ def prepare(
         folder: of the data set; an earlier `images` in it is replaced.
         seed: of everything random.
         workers: threads of the final check.
-        on_progress: called as (done, total) after each image.
     """
-    total = len(SOURCES) * (1 + len(DEGRADATIONS) * STEPS)
     rows = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,8 +98,6 @@ def prepare(
             for row, image in _make(seed):
                 image.save(images / str(row["path"]), "JPEG", quality=92, subsampling=0)
                 rows.append(row)
-                if on_progress is not None:
-                    on_progress(len(rows), total)
             shutil.rmtree(folder / IMAGES, ignore_errors=True)
             images.rename(folder / IMAGES)
     except OSError as error:

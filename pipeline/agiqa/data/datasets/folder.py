@@ -5,7 +5,6 @@ over, and so is every file whose name does not end like an image's.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +21,6 @@ def prepare(
     *,
     skip_bad: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImagesTable:
     """List a folder's images; the table has no targets, no prompts and no groups."""
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
@@ -35,7 +33,6 @@ def prepare(
         source=folder.resolve().name,
         skip_bad=skip_bad,
         workers=workers,
-        on_progress=on_progress,
     )
 
 

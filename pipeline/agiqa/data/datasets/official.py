@@ -159,7 +159,6 @@ def prepare_download(
     *,
     skip_bad: bool = False,
     workers: int | None = None,
-    on_progress: Callable[[int, int], object] | None = None,
 ) -> ImagesTable:
     """Read an unpacked official download into an images table.
 
@@ -169,7 +168,6 @@ def prepare_download(
         skip_bad: leave images without a label, labels without an image, and bad images out instead
             of stopping.
         workers: threads; None takes a few more than there are cores.
-        on_progress: called as (done, total) after each image.
 
     Raises:
         AgiqaError: a part is absent, labels and images disagree, a score is off the scale, or an
@@ -189,7 +187,6 @@ def prepare_download(
         raters=download.raters,
         skip_bad=skip_bad,
         workers=workers,
-        on_progress=on_progress,
     )
     return dataclasses.replace(table, skipped=(*table.skipped, *unlabelled))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agiqa.stage1.mplug_owl2.blocks import attend, split_heads
+from agiqa.stage1.mplug_owl2.blocks import Layers, attend, split_heads
 from agiqa.stage1.mplug_owl2.configuration import AbstractorSizes
 
 
@@ -96,22 +96,6 @@ class AbstractorLayer(nn.Module):
         return mixed
 
 
-class AbstractorEncoder(nn.Module):
-    """The layers, one after the other."""
-
-    def __init__(self, sizes: AbstractorSizes, vision_tokens: int, kernel: str) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            AbstractorLayer(sizes, vision_tokens, kernel) for _ in range(sizes.num_hidden_layers)
-        )
-
-    def forward(self, queries: Tensor, states: Tensor) -> Tensor:
-        """Run queries `(B, Q, D)` through all layers."""
-        for layer in self.layers:
-            queries = layer(queries, states)
-        return queries
-
-
 class VisualAbstractor(nn.Module):
     """The tower's states `(B, T, D)` to visual tokens `(B, Q + 1, H)`, end-of-image last."""
 
@@ -119,7 +103,9 @@ class VisualAbstractor(nn.Module):
         self, sizes: AbstractorSizes, vision_tokens: int, language_width: int, kernel: str
     ) -> None:
         super().__init__()
-        self.encoder = AbstractorEncoder(sizes, vision_tokens, kernel)
+        self.encoder = Layers(
+            AbstractorLayer(sizes, vision_tokens, kernel) for _ in range(sizes.num_hidden_layers)
+        )
         self.visual_fc = nn.Linear(sizes.hidden_size, language_width)
         self.query_embeds = nn.Parameter(
             torch.randn(1, sizes.num_learnable_queries, sizes.hidden_size)

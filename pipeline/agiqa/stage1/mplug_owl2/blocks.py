@@ -1,5 +1,6 @@
 """What mPLUG-Owl2's parts share: attention, and blocks run in the precision of their input."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -27,6 +28,20 @@ def split_heads(tensor: Tensor, heads: int) -> Tensor:
     """Split `(B, L, heads·d)` into `(B, heads, L, d)`."""
     batch, length, _ = tensor.shape
     return tensor.view(batch, length, heads, -1).transpose(1, 2)
+
+
+class Layers(nn.Module):
+    """A level that the checkpoint's parameter names have: layers, one after the other."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, hidden: Tensor, *others: Any) -> Tensor:
+        """Run `(B, L, D)` through all layers, each given `others` too: `(B, L, D)`."""
+        for layer in self.layers:
+            hidden = run(layer, hidden, *others)
+        return hidden
 
 
 def run(block: nn.Module, inputs: Tensor, *others: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from agiqa.stage1.mplug_owl2.blocks import attend, run
+from agiqa.stage1.mplug_owl2.blocks import Layers, attend, run
 from agiqa.stage1.mplug_owl2.configuration import VisionSizes
 
 
@@ -81,29 +81,13 @@ class VisionLayer(nn.Module):
         return mixed
 
 
-class VisionEncoder(nn.Module):
-    """The blocks, one after the other."""
-
-    def __init__(self, sizes: VisionSizes, kernel: str) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            VisionLayer(sizes, kernel) for _ in range(sizes.num_hidden_layers)
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Run all blocks on `(B, T, D)`: `(B, T, D)`."""
-        for layer in self.layers:
-            hidden = run(layer, hidden)
-        return hidden
-
-
 class VisionModel(nn.Module):
     """The whole tower: normalised pixels `(B, 3, S, S)` to states `(B, T, D)`."""
 
     def __init__(self, sizes: VisionSizes, kernel: str) -> None:
         super().__init__()
         self.embeddings = VisionEmbeddings(sizes)
-        self.encoder = VisionEncoder(sizes, kernel)
+        self.encoder = Layers(VisionLayer(sizes, kernel) for _ in range(sizes.num_hidden_layers))
         self.post_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
