@@ -34,7 +34,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What `extract` would do."""
+    """What `extract` would do, and its cost."""
 
     images: int  # distinct ones in the table
     vectors: int  # of each

@@ -53,25 +53,25 @@ def test_side(mos: Array, score: Array) -> TestSide:
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawnCounts:
     """Counts of a test side's images, with what every model on that side shares."""
 
     counts: Array  # (B, n): how often each image was drawn
     mos_ranks: Array  # (B, n), less the mean rank
 
 
-def drawn_counts(counts: Array, mos: Array) -> Draw:
+def drawn_counts(counts: Array, mos: Array) -> DrawnCounts:
     """Prepare counts `(B, n)` for all models that are measured against the MOS `(n,)`.
 
     Rows may differ in their sums: groups of unequal size were drawn.
     """
-    return Draw(counts, _ranks(mos, counts))
+    return DrawnCounts(counts, _ranks(mos, counts))
 
 
 test_side.__test__ = False  # type: ignore[attr-defined]
 
 
-def resampled(side: TestSide, drawn: Draw) -> dict[str, Array]:
+def resampled(side: TestSide, drawn: DrawnCounts) -> dict[str, Array]:
     """Compute figures of B resamples `(B,)`; NaN where one holds a single image or value."""
     mos, score, mapped = (values - values.mean() for values in (side.mos, side.score, side.mapped))
     raw, fitted = side.score - side.mos, side.mapped - side.mos
@@ -105,7 +105,7 @@ def _inside(figure: str, values: Array) -> Array:
     return np.clip(values, -1.0, 1.0) if figure in CORRELATIONS else values
 
 
-def _weighted_srcc(drawn: Draw, score: Array) -> Array:
+def _weighted_srcc(drawn: DrawnCounts, score: Array) -> Array:
     ranks = _ranks(score, drawn.counts)
     mos = drawn.counts * drawn.mos_ranks
     covariance = np.einsum("bn,bn->b", mos, ranks)

@@ -45,7 +45,7 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the store: `cache/<dataset>/<name>.zarr`."""
+        """Name the store: `cache/<dataset>/<name>.zarr`."""
 
     @property
     def vectors(self) -> tuple[Vector, ...]:

@@ -34,7 +34,7 @@ class VisionSizes:
 
 @dataclass(frozen=True)
 class AbstractorSizes:
-    """The visual abstractor; `visual_config.visual_abstractor`."""
+    """Sizes of the visual abstractor; `visual_config.visual_abstractor`."""
 
     num_learnable_queries: int = 64
     hidden_size: int = 1024

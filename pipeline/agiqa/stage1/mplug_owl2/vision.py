@@ -25,7 +25,7 @@ class VisionEmbeddings(nn.Module):
         self.pre_layernorm = nn.LayerNorm(width, eps=sizes.layer_norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed normalised pixels."""
+        """Embed normalised pixels, as above."""
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(pixels), -1, -1), patches], dim=1)
         embedded: Tensor = self.pre_layernorm(tokens + self.position_embedding)
@@ -50,7 +50,7 @@ class VisionAttention(nn.Module):
 
 
 class VisionMLP(nn.Module):
-    """Two linear layers."""
+    """Two linear layers, an activation between them."""
 
     def __init__(self, sizes: VisionSizes) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class VisionMLP(nn.Module):
 
 
 class VisionLayer(nn.Module):
-    """One pre-norm transformer block."""
+    """One pre-norm transformer block of the tower."""
 
     def __init__(self, sizes: VisionSizes, kernel: str) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ class Tokens:
 
     @property
     def ids(self) -> Tensor:
-        """`(B, L)`."""
+        """Give the token ids alone, `(B, L)`."""
         return self.arrays["input_ids"]
 
 
