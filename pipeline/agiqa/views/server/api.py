@@ -1,11 +1,11 @@
 """The JSON API: scores, explanations, and what the run is."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import Response
+from starlette.datastructures import ImmutableMultiDict
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
@@ -66,26 +66,14 @@ def media_type(wanted: str) -> Any:
     return Depends(check)
 
 
-def given_once(request: Request, names: Sequence[str]) -> None:
-    """Refuse a query that names a thing twice, of which one would be taken.
+def require_once(given: ImmutableMultiDict[str, Any], *names: str) -> None:
+    """Refuse a query or a form that names a thing twice, of which one would be taken.
 
     Raises:
         HTTPException: 400, with the name.
     """
     for name in names:
-        if len(request.query_params.getlist(name)) > 1:
-            raise HTTPException(400, f"Expected {name} once, found it twice.")
-
-
-async def form_given_once(request: Request, names: Sequence[str]) -> None:
-    """Refuse a form that names a thing twice, of which one would be taken.
-
-    Raises:
-        HTTPException: 400, with the name.
-    """
-    form = await request.form()
-    for name in names:
-        if len(form.getlist(name)) > 1:
+        if len(given.getlist(name)) > 1:
             raise HTTPException(400, f"Expected {name} once, found it twice.")
 
 
@@ -152,7 +140,7 @@ async def post_explanations(
     kinds: Annotated[list[Kind] | None, Form(description=KINDS)] = None,
 ) -> Explanation:
     """A map of what pulls the score up and down, reasons, and rated images that look alike."""
-    await form_given_once(request, ["image", "image_prompt"])
+    require_once(await request.form(), "image", "image_prompt")
     service = service_of(request)
     (prompt,) = service.prompts([image_prompt], 1)
     given = Given(shown_name(image.filename), prompt, image.file)
@@ -221,7 +209,7 @@ async def post_folder_explanations(
 )
 async def get_folder_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side."""
-    given_once(request, ["size"])
+    require_once(request.query_params, "size")
     return await _jpeg(service_of(request).pictures, number, size)
 
 
@@ -234,7 +222,7 @@ async def get_folder_picture(request: Request, number: Number, size: Size = "sma
 )
 async def get_dataset_picture(request: Request, number: Number, size: Size = "small") -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side; neighbours name its address."""
-    given_once(request, ["size"])
+    require_once(request.query_params, "size")
     return await _jpeg(service_of(request).dataset_pictures, number, size)
 
 
