@@ -9,9 +9,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import agiqa
+from agiqa.runs.files import Evaluation
 
 
 def test_every_name_is_there_as_the_type_checker_sees_it() -> None:
@@ -51,3 +53,10 @@ def test_settings_of_a_program_are_checked_as_a_file_is(
     with pytest.raises(agiqa.AgiqaError, match="'demo' is read as demo"):
         agiqa.prepare("demo", agiqa.Source(image_column="file"))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_is_a_line_at_the_end_of_a_cell() -> None:
+    about = {"dataset": "mine", "target": "mos", "protocol": "grouped"}
+    models = {"moe": {"srcc": {"median": 0.9}}, "ridge": {"srcc": {"median": None}}}
+    shown = repr(Evaluation(pd.DataFrame({"score": range(999)}), {**about, "models": models}))
+    assert shown == "Evaluation(mine, mos, grouped; median SRCC {'moe': 0.9, 'ridge': None})"

@@ -84,6 +84,13 @@ class Evaluation:
     predictions: pd.DataFrame  # model, seed, path, image_id, generator, group, mos, score, gate_*
     metrics: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Say in a line what was measured and the median SRCC of each model."""
+        about = [str(self.metrics[name]) for name in ("dataset", "target", "protocol")]
+        models = self.metrics["models"].items()
+        srcc = {model: figures["srcc"]["median"] for model, figures in models}
+        return f"Evaluation({', '.join(about)}; median SRCC {srcc})"
+
 
 def save_run(
     folder: Path,

@@ -297,7 +297,7 @@ def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = 
 
     Args:
         run: its folder.
-        ledger: where vectors of files are kept; by default `feature_store.default_root()`.
+        ledger: where vectors of files are kept; by default `agiqa.store.default_root()`.
         remote_code: `MODEL@DIGEST`, which lets the run's model run just that Python of its own;
             the refusal of a model that needs it says what to give.
 

@@ -52,7 +52,7 @@ def load_paper_inputs(
         semantic: the store of semantic vectors.
         size: pixels a side of the regressor's input.
         workers: threads that decode.
-        ledger: where pixels are kept; by default `feature_store.default_root()`.
+        ledger: where pixels are kept; by default `agiqa.store.default_root()`.
         patterns: names of the two semantic vectors, or shell-style patterns; none: all there are.
 
     Returns:

@@ -88,7 +88,7 @@ def open_pixels(
     Args:
         files: an image file for each image id.
         size: pixels a side.
-        ledger: the ledger's folder; by default `feature_store.default_root()`.
+        ledger: the ledger's folder; by default `agiqa.store.default_root()`.
         workers: threads that decode.
 
     Raises:

@@ -81,7 +81,7 @@ def fit_paper(
         params: all settings; fit.preset is `paper` or `paper-fixed`.
         accelerator: of `start_processes`.
         ledger: where unfinished fits are kept, seen by all processes; by default
-            `feature_store.default_root()`.
+            `agiqa.store.default_root()`.
 
     Raises:
         AgiqaError: too few images for a batch, scores without spread, weights for the backbone
