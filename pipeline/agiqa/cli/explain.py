@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     help="Store of the aspects' answers: NAME-answers.zarr. Default: the one in the cache.",
 )
 @image_prompt
+@click.option("--skip-bad", is_flag=True, help="Leave unreadable IMAGES out instead of stopping.")
 @click.option(
     "-o",
     "--out",
@@ -58,6 +59,7 @@ def command(
     neighbours: int,
     aspects: str | None,
     image_prompt: str | None,
+    skip_bad: bool,
     out: Path | None,
     cache: Path | str,
     remote_code: str,
@@ -96,7 +98,9 @@ def command(
     if aspects and explainer.available["reasons"]:
         raise AgiqaError(explainer.available["reasons"])
     if images:
-        chosen = chosen_files(explainer, files)
+        chosen, bad = chosen_files(explainer, files, skip_bad)
+        for unusable in bad:
+            echo(f"Skipped {unusable.path}: {unusable.reason}", err=True)
     else:
         if explainer.rated is None:
             raise AgiqaError(explainer.available["neighbours"])

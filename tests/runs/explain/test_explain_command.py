@@ -88,6 +88,13 @@ def test_images_of_ones_own(world: World, explain: Callable[..., Result], tmp_pa
     assert again.exit_code == 0, again.output
     assert "No reasons: " in again.stdout
     assert len(list((tmp_path / "why/maps").iterdir())) == 1
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"none")
+    stopped = explain("runs/mine/grouped", own, bad, "-o", tmp_path / "why")
+    assert (stopped.exit_code, "leave them out with --skip-bad" in stopped.stderr) == (1, True)
+    went_on = explain("runs/mine/grouped", own, bad, "--skip-bad", "-o", tmp_path / "why")
+    assert went_on.exit_code == 0, went_on.output
+    assert f"Skipped {bad}: " in went_on.stderr
 
 
 def test_an_image_that_the_model_does_not_take_keeps_the_others_explanations(

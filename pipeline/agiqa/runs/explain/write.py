@@ -22,7 +22,7 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.json_text import write_json
 from agiqa.core.progress import track
 from agiqa.core.trees import read_json
-from agiqa.data.images import BadImagesError, ImageError, check_images, decode, image_id
+from agiqa.data.images import BadImage, BadImagesError, ImageError, check_images, decode, image_id
 from agiqa.runs.explain.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.runs.explain.quality_map import QualityMap
 from agiqa.runs.explain.rated_images import Neighbour
@@ -104,22 +104,33 @@ def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> 
     ]
 
 
-def chosen_files(explainer: Explainer, files: Sequence[Path]) -> list[Chosen]:
-    """Files to be explained, by the data set's name for those that are in it.
+def chosen_files(
+    explainer: Explainer, files: Sequence[Path], skip_bad: bool = False
+) -> tuple[list[Chosen], list[BadImage]]:
+    """Choose files to be explained, by the data set's name for those that are in it.
+
+    Args:
+        explainer: of the run.
+        files: images.
+        skip_bad: leave out those that cannot be decoded, which come second.
 
     Raises:
-        AgiqaError: some cannot be decoded.
+        AgiqaError: some cannot be decoded; with `skip_bad`: all.
     """
-    if bad := check_images(files):
+    bad = check_images(files)
+    if bad and (not skip_bad or len(bad) == len(files)):
         first = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
             f"{len(bad)} of {len(files)} images cannot be explained: {first}. Repair them, or "
-            "leave them out."
+            "leave them out with --skip-bad."
         )
     rated = explainer.rated
     rows = {} if rated is None else {name: row for row, name in enumerate(rated.ids)}
+    unusable = {image.path for image in bad}
     chosen = []
     for file in files:
+        if str(file) in unusable:
+            continue
         name = image_id(file)
         if rated is None or name not in rows:
             chosen.append(Chosen(printable(file), file, name, None, None))
@@ -127,7 +138,7 @@ def chosen_files(explainer: Explainer, files: Sequence[Path]) -> list[Chosen]:
         path, mos = str(rated.table.frame["path"].iloc[rows[name]]), float(rated.mos[rows[name]])
         known = mos if np.isfinite(mos) else None
         chosen.append(Chosen(path, file, name, rated.scores.get(path), known))
-    return chosen
+    return chosen, bad
 
 
 def explain_run(
