@@ -42,8 +42,8 @@ def test_the_models_configuration_chooses_the_extractor(
     settings: Semantic, tiny_lmm: Path, tmp_path: Path
 ) -> None:
     assert isinstance(semantic_extractor(settings), MplugOwl2Extractor)
-    other = dataclasses.replace(settings, model=str(tiny_lmm))
-    assert isinstance(semantic_extractor(other), ImageTextExtractor)
+    ordinary = dataclasses.replace(settings, model=str(tiny_lmm))
+    assert isinstance(semantic_extractor(ordinary), ImageTextExtractor)
     (tmp_path / "config.json").write_text("no JSON")
     with pytest.raises(AgiqaError, match=r"config\.json: not a model's configuration"):
         semantic_extractor(dataclasses.replace(settings, model=str(tmp_path)))
@@ -76,11 +76,11 @@ def test_vectors_in_the_store_are_the_plain_forwards(
     model = loading.load_model(tiny, "float32", "eager")
     samples = [extractor.preprocess(decode(path)) for path in table.paths()]
     pixels = torch.from_numpy(batch(samples)["pixel_values"])
-    for place, text in enumerate(MplugOwl2Extractor(settings).texts):
+    for index, text in enumerate(MplugOwl2Extractor(settings).texts):
         ids = torch.tensor([[*text.before, modeling.IMAGE_TOKEN, *text.after]]).expand(6, -1)
         with torch.inference_mode():
             states = model(ids, normalise(pixels)).last_hidden_state
-        np.testing.assert_allclose(rows[:, place], states.mean(dim=1).numpy(), atol=1e-5)
+        np.testing.assert_allclose(rows[:, index], states.mean(dim=1).numpy(), atol=1e-5)
     in_memory = vectors_of_images([decode(path) for path in table.paths()], extractor)
     np.testing.assert_array_equal(np.stack(in_memory, axis=1), rows)
 
@@ -101,9 +101,9 @@ def test_fingerprints_change_with_what_changes_the_numbers(
     text = (Path(__file__).parents[3] / "prompts" / "ma_agiqa.yaml").read_text()
     changed = tmp_path / "set.yaml"
     changed.write_text(text.replace("violations of coherence", "violations of anatomy"))
-    other = prints(prompts=str(changed))
-    assert other[0] == base[0]
-    assert other[1] != base[1]
+    reworded = prints(prompts=str(changed))
+    assert reworded[0] == base[0]
+    assert reworded[1] != base[1]
     same = build(tmp_path / "same")
     assert prints(model=str(same)) == base
     (same / "tokenizer.json").write_text((same / "tokenizer.json").read_text() + "\n")

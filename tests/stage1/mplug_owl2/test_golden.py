@@ -31,15 +31,15 @@ def model(request: pytest.FixtureRequest, tiny: Path) -> "MplugOwl2Model":
 
 def _text(ids: torch.Tensor) -> TokenizedText:
     listed = ids.tolist()
-    place = listed.index(modeling.IMAGE_TOKEN)
-    return TokenizedText(tuple(listed[:place]), tuple(listed[place + 1 :]))
+    index = listed.index(modeling.IMAGE_TOKEN)
+    return TokenizedText(tuple(listed[:index]), tuple(listed[index + 1 :]))
 
 
 @torch.inference_mode()
 def test_every_stage_is_the_references(model: "MplugOwl2Model", expected: Expected) -> None:
     pixels = expected["pixel_values"]
-    seen = model.vision_model(pixels)
-    torch.testing.assert_close(seen, expected["vision_last_hidden_state"], atol=1e-4, rtol=0)
+    tower = model.vision_model(pixels)
+    torch.testing.assert_close(tower, expected["vision_last_hidden_state"], atol=1e-4, rtol=0)
     visual = model.encode_images(pixels)
     torch.testing.assert_close(visual, expected["visual_abstractor_output"], atol=1e-4, rtol=0)
     for prompt in ("prompt_0", "prompt_1"):

@@ -50,8 +50,8 @@ def plain(model: "MplugOwl2Model", pixels: np.ndarray, text: TokenizedText) -> n
 def test_vectors_are_the_plain_forwards_means(model: "MplugOwl2Model", pixels: np.ndarray) -> None:
     ours = owl.SemanticVectors(model, PROMPTS, batch_size=6)(pixels, [0, 1])
     assert (ours.shape, ours.dtype) == ((6, 2, 64), np.float32)
-    for place, text in enumerate(PROMPTS):
-        np.testing.assert_allclose(ours[:, place], plain(model, pixels, text), atol=1e-5)
+    for index, text in enumerate(PROMPTS):
+        np.testing.assert_allclose(ours[:, index], plain(model, pixels, text), atol=1e-5)
     assert np.abs(ours[0] - ours[5]).max() > 0.01  # the image does matter
     assert np.abs(ours[:, 0] - ours[:, 1]).max() > 0.01  # and the prompt
 
@@ -83,8 +83,8 @@ def test_rows_do_not_depend_on_place_or_other_prompts(
     vectors = owl.SemanticVectors(loading.load_model(tiny, dtype, "sdpa"), PROMPTS, batch_size=6)
     both = vectors(pixels, [0, 1])
     assert np.array_equal(both[::-1], vectors(pixels[::-1].copy(), [0, 1]))
-    for place in (0, 1):
-        assert np.array_equal(both[:, [place]], vectors(pixels, [place]))
+    for index in (0, 1):
+        assert np.array_equal(both[:, [index]], vectors(pixels, [index]))
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("bfloat16", 1e-3), ("float16", 1e-5)])
@@ -103,13 +103,13 @@ def test_the_image_is_encoded_once_and_the_text_before_it_once(
     tiny: Path, pixels: np.ndarray
 ) -> None:
     model = loading.load_model(tiny, "float32", "sdpa")
-    seen: list[int] = []
-    model.vision_model.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    sizes: list[int] = []
+    model.vision_model.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     lengths: list[int] = []
     model.layers[0].register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
     vectors = owl.SemanticVectors(model, PROMPTS, batch_size=3)
     vectors(pixels, [0, 1])
-    assert seen == [3, 3]
+    assert sizes == [3, 3]
     assert lengths == [4, 8, 3, 8, 8, 8]  # both prefixes; then six visual tokens and two of text
 
 
@@ -159,8 +159,8 @@ def test_an_overflow_reaches_no_other_vector(loud: Path, pixels: np.ndarray) -> 
     )
     ours = vectors(pixels, [0, 1])
     assert np.array_equal(ours[::-1], vectors(pixels[::-1].copy(), [0, 1]))
-    for place in (0, 1):
-        assert np.array_equal(ours[:, [place]], vectors(pixels, [place]))
+    for index in (0, 1):
+        assert np.array_equal(ours[:, [index]], vectors(pixels, [index]))
 
 
 def test_text_that_overflows_by_itself(
