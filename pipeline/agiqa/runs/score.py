@@ -154,16 +154,24 @@ class Scorer:
         paths = [Path(file) for file in files]
         ids = [image_id(path) for path in paths]
         by_id = _by_id(paths, ids, prompts) if prompts else {}
-        distinct = dict(zip(ids, paths, strict=True))
-        sources = {name: Source(path, by_id.get(name)) for name, path in distinct.items()}
+        sources = {
+            name: Source(path, by_id.get(name)) for name, path in zip(ids, paths, strict=True)
+        }
+        scores = self.score_sources(sources)
+        return [
+            replace(scores[name], image=str(file)) for file, name in zip(files, ids, strict=True)
+        ]
+
+    def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
+        """Score images by id, in order, through the ledger; for who has hashed or decoded them.
+
+        Raises:
+            BadImagesError: the run's models do not take some of them.
+        """
         workers = self.run.params.semantic.workers
         semantic = vectors_of_files(sources, self.semantic, self.ledger, workers)
-        scores = self._scores(list(distinct), semantic, self.visual.files(distinct))
-        of_id = dict(zip(distinct, scores, strict=True))
-        return [
-            self.marked(replace(of_id[name], image=str(file)), name)
-            for file, name in zip(files, ids, strict=True)
-        ]
+        scores = self._scores(list(sources), semantic, self.visual.files(sources))
+        return {name: self.marked(score, name) for name, score in zip(sources, scores, strict=True)}
 
     def _score_decodable(
         self, files: Sequence[File], image_prompts: Sequence[str] | None
@@ -187,8 +195,7 @@ class Scorer:
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by id, that an extractor need not look at again."""
-        files = {name: source.path for name, source in sources.items()}
-        return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(files)
+        return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(sources)
 
     def score_good(
         self, files: Sequence[Path], image_prompts: Sequence[str] | None = None

@@ -26,14 +26,12 @@ class VisualInput:
         """Describe them as a run's provenance does its stores."""
         return describe_vectors(self.extractor.name, self.extractor.vectors)
 
-    def files(self, files: Mapping[str, Path]) -> np.ndarray:
+    def files(self, sources: Mapping[str, Source]) -> np.ndarray:
         """Look at files by image id, through the ledger."""
-        sources = {name: Source(path) for name, path in files.items()}
         return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
 
-    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at."""
-        sources = {name: Source(path) for name, path in files.items()}
         return in_ledger(sources, self.extractor, self.ledger)
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -52,13 +50,14 @@ class PixelInput:
         """Describe them as a run's provenance does its stores."""
         return describe_pixels(self.size)
 
-    def files(self, files: Mapping[str, Path]) -> Pixels:
+    def files(self, sources: Mapping[str, Source]) -> Pixels:
         """Look at files by image id, through the ledger."""
+        files = {name: source.path for name, source in sources.items()}
         return open_pixels(files, self.size, self.ledger, self.workers)
 
-    def in_ledger(self, files: Mapping[str, Path]) -> set[str]:
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at: all of them."""
-        return set(files)
+        return set(sources)
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Look at images in memory."""

@@ -299,7 +299,8 @@ class _Images:
     def __getitem__(self, row: int) -> Sample | Exception:
         name, source = self.items[row]
         try:  # of the very bytes that the row is named after
-            return self.extractor.preprocess(decode(source.path, name), source.image_prompt)
+            image = source.image or decode(source.path, name)
+            return self.extractor.preprocess(image, source.image_prompt)
         except Exception as error:  # raised by the process that asked
             return error
 

@@ -1,8 +1,10 @@
 """By which ids the ledger knows rows: an image's bytes, and its own prompt where that is asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+
+from PIL import Image
 
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.prompts import marks_in
@@ -14,6 +16,7 @@ class Source:
 
     path: Path
     image_prompt: str | None = None
+    image: Image.Image | None = field(default=None, repr=False, compare=False)  # decoded already
 
 
 def sources_of(table: ImagesTable) -> dict[str, Source]:

@@ -42,15 +42,26 @@ def test_pictures_are_checked_and_made_small(tmp_path: Path) -> None:
     large.write_bytes(bomb())
 
     async def ask(decoders: Decoders) -> None:
-        await decoders.check(good)
+        image = await decoders.rgb(good)
+        assert image is not None
+        assert (image.mode, image.size, image.getpixel((9, 9))) == ("RGB", (400, 100), (0, 0, 255))
         picture = await decoders.jpeg(good, 80, 80)
         assert Image.open(io.BytesIO(picture)).size == (80, 20)
         for path, reason in ((text, "is not an image"), (large, "30000 x 30000 pixels")):
             with pytest.raises(UndecodableError, match=reason):
-                await decoders.check(path)
-        await asyncio.gather(*(decoders.check(good) for _ in range(10)))
+                await decoders.rgb(path)
+        await asyncio.gather(*(decoders.rgb(good) for _ in range(10)))
 
     _run(ask)
+
+
+def test_a_large_image_is_decoded_but_not_handed_over(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
+
+    async def ask(decoders: Decoders) -> None:
+        assert await decoders.rgb(tmp_path / "a.png") is None
+
+    _run(ask, handed_pixels=399)
 
 
 @pytest.mark.parametrize(
@@ -63,19 +74,19 @@ def test_pictures_are_checked_and_made_small(tmp_path: Path) -> None:
 )
 def test_a_bad_file_ends_alone(slow: None, tmp_path: Path, name: str, reason: str) -> None:
     async def ask(decoders: Decoders) -> None:
-        bad = asyncio.create_task(decoders.check(tmp_path / name))
-        await asyncio.gather(*(decoders.check(tmp_path / "fine") for _ in range(4)))
+        bad = asyncio.create_task(decoders.rgb(tmp_path / name))
+        await asyncio.gather(*(decoders.rgb(tmp_path / "fine") for _ in range(4)))
         with pytest.raises(UndecodableError, match=reason):
             await bad
-        await asyncio.gather(*(decoders.check(tmp_path / "fine") for _ in range(4)))
+        await asyncio.gather(*(decoders.rgb(tmp_path / "fine") for _ in range(4)))
 
     _run(ask, decode_seconds=1)
 
 
 def test_a_place_is_free_once_the_work_has_ended(slow: None, tmp_path: Path) -> None:
     async def ask(decoders: Decoders) -> None:
-        given_up = asyncio.create_task(decoders.check(tmp_path / "wait"))
-        waiting = asyncio.create_task(decoders.check(tmp_path / "fine"))
+        given_up = asyncio.create_task(decoders.rgb(tmp_path / "wait"))
+        waiting = asyncio.create_task(decoders.rgb(tmp_path / "fine"))
         pid = tmp_path / "pid"
         while not (pid.exists() and pid.read_text()):
             await asyncio.sleep(0.01)
@@ -96,6 +107,6 @@ def test_where_no_process_can_be_started_the_file_is_refused(
 
     async def ask(decoders: Decoders) -> None:
         with pytest.raises(UndecodableError, match="cannot be decoded now: No such file"):
-            await decoders.check(tmp_path / "fine")
+            await decoders.rgb(tmp_path / "fine")
 
     _run(ask)

@@ -4,13 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.runs.score import Score
+from agiqa.data.images import decode, image_id
+from agiqa.runs.score import Score, load_scorer
+from agiqa.store.row_ids import Source
+from agiqa.views.server.uploads import KeptImage
 from agiqa.views.server.worker import (
     LEDGER,
     REMEMBERED,
@@ -31,18 +33,19 @@ class Runs:
     def __init__(self, answers: Mapping[str, Score | Exception]) -> None:
         self.answers, self.seen = answers, set[str]()
 
-    def in_ledger(self, sources: Mapping[str, Any]) -> set[str]:
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         return self.seen & set(sources)
 
-    def __call__(self, images: Sequence[Any], prompts: object) -> list[Score]:
-        if isinstance(images[0], Image.Image):
-            raise AgiqaError("not in memory either")
-        answers = [self.answers[path.name] for path in images]
-        for answer in answers:
+    def __call__(self, images: Sequence[Image.Image], prompts: object) -> list[Score]:
+        raise AgiqaError("not in memory either")
+
+    def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
+        answers = {name: self.answers[name] for name in sources}
+        for answer in answers.values():
             if isinstance(answer, Exception):
                 raise answer
-        self.seen |= {path.name for path in images}
-        return [answer for answer in answers if isinstance(answer, Score)]
+        self.seen |= set(sources)
+        return {name: score for name, score in answers.items() if isinstance(score, Score)}
 
     def marked(self, score: Score, image_id: str) -> Score:
         return replace(score, trained_on=True)
@@ -56,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _ask(remembering: RememberingScorer, folder: Path, names: str) -> list[Answer | Exception]:
-    return remembering([Question(name, folder / name) for name in names])
+    return remembering([Question(name, KeptImage(folder / name, None)) for name in names])
 
 
 def test_what_it_took_is_told(folder: Path) -> None:
@@ -99,3 +102,22 @@ def test_what_is_no_finite_number_is_no_score(folder: Path, odd: Score) -> None:
     assert "no finite number" in str(refused)
     assert isinstance(good, Answer)
     assert remembering.known("a") is None
+
+
+def test_a_decoded_image_is_neither_hashed_nor_decoded_again(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored by the run itself, though its file is gone, to the bit as out of the file."""
+    monkeypatch.chdir(workspace)
+    scores = []
+    for folder in ("one", "other"):  # a ledger each
+        path = tmp_path / f"{folder}.png"
+        Image.radial_gradient("L").convert("RGB").save(path)
+        scorer = load_scorer("runs/mine/random", tmp_path / folder)
+        if folder == "one":
+            scores.append(scorer(path))
+            continue
+        name, image = image_id(path), decode(path)
+        path.unlink()
+        scores.append(scorer.score_sources({name: Source(path, None, image)})[name])
+    assert replace(scores[1], image=scores[0].image) == scores[0]

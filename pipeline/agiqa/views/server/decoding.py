@@ -11,13 +11,16 @@ import asyncio
 import logging
 import os
 import signal
+import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cachetools import LRUCache
+from PIL import Image
 
+from agiqa.views.server.decoder import SIZE
 from agiqa.views.server.limits import Limits
 
 log = logging.getLogger(__name__)
@@ -53,13 +56,17 @@ class Decoders:
         for child in self._children:
             await child.end()
 
-    async def check(self, path: Path) -> None:
-        """Decode the file in full.
+    async def rgb(self, path: Path) -> Image.Image | None:
+        """Decode the file in full; None where it has more pixels than are handed over.
 
         Raises:
             UndecodableError: it cannot be used.
         """
-        await self._ask(path, 0, 0)
+        content = await self._ask(path, "rgb", self._limits.handed_pixels)
+        if not content:
+            return None
+        start = struct.calcsize(SIZE)
+        return Image.frombytes("RGB", struct.unpack(SIZE, content[:start]), content[start:])
 
     async def jpeg(self, path: Path, side: int, quality: int) -> bytes:
         """The file as a JPEG whose longer side has at most `side` pixels.
@@ -67,12 +74,12 @@ class Decoders:
         Raises:
             UndecodableError: it cannot be used.
         """
-        return await self._ask(path, side, quality)
+        return await self._ask(path, str(side), quality)
 
-    async def _ask(self, path: Path, side: int, quality: int) -> bytes:
+    async def _ask(self, path: Path, wanted: str, number: int) -> bytes:
         child = await self._idle.get()
         try:
-            return await child.ask(f"{side} {quality} {os.fsencode(path).hex()}\n")
+            return await child.ask(f"{wanted} {number} {os.fsencode(path).hex()}\n")
         finally:
             self._idle.put_nowait(child)
 

@@ -26,6 +26,8 @@ class Limits:
     decoders: int = 2  # files decoded at once, in processes of their own
     decode_seconds: float = 5.0  # of processor time for an image: that file is refused
     decode_megabytes: int = 2048  # for a decoder with its image: that file is refused
+    handed_pixels: int = 4_000_000  # of an image; the models' thread decodes larger ones once more
+    handed_bytes: int = 256 * MIB  # of all that wait; likewise
     batch: int = 16  # images in one call of the run
     gather_seconds: float = 0.01  # that the first of a batch waits for others
     remembered: int = 20_000  # scores kept in memory, about 1 KB each

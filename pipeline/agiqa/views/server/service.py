@@ -58,7 +58,7 @@ class Service:
     ) -> None:
         self.scorer, self.limits, self.meters = scorer, limits, Meters()
         self.decoders = Decoders(limits)
-        self.uploads = Uploads(folder, self.decoders)
+        self.uploads = Uploads(folder, self.decoders, limits.handed_bytes)
         self.remembering = RememberingScorer(scorer, limits.remembered, self.meters.batches.observe)
 
         def load() -> None:
@@ -127,23 +127,23 @@ class Service:
                     if (known := self.remembering.known(image_id, image.prompt)) is not None:
                         answers[index] = image_id, known
                     else:
-                        path = await self.uploads.take(image)
-                        asked[index] = Question(image_id, path, image.prompt)
+                        kept = await self.uploads.take(image)
+                        asked[index] = Question(image_id, kept, image.prompt)
                 except UndecodableError as error:
                     refused[index] = str(error)
             futures = self.models.ask(list(asked.values()))
         finally:
             if not futures:  # nobody else will
                 for question in asked.values():
-                    self.uploads.remove(question.path)
+                    self.uploads.remove(question.kept)
         for future, question in zip(futures, asked.values(), strict=True):
-            future.add_done_callback(partial(self.uploads.remove, question.path))
+            future.add_done_callback(partial(self.uploads.remove, question.kept))
         await _finished(futures, gone)
         for future, (index, question) in zip(futures, asked.items(), strict=True):
             if (failure := future.exception()) is None:
                 answers[index] = question.image_id, future.result()
             else:
-                refused[index] = _reason(failure, question.path)
+                refused[index] = _reason(failure, question.kept.path)
         for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
             self.meters.images.labels(outcome).inc(count)
         self.meters.images.labels("refused").inc(len(refused))
@@ -174,16 +174,18 @@ class Service:
             QueueFullError, ClientGoneError: as `score`.
         """
         try:
-            path = await self.uploads.take(image)
+            kept = await self.uploads.take(image)
         except UndecodableError as error:
             raise BadRequestError(f"{image.name}: {error}.") from None
-        work = partial(self.explanations.explain, path, image.prompt, list(dict.fromkeys(kinds)))
+        work = partial(
+            self.explanations.explain, kept.path, image.prompt, list(dict.fromkeys(kinds))
+        )
         try:
             future = self.models.run(work)
         except BaseException:
-            self.uploads.remove(path)
+            self.uploads.remove(kept)
             raise
-        future.add_done_callback(partial(self.uploads.remove, path))
+        future.add_done_callback(partial(self.uploads.remove, kept))
         await _finished([future], gone)
         explanation: Explanation = future.result()
         return explanation

@@ -8,6 +8,7 @@ answered.
 import asyncio
 import hashlib
 import shutil
+import threading
 import unicodedata
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from anyio import to_thread
+from PIL import Image
 
 from agiqa.data.images import ImageError, image_id
 from agiqa.views.server.decoding import Decoders, UndecodableError
@@ -56,36 +58,55 @@ class Given:
             raise UndecodableError(error.reason) from None
 
 
+@dataclass(frozen=True)
+class KeptImage:
+    """A file that has been decoded in full, and its image where there was room to keep that."""
+
+    path: Path
+    image: Image.Image | None
+
+
 class Uploads:
-    """The folder of files that are being looked at."""
+    """The folder of files that are being looked at, and the images decoded out of them."""
 
-    def __init__(self, folder: Path, decoders: Decoders) -> None:
+    def __init__(self, folder: Path, decoders: Decoders, image_bytes: int) -> None:
         self.folder, self.decoders = folder, decoders
+        self._room, self._lock = image_bytes, threading.Lock()
 
-    async def take(self, image: Given) -> Path:
-        """A file that has been decoded once, in full; whoever takes it has it removed.
+    async def take(self, given: Given) -> KeptImage:
+        """Decode an image, once and in full; whoever takes it has it removed.
 
         Raises:
             UndecodableError: it cannot be used, or not be kept.
         """
-        if isinstance(image.source, Path):
-            await self.decoders.check(image.source)
-            return image.source
         path = self.folder / uuid.uuid4().hex
+        if isinstance(given.source, Path):
+            path = given.source
         try:
-            await in_thread(_keep, image.source, path)
-            await self.decoders.check(path)
+            if not isinstance(given.source, Path):
+                await in_thread(_keep, given.source, path)
+            image = await self.decoders.rgb(path)
         except BaseException as error:
-            self.remove(path)
+            self.remove(KeptImage(path, None))
             if isinstance(error, OSError):
                 raise UndecodableError(f"cannot be kept for scoring: {error.strerror}") from error
             raise
-        return path
+        return KeptImage(path, image if image and self._grow(image) else None)
 
-    def remove(self, path: Path, *_: object) -> None:
-        """Delete a file of ours, never one of the operator's."""
-        if path.parent == self.folder:
-            path.unlink(missing_ok=True)
+    def remove(self, kept: KeptImage, *_: object) -> None:
+        """Delete a file of ours, never one of the operator's, and forget its image."""
+        if kept.path.parent == self.folder:
+            kept.path.unlink(missing_ok=True)
+        if kept.image is not None:
+            with self._lock:
+                self._room += _size(kept.image)
+
+    def _grow(self, image: Image.Image) -> bool:
+        """Whether there is room for the image, which is taken then."""
+        with self._lock:
+            fits = _size(image) <= self._room
+            self._room -= _size(image) * fits
+            return fits
 
 
 async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
@@ -96,6 +117,10 @@ async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+def _size(image: Image.Image) -> int:
+    return 3 * image.width * image.height
 
 
 def _digest(file: Any) -> str:

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
@@ -28,6 +27,7 @@ from agiqa.data.images import decode
 from agiqa.runs.score import Score, Scorer
 from agiqa.store.row_ids import Source
 from agiqa.views.server.limits import Limits
+from agiqa.views.server.uploads import KeptImage
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +184,10 @@ def _settle(future: "Future[Any]", outcome: Any) -> None:
 
 @dataclass(frozen=True)
 class Question:
-    """An image to score: a decodable file, and the text it was generated from ("" for none)."""
+    """An image to score, and the text it was generated from ("" for none)."""
 
     image_id: str
-    path: Path
+    kept: KeptImage
     prompt: str = ""
 
 
@@ -243,26 +243,27 @@ class RememberingScorer:
 
     def _score(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
         self._on_batch(len(questions))
-        asks = self.scorer.asks_image_prompt
-        prompts = [question.prompt for question in questions] if asks else None
+        sources = {
+            q.image_id: Source(q.kept.path, self._prompt(q.prompt) or None, q.kept.image)
+            for q in questions
+        }
         try:
-            in_ledger = self.scorer.in_ledger(
-                {q.image_id: Source(q.path, q.prompt if asks else None) for q in questions}
-            )
-            scores = self.scorer([question.path for question in questions], prompts)
+            in_ledger = self.scorer.in_ledger(sources)
             return [
-                _answer(score, LEDGER if question.image_id in in_ledger else SCORED)
-                for score, question in zip(scores, questions, strict=True)
+                _answer(score, LEDGER if image_id in in_ledger else SCORED)
+                for image_id, score in self.scorer.score_sources(sources).items()
             ]
         except Exception as error:
             if len(questions) > 1:  # one of them, whatever it is: the others are not to suffer
                 return [answer for question in questions for answer in self._score([question])]
             log.debug("%s; scored in memory", error)
-        (question,) = questions
+        ((image_id, source),) = sources.items()
 
         def in_memory() -> Answer | AgiqaError:
-            score = self.scorer([decode(question.path)], prompts)[0]
-            return _answer(self.scorer.marked(score, question.image_id), SCORED)
+            image = source.image or decode(source.path)
+            prompts = [source.image_prompt] if source.image_prompt else None
+            score = self.scorer([image], prompts)[0]
+            return _answer(self.scorer.marked(score, image_id), SCORED)
 
         return [_outcome(in_memory, "An image could not be scored")]
 
