@@ -13,11 +13,11 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from agiqa.store.shared.segments import ROWS_A_SEGMENT, build
 from safetensors.numpy import load
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
-from agiqa.store.shared.segments import ROWS_A_SEGMENT, build
 from agiqa.store.shared.shared_shelf import SharedShelf
 from kit.machines import WIDTH, Machine, Server, make_bucket, make_ids, vectors_of
 

@@ -32,7 +32,7 @@ from agiqa.store.ledger.description import (
     is_of,
     parse_description,
 )
-from agiqa.store.own_files import open_own, read_own, require_own_folder
+from agiqa.store.own_files import open_own, read_own, require_own_file, require_own_folder
 from agiqa.store.rows import DTYPES, Vectors, rows_a_block, whole_rows
 
 JOURNAL, ARRAY = "journal.jsonl", "vectors"
@@ -126,6 +126,8 @@ def _valid_rows(section: Path) -> dict[str, _Row]:
     """What a section's journal names; whole lines count, others do not."""
     path, rows = section / JOURNAL, dict[str, _Row]()
     try:
+        if require_own_file(path).stat().st_size > LARGEST_JOURNAL:
+            raise ValueError(f"more than {LARGEST_JOURNAL:,} bytes")
         data = read_own(path, LARGEST_JOURNAL)
     except ValueError as error:
         raise AgiqaError(f"{path}: expected a journal, found {error}; restore it") from error

@@ -93,7 +93,7 @@ class Shelf:
         wanted = Description(fingerprint, width, dtype)
         with disk_errors("open or create", folder):
             if not folder.exists():
-                for path in find_shelves(root):
+                for path in find_shelves(root) if root.is_dir() else ():
                     require_no_layout_1(path)
                 _lay_out(folder, wanted)
             try:
