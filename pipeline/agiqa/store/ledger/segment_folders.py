@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 from agiqa.core.urls import shown
 from agiqa.store.durable import PARTIAL, disk_errors, sync_folder, write_file
 from agiqa.store.ledger.segments import rows_of
-from agiqa.store.own_files import open_own, require_own_folder
+from agiqa.store.own_files import open_own, require_own_file, require_own_folder
 from agiqa.store.shared.remote import Remote
 
 SEGMENTS = "segments"  # the folder's name in a shelf's
@@ -28,7 +28,7 @@ class SegmentFolder(Protocol):
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The shelf, for messages."""
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of each segment by name."""
@@ -52,7 +52,7 @@ class LocalSegments:
     @property
     def where(self) -> str:
         """For messages."""
-        return str(self.folder)
+        return str(self.folder.parent)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each segment by name."""
@@ -63,7 +63,8 @@ class LocalSegments:
                 for entry in entries:
                     if rows_of(entry.name):
                         with suppress(FileNotFoundError):
-                            found[entry.name] = entry.stat().st_size
+                            file = require_own_file(Path(entry.path))
+                            found[entry.name] = file.stat().st_size
         return found
 
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
@@ -128,7 +129,7 @@ class RemoteSegments:
     @property
     def where(self) -> str:
         """For messages."""
-        return f"{shown(self.remote.url)}/{SEGMENTS}"
+        return shown(self.remote.url)
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each segment by name."""

@@ -145,8 +145,8 @@ class SegmentRows:
     def _refuse(self, name: str, found: str) -> None:
         self.unusable[name] = found
         logger.warning(
-            "%s/%s: expected whole rows, found %s; none of it is taken, what it held is computed "
-            "again: restore the file, or remove it",
+            "%s/segments/%s: expected whole rows, found %s; none of it is taken, what it held is "
+            "computed again: restore the file, or remove it",
             self.folder.where,
             name,
             found,
