@@ -50,8 +50,8 @@ def make_shelf(root: Path) -> Shelf:
 def read_whole_rows(root: Path) -> int:
     """Read every row that can be read; how many are not what was written."""
     shelf = Shelf.open(root, FINGERPRINT, WIDTH)
-    bad = set(shelf.damaged())
-    there = [row for row, image_id in enumerate(IDS) if image_id in shelf.ids().difference(bad)]
+    whole = shelf.ids().difference(shelf.damaged())
+    there = [row for row, image_id in enumerate(IDS) if image_id in whole]
     found = shelf.read([IDS[row] for row in there])
     return int((found.view("u2") != VECTORS[there].view("u2")).any(axis=1).sum())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,8 +64,10 @@ class LocalSegments:
                 for entry in entries:
                     if rows_of(entry.name):
                         with suppress(FileNotFoundError):
-                            file = require_own_file(Path(entry.path))
-                            found[entry.name] = file.stat().st_size
+                            status = entry.stat(follow_symlinks=False)
+                            if not stat.S_ISREG(status.st_mode):  # a link that DVC makes, or none
+                                status = require_own_file(Path(entry.path)).stat()
+                            found[entry.name] = status.st_size
         return found
 
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:

@@ -17,6 +17,7 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.store.ledger.segment_folders import Part, SegmentFolder
 from agiqa.store.ledger.segments import (
+    MOST_BYTES,
     Kind,
     Layout,
     as_rows,
@@ -124,9 +125,10 @@ class SegmentRows:
         layouts = {name: Layout(self.kind, rows_of(name) or 0) for name in sorted(sizes)}
         parts: list[Part] = []
         for name, layout in layouts.items():
-            if sizes[name] < layout.starts["image_id"] + 32:
+            if layout.size > MOST_BYTES or sizes[name] < layout.starts["image_id"] + 32:
                 self._sizes[name] = sizes[name]
-                self._refuse(name, f"{sizes[name]:,} bytes, too few for {layout.rows:,} rows")
+                wrong = "too few" if layout.size <= MOST_BYTES else "more than a segment has,"
+                self._refuse(name, f"{sizes[name]:,} bytes, {wrong} for {layout.rows:,} rows")
             else:
                 parts.append((name, 0, len(layout.header)))
                 parts.append((name, layout.starts["image_id"], min(sizes[name], layout.size)))

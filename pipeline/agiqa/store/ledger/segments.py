@@ -29,6 +29,7 @@ from agiqa.store.rows import BLOCK_BYTES, DTYPES, WIDEST, Vectors, id_bytes, row
 
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
 MOST_ROWS = 1 << 16
+MOST_BYTES = 2 << 30  # of a segment; ours have 64 MiB, and had 4096 rows of whatever width
 FORMAT, LAYOUT = "agiqa-segment", "1"
 ID_BYTES = 32
 LONGEST_HEADER = 4096

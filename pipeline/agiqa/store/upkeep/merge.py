@@ -77,6 +77,11 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
             shelf = shelves[store]
             target = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype)
             found.append(Merged(store, "", add_shelf(shelf, target)))
+            unusable = {} if isinstance(shelf, OldShelf) else shelf.rows.unusable
+            found += [
+                Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
+                for name, why in sorted(unusable.items())
+            ]
         else:
             by_name = add_pack(store, root, own_prompt_rows(store))
             found += [Merged(store, name, rows) for name, rows in by_name.items()]
