@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from agiqa.store import Shelf
 from kit import official_downloads
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
@@ -133,15 +134,13 @@ def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
 
 
 def _rows(ledger: Path) -> "Counter[tuple[str, str]]":
-    """How often each row was acknowledged: shelf and image, by the journals."""
+    """How often each row lies in a shelf: shelf and image, by the segments."""
     found: Counter[tuple[str, str]] = Counter()
-    for journal in ledger.glob("[!.]*/journal.jsonl"):
-        for line in journal.read_text().splitlines():
-            try:
-                ids = json.loads(line).get("ids", [])
-            except ValueError:  # the torn end of a line that a kill cut off: promises nothing
-                continue
-            found.update((journal.parent.name, image) for image in ids)
+    for folder in ledger.glob("[!.]*/segments"):
+        rows = Shelf.at(folder.parent).rows
+        rows.refresh()
+        for segment in rows.segments().values():
+            found.update((folder.parent.name, image) for image in segment.ids)
     return found
 
 
@@ -174,9 +173,9 @@ def test_each_row_is_computed_once(project: Path) -> None:
                 assert made["semantic"]["extractor"] == (extractor or "tiny")
     assert 500 < sum(first.values()) < len(rows)
     assert len(rows) == distinct * sum(VECTORS.values())
-    assert set(rows.values()) == {1}  # none was computed, and acknowledged, a second time
+    assert set(rows.values()) == {1}  # none lies there a second time
 
-    before = {path: path.stat().st_mtime_ns for path in ledger.rglob("journal.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in ledger.rglob("*.safetensors")}
     again = re.findall(r"Running stage '(\w+)@", _repro(project))
     assert again == ["sources"] * len(list((project / "cache").iterdir()))  # the look alone
-    assert {path: path.stat().st_mtime_ns for path in ledger.rglob("journal.jsonl")} == before
+    assert {path: path.stat().st_mtime_ns for path in ledger.rglob("*.safetensors")} == before

@@ -1,10 +1,13 @@
 """Hypothesis: whatever is done in whatever order, what is read is what was written.
 
-A shelf of two sections, its packs, crashes and damage, beside a model of them: dictionaries. A
-crash is what a kill or a power cut leaves: chunks written, the journal cut anywhere after its last
-fsync, partial files beside. Damage is a flipped bit, found and repaired before anything else.
+A shelf, its packs, crashes, merges and damage, beside a model of them: dictionaries. A row that two
+machines computed may be either's. A crash is what a kill or a power cut leaves: of what was not
+acknowledged, segments that are there, cut short or not there, partial files beside. Damage is a
+flipped bit, found and repaired before anything else.
 """
 
+import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +36,6 @@ from agiqa.store import (
     read_pack,
     write_pack,
 )
-from agiqa.store.ledger.journal import Journal
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.upkeep.clearing import carry_out, plan
@@ -44,7 +46,6 @@ WIDTH, IMAGES = 4, 600
 IDS = make_ids(IMAGES)
 TRIES = [make_vectors(IMAGES, WIDTH, seed=seed) for seed in range(3)]  # the same rows, made anew
 
-sections = st.sampled_from([0, 1])
 tries = st.sampled_from(range(len(TRIES)))
 some_rows = st.tuples(st.integers(0, IMAGES - 1), st.sampled_from([1, 3, 40, 300])).map(
     lambda pair: list(range(pair[0], min(pair[0] + pair[1], IMAGES)))
@@ -61,72 +62,91 @@ class Store(RuleBasedStateMachine):
         checked["sequences"] += 1
         self.folder = tempfile.TemporaryDirectory()
         self.root = Path(self.folder.name)
-        self.rows: dict[int, dict[str, bytes]] = {0: {}, 1: {}}  # by section
+        self.rows: dict[str, set[bytes]] = {}  # what may be read, by id
         self.packs: dict[str, dict[str, bytes]] = {}  # by suffix
+        self.copies: dict[str, bytes] = {}  # of segments, by name
         self.reader = Shelf.open(self.root, FINGERPRINT, WIDTH)  # open all the time
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
             self.folder.cleanup()
 
-    def shelf(self, section: int = 0) -> Shelf:
+    def shelf(self) -> Shelf:
         """Opened anew, as after a stop."""
-        return Shelf.open(self.root, FINGERPRINT, WIDTH, section=section)
+        return Shelf.open(self.root, FINGERPRINT, WIDTH)
 
-    def journal(self, section: int) -> Path:
-        return self.shelf().folder / ("part-1" if section else "") / "journal.jsonl"
+    def segments(self) -> set[Path]:
+        return set((self.shelf().folder / "segments").glob("*.safetensors"))
 
-    def known(self, section: int) -> set[str]:
-        """What a section has."""
-        journal = Journal(self.journal(section))
-        if journal.path.exists():
-            journal.refresh()
-        return set(journal.rows)
-
-    def union(self) -> dict[str, bytes]:
-        """Of two sections the first that has a row gives it."""
-        return {**self.rows[1], **self.rows[0]}
-
-    def add_to(self, section: int, rows: list[int], vectors: np.ndarray) -> dict[str, bytes]:
-        """Add rows; those that were new."""
-        with self.shelf(section).writer() as writer:
-            writer.add([IDS[row] for row in rows], vectors[rows])
-        there = self.rows[section]
-        return {IDS[row]: vectors[row].tobytes() for row in rows if IDS[row] not in there}
-
-    @rule(section=sections, rows=some_rows, attempt=tries)
-    def add(self, section: int, rows: list[int], attempt: int) -> None:
-        self.rows[section] |= self.add_to(section, rows, TRIES[attempt])
-
-    @rule(section=sections, rows=some_rows)
-    def drop(self, section: int, rows: list[int]) -> None:
-        with self.shelf(section).writer() as writer:
-            writer.drop([IDS[row] for row in rows])
+    @rule(rows=some_rows, attempt=tries)
+    def add(self, rows: list[int], attempt: int) -> None:
+        with self.shelf().writer() as writer:
+            writer.add([IDS[row] for row in rows], TRIES[attempt][rows])
         for row in rows:
-            self.rows[section].pop(IDS[row], None)
+            self.rows.setdefault(IDS[row], {TRIES[attempt][row].tobytes()})
 
-    @rule(section=sections, rows=some_rows, attempt=tries, data=st.data())
-    def crash_while_adding(
-        self, section: int, rows: list[int], attempt: int, data: st.DataObject
-    ) -> None:
-        """Chunks are on the disk, the journal is cut: nothing, some or all of it was fsynced."""
-        journal = self.journal(section)
-        safe = journal.read_bytes() if journal.exists() else b""
-        new = self.add_to(section, rows, TRIES[attempt])
-        written = journal.read_bytes()
-        same = zip(safe, written, strict=False)  # but for the tail that an earlier crash left
-        least = next((place for place, pair in enumerate(same) if pair[0] != pair[1]), len(safe))
-        cut = data.draw(st.integers(min(least, len(written)), len(written)), label="journal cut at")
-        tail = data.draw(st.sampled_from([b"", b"\0" * 100, b'{"check":"']), label="garbage after")
-        journal.write_bytes(written[:cut] + (tail if cut < len(written) else b""))
-        (journal.parent / "vectors" / "c.7.0.partial").write_bytes(b"half a chunk")
-        kept = self.known(section)
-        assert self.rows[section].keys() <= kept, "acknowledged rows are lost"
-        self.rows[section] |= {name: row for name, row in new.items() if name in kept}
+    @rule(rows=some_rows, attempt=tries, by_copying=st.booleans())
+    def add_unseen(self, rows: list[int], attempt: int, by_copying: bool) -> None:
+        """As another machine does that sees nothing of this one."""
+        names = [IDS[row] for row in rows]
+        if by_copying:
+            with tempfile.TemporaryDirectory() as machine:
+                other = Shelf.open(Path(machine), FINGERPRINT, WIDTH)
+                with other.writer() as writer:
+                    writer.add(names, TRIES[attempt][rows])
+                for path in (other.folder / "segments").iterdir():
+                    shutil.copy(path, self.shelf().folder / "segments")
+        else:
+            self.shelf().rows.add(names, TRIES[attempt][rows])
+        for row in rows:
+            self.rows.setdefault(IDS[row], set()).add(TRIES[attempt][row].tobytes())
+
+    @rule(rows=some_rows, attempt=tries, data=st.data())
+    def crash_while_adding(self, rows: list[int], attempt: int, data: st.DataObject) -> None:
+        """Of what was not acknowledged nothing, some or all is on the disk."""
+        safe, before = self.segments(), self.shelf().ids()
+        new = [IDS[row] for row in rows if IDS[row] not in before]
+        if not new:
+            return
+        name = self.shelf().rows.add(new, TRIES[attempt][[IDS.index(name) for name in new]])
+        path = self.shelf().folder / "segments" / name
+        size = data.draw(st.integers(0, path.stat().st_size), label="written")
+        if data.draw(st.booleans(), label="renamed"):
+            os.truncate(path, size)
+        else:
+            path.rename(path.with_name(f".{name[:16]}.{size}.partial"))
+        left = self.shelf()
+        there = left.ids() - set(left.damaged())
+        assert before <= there, "acknowledged rows are lost"
+        assert self.segments() >= safe
+        repair_shelf(left.folder)
+        for image_id in there - before:
+            row = IDS.index(image_id)
+            self.rows[image_id] = {TRIES[attempt][row].tobytes()}
+        self.reader = self.shelf()  # one opened before may know rows that are lost
+
+    @rule()
+    def merge_segments(self) -> None:
+        self.copies |= {path.name: path.read_bytes() for path in self.segments()}
+        self.shelf().merge()
+        assert len(self.segments()) <= 1
+
+    @precondition(lambda self: self.copies)
+    @rule(data=st.data())
+    def restore_an_old_segment(self, data: st.DataObject) -> None:
+        """Out of a copy of before merges; what was lost since comes back with it."""
+        name = data.draw(st.sampled_from(sorted(self.copies)))
+        (self.shelf().folder / "segments" / name).write_bytes(self.copies[name])
+        shelf = Shelf.at(self.shelf().folder)
+        shelf.ids()
+        old = shelf.rows.segments()[name]
+        found, _ = shelf.rows.rows_of_segment(old, np.arange(len(old.ids)))
+        for image_id, row in zip(old.ids, found, strict=True):
+            self.rows.setdefault(image_id, set()).add(row.tobytes())
 
     @rule(moment=st.randoms(use_true_random=False))
     def damage_and_repair(self, moment: Any) -> None:
-        """A flipped bit is found; repaired, rows may be absent, but none is another."""
+        """A flipped bit is found; repaired, one row may be absent, but none is another."""
         files = [path for path in sorted(self.shelf().folder.rglob("*")) if path.is_file()]
         files = [path for path in files if path.suffix not in (".partial", ".lock")]
         path = moment.choice([each for each in files if each.stat().st_size])
@@ -140,22 +160,23 @@ class Store(RuleBasedStateMachine):
                 assert path.read_bytes() == whole, "a damaged description was taken"
             path.write_bytes(whole)
             return
-        folder = self.shelf().folder  # the bit may be in what no row rests on
+        folder = self.shelf().folder
+        assert not check_shelf(folder).is_whole
         repair_shelf(folder)
         again = self.reader = self.shelf()  # one opened before may know rows that are lost
         assert check_shelf(again.folder).is_whole
-        for section, rows in self.rows.items():
-            kept = self.known(section)
-            self.rows[section] = {name: row for name, row in rows.items() if name in kept}
+        lost = self.rows.keys() - again.ids()
+        assert len(lost) <= 1
+        for image_id in lost:
+            del self.rows[image_id]
 
-    @precondition(lambda self: self.union())
+    @precondition(lambda self: self.rows)
     @rule(suffix=suffixes)
     def pack(self, suffix: str) -> None:
-        there = self.union()
-        ids = sorted(there)
+        ids = sorted(self.rows)
         vectors = self.shelf().read(ids)
         write_pack(self.root / f"a{suffix}", "nano", ["a"], [FINGERPRINT], ids, vectors[:, None])
-        self.packs[suffix] = there
+        self.packs[suffix] = {n: row.tobytes() for n, row in zip(ids, vectors, strict=True)}
 
     @precondition(lambda self: self.packs)
     @rule(data=st.data(), to=suffixes)
@@ -176,8 +197,8 @@ class Store(RuleBasedStateMachine):
 
     def take(self, other: dict[str, bytes]) -> int:
         """The model of a merge: what is there stays; how many rows are new."""
-        new = {name: row for name, row in other.items() if name not in self.union()}
-        self.rows[0] |= new
+        new = {name: {row} for name, row in other.items() if name not in self.rows}
+        self.rows |= new
         return len(new)
 
     @rule(rows=some_rows, attempt=tries, twice=st.booleans())
@@ -201,7 +222,7 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def gc(self) -> None:
-        """`agiqa cache gc` takes no row, whatever was dropped, damaged or left behind before."""
+        """`agiqa cache gc` takes no row, whatever was damaged, doubled or left behind before."""
         removed, refused = carry_out(*(plan(self.root, [], []) for _ in range(2)))
         assert refused == []
         assert not any(path.exists() for path in (each.path for each in removed))
@@ -210,12 +231,11 @@ class Store(RuleBasedStateMachine):
     @invariant()
     def what_is_read_is_what_was_written(self) -> None:
         checked["states"] += 1
-        there = self.union()
+        ids = sorted(self.rows)
         for shelf in (self.shelf(), self.reader):
-            assert shelf.ids() == there.keys()
-            ids = sorted(there)
+            assert shelf.ids() == self.rows.keys()
             found = shelf.read(ids)
-            assert [row.tobytes() for row in found] == [there[name] for name in ids]
+            assert all(row.tobytes() in self.rows[n] for n, row in zip(ids, found, strict=True))
 
     @invariant()
     def packs_hold_what_was_packed(self) -> None:

@@ -1,5 +1,7 @@
-"""Chunks and journal lines of a shelf that are missing, cut short or empty: named, never data."""
+"""Segments that are missing, cut short, empty, doubled or old: named, never data."""
 
+import os
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,31 +10,49 @@ import numpy as np
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import DamagedRowsError, Shelf
+from agiqa.store import RemoteError, Shelf, pull, pushing
+from agiqa.store.ledger.segment_folders import RemoteSegments
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.shared.remote import Remote
+from agiqa.store.shared.shared_shelf import SharedShelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
-WIDTH = 64
+WIDTH, ROWS = 64, 868
+IDS, VECTORS = make_ids(ROWS), make_vectors(ROWS, WIDTH)
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Shelf:
-    """Four chunks, the last one with 100 rows."""
+    """Four segments, the last one with 100 rows."""
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
     with shelf.writer() as writer:
-        writer.add(make_ids(868), make_vectors(868, WIDTH))
+        for start in range(0, ROWS, 256):
+            writer.add(IDS[start : start + 256], VECTORS[start : start + 256])
+            writer.flush()
     return Shelf.open(tmp_path, FINGERPRINT, WIDTH)
 
 
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "missing": Path.unlink,
-    "zero bytes": lambda path: path.write_bytes(b""),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    "without its checksum": lambda path: path.write_bytes(path.read_bytes()[:-4]),
-    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "one bit": lambda path: path.write_bytes(flip(path.read_bytes(), 5000)),
-    "another chunk": lambda path: shutil.copy(path.with_name("c.0.0"), path),
+def right(shelf: Shelf) -> set[str]:
+    """Ids of the rows that can be read; each is what was written."""
+    there = sorted(shelf.ids() - set(shelf.damaged()))
+    found = shelf.read(there)
+    np.testing.assert_array_equal(found, VECTORS[[IDS.index(name) for name in there]])
+    return set(there)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {  # and rows of 100 that it costs
+    "missing": (Path.unlink, 100),
+    "zero bytes": (lambda path: path.write_bytes(b""), 100),
+    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 40), 2),
+    "cut in the vectors": (lambda path: os.truncate(path, 5000), 100),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"more"), 0),
+    "zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), 100),
+    "one bit": (lambda path: path.write_bytes(flip(path.read_bytes(), 5000)), 1),
+    "another segment": (
+        lambda path: shutil.copy(next(path.parent.glob("*-256.safetensors")), path),
+        100,
+    ),
 }
 
 
@@ -41,49 +61,109 @@ def flip(data: bytes, place: int, bit: int = 1) -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_damage_is_named_and_can_be_repaired(filled: Shelf, damage: str, chunk: int) -> None:
-    ids, vectors = make_ids(868), make_vectors(868, WIDTH)
-    DAMAGE[damage](filled.folder / "vectors" / f"c.{chunk}.0")
-    bad = ids[chunk * 256 : (chunk + 1) * 256]
-    good = [image_id for image_id in ids if image_id not in bad]
-    with pytest.raises(DamagedRowsError, match=rf"{len(bad)} damaged .* image {bad[0]}") as caught:
-        filled.read(ids)
-    assert caught.value.image_ids == tuple(bad)
-    assert filled.damaged() == tuple(bad)
-    assert len(filled.read(good)) == len(good)
-    assert repair_shelf(filled.folder)  # says what it did
-    kept = sorted(filled.ids())
-    assert frozenset(good) <= frozenset(kept) <= frozenset(ids)
-    np.testing.assert_array_equal(filled.read(kept), vectors[[ids.index(name) for name in kept]])
-    with filled.writer() as writer:
-        writer.add(ids, vectors)
-    np.testing.assert_array_equal(filled.read(ids), vectors)
+def test_damage_is_named_costs_its_own_rows_and_can_be_repaired(filled: Shelf, damage: str) -> None:
+    spoil, cost = DAMAGE[damage]
+    (path,) = (filled.folder / "segments").glob("*-100.safetensors")
+    spoil(path)
+    assert len(right(filled)) == ROWS - cost
+    assert check_shelf(filled.folder).is_whole == (damage == "missing")
+    try:
+        repair_shelf(filled.folder)
+    except AgiqaError as error:  # it might be somebody's
+        assert damage in ("zeros", "another segment")
+        assert "move it away" in str(error)  # noqa: PT017
+        path.unlink()
+    again = Shelf.at(filled.folder)
+    assert check_shelf(again.folder).is_whole
+    assert len(right(again)) == ROWS - cost
+    with again.writer() as writer:
+        writer.add(IDS, VECTORS)
+    np.testing.assert_array_equal(again.read(IDS), VECTORS)
 
 
-def test_a_journal_line_torn_by_a_power_cut_costs_its_own_rows_alone(
-    filled: Shelf, tmp_path: Path
-) -> None:
-    ids, vectors = make_ids(868), make_vectors(868, WIDTH)
-    journal = filled.folder / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-30])
-    shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
-    assert shelf.ids() == frozenset(ids[:768])
-    with shelf.writer() as writer:
-        writer.add(ids, vectors)
-    np.testing.assert_array_equal(Shelf.open(tmp_path, FINGERPRINT, WIDTH).read(ids), vectors)
+def test_a_segment_cut_anywhere_and_an_old_one_restored(filled: Shelf, count: Callable) -> None:
+    """Between merges and repairs; what other segments have is never lost by it."""
+    chances, folder = random.Random(7), filled.folder / "segments"
+    old: dict[str, bytes] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cuts = restored = 0
+    for trial in range(150):
+        if trial % 3 == 0:  # from last month's copy
+            name = chances.choice(sorted(old))
+            (folder / name).write_bytes(old[name])
+            restored += 1
+        path = chances.choice(sorted(folder.glob("*.safetensors")))
+        others = [p.name for p in folder.glob("*.safetensors") if p != path]
+        shelf = Shelf.at(filled.folder)
+        shelf.ids()
+        known = shelf.rows.segments()
+        elsewhere = {row for name in others for row in known[name].ids}
+        os.truncate(path, chances.randrange(path.stat().st_size))
+        cuts += 1
+        assert right(Shelf.at(filled.folder)) >= elsewhere
+        repair_shelf(filled.folder)
+        assert right(Shelf.at(filled.folder)) >= elsewhere
+        assert check_shelf(filled.folder).is_whole
+        shelf = Shelf.at(filled.folder)
+        with shelf.writer() as writer:  # extract computes it again
+            writer.add(IDS, VECTORS)
+        if trial % 5 == 0:
+            shelf.merge()
+        assert right(shelf) == set(IDS)
+        old |= {p.name: p.read_bytes() for p in folder.iterdir()}
+    count(cuts=cuts, old_segments_restored=restored, wrong_rows=0, rows_lost_that_others_had=0)
 
 
-def test_array_metadata_that_does_not_parse_costs_no_row(filled: Shelf) -> None:
-    path = filled.folder / "vectors" / "zarr.json"
-    whole = path.read_text()
-    path.write_text(whole.replace("[", "(", 1))
-    ids, vectors = make_ids(868), make_vectors(868, WIDTH)
-    np.testing.assert_array_equal(filled.read(ids), vectors)  # the journal and the chunks say all
-    with pytest.raises(AgiqaError, match=r"expected the metadata of .* does not parse: .*--repair"):
-        filled.writer().__enter__()
-    assert [finding.path for finding in check_shelf(filled.folder).findings] == [path]
-    assert repair_shelf(filled.folder) == [f"{path}: written anew"]
-    with filled.writer() as writer:
-        writer.add(ids, vectors)
-    np.testing.assert_array_equal(filled.read(ids), vectors)
+class Flaky(RemoteSegments):
+    """A bucket that fails in the middle: of a listing, of a read, before or after a write."""
+
+    chances = random.Random(0)
+    failed = 0
+
+    def __getattribute__(self, name: str) -> object:
+        found = super().__getattribute__(name)
+        if name not in ("sizes", "read_parts", "write"):
+            return found
+
+        def call(*given: object) -> object:
+            chance = Flaky.chances.random()
+            if chance < 0.15:
+                Flaky.failed += 1
+                raise RemoteError("the server went away")
+            result = found(*given)
+            if chance < 0.3:  # done, and nobody knows
+                Flaky.failed += 1
+                raise RemoteError("no answer")
+            return result
+
+        return call
+
+
+def test_a_bucket_that_fails_in_the_middle(tmp_path: Path, count: Callable) -> None:
+    url, trials = f"file://{tmp_path}/bucket", 60
+    pushed = pulled = 0
+    for trial in range(trials):
+        a = Shelf.open(tmp_path / f"a{trial}", FINGERPRINT, WIDTH)
+        with a.writer() as writer:
+            writer.add(IDS[trial * 10 : trial * 10 + 30], VECTORS[trial * 10 : trial * 10 + 30])
+        for shelf in (a, Shelf.open(tmp_path / f"b{trial}", FINGERPRINT, WIDTH)):
+            shared = SharedShelf(shelf, url)
+            shared._there.folder = Flaky(Remote(shared.remote.url))
+            for _ in range(3):
+                try:
+                    pulled += pull([shared], [IDS])
+                except RemoteError:
+                    continue
+                with pushing([shared], [IDS]):
+                    pass
+                break
+            assert right(shelf) >= (set(IDS[trial * 10 : trial * 10 + 30]) if shelf is a else set())
+        last = SharedShelf(a, url)  # the server is well again
+        last.look()
+        pushed += last.push(IDS)
+        assert not last.lacking(IDS)
+    c = Shelf.open(tmp_path / "c", FINGERPRINT, WIDTH)
+    everything = IDS[: (trials - 1) * 10 + 30]
+    assert pull([SharedShelf(c, url)], [IDS]) == len(everything)
+    np.testing.assert_array_equal(c.read(everything), VECTORS[: len(everything)])
+    assert Flaky.failed > trials
+    count(failures=Flaky.failed, rows=len(everything), wrong_rows=0, acknowledged_rows_lost=0)

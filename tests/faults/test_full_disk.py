@@ -22,12 +22,13 @@ shelf = Shelf.open(root / "ledger", {}, 512)
 promised = 0
 try:
     with shelf.writer() as writer:
-        for start in range(0, 2000, 100):
-            writer.add(ids[start:start + 100], vectors[start:start + 100])
+        for start, stop in ((0, 100), (100, 200), (200, 500)):
+            writer.add(ids[start:stop], vectors[start:stop])
             writer.flush()
-            promised = start + 100
+            promised = stop
 except AgiqaError as error:
     print(error)
+assert promised == 200
 shelf = Shelf.open(root / "ledger", {}, 512)
 assert (shelf.read(ids[:promised]) == vectors[:promised]).all()
 for path in packs:

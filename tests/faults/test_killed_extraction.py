@@ -35,9 +35,9 @@ def safe_rows(ledger: Path) -> dict[str, frozenset[str]]:
     return found
 
 
-def journals(ledger: Path) -> int:
-    """Bytes of all journals: they grow as rows are acknowledged."""
-    return sum(path.stat().st_size for path in ledger.glob("[!.]*/journal.jsonl"))
+def segments(ledger: Path) -> int:
+    """How many there are: more as rows are acknowledged."""
+    return len(list(ledger.glob("[!.]*/segments/*.safetensors")))
 
 
 def children(pid: int) -> list[Path]:
@@ -67,10 +67,10 @@ def test_sigkill_of_agiqa_extract(
 
     moments, lost, kills, decoders = random.Random(2), 0, 0, 0
     while kills < KILLS:
-        before = journals(ledger)
+        before = segments(ledger)
         pid = command_line.start("agiqa", command, store, True)
         if kills:  # else: soon after the start, while the model loads
-            command_line.until(lambda: journals(ledger) != before)  # noqa: B023
+            command_line.until(lambda: segments(ledger) != before)  # noqa: B023
         time.sleep(moments.uniform(0.0, 0.1))
         promised = safe_rows(ledger)
         started = children(pid)

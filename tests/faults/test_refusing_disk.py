@@ -62,7 +62,7 @@ def test_fsync_that_fails_while_rows_are_added(
                         writer.add(IDS[start : start + 50], VECTORS[start : start + 50])
                         writer.flush()
                 assert "\n" not in str(caught.value)
-                assert reader.ids() == acknowledged >= frozenset(IDS[:100])
+                assert reader.ids() >= acknowledged >= frozenset(IDS[:100])
                 kept = [row for row, image_id in enumerate(IDS) if image_id in acknowledged]
                 np.testing.assert_array_equal(reader.read([IDS[r] for r in kept]), VECTORS[kept])
                 acknowledged_in_all += len(kept)
@@ -165,7 +165,7 @@ def test_what_may_not_be_read_is_not_taken_for_damage(foreign: Path, worker: Cal
             os.chown(path, NOBODY, NOBODY)
     _allow(foreign, 0o755, 0o644)
     hidden = [
-        next((foreign / "ledger").rglob("c.1.0")),
+        next((foreign / "ledger").rglob("*.safetensors")),
         foreign / "a.zarr" / "vectors" / "c.1.0.0",
         foreign / "a.h5",
     ]

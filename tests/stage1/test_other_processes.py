@@ -27,7 +27,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def open_shelf(tmp_path: Path) -> Callable[[int], Shelf]:
-    return lambda rank: Shelf.open(tmp_path, FINGERPRINT, 4, section=rank)
+    return lambda rank: Shelf.open(tmp_path, FINGERPRINT, 4, rank=rank)
 
 
 def add(shelf: Shelf, ids: list[str]) -> None:

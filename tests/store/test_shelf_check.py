@@ -13,13 +13,13 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf, digest
-from agiqa.store.chunks import id_bytes, row_checksums
-from agiqa.store.ledger.journal import Journal
+from agiqa.store.ledger.description import read_description, restore_description
+from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.store.ledger.shelf_description import read_description, restore_description
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}
 ROWS, WIDTH = 600, 16
+LARGE = 400  # rows of the first segment
 
 Ids = Callable[..., list[str]]
 Make = Callable[..., np.ndarray]
@@ -27,23 +27,28 @@ Make = Callable[..., np.ndarray]
 
 @pytest.fixture
 def shelf(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Shelf:
-    """Two sections; the first one with three chunks, two dropped rows."""
+    """Two segments, of 400 and of 200 rows."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
-    with shelf.writer() as writer:
-        for start in range(0, 550, 50):
-            writer.add(ids[start : start + 50], vectors[start : start + 50])
-            writer.flush()
-        writer.drop(ids[3:5])
-    with Shelf.open(tmp_path, FINGERPRINT, WIDTH, section=2).writer() as writer:
-        writer.add(ids[550:], vectors[550:])
+    for rows in (slice(0, LARGE), slice(LARGE, ROWS)):
+        with shelf.writer() as writer:
+            writer.add(ids[rows], vectors[rows])
     return Shelf.at(shelf.folder)
+
+
+def segment(shelf: Shelf, rows: int = LARGE) -> Path:
+    (path,) = (shelf.folder / "segments").glob(f"*-{rows}.safetensors")
+    return path
 
 
 def flip(path: Path, place: int, bit: int = 1) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= bit
     path.write_bytes(data)
+
+
+def flip_row(path: Path, row: int, rows: int = LARGE) -> None:
+    flip(path, row * WIDTH * 2 - rows * (WIDTH * 2 + 32))
 
 
 def findings(folder: Path) -> list[tuple[str, str]]:
@@ -55,7 +60,7 @@ def test_a_whole_shelf_is_counted_and_nothing_is_changed(shelf: Shelf) -> None:
     report = check_shelf(shelf.folder)
     assert report.is_whole
     assert report.notes == []
-    assert (report.rows, report.chunks, report.lines) == (598, 4, 15)
+    assert (report.rows, report.segments) == (ROWS, 2)
     assert report.size == sum(p.stat().st_size for p in shelf.folder.rglob("*") if p.is_file())
     assert {path: path.stat().st_mtime_ns for path in shelf.folder.rglob("*")} == before
 
@@ -63,10 +68,10 @@ def test_a_whole_shelf_is_counted_and_nothing_is_changed(shelf: Shelf) -> None:
 def test_every_flipped_bit_is_found(shelf: Shelf) -> None:
     places, tried = random.Random(5), 0
     files = [path for path in shelf.folder.rglob("*") if path.is_file() and path.stat().st_size]
-    assert len(files) == 9
+    assert len(files) == 3
     for path in files:
         whole = path.read_bytes()
-        for _ in range(12):
+        for _ in range(36):
             place, bit = places.randrange(len(whole)), 1 << places.randrange(8)
             flip(path, place, bit)
             assert not check_shelf(shelf.folder).is_whole, (path, place, bit)
@@ -91,110 +96,99 @@ def test_every_bit_of_the_description_counts(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "what"),
+    ("damage", "what", "rows"),
     [
-        (Path.unlink, "is missing"),
-        (lambda path: path.write_bytes(b""), "has 0 of 8196 bytes"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has 8195 of 8196 bytes"),
-        (lambda path: flip(path, 100), "fails its checksum"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes, too few for 400 rows", 0),
+        (lambda path: os.truncate(path, 7000), "has 7,000 bytes, too few for 400 rows", 0),
         (
-            lambda path: path.write_bytes(path.with_name("c.0.0").read_bytes()),
-            "is whole, but rows in it are not those that the journal names, or not finite",
+            lambda path: path.write_bytes(path.read_bytes()[:-33]),
+            "is cut short: 2 of 400 rows are lost",
+            398,
         ),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "fails its checksum", LARGE),
+        (lambda path: flip(path, 100), "fails its checksum", LARGE),  # in the header
+        (lambda path: flip_row(path, 7), "fails its checksum", LARGE - 1),
+        (lambda path: flip(path, -1), "fails its checksum", LARGE - 1),  # in an id
     ],
 )
-def test_a_bad_chunk_is_named_with_its_rows(
-    shelf: Shelf, make_ids: Ids, damage: Callable[[Path], object], what: str
-) -> None:
-    damage(shelf.folder / "vectors" / "c.1.0")
-    report = check_shelf(shelf.folder)
-    assert [(each.path.name, each.what) for each in report.findings] == [("c.1.0", what)]
-    assert report.findings[0].image_ids == tuple(make_ids(ROWS)[256:512])
-
-
-def test_rows_that_a_damaged_journal_line_named_are_a_finding(shelf: Shelf) -> None:
-    journal = shelf.folder / "journal.jsonl"
-    start = journal.read_bytes().index(b"\n") + 1
-    flip(journal, start + 300)
-    assert findings(shelf.folder) == [
-        (
-            "journal.jsonl",
-            f"line 2 (byte {start}) fails its checksum; the 50 rows it named count as absent",
-        )
-    ]
-    assert check_shelf(shelf.folder).rows == 548
-
-
-def test_a_torn_tail_is_a_note_and_a_hidden_nan_a_finding(shelf: Shelf, make_ids: Ids) -> None:
-    part = shelf.folder / "part-2"
-    with (part / "journal.jsonl").open("ab") as file:
-        file.write(b'{"check":"12')
-    report = check_shelf(shelf.folder)
-    assert report.is_whole
-    assert "12 bytes that a stopped writer left" in report.notes[0]
-    section = Shelf.at(shelf.folder).sections()[2]
-    vector = np.full((1, WIDTH), np.nan, dtype="<f2")  # with a checksum that fits
-    odd = [hashlib.sha256(b"odd").hexdigest()]
-    Journal.acknowledge(section.journal, 50, odd, row_checksums(id_bytes(odd), vector))
-    bad = check_shelf(shelf.folder).findings
-    assert [(each.path.name, each.image_ids) for each in bad] == [("c.0.0", tuple(odd))]
-
-
-def test_repair_saves_all_rows_but_the_changed_one(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
+def test_a_bad_segment_is_named_with_its_rows_and_the_others_are_saved(
+    shelf: Shelf,
+    make_ids: Ids,
+    make_vectors: Make,
+    damage: Callable[[Path], object],
+    what: str,
+    rows: int,
 ) -> None:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
-    chunk = shelf.folder / "vectors" / "c.1.0"
-    flip(chunk, 10 * WIDTH * 2 + 5)  # in row 266
-    flip(shelf.folder / "vectors" / "zarr.json", 40)
-    flip(shelf.folder / "part-2" / "vectors" / "c.0.0", 8195)  # in the chunk's own checksum
-    done = repair_shelf(shelf.folder)
-    assert [line.removeprefix(f"{shelf.folder}") for line in done] == [
-        "/vectors/zarr.json: written anew",
-        "/vectors/c.1.0: written anew, rows saved: 255",
-        ": rows dropped: 1",
-        "/part-2/vectors/c.0.0: written anew, rows saved: 50",
-    ]
+    path = segment(shelf)
+    damage(path)
+    assert findings(shelf.folder) == [(path.name, what)]
+    (line,) = repair_shelf(shelf.folder)
+    dropped = f", dropped: {LARGE - rows}" if rows < LARGE else ""
+    saved = f"written anew, rows saved: {rows}{dropped}"
+    assert line == f"{path}: {saved if rows else 'removed, no row is left in it'}"
     assert check_shelf(shelf.folder).is_whole
-    kept = [image_id for image_id in ids if image_id not in (ids[3], ids[4], ids[266])]
-    again = Shelf.open(shelf.folder.parent, FINGERPRINT, WIDTH)
-    assert again.ids() == frozenset(kept)
+    again = Shelf.at(shelf.folder)
+    there = sorted(again.ids(), key=ids.index)
+    assert len(there) == rows + ROWS - LARGE
+    np.testing.assert_array_equal(again.read(there), vectors[[ids.index(name) for name in there]])
     with again.writer() as writer:
         writer.add(ids, vectors)
     np.testing.assert_array_equal(again.read(ids), vectors)
     assert repair_shelf(shelf.folder) == []
 
 
-def test_repair_takes_damaged_lines_out(shelf: Shelf, make_ids: Ids, make_vectors: Make) -> None:
-    flip(shelf.folder / "journal.jsonl", 300)
-    assert repair_shelf(shelf.folder) == [
-        f"{shelf.folder / 'journal.jsonl'}: damaged lines taken out: 1"
+def test_rows_of_another_shelf_and_strangers_files_are_left_alone(
+    shelf: Shelf, make_ids: Ids, make_vectors: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = make_ids(3, "other")
+    name, parts = build(Kind("d" * 64, WIDTH, "float16"), ids, make_vectors(3, WIDTH))
+    path = shelf.folder / "segments" / name
+    path.write_bytes(b"".join(parts))
+    (shelf.folder / "segments" / "notes.txt").write_text("mine")
+    assert len(shelf.ids()) == ROWS
+    assert "found rows of another layout or fingerprint; none of it is taken" in caplog.text
+    assert findings(shelf.folder) == [(name, "has rows of another layout or fingerprint")]
+    assert check_shelf(shelf.folder).notes == [
+        f"{shelf.folder}/segments/notes.txt: nothing of agiqa; move it away"
     ]
-    assert check_shelf(shelf.folder).is_whole
-    ids = make_ids(ROWS)
-    left = [image_id for image_id in ids[50:] if image_id not in ids[3:5]]
-    np.testing.assert_array_equal(shelf.read(left), make_vectors(ROWS, WIDTH)[50:])
+    with pytest.raises(AgiqaError, match=f"{name}: expected rows of this shelf, .* move it away"):
+        repair_shelf(shelf.folder)
+    assert path.exists()
+
+
+def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(
+    shelf: Shelf, make_ids: Ids
+) -> None:
+    vectors = np.full((2, WIDTH), np.nan, dtype="float16")
+    vectors[1] = 1
+    ids = [hashlib.sha256(text).hexdigest() for text in (b"odd", b"even")]
+    shelf.rows.add(ids, vectors)
+    (bad,) = check_shelf(shelf.folder).findings
+    assert bad.image_ids == (ids[0],)
+    assert "fail their checksums or are not finite" in bad.what
+    assert shelf.damaged() == (ids[0],)
+    repair_shelf(shelf.folder)
+    assert Shelf.at(shelf.folder).ids() == {*make_ids(ROWS), ids[1]}
 
 
 def test_a_shelf_being_written_is_checked_and_not_repaired(
     shelf: Shelf, make_ids: Ids, make_vectors: Make
 ) -> None:
-    flip(shelf.folder / "vectors" / "c.0.0", 100)
-    more = make_ids(10, "more")
-    writing = Shelf.open(shelf.folder.parent, FINGERPRINT, WIDTH)
-    with writing.writer() as writer:
-        writer.add(more, make_vectors(10, WIDTH))
+    flip_row(path := segment(shelf), 5)
+    more, vectors = make_ids(20, "more"), make_vectors(20, WIDTH)
+    with Shelf.open(shelf.folder.parent, FINGERPRINT, WIDTH, rank=1).writer() as writer:
+        writer.add(more[:10], vectors[:10])
         writer.flush()
         report = check_shelf(shelf.folder)
-        assert [each.path.name for each in report.findings] == ["c.0.0"]
-        assert report.rows == 608
+        assert [each.path.name for each in report.findings] == [path.name]
+        assert report.rows == ROWS + 10
         assert f"being written by process {os.getpid()} on" in report.notes[0]
-        before = (shelf.folder / "journal.jsonl").read_bytes()
         with pytest.raises(LockedError, match=rf"only writer, found process {os.getpid()} on"):
             repair_shelf(shelf.folder)
-        assert (shelf.folder / "journal.jsonl").read_bytes() == before
-        writer.add(make_ids(20, "more"), make_vectors(20, WIDTH))
-    assert len(Shelf.at(shelf.folder).ids()) == 618
+        assert path.exists()
+        writer.add(more, vectors)
+    assert len(Shelf.at(shelf.folder).ids()) == ROWS + 20
 
 
 def test_a_lost_description_is_made_again_from_a_known_fingerprint(
@@ -215,7 +209,7 @@ def test_a_lost_description_is_made_again_from_a_known_fingerprint(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"layout": 2}, "expected layout 1, found 2; upgrade agiqa"),
+        ({"layout": 3}, "expected layout 2, found 3; upgrade agiqa"),
         ({"format": "other"}, "expected format 'agiqa-ledger', found 'other'"),
         ({"width": 0}, "found that it lacks a fingerprint, a width up to"),
         ({"fingerprint": {"extractor": "x"}}, "expected the fingerprint that the folder is named"),
@@ -242,11 +236,10 @@ def test_the_folder_opens_as_the_fingerprint_does(shelf: Shelf, tmp_path: Path) 
     assert digest(shelf.fingerprint) == digest(FINGERPRINT)
     assert (shelf.width, shelf.dtype) == (WIDTH, "float16")
     assert shelf.ids() == Shelf.open(tmp_path, FINGERPRINT, WIDTH).ids()
-    assert list(shelf.sections()) == [0, 2]
 
 
 def test_a_wrong_width_in_the_description_costs_no_row(shelf: Shelf) -> None:
-    """Only the fingerprint is vouched for by the folder's name; the chunks' sizes say the width."""
+    """Only the fingerprint is vouched for by the folder's name; segments say the width."""
     path = shelf.folder / "fingerprint.json"
     whole = path.read_text()
     path.write_text(whole.replace(f'"width": {WIDTH}', f'"width": {WIDTH + 1}'))

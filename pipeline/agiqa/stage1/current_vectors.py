@@ -11,7 +11,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.batches import row_id
 from agiqa.stage1.extractors import ANSWERS, Vector, VisionExtractor, semantic_extractor
 from agiqa.store import Fingerprint, Shelf
-from agiqa.store.ledger.shelf import shelf_folder
+from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.row_ids import sources_of
 
 SEMANTIC, VISUAL = "semantic", "visual"

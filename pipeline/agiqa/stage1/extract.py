@@ -8,9 +8,9 @@ before.
 A pack that is there already gives its rows to a ledger that lacks them (`reuse_packs`), so features
 that came with `dvc pull` are not computed again.
 
-Where a launcher started several processes, each computes its share of the images into its own
-section of the ledger; rank 0 then waits for the others, computes what they left, if anything, and
-writes the packs.
+Where a launcher started several processes, each computes its share of the images into segments of
+its own; rank 0 then waits for the others, computes what they left, if anything, and writes the
+packs.
 """
 
 import itertools
@@ -37,7 +37,6 @@ from agiqa.stage1.other_processes import wait_for_others
 from agiqa.stage1.reuse_packs import Packs, pack_of
 from agiqa.store import (
     DESCRIPTION,
-    DamagedRowsError,
     Shelf,
     default_root,
     pull,
@@ -46,14 +45,13 @@ from agiqa.store import (
     shared_shelves,
     write_pack,
 )
-from agiqa.store.ledger.shelf import shelf_folder
+from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.shelf_check import repair_shelf
 from agiqa.store.row_ids import Source, sources_of
 
 log = logging.getLogger(__name__)
 
 NO_PROMPT = "has no generation prompt, which the prompt set asks for"
-ROWS_A_READ = 4096  # of a vector, checked at a time: 32 MiB at 4096 float16
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ def extract(
         bad = _complete(share, rows, how, process)
     if process.rank == 0 and process.world > 1:
         wait_for_others(rows.known(ids), rows.shelves, process.world, started)
-        lacking += rows.drop_damaged(ids)  # only now: no section is being written to
+        lacking += rows.drop_damaged(ids)  # only now: nobody writes any more
         with pushing(shared, rows.known(ids)):
             if rows.missing(ids):
                 pull(shared, rows.known(ids), or_warn=True)
@@ -141,6 +139,8 @@ def extract(
     told = [name for name in told if name not in bad]
     if process.rank == 0:
         _write(store, rows, told, left_out)
+        for shelf in rows.shelves:
+            shelf.merge()
     return Extraction(
         store=store,
         images=len(told),
@@ -303,7 +303,7 @@ def missing_rows(
 def open_shelves(
     extractor: Extractor, ledger: Path | None, rank: int = 0, absent: Path | None = None
 ) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors; written to in the rank's section.
+    """The ledger's shelf for each of the extractor's vectors; written to as the rank.
 
     Those that are not there are created: in the folder `absent`, if one is given.
 
@@ -423,20 +423,15 @@ class _Rows:
     def drop_damaged(self, ids: Sequence[str]) -> int:
         """Make rows that fail their checksum absent, so that they are computed again: how many.
 
-        What can be saved is (`repair_shelf`): damaged metadata make whole rows look damaged.
+        A damaged segment's other rows are saved (`repair_shelf`).
         """
         count = 0
         for names, shelf in zip(self.known(ids), self.shelves, strict=True):
             present = shelf.ids()
-            there = [name for name in names if name in present]
-            for start in range(0, len(there), ROWS_A_READ):
-                try:
-                    shelf.read(there[start : start + ROWS_A_READ])
-                except DamagedRowsError:
-                    for done in repair_shelf(shelf.folder):
-                        log.warning("%s", done)
-                    count += len(present - shelf.ids())
-                    break
+            if shelf.damaged([name for name in names if name in present]):
+                for done in repair_shelf(shelf.folder):
+                    log.warning("%s", done)
+                count += len(present - shelf.ids())
         return count
 
     def missing(self, ids: Sequence[str], elsewhere: Sequence[frozenset[str]] = ()) -> list[Job]:

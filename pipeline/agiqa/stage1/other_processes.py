@@ -1,8 +1,8 @@
 """What rank 0 sees of other ranks, from the ledger alone: who writes, who ended, who never came.
 
-Ranks exchange no messages. A rank's lock on its section says that it lives (the kernel frees it
-with the process), its journal what it has finished. Where locks do not reach other machines, as on
-some cluster file systems, rows that keep coming say so.
+Ranks exchange no messages. A rank's own lock says that it lives (the kernel frees it with the
+process), the rows that are there what it has finished. Where locks do not reach other machines, as
+on some cluster file systems, rows that keep coming say that it lives.
 """
 
 import logging

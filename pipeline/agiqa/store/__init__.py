@@ -2,14 +2,14 @@
 
 `extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs.
 
-    ledger/     shelves of rows, by fingerprint: journal, lock, checks and repairs (shelf.py)
+    ledger/     shelves of rows by fingerprint, as immutable segments (shelf.py)
     packs/      a data set's vectors as Zarr or HDF5, and their memory maps (pack.py)
     shared/     both at URLs
-    chunks.py, durable.py, fingerprint.py, array_metadata.py, findings.py serve all three;
+    upkeep/     behind `agiqa cache`
+    rows.py, durable.py, fingerprint.py, own_files.py, findings.py serve all of them;
     unpacking.py takes rows from packs back into the ledger
 """
 
-from agiqa.store.chunks import DamagedRowsError
 from agiqa.store.fingerprint import (
     ABSENT,
     Fingerprint,
@@ -18,11 +18,11 @@ from agiqa.store.fingerprint import (
     digest,
     require_same,
 )
-from agiqa.store.ledger.adding import Added, add_shelf, differing, require_fits
+from agiqa.store.ledger.copying import Added, add_shelf, differing, require_fits
+from agiqa.store.ledger.description import DESCRIPTION
 from agiqa.store.ledger.lock import LockedError
-from agiqa.store.ledger.shelf import Shelf, default_root, find_shelves
-from agiqa.store.ledger.shelf_description import DESCRIPTION
-from agiqa.store.ledger.shelf_writer import ShelfWriter
+from agiqa.store.ledger.roots import default_root, find_shelves
+from agiqa.store.ledger.shelf import Shelf, ShelfWriter
 from agiqa.store.packs.converting import convert_pack
 from agiqa.store.packs.pack import (
     ANSWERS,
@@ -38,6 +38,7 @@ from agiqa.store.packs.pack import (
 )
 from agiqa.store.packs.pack_layout import PackError, row_ids_digest
 from agiqa.store.packs.pack_rows import open_pack
+from agiqa.store.rows import DamagedRowsError
 from agiqa.store.shared.fetch import at_hand, copies_folder, fetch
 from agiqa.store.shared.remote import RemoteError
 from agiqa.store.shared.sharing import pull, pushing, shared_shelves

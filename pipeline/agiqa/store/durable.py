@@ -23,6 +23,7 @@ import filelock
 from agiqa.core.errors import AgiqaError
 
 STALE_SECONDS = 3600.0  # a temporary folder this old was left by a killed process
+PARTIAL = ".partial"  # ends the name of what is not in its place yet
 _ALIVE = "alive.lock"  # in a temporary folder, held by its process
 
 _ADVICE = {
@@ -67,13 +68,16 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(parent))
 
 
-def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+def write_file(
+    path: Path, *parts: bytes | bytearray | memoryview, aside: Path | None = None
+) -> None:
     """Replace `path` by `parts`, one after the other, atomically and durably.
 
-    The temporary name is fixed, so a killed writer leaves at most one; callers hold a lock. What
-    lies there is never written through: it may be a link, in a folder of somebody else.
+    The temporary name `aside` is `path` with ".partial", so a killed writer leaves at most one;
+    where several may write at once each has another. What lies there is never written through: it
+    may be a link, in a folder of somebody else.
     """
-    aside = path.with_name(path.name + ".partial")
+    aside = aside or path.with_name(path.name + PARTIAL)
     try:
         aside.unlink(missing_ok=True)
         with aside.open("xb") as file:
@@ -98,7 +102,7 @@ def folder_aside(path: Path) -> Iterator[Path]:
     is filled would be put in place without what it had.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".{path.name}.", ".partial"
+    prefix, suffix = f".{path.name}.", PARTIAL
     for stale in path.parent.glob(f"{prefix}*{suffix}"):
         with suppress(OSError):  # filelock.Timeout is one, too
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:

@@ -1,4 +1,4 @@
-"""What a check of a store finds: one finding for each bad file, line or chunk."""
+"""What a check of a store finds: one finding for each bad file or chunk."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Report:
     store: Path
     kind: str  # shelf or pack
     rows: int = 0  # that were checked
-    chunks: int = 0  # of vectors, that were read
-    lines: int = 0  # of journals
+    segments: int = 0  # of a shelf, that were read
+    chunks: int = 0  # of a pack's vectors, likewise
     size: int = 0  # bytes of the store
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # worth a line, and nothing wrong

@@ -9,14 +9,16 @@ store's own path may be a link, too: whoever names it has made it.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.regular_files import read_bounded
+from agiqa.core.trees import parse_json
 
 _DVC = re.compile(r".*/(files/md5/)?[0-9a-f]{2}/[0-9a-f]{30}")
 _KINDS = {
@@ -103,3 +105,36 @@ def size_of(path: Path) -> int:
             if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG):
                 raise
     return size
+
+
+def read_json(path: Path, most: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The JSON object in `path`, and None; or None, and what is wrong in words.
+
+    OSError for a disk that cannot be read; StrangeFileError for a link, pipe or device.
+    """
+    try:
+        return spelled_json(read_own(path, most)), None
+    except FileNotFoundError:
+        return None, "is missing"
+    except ValueError as error:
+        return None, str(error)
+
+
+def spelled_json(data: bytes) -> dict[str, Any]:
+    r"""The JSON object in a file of agiqa; ValueError says in words what is wrong.
+
+    Refused too is what reads well but is not spelled as Python spells it: there a bit has flipped
+    that changes no value (`\u00e9` and `\u00E9` are the same letter).
+    """
+    try:
+        text = data.decode("ascii")
+        tree = parse_json(text, strict=True)
+    except UnicodeDecodeError:
+        raise ValueError("does not parse: letters that are not ASCII") from None
+    except ValueError as error:
+        raise ValueError(f"does not parse: {error}") from error
+    if not isinstance(tree, dict):
+        raise ValueError("is no JSON object")
+    if re.sub(r"\s", "", text) != re.sub(r"\s", "", json.dumps(tree)):
+        raise ValueError("is spelled in a way in which nothing of agiqa is")
+    return tree

@@ -12,13 +12,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from agiqa.store.chunks import Vectors, id_bytes, row_checksums
 from agiqa.store.fingerprint import digest
-from agiqa.store.ledger.adding import Added, checksums, compare, require_fits
-from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.ledger.shelf_writer import ShelfWriter
+from agiqa.store.ledger.copying import Added, compare, require_fits
+from agiqa.store.ledger.shelf import Shelf, ShelfWriter
 from agiqa.store.packs.pack_layout import row_ids_digest
 from agiqa.store.packs.pack_rows import PackRows, open_pack
+from agiqa.store.rows import Vectors, id_bytes, row_checksums
 
 RowIds = Mapping[str, Mapping[str, str]]
 """By the digest of a fingerprint: the row id of each image id, where it is another."""
@@ -29,7 +28,7 @@ def add_pack(
     root: Path,
     row_ids: RowIds | None = None,
     wanted: Mapping[str, Collection[str]] | None = None,
-    section: int = 0,
+    rank: int = 0,
 ) -> dict[str, Added]:
     """Add the pack's rows that the ledger `root` lacks, block by block; what became of each vector.
 
@@ -38,7 +37,7 @@ def add_pack(
         root: the ledger's folder.
         row_ids: what the ledger knows rows by, for vectors that are not known by image id alone.
         wanted: by the digest of a fingerprint, the images whose rows are wanted; None: all of all.
-        section: of the shelves, to add to.
+        rank: of this process among several that write at once.
 
     Raises:
         AgiqaError: the pack is absent, foreign, newer or damaged in what all rows need; its width
@@ -51,7 +50,7 @@ def add_pack(
             for place, fingerprint in enumerate(pack.metadata["fingerprints"])
         ]
         for column in columns:
-            column.open(root, section)
+            column.open(root, rank)
         open_columns = [column for column in columns if column.shelf is not None]
         names = {name for column in open_columns for name in column.ids}
         with ExitStack() as stack:
@@ -101,21 +100,21 @@ class _Column:
         self.left = set(self.ids.values())  # not yet known to be in the shelf
         self.offered = len(self.left) if not self.refused else len(pack.image_ids)
 
-    def open(self, root: Path, section: int) -> None:
+    def open(self, root: Path, rank: int) -> None:
         """Open or create the shelf, if anything is to be taken."""
         if self.ids:
             width, dtype = self.pack.metadata["width"], self.pack.metadata["dtype"]
             require_fits(root, self.pack.path, self.fingerprint, width, dtype)
-            self.shelf = Shelf.open(root, self.fingerprint, width, dtype, section)
+            self.shelf = Shelf.open(root, self.fingerprint, width, dtype, rank)
 
     def begin(self, stack: ExitStack) -> None:
         """See what is there; take the writer's lock if anything is not."""
         assert self.shelf is not None
-        self.crc32 = checksums(self.shelf)
+        self.crc32 = self.shelf.checksums()
         self.writer: ShelfWriter | None = None
         if not self.left <= self.crc32.keys():
             self.writer = stack.enter_context(self.shelf.writer())
-            self.crc32 = checksums(self.shelf)  # of another process, until the lock was ours
+            self.crc32 = self.shelf.checksums()  # of another process, until the lock was ours
 
     def add(self, image_ids: list[str], vectors: Vectors) -> None:
         """Take rows (n, D) of a block, where they are wanted and new."""

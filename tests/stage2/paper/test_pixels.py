@@ -90,8 +90,8 @@ def test_changed_and_broken_images_are_named_and_the_others_kept(
         open_pixels(files, SIZE, tmp_path / "ledger")
     assert "does not exist" in str(caught.value)
     assert "\n" not in str(caught.value)
-    journal = (_folder(tmp_path / "ledger") / "journal.jsonl").read_text()
-    assert sum(name in journal for name in files) == 18
+    records = (_folder(tmp_path / "ledger") / "rows.bin").read_bytes()
+    assert sum(bytes.fromhex(name) in records for name in files) == 18
 
 
 def test_damaged_rows_are_decoded_again(
@@ -131,11 +131,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     with pytest.raises(AgiqaError, match="No space left on device; free some space"):
         open_pixels(files, SIZE, tmp_path / "ledger")
     monkeypatch.setattr(os, "fsync", fsync)
-    before = (_folder(tmp_path / "ledger") / "journal.jsonl").read_bytes()
+    before = (_folder(tmp_path / "ledger") / "rows.bin").read_bytes()
     assert before
     found = open_pixels(files, SIZE, tmp_path / "ledger")
     np.testing.assert_array_equal(found[np.arange(20)], _expected(files))
-    assert (_folder(tmp_path / "ledger") / "journal.jsonl").read_bytes().startswith(before)
+    assert (_folder(tmp_path / "ledger") / "rows.bin").read_bytes().startswith(before)
 
 
 KILLED = """
@@ -176,11 +176,11 @@ def test_a_killed_decoding_goes_on(files: dict[str, Path], tmp_path: Path) -> No
     np.testing.assert_array_equal(found[np.arange(20)], _expected(files))
 
 
-def test_rows_without_a_journal_line_do_not_count(files: dict[str, Path], tmp_path: Path) -> None:
+def test_rows_without_a_record_do_not_count(files: dict[str, Path], tmp_path: Path) -> None:
     some = dict(list(files.items())[:4])
     open_pixels(some, SIZE, tmp_path / "ledger")
     with (_folder(tmp_path / "ledger") / "pixels.u8").open("ab") as file:
-        file.write(b"\0" * 5000)  # torn, by a kill before the journal
+        file.write(b"\0" * 5000)  # torn, by a kill before the record
     found = open_pixels(files, SIZE, tmp_path / "ledger")
     np.testing.assert_array_equal(found[np.arange(20)], _expected(files))
 

@@ -40,6 +40,19 @@ class Project:
     def shelf(self, prompt: str) -> Path:
         return Shelf.open(self.ledger, fingerprint(prompt), WIDTH).folder
 
+    def segment(self, prompt: str) -> Path:
+        (path,) = (self.shelf(prompt) / "segments").iterdir()
+        return path
+
+    def lose(self, prompt: str, count: int) -> None:
+        """Take the first rows out of a shelf, as a repair would that cannot save them."""
+        shelf, old = Shelf.at(self.shelf(prompt)), self.segment(prompt)
+        left = self.ids[count:]
+        rows = shelf.read(left)
+        old.unlink()
+        with shelf.writer() as writer:
+            writer.add(left, rows)
+
     def write_pack(self, path: Path, prompts: Sequence[str] = ("a", "b")) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         prints = [fingerprint(prompt) for prompt in prompts]

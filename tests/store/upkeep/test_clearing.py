@@ -23,7 +23,7 @@ def size(folder: Path) -> int:
 
 
 def age(folder: Path) -> None:
-    os.utime(folder / "journal.jsonl", (OLD, OLD))
+    os.utime(folder / "segments", (OLD, OLD))
 
 
 @pytest.fixture
@@ -47,9 +47,11 @@ def test_nothing_can_go_from_a_sound_store(project: Any, agiqa: Agiqa, lonely: P
 def test_the_real_run_removes_exactly_what_the_dry_run_said(
     project: Any, agiqa: Agiqa, lonely: Path, fingerprint: Any
 ) -> None:
-    array = project.shelf("a") / "vectors"
-    (array / "c.5.0").write_bytes(bytes(1000))
-    (array / "c.0.0.partial").write_bytes(bytes(10))
+    shelf = Shelf.at(project.shelf("a"))
+    twice = shelf.files.folder / shelf.rows.add(project.ids[:9], project.vectors[:9, 0])
+    left = shelf.files.folder / ".killed.partial"
+    left.write_bytes(bytes(10))
+    os.utime(left, (OLD, OLD))
     stale = Path("cache/mine/.nano.zarr.x.partial")
     stale.mkdir()
     (stale / "chunk").write_bytes(bytes(100))
@@ -61,7 +63,7 @@ def test_the_real_run_removes_exactly_what_the_dry_run_said(
     before = size(project.ledger) + size(Path("cache"))
     said = json.loads(agiqa(*options, "--dry-run").stdout)
     assert size(project.ledger) + size(Path("cache")) == before
-    gone = {str(stale), str(array / "c.5.0"), str(array / "c.0.0.partial"), str(empty), str(lonely)}
+    gone = {str(stale), str(twice), str(left), str(empty), str(lonely)}
     assert {item["path"] for item in said["items"]} == gone
     done = json.loads(agiqa(*options, "--yes").stdout)
     assert done["items"] == said["items"]

@@ -102,10 +102,10 @@ def test_show_tells_everything(project: Any, agiqa: Agiqa, fingerprint: Any) -> 
         assert part in shown.stdout, shown.stdout
     shelf = agiqa("cache", "show", project.shelf("b"))
     assert "used by mine/nano.zarr, runs/mine/grouped" in shelf.stdout
-    assert "section 0: 40 rows, 1 chunk file, 1 journal line," in shelf.stdout
+    assert "in 1 segment\n" in shelf.stdout
     tree = json.loads(agiqa("cache", "show", digest(fingerprint("b"))[:20], "--json").stdout)
     assert tree["fingerprints"] == [fingerprint("b")]
-    assert tree["sections"][0]["damaged_lines"] == 0
+    assert [each["rows"] for each in tree["segments"]] == [40]
     assert json.loads(agiqa("cache", "show", project.pack, "--json").stdout)["extractor"] == "nano"
 
 

@@ -91,7 +91,7 @@ def test_sources_that_are_none_are_one_line(tmp_path: Path) -> None:
         ("cache", AgiqaError, r"none of them; name the packs in it, such as .*cache/demo/n\.h5"),
         ("here", AgiqaError, "here: expected another ledger, found this one"),
         (f"here/{shelf.name}", AgiqaError, "expected another ledger, found this one"),
-        (f"newer/{newer.name}", AgiqaError, "expected layout 1, found 9; upgrade agiqa"),
+        (f"newer/{newer.name}", AgiqaError, "expected layout 2, found 9; upgrade agiqa"),
         ("absent.zarr", AgiqaError, r"absent\.zarr: expected a ledger, a shelf or a pack"),
         ("empty.h5", PackError, "expected an HDF5 pack of agiqa, found a file that HDF5 cannot"),
     ]:

@@ -28,7 +28,7 @@ def test_everything_whole(project: Any, agiqa: Agiqa) -> None:
     before = tree(project.ledger) | tree(Path("cache"))
     result = agiqa("cache", "verify")
     assert result.exit_code == 0, result.output
-    assert "checked 2 shelves and 1 pack: 120 rows, 3 chunks, 2 journal lines" in result.stdout
+    assert "checked 2 shelves and 1 pack: 120 rows, 2 segments, 1 chunk," in result.stdout
     assert result.stdout.endswith("nothing bad\n")
     assert tree(project.ledger) | tree(Path("cache")) == before
     one = agiqa("cache", "verify", project.pack)
@@ -38,35 +38,35 @@ def test_everything_whole(project: Any, agiqa: Agiqa) -> None:
 def test_each_bad_thing_is_printed_and_nothing_is_changed(
     project: Any, agiqa: Agiqa, flip: Any
 ) -> None:
-    flip(project.shelf("a") / "journal.jsonl", 300)
-    flip(project.shelf("b") / "vectors" / "c.0.0", 300)
+    flip(project.segment("a"), -1)
+    flip(project.segment("b"), 800)
     flip(project.pack / "zarr.json", 300)
     before = tree(project.ledger) | tree(Path("cache"))
     result = agiqa("cache", "verify")
     assert result.exit_code == 1
-    assert "the rows it named count as absent" in " ".join(result.stdout.split())
-    assert f"vectors/c.0.0: fails its checksum: 40 rows ({project.ids[0][:12]}…" in result.stdout
+    assert result.stdout.count("-40.safetensors: fails its checksum: 1 row (") == 2
     assert "BAD    cache/mine/nano.zarr" in result.stdout
-    assert "3 findings in 3 stores, 40 bad rows; --repair" in result.stdout
+    assert "3 findings in 3 stores, 2 bad rows; --repair" in result.stdout
     assert result.stderr == ""
     assert tree(project.ledger) | tree(Path("cache")) == before
     found = json.loads(agiqa("cache", "verify", "--json").stdout)
-    assert sum(len(each["rows"]) for store in found for each in store["findings"]) == 40
+    assert sum(len(each["rows"]) for store in found for each in store["findings"]) == 2
 
 
 def test_a_shelf_is_mended_from_a_pack(project: Any, agiqa: Agiqa, flip: Any) -> None:
-    """A lost journal line, a lost chunk and a lost description, each in one shelf."""
-    flip(project.shelf("a") / "journal.jsonl", 300)
-    (project.shelf("b") / "vectors" / "c.0.0").unlink()
-    flip(project.shelf("b") / "fingerprint.json", 100)
+    """A flipped bit, a segment cut short and a lost description."""
+    flip(project.segment("a"), -1)
+    os.truncate(path := project.segment("b"), 900)
+    flip(path.parents[1] / "fingerprint.json", 100)
+    first = project.segment("a").name
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 0, result.output
     said = [line.strip() for line in result.stdout.splitlines() if "repaired:" in line]
     assert said == [
-        "repaired: journal.jsonl: damaged lines taken out: 1",
-        "repaired: rows that it lacked taken from packs: 40",
+        f"repaired: segments/{first}: written anew, rows saved: 39, dropped: 1",
+        "repaired: rows that it lacked taken from packs: 1",
         "repaired: fingerprint.json: written anew, out of cache/mine/nano.zarr",
-        "repaired: rows dropped: 40",
+        f"repaired: segments/{path.name}: removed, no row is left in it",
         "repaired: rows that it lacked taken from packs: 40",
     ]
     for place, prompt in enumerate("ab"):
@@ -145,29 +145,28 @@ def test_a_wrong_width_is_mended_and_costs_no_row(project: Any, agiqa: Agiqa) ->
 
 def test_a_shelf_of_a_newer_layout_is_left_alone(project: Any, agiqa: Agiqa) -> None:
     path = project.shelf("a") / "fingerprint.json"
-    newer = path.read_text().replace('"layout": 1', '"layout": 2')
+    newer = path.read_text().replace('"layout": 2', '"layout": 3')
     path.write_text(newer)
     result = agiqa("cache", "verify", "--repair", path.parent)
     assert result.exit_code == 1
-    assert "expected layout 1, found 2; upgrade agiqa" in " ".join(result.stdout.split())
+    assert "expected layout 2, found 3; upgrade agiqa" in " ".join(result.stdout.split())
     assert path.read_text() == newer
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_two_layers_with_different_damage_mend_each_other(
-    project: Any, agiqa: Agiqa, suffix: str
+    project: Any, agiqa: Agiqa, flip: Any, suffix: str
 ) -> None:
     project.pack.rename(Path("elsewhere.zarr"))
     pack = project.pack.with_suffix(suffix)
     project.write_pack(pack)
-    with Shelf.at(project.shelf("a")).writer() as writer:
-        writer.drop(project.ids[:5])
+    for row in range(5):
+        flip(project.segment("a"), -1 - 32 * row)
     if pack.is_dir():
         zarr.open_array(pack / "vectors", mode="r+")[20, 0, 0] = 7
     else:
         with h5py.File(pack, "r+") as file:
             file["vectors"][20, 0, 0] = 7
-    (project.shelf("a") / "vectors" / "zarr.json").unlink()
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 0, result.output
     assert "rows that it lacked taken from packs: 5" in result.stdout
@@ -195,8 +194,7 @@ def test_a_pack_is_mended_from_the_ledger(
 
 
 def test_what_the_ledger_lacks_is_for_extract(project: Any, agiqa: Agiqa, flip: Any) -> None:
-    with Shelf.at(project.shelf("b")).writer() as writer:
-        writer.drop(project.ids[:3])
+    project.lose("b", 3)
     flip(project.pack / "vectors" / "c.0.0.0", 1000)
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 1
@@ -208,14 +206,8 @@ def test_what_the_ledger_lacks_is_for_extract(project: Any, agiqa: Agiqa, flip: 
 
 
 def test_a_shelf_being_written_is_not_repaired(project: Any, agiqa: Agiqa, flip: Any) -> None:
-    flip(project.shelf("a") / "vectors" / "c.0.0", 300)
-    project.pack.rename("elsewhere.zarr")
-    with Shelf.at(project.shelf("b")).writer(), Shelf.at(project.shelf("a")).writer():
-        pass  # which drops what is damaged in the last chunk
-    with Shelf.at(project.shelf("a")).writer() as writer:
-        writer.add(project.ids, project.vectors[:, 0])
-        writer.flush()
-        flip(project.shelf("a") / "vectors" / "c.0.0", 300)
+    flip(project.segment("a"), -1)
+    with Shelf.at(project.shelf("a")).writer():
         result = agiqa("cache", "verify", "--repair")
         assert result.exit_code == 1
         refusal = [line for line in result.stdout.splitlines() if "not repaired" in line]
@@ -238,13 +230,12 @@ def test_a_strangers_folder_and_an_empty_store(
 
 
 def test_what_cannot_be_read_now_is_not_dropped(project: Any, agiqa: Agiqa) -> None:
-    chunk = project.shelf("a") / "vectors" / "c.0.0"
+    chunk = project.segment("a")
     chunk.rename(chunk.with_name("aside"))
     chunk.symlink_to(chunk.name)  # which is not followed
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 1
-    assert "could not be checked: " in result.stdout
-    assert "c.0.0: expected a file, found a link, which agiqa does not open" in result.stdout
+    assert "expected a file, found a link, which agiqa does not open" in result.stdout
     assert "checked 2 shelves and 1 pack: 80 rows" in result.stdout  # the others were
     chunk.with_name("aside").replace(chunk)
     assert len(Shelf.at(project.shelf("a")).ids()) == 40

@@ -14,7 +14,7 @@ from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.store.ledger.orphans import Orphan
+    from agiqa.store.ledger.shelf_check import Orphan
     from agiqa.store.upkeep.clearing import Plan
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -69,7 +69,7 @@ def command(
     runs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    r"""Free the space of what holds nothing: leftovers of stopped processes, chunks without a row.
+    r"""Free the space of what holds nothing: leftovers of stopped processes, rows kept twice.
 
     Vectors stay, unless --unused is given: then whole shelves go that nothing in sight uses. The
     ledger is shared by all projects of a user, and only those are in sight whose folders are named.

@@ -69,13 +69,8 @@ def _print(store: "Store", more: dict[str, Any]) -> None:
     echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
     for writer in store.writers:
         echo(f"being written by {writer}")
-    for part in more.get("sections", []):
-        lines = count_text(part["lines"], "journal line")
-        lines += f", {part['damaged_lines']} of them damaged" if part["damaged_lines"] else ""
-        echo(
-            f"section {part['section']}: {count_text(part['rows'], 'row')}, "
-            f"{count_text(part['chunks'], 'chunk file')}, {lines}, {size_text(part['bytes'])}"
-        )
+    if "segments" in more:
+        echo(f"in {count_text(len(more['segments']), 'segment')}")
     if left_out := more.get("left_out"):
         echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
         for image_id in left_out:

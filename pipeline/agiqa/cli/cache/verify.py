@@ -1,4 +1,4 @@
-"""`agiqa cache verify`: every checksum, every line, every number."""
+"""`agiqa cache verify`: every checksum, every number."""
 
 import logging
 import sys
@@ -57,8 +57,8 @@ def command(
 ) -> None:
     r"""Read STOREs whole and check them; by default the whole ledger and all packs in CACHE.
 
-    Checked are the checksum of every chunk, row and journal line, every word of metadata, and that
-    every number is finite. The exit status is 1 where something is bad, with --repair where
+    Checked are the checksum of every segment, chunk and row, every word of metadata, and that every
+    number is finite. The exit status is 1 where something is bad, with --repair where
     something stays bad. A shelf that is being written is checked as it stands and not repaired.
     One that has lost its fingerprint gets it back from a pack, a run in RUNS or the settings.
 
@@ -96,8 +96,8 @@ def command(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the journal's own warnings: its damaged lines are printed as findings."""
-    logger = logging.getLogger("agiqa.store.ledger.journal")
+    """Without warnings of files that are none of the shelf: they are printed as findings."""
+    logger = logging.getLogger("agiqa.store.ledger.segment_rows")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -154,14 +154,14 @@ def _print(outcome: _Outcome) -> None:
 def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
     reports = [outcome.report for outcome in outcomes]
     kinds = [report.kind for report in reports]
-    rows, chunks, lines, size = (
+    rows, segments, chunks, size = (
         sum(getattr(report, name) for report in reports)
-        for name in ("rows", "chunks", "lines", "size")
+        for name in ("rows", "segments", "chunks", "size")
     )
     echo(
         f"checked {count_text(kinds.count('shelf'), 'shelf')} and "
         f"{count_text(kinds.count('pack'), 'pack')}: {count_text(rows, 'row')}, "
-        f"{count_text(chunks, 'chunk')}, {count_text(lines, 'journal line')}, {size_text(size)} "
+        f"{count_text(segments, 'segment')}, {count_text(chunks, 'chunk')}, {size_text(size)} "
         f"in {seconds:.1f} s"
     )
     findings = sum(len(report.findings) for report in reports)
@@ -210,8 +210,8 @@ def _tree(outcome: _Outcome) -> dict[str, Any]:
         "kind": report.kind,
         "whole": report.is_whole,
         "rows": report.rows,
+        "segments": report.segments,
         "chunks": report.chunks,
-        "lines": report.lines,
         "bytes": report.size,
         "findings": [
             {"file": str(each.path), "what": each.what, "rows": list(each.image_ids)}

@@ -6,12 +6,12 @@ cached vectors:
 
     pixels-<first 16 digits of the fingerprint's digest>/
         fingerprint.json   layout version and the whole fingerprint
-        journal.jsonl      which rows are valid (store/ledger/journal.py)
         pixels.u8          rows of size x size x 3 bytes, one after the other
+        rows.bin           for each row 32 bytes of image id and the CRC-32 of both, little-endian
         writer.lock, owner.json
 
-A row counts once its bytes are fsynced and its journal line after them: a kill or a full disk
-loses one batch at most. Each row's checksum is compared when the pixels are opened.
+A row counts once its bytes are fsynced and its record after them: a kill or a full disk loses one
+batch at most. Each row's checksum is compared when the pixels are opened.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -32,17 +32,18 @@ from agiqa.core.progress import track
 from agiqa.core.trees import parse_json
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode, resize_bicubic
 from agiqa.store import default_root, digest, require_same
-from agiqa.store.chunks import id_bytes, row_checksums
 from agiqa.store.durable import disk_errors, folder_aside, sync_folder, sync_tree
-from agiqa.store.ledger.journal import Journal
 from agiqa.store.ledger.lock import writer_lock
-from agiqa.store.ledger.shelf import PIXELS
+from agiqa.store.ledger.roots import PIXELS
+from agiqa.store.own_files import open_own
+from agiqa.store.rows import id_bytes, row_checksums
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1
+LAYOUT = 2
 BATCH = 64  # images decoded, written and acknowledged together: 10 MB
-DESCRIPTION, JOURNAL, ROWS = "fingerprint.json", "journal.jsonl", PIXELS
+DESCRIPTION, RECORDS, ROWS = "fingerprint.json", "rows.bin", PIXELS
+RECORD = 32 + 4  # bytes: image id, CRC-32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,8 @@ def open_pixels(
         BadImagesError: images absent or changed since `prepare`; the others are decoded first.
         AgiqaError: another writer, a full disk. Finished rows stay in every case.
     """
-    folder = (ledger or default_root()) / f"pixels-{digest(fingerprint(size))[:16]}"
+    name = digest({"layout": LAYOUT, **fingerprint(size)})[:16]
+    folder = (ledger or default_root()) / f"pixels-{name}"
     with disk_errors("open or create", folder):
         if not (folder / DESCRIPTION).exists():
             _create(folder, size)
@@ -113,19 +115,20 @@ class _Cache:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.shape = folder, (size, size, 3)
-        self.journal = Journal(folder / JOURNAL)
+        self.records: dict[str, tuple[int, int]] = {}  # position and CRC-32 by id
+        self.count = 0  # of records
 
     def missing(self, ids: Iterable[str]) -> list[str]:
         """Ids whose row is absent or damaged."""
         with disk_errors("read", self.folder):
-            self.journal.refresh()
+            self._read_records()
             file = self._map()
             return [name for name in ids if not self._whole(file, name)]
 
     def fill(self, files: Mapping[str, Path], workers: int) -> None:
         """Decode the images and add their rows; those that cannot be used are named at the end."""
         ids = list(files)
-        if damaged := sum(name in self.journal.rows for name in ids):
+        if damaged := sum(name in self.records for name in ids):
             log.warning("%s: %d damaged rows are decoded again", self.folder, damaged)
         bad: list[ImageError] = []
         batches = [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
@@ -145,7 +148,7 @@ class _Cache:
 
     def read(self, ids: Iterable[str]) -> Pixels:
         """The rows of `ids`, which are all there."""
-        rows = [self.journal.rows[name].position for name in ids]
+        rows = [self.records[name][0] for name in ids]
         return Pixels(self._map(), np.array(rows, dtype=np.int64))
 
     def _load(self, name: str, path: Path) -> np.ndarray | ImageError:
@@ -158,15 +161,25 @@ class _Cache:
         if not rows:
             return
         pixels = np.stack(list(rows.values()))
-        first = self.journal.next_position
+        ids, first = list(rows), self.count
         with disk_errors("write pixels to", self.folder):
             with (self.folder / ROWS).open("rb+") as file:
-                file.seek(first * pixels[0].nbytes)
-                file.write(pixels.data)
-                file.flush()
-                os.fsync(file.fileno())
-            checksums = row_checksums(id_bytes(list(rows)), pixels)
-            self.journal.acknowledge(first, list(rows), checksums)
+                _write_at(file, first * pixels[0].nbytes, pixels.data)
+            sums = row_checksums(id_bytes(ids), pixels)
+            pairs = zip(id_bytes(ids), sums, strict=True)
+            records = [key + crc32.to_bytes(4, "little") for key, crc32 in pairs]
+            with (self.folder / RECORDS).open("rb+") as file:
+                _write_at(file, first * RECORD, b"".join(records))
+        self._read_records()
+
+    def _read_records(self) -> None:
+        """Take in the records that are whole; the end of one that a killed writer left is not."""
+        with open_own(self.folder / RECORDS) as file:
+            data = file.read()
+        self.count = len(data) // RECORD
+        for position in range(self.count):
+            record = data[position * RECORD : (position + 1) * RECORD]
+            self.records[record[:32].hex()] = position, int.from_bytes(record[32:], "little")
 
     def _map(self) -> np.ndarray:
         """The whole rows `(R, S, S, 3)` that the file has now."""
@@ -177,11 +190,18 @@ class _Cache:
         return np.memmap(path, dtype=np.uint8, mode="r", shape=(count, *self.shape))
 
     def _whole(self, file: np.ndarray, name: str) -> bool:
-        if name not in self.journal.rows:
+        if name not in self.records:
             return False
-        position, crc32 = self.journal.rows[name]
+        position, crc32 = self.records[name]
         row = file[position : position + 1]
         return len(row) == 1 and row_checksums(id_bytes([name]), row) == [crc32]
+
+
+def _write_at(file: BinaryIO, start: int, data: bytes | memoryview) -> None:
+    file.seek(start)
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _create(folder: Path, size: int) -> None:
@@ -190,7 +210,7 @@ def _create(folder: Path, size: int) -> None:
         new = aside / "pixels"
         new.mkdir()
         (new / ROWS).touch()
-        (new / JOURNAL).touch()
+        (new / RECORDS).touch()
         text = json.dumps(_description(size), indent=2) + "\n"
         (new / DESCRIPTION).write_text(text, encoding="utf-8")
         sync_tree(new)

@@ -1,14 +1,18 @@
-"""One writer for each section of a shelf: a lock that the kernel holds, and a note of who has it.
+"""A courtesy among writers: a lock that the kernel holds, and a note of who has it.
 
-The kernel drops the lock when its owner dies, however it dies, so no lock is ever stale. The note
-(`owner.json`) serves the error message alone: a stage orphaned by a killed `dvc` is named by its
-process id, host and start. Readers take no lock.
+Two extractions of the same images would compute everything twice, so the second is refused; of
+several ranks each has a lock of its own, which also tells rank 0 who is still at work. The kernel
+drops a lock when its owner dies, so none is ever stale. No row rests on it: where locks do not
+reach, or lie, writers only do more than they need. The note (`owner.json`) serves messages: a stage
+orphaned by a killed `dvc` is named by its process id, host and start. Readers take no lock.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -24,7 +28,8 @@ from agiqa.store.durable import disk_errors
 from agiqa.store.own_files import read_own, require_own_file
 
 WAIT_SECONDS = 0.3  # before a second writer is refused
-LOCK_NAME, OWNER_NAME = "writer.lock", "owner.json"
+LOCK_NAMES = re.compile(r"(writer(-[1-9][0-9]{0,8})?\.lock|owner(-[1-9][0-9]{0,8})?\.json)")
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
 class LockedError(AgiqaError):
@@ -32,21 +37,23 @@ class LockedError(AgiqaError):
 
 
 @contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the only right to write in `folder`; LockedError, within a second, names the owner."""
-    _require_plain(folder)
-    lock = filelock.FileLock(folder / LOCK_NAME)
+def writer_lock(folder: Path, rank: int = 0) -> Iterator[None]:
+    """Be the one writer of this rank in `folder`; LockedError, within a second, names the owner."""
+    lock, note = _files(folder, rank)
+    held = filelock.FileLock(lock)
     try:
-        lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
+        held.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
     except filelock.Timeout:
+        who = f" of rank {rank}" if rank else ""
         raise LockedError(
-            f"{folder}: expected to be the only writer, found {_owner(folder)}; "
+            f"{folder}: expected to be the only writer{who}, found {_owner(note)}; "
             "wait until it ends or stop it, then run the same command again"
         ) from None
-    except OSError as error:
-        with disk_errors("lock", folder):
-            raise error
-    note = folder / OWNER_NAME
+    except (OSError, NotImplementedError) as error:
+        code = error.errno if isinstance(error, OSError) else errno.ENOSYS
+        if code not in _NO_LOCKS:
+            with disk_errors("lock", folder):
+                raise
     try:
         with disk_errors("write", note):
             since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -56,21 +63,34 @@ def writer_lock(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             note.unlink(missing_ok=True)
-        lock.release()
+        held.release()
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether some process is the writer in `folder` now. Nothing is made or written."""
-    if not (folder / LOCK_NAME).exists():
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Be the one writer of `folder`, whatever ranks there are; LockedError as `writer_lock`."""
+    with writer_lock(folder):
+        others = [note for note in folder.glob("owner-*.json") if is_locked(folder, _rank(note))]
+        if others:
+            raise LockedError(
+                f"{folder}: expected to be the only writer, found {_owner(others[0])}; "
+                "wait until it ends or stop it, then run the same command again"
+            )
+        yield
+
+
+def is_locked(folder: Path, rank: int = 0) -> bool:
+    """Whether some process writes in `folder` as this rank now. Nothing is made or written."""
+    lock, _ = _files(folder, rank)
+    if not lock.exists():
         return False
-    _require_plain(folder)
-    lock = filelock.FileLock(folder / LOCK_NAME)
+    held = filelock.FileLock(lock)
     with disk_errors("lock", folder):
         try:
-            lock.acquire(timeout=0)
+            held.acquire(timeout=0)
         except filelock.Timeout:
             return True
-        lock.release()
+        held.release()
     return False
 
 
@@ -80,27 +100,41 @@ def writer_of(folder: Path) -> str | None:
     For listings: nothing is touched where there is no note, and where the lock cannot be tried (a
     store that may only be read) the note is believed.
     """
-    if not (folder / OWNER_NAME).is_file():
-        return None
-    try:
-        locked = is_locked(folder)
-    except AgiqaError:
-        locked = True
-    return _owner(folder) if locked else None
+    with disk_errors("read", folder):
+        notes = [path for path in folder.glob("owner*.json") if LOCK_NAMES.fullmatch(path.name)]
+    for note in sorted(notes):
+        try:
+            locked = is_locked(folder, _rank(note))
+        except AgiqaError:
+            locked = True
+        if locked and note.is_file():
+            return _owner(note)
+    return None
 
 
-def _require_plain(folder: Path) -> None:
-    """StrangeFileError where a stranger put links in the places that a lock empties and writes."""
-    for name in (LOCK_NAME, OWNER_NAME):
+def _files(folder: Path, rank: int) -> tuple[Path, Path]:
+    """A rank's lock and note.
+
+    StrangeFileError where a stranger put links in the places that a lock empties and writes.
+    """
+    suffix = f"-{rank}" if rank else ""
+    paths = folder / f"writer{suffix}.lock", folder / f"owner{suffix}.json"
+    for path in paths:
         with disk_errors("lock", folder), suppress(FileNotFoundError):
-            require_own_file(folder / name, links=False)
+            require_own_file(path, links=False)
+    return paths
 
 
-def _owner(folder: Path) -> str:
-    """Describe the lock's owner; its note may be a moment behind the lock itself."""
+def _rank(note: Path) -> int:
+    digits = note.stem.partition("-")[2]
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _owner(note: Path) -> str:
+    """Describe a lock's owner; its note may be a moment behind the lock itself."""
     for _ in range(5):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            owner = parse_json(read_own(folder / OWNER_NAME, most=4096), strict=True)
+            owner = parse_json(read_own(note, most=4096), strict=True)
             pid, host, since = int(owner["pid"]), str(owner["host"]), str(owner["since"])
             return f"process {pid} on {host[:64]}, writing since {since[:32]}"
         time.sleep(0.05)

@@ -1,126 +1,87 @@
-"""The ledger: append-only shelves of vectors that outlive every experiment and every clean-up.
+"""The ledger: shelves of vectors that outlive every experiment and every clean-up.
 
 `extract` adds rows here and packs them from here; DVC never sees it. One shelf holds one vector of
-one extractor (one fingerprint), its rows keyed by image id, under `default_root()`:
+one extractor (one fingerprint), its rows keyed by image id, under `roots.default_root()`:
 
     <extractor>-<first 16 digits of the fingerprint's digest>/
-        fingerprint.json             layout version, width, dtype and the whole fingerprint
-        journal.jsonl, vectors/, …   the rows of rank 0, a section (section.py)
-        part-1/, part-2/, …          sections of further ranks, where several processes extracted
+        fingerprint.json                           layout, width, dtype, the whole fingerprint
+        segments/<sha256>-<rows>.safetensors       rows (segments.py)
+        writer.lock, owner.json                    who writes: a courtesy (lock.py)
 
-A shelf is the union of its sections, whichever number of processes wrote or reads them.
+A segment is written once, whole (temporary name, fsync, rename, fsync of the folder), and never
+changed. What is there is valid: a row that fits its checksum, whichever process on whichever
+machine wrote it; one that does not is absent, and its neighbours stay. A row that is there twice
+does no harm. So there is nothing to agree about: no journal, no order, no lock that anything rests
+on. Small segments are merged into large ones (merging.py), and a segment is removed only when all
+its rows lie durably in a greater one. To merge two ledgers, to share one or to keep a copy is to
+copy files.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.urls import folder_name, is_url
-from agiqa.store.chunks import DTYPES, DamagedRowsError, Vectors
-from agiqa.store.durable import disk_errors
-from agiqa.store.fingerprint import Fingerprint, digest
-from agiqa.store.ledger.section import JOURNAL, Section, lay_out
-from agiqa.store.ledger.shelf_description import (
+from agiqa.store.durable import disk_errors, folder_aside, sync_folder, sync_tree
+from agiqa.store.fingerprint import Fingerprint
+from agiqa.store.ledger.description import (
     DESCRIPTION,
-    SHORT,
     Description,
     LostDescriptionError,
     read_description,
     require_description,
+    require_no_layout_1,
     restore_description,
 )
-from agiqa.store.ledger.shelf_writer import FLUSH_SECONDS, ShelfWriter
-from agiqa.store.own_files import require_own_folder
-
-PIXELS = "pixels.u8"  # of decoded images, which lie beside shelves (stage2/paper/pixels.py)
+from agiqa.store.ledger.lock import is_locked, writer_lock
+from agiqa.store.ledger.merging import merge_small
+from agiqa.store.ledger.roots import find_shelves, shelf_folder
+from agiqa.store.ledger.segment_folders import SEGMENTS, LocalSegments
+from agiqa.store.ledger.segment_rows import SegmentRows
+from agiqa.store.ledger.segments import rows_a_segment
+from agiqa.store.rows import (
+    DTYPES,
+    DamagedRowsError,
+    Vectors,
+    check_vectors,
+    id_bytes,
+    rows_a_block,
+)
 
 logger = logging.getLogger(__name__)
 
-_PART = re.compile(r"part-([1-9][0-9]{0,8})")
-
-
-def default_root() -> Path:
-    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
-
-    Where $AGIQA_STORE is a URL (../shared/sharing.py), a folder for it in the user's cache folder.
-    """
-    if url := default_url():
-        return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
-    if chosen := os.environ.get("AGIQA_STORE"):
-        return Path(chosen).expanduser()
-    return own_root()
-
-
-def own_root() -> Path:
-    """The ledger's folder where nothing else is said."""
-    return platformdirs.user_cache_path("agiqa") / "ledger"
-
-
-def other_roots(root: Path) -> list[Path]:
-    """The user's other ledgers: the own one, and those for URLs."""
-    shared = platformdirs.user_cache_path("agiqa") / "shared"
-    roots = [own_root(), *(sorted(shared.iterdir()) if shared.is_dir() else ())]
-    return [path for path in roots if path.resolve() != root.resolve()]
-
-
-def default_url() -> str | None:
-    """The URL of the shared ledger, where $AGIQA_STORE is one."""
-    chosen = os.environ.get("AGIQA_STORE", "")
-    return chosen.rstrip("/") if is_url(chosen) else None
-
-
-def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:
-    """Where the shelf of `fingerprint` lies under `root`, whether it is there or not."""
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
-    return root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:SHORT]}"
-
-
-def find_shelves(root: Path) -> list[Path]:
-    """The folders under `root`, in order: shelves, and whatever else was put there.
-
-    Hidden ones are left out: a shelf that is being made lies in one.
-    """
-    if not root.exists():
-        return []
-    with disk_errors("read", root):
-        return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+FLUSH_SECONDS = 5.0  # an `add` this long after the last flush flushes; a kill loses no more
 
 
 class Shelf:
-    """One vector of one extractor; any number of readers, one writer at a time in each section."""
+    """One vector of one extractor; any number of readers and writers.
 
-    def __init__(
-        self, folder: Path, fingerprint: Fingerprint, width: int, dtype: str, section: int = 0
-    ) -> None:
+    An object is not for use from several threads at once; each may have its own.
+    """
+
+    def __init__(self, folder: Path, described: Description, rank: int = 0) -> None:
         self.folder = folder
-        self.fingerprint = fingerprint
-        self.width = width
-        self.dtype = dtype
-        self.section = section  # that `writer` adds to
-        self._sections = {0: Section(folder, width, dtype)}  # by number, in ascending order
+        self.fingerprint = described.fingerprint
+        self.width = described.width
+        self.dtype = described.dtype
+        self.rank = rank  # of the process that writes
+        self.files = LocalSegments(folder)
+        self.rows = SegmentRows(self.files, described.kind)
 
     @classmethod
     def open(
-        cls,
-        root: Path,
-        fingerprint: Fingerprint,
-        width: int,
-        dtype: str = "float16",
-        section: int = 0,
+        cls, root: Path, fingerprint: Fingerprint, width: int, dtype: str = "float16", rank: int = 0
     ) -> Shelf:
         """Open the shelf of `fingerprint` under `root`, creating it where there is none.
 
-        The folder's name starts with the fingerprint's "extractor" field, if it has one. `section`
-        is where `writer` adds: processes that write at once have different ones, their rank.
+        The folder's name starts with the fingerprint's "extractor" field, if it has one. `rank` is
+        that of this process among several that write at once.
         AgiqaError where the shelf on disk is of another fingerprint, width, dtype or layout.
         """
         if dtype not in DTYPES or width < 1:
@@ -131,54 +92,44 @@ class Shelf:
         folder = shelf_folder(root, fingerprint)
         wanted = Description(fingerprint, width, dtype)
         with disk_errors("open or create", folder):
-            if not (folder / JOURNAL).exists():
-                lay_out(folder, width, dtype, {DESCRIPTION: wanted.text()})
+            if not folder.exists():
+                for path in find_shelves(root) if root.is_dir() else ():
+                    require_no_layout_1(path)
+                _lay_out(folder, wanted)
             try:
                 require_description(folder, wanted)
             except LostDescriptionError:  # the folder's name vouches for the fingerprint
-                if not restore_description(folder, [fingerprint]):
+                if not restore_description(folder, [fingerprint], wanted):
                     raise
                 logger.warning(
                     "%s was lost or damaged and has been written anew", folder / DESCRIPTION
                 )
                 require_description(folder, wanted)
-        return cls(folder, fingerprint, width, dtype, section)
+        return cls(folder, wanted, rank)
 
     @classmethod
-    def at(cls, folder: Path, section: int = 0) -> Shelf:
+    def at(cls, folder: Path) -> Shelf:
         """Open the shelf that lies in `folder`; nothing is created.
 
         AgiqaError where there is none, or its description is foreign, newer or damaged.
         """
-        described = read_description(folder)
-        return cls(folder, described.fingerprint, described.width, described.dtype, section)
-
-    def sections(self) -> dict[int, Section]:
-        """The sections by number, those included that another process has added since."""
-        self._refresh()
-        return dict(self._sections)
+        return cls(folder, read_description(folder))
 
     def ids(self) -> frozenset[str]:
-        """The image ids of all valid rows, those added since by another process included."""
-        self._refresh()
-        return frozenset().union(*(part.journal.rows for part in self._sections.values()))
+        """The image ids of all rows, those added since by another process included."""
+        self.rows.refresh()
+        return self.rows.ids()
 
     def has(self, image_id: str) -> bool:
-        """Whether a valid row for this image is there, as of the last `ids`, `read` or write."""
-        return any(image_id in part.journal.rows for part in self._sections.values())
+        """Whether a row for this image is there, as of the last `ids`, `read` or write."""
+        return image_id in self.rows
 
     def read(self, ids: Sequence[str]) -> Vectors:
         """Read the rows of `ids`, in that order: (N, D). Every row is checked against its checksum.
 
         AgiqaError where a row was never added; DamagedRowsError where one cannot be read back.
         """
-        self._refresh()
-        if missing := [image_id for image_id in ids if not self.has(image_id)]:
-            raise AgiqaError(
-                f"{self.folder}: expected rows for {len(ids)} images, found "
-                f"{len(ids) - len(missing)} (first missing: {missing[0]}); run `agiqa extract`"
-            )
-        vectors, damaged = self._read_present(ids)
+        vectors, damaged = self.read_present(ids)
         if damaged:
             raise DamagedRowsError(
                 f"{self.folder}: expected {len(ids)} whole rows, found {len(damaged)} damaged or "
@@ -188,52 +139,129 @@ class Shelf:
             )
         return vectors
 
-    def damaged(self) -> tuple[str, ...]:
-        """Check every row; the image ids of those that no section can read back."""
-        self._refresh()
-        found = [name for part in self._sections.values() for name in part.damaged()]
-        return tuple(self._read_present(list(dict.fromkeys(found)))[1])
+    def read_present(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
+        """Read rows (N, D) as `read`; ids of the damaged ones, whose vectors mean nothing."""
+        self.rows.refresh()
+        return self.rows.read(ids)
+
+    def damaged(self, ids: Sequence[str] | None = None) -> tuple[str, ...]:
+        """Check the rows of `ids`, or all; the image ids of those that cannot be read back."""
+        self.rows.refresh()
+        chosen = sorted(self.rows.ids()) if ids is None else [i for i in ids if i in self.rows]
+        step, found = rows_a_block(self.width, self.dtype), list[str]()
+        for start in range(0, len(chosen), step):
+            found += self.rows.read(chosen[start : start + step])[1]
+        return tuple(found)
+
+    def checksums(self) -> dict[str, int]:
+        """The CRC-32 of each row by its id."""
+        self.rows.refresh()
+        return self.rows.checksums()
+
+    def blocks(self, wanted: Collection[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
+        """Whole rows of the wanted ids, (n, D) at a time, as they lie in the segments."""
+        return self.rows.blocks(wanted)
 
     @contextmanager
     def writer(self, flush_seconds: float = FLUSH_SECONDS) -> Iterator[ShelfWriter]:
-        """Write to this shelf's section alone; LockedError, within a second, names another writer.
+        """Write to this shelf; LockedError, within a second, names another writer of this rank.
 
         What was added is flushed at the end, also when the body fails or is interrupted.
         """
-        if self.section not in self._sections:
-            with disk_errors("open or create", folder := self.folder / f"part-{self.section}"):
-                if not (folder / JOURNAL).exists():
-                    lay_out(folder, self.width, self.dtype, {})
-            self._refresh()
-        with self._sections[self.section].writer(flush_seconds) as writer:
-            yield writer
+        with writer_lock(self.folder, self.rank):
+            self.rows.refresh()
+            writer = ShelfWriter(self, flush_seconds)
+            try:
+                yield writer
+            except BaseException:
+                try:
+                    writer.close()
+                except AgiqaError as error:
+                    logger.warning("%s", error)  # the body's own failure is the one to show
+                raise
+            writer.close()
+            merge_small(self.rows)
 
-    def is_written(self, section: int) -> bool:
-        """Whether a process is writing to this section now."""
-        return section in self._sections and self._sections[section].is_written()
+    def merge(self) -> int:
+        """Merge all small segments; how many went."""
+        return merge_small(self.rows, everything=True)
 
-    def _refresh(self) -> None:
-        """Take in what was added since, whole sections included."""
-        with disk_errors("read", self.folder):
-            for path in self.folder.glob(f"part-*/{JOURNAL}"):
-                name = _PART.fullmatch(path.parent.name)
-                if name is not None and int(name[1]) not in self._sections:
-                    require_own_folder(path.parent)
-                    part = Section(path.parent, self.width, self.dtype)
-                    self._sections[int(name[1])] = part
-        self._sections = dict(sorted(self._sections.items()))
-        for part in self._sections.values():
-            part.refresh()
+    def is_written(self, rank: int) -> bool:
+        """Whether a process writes here as this rank now."""
+        return is_locked(self.folder, rank)
 
-    def _read_present(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-        """Rows of `ids` (N, D), each from the first section that has it whole; and the damaged."""
-        vectors = np.full((len(ids), self.width), np.nan, dtype=self.dtype)
-        left = list(range(len(ids)))
-        for part in self._sections.values():
-            there = [place for place in left if ids[place] in part.journal.rows]
-            if not there:
-                continue
-            vectors[there], damaged = part.read([ids[place] for place in there])
-            whole = {ids[place] for place in there}.difference(damaged)
-            left = [place for place in left if ids[place] not in whole]
-        return vectors, [ids[place] for place in left]
+
+class ShelfWriter:
+    """Adds rows to a shelf, a segment for each flush. Not for use from several threads at once."""
+
+    def __init__(self, shelf: Shelf, flush_seconds: float) -> None:
+        self._shelf = shelf
+        self._flush_seconds = flush_seconds
+        self._flushed_at = time.monotonic()
+        self._closed = False
+        self._pending: dict[str, Vectors] = {}  # rows (D,) by id that are not on the disk yet
+        self._most = rows_a_segment(shelf.rows.kind)
+
+    def add(self, ids: Sequence[str], vectors: Vectors) -> None:
+        """Add rows (n, D); ids already there, or repeated, are passed over: the first wins.
+
+        Rows count only once flushed, which happens here when there are many or `flush_seconds`
+        have passed since the last flush. AgiqaError for another width or dtype, and for NaN or
+        infinity, naming the image; then none of these rows is added. After an AgiqaError for a
+        failing disk the same call may be repeated.
+        """
+        self._check_open()
+        check_vectors(ids, vectors, (self._shelf.width,), self._shelf.dtype)
+        id_bytes(ids)
+        new = [r for r, name in enumerate(ids) if not self._shelf.has(name)]
+        rows = vectors[new]  # a copy: the caller may go on with its own
+        for place, row in enumerate(new):
+            self._pending.setdefault(ids[row], rows[place])
+        while len(self._pending) >= self._most:
+            self._flush(self._most)
+        if time.monotonic() - self._flushed_at >= self._flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added: one segment, durable when this returns.
+
+        AgiqaError where the disk refuses; rows written before are untouched, the others stay in
+        memory for another try.
+        """
+        self._check_open()
+        self._flushed_at = time.monotonic()
+        while self._pending:
+            self._flush(self._most)
+
+    def close(self) -> None:
+        """Flush, and take no more rows."""
+        if not self._closed:
+            try:
+                self.flush()
+            finally:
+                self._closed = True
+
+    def _flush(self, most: int) -> None:
+        ids = list(self._pending)[:most]
+        self._shelf.rows.add(ids, np.stack([self._pending[name] for name in ids]))
+        for name in ids:
+            del self._pending[name]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the shelf's writer is closed; rows are added inside its `with`")
+
+
+def _lay_out(folder: Path, described: Description) -> None:
+    """Make an empty shelf aside and move it to `folder`; another process may be first."""
+    with folder_aside(folder) as aside:
+        new = aside / "shelf"
+        (new / SEGMENTS).mkdir(parents=True)
+        (new / DESCRIPTION).write_text(described.text(), encoding="utf-8")
+        sync_tree(new)
+        try:
+            new.rename(folder)
+        except OSError:
+            if not (folder / DESCRIPTION).exists():
+                raise
+        sync_folder(folder.parent)

@@ -1,36 +1,44 @@
-"""Checking a shelf: every journal line, every word of metadata, every chunk that holds rows.
+"""Checking a shelf, mending it, and freeing what holds nothing: `agiqa cache verify` and `gc`.
 
-`agiqa cache verify` reads through here. It takes no lock and changes nothing, so a shelf may be
-written meanwhile. `repair_shelf` makes what is bad absent, under the lock.
+A check takes no lock and changes nothing, so a shelf may be written meanwhile. A repair writes the
+whole rows of a damaged segment into a new one before it removes the old; what is lost is computed
+again.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from agiqa.core.errors import AgiqaError
-from agiqa.store.array_metadata import (
-    metadata_damage,
-    read_json,
-    shelf_metadata,
-    write_metadata,
-)
-from agiqa.store.chunks import ROWS_A_CHUNK, read_chunk
-from agiqa.store.durable import disk_errors
+from agiqa.store.durable import PARTIAL, STALE_SECONDS, disk_errors, sync_folder
 from agiqa.store.findings import Finding, Report
-from agiqa.store.ledger.chunk_rescue import rescue_chunk
-from agiqa.store.ledger.journal import check_journal
-from agiqa.store.ledger.lock import writer_lock, writer_of
-from agiqa.store.ledger.section import ARRAY, JOURNAL, Section
-from agiqa.store.ledger.section_files import section_files
+from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
+from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
+from agiqa.store.ledger.merging import (
+    bad_rows,
+    checked_rows,
+    is_whole,
+    redundant,
+    remove_redundant,
+)
+from agiqa.store.ledger.segment_folders import SEGMENTS
+from agiqa.store.ledger.segment_rows import Segment, VanishedError
+from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.ledger.shelf_description import DESCRIPTION
-from agiqa.store.ledger.shelf_reader import rows_a_read
-from agiqa.store.ledger.shelf_writer import GROWTH_CHUNKS
+from agiqa.store.own_files import size_of
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Something that can go."""
+
+    path: Path  # a file, or a folder with all that is in it
+    why: str
+    size: int  # bytes
 
 
 def check_shelf(folder: Path) -> Report:
@@ -41,143 +49,187 @@ def check_shelf(folder: Path) -> Report:
     report = Report(folder, "shelf")
     try:
         shelf = Shelf.at(folder)
-        sections = shelf.sections()
+        report.rows = len(shelf.ids())
     except AgiqaError as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(
-            error.__cause__, FileNotFoundError
-        ):
+        if isinstance(error.__cause__, OSError):
             raise
         found = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
-        if any((folder / name).exists() for name in (DESCRIPTION, JOURNAL, ARRAY)):
+        if (folder / DESCRIPTION).exists() or (folder / SEGMENTS).exists() or is_layout_1(folder):
             report.findings.append(Finding(folder, found))
         else:
             report.notes.append("not a shelf: nothing of agiqa is in it")
         return report
-    for section in sections.values():
-        with disk_errors("read", section.folder):
-            _check_section(section, report)
+    if writer := writer_of(folder):
+        report.notes.append(f"{folder}: being written by {writer}")
+    report.size = size_of(folder)
+    for name, why in sorted(shelf.rows.unusable.items()):
+        report.findings.append(Finding(shelf.files.folder / name, f"has {why}"))
+    for segment in shelf.rows.segments().values():
+        with suppress(VanishedError):  # merged meanwhile: its rows are in a larger one
+            _check_segment(shelf, segment, report)
+    report.notes += [f"{path}: nothing of agiqa; move it away" for path in strangers(folder)]
     return report
 
 
-def _check_section(section: Section, report: Report) -> None:
-    writer = writer_of(section.folder)
-    if writer:
-        report.notes.append(f"{section.folder}: being written by {writer}")
-    journal = check_journal(section.journal.path)
-    report.lines += journal.lines
-    for line in journal.damaged:
-        named = "the rows" if line.rows is None else f"the {line.rows} rows"
-        what = f"line {line.number} (byte {line.start}) fails its checksum; "
-        what += "it dropped rows" if line.rows == 0 else f"{named} it named count as absent"
-        report.findings.append(Finding(section.journal.path, what))
-    if journal.torn and not writer:
-        report.notes.append(
-            f"{section.journal.path}: {journal.torn} bytes that a stopped writer left; the next "
-            "one cuts them off, no finished row is in them"
-        )
-    files = section_files(section.folder)
-    report.size += files.size
-    rows = len(section.journal.rows)
-    report.rows += rows
-    array = section.folder / ARRAY
-    if wrong := metadata_damage(array, _expected(section)):
-        report.findings.append(Finding(array / "zarr.json", wrong))
-    try:
-        bad = bad_rows(section)
-    except AgiqaError:
-        if not wrong:  # the disk's own failure: that says nothing about the rows
-            raise
-        bad = []
-    report.chunks += len({row.position // ROWS_A_CHUNK for row in section.journal.rows.values()})
-    for chunk, ids in _by_chunk(section, bad).items():
-        path = array / f"c.{chunk}.0"
-        report.findings.append(Finding(path, _what_is_wrong(section, chunk), tuple(ids)))
-
-
-def bad_rows(section: Section) -> list[str]:
-    """The image ids of rows that fail their checksum or are not finite, in the array's order."""
-    rows = section.journal.rows
-    ordered = sorted(rows, key=lambda image_id: rows[image_id].position)
-    found: list[str] = []
-    step = rows_a_read(section.width, section.dtype)
-    for start in range(0, len(ordered), step):
-        ids = ordered[start : start + step]
-        vectors, damaged = section.read(ids)
-        odd = set(damaged)
-        if len(odd) < len(ids):
-            finite = np.isfinite(vectors).all(axis=1)
-            odd.update(ids[row] for row in np.flatnonzero(~finite).tolist())
-        found += [image_id for image_id in ids if image_id in odd]
-    return found
+def _check_segment(shelf: Shelf, segment: Segment, report: Report) -> None:
+    report.segments += 1
+    bad = bad_rows(shelf.rows, segment)
+    lost = segment.layout.rows - len(segment.ids)
+    path = shelf.files.folder / segment.name
+    if lost:
+        what = f"is cut short: {lost} of {segment.layout.rows} rows are lost"
+        report.findings.append(Finding(path, what, tuple(bad)))
+    elif not is_whole(shelf.rows, segment) and path.exists():
+        report.findings.append(Finding(path, "fails its checksum", tuple(bad)))
+    elif bad:
+        what = "is whole, but rows in it fail their checksums or are not finite"
+        report.findings.append(Finding(path, what, tuple(bad)))
 
 
 def repair_shelf(folder: Path) -> list[str]:
-    """Save what can be saved and make the rest absent, durably; says in words what was done.
+    """Save what can be saved and remove the rest, durably; says in words what was done.
 
-    LockedError where a section is being written, before anything in it is touched; AgiqaError
-    where the description is damaged, which cannot be made again from the rest.
+    LockedError where the shelf is being written; AgiqaError where the description is damaged, or
+    files are not this shelf's: those are left as they are.
     """
+    shelf = Shelf.at(folder)
+    shelf.rows.refresh()
     done: list[str] = []
-    for section in Shelf.at(folder).sections().values():
-        with disk_errors("read", section.folder):
-            done += _repair_section(section)
+    damaged = [one for one in shelf.rows.segments().values() if not _is_sound(shelf, one)]
+    if damaged:
+        with sole_writer(folder):
+            for segment in damaged:
+                with suppress(VanishedError):
+                    done.append(_repair_segment(shelf, segment))
+    cut = [name for name, why in shelf.rows.unusable.items() if "too few" in why]
+    if cut:
+        with sole_writer(folder):
+            shelf.files.remove(cut)
+            done += [f"{shelf.files.folder / name}: removed, no row is left in it" for name in cut]
+        shelf.rows.refresh()
+    if foreign := sorted(shelf.rows.unusable):
+        raise AgiqaError(
+            f"{shelf.files.folder / foreign[0]}: expected rows of this shelf, found "
+            f"{shelf.rows.unusable[foreign[0]]}; move it away"
+        )
     return done
 
 
-def _repair_section(section: Section) -> list[str]:
-    array, done = section.folder / ARRAY, []
-    damaged = check_journal(section.journal.path).damaged
-    wrong = metadata_damage(array, _expected(section))
-    if not damaged and not wrong and not bad_rows(section):
-        return []
-    with writer_lock(section.folder), disk_errors("repair", section.folder):
-        section.refresh()
-        if damaged:
-            section.journal.forget_damaged()
-            done.append(f"{section.journal.path}: damaged lines taken out: {len(damaged)}")
-        if wrong:
-            array.mkdir(exist_ok=True)
-            write_metadata(array, _expected(section))
-            done.append(f"{array / 'zarr.json'}: written anew")
-        for chunk, ids in _by_chunk(section, bad_rows(section)).items():
-            rows = {image_id: section.journal.rows[image_id] for image_id in ids}
-            saved = rescue_chunk(array, chunk, rows, section.width, section.dtype)
-            if saved:
-                done.append(f"{array / f'c.{chunk}.0'}: written anew, rows saved: {saved}")
-        if bad := bad_rows(section):
-            section.journal.drop(bad)
-            done.append(f"{section.folder}: rows dropped: {len(bad)}")
-    return done
+def _is_sound(shelf: Shelf, segment: Segment) -> bool:
+    try:
+        return is_whole(shelf.rows, segment) and not bad_rows(shelf.rows, segment)
+    except VanishedError:
+        return True
 
 
-def _by_chunk(section: Section, ids: Sequence[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = defaultdict(list)
-    for image_id in ids:
-        found[section.journal.rows[image_id].position // ROWS_A_CHUNK].append(image_id)
-    return dict(sorted(found.items()))
+def _repair_segment(shelf: Shelf, segment: Segment) -> str:
+    """Write a damaged segment's whole rows anew, all of them, and then remove it."""
+    saved, named = 0, segment.layout.rows
+    for ids, vectors, whole in checked_rows(shelf.rows, segment):
+        kept = [name for name, good in zip(ids, whole.tolist(), strict=True) if good]
+        if kept:
+            shelf.rows.add(kept, vectors[whole])
+            saved += len(kept)
+    path = shelf.files.folder / segment.name
+    if path.name not in shelf.files.sizes() or not is_whole(shelf.rows, segment) or saved < named:
+        shelf.files.remove([segment.name])
+    shelf.rows.refresh()
+    dropped = f", dropped: {named - saved}" if saved < named else ""
+    return f"{path}: written anew, rows saved: {saved}{dropped}"
 
 
-def _expected(section: Section) -> dict[str, object]:
-    """What the array's metadata must say; its length is free, in steps of the writer's growth."""
-    found, _ = read_json(section.folder / ARRAY / "zarr.json")
-    step = ROWS_A_CHUNK * GROWTH_CHUNKS
-    length = -(-section.journal.next_position // step) * step
-    said = (found or {}).get("shape")
-    said = said[0] if isinstance(said, list) and said else None
-    if type(said) is int and said >= length and said % step == 0:
-        length = said
-    return shelf_metadata(length, section.width, section.dtype)
+def strangers(folder: Path) -> list[Path]:
+    """What lies in a shelf's folder and is nothing of agiqa's; hidden files are let be."""
+    with disk_errors("read", folder):
+        own = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        found = [
+            path
+            for path in own
+            if path.name not in (DESCRIPTION, SEGMENTS)
+            and not LOCK_NAMES.fullmatch(path.name)
+            and not path.name.endswith(PARTIAL)
+        ]
+        inside = folder / SEGMENTS
+        if inside.is_dir() and not inside.is_symlink():
+            names = sorted(inside.iterdir())
+            found += [p for p in names if not rows_of(p.name) and not p.name.startswith(".")]
+    return found
 
 
-def _what_is_wrong(section: Section, chunk: int) -> str:
-    """Why rows of a chunk cannot be read, as far as its file tells."""
-    path = section.folder / ARRAY / f"c.{chunk}.0"
-    whole = ROWS_A_CHUNK * section.width * np.dtype(section.dtype).itemsize + 4  # and its crc32c
-    if not path.exists():
-        return "is missing"
-    if (size := path.stat().st_size) != whole:
-        return f"has {size} of {whole} bytes"
-    with disk_errors("read", path):
-        if read_chunk(path, (ROWS_A_CHUNK, section.width), section.dtype) is None:
-            return "fails its checksum"
-    return "is whole, but rows in it are not those that the journal names, or not finite"
+def orphans_of_shelf(folder: Path) -> tuple[list[Orphan], list[str]]:
+    """What can go in the shelf in `folder`; and why it is passed over, in words.
+
+    AgiqaError where the shelf is damaged: then nothing in it is touched.
+    """
+    shelf = Shelf.at(folder)
+    shelf.rows.refresh()
+    if writer := writer_of(folder):
+        return [], [f"{folder}: being written by {writer}"]
+    found = leftovers(shelf.files.folder)
+    for segment in redundant(shelf.rows):
+        path = shelf.files.folder / segment.name
+        found.append(Orphan(path, "segment whose rows lie in others", size_of(path)))
+    return found, []
+
+
+def remove_orphans(folder: Path, chosen: list[Orphan]) -> list[Orphan]:
+    """Remove those of `chosen` in the shelf in `folder` that still hold nothing; says which.
+
+    LockedError where it has a writer by now.
+    """
+    shelf, removed = Shelf.at(folder), list[Orphan]()
+    shelf.rows.refresh()
+    with sole_writer(folder):
+        partial = [orphan for orphan in chosen if orphan.path.name.endswith(PARTIAL)]
+        removed += remove_leftovers(partial)
+        gone = remove_redundant(shelf.rows, {orphan.path.name for orphan in chosen})
+        removed += [orphan for orphan in chosen if orphan.path.name in gone]
+    return removed
+
+
+def leftovers(folder: Path) -> list[Orphan]:
+    """Hidden .partial files and folders in `folder` that killed processes left an hour ago or more.
+
+    Such a name is of something that was never moved into its place.
+    """
+    found = []
+    with disk_errors("read", folder):
+        for path in sorted(folder.glob(f".*{PARTIAL}")):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                found.append(Orphan(path, "left by a stopped process", size_of(path)))
+    return found
+
+
+def remove_leftovers(chosen: list[Orphan]) -> list[Orphan]:
+    """Remove files and folders that `leftovers` found; says which."""
+    for orphan in chosen:
+        with disk_errors("remove", orphan.path):
+            if orphan.path.is_dir() and not orphan.path.is_symlink():
+                shutil.rmtree(orphan.path)
+            else:
+                orphan.path.unlink(missing_ok=True)
+    return chosen
+
+
+def remove_shelf(folder: Path) -> None:
+    """Remove a whole shelf; LockedError where it is being written, and then it stays whole.
+
+    It vanishes at once, under a hidden name, so that a stop leaves no half of it; what is left
+    then is one of the `leftovers`.
+    """
+    aside = folder.with_name(f".{folder.name}.removed{PARTIAL}")
+    with sole_writer(folder), disk_errors("remove", folder):
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
+        sync_folder(folder.parent)
+    with disk_errors("remove", aside):
+        shutil.rmtree(aside)
+
+
+def require_no_stranger(folder: Path) -> None:
+    """AgiqaError where strangers' files lie in the shelf's folder; they must not go with it."""
+    if foreign := strangers(folder):
+        raise AgiqaError(
+            f"{folder}: expected files of agiqa alone, found {foreign[0].name}; move it away"
+        )

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.chunks import DamagedRowsError, Vectors
 from agiqa.store.packs.pack import FORMATS, is_free, pack_format, put_contents
 from agiqa.store.packs.pack_layout import Contents, row_blocks
 from agiqa.store.packs.pack_rows import PackRows, open_pack
+from agiqa.store.rows import DamagedRowsError, Vectors
 
 
 def convert_pack(path: Path, target: Path, force: bool = False) -> bool:

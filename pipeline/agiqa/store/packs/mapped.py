@@ -26,7 +26,7 @@ import google_crc32c
 import numpy as np
 import platformdirs
 
-from agiqa.store.chunks import DTYPES, Vectors
+from agiqa.store.rows import DTYPES, Vectors
 
 LARGE = 64 << 20  # bytes of vectors from which on a map pays
 UNUSED_DAYS = 30.0  # after which a map is deleted when another one is laid

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.chunks import Vectors
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.fingerprint import Fingerprint
 from agiqa.store.packs import pack_hdf5, pack_zarr
@@ -33,6 +32,7 @@ from agiqa.store.packs.pack_layout import (
     require_all_there,
     verify_metadata,
 )
+from agiqa.store.rows import Vectors
 from agiqa.store.shared.fetch import at_hand
 
 

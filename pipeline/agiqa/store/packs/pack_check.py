@@ -7,19 +7,19 @@ the same promises for whole packs, but stops at the first thing that is wrong.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.store.durable import disk_errors
 from agiqa.store.findings import Finding, Report
 from agiqa.store.own_files import size_of
 from agiqa.store.packs.pack import pack_format, read_pack_metadata
-from agiqa.store.packs.pack_layout import PackError, Stored, image_ids
+from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, PackError, Stored, image_ids
+from agiqa.store.rows import whole_rows
 
 
 def check_pack(path: Path) -> Report:
@@ -59,13 +59,6 @@ def _chunks(metadata: Mapping[str, Any]) -> Iterator[slice]:
         yield slice(start, min(start + ROWS_A_CHUNK, rows))
 
 
-def _wrong(keys: Sequence[bytes], vectors: Vectors, checksums: Vectors) -> Vectors:
-    """Which rows (n,) fail their checksum or are not finite."""
-    wrong = np.array(row_checksums(keys, vectors), dtype=np.uint32) != checksums
-    unusual = ~np.isfinite(vectors).all(axis=(1, 2))
-    return np.asarray(wrong | unusual)
-
-
 def _check_rows(path: Path, metadata: Mapping[str, Any], report: Report) -> None:
     try:
         with pack_format(path).opened(path, metadata) as stored:
@@ -90,7 +83,7 @@ def _check_chunk(array: Path, stored: Stored, rows: slice, report: Report) -> No
         report.findings.append(Finding(array, f"{chunk} is missing or cut short", names))
         return
     try:
-        wrong = _wrong(keys, stored.read(rows), stored.row_crc32[rows])
+        wrong = ~whole_rows(keys, stored.read(rows), stored.row_crc32[rows])
     except PackError as error:
         _raise_disk(error)
         report.findings.append(Finding(array, f"{chunk} fails its checksum", names))

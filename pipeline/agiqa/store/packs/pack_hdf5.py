@@ -28,12 +28,11 @@ import numpy as np
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
-from agiqa.store.array_metadata import MOST_JSON
-from agiqa.store.chunks import DTYPES, Vectors
 from agiqa.store.own_files import open_own
 from agiqa.store.packs.pack_layout import (
     ARRAYS,
     FORMAT,
+    MOST_JSON,
     Contents,
     PackError,
     Stored,
@@ -41,6 +40,7 @@ from agiqa.store.packs.pack_layout import (
     damaged,
     strange_files,
 )
+from agiqa.store.rows import DTYPES, Vectors
 
 TRAILER = b"\nsha256 %s\n"
 

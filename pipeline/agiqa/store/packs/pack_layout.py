@@ -26,23 +26,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.store.chunks import (
+from agiqa.store.fingerprint import Fingerprint, canonical, plain
+from agiqa.store.own_files import StrangeFileError
+from agiqa.store.rows import (
+    BLOCK_BYTES,
     DTYPES,
-    IDS_A_CHUNK,
-    ROWS_A_CHUNK,
     WIDEST,
     DamagedRowsError,
     Vectors,
     check_vectors,
     id_bytes,
     row_checksums,
+    whole_rows,
 )
-from agiqa.store.fingerprint import Fingerprint, canonical, plain
-from agiqa.store.own_files import StrangeFileError
 
 FORMAT, LAYOUT = "agiqa-pack", 1
+ROWS_A_CHUNK = 256  # 4 MiB at 2 x 4096 float16: few files for DVC
+IDS_A_CHUNK = 65536  # for image ids and checksums: 2 MiB and 256 KiB
+MOST_JSON = 8 << 20  # bytes of metadata: some 100,000 images left out
 ARRAYS = {"vectors": ROWS_A_CHUNK, "image_id": IDS_A_CHUNK, "row_crc32": IDS_A_CHUNK}  # rows
-BLOCK_BYTES = 32 << 20  # of vectors in memory at a time, where 256 rows are not more
 LARGEST_ABSENT_CHUNK = 64 << 20  # bytes that a chunk may take though it is not there
 MOST_ROWS = 1 << 32
 LONGEST_NAME = 200
@@ -306,9 +308,8 @@ def copy_rows(path: Path, stored: Stored, vectors: Vectors) -> None:
     for rows in row_blocks(vectors.shape, vectors.itemsize):
         vectors[rows] = stored.read(rows)
         keys = [row.tobytes() for row in stored.image_id[rows]]
-        found = np.array(row_checksums(keys, vectors[rows]), dtype=np.uint32)
-        wrong = (found != stored.row_crc32[rows]) | ~np.isfinite(vectors[rows]).all(axis=(1, 2))
-        bad += (rows.start + np.flatnonzero(wrong)).tolist()
+        whole = whole_rows(keys, vectors[rows], stored.row_crc32[rows])
+        bad += (rows.start + np.flatnonzero(~whole)).tolist()
     if bad:
         raise _damaged_rows(path, stored, bad)
 

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agiqa.store.chunks import ROWS_A_CHUNK, Vectors, row_checksums
 from agiqa.store.durable import disk_errors
 from agiqa.store.packs.pack import pack_format, read_pack_metadata
-from agiqa.store.packs.pack_layout import PackError, Stored, image_ids, row_blocks
+from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, PackError, Stored, image_ids, row_blocks
+from agiqa.store.rows import Vectors, whole_rows
 
 
 class Block(NamedTuple):
@@ -69,9 +69,8 @@ class PackRows:
 
     def _checked(self, places: Vectors, block: Vectors) -> Block:
         ids = [self.image_ids[place] for place in places.tolist()]
-        found = row_checksums([bytes.fromhex(name) for name in ids], block)
-        good = np.isfinite(block).all(axis=(1, 2))
-        good &= np.array(found, dtype=np.uint32) == self.stored.row_crc32[places]
+        keys = [bytes.fromhex(name) for name in ids]
+        good = whole_rows(keys, block, self.stored.row_crc32[places])
         whole = [name for name, fine in zip(ids, good, strict=True) if fine]
         bad = [name for name, fine in zip(ids, good, strict=True) if not fine]
         return Block(whole, block[good], bad)

@@ -3,7 +3,7 @@
     <name>.zarr/zarr.json               the attributes
     <name>.zarr/vectors/c.<chunk>.0.0   256 rows each; likewise image_id/, row_crc32/
 
-Plain `zarr.open` reads it; it is written by Zarr, but read without it (../chunks.py), since a
+Plain `zarr.open` reads it; it is written by Zarr, but read without it (zarr_arrays.py), since a
 stranger's metadata would choose codecs, shapes and files for Zarr. What is in the folder must be
 this and nothing else before any array is opened. Chunks are not compressed: float vectors gain next
 to nothing.
@@ -27,17 +27,11 @@ from zarr.storage import LocalStore
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
-from agiqa.store.array_metadata import (
-    MOST_JSON,
-    expected_metadata,
-    metadata_damage,
-    read_json,
-)
-from agiqa.store.chunks import DTYPES, Vectors, create_array, read_chunk
-from agiqa.store.own_files import read_own, require_own_file, require_own_folder
+from agiqa.store.own_files import read_json, read_own, require_own_file, require_own_folder
 from agiqa.store.packs.pack_layout import (
     ARRAYS,
     LARGEST_ABSENT_CHUNK,
+    MOST_JSON,
     Contents,
     PackError,
     Stored,
@@ -45,6 +39,13 @@ from agiqa.store.packs.pack_layout import (
     damaged,
     strange_files,
 )
+from agiqa.store.packs.zarr_arrays import (
+    create_array,
+    expected_metadata,
+    metadata_damage,
+    read_chunk,
+)
+from agiqa.store.rows import DTYPES, Vectors
 
 GROUP = {"zarr_format": 3, "node_type": "group"}
 
@@ -195,7 +196,7 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
     """
     damage: list[tuple[Path, str]] = []
     with strange_files(path):
-        group, wrong = read_json(path / "zarr.json")
+        group, wrong = read_json(path / "zarr.json", MOST_JSON)
         if group is None or group != GROUP | {"attributes": group.get("attributes")}:
             damage.append((path / "zarr.json", wrong or "has fields that no pack of agiqa has"))
         damage += _strangers(path, re.compile("|".join(["zarr.json", *ARRAYS])))

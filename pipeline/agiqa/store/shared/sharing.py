@@ -15,7 +15,8 @@ from threading import Event, Thread
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import shown
-from agiqa.store.ledger.shelf import Shelf, default_url
+from agiqa.store.ledger.roots import default_url
+from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.shared.remote import RemoteError
 from agiqa.store.shared.shared_shelf import SharedShelf
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.store import at_hand, digest, read_pack
-from agiqa.store.ledger.section import JOURNAL
-from agiqa.store.ledger.shelf import find_shelves
-from agiqa.store.ledger.shelf_description import DESCRIPTION, read_description
+from agiqa.store.ledger.description import DESCRIPTION, read_description
+from agiqa.store.ledger.roots import find_shelves
+from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.packs.pack import FORMATS
 from agiqa.store.upkeep.stores import PACK, SHELF
 
@@ -20,7 +20,7 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
     if text and path.exists():
         if path.suffix in FORMATS:
             return PACK, path
-        if (path / DESCRIPTION).exists() or (path / JOURNAL).exists():
+        if (path / DESCRIPTION).exists() or (path / SEGMENTS).exists():
             return SHELF, path
         raise AgiqaError(
             f"{text}: expected a pack named *{' or *'.join(FORMATS)} or a shelf's folder, found "

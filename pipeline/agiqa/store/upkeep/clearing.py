@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store.durable import STALE_SECONDS
-from agiqa.store.ledger.orphans import (
+from agiqa.store.ledger.shelf_check import (
     Orphan,
     leftovers,
     orphans_of_shelf,

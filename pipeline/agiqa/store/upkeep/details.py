@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.store import Fingerprint
-from agiqa.store.ledger.journal import check_journal
-from agiqa.store.ledger.shelf_summary import summarise_shelf
+from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.upkeep.stores import (
     SHELF,
@@ -24,7 +25,7 @@ from agiqa.store.upkeep.users import find_runs
 def details(
     kind: str, path: Path, caches: Sequence[Path], runs: Sequence[Path]
 ) -> tuple[Store, dict[str, Any]]:
-    """The store with its users, and what only its kind has: sections, or layout and left out.
+    """The store with its users, and what only its kind has: segments, or layout and left out.
 
     AgiqaError where it is foreign or damaged.
     """
@@ -35,27 +36,14 @@ def details(
         keys = ("format", "layout", "extractor", "check", "left_out")
         more = {key: metadata[key] for key in keys if key in metadata}
         return replace(pack, users=runs_of(pack, found)), more
-    summary = summarise_shelf(path)
-    sections = []
-    for number, section in summary.sections.items():
-        journal = check_journal(section.journal)
-        sections.append(
-            {
-                "section": number,
-                "folder": str(section.folder),
-                "rows": section.rows,
-                "chunks": section.chunks,
-                "lines": journal.lines,
-                "damaged_lines": len(journal.damaged),
-                "bytes": section.size,
-            }
-        )
+    sizes = LocalSegments(Shelf.at(path).folder).sizes()
+    segments = [{"file": n, "rows": rows_of(n), "bytes": size} for n, size in sorted(sizes.items())]
     packs = [read_pack_store(each) for cache in caches for each in find_packs(cache)]
     packs = [replace(pack, users=runs_of(pack, found)) for pack in packs]
     shelf = named(read_shelf_store(path), packs)
     through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
     users = (*shelf.users, *dict.fromkeys(through))
-    return replace(shelf, users=users), {"sections": sections}
+    return replace(shelf, users=users), {"segments": segments}
 
 
 def shared_fields(

@@ -12,18 +12,17 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Fingerprint
-from agiqa.store.ledger.journal import Journal
-from agiqa.store.ledger.section import JOURNAL
-from agiqa.store.ledger.shelf import other_roots
-from agiqa.store.ledger.shelf_description import (
+from agiqa.store.ledger.description import (
     DESCRIPTION,
     MOST_BYTES,
-    SHORT,
     is_of,
     parse_description,
     read_description,
     restore_description,
 )
+from agiqa.store.ledger.roots import SHORT, other_roots
+from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import rows_of
 from agiqa.store.own_files import read_own, size_of
 from agiqa.store.upkeep.stores import find_packs, read_pack_store
 from agiqa.store.upkeep.users import find_runs
@@ -55,20 +54,16 @@ class KnownFingerprints:
 def recover(shelf: Path, known: KnownFingerprints) -> str:
     """Write a shelf's description anew; says from what.
 
-    AgiqaError where nothing known has its fingerprint, or the array's metadata is damaged as
-    well: which rows are unusable, and how to free them.
+    AgiqaError where nothing known has its fingerprint: how many rows are unusable, and how to free
+    them.
     """
     for where, fingerprint in known.fingerprints(shelf):
         if is_of(shelf, fingerprint) and restore_description(shelf, [fingerprint]):
             return f"{shelf / DESCRIPTION}: written anew, out of {where}"
-    rows: set[str] = set()
-    for path in (shelf / JOURNAL, *shelf.glob(f"part-*/{JOURNAL}")):
-        with suppress(AgiqaError, OSError):
-            (journal := Journal(path)).refresh()
-            rows.update(journal.rows)
+    rows = sum(rows_of(name) or 0 for name in LocalSegments(shelf).sizes())
     raise AgiqaError(
         f"{shelf}: expected a fingerprint whose digest begins with {shelf.name[-SHORT:]} in a "
-        f"pack, a run or the settings, found none; its {len(rows):,} rows ({size_of(shelf):,} "
+        f"pack, a run or the settings, found none; its {rows:,} rows ({size_of(shelf):,} "
         "bytes) cannot be used without: run the same where the project's packs, runs or "
         "params.yaml are (--cache, --runs, --params), or delete the folder to free them"
     )

@@ -25,8 +25,10 @@ from agiqa.store import (
     read_pack_metadata,
     require_fits,
 )
-from agiqa.store.ledger.section import JOURNAL
-from agiqa.store.ledger.shelf import PIXELS
+from agiqa.store.ledger.description import is_layout_1
+from agiqa.store.ledger.layout1 import OldShelf
+from agiqa.store.ledger.roots import PIXELS
+from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.upkeep.own_prompts import own_prompt_rows
 
 log = logging.getLogger(__name__)
@@ -55,14 +57,14 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
     stores = [store for source in sources for store in _stores(source, root)]
     if not stores:
         raise AgiqaError(f"{some([str(each) for each in sources])}: ledgers without any vectors")
-    shelves: dict[Path, Shelf] = {}
+    shelves: dict[Path, Shelf | OldShelf] = {}
     fits = _Fits(root)
     for store in stores:
         if store.suffix in FORMATS:
             fits.require_pack(store)
             continue
         try:
-            shelves[store] = Shelf.at(store)
+            shelves[store] = OldShelf(store) if is_layout_1(store) else Shelf.at(store)
         except AgiqaError as error:
             if store in sources:
                 raise
@@ -75,6 +77,11 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
             shelf = shelves[store]
             target = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype)
             found.append(Merged(store, "", add_shelf(shelf, target)))
+            unusable = {} if isinstance(shelf, OldShelf) else shelf.rows.unusable
+            found += [
+                Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
+                for name, why in sorted(unusable.items())
+            ]
         else:
             by_name = add_pack(store, root, own_prompt_rows(store))
             found += [Merged(store, name, rows) for name, rows in by_name.items()]
@@ -111,7 +118,7 @@ def _stores(source: Path, root: Path) -> Iterator[Path]:
 
 def _is_shelf(folder: Path) -> bool:
     """Whether anything of a shelf is there: what is wrong with it is said when it is opened."""
-    return any(os.path.lexists(folder / name) for name in (DESCRIPTION, JOURNAL))
+    return any(os.path.lexists(folder / name) for name in (DESCRIPTION, SEGMENTS))
 
 
 class _Fits:

@@ -7,8 +7,10 @@ from typing import Any
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Fingerprint, digest
-from agiqa.store.ledger.shelf import find_shelves
-from agiqa.store.ledger.shelf_summary import summarise_shelf
+from agiqa.store.ledger.lock import writer_of
+from agiqa.store.ledger.roots import find_shelves
+from agiqa.store.ledger.segment_folders import SEGMENTS
+from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.own_files import size_of
 from agiqa.store.packs.pack import FORMATS, read_pack_metadata
 from agiqa.store.upkeep.users import RunStores
@@ -70,21 +72,21 @@ def survey(
 def read_shelf_store(folder: Path) -> Store:
     """The shelf in `folder`, without its users."""
     try:
-        summary = summarise_shelf(folder)
+        shelf = Shelf.at(folder)
+        rows, writer = len(shelf.ids()), writer_of(folder)
     except AgiqaError as error:
         problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
         return Store(SHELF, folder, _size(folder), _written(folder), problem)
-    sections = summary.sections.values()
     return Store(
         kind=SHELF,
         path=folder,
-        size=sum(section.size for section in sections),
-        written=max(section.written for section in sections),
-        rows=summary.rows,
-        width=summary.width,
-        dtype=summary.dtype,
-        fingerprints=(summary.fingerprint,),
-        writers=tuple(section.writer for section in sections if section.writer),
+        size=_size(folder),
+        written=_written(folder / SEGMENTS),
+        rows=rows,
+        width=shelf.width,
+        dtype=shelf.dtype,
+        fingerprints=(shelf.fingerprint,),
+        writers=(writer,) if writer else (),
     )
 
 

@@ -23,13 +23,13 @@ from agiqa.store import (
     write_pack,
 )
 from agiqa.store.findings import Report
-from agiqa.store.ledger.shelf import find_shelves, shelf_folder
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.store.ledger.shelf_description import (
+from agiqa.store.ledger.description import (
     LostDescriptionError,
     MisnamedShelfError,
     read_description,
 )
+from agiqa.store.ledger.roots import find_shelves, shelf_folder
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.row_ids import prompted_row_id, sources_of

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -8,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import load_file
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import FingerprintMismatchError, Shelf, default_root
+from agiqa.store import DamagedRowsError, FingerprintMismatchError, LockedError, Shelf, default_root
+from agiqa.store.ledger.segments import rows_of
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 Ids = Callable[..., list[str]]
@@ -26,12 +29,16 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf.open(tmp_path, FINGERPRINT, 8)
 
 
+def segments(shelf: Shelf) -> list[Path]:
+    return sorted((shelf.folder / "segments").glob("*.safetensors"))
+
+
 def test_rows_come_back_in_the_order_asked_for(
     shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make
 ) -> None:
     ids, vectors = make_ids(5000), make_vectors(5000, 8)
     with shelf.writer() as writer:
-        for start in range(0, 5000, 48):  # not a divisor of 256; crosses the array's growth at 4096
+        for start in range(0, 5000, 48):  # a segment is full at 4096
             writer.add(ids[start : start + 48], vectors[start : start + 48])
     again = Shelf.open(tmp_path, FINGERPRINT, 8)
     assert again.ids() == frozenset(ids)
@@ -40,18 +47,17 @@ def test_rows_come_back_in_the_order_asked_for(
     np.testing.assert_array_equal(again.read([ids[7], ids[7]]), vectors[[7, 7]])
     assert again.read([]).shape == (0, 8)
     assert again.damaged() == ()
+    assert sorted(rows_of(path.name) for path in segments(shelf)) == [5000 - 4096, 4096]
 
 
-def test_the_array_opens_with_plain_zarr_and_is_nan_where_nothing_was_written(
+def test_a_segment_opens_with_plain_safetensors(
     shelf: Shelf, make_ids: Ids, make_vectors: Make
 ) -> None:
     vectors = make_vectors(3, 8)
     with shelf.writer() as writer:
         writer.add(make_ids(3), vectors)
-    array = zarr.open_array(shelf.folder / "vectors", mode="r")
-    assert array.chunks == (256, 8)
-    np.testing.assert_array_equal(array[:3], vectors)
-    assert np.isnan(array[3:]).all()
+    (path,) = segments(shelf)
+    np.testing.assert_array_equal(load_file(path)["vectors"], vectors)
 
 
 def test_rows_already_there_are_passed_over(
@@ -74,9 +80,10 @@ def test_nothing_counts_before_it_is_flushed_and_time_flushes(
     with shelf.writer(flush_seconds=3600) as writer:
         writer.add(ids[:255], vectors[:255])
         assert reader.ids() == frozenset()
-        writer.add(ids[255:260], vectors[255:260])  # a chunk is full; a reader needs no lock
-        assert reader.ids() == frozenset(ids[:256])
-        np.testing.assert_array_equal(reader.read(ids[:256]), vectors[:256])
+        writer.flush()
+        assert reader.ids() == frozenset(ids[:255])  # a reader needs no lock
+        np.testing.assert_array_equal(reader.read(ids[:255]), vectors[:255])
+        writer.add(ids[255:260], vectors[255:260])
         writer.flush()
         assert len(reader.ids()) == 260
     with shelf.writer(flush_seconds=0) as writer:
@@ -162,8 +169,8 @@ def test_a_shelf_of_another_fingerprint_or_width_names_field_and_values(
 def test_a_newer_or_broken_shelf_is_one_clear_line(shelf: Shelf, tmp_path: Path) -> None:
     path = shelf.folder / "fingerprint.json"
     description = json.loads(path.read_text())
-    path.write_text(json.dumps({**description, "layout": 2}))
-    with pytest.raises(AgiqaError, match="expected layout 1, found 2; upgrade agiqa"):
+    path.write_text(json.dumps({**description, "layout": 3}))
+    with pytest.raises(AgiqaError, match="expected layout 2, found 3; upgrade agiqa"):
         Shelf.open(tmp_path, FINGERPRINT, 8)
     path.write_text("[]")
     with pytest.raises(AgiqaError, match="expected the shelf's description, found that it is no"):
@@ -262,3 +269,79 @@ def test_what_is_read_is_what_was_first_written(make_ids: Ids, steps: list) -> N
         assert again.ids() == written.keys()
         found = again.read(list(written))
         assert [row.tobytes() for row in found] == [row.tobytes() for row in written.values()]
+
+
+def add(root: Path, rank: int, ids: list[str], vectors: np.ndarray) -> Shelf:
+    shelf = Shelf.open(root, FINGERPRINT, 8, rank=rank)
+    with shelf.writer() as writer:
+        writer.add(ids, vectors)
+    return shelf
+
+
+def test_ranks_write_at_once_and_each_by_one(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(4), make_vectors(4, 8)
+    one, two = (Shelf.open(tmp_path, FINGERPRINT, 8, rank=rank) for rank in (1, 2))
+    assert not one.is_written(1)
+    with one.writer() as first, two.writer() as second:
+        first.add(ids[:2], vectors[:2])
+        second.add(ids[2:], vectors[2:])
+        again = rf"expected to be the only writer of rank 1, found process {os.getpid()} on"
+        with pytest.raises(LockedError, match=again), one.writer():
+            pass
+        reader = Shelf.open(tmp_path, FINGERPRINT, 8)
+        assert [reader.is_written(rank) for rank in range(4)] == [False, True, True, False]
+    assert not reader.is_written(1)
+    np.testing.assert_array_equal(reader.read(ids), vectors)
+
+
+def test_a_whole_copy_in_another_segment_stands_in(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    ids, vectors = make_ids(5), make_vectors(5, 8)
+    shelf = add(tmp_path, 0, ids, vectors)
+    (path,) = segments(shelf)
+    aside = path.rename(tmp_path / path.name)
+    add(tmp_path, 1, ids[1:3], vectors[1:3])
+    data = bytearray(aside.read_bytes())
+    start = len(data) - 5 * (32 + 8 * 2)
+    for row in range(5):
+        data[start + 16 * row] ^= 1
+    path.write_bytes(data)
+    np.testing.assert_array_equal(shelf.read(ids[1:3]), vectors[1:3])
+    with pytest.raises(DamagedRowsError, match="3 damaged") as caught:
+        shelf.read(ids)
+    assert caught.value.image_ids == (ids[0], *ids[3:])
+    assert set(shelf.damaged()) == {ids[0], *ids[3:]}
+
+
+def test_segments_may_be_copied_by_anybody(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make
+) -> None:
+    """As `cp -n`, `rsync` or `aws s3 sync` do; one that is copied slowly counts as far as it is."""
+    ids, vectors = make_ids(60), make_vectors(60, 8)
+    ours, theirs = add(tmp_path / "a", 0, ids[:40], vectors[:40]), tmp_path / "b"
+    other = add(theirs, 0, ids[20:], vectors[20:])
+    (path,) = segments(other)
+    whole, target = path.read_bytes(), ours.folder / "segments" / path.name
+    for size in (10, len(whole) - 32 * 15, len(whole)):
+        target.write_bytes(whole[:size])
+        there = ours.ids()
+        assert there >= frozenset(ids[:40])
+        np.testing.assert_array_equal(
+            ours.read([name for name in ids if name in there]),
+            vectors[[row for row, name in enumerate(ids) if name in there]],
+        )
+    assert ours.ids() == frozenset(ids)
+
+
+def test_a_shelf_of_layout_1_is_named(tmp_path: Path) -> None:
+    old = Path(__file__).parent / "data" / "layout-1"
+    shutil.copytree(old, tmp_path / "ledger")
+    message = (
+        rf"layout 1\); take them over: mv {tmp_path}/ledger {tmp_path}/ledger-1 && agiqa cache"
+    )
+    for fingerprint in (FINGERPRINT, {"extractor": "another"}):
+        with pytest.raises(AgiqaError, match=message):
+            Shelf.open(tmp_path / "ledger", fingerprint, 4)

@@ -8,23 +8,24 @@ a changed one is noticed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from agiqa.core.errors import AgiqaError
-from agiqa.store.array_metadata import read_json, spelled_json
-from agiqa.store.chunks import DTYPES, ROWS_A_CHUNK, WIDEST
 from agiqa.store.durable import disk_errors, write_file
 from agiqa.store.fingerprint import Fingerprint, digest, plain, require_same
-from agiqa.store.own_files import read_own
+from agiqa.store.ledger.roots import SHORT
+from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import LONGEST_HEADER, Kind, described
+from agiqa.store.own_files import read_own, spelled_json
+from agiqa.store.rows import DTYPES, WIDEST
 
 DESCRIPTION = "fingerprint.json"
-FORMAT, LAYOUT = "agiqa-ledger", 1
-SHORT = 16  # digits of the digest in the folder's name
+FORMAT, LAYOUT = "agiqa-ledger", 2
+LAYOUTS = (1, LAYOUT)  # 1: in buckets, where segments are as old as that
 MOST_BYTES = 1 << 20
 _REPAIR = (
     "`agiqa cache verify --repair` writes it anew from a pack, a run or the settings that have the "
@@ -34,6 +35,10 @@ _REPAIR = (
 
 class LostDescriptionError(AgiqaError):
     """A shelf of which nobody knows what its rows are, until its description is written anew."""
+
+
+class Layout1Error(AgiqaError):
+    """A shelf that an earlier agiqa wrote; `agiqa cache merge` takes its rows over."""
 
 
 class MisnamedShelfError(AgiqaError):
@@ -47,6 +52,11 @@ class Description:
     fingerprint: Fingerprint
     width: int
     dtype: str
+
+    @property
+    def kind(self) -> Kind:
+        """What its segments have in common."""
+        return Kind(digest(self.fingerprint), self.width, self.dtype)
 
     def text(self) -> str:
         """As the file has it."""
@@ -80,6 +90,7 @@ def read_description(folder: Path) -> Description:
 
 
 def _read(folder: Path) -> Description:
+    require_no_layout_1(folder)
     path = folder / DESCRIPTION
     try:
         with disk_errors("read", path), suppress(FileNotFoundError, NotADirectoryError):
@@ -101,8 +112,8 @@ def parse_description(data: bytes, file: str) -> Description:
         tree = spelled_json(data)
     except ValueError as error:
         raise LostDescriptionError(_lost(file, str(error))) from error
-    for field, wanted in (("format", FORMAT), ("layout", LAYOUT)):
-        if tree.get(field) != wanted or type(tree[field]) is not type(wanted):
+    for field, wanted, allowed in (("format", FORMAT, (FORMAT,)), ("layout", LAYOUT, LAYOUTS)):
+        if tree.get(field) not in allowed or type(tree[field]) is not type(wanted):
             newer = field == "layout" and type(tree.get(field)) is int and tree[field] > LAYOUT
             raise AgiqaError(
                 f"{file}: expected {field} {wanted!r}, found {repr(tree.get(field))[:80]}; "
@@ -142,46 +153,56 @@ def require_same_shelf(description: Description, wanted: Description, *, where: 
     require_same(wanted.tree(), description.tree(), where=where, advice=advice)
 
 
-def array_of(folder: Path) -> tuple[int, str] | None:
-    """Width and dtype that the array's metadata says, if it can be read."""
-    array, _ = read_json(folder / "vectors" / "zarr.json")
-    shape, dtype = (array or {}).get("shape"), (array or {}).get("data_type")
-    if not isinstance(shape, list) or len(shape) != 2 or dtype not in list(DTYPES):
-        return None
-    return (shape[1], dtype) if type(shape[1]) is int and 1 <= shape[1] <= WIDEST else None
-
-
-def contradiction(folder: Path, description: Description) -> str | None:
-    """Where the array is of another width or dtype, and its chunks' sizes say that it is right.
-
-    Nothing vouches for these two in a description. Taken as they are, every row would be bad.
-    """
-    array = array_of(folder)
-    if array in (None, (description.width, description.dtype)):
-        return None
-    sizes = {path.lstat().st_size for path in folder.glob("vectors/c.*.0")}
-
-    def fits(width: int, dtype: str) -> bool:
-        return ROWS_A_CHUNK * width * np.dtype(dtype).itemsize + 4 in sizes
-
-    assert array is not None
-    if fits(*array) and not fits(description.width, description.dtype):
-        said = f"width {description.width}, {description.dtype}"
-        return f"says {said}, but the vectors are of width {array[0]}, {array[1]}"
+def kind_of(folder: Path, most: int = 3) -> Kind | None:
+    """What the headers of a shelf's segments say that it is; None where none of a few says it."""
+    segments = LocalSegments(folder)
+    for name in sorted(segments.sizes())[:most]:
+        (head,) = segments.read_parts([(name, 0, LONGEST_HEADER + 8)])
+        if head is not None and (kind := described(head)) is not None:
+            return kind
     return None
 
 
-def restore_description(folder: Path, candidates: Iterable[Fingerprint]) -> bool:
+def contradiction(folder: Path, description: Description) -> str | None:
+    """Where the segments are of another width or dtype under the same fingerprint.
+
+    Nothing vouches for these two in a description. Taken as they are, every row would be lost.
+    """
+    kind = kind_of(folder)
+    if kind in (None, description.kind) or kind is None or kind.digest != description.kind.digest:
+        return None
+    said = f"width {description.width}, {description.dtype}"
+    return f"says {said}, but the vectors are of width {kind.width}, {kind.dtype}"
+
+
+def restore_description(
+    folder: Path, candidates: Iterable[Fingerprint], wanted: Description | None = None
+) -> bool:
     """Write a lost or damaged fingerprint.json anew, of the candidate that the folder is named for.
 
-    Width and dtype are those of the folder's array. False where no candidate fits, or the array's
-    metadata is damaged as well; then nothing is changed.
+    Width and dtype are those that segments say, or without any those `wanted`. False where no
+    candidate fits, or nothing tells the width; then nothing is changed.
     """
-    array = array_of(folder)
+    kind = kind_of(folder) or (wanted.kind if wanted else None)
     for fingerprint in candidates:
-        if array and is_of(folder, fingerprint):
-            text = Description(fingerprint, *array).text()
+        if kind is not None and is_of(folder, fingerprint) and kind.digest == digest(fingerprint):
+            text = Description(fingerprint, kind.width, kind.dtype).text()
             with disk_errors("restore", folder / DESCRIPTION):
                 write_file(folder / DESCRIPTION, text.encode())
             return True
     return False
+
+
+def is_layout_1(folder: Path) -> bool:
+    """Whether the folder holds a shelf as agiqa kept them before segments (layout1.py)."""
+    return all(os.path.lexists(folder / name) for name in ("journal.jsonl", "vectors"))
+
+
+def require_no_layout_1(folder: Path) -> None:
+    """Layout1Error, which says what to do, where a shelf of an earlier agiqa lies in `folder`."""
+    if is_layout_1(folder):
+        root = folder.parent
+        raise Layout1Error(
+            f"{folder}: expected segments, found rows as earlier versions of agiqa kept them "
+            f"(layout 1); take them over: mv {root} {root}-1 && agiqa cache merge {root}-1"
+        )

@@ -1,4 +1,4 @@
-"""Adding rows that were computed elsewhere to a shelf: other ledgers' shelves, and packs.
+"""Adding rows that were computed elsewhere to a shelf: other ledgers' shelves, buckets, packs.
 
 The first row stays: what is there already is passed over, so that a merge may be stopped and
 repeated at any moment. Whether it is there with the same numbers, checksums say.
@@ -6,18 +6,27 @@ repeated at any moment. Whether it is there with the same numbers, checksums say
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Protocol
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.chunks import Vectors, id_bytes, row_checksums
 from agiqa.store.fingerprint import Fingerprint
-from agiqa.store.ledger.shelf import Shelf, shelf_folder
-from agiqa.store.ledger.shelf_description import DESCRIPTION
-from agiqa.store.ledger.shelf_reader import rows_a_read
+from agiqa.store.ledger.description import DESCRIPTION
+from agiqa.store.ledger.roots import shelf_folder
+from agiqa.store.ledger.shelf import Shelf
+from agiqa.store.rows import Vectors, id_bytes, row_checksums
+
+
+class Source(Protocol):
+    """Where rows come from: a `Shelf`, or one of layout 1 (layout1.py)."""
+
+    def checksums(self) -> Mapping[str, int]:
+        """The CRC-32 of each row by its id."""
+
+    def blocks(self, wanted: Collection[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
+        """Whole rows of the wanted ids, (n, D) at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,54 +41,29 @@ class Added:
     refused: str = ""  # why none was taken
 
 
-def checksums(shelf: Shelf) -> dict[str, int]:
-    """Row id and CRC-32 of every valid row, section by section as they lie on the disk."""
-    found: dict[str, int] = {}
-    for part in shelf.sections().values():
-        rows = part.journal.rows
-        for row_id in sorted(rows, key=lambda each: rows[each].position):
-            found.setdefault(row_id, rows[row_id].crc32)
-    return found
-
-
 def compare(offered: Mapping[str, int], there: Mapping[str, int]) -> tuple[int, tuple[str, ...]]:
     """Of rows by checksum: how many are there already, and ids of those with other numbers."""
     kept = tuple(name for name, crc32 in offered.items() if there.get(name, crc32) != crc32)
     return sum(name in there for name in offered) - len(kept), kept
 
 
-def add_shelf(source: Shelf, target: Shelf) -> Added:
-    """Add the rows of `source` that `target` lacks, a few chunks at a time.
+def add_shelf(source: Source, target: Shelf) -> Added:
+    """Add the rows of `source` that `target` lacks, a block at a time.
 
     AgiqaError where another process writes to the target, or the disk fails; what was added by
     then stays, and the same call goes on.
     """
-    offered = checksums(source)
-    there, kept = compare(offered, checksums(target))
-    left = set(offered).difference(target.ids())
+    offered = source.checksums()
+    there, kept = compare(offered, target.checksums())
+    left, added = set(offered).difference(target.ids()), 0
     if left:
         with target.writer() as writer:
             left -= target.ids()  # of another process, until the lock was ours
-            new = len(left)
-            for part in source.sections().values():
-                mine = [name for name in offered if name in left and name in part.journal.rows]
-                step = rows_a_read(source.width, source.dtype)
-                for start in range(0, len(mine), step):
-                    ids = mine[start : start + step]
-                    vectors, damaged = part.read(ids)
-                    bad = set(damaged)
-                    if len(bad) == len(ids):
-                        continue
-                    good = np.isfinite(vectors).all(axis=1)
-                    good &= np.array([name not in bad for name in ids])
-                    whole = [name for name, fine in zip(ids, good, strict=True) if fine]
-                    writer.add(whole, vectors[good])
-                    left.difference_update(whole)
-        added = new - len(left)
-    else:
-        added = 0
-    damaged_ids = tuple(name for name in offered if name in left)
-    return Added(len(offered), added, there, kept, damaged_ids)
+            for ids, vectors in source.blocks(left):
+                writer.add(ids, vectors)
+                left.difference_update(ids)
+                added += len(ids)
+    return Added(len(offered), added, there, kept, tuple(name for name in offered if name in left))
 
 
 def require_fits(
@@ -106,4 +90,4 @@ def differing(
     if not (folder / DESCRIPTION).exists():
         return ()
     found = dict(zip(row_ids, row_checksums(id_bytes(row_ids), vectors), strict=True))
-    return compare(found, checksums(Shelf.at(folder)))[1]
+    return compare(found, Shelf.at(folder).checksums())[1]

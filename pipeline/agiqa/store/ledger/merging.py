@@ -1,0 +1,138 @@
+"""Small segments into large ones, and taking away those whose rows lie in greater ones.
+
+Any number of processes may do this at once, on machines that share no lock. What is removed lies
+durably in a segment that this process has just written, or compared byte for byte with its name;
+and that one is greater (segments.order), so that no two are ever removed for each other: of each
+row the greatest whole segment stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.store.ledger.segment_rows import Segment, SegmentRows
+from agiqa.store.ledger.segments import order, rows_a_segment
+from agiqa.store.rows import Vectors, rows_a_block
+
+logger = logging.getLogger(__name__)
+
+MANY = 32  # segments of about one size are merged, so that each row is written few times
+_PART = 1 << 20
+
+
+def merge_small(rows: SegmentRows, everything: bool = False) -> int:
+    """Merge small segments where there are many of about one size, or all; how many went.
+
+    A disk that refuses costs nothing but the merge: a warning says so.
+    """
+    try:
+        rows.refresh()
+        return sum(_merge(rows, group) for group in list(_groups(rows, everything)))
+    except AgiqaError as error:
+        logger.warning("%s: segments were not merged: %s", rows.folder.where, error)
+        return 0
+
+
+def _groups(rows: SegmentRows, everything: bool) -> Iterator[list[Segment]]:
+    """Segments to be merged, each group into one; the smallest first."""
+    most = rows_a_segment(rows.kind)
+    small = [one for one in rows.segments().values() if one.layout.rows < most]
+    sizes: defaultdict[int, int] = defaultdict(int)
+    for one in small:
+        sizes[one.layout.rows.bit_length() // 4] += 1
+    crowded = [size for size, count in sizes.items() if count >= MANY]
+    if not everything:
+        largest = max(crowded, default=-1)
+        small = [one for one in small if one.layout.rows.bit_length() // 4 <= largest]
+    group: list[Segment] = []
+    for one in sorted(small, key=lambda segment: order(segment.name)):
+        group.append(one)
+        if sum(each.layout.rows for each in group) >= most:
+            yield group
+            group = []
+    yield group
+
+
+def _merge(rows: SegmentRows, group: Sequence[Segment]) -> int:
+    """Write the group's rows into one segment and remove the others; how many went.
+
+    A segment with a damaged row is left as it is, for `verify`.
+    """
+    whole = [one for one in group if is_whole(rows, one)]
+    if len(whole) < 2:
+        return 0
+    whole.sort(key=lambda segment: order(segment.name), reverse=True)
+    made, ids = whole[0].name, list(dict.fromkeys(name for one in whole for name in one.ids))
+    if len(ids) > len(whole[0].ids):
+        vectors, damaged = rows.read(ids)
+        if damaged:
+            return 0
+        made = rows.add(ids, vectors)
+    gone = [one.name for one in whole if order(one.name) < order(made)]
+    rows.folder.remove(gone)
+    rows.refresh()
+    return len(gone)
+
+
+def is_whole(rows: SegmentRows, segment: Segment) -> bool:
+    """Whether a segment's bytes are those that it is named after."""
+    digest, start = hashlib.sha256(), 0
+    while True:
+        (block,) = rows.folder.read_parts([(segment.name, start, start + _PART)])
+        if not block:
+            return block is not None and digest.hexdigest() == segment.name.partition("-")[0]
+        digest.update(block)
+        start += len(block)
+
+
+def redundant(rows: SegmentRows) -> list[Segment]:
+    """Segments all of whose rows lie in greater ones, by their ids; nothing is compared yet."""
+    found, seen = [], set[str]()
+    segments = rows.segments().values()
+    for one in sorted(segments, key=lambda segment: order(segment.name), reverse=True):
+        if one.ids and seen.issuperset(one.ids):
+            found.append(one)
+        seen.update(one.ids)
+    return found
+
+
+def remove_redundant(rows: SegmentRows, chosen: Collection[str]) -> list[str]:
+    """Remove those of the chosen segments whose rows lie in greater whole ones; which went."""
+    removed = []
+    for one in redundant(rows):
+        if one.name not in chosen:
+            continue
+        left = set(one.ids)
+        for other in rows.segments().values():
+            greater = order(other.name) > order(one.name) and bool(left.intersection(other.ids))
+            if greater and is_whole(rows, other) and not bad_rows(rows, other):
+                left.difference_update(other.ids)
+        if not left:
+            rows.folder.remove([one.name])
+            rows.refresh()
+            removed.append(one.name)
+    return removed
+
+
+def bad_rows(rows: SegmentRows, segment: Segment) -> list[str]:
+    """Ids of a segment's rows that fail their checksum or are not finite, in its order."""
+    return [name for names, _, whole in checked_rows(rows, segment)
+            for name, good in zip(names, whole.tolist(), strict=True) if not good]  # fmt: skip
+
+
+def checked_rows(
+    rows: SegmentRows, segment: Segment
+) -> Iterator[tuple[Sequence[str], Vectors, Vectors]]:
+    """A segment's rows a block at a time: ids (n), vectors (n, D), and which are whole (n,)."""
+    step = rows_a_block(rows.kind.width, rows.kind.dtype)
+    for start in range(0, len(segment.ids), step):
+        ids = segment.ids[start : start + step]
+        places = np.arange(start, start + len(ids), dtype=np.int64)
+        vectors, whole = rows.rows_of_segment(segment, places)
+        yield ids, vectors, whole

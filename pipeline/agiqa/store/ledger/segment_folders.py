@@ -1,0 +1,152 @@
+"""Where a shelf's segments lie: a folder here, by plain calls, or one at a URL, over fsspec.
+
+Both give the same four things: sizes by name, parts of files, a new file whole, a file's removal.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from agiqa.core.urls import shown
+from agiqa.store.durable import PARTIAL, disk_errors, sync_folder, write_file
+from agiqa.store.ledger.segments import rows_of
+from agiqa.store.own_files import open_own, require_own_file, require_own_folder
+from agiqa.store.shared.remote import Remote
+
+SEGMENTS = "segments"  # the folder's name in a shelf's
+Part = tuple[str, int, int]
+"""A segment's name, and from which byte to which."""
+
+
+class SegmentFolder(Protocol):
+    """Where segments lie."""
+
+    @property
+    def where(self) -> str:
+        """The shelf, for messages."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each segment by name."""
+
+    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """Bytes of each part, fewer where a file is shorter; None where there is no such file."""
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Put a new segment there, whole and durable, or nothing."""
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Take segments away whose rows lie durably in others."""
+
+
+class LocalSegments:
+    """A folder of this machine; AgiqaError for whatever the disk refuses, links and pipes."""
+
+    def __init__(self, shelf: Path) -> None:
+        self.folder = shelf / SEGMENTS
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return str(self.folder.parent)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each segment by name."""
+        found: dict[str, int] = {}
+        with disk_errors("read", self.folder), suppress(FileNotFoundError):
+            require_own_folder(self.folder)
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if rows_of(entry.name):
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            if not stat.S_ISREG(status.st_mode):  # a link that DVC makes, or none
+                                status = require_own_file(Path(entry.path)).stat()
+                            found[entry.name] = status.st_size
+        return found
+
+    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """Bytes of each part, fewer where a file is shorter; None where there is no such file."""
+        found: list[bytes | None] = []
+        name, file = "", None
+        with disk_errors("read", self.folder):
+            try:
+                for part in parts:
+                    if part[0] != name:
+                        if file is not None:
+                            file.close()
+                        name, file = part[0], self._opened(part[0])
+                    found.append(None if file is None else _read(file, *part[1:]))
+            finally:
+                if file is not None:
+                    file.close()
+        return found
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Put a new segment there: temporary name, fsync, rename, fsync of the folder."""
+        aside = self.folder / f".{name[:16]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+        with disk_errors("write features to", self.folder):
+            if not self.folder.exists():
+                self.folder.mkdir(exist_ok=True)
+                sync_folder(self.folder.parent)
+            require_own_folder(self.folder)
+            write_file(self.folder / name, *parts, aside=aside)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Take segments away whose rows lie durably in others."""
+        with disk_errors("free space in", self.folder):
+            for name in names:
+                (self.folder / name).unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+    def _opened(self, name: str) -> BinaryIO | None:
+        try:
+            return open_own(self.folder / name)
+        except FileNotFoundError:
+            return None
+
+
+def _read(file: BinaryIO, start: int, stop: int) -> bytes:
+    """The bytes from start to stop that the file has: no memory is taken for those it has not."""
+    stop = min(stop, os.fstat(file.fileno()).st_size)
+    data = b"" if stop <= start else os.pread(file.fileno(), stop - start, start)
+    while 0 < len(data) < stop - start:  # as systems may
+        more = os.pread(file.fileno(), stop - start - len(data), start + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+class RemoteSegments:
+    """A folder at a URL; RemoteError for whatever the server refuses."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return shown(self.remote.url)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each segment by name."""
+        files = self.remote.files(SEGMENTS)
+        return {name: about.size for name, about in files.items() if rows_of(name)}
+
+    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """Bytes of each part; None where there is no such file."""
+        there = [(f"{SEGMENTS}/{name}", start, stop) for name, start, stop in parts]
+        return self.remote.read_parts(there)
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Put a new segment there; on object stores it appears at once or not at all."""
+        self.remote.write(f"{SEGMENTS}/{name}", b"".join(parts))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Nothing at a URL is ever removed: who may write there need not be allowed to delete."""

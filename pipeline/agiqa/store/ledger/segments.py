@@ -1,0 +1,190 @@
+"""Segments: rows of a shelf as one file, written once, never changed and named after its bytes.
+
+    <sha256 of its bytes>-<rows>.safetensors
+        vectors    (N, D) float16 or float32
+        row_crc32  (N,) uint32 (../rows.py)
+        image_id   (N, 32) uint8, always the last 32 N bytes
+        metadata   format, layout, the fingerprint's digest
+
+safetensors holds numbers and nothing that could run. All of a header follows from the name, the
+shelf's fingerprint, width and type; so it is compared, not obeyed, and where each row lies is known
+before anything is read. A header with a few flipped bits is still known for ours; a foreign one is
+not, since it has another digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from agiqa.core.trees import parse_json
+from agiqa.store.rows import BLOCK_BYTES, DTYPES, WIDEST, Vectors, id_bytes, row_checksums
+
+ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
+MOST_ROWS = 1 << 16
+MOST_BYTES = 2 << 30  # of a segment; ours have 64 MiB, and had 4096 rows of whatever width
+FORMAT, LAYOUT = "agiqa-segment", "1"
+ID_BYTES = 32
+LONGEST_HEADER = 4096
+_FLIPPED = 8  # bytes of a header that may be damaged
+_SAFETENSORS = {"float16": "F16", "float32": "F32"}
+_NAME = re.compile(r"([0-9a-f]{64})-([1-9][0-9]{0,4})\.safetensors")
+
+
+def rows_of(name: str) -> int | None:
+    """How many rows a segment of this name has; None where it is no segment's."""
+    match = _NAME.fullmatch(name)
+    return int(match[2]) if match and int(match[2]) <= MOST_ROWS else None
+
+
+def rows_a_segment(kind: Kind) -> int:
+    """How many rows a segment gets where there are many; as large a one is merged no more."""
+    return max(1, min(ROWS_A_SEGMENT, BLOCK_BYTES // kind.row_bytes))
+
+
+def order(name: str) -> tuple[int, str]:
+    """Of two segments with the same row the greater one serves, and is never removed for the other.
+
+    That no two may be removed for each other is what lets any number of merges run at once.
+    """
+    return rows_of(name) or 0, name
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the segments of one shelf have in common."""
+
+    digest: str  # of the fingerprint
+    width: int
+    dtype: str
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a vector."""
+        return self.width * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a segment, in bytes from its start."""
+
+    kind: Kind
+    rows: int
+
+    @cached_property
+    def header(self) -> bytes:
+        """The first bytes, as safetensors writes them: their length, then JSON."""
+        text = json.dumps(self._tree, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    @cached_property
+    def starts(self) -> dict[str, int]:
+        """Where each array starts."""
+        arrays = {name: about for name, about in self._tree.items() if name != "__metadata__"}
+        return {n: len(self.header) + about["data_offsets"][0] for n, about in arrays.items()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole."""
+        return len(self.header) + self.rows * (self.kind.row_bytes + 4 + ID_BYTES)
+
+    @cached_property
+    def _tree(self) -> dict[str, Any]:
+        kind, rows = self.kind, self.rows
+        arrays = {
+            "row_crc32": ("U32", [rows], 4 * rows),
+            "vectors": (_SAFETENSORS[kind.dtype], [rows, kind.width], kind.row_bytes * rows),
+            "image_id": ("U8", [rows, ID_BYTES], ID_BYTES * rows),
+        }
+        if kind.dtype == "float32":  # safetensors puts wide types first
+            arrays = {name: arrays[name] for name in ("vectors", "row_crc32", "image_id")}
+        about = {"format": FORMAT, "layout": LAYOUT, "fingerprint": kind.digest}
+        tree: dict[str, Any] = {"__metadata__": about}
+        start = 0
+        for name, (dtype, shape, size) in arrays.items():
+            tree[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+            start += size
+        return tree
+
+    def is_header(self, found: bytes) -> bool:
+        """Whether a segment that starts so is of this shelf, be its header damaged."""
+        if len(found) != len(self.header):
+            return False
+        pair = np.frombuffer(found, np.uint8), np.frombuffer(self.header, np.uint8)
+        if int(np.count_nonzero(pair[0] != pair[1])) <= _FLIPPED:
+            return True
+        try:  # metadata of several keys has no order
+            same = _sorted(parse_json(found[8:], strict=True)) == _sorted(self._tree)
+            return same and found[:8] == self.header[:8]
+        except ValueError:
+            return False
+
+
+def build(kind: Kind, ids: Sequence[str], vectors: Vectors) -> tuple[str, list[bytes | memoryview]]:
+    """The name and the bytes, in parts, of a segment with rows (N, D)."""
+    keys = id_bytes(ids)
+    rows = np.ascontiguousarray(vectors, dtype=DTYPES[kind.dtype])
+    layout = Layout(kind, len(keys))
+    arrays: dict[str, bytes | memoryview] = {
+        "row_crc32": np.array(row_checksums(keys, rows), dtype="<u4").tobytes(),
+        "vectors": rows.reshape(-1).view(np.uint8).data,
+        "image_id": b"".join(keys),
+    }
+    parts = [layout.header, *(arrays[name] for name in sorted(arrays, key=layout.starts.get))]  # type: ignore[arg-type]
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return f"{whole.hexdigest()}-{len(keys)}.safetensors", parts
+
+
+def ids_in(data: bytes) -> list[str]:
+    """The image ids in the last bytes of a segment; of one that is cut short, those left."""
+    text = data.hex()
+    return [text[at : at + 64] for at in range(0, len(text) - 63, 64)]
+
+
+def described(head: bytes) -> Kind | None:
+    """Of which shelf a segment is that starts so; None where its header does not say.
+
+    For shelves whose own description is lost.
+    """
+    length = int.from_bytes(head[:8], "little")
+    if not 0 < length <= min(LONGEST_HEADER, len(head) - 8):
+        return None
+    try:
+        tree = parse_json(head[8 : 8 + length], strict=True)
+        dtypes = {name: dtype for dtype, name in _SAFETENSORS.items()}
+        about, vectors = tree["__metadata__"], tree["vectors"]
+        rows, width = vectors["shape"]
+        kind = Kind(about["fingerprint"], width, dtypes[vectors["dtype"]])
+    except (ValueError, KeyError, TypeError):
+        return None
+    plausible = type(rows) is int and type(width) is int and 1 <= width <= WIDEST
+    if not plausible or not isinstance(kind.digest, str) or not 1 <= rows <= MOST_ROWS:
+        return None
+    return kind if _sorted(tree) == _sorted(Layout(kind, rows)._tree) else None
+
+
+def span(layout: Layout, first: int, stop: int) -> tuple[int, int]:
+    """Where the vectors of rows first to stop lie."""
+    start, size = layout.starts["vectors"], layout.kind.row_bytes
+    return start + first * size, start + stop * size
+
+
+def as_rows(data: bytes, kind: Kind) -> Vectors:
+    """Vectors (n, D) out of their bytes, without a copy."""
+    count = len(data) // kind.row_bytes
+    flat = np.frombuffer(data, dtype=DTYPES[kind.dtype], count=count * kind.width)
+    return flat.reshape(count, kind.width)
+
+
+def _sorted(tree: Any) -> str:
+    return json.dumps(tree, sort_keys=True)

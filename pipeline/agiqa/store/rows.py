@@ -1,0 +1,85 @@
+"""Rows: a vector each, known by an image id, with a checksum of both.
+
+A row's CRC-32 is of its image id's 32 bytes and its vector's bytes, little-endian. Ledger
+(ledger/segments.py) and packs (packs/pack_layout.py) keep it beside each row and compare it when
+the row is read, so that a row is either what was written, or damaged and named.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+
+Vectors = np.ndarray[Any, np.dtype[Any]]
+WIDEST = 1 << 22  # numbers in a vector: 8 MiB a row of float16
+BLOCK_BYTES = 32 << 20  # of vectors that are read at a time
+DTYPES = {"float16": "<f2", "float32": "<f4"}
+_HEX = frozenset("0123456789abcdef")
+
+
+class DamagedRowsError(AgiqaError):
+    """Rows that were written cannot be read back; `image_ids` names them."""
+
+    def __init__(self, message: str, image_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.image_ids = tuple(image_ids)
+
+
+def rows_a_block(width: int, dtype: str) -> int:
+    """How many rows are read at a time, to bound the memory."""
+    return max(1, BLOCK_BYTES // (width * np.dtype(dtype).itemsize))
+
+
+def id_bytes(image_ids: Sequence[str]) -> list[bytes]:
+    """The 32 bytes of each image id; AgiqaError names one that is not a sha256 in hex."""
+    for image_id in image_ids:
+        if len(image_id) != 64 or not _HEX.issuperset(image_id):
+            raise AgiqaError(
+                f"expected image ids that are sha256 in hex (64 characters), found {image_id!r}; "
+                "use the image_id column of the images table"
+            )
+    return [bytes.fromhex(image_id) for image_id in image_ids]
+
+
+def row_checksums(ids: Sequence[bytes], vectors: Vectors) -> list[int]:
+    """The CRC-32 of each row of `vectors` (N, …), begun with its image id."""
+    rows = np.ascontiguousarray(vectors, dtype=vectors.dtype.newbyteorder("<"))
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:])).view(np.uint8)
+    return [zlib.crc32(row.data, zlib.crc32(key)) for key, row in zip(ids, flat, strict=True)]
+
+
+def check_vectors(
+    image_ids: Sequence[str], vectors: Vectors, width: tuple[int, ...], dtype: str
+) -> None:
+    """AgiqaError unless `vectors` is (len(image_ids), *width) of `dtype`, every number finite."""
+    if vectors.dtype != np.dtype(dtype):
+        raise AgiqaError(
+            f"expected vectors of dtype {dtype}, found {vectors.dtype}; "
+            "cast them in the extractor, where the fingerprint states the dtype"
+        )
+    if vectors.shape != (len(image_ids), *width):
+        raise AgiqaError(
+            f"expected vectors of shape {(len(image_ids), *width)}, found {vectors.shape}; "
+            "give one row of the declared width for each image id"
+        )
+    if not np.isfinite(vectors).all():
+        finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim)))
+        first = image_ids[int(np.argmin(finite))]
+        raise AgiqaError(
+            f"expected finite vectors, found NaN or infinity for image {first} "
+            f"({int((~finite).sum())} of {len(vectors)} rows); nothing of these was stored: "
+            "check the model's dtype (bfloat16 values above 65504 overflow float16)"
+        )
+
+
+def whole_rows(ids: Sequence[bytes], vectors: Vectors, checksums: Vectors) -> Vectors:
+    """Which rows (N,) of `vectors` (N, ...) are finite and fit their checksums (N,)."""
+    same = np.array(row_checksums(ids, vectors), dtype=np.uint32) == checksums
+    finite = np.isfinite(vectors).all(axis=tuple(range(1, vectors.ndim)))
+    return np.asarray(same & finite)
