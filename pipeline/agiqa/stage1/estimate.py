@@ -54,7 +54,7 @@ def estimate(
     Args:
         table: the images.
         extractor: what makes the vectors.
-        ledger: the ledger's folder; by default `feature_store.default_root()`.
+        ledger: the ledger's folder; by default `store.default_root()`.
         workers: processes that would decode.
 
     Raises:

@@ -87,7 +87,7 @@ def extract(
         table: the images; byte-identical files are computed once.
         extractor: what makes the vectors.
         store: the pack to write, `.zarr` or `.h5`.
-        ledger: the ledger's folder; by default `feature_store.default_root()`.
+        ledger: the ledger's folder; by default `store.default_root()`.
         workers: processes that decode and preprocess; 0: none.
         skip_bad: leave images out that are absent, changed since `prepare` or without a generation
             prompt that is asked for; that the model refuses or fails on; or whose vectors are not
@@ -333,7 +333,7 @@ def vectors_of_files(
     Args:
         sources: an existing, decodable file for each image id.
         extractor: what makes the vectors.
-        ledger: the ledger's folder; by default `feature_store.default_root()`.
+        ledger: the ledger's folder; by default `store.default_root()`.
         workers: processes that decode and preprocess; 0: none.
 
     Raises:
