@@ -83,6 +83,14 @@ def test_missing_and_short_chunks_of_zarr(
     assert not check_pack(pack).is_whole
 
 
+@pytest.mark.parametrize("name", ["c.3.0.0", "c.999.0.0", "c.0.1.0", "c.00.0.0", "c.0.0"])
+def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(pack: Path, name: str) -> None:
+    if pack.is_dir():
+        (pack / "vectors" / name).write_bytes(b"x")
+        (finding,) = check_pack(pack).findings
+        assert "is nothing that a pack of agiqa has" in str(finding)
+
+
 @pytest.mark.parametrize("array", ["vectors", "image_id", "row_crc32"])
 def test_a_pack_without_one_of_its_arrays(pack: Path, array: str) -> None:
     if pack.is_file():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -199,7 +199,8 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
         group, wrong = read_json(path / "zarr.json", MOST_JSON)
         if group is None or group != GROUP | {"attributes": group.get("attributes")}:
             damage.append((path / "zarr.json", wrong or "has fields that no pack of agiqa has"))
-        damage += _strangers(path, re.compile("|".join(["zarr.json", *ARRAYS])))
+        names = {"zarr.json", *ARRAYS}
+        damage += _strangers(path, names.__contains__)
         for name in ARRAYS:
             array = _array(path, metadata, name)
             if not array.folder.exists() and not array.folder.is_symlink():
@@ -210,19 +211,22 @@ def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path
             expected = expected_metadata(array.shape, array.dtype, array.chunk_rows, fill)
             if wrong := metadata_damage(array.folder, expected):
                 damage.append((array.folder / "zarr.json", wrong))
-            ours = r"zarr\.json|c" + r"\.[0-9]{1,10}" * len(array.shape)
-            damage += _strangers(array.folder, re.compile(ours))
+            damage += _strangers(array.folder, partial(_is_of_array, array))
     return damage
 
 
-def _strangers(folder: Path, ours: re.Pattern[str]) -> list[tuple[Path, str]]:
-    """The first name in a folder that no pack has; hidden files, such as a Mac's, are let be."""
+def _is_of_array(array: _Array, name: str) -> bool:
+    """Tell whether an array has a file of this name: a chunk within its rows, or its metadata."""
+    chunk = re.fullmatch(r"c\.(0|[1-9][0-9]{0,9})" + r"\.0" * (len(array.shape) - 1), name)
+    return name == "zarr.json" or bool(chunk and int(chunk[1]) < array.chunks)
+
+
+def _strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[tuple[Path, str]]:
+    """Find the first name in a folder that no pack has; hidden files, as a Mac's, are let be."""
     with os.scandir(folder) as entries:
         for entry in entries:
             hidden = entry.name[0] == "." and entry.name[:2] != ".z"
-            if not ours.fullmatch(entry.name) and not (
-                hidden and entry.is_file(follow_symlinks=False)
-            ):
+            if not is_ours(entry.name) and not (hidden and entry.is_file(follow_symlinks=False)):
                 return [(Path(entry.path), "is nothing that a pack of agiqa has: remove it")]
     return []
 
