@@ -11,7 +11,7 @@ import struct
 from agiqa.data.image_formats.picture import FormatError, Picture, orientation, require_parts
 
 MAX_SCANS = 500
-MAX_WORK = 12 * 64_000_000  # scans times pixels: a second; progressive files have 10 or so
+MAX_WORK = 12 * 64_000_000  # scans times pixels; ordinary files have 10 scans or so
 MAX_HEADER = 1 << 18  # bytes of tables before the first scan; 1 KB is usual
 SOI, EOI, SOS, APP0, APP1, APP14, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
 FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
