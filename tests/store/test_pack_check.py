@@ -84,11 +84,14 @@ def test_missing_and_short_chunks_of_zarr(
 
 
 @pytest.mark.parametrize("name", ["c.3.0.0", "c.999.0.0", "c.0.1.0", "c.00.0.0", "c.0.0"])
-def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(pack: Path, name: str) -> None:
-    if pack.is_dir():
-        (pack / "vectors" / name).write_bytes(b"x")
-        (finding,) = check_pack(pack).findings
-        assert "is nothing that a pack of agiqa has" in str(finding)
+def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(
+    tmp_path: Path, make_ids: Ids, make_vectors: Make, name: str
+) -> None:
+    path = tmp_path / "nano.zarr"
+    write_pack(path, "nano", ["a", "é"], PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
+    (path / "vectors" / name).write_bytes(b"x")
+    (finding,) = check_pack(path).findings
+    assert "is nothing that a pack of agiqa has" in str(finding)
 
 
 @pytest.mark.parametrize("array", ["vectors", "image_id", "row_crc32"])
