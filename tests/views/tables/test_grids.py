@@ -37,15 +37,28 @@ def test_two_protocols_never_share_a_column(write_run: Callable[..., Path]) -> N
 def test_published_results_stand_in_their_own_columns(write_run: Callable[..., Path]) -> None:
     write_run("agiqa-3k/grouped")
     (grid,) = grids()
-    assert [c.protocol for c in grid.columns] == ["grouped", "paper", "as published"]
-    assert srcc(grid) == {
-        "MA-AGIQA": [None, 0.8939, None],
-        "MA-AGIQA, others' re-runs": [None, None, None],  # a range has no single value
-        "MANIQA, MA-AGIQA's backbone alone": [None, None, 0.8618],
-        "Best printed anywhere": [None, None, 0.9045],
-        "agiqa: mixture of experts on nano and nano-vision": [0.8848, None, None],
-    }
-    assert grid.rows[1].cells[2].figures["srcc"].ends == (0.882, 0.887)
+    assert [c.protocol for c in grid.columns] == ["grouped", "ipce", "paper", "as published"]
+    cells = srcc(grid)
+    assert cells["MA-AGIQA"] == [None, None, 0.8939, None]
+    assert cells["IPCE"] == [None, 0.8841, None, None]
+    assert cells["M3-AGIQA"] == [None, None, None, 0.9045]
+    assert cells["agiqa: mixture of experts on nano and nano-vision"] == [0.8848, None, None, None]
+    (spread,) = (row for row in grid.rows if row.method == "DeQA-Score")  # has no single value
+    assert spread.cells[3].figures["srcc"].ends == (0.729, 0.745)
+
+
+def test_only_the_same_split_file_is_comparable(write_run: Callable[..., Path]) -> None:
+    own = metrics_of(0.885, protocol="ipce", splits_sha256="a13c0b976a67" + "0" * 52)
+    write_run("agiqa-3k/ipce", {"": own})
+    write_run("agiqa-3k/paper", {"": metrics_of(0.89, protocol="paper", splits_sha256="f" * 64)})
+    write_run("agiqa-3k/old", {"": metrics_of(0.88, protocol="paper")})  # knows no digest
+    (grid,) = grids()
+    assert [(c.protocol, c.comparable) for c in grid.columns] == [
+        ("ipce", True),
+        ("paper", False),
+        ("paper, another split file", False),
+        ("as published", False),
+    ]
 
 
 def test_published_results_of_our_data_sets_and_targets_alone(
@@ -83,11 +96,12 @@ def test_across_data_sets(write_run: Callable[..., Path]) -> None:
     within, across = grids()
     assert "spaq" not in [c.dataset for c in within.columns]
     assert across.figures == ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
-    assert [c.dataset for c in across.columns] == ["agiqa-3k", "aigiqa-20k", "koniq-10k", "spaq"]
-    ours = "agiqa: mixture of experts on nano and nano-vision"
-    assert srcc(across) == {
-        "MA-AGIQA aigiqa-20k": [0.8053, None, None, None],
-        "MA-AGIQA agiqa-3k": [None, 0.7722, None, None],
-        f"{ours} agiqa-3k grouped": [None, None, None, 0.7],
-        f"{ours} agiqa-3k spaq random": [None, None, 0.7, None],
-    }
+    assert [c.dataset for c in across.columns] == [
+        "agiqa-3k", "aigiqa-20k", "evalmi-50k", "koniq-10k", "spaq",
+    ]  # fmt: skip
+    ours, cells = "agiqa: mixture of experts on nano and nano-vision", srcc(across)
+    assert cells["MA-AGIQA aigiqa-20k"] == [0.8053, *[None] * 4]
+    assert cells["MA-AGIQA agiqa-3k"] == [None, 0.7722, *[None] * 3]
+    assert cells["IPCE agiqa-3k"] == [None, None, 0.5064, None, None]
+    assert cells[f"{ours} agiqa-3k grouped"] == [*[None] * 4, 0.7]
+    assert cells[f"{ours} agiqa-3k spaq random"] == [*[None] * 3, 0.7, None]

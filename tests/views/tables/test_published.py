@@ -1,39 +1,55 @@
-"""The shipped file holds the published figures as printed, each with protocol and source."""
+"""The shipped file names each system, with its split, how its epoch was chosen, and its source."""
 
 from pathlib import Path
 
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.sources import OFFICIAL
 from agiqa.views.tables import published_results
-
-SRCC = {  # method, in the order of the data sets, as printed
-    "MA-AGIQA": ["0.8939", "0.8644", "", "0.9339", "0.9278"],
-    "MA-AGIQA, others' re-runs": ["0.882 0.887", "0.862", "0.838 0.853", "", ""],
-    "MANIQA, MA-AGIQA's backbone alone": ["0.8618", "0.8507", "0.827", "0.930", "0.923"],
-    "Best printed anywhere": ["0.9045", "0.9076", "0.872", "0.967", "0.947"],
-}
-PLCC = {
-    "MA-AGIQA": ["0.9273", "0.9050", "", "0.9482", "0.9321"],
-    "MA-AGIQA, others' re-runs": ["", "", "", "", ""],
-    "MANIQA, MA-AGIQA's backbone alone": ["0.9115", "0.8870", "", "", ""],
-    "Best printed anywhere": ["0.9317", "0.9292", "0.892", "0.972", "0.948"],
-}
+from agiqa.views.tables.grids import LEAKED, NOT_SEEN, TEST_SELECTED, Result
 
 
-@pytest.mark.parametrize(("figure", "expected"), [("srcc", SRCC), ("plcc_logistic", PLCC)])
-def test_the_figures_are_those_printed(figure: str, expected: dict[str, list[str]]) -> None:
-    found = {method: [""] * len(OFFICIAL) for method in expected}
-    for result in published_results():
-        if not result.trained_on and figure in result.figures:
-            printed = " ".join(result.figures[figure].printed)
-            found[result.method][OFFICIAL.index(result.dataset)] = printed
-    assert found == expected
+def result(method: str, dataset: str = "agiqa-3k", target: str = "quality") -> Result:
+    (found,) = (
+        r
+        for r in published_results()
+        if (r.method, r.dataset, r.target, r.trained_on) == (method, dataset, target, ())
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "printed", "marks"),
+    [
+        ("MA-AGIQA", ("0.8939", "0.9273"), (LEAKED,)),
+        ("IPCE", ("0.8841", "0.9246"), (TEST_SELECTED,)),
+        ("ACL-IQA", ("0.8969", "0.9282"), (TEST_SELECTED,)),
+        ("M3-AGIQA", ("0.9045", "0.9317"), (LEAKED, TEST_SELECTED)),
+        ("SF-IQA", ("0.9024", "0.9314"), (NOT_SEEN,)),
+        ("OneAlign", ("0.801", "0.838"), ()),
+    ],
+)
+def test_a_system_has_its_figures_and_its_marks(
+    method: str, printed: tuple[str, str], marks: tuple[str, ...]
+) -> None:
+    found = result(method)
+    figures = [found.figures[name].printed for name in ("srcc", "plcc_logistic")]
+    assert (tuple(one for (one,) in figures), found.marks) == (printed, marks)
+
+
+def test_what_was_counted_in_released_splits_is_said() -> None:
+    assert "the prompts of 597 of 597 test images are in training" in result("M3-AGIQA").said
+    assert "the prompts of 0 of 5,958 test images are in training" in result("IPCE").said
+    # its AIGCIQA2023 splits are by image, whatever those of AGIQA-3K are
+    assert result("IPCE", "aigciqa2023").marks == (LEAKED, TEST_SELECTED)
 
 
 def test_across_data_sets() -> None:
-    crossed = {(r.trained_on, r.dataset): r.figures for r in published_results() if r.trained_on}
+    crossed = {
+        (r.trained_on, r.dataset): r.figures
+        for r in published_results()
+        if r.trained_on and r.method == "MA-AGIQA"
+    }
     assert {
         key: [figures[name].median for name in ("srcc", "plcc_logistic", "krcc", "rmse")]
         for key, figures in crossed.items()
@@ -43,27 +59,40 @@ def test_across_data_sets() -> None:
     }
 
 
-def test_only_the_split_that_is_ours_image_for_image_has_our_protocol() -> None:
+def test_only_a_split_that_is_ours_image_for_image_has_a_protocol_and_its_digest() -> None:
     ours = [r for r in published_results() if r.protocol not in ("as published", "cross")]
-    assert [(r.method, r.dataset, r.protocol) for r in ours] == [("MA-AGIQA", "agiqa-3k", "paper")]
-    assert all(r.said and r.source for r in published_results())
+    assert {(r.method, r.target, r.protocol, r.splits_sha256) for r in ours} == {
+        ("MA-AGIQA", "quality", "paper", "ca202e225b4b"),
+        *(
+            (method, target, "ipce", "a13c0b976a67")
+            for method in ("IPCE", "ACL-IQA")
+            for target in ("quality", "align")
+        ),
+    }
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("{method: a}", "entry 1: expected dataset, target, protocol, said, source, found none"),
-        ("{%s, srcc: 0.930}", r"number in quotes, or a list of two, found 0\.93"),
-        ("{%s, srcc: ['0.1', '0.2', '0.3']}", "a list of two, found"),
-        ("{%s, srcc: ['high', 'low']}", "found .'high', 'low'."),
-        ("{%s}", r"expected a figure \(srcc, .*\), found none"),
-        ("{%s, srcc: '0.9', sroc: '0.9'}", "unknown key sroc"),
-        ("{%s, srcc: '0.9', trained_on: [c]}", "trained_on and the protocol cross go together"),
+        ("{method: a}", "entry 1: expected results, a list with their keys"),
+        ("{results: [{srcc: '1'}]}", "expected method, source, said, selection, checked, dataset"),
+        ("{%s, results: [{%s, srcc: 0.930}]}", r"number in quotes, or a list of two, found 0\.93"),
+        ("{%s, results: [{%s, srcc: ['0.1', '0.2', '0.3']}]}", "a list of two, found"),
+        ("{%s, results: [{%s, srcc: ['high', 'low']}]}", "found .'high', 'low'."),
+        ("{%s, results: [{%s}]}", r"expected a figure \(srcc, .*\), found none"),
+        ("{%s, results: [{%s, srcc: '0.9', sroc: '0.9'}]}", "unknown key sroc"),
+        ("{%s, results: [{%s, srcc: '0.9', protocol: paper}]}", "splits_sha256 go together"),
+        ("{%s, results: [{%s, srcc: '0.9', leaked: all}]}", "leaked is such as 0 of 597, found"),
+        ("{%s, results: [{%s, srcc: '0.9', leaked: 9 of 8}]}", "found '9 of 8' .more than all"),
+        ("{%s, results: [{%s, srcc: '0.9', checked: guessed}]}", "one of read, printed; found"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, message: str) -> None:
-    whole = "method: a, dataset: b, target: quality, protocol: paper, said: c, source: d"
+    system = "method: a, source: d, said: c, selection: test"
+    if "checked" not in entry:
+        system += ", checked: read"
     path = tmp_path / "own.yaml"
-    path.write_text(f"- {entry % whole if '%s' in entry else entry}\n")
+    filled = entry % (system, "dataset: b, target: quality") if "%s" in entry else entry
+    path.write_text(f"- {filled}\n")
     with pytest.raises(AgiqaError, match=message):
         published_results(path)

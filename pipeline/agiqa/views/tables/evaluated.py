@@ -27,6 +27,7 @@ PROTOCOLS = {  # protocols in words, for those who did not read docs/protocols.m
     "grouped": "no prompt and no file on two sides",
     "random": "by image, so prompts stand on several sides",
     "paper": "MA-AGIQA's own single split, by image",
+    "ipce": "IPCE's splits, as imported",
     "official": "the data set's own sets",
     CROSS: "trained on other data sets than tested on",
 }
@@ -157,6 +158,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
         synthetic=bool(metrics.get("synthetic")),
         trained_on=tuple(metrics["trained_on"]) if protocol == CROSS else (),
         trained_by=str(provenance.get("protocol", "")) if protocol == CROSS else "",
+        splits_sha256=metrics.get("splits_sha256", ""),
     )
 
 

@@ -4,9 +4,9 @@ A `Sheet` is a grid in words, the same for all; CSV alone has the numbers themse
 
     method, ours, trained_on, dataset, target, protocol, synthetic, splits; then for each figure its
     value (ours: the median over splits), `_sd` over splits, `_low` and `_high` (95 % interval), and
-    `_from` and `_to` where publications give a range; then the protocol in words, source and note,
-    which also says why a figure is not defined. Names that a spreadsheet would take for formulas
-    begin with an apostrophe (core/spreadsheets.py).
+    `_from` and `_to` where publications give a range; then what marks a published figure, the
+    protocol in words, source and note, which also says why a figure is not defined. Names that a
+    spreadsheet would take for formulas begin with an apostrophe (core/spreadsheets.py).
 """
 
 import csv
@@ -21,7 +21,7 @@ from agiqa.core.spreadsheets import safe_cell
 from agiqa.views.kit.number import dashes
 from agiqa.views.kit.page import render as render_page
 from agiqa.views.tables import wording
-from agiqa.views.tables.grids import FIGURES, Column, Grid, GridRow, Result, Value
+from agiqa.views.tables.grids import FIGURES, MARKS, Column, Grid, GridRow, Result, Value
 
 ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
 PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
@@ -34,6 +34,9 @@ LATEX = {
     "−": r"$-$",
     "–": "--",
     "…": r"\ldots{}",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "°": r"\textdegree{}",
     "[": "{[}",  # after \\ it would open an optional argument
 }
 
@@ -167,7 +170,7 @@ def _csv(grids: Sequence[Grid], _: bool = True) -> str:
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     columns = [f"{figure}{part}" for figure in figures for part in PARTS]
-    lines.writerow([*ABOUT, *columns, "said", "source", "note"])
+    lines.writerow([*ABOUT, *columns, "marks", "said", "source", "note"])
     for row in (row for grid in grids for row in grid.rows):
         for result in filter(None, row.cells):
             lines.writerow(map(safe_cell, _csv_line(row, result, figures)))
@@ -182,7 +185,8 @@ def _csv_line(row: GridRow, result: Result, figures: Sequence[str]) -> list[str]
         cells += _csv_value(result.figures.get(figure, Value()))
     shown = {name: vars(value) for name, value in result.figures.items() if name in figures}
     note = " ".join(filter(None, (result.note, dashes([shown], figures))))
-    return [*cells, result.said, result.source, note]
+    marks = "; ".join(MARKS[mark] for mark in result.marks)
+    return [*cells, marks, result.said, result.source, note]
 
 
 def _csv_value(value: Value) -> list[str]:

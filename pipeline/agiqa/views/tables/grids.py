@@ -17,6 +17,14 @@ from agiqa.data.metric_names import FIGURES as KNOWN
 FIGURES = {name: figure.heading for name, figure in KNOWN.items()} | {"plcc_logistic": "PLCC"}
 CROSS = "cross"  # the protocol of a result on another data set than the training's
 AS_PUBLISHED = "as published"  # a column of results whose protocols differ among themselves
+ANOTHER = "another split file"  # than that of the published results under the same protocol
+# What a published figure carries wherever it stands.
+LEAKED, TEST_SELECTED, NOT_SEEN = "†", "‡", "°"
+MARKS = {
+    LEAKED: "test prompts are in training",
+    TEST_SELECTED: "the epoch was chosen on the reported side",
+    NOT_SEEN: "how the epoch was chosen was not found",
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +57,17 @@ class Result:
     synthetic: bool = False  # a data set that the project made itself
     trained_on: tuple[str, ...] = ()  # of the protocol `cross`
     trained_by: str = ""  # of the protocol `cross`: the protocol that gave the training side
+    marks: tuple[str, ...] = ()  # of a published one: keys of MARKS
+    splits_sha256: str = ""  # of its split file; the first digits of a published one's
 
 
 # In the order of a table; others follow by name.
-DATASETS = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
+DATASETS = (
+    "agiqa-3k", "aigiqa-20k", "aigciqa2023", "agiqa-1k", "evalmuse-40k", "evalmi-50k", "koniq-10k",
+    "spaq",
+)  # fmt: skip
 TARGETS = ("quality",)
-PROTOCOLS = ("grouped", "random", "paper", "official")
+PROTOCOLS = ("grouped", "ipce", "random", "paper", "official")
 CROSS_FIGURES = ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
 
 
@@ -66,6 +79,7 @@ class Column:
     target: str
     protocol: str
     synthetic: bool = False
+    comparable: bool = False  # published results in it are of the same split file as ours
 
 
 @dataclass(frozen=True)
@@ -100,9 +114,9 @@ def grids_of(
     """The grids that our results fill: on the data set of the training, and across data sets.
 
     Published results stand where there are ours: of the same data and target, across data sets of
-    the same target.
+    the same target. They share a column with ours where the split file is the same, no other.
     """
-    grids = []
+    grids, ours = [], _by_split_file(ours, published)
     for across in (False, True):
         own = [result for result in ours if (result.protocol == CROSS) == across]
         covered = {_subject(result) for result in own if not result.synthetic}
@@ -113,6 +127,17 @@ def grids_of(
         ]
         grids.append(_grid([*others, *own], CROSS_FIGURES if across else tuple(figures), across))
     return [grid for grid in grids if grid.rows]
+
+
+def _by_split_file(ours: Sequence[Result], published: Sequence[Result]) -> list[Result]:
+    """Give our results of a published protocol by another split file a column of their own."""
+    digests = {_column(other): other.splits_sha256 for other in published if other.splits_sha256}
+    return [
+        replace(result, protocol=f"{result.protocol}, {ANOTHER}")
+        if not result.splits_sha256.startswith(digests.get(_column(result), ""))
+        else result
+        for result in ours
+    ]
 
 
 def _subject(result: Result) -> tuple[str, str]:
@@ -130,6 +155,10 @@ def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> 
     for key, ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
         row = tuple(cells.get((key, column)) for column in columns)
         rows.append(GridRow(*key, ours=ours, cells=row))
+    whose = {(_column(result), result.ours) for result in results if result.protocol != CROSS}
+    columns = [
+        replace(column, comparable={(column, True), (column, False)} <= whose) for column in columns
+    ]
     return Grid(across, figures, tuple(columns), tuple(rows))
 
 

@@ -1,4 +1,4 @@
-"""Published results: `published.yaml` as `Result`s, digits as printed."""
+"""Published results: the systems of `published.yaml` as `Result`s, digits as printed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,55 +6,116 @@ from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.trees import read_yaml
-from agiqa.views.tables.grids import CROSS, FIGURES, Result, Value
+from agiqa.views.tables.grids import (
+    AS_PUBLISHED,
+    CROSS,
+    FIGURES,
+    LEAKED,
+    NOT_SEEN,
+    TEST_SELECTED,
+    Result,
+    Value,
+)
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
-NEEDED = ("method", "dataset", "target", "protocol", "said", "source")
-KNOWN = (*NEEDED, *FIGURES, "note", "trained_on")
+ABOUT = ("method", "source", "said", "selection", "checked")  # of every result
+OWN = ("dataset", "target")
+OPTIONAL = (*FIGURES, "protocol", "leaked", "splits_sha256", "note", "trained_on")
+SELECTIONS = {
+    "test": "epoch chosen on the reported side",
+    "validation": "epoch chosen on a validation side",
+    "untrained": "not trained on this data set",
+    "unknown": "how the epoch was chosen was not found",
+}
+CHECKED = {"read": "read in the authors' code or splits", "printed": "as a table prints it"}
 
 
 def published_results(path: Path = PUBLISHED) -> list[Result]:
-    """Every published result, in the order of the file.
+    """Give every published result, in the order of the file.
 
     Raises:
-        AgiqaError: an entry lacks something, has an unknown key, or a figure that is no number in
-            quotes (which keep its last zeros).
+        AgiqaError: a system or result lacks something, has an unknown key or value, or a figure
+            that is no number in quotes (which keep its last zeros).
     """
     try:
-        entries = read_yaml(path)
+        systems = read_yaml(path)
     except (OSError, ValueError) as error:
         raise AgiqaError(f"{path}: damaged ({one_line(error)}): install agiqa again") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise AgiqaError(f"{path}: expected a list of results, each with its keys")
-    return [_result(entry, f"{path.name}, entry {row}") for row, entry in enumerate(entries, 1)]
+    if not isinstance(systems, list) or not all(isinstance(system, dict) for system in systems):
+        raise AgiqaError(f"{path}: expected a list of systems, each with its keys")
+    results = []
+    for row, system in enumerate(systems, 1):
+        where = f"{path.name}, entry {row}"
+        own = system.get("results")
+        if not isinstance(own, list) or not own or not all(isinstance(one, dict) for one in own):
+            raise AgiqaError(f"{where}: expected results, a list with their keys: add it")
+        common = {key: value for key, value in system.items() if key != "results"}
+        results += [_result(common | result, where) for result in own]
+    return results
 
 
 def _result(entry: Mapping[str, Any], where: str) -> Result:
-    if missing := [key for key in NEEDED if not entry.get(key)]:
-        raise AgiqaError(f"{where}: expected {', '.join(missing)}, found none: add it")
-    if unknown := sorted(set(entry) - set(KNOWN)):
-        raise AgiqaError(f"{where}: unknown key {', '.join(unknown)}; valid: {', '.join(KNOWN)}")
-    if (entry["protocol"] == CROSS) != bool(entry.get("trained_on")):
-        raise AgiqaError(f"{where}: trained_on and the protocol {CROSS} go together")
+    _check_keys(entry, where)
     figures = {name: _value(entry[name], where) for name in FIGURES if name in entry}
     if not figures:
         raise AgiqaError(f"{where}: expected a figure ({', '.join(FIGURES)}), found none: add it")
+    trained_on = tuple(entry.get("trained_on", ()))
+    protocol = CROSS if trained_on else str(entry.get("protocol", AS_PUBLISHED))
+    splits = str(entry.get("splits_sha256", ""))
+    if bool(splits) != (protocol not in (CROSS, AS_PUBLISHED)):
+        raise AgiqaError(f"{where}: a protocol of ours and splits_sha256 go together")
+    leaked, in_words = _leaked(entry.get("leaked"), where)
+    selection = str(entry["selection"])
+    holds = {
+        LEAKED: leaked > 0,
+        TEST_SELECTED: selection == "test" and not trained_on,
+        NOT_SEEN: selection == "unknown" and not trained_on,
+    }
     return Result(
         method=entry["method"],
         dataset=entry["dataset"],
         target=entry["target"],
-        protocol=entry["protocol"],
+        protocol=protocol,
         figures=figures,
         ours=False,
-        said=entry["said"],
-        source=entry["source"],
+        said="; ".join(filter(None, (entry["said"], SELECTIONS[selection], in_words))),
+        source=f"{entry['source']}, {CHECKED[entry['checked']]}",
         note=entry.get("note", ""),
-        trained_on=tuple(entry.get("trained_on", ())),
+        trained_on=trained_on,
+        marks=tuple(mark for mark, held in holds.items() if held),
+        splits_sha256=splits,
     )
 
 
+def _check_keys(entry: Mapping[str, Any], where: str) -> None:
+    """Refuse a result that lacks a key, or has an unknown key or word."""
+    if missing := [key for key in (*ABOUT, *OWN) if not entry.get(key)]:
+        raise AgiqaError(f"{where}: expected {', '.join(missing)}, found none: add it")
+    valid = (*ABOUT, *OWN, *OPTIONAL)
+    if unknown := sorted(set(entry) - set(valid)):
+        raise AgiqaError(f"{where}: unknown key {', '.join(unknown)}; valid: {', '.join(valid)}")
+    for key, words in (("selection", SELECTIONS), ("checked", CHECKED)):
+        if entry[key] not in words:
+            raise AgiqaError(f"{where}: {key} is one of {', '.join(words)}; found {entry[key]!r}")
+
+
+def _leaked(given: object, where: str) -> tuple[int, str]:
+    """Count the test images whose prompt is in training, and say so; -1 where nobody counted."""
+    if given is None:
+        return -1, ""
+    try:
+        part, whole = map(int, str(given).split(" of "))
+        if not 0 <= part <= whole:
+            raise ValueError("more than all")
+    except ValueError as error:
+        raise AgiqaError(
+            f"{where}: leaked is such as 0 of 597, found {given!r} ({error})"
+        ) from error
+    return part, f"the prompts of {part:,} of {whole:,} test images are in training"
+
+
 def _value(given: object, where: str) -> Value:
-    """A figure in quotes, or the two ends of a range."""
+    """Read a figure in quotes, or the two ends of a range."""
     texts: Sequence[object] = given if isinstance(given, list) else [given]
     try:
         if not all(isinstance(text, str) for text in texts):

@@ -8,6 +8,7 @@ from agiqa.views.tables.grids import (
     AS_PUBLISHED,
     CROSS,
     FIGURES,
+    MARKS,
     Column,
     Grid,
     GridRow,
@@ -19,15 +20,16 @@ INTERVALS = "in brackets 95 % intervals"
 
 
 def cell(result: Result | None, figure: str, intervals: bool = False) -> str:
-    """A figure as `.885 ± .009`, of one split as `.8929`, of a range `.882 to .887`.
+    """A figure as `.885 ± .009`, of one split as `.8929`, of a range `.882 to .887`, with marks.
 
     Empty where there is no result; a dash where a run has none, and `caption` says why.
     """
     value = result.figures.get(figure) if result else None
-    if value is None:
+    if result is None or value is None:
         return ""
     if value.printed:
-        return " to ".join(map(without_zero, value.printed))
+        printed = " to ".join(map(without_zero, value.printed))
+        return f"{printed} {''.join(result.marks)}".rstrip()
     if value.median is None:
         return DASH
     digits = 4 if value.sd is None else 3
@@ -54,6 +56,8 @@ def protocol(column: Column) -> str:
     """The protocol of a column; across data sets all have the same."""
     if column.protocol == AS_PUBLISHED:
         return "as published (protocols differ)"
+    if column.comparable:
+        return f"{column.protocol} (the same split file: comparable)"
     return "" if column.protocol == CROSS else column.protocol
 
 
@@ -95,6 +99,8 @@ def caption(grid: Grid, intervals: bool = False) -> str:
         sentences.append("Columns have protocols of their own and are not to be compared.")
     if any(column.protocol == AS_PUBLISHED for column in grid.columns):
         sentences.append("As published: protocols differ from ours, and among themselves.")
+    if marks := {mark for result in grid.results for mark in result.marks}:
+        sentences.append("; ".join(f"{m} {MARKS[m]}" for m in MARKS if m in marks) + ".")
     if any(column.synthetic for column in grid.columns):
         sentences.append("Synthetic: severity of degradation, not opinion.")
     return " ".join(sentences)
@@ -126,4 +132,4 @@ def _together(names: Sequence[str]) -> str:
 
 def _capital(text: str) -> str:
     """A publication opens a sentence; a folder stays as it is."""
-    return text if "/" in text or text.startswith("MA-") else text[:1].upper() + text[1:]
+    return text if "/" in text else text[:1].upper() + text[1:]
