@@ -4,6 +4,7 @@ Tiny models stand for the big ones: `params.yaml` names one, so that `agiqa extr
 the pages say. `mine` is 45 image files with labels, `agiqa-3k` the official layout in small.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +62,16 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
 
 
 def _smith(folder: Path) -> None:
-    """Somebody's split of AGIQA-3K."""
+    """Three papers' splits of AGIQA-3K, in a CSV, in numbered folders and in JSON lists."""
     names = sorted(path.name for path in (folder / "data/agiqa-3k/AGIQA-3K").iterdir())
     sides = ["train"] * 60 + ["val"] * 20 + ["test"] * (len(names) - 80)
     rows = [f"{name},{side}" for name, side in zip(names, sides, strict=True)]
     (folder / "smith2024.csv").write_text("\n".join(["image,set", *rows]) + "\n")
+    ipce, m3 = folder / "IPCE/Database/AGIQA-3K/1", folder / "M3-AGIQA"
+    for path in (ipce, m3):
+        path.mkdir(parents=True)
+    for side, images in (("train", names[:80]), ("val", names[80:])):
+        (ipce / f"{side}.csv").write_text("\n".join(["name,prompt", *(f"{n},x" for n in images)]))
+    for side, images in (("train", names[20:]), ("test", names[:20])):
+        entries = [{"image": f"/data/images/{name}"} for name in images]
+        (m3 / f"{side}.jsonl").write_text(json.dumps(entries))

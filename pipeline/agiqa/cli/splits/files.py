@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, as_json, cache, out_file
+from agiqa.cli.options import ANY, as_json, cache, out_file
 from agiqa.cli.output import echo, print_json, print_table, show
 from agiqa.core.errors import AgiqaError
 
@@ -105,9 +105,13 @@ def _print_protocols(listed: list[dict[str, Any]], own: bool) -> None:
 
 @click.command("import", cls=Command)
 @click.argument("dataset")
-@click.argument("file", type=FILE)
+@click.argument("file", type=ANY)
 @click.option("--protocol", required=True, help="Name that its results go by, such as smith2024.")
-@click.option("--name-column", default="", help="Column of images. Default: name, path, image ...")
+@click.option(
+    "--name-column",
+    default="",
+    help="Column of images, or several as model/image. Default: name, path, image ...",
+)
 @click.option("--side-column", default="", help="Column of sides. Default: side, set, split ...")
 @click.option("--seed-column", default="", help="Column that counts the splits. Default: seed.")
 @click.option(
@@ -131,13 +135,16 @@ def import_(
     cache: Path,
     as_json: bool,
 ) -> None:
-    r"""Make FILE, a CSV of names and sides, a protocol of DATASET.
+    r"""Make FILE, names and sides in somebody's layout, a protocol of DATASET.
 
-    Sides are train, val and test in their usual spellings; names are paths, base names or stems.
-    A name that fits no image, or two, refuses the file. `agiqa fit --protocol NAME` takes it then.
+    A CSV with a column of sides; a JSON list; a .mat of index lists; a folder of train.csv, val.csv
+    and test.csv (or .json), or of numbered folders of them. Sides are train, val and test in their
+    usual spellings; names are paths, base names or stems. A name that fits no image, or two,
+    refuses the file. `agiqa fit --protocol NAME` takes it then.
 
     \b
     agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
+    agiqa splits import agiqa-3k IPCE/Database/AGIQA-3K --protocol ipce --val-share 0.1
     agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
     """
     from agiqa.data.datasets.table import read_table

@@ -5,11 +5,13 @@ two seconds of being hashed is hashed again, since file systems count time in st
 of this machine (absolute paths), lies beside the images table and may be deleted at any time.
 """
 
+import hashlib
 import os
 import stat
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from agiqa.core.errors import printable
@@ -17,6 +19,7 @@ from agiqa.core.hashing import file_sha256
 from agiqa.data.datasets.table import write_whole
 
 FILE = "file_digests.txt"  # a line a file: sha256, size, two times, path
+MOST_FILES = 30_000  # of a folder: 10,000 splits of three files
 STEP = 2 * 10**9  # ns; coarser than any file system's clock
 State = tuple[int, int, int]  # size, and the times of the last change of content and of anything
 
@@ -36,14 +39,14 @@ class FileDigests:
             self._known = {}
 
     def sha256(self, paths: Sequence[Path], workers: int | None = None) -> list[str | None]:
-        """Give the digest of each file, None where none can be read."""
+        """Give the digest of each file or folder of files; None where none can be read."""
         with ThreadPoolExecutor(workers, thread_name_prefix="hash-files") as pool:
             return list(pool.map(self._one, map(os.path.abspath, paths)))
 
     def _one(self, path: str) -> str | None:
         before = state(path)
         if before is None:
-            return None
+            return self._folder(Path(path))
         known = self._known.get(path)
         if known is not None and known[0] == before:
             return known[1]
@@ -53,6 +56,15 @@ class FileDigests:
             return None
         self._known[path] = (before, digest)
         return digest
+
+    def _folder(self, folder: Path) -> str | None:
+        """Hash names and digests of a folder's files, of splits as somebody released them."""
+        files = sorted(islice(folder.rglob("*"), MOST_FILES + 1)) if folder.is_dir() else []
+        if not 0 < len(files) <= MOST_FILES:
+            return None
+        lines = (f"{file.relative_to(folder)} {self._one(str(file))}" for file in files
+                 if file.is_file())  # fmt: skip
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def remember(self, paths: Sequence[Path], digests: Sequence[str], since: int) -> None:
         """Take over digests that somebody else made of files which did not change `since` (ns)."""

@@ -1,4 +1,4 @@
-"""One vector out of a MATLAB file (.mat), or out of a text file with a number a line.
+"""Vectors out of a MATLAB file (.mat), or one out of a text file with a number a line.
 
 Files of version 4 and of 5 to 7 are read here, by MathWorks' description of them: SciPy's reader
 ends the process on a damaged length, and unpacks a compressed element to whatever size it has.
@@ -8,15 +8,16 @@ Only arrays of real numbers are made; all else is known by its name and class.
 import itertools
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.regular_files import MIB, read_regular
 
+Content = TypeVar("Content")
 MOST_BYTES = 16 * MIB  # of a file, and of what it unpacks to; 2,400 scores are 19 KiB
 MATRIX, COMPRESSED = 14, 15  # types of a file's elements in version 5
 NUMBERS = {
@@ -51,19 +52,8 @@ def read_vector(path: Path, key: str, count: int) -> np.ndarray:
     Raises:
         AgiqaError: not such a file, no such key or two of them, or not so many finite numbers.
     """
-    try:
-        data = read_regular(path, MOST_BYTES)
-        values = _text(data) if path.suffix.lower() == ".txt" else _matlab(data, path, key)
-    except AgiqaError:
-        raise
-    except (OSError, ValueError, struct.error, zlib.error, IndexError) as error:
-        if isinstance(error, OSError) and error.strerror:
-            raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
-        reason = one_line(error) or type(error).__name__
-        kind = "is not a readable MATLAB file" if path.suffix.lower() != ".txt" else (
-            "expected one number a line"
-        )  # fmt: skip
-        raise AgiqaError(f"{path}: {kind} ({reason}): download it again") from error
+    text = path.suffix.lower() == ".txt"
+    values = _read(path, _text if text else lambda data: _matlab(data, path, key))
     if values.size != count or max(values.shape, default=0) != count:
         shape = " x ".join(map(str, values.shape))
         raise AgiqaError(f"{path}: expected {count:,} numbers, found {shape}: download it again")
@@ -75,17 +65,57 @@ def read_vector(path: Path, key: str, count: int) -> np.ndarray:
     return values
 
 
+def read_lists(path: Path) -> dict[str, np.ndarray]:
+    """Read all lists of whole numbers in a .mat by their names: `(N,)` int64 each.
+
+    Raises:
+        AgiqaError: not such a file, no list in it, or another kind of variable.
+    """
+    lists: dict[str, np.ndarray] = {}
+    for name, kind, numbers in _read(path, lambda data: _variables(data, path)):
+        values = np.empty((0, 0)) if numbers is None else numbers
+        whole = 0 < values.size == max(values.shape) and (values % 1 == 0).all()
+        if not whole or name in lists:
+            shape = kind or " x ".join(map(str, values.shape))
+            raise AgiqaError(
+                f"{path}: expected one list of whole numbers under each name, found "
+                f"{printable(name)}, {shape}: save it as a CSV of names and sides"
+            )
+        lists[name] = values.reshape(-1).astype(np.int64)
+    return lists
+
+
+def _read(path: Path, parse: Callable[[bytes], Content]) -> Content:
+    """Parse a file's bytes, with what is wrong with them in one line."""
+    try:
+        return parse(read_regular(path, MOST_BYTES))
+    except AgiqaError:
+        raise
+    except (OSError, ValueError, struct.error, zlib.error, IndexError) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
+        reason = one_line(error) or type(error).__name__
+        kind = "is not a readable MATLAB file" if path.suffix.lower() != ".txt" else (
+            "expected one number a line"
+        )  # fmt: skip
+        raise AgiqaError(f"{path}: {kind} ({reason}): download it again") from error
+
+
 def _text(data: bytes) -> np.ndarray:
     return np.array([float(word) for word in data.decode("utf-8-sig").split()])
 
 
-def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
+def _variables(data: bytes, path: Path) -> list[Variable]:
     if data[:19].startswith(b"MATLAB 7.3"):
         raise AgiqaError(
             f"{path}: is a MATLAB 7.3 file (HDF5), which is not read here; the official one is of "
             "version 7 or earlier: save it in MATLAB with -v7"
         )
-    variables = list(_variables_4(data) if 0 in data[:4] else _variables_5(data))
+    return list(_variables_4(data) if 0 in data[:4] else _variables_5(data))
+
+
+def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
+    variables = _variables(data, path)
     matching = [variable for variable in variables if variable.name == key]
     if not matching:
         names = some([printable(variable.name) for variable in variables]) or "none"

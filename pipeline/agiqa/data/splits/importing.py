@@ -1,9 +1,9 @@
-"""Splits of other people: a CSV of names and sides becomes a protocol under a name of its own.
+"""Splits of other people: names and sides in their layout become a protocol with its own name.
 
 What stands in such files differs, so the columns and the sides are found by their usual spellings,
 and images by the longest end of their path that fits: `AGIQA-3K/a.jpg`, `a.jpg` and `a` all mean
 the same image, as long as no other is meant as well. Nothing is guessed beyond that: a name that
-fits no image, or two, refuses the file.
+fits no image, or two, refuses the file. The layouts are read by `foreign_files`.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, quoted, some
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.datasets.text_table import read_text_csv, separator_hint
+from agiqa.data.datasets.text_table import separator_hint
 from agiqa.data.images import IMAGE_SUFFIXES
 from agiqa.data.splits.files import protocol_name
+from agiqa.data.splits.foreign_files import read_foreign, side_of
 from agiqa.data.splits.protocols import PROTOCOLS
 from agiqa.data.splits.split_rules import (
     COLUMNS,
@@ -36,11 +37,6 @@ NAME_COLUMNS = (
 )  # fmt: skip
 SIDE_COLUMNS = ("side", "set", "split", "subset", "partition")
 SEED_COLUMNS = ("seed", "repeat", "round")
-SPELLINGS = {
-    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "te", "holdout", "held_out"), "test"),
-}
 OPTIONS = {  # of `agiqa splits import`, by what the column holds
     "images": "--name-column",
     "sides": "--side-column",
@@ -69,13 +65,13 @@ def import_splits(
     seed_column: str = "",
     val_share: float = 0.0,
 ) -> Imported:
-    """Read a CSV of names and sides, with an optional seed (or repeat) for several splits.
+    """Read names and sides, with an optional seed (or repeat) for several splits.
 
     Args:
-        file: the CSV; one with a column `image_id` is held to it.
+        file: a file or folder of a layout in `foreign_files`; a column `image_id` is held to.
         table: the data set it divides.
         protocol: the name that its results will go by.
-        name_column: of the images; "" finds it.
+        name_column: of the images, several with slashes between them ("model/image"); "" finds it.
         side_column: "" finds it.
         seed_column: "" finds it, and takes a file without one as a single split.
         val_share: of the training images, taken for validation where the file has none; images
@@ -90,10 +86,13 @@ def import_splits(
             f"the protocol name {protocol} is agiqa's own ({', '.join(RESERVED)}): "
             "give the imported splits another one, such as smith2024"
         )
-    frame = read_text_csv(file)
-    names = frame[_column(frame, file, "images", NAME_COLUMNS, name_column)]
+    frame = read_foreign(file, list(table.frame["path"]))
+    columns = [
+        frame[_column(frame, file, "images", NAME_COLUMNS, name)] for name in name_column.split("/")
+    ]
+    names = ["/".join(parts) for parts in zip(*columns, strict=True)]
     sides = _sides(frame, file, side_column)
-    rows, matched = _match(list(names), table, file)
+    rows, matched = _match(names, table, file)
     splits = pd.DataFrame(
         {
             "name": table.frame["path"].to_numpy()[rows],
@@ -139,16 +138,16 @@ def _sides(frame: pd.DataFrame, file: Path, given: str) -> list[str]:
     if not given:  # `split` may count the splits beside a column `set`
         for name in usual:
             candidate = _column(frame, file, "sides", [name], "")
-            if {_plain(value) for value in frame[candidate]} <= set(SPELLINGS):
+            if all(side_of(value) for value in frame[candidate]):
                 column = candidate
                 break
-    values = [_plain(value) for value in frame[column]]
-    if unknown := sorted({value for value in values if value not in SPELLINGS}):
+    values = list(frame[column])
+    if unknown := sorted({_plain(value) for value in values if not side_of(value)}):
         raise AgiqaError(
             f"{file}: column {column} must hold train, val or test (or training, validation, "
             f"testing …) in every row; found {some([repr(value) for value in unknown])}"
         )
-    return [SPELLINGS[value] for value in values]
+    return [side_of(value) for value in values]
 
 
 def _seeds(frame: pd.DataFrame, file: Path, given: str) -> npt.NDArray[np.int_]:
@@ -245,11 +244,12 @@ def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[p
     row_of = {path: row for row, path in enumerate(table.frame["path"])}
     taken = 0
     for seed in splits["seed"].unique():
-        train_rows = splits.index[(splits["seed"] == seed) & (splits["side"] == "train")].to_numpy()
+        train = splits[(splits["seed"] == seed) & (splits["side"] == "train")]
+        train_rows = train.sort_values("name").index.to_numpy()  # whatever the file's own order
         part = table.frame.iloc[[row_of[name] for name in splits["name"].iloc[train_rows]]]
-        train = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
-        deal = deal_grouped if named_groups(train) > 2 else deal_random
-        _, _, val = deal(train, int(seed), (1 - share, 0.0, share))
+        images = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
+        deal = deal_grouped if named_groups(images) > 2 else deal_random
+        _, _, val = deal(images, int(seed), (1 - share, 0.0, share))
         splits.loc[train_rows[val], "side"] = "val"
         taken += len(val)
     return splits, taken

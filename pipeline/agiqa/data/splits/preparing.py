@@ -26,6 +26,7 @@ from agiqa.data.splits.split_rules import has_official
 LEAKS = "leaks.json"
 # What a test side needs before its figures say something.
 LEAST_CORRELATED = 3  # images
+VAL_SHARE = 0.1  # of a training side, where somebody's splits have no validation
 LEAST_FITTED = 30  # images, before the logistic curve stops flattering
 LEAST_GROUPS = 5  # prompts, for intervals that draw them anew
 
@@ -44,7 +45,8 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
     Args:
         table: the data set; without a target it has no splits.
         settings: count, first seed and ratio.
-        files: by protocol name, CSVs of names and sides.
+        files: by protocol name, files or folders of names and sides; where they have no
+            validation, VAL_SHARE of the training images is taken for it.
 
     Raises:
         AgiqaError: too few images for any split, or a file that does not fit the data set.
@@ -69,7 +71,8 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
     if not splits:
         raise AgiqaError(f"{absent['random']}; to score images only, give their folder")
     for protocol, file in files.items():
-        splits[protocol] = import_splits(Path(file).expanduser(), table, protocol).splits
+        path = Path(file).expanduser()
+        splits[protocol] = import_splits(path, table, protocol, val_share=VAL_SHARE).splits
     return Prepared(splits, absent)
 
 
