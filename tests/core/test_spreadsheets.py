@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from agiqa.core.spreadsheets import safe_cell
+from agiqa.core.spreadsheets import plain_cell, safe_cell
 from agiqa.views.tables import render
 from agiqa.views.tables.grids import Result, Value, grids_of
 
@@ -19,6 +19,7 @@ from agiqa.views.tables.grids import Result, Value, grids_of
 )  # fmt: skip
 def test_formulas_become_text(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
+    assert plain_cell(safe_cell(text)) == text
 
 
 @pytest.mark.parametrize(

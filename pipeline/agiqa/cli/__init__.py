@@ -29,6 +29,7 @@ COMMANDS = {
     "ceiling": ("ceiling", "What the raters' own disagreement leaves to be reached."),
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),
+    "select": ("select", "Images chosen by their scores: listed, copied or linked."),
     "explain": ("explain", "Why: maps, reasons and rated neighbours of images."),
     "serve": ("serve", "A page to drop images on, and a JSON API."),
     "cache": ("cache", "Care for the stores of vectors: list, verify, merge, export ..."),

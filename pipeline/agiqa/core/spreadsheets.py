@@ -17,3 +17,12 @@ def safe_cell(text: str) -> str:
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         return f"'{text}"
     return text
+
+
+def plain_cell(text: str) -> str:
+    """The text that `safe_cell` was given.
+
+    >>> plain_cell(safe_cell("=1+2.png"))
+    '=1+2.png'
+    """
+    return text[1:] if text[:1] == "'" and safe_cell(text[1:]) == text else text

@@ -1,0 +1,93 @@
+"""`agiqa select`: images chosen by their scores."""
+
+from pathlib import Path
+
+import click
+
+from agiqa.cli.lazy import Command
+from agiqa.cli.options import FILE, FOLDER
+from agiqa.cli.output import echo
+from agiqa.core.errors import UsageError
+
+SHARE = click.FloatRange(0, 100, min_open=True)
+
+
+class Percent(click.ParamType[float]):
+    """A share such as 10%, or .1."""
+
+    name = "share"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Give the share, over 0 and up to 1."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            self.fail(f"expected a share such as 10% or .1, found {text!r}.", param, ctx)
+        return share
+
+
+@click.command("select", cls=Command)
+@click.argument("scores", type=FILE)
+@click.option("--best", type=click.IntRange(1), metavar="N", help="The N best of each group.")
+@click.option("--worst", type=click.IntRange(1), metavar="N", help="The N worst of each group.")
+@click.option(
+    "--worst-share", type=Percent(), metavar="10%", help="That part of each group, the worst."
+)
+@click.option("--above", type=float, metavar="SCORE", help="Those of this score or a higher one.")
+@click.option("--below", type=float, metavar="SCORE", help="Those of a lower score.")
+@click.option(
+    "--group-by",
+    default="",
+    metavar="prompt|folder|COLUMN",
+    help="A column of SCORES, or the folder of an image. Default: all are one group.",
+)
+@click.option("--copy-to", type=FOLDER, help="Copy the images into this folder.")
+@click.option("--link-to", type=FOLDER, help="Link the images into this folder.")
+@click.option("-o", "--out", type=FILE, help="Write their rows as a CSV, instead of their names.")
+def command(
+    scores: Path,
+    best: int | None,
+    worst: int | None,
+    worst_share: float | None,
+    above: float | None,
+    below: float | None,
+    group_by: str,
+    copy_to: Path | None,
+    link_to: Path | None,
+    out: Path | None,
+) -> None:
+    r"""Choose images by SCORES, a table that `agiqa score -o` wrote: their names, best first.
+
+    \b
+    agiqa select scores.csv --best 1 --group-by prompt --copy-to best/
+    agiqa select scores.parquet --worst-share 10% | xargs -d '\n' rm
+    agiqa select scores.csv --below 2.5 --link-to look-at-these/
+    """
+    from agiqa.core.spreadsheets import safe_cell
+    from agiqa.runs.select import Choice, put_images, read_scores, select
+    from agiqa.store.durable import disk_errors, write_file
+
+    choice = Choice(group_by, best, worst, above, below, worst_share)
+    if choice == Choice(group_by):
+        raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
+    chosen = select(read_scores(scores), choice)
+    if chosen.empty:
+        echo("No image is like that.", err=True)
+        return
+    for folder, link in ((copy_to, False), (link_to, True)):
+        if folder is not None:
+            with disk_errors("write", folder):
+                count = put_images(list(chosen["image"]), folder, link)
+            echo(f"{count:,} images in {folder}", err=True)
+    if out is not None:
+        text = chosen.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
+        with disk_errors("write", out):
+            write_file(out, text.encode())
+    elif copy_to is None and link_to is None:
+        for image in chosen["image"]:
+            echo(image)

@@ -1,0 +1,131 @@
+"""Images chosen by their scores: which ones, from which tables, and where they end up."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from agiqa.cli import main
+from agiqa.core.errors import AgiqaError
+from agiqa.runs.select import Choice, read_scores, select
+
+TABLE = pd.DataFrame(
+    {
+        "image": ["x/a.png", "x/b.png", "y/c.png", "y/d.png", "y/e.png"],
+        "score": [1.0, 4.0, 3.0, 3.0, 2.0],
+        "prompt": ["cat", "cat", "dog", "dog", "dog"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (Choice(best=2), "b c"),
+        (Choice(best=1, group_by="prompt"), "b c"),  # of equal ones the first
+        (Choice(worst=1, group_by="folder"), "e a"),
+        (Choice(above=3), "b c d"),
+        (Choice(below=3), "e a"),
+        (Choice(below=4, best=2, group_by="prompt"), "c d a"),
+        (Choice(worst_share=0.4), "e a"),
+        (Choice(worst_share=0.01), "a"),  # at least one
+        (Choice(above=5), ""),
+    ],
+)
+def test_which_are_chosen(choice: Choice, expected: str) -> None:
+    assert [Path(name).stem for name in select(TABLE, choice)["image"]] == expected.split()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "jsonl"])
+def test_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"scores.{suffix}"
+    match suffix:
+        case "parquet":
+            pytest.importorskip("pyarrow", reason="needs the extra parquet")
+            TABLE.to_parquet(path)
+        case "jsonl":
+            TABLE.to_json(path, orient="records", lines=True)
+        case _:
+            TABLE.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    chosen = select(read_scores(path), Choice(best=1, group_by="prompt"))
+    assert list(chosen["image"]) == ["x/b.png", "y/c.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.csv", "image,mos\na,1\n", "expected the column score; found image, mos"),
+        ("s.csv", "image,score\na,good\n", "column score must hold a number in every row"),
+        ("s.jsonl", "{", "expected scores, found another or a damaged file"),
+        ("s.jsonl", "[1]\n3", "expected scores, found another or a damaged file"),
+        ("s.parquet", "PAR1", "expected scores, found another or a damaged file"),
+        ("s.xlsx", "", r"expected scores in \.csv"),
+    ],
+)
+def test_what_is_no_table_of_scores(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(AgiqaError, match=message):
+        read_scores(tmp_path / name)
+
+
+def test_a_column_that_is_not_there() -> None:
+    with pytest.raises(AgiqaError, match="a column model to group by, found image, score, prompt"):
+        select(TABLE, Choice(best=1, group_by="model"))
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """A table of three files, one called as a formula is, and of a member of a tar."""
+    for name in ("x/a.png", "y/a.png", "=b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        member = tarfile.TarInfo("../c.png")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"tar"))
+    rows = ["x/a.png,4", "y/a.png,3", "'=b.png,2", "s.tar:../c.png,1"]
+    (tmp_path / "scores.csv").write_text("\n".join(["image,score", *rows]))
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        return CliRunner().invoke(main, ["select", "scores.csv", *arguments])
+    finally:
+        os.chdir(here)
+
+
+def test_names_rows_copies_and_links(scored: Path) -> None:
+    names = ["x/a.png", "y/a.png", "=b.png", "s.tar:../c.png"]
+    assert run(scored, "--above", "1").stdout.splitlines() == names
+    assert run(scored, "--best", "3", "-o", "best.csv").exit_code == 0
+    assert list(read_scores(scored / "best.csv")["image"]) == names[:3]
+    for _ in range(2):  # what is there stays
+        assert "4 images in out" in run(scored, "--best", "4", "--copy-to", "out").stderr
+    contents = {path.name: path.read_bytes() for path in (scored / "out").iterdir()}
+    assert contents == {
+        "1-a.png": b"x/a.png",
+        "2-a.png": b"y/a.png",
+        "=b.png": b"=b.png",
+        "c.png": b"tar",
+    }
+    assert run(scored, "--best", "1", "--link-to", "links").exit_code == 0
+    assert (scored / "links/a.png").resolve() == scored / "x/a.png"
+
+
+def test_what_cannot_be_put_there(scored: Path) -> None:
+    (scored / "out").mkdir()
+    (scored / "out/a.png").write_bytes(b"another")
+    assert "another file is there" in run(scored, "--best", "1", "--copy-to", "out").stderr
+    assert (scored / "out/a.png").read_bytes() == b"another"
+    assert "copy it (--copy-to)" in run(scored, "--worst", "1", "--link-to", "links").stderr
+    (scored / "x/a.png").unlink()
+    assert "no such file" in run(scored, "--best", "1", "--copy-to", "new").stderr
+    assert run(scored, "--worst-share", "110%").exit_code == 2
+    assert "expected --best" in run(scored).stderr
