@@ -8,8 +8,7 @@ seconds. Measured, the median of the rounds:
                the others are synced once, at the end. A pack is written whole, from the ledger
     open       the file pages dropped from memory, then the first row
     cold       all rows into memory, the pages dropped before
-    load       all rows into memory, pages warm. Ours, with checksums compared: of a pack `first`
-               means without a memory map beside it yet
+    load       all rows into memory, pages warm. Ours, with checksums compared
     batches    rows a second in random batches of 64, after loading
     add, status  of DVC, with --dvc
 
@@ -38,7 +37,6 @@ import numpy as np
 from ways_to_keep import FINGERPRINTS, PROMPTS, WAYS, Data, Rows, Way
 
 from agiqa.store import Shelf, read_pack, write_pack
-from agiqa.store.packs import mapped
 
 BATCH, BATCHES = 64, 200
 
@@ -73,16 +71,11 @@ def measure(way: Way, data: Data, root: Path, with_dvc: bool) -> dict[str, float
     """One round of one way."""
     folder = root / "data"
     folder.mkdir(parents=True)
-    maps = root / "maps"
-    os.environ["AGIQA_MAPS"] = str(maps)
     found = {"write": seconds(lambda: way.write(folder, data))}
     files = [path for path in folder.rglob("*") if path.is_file()]
     found["files"] = len(files)
     found["MB"] = sum(path.stat().st_size for path in files) / 1e6
     drop_pages(root)
-    if "pack" in way.name:
-        found["first"] = seconds(lambda: way.load(folder, data))  # lays the memory map
-        drop_pages(root)
     found["open"] = seconds(lambda: way.first(folder, data))
     drop_pages(root)
     found["cold"] = seconds(lambda: way.load(folder, data))
@@ -113,7 +106,7 @@ def dvc(root: Path) -> dict[str, float]:
     return {"add": seconds(lambda: run("add", "data")), "status": seconds(lambda: run("status"))}
 
 
-COLUMNS = ("write", "files", "MB", "open", "cold", "first", "load", "batches", "add", "status")
+COLUMNS = ("write", "files", "MB", "open", "cold", "load", "batches", "add", "status")
 
 
 def table(found: dict[str, dict[str, float]], data: Data) -> str:
@@ -163,8 +156,7 @@ def compare(data: Data, where: Path, rounds: int, with_dvc: bool) -> None:
 def memory(where: Path, width: int) -> None:
     """Peak memory of a process that writes, packs and reads stores of several sizes.
 
-    Above what it holds at the start, its list of image ids included; pages of mapped files are not
-    counted, since the system takes them back as it likes.
+    Above what it holds at the start, its list of image ids included.
     """
     context = multiprocessing.get_context("spawn")
     print(f"{'rows':>10}{'MB':>8}" + "".join(f"{name:>16}" for name in STEPS) + "   (MiB)")
@@ -181,12 +173,10 @@ def memory(where: Path, width: int) -> None:
         print(f"{rows:10,}{size:8,.0f}" + "".join(f"{cell:16.0f}" for cell in cells), flush=True)
 
 
-STEPS = ("write", "pack .zarr", "pack .h5", "first load", "load")
+STEPS = ("write", "pack .zarr", "pack .h5", "load")
 
 
 def _step(step: str, root: Path, rows: int, width: int, queue: Any) -> None:
-    os.environ["AGIQA_MAPS"] = str(root / "maps")
-    mapped.LARGE = 0
     ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(rows)]
     block = np.random.default_rng(0).standard_normal((4096, width)).astype(np.float16)
     shelf = Shelf.open(root / "ledger", FINGERPRINTS[0], width)

@@ -8,7 +8,7 @@ import os
 # for each core already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,6 @@ def count(record_property: Callable[[str, object], None]) -> Callable[..., None]
             record_property(f"count {name.replace('_', ' ')}", number)
 
     return note
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _maps_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Memory maps of packs go into a folder of this session, not into the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AGIQA_MAPS", str(tmp_path_factory.mktemp("maps")))
-        yield
 
 
 @pytest.fixture(scope="session")

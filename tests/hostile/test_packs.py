@@ -17,7 +17,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import PackError, convert_pack, open_pack, read_pack, write_pack
 from agiqa.store.fingerprint import canonical
-from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.upkeep.stores import read_pack_store
 from kit.spoilt_stores import (
@@ -305,15 +305,14 @@ def read_in_every_way(pack: Path, tmp_path: Path) -> list[object]:
     """What each reader gives or says; anything but an AgiqaError fails the test."""
 
     def rows_by_block() -> object:
-        with open_pack(pack) as opened:
-            blocks = list(opened.blocks())
-            assert [name for block in blocks for name in block.image_ids] == IDS
-            return np.concatenate([block.vectors for block in blocks])
+        blocks = list(open_pack(pack).blocks())
+        assert [name for image_ids, _ in blocks for name in image_ids] == IDS
+        return np.concatenate([vectors for _, vectors in blocks])
 
     readers = (
         lambda: read_pack(pack).vectors,
         rows_by_block,
-        lambda: read_pack_ids(pack),
+        lambda: open_pack(pack).image_ids,
         lambda: convert_pack(pack, tmp_path / f"out{'.h5' if pack.is_dir() else '.zarr'}", True),
     )
     results: list[object] = []
@@ -366,7 +365,7 @@ def test_every_field_of_an_arrays_metadata(tmp_path: Path) -> None:
                 empty = field in ("attributes", "storage_transformers", "dimension_names")
                 if not same and not (empty and not value):
                     with pytest.raises(PackError):
-                        read_pack_ids(pack)
+                        open_pack(pack)
                     assert not check_pack(pack).is_whole
         path.write_text(whole)
 

@@ -108,6 +108,6 @@ def test_wrong_names_and_damaged_packs_are_one_line(
     with pytest.raises(PackError, match=r"none\.h5: expected a pack, found nothing"):
         convert_pack(tmp_path / "none.h5", tmp_path / "b.zarr")
     (pack / "vectors/c.0.0.0").unlink()
-    with pytest.raises(DamagedRowsError, match="expected whole rows, found 5 damaged"):
+    with pytest.raises(DamagedRowsError, match="expected 5 whole rows, found 5 damaged"):
         convert_pack(pack, tmp_path / "b.h5")
     assert not (tmp_path / "b.h5").exists()

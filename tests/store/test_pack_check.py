@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from agiqa.store import PackError, write_pack
-from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store import PackError, open_pack, write_pack
+from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
 
 ROWS, WIDTH = 600, 16
@@ -36,7 +36,7 @@ def test_a_whole_pack(pack: Path, make_ids: Ids) -> None:
     assert report.is_whole
     assert (report.rows, report.chunks) == (ROWS, 3)
     assert report.size == sum(path.stat().st_size for path in files(pack))
-    assert read_pack_ids(pack) == tuple(make_ids(ROWS))
+    assert open_pack(pack).image_ids == tuple(make_ids(ROWS))
     assert read_pack_metadata(pack)["names"] == ["a", "é"]
 
 
@@ -115,4 +115,4 @@ def test_foreign_and_absent_packs_are_one_finding(tmp_path: Path) -> None:
         assert len(report.findings) == 1, name
         assert report.rows == 0
         with pytest.raises(PackError, match=name):
-            read_pack_ids(tmp_path / name)
+            open_pack(tmp_path / name)

@@ -12,7 +12,7 @@ from agiqa.core.params import Params
 from agiqa.data.datasets.table import IMAGES_CSV, ImagesTable, read_table
 from agiqa.stage1.current_vectors import Present, present_vectors, row_ids, rows_there
 from agiqa.store import Fingerprint, Shelf, difference, digest
-from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.row_ids import sources_of
 from agiqa.store.upkeep.stores import PACK, label
 
@@ -114,7 +114,7 @@ def compare_with_settings(
 def _missing_of_pack(
     path: Path, there: Mapping[str, Fingerprint], present: Present, ledger: Path
 ) -> Missing:
-    packed = read_pack_ids(path)
+    packed = open_pack(path).image_ids
     left_out = set(read_pack_metadata(path).get("left_out", ()))
     table = read_table(path.parent) if (path.parent / IMAGES_CSV).exists() else None
     files = _files(table) if table is not None else {name: name for name in packed}
@@ -154,4 +154,4 @@ def _files(table: ImagesTable) -> dict[str, str]:
 
 def image_ids(kind: str, path: Path) -> frozenset[str]:
     """The images, or rows, that a store has."""
-    return frozenset(read_pack_ids(path)) if kind == PACK else Shelf.at(path).ids()
+    return frozenset(open_pack(path).image_ids) if kind == PACK else Shelf.at(path).ids()

@@ -3,7 +3,7 @@
 `extract` (stage 1) writes; `fit`, `evaluate` and `score` (stage 2) read packs.
 
     ledger/     shelves of rows by fingerprint, as immutable segments (shelf.py)
-    packs/      a data set's vectors as Zarr or HDF5, and their memory maps (pack.py)
+    packs/      a data set's vectors as Zarr or HDF5 (pack.py)
     shared/     both at URLs
     upkeep/     behind `agiqa cache`
     rows.py, durable.py, fingerprint.py, own_files.py, findings.py serve all of them;
@@ -30,6 +30,7 @@ from agiqa.store.packs.pack import (
     IMPORTED,
     FeatureStore,
     is_free,
+    open_pack,
     pack_beside,
     read_pack,
     read_pack_metadata,
@@ -37,7 +38,6 @@ from agiqa.store.packs.pack import (
     write_pack,
 )
 from agiqa.store.packs.pack_layout import PackError, row_ids_digest
-from agiqa.store.packs.pack_rows import open_pack
 from agiqa.store.rows import DamagedRowsError
 from agiqa.store.shared.fetch import at_hand, copies_folder, fetch
 from agiqa.store.shared.remote import RemoteError

@@ -13,8 +13,9 @@ import json
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.regular_files import read_bounded
@@ -38,7 +39,7 @@ class StrangeFileError(AgiqaError):
     """Something else than a regular file, or a real folder, inside a store."""
 
 
-def open_own(path: Path) -> BinaryIO:
+def open_own(path: Path) -> BufferedReader:
     """Open a file of a store to read its bytes.
 
     Raises:

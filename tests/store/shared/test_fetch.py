@@ -72,14 +72,14 @@ def test_a_damaged_pack_does_not_replace_the_copy(
 ) -> None:
     here, url = machine("a").enter(), f"s3://{bucket}/some/nano{suffix}"
     upload(pack(tmp_path / "some" / f"nano{suffix}", 300).parent, bucket)
-    read_pack(url)
+    row = read_pack(url).vectors[270].tobytes()
     system = fsspec.filesystem("s3")
     found = system.find(f"{bucket}/some")
     (path,) = [path for path in found if path.endswith(("vectors/c.1.0.0", ".h5"))]
     data = bytearray(system.cat_file(path))
-    data[-2000] ^= 1
+    data[data.index(row)] ^= 1
     system.pipe_file(path, bytes(data))
-    with pytest.raises((AgiqaError, DamagedRowsError), match=f"^{url}: .*copied from there"):
+    with pytest.raises(DamagedRowsError, match=f"^{url}: .* 1 damaged .*copied from there"):
         read_pack(url)
     (copy,) = copies(here)
     assert read_pack(copy).image_ids == tuple(make_ids(300))

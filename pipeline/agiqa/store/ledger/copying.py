@@ -20,10 +20,10 @@ from agiqa.store.rows import Vectors, id_bytes, row_checksums
 
 
 class Source(Protocol):
-    """Where rows come from: a `Shelf`, or one of layout 1 (layout1.py)."""
+    """Where rows come from: a `Shelf`, one of layout 1, a pack's vector (../unpacking.py)."""
 
-    def checksums(self) -> Mapping[str, int]:
-        """The CRC-32 of each row by its id."""
+    def checksums(self) -> Mapping[str, int | None]:
+        """The CRC-32 of each row by its id; None of a damaged one of which it is not known."""
 
     def blocks(self, wanted: Collection[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
         """Whole rows of the wanted ids, (n, D) at a time."""
@@ -41,9 +41,13 @@ class Added:
     refused: str = ""  # why none was taken
 
 
-def compare(offered: Mapping[str, int], there: Mapping[str, int]) -> tuple[int, tuple[str, ...]]:
+def compare(
+    offered: Mapping[str, int | None], there: Mapping[str, int]
+) -> tuple[int, tuple[str, ...]]:
     """Of rows by checksum: how many are there already, and ids of those with other numbers."""
-    kept = tuple(name for name, crc32 in offered.items() if there.get(name, crc32) != crc32)
+    kept = tuple(
+        name for name, crc32 in offered.items() if crc32 not in (None, there.get(name, crc32))
+    )
     return sum(name in there for name in offered) - len(kept), kept
 
 
@@ -89,5 +93,5 @@ def differing(
     folder = shelf_folder(root, fingerprint)
     if not (folder / DESCRIPTION).exists():
         return ()
-    found = dict(zip(row_ids, row_checksums(id_bytes(row_ids), vectors), strict=True))
-    return compare(found, Shelf.at(folder).checksums())[1]
+    crc32: list[int | None] = [*row_checksums(id_bytes(row_ids), vectors)]
+    return compare(dict(zip(row_ids, crc32, strict=True)), Shelf.at(folder).checksums())[1]

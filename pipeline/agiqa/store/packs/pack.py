@@ -8,9 +8,8 @@ one: pack_layout.py; where it lies in each format: pack_zarr.py, pack_hdf5.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,18 +19,15 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.fingerprint import Fingerprint
 from agiqa.store.packs import pack_hdf5, pack_zarr
-from agiqa.store.packs.mapped import load
 from agiqa.store.packs.pack_layout import (
     Contents,
     PackError,
     Rows,
-    Stored,
     build,
-    copy_rows,
-    image_ids,
-    require_all_there,
+    damaged,
     verify_metadata,
 )
+from agiqa.store.packs.pack_rows import PackRows, Stored
 from agiqa.store.rows import Vectors
 from agiqa.store.shared.fetch import at_hand
 
@@ -45,8 +41,8 @@ class PackFormat(Protocol):
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
         """Read the metadata, unchecked."""
 
-    def opened(self, path: Path, metadata: Mapping[str, Any]) -> AbstractContextManager[Stored]:
-        """Give the arrays, rows unchecked; PackError unless structure and bounds are as expected.
+    def find_arrays(self, path: Path, metadata: Mapping[str, Any]) -> Stored:
+        """Find the arrays, rows unchecked; PackError unless structure and bounds are as expected.
 
         Nothing that the file names outside itself is opened, no code of others loaded.
         """
@@ -54,8 +50,8 @@ class PackFormat(Protocol):
     def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
         """What is wrong outside the arrays' chunks: file, and what in words."""
 
-    def content_damage(self, path: Path) -> list[tuple[Path, str]]:
-        """What is wrong in bytes from which nothing is read, likewise."""
+    def content_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
+        """What fails the libraries' own checksums, bytes from which nothing is read included."""
 
 
 FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
@@ -66,7 +62,7 @@ ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's v
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """A pack, checked; its vectors lie in memory or in a memory map (mapped.py)."""
+    """A pack in memory, checked."""
 
     path: Path
     extractor: str
@@ -131,34 +127,37 @@ def put_contents(path: Path, contents: Contents) -> None:
 
 
 def read_pack(path: Path | str) -> FeatureStore:
-    """Read a pack, every chunk and row checked; a large one through a memory map (mapped.py).
-
-    Of a URL a copy is read (../shared/fetch.py).
+    """Read a pack into memory, every row checked. Of a URL a copy is read (../shared/fetch.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
     pack_format(Path(path))
-    path = at_hand(path, read_pack)
-    metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
-        ids = image_ids(path, stored)
-        require_all_there(path, stored)
-        vectors = load(
-            key=(metadata["check"].encode(), stored.image_id.data, stored.row_crc32.data),
-            shape=stored.shape,
-            dtype=metadata["dtype"],
-            fill=partial(copy_rows, path, stored),
-        )
+    pack = open_pack(at_hand(path, read_pack))
     return FeatureStore(
-        path=path,
-        extractor=metadata["extractor"],
-        names=tuple(metadata["names"]),
-        fingerprints=tuple(metadata["fingerprints"]),
-        image_ids=ids,
-        vectors=vectors,
-        left_out=frozenset(metadata.get("left_out", ())),
+        path=pack.path,
+        extractor=pack.metadata["extractor"],
+        names=tuple(pack.metadata["names"]),
+        fingerprints=tuple(pack.metadata["fingerprints"]),
+        image_ids=pack.image_ids,
+        vectors=pack.everything(),
+        left_out=frozenset(pack.metadata.get("left_out", ())),
     )
+
+
+def open_pack(path: Path) -> PackRows:
+    """Open a pack to read its rows block by block.
+
+    PackError where it is absent, foreign, of a newer layout, or damaged in what all rows need:
+    metadata, image ids, checksums.
+    """
+    metadata = read_pack_metadata(path)
+    with disk_errors("read the pack", path):
+        stored = pack_format(path).find_arrays(path, metadata)
+    image_ids = tuple(key.tobytes().hex() for key in stored.image_id)
+    if (count := len(set(image_ids))) < len(image_ids):
+        raise damaged(path, f"{len(image_ids)} rows of {count} images")
+    return PackRows(path, metadata, image_ids, stored)
 
 
 def read_pack_metadata(path: Path) -> Mapping[str, Any]:
@@ -173,13 +172,6 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
         metadata = chosen.read_metadata(path)
         verify_metadata(path, metadata)
     return metadata
-
-
-def read_pack_ids(path: Path) -> tuple[str, ...]:
-    """The image ids of a pack's rows, in order. PackError as `read_pack`; no vector is read."""
-    metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path), pack_format(path).opened(path, metadata) as stored:
-        return image_ids(path, stored)
 
 
 def pack_beside(path: Path, store: str) -> Path:

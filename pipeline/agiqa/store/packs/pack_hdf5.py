@@ -19,7 +19,7 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ from agiqa.store.packs.pack_layout import (
     MOST_JSON,
     Contents,
     PackError,
-    Stored,
     array_shapes,
     damaged,
     strange_files,
 )
+from agiqa.store.packs.pack_rows import Stored
 from agiqa.store.rows import DTYPES, Vectors
 
 TRAILER = b"\nsha256 %s\n"
@@ -154,28 +154,20 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     )
 
 
-@contextmanager
-def opened(path: Path, metadata: Mapping[str, Any]) -> Iterator[Stored]:
-    """Give the arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    with ExitStack() as stack:
-        with _rejections(path):
-            arrays = _arrays(stack.enter_context(_file(path)), metadata)
-            vectors = arrays["vectors"]
-            absent = _absent_chunks(vectors)
-        everything = slice(None)
-        yield Stored(
-            image_id=_read(path, arrays["image_id"], everything),
-            row_crc32=_read(path, arrays["row_crc32"], everything),
-            shape=vectors.shape,
-            dtype=vectors.dtype,
-            read=lambda rows: _read(path, vectors, rows),
-            absent=absent,
+def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
+    """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
+    with _rejections(path), _file(path) as file:
+        arrays = _arrays(file, metadata)
+        return Stored(
+            image_id=_read(path, arrays["image_id"]),
+            row_crc32=_read(path, arrays["row_crc32"]),
+            chunks=_chunks(Path(os.path.realpath(path)), arrays["vectors"]),
         )
 
 
-def _read(path: Path, array: h5py.Dataset, rows: slice) -> Vectors:
+def _read(path: Path, array: h5py.Dataset) -> Vectors:
     try:
-        return np.asarray(array[rows])
+        return np.asarray(array[...])
     except Exception as error:  # HDF5 has many ways to reject bytes
         name = array.name.removeprefix("/")
         raise damaged(path, f"a data set {name} with a chunk that fails its checksum") from error
@@ -291,29 +283,30 @@ def _arrays(file: h5py.File, metadata: Mapping[str, Any]) -> dict[str, h5py.Data
     return {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
 
 
-def _absent_chunks(vectors: h5py.Dataset) -> list[int]:
-    """Chunks that the file does not have, or not in their size."""
+def _chunks(file: Path, vectors: h5py.Dataset) -> list[tuple[Path, int] | None]:
+    """Where in the file each chunk starts; None where it has none of that size."""
     whole = math.prod(vectors.chunks) * vectors.dtype.itemsize + 4  # and its fletcher32
-    there: set[int] = set()
+    starts: dict[int, int] = {}
 
     def note(chunk: Any) -> None:
         if chunk.size == whole and not any(chunk.chunk_offset[1:]):
-            there.add(chunk.chunk_offset[0] // vectors.chunks[0])
+            starts[chunk.chunk_offset[0] // vectors.chunks[0]] = chunk.byte_offset
 
     vectors.id.chunk_iter(note)
     count = -(-vectors.shape[0] // vectors.chunks[0])
-    return [number for number in range(count) if number not in there]
+    return [(file, starts[number]) if number in starts else None for number in range(count)]
 
 
 def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """PackError unless the data sets are what the metadata says, as `opened` asks first of all."""
+    """PackError unless the data sets are what the metadata says."""
     with _rejections(path), _file(path) as file:
         _arrays(file, metadata)
     return []
 
 
-def content_damage(path: Path) -> list[tuple[Path, str]]:
+def content_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """What is wrong anywhere in the file, in bytes from which nothing is read, too."""
+    del metadata
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
         (left,) = struct.unpack("<Q", file.read(48)[40:])  # where HDF5 ends, by the superblock

@@ -32,12 +32,10 @@ from agiqa.store.rows import (
     BLOCK_BYTES,
     DTYPES,
     WIDEST,
-    DamagedRowsError,
     Vectors,
     check_vectors,
     id_bytes,
     row_checksums,
-    whole_rows,
 )
 
 FORMAT, LAYOUT = "agiqa-pack", 1
@@ -45,7 +43,6 @@ ROWS_A_CHUNK = 256  # 4 MiB at 2 x 4096 float16: few files for DVC
 IDS_A_CHUNK = 65536  # for image ids and checksums: 2 MiB and 256 KiB
 MOST_JSON = 8 << 20  # bytes of metadata: some 100,000 images left out
 ARRAYS = {"vectors": ROWS_A_CHUNK, "image_id": IDS_A_CHUNK, "row_crc32": IDS_A_CHUNK}  # rows
-LARGEST_ABSENT_CHUNK = 64 << 20  # bytes that a chunk may take though it is not there
 MOST_ROWS = 1 << 32
 LONGEST_NAME = 200
 
@@ -55,7 +52,7 @@ class PackError(AgiqaError):
 
 
 class Rows(Protocol):
-    """Vectors (N, P, D) wherever they are: an array, a memory map, the ledger."""
+    """Vectors (N, P, D) wherever they are: an array, another pack, the ledger."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,18 +97,6 @@ class Contents:
             check_vectors([key.hex() for key in keys], block, self.shape[1:], dtype)
             self.row_crc32[rows] = row_checksums(keys, block)
             yield rows, block
-
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """A pack's arrays, of the shapes and dtypes that they must have; rows are unchecked."""
-
-    image_id: Vectors
-    row_crc32: Vectors
-    shape: tuple[int, ...]  # of the vectors
-    dtype: np.dtype[Any]
-    read: Callable[[slice], Vectors]  # PackError where a chunk fails its checksum
-    absent: Sequence[int]  # chunks of vectors that are missing or cut short
 
 
 def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
@@ -275,53 +260,6 @@ def strange_files(path: Path) -> Iterator[None]:
     except StrangeFileError as error:
         text = str(error)
         raise PackError(text if str(path) in text else f"{path}: {text}") from error
-
-
-def image_ids(path: Path, stored: Stored) -> tuple[str, ...]:
-    """The image ids of the rows, in order; PackError where one stands twice."""
-    ids = tuple(key.tobytes().hex() for key in stored.image_id)
-    if len(set(ids)) != len(ids):
-        raise damaged(path, f"{len(ids)} rows of {len(set(ids))} images")
-    return ids
-
-
-def require_all_there(path: Path, stored: Stored) -> None:
-    """DamagedRowsError where chunks of vectors are missing or cut short, before any is read."""
-    if stored.absent:
-        rows = [
-            row
-            for chunk in stored.absent
-            for row in range(chunk * ROWS_A_CHUNK, min((chunk + 1) * ROWS_A_CHUNK, stored.shape[0]))
-        ]
-        raise _damaged_rows(path, stored, rows)
-
-
-def copy_rows(path: Path, stored: Stored, vectors: Vectors) -> None:
-    """Fill `vectors` (N, P, D) from the pack, each row checked.
-
-    Raises:
-        DamagedRowsError: names the rows that fail their checksums or are not finite, the first in
-            its message.
-        PackError: a chunk fails its own.
-    """
-    bad: list[int] = []
-    for rows in row_blocks(vectors.shape, vectors.itemsize):
-        vectors[rows] = stored.read(rows)
-        keys = [row.tobytes() for row in stored.image_id[rows]]
-        whole = whole_rows(keys, vectors[rows], stored.row_crc32[rows])
-        bad += (rows.start + np.flatnonzero(~whole)).tolist()
-    if bad:
-        raise _damaged_rows(path, stored, bad)
-
-
-def _damaged_rows(path: Path, stored: Stored, rows: Sequence[int]) -> DamagedRowsError:
-    ids = [stored.image_id[row].tobytes().hex() for row in rows]
-    return DamagedRowsError(
-        f"{path}: expected {stored.shape[0]} whole rows, found {len(rows)} damaged or missing "
-        f"(first: row {rows[0]}, image {ids[0]}); run `agiqa extract`, which packs it again "
-        "from the ledger",
-        ids,
-    )
 
 
 def damaged(path: Path, found: str) -> PackError:

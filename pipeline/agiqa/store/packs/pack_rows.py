@@ -1,91 +1,140 @@
-"""Reading a pack block by block: what is whole comes out, what is damaged is named.
+"""Reading a pack's rows, in whichever format: what is whole comes out, what is damaged is named.
 
-`read_pack` wants every row of a pack; merging takes whatever rows are good. Memory is that of the
-image ids and one block.
+A format says where the chunks of vectors lie (`Stored`); they are read here, by plain calls, and
+every row is compared with its own checksum. The chunks' checksums, which are the libraries', are
+`agiqa cache verify`'s business: they say nothing about a row that its own does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agiqa.store.durable import disk_errors
-from agiqa.store.packs.pack import pack_format, read_pack_metadata
-from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, PackError, Stored, image_ids, row_blocks
-from agiqa.store.rows import Vectors, whole_rows
+from agiqa.store.own_files import open_own
+from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, row_blocks, strange_files
+from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, whole_rows
+
+READERS = min(4, os.cpu_count() or 1)  # threads that read and check at once
+_CHECKED_BYTES = 512 << 10  # of rows that are checked at a time: as much as a core's cache holds
 
 
-class Block(NamedTuple):
-    """Some rows of a pack, in its order."""
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a format finds in a pack whose structure is as it must be; rows are unchecked."""
 
-    image_ids: list[str]
-    vectors: Vectors  # (n, P, D), each row whole
-    damaged: list[str]  # image ids of the others
+    image_id: Vectors  # (N, 32)
+    row_crc32: Vectors  # (N,)
+    chunks: Sequence[tuple[Path, int] | None]  # of vectors: file, first byte; None: not there whole
 
 
 @dataclass(frozen=True, eq=False)
 class PackRows:
-    """An open pack."""
+    """An open pack; as a sequence of rows it gives whole ones or DamagedRowsError."""
 
     path: Path
     metadata: Mapping[str, Any]  # checked
-    image_ids: tuple[str, ...]
-    stored: Stored  # unchecked
+    image_ids: tuple[str, ...]  # different ones
+    stored: Stored
 
-    def blocks(self, wanted: Collection[str] | None = None) -> Iterator[Block]:
-        """The rows, or those of the wanted images; every row is compared with its checksum."""
-        for rows in row_blocks(self.stored.shape, self.stored.dtype.itemsize):
-            ids = self.image_ids[rows]
-            if wanted is None or any(name in wanted for name in ids):
-                yield self.block(rows, wanted)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, P, D)."""
+        return self.metadata["rows"], len(self.metadata["names"]), self.metadata["width"]
 
-    def block(self, rows: slice, wanted: Collection[str] | None = None) -> Block:
-        """The rows of a slice, or those of the wanted images."""
-        ids = self.image_ids[rows]
-        places = [p for p, name in enumerate(ids) if wanted is None or name in wanted]
-        with disk_errors("read the pack", self.path):
-            found = self._read(rows)[places]
-        return self._checked(rows.start + np.array(places, dtype=np.int64), found)
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16 or float32, little-endian."""
+        return np.dtype(DTYPES[self.metadata["dtype"]])
 
-    def _read(self, rows: slice) -> Vectors:
-        """Rows (n, P, D); those of chunks that cannot be read are NaN."""
-        try:
-            return self.stored.read(rows)
-        except PackError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
-                raise error.__cause__ from None  # the disk's own, not HDF5's word for damage
-        if rows.stop - rows.start <= ROWS_A_CHUNK:
-            shape = (rows.stop - rows.start, *self.stored.shape[1:])
-            return np.full(shape, np.nan, self.stored.dtype)
-        cuts = range(rows.start, rows.stop, ROWS_A_CHUNK)  # find the damaged chunks
-        return np.concatenate(
-            [self._read(slice(cut, min(cut + ROWS_A_CHUNK, rows.stop))) for cut in cuts]
+    def __getitem__(self, rows: slice) -> Vectors:
+        vectors, whole = self.read(rows)
+        if not whole.all():
+            raise self._damaged(rows.start + np.flatnonzero(~whole))
+        return vectors
+
+    def everything(self) -> Vectors:
+        """All rows (N, P, D), several threads at once; DamagedRowsError names those not whole."""
+        absent = [
+            np.arange(self.shape[0])[rows]
+            for rows, chunk in zip(self.chunk_rows(), self.stored.chunks, strict=True)
+            if chunk is None
+        ]
+        if absent:  # before memory is taken for what is not there
+            raise self._damaged(np.concatenate(absent))
+        vectors = np.empty(self.shape, self.dtype)
+        with ThreadPoolExecutor(READERS) as pool:
+            whole = list(pool.map(lambda rows: self.fill(vectors[rows], rows), self.chunk_rows()))
+        if not (sound := np.concatenate(whole)).all():
+            raise self._damaged(np.flatnonzero(~sound))
+        return vectors
+
+    def blocks(
+        self, wanted: Collection[str] | None = None
+    ) -> Iterator[tuple[Sequence[str], Vectors]]:
+        """Whole rows, or those of the wanted images: image ids, vectors (n, P, D)."""
+        for rows in row_blocks(self.shape, self.dtype.itemsize):
+            chosen = np.array([wanted is None or name in wanted for name in self.image_ids[rows]])
+            if chosen.any():
+                vectors, whole = self.read(rows)
+                chosen &= whole
+                names = [self.image_ids[rows.start + row] for row in np.flatnonzero(chosen)]
+                yield names, vectors if chosen.all() else vectors[chosen]
+
+    def chunk_rows(self) -> list[slice]:
+        """The rows of each chunk."""
+        starts = range(0, self.shape[0], ROWS_A_CHUNK)
+        return [slice(start, min(start + ROWS_A_CHUNK, self.shape[0])) for start in starts]
+
+    def read(self, rows: slice) -> tuple[Vectors, Vectors]:
+        """Vectors (n, P, D) of rows, and which of them are whole (n,); others mean nothing."""
+        vectors = np.empty((rows.stop - rows.start, *self.shape[1:]), self.dtype)
+        return vectors, self.fill(vectors, rows)
+
+    def fill(self, vectors: Vectors, rows: slice) -> Vectors:
+        """Read rows into `vectors` (n, P, D); which of them are whole (n,)."""
+        whole = np.zeros(len(vectors), bool)
+        with disk_errors("read the pack", self.path), strange_files(self.path):
+            first = rows.start // ROWS_A_CHUNK
+            for number in range(first, -(-rows.stop // ROWS_A_CHUNK)):
+                start = max(rows.start, number * ROWS_A_CHUNK)
+                stop = min(rows.stop, (number + 1) * ROWS_A_CHUNK)
+                part = slice(start - rows.start, stop - rows.start)
+                if (chunk := self.stored.chunks[number]) is not None:
+                    with suppress(FileNotFoundError):
+                        self._fill_from(chunk, vectors[part], whole[part], start)
+        return whole
+
+    def _fill_from(
+        self, chunk: tuple[Path, int], vectors: Vectors, whole: Vectors, first: int
+    ) -> None:
+        """Read rows from `first` on that lie in one chunk."""
+        file, offset = chunk
+        row_bytes = vectors[0].nbytes
+        step = max(1, _CHECKED_BYTES // row_bytes)
+        with open_own(file) as opened:
+            opened.seek(offset + first % ROWS_A_CHUNK * row_bytes)
+            for start in range(0, len(vectors), step):
+                some = vectors[start : start + step]
+                if opened.readinto(some.reshape(-1).view(np.uint8).data) < some.nbytes:
+                    return
+                rows = slice(first + start, first + start + len(some))
+                keys = [key.tobytes() for key in self.stored.image_id[rows]]
+                found = whole_rows(keys, some, self.stored.row_crc32[rows])
+                whole[start : start + step] = found
+
+    def _damaged(self, rows: Vectors) -> DamagedRowsError:
+        ids = [self.image_ids[row] for row in rows]
+        return DamagedRowsError(
+            f"{self.path}: expected {self.shape[0]} whole rows, found {len(ids)} damaged or "
+            f"missing (first: row {rows[0]}, image {ids[0]}); run `agiqa extract`, which packs "
+            "it again from the ledger",
+            ids,
         )
-
-    def _checked(self, places: Vectors, block: Vectors) -> Block:
-        ids = [self.image_ids[place] for place in places.tolist()]
-        keys = [bytes.fromhex(name) for name in ids]
-        good = whole_rows(keys, block, self.stored.row_crc32[places])
-        whole = [name for name, fine in zip(ids, good, strict=True) if fine]
-        bad = [name for name, fine in zip(ids, good, strict=True) if not fine]
-        return Block(whole, block[good], bad)
-
-
-@contextmanager
-def open_pack(path: Path) -> Iterator[PackRows]:
-    """Open a pack to read its rows.
-
-    PackError where it is absent, foreign, of a newer layout, or damaged in what all rows need:
-    metadata, image ids, checksums.
-    """
-    metadata = read_pack_metadata(path)
-    with ExitStack() as stack:
-        with disk_errors("read the pack", path):
-            stored = stack.enter_context(pack_format(path).opened(path, metadata))
-            ids = image_ids(path, stored)
-        yield PackRows(path, metadata, ids, stored)

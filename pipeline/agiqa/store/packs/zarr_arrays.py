@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,9 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from agiqa.store.own_files import open_own, read_json
+from agiqa.store.own_files import open_own, read_json, require_own_file
 from agiqa.store.packs.pack_layout import MOST_JSON
-from agiqa.store.rows import DTYPES, Vectors
+from agiqa.store.rows import Vectors
 
 _SHOWN = 200  # characters of a value in a message
 # Fields that may be left out, where they say nothing.
@@ -34,80 +37,108 @@ EMPTY: Mapping[str, object] = {
 }
 
 
-def expected_metadata(
-    shape: tuple[int, ...], dtype: str, chunk_rows: int, fill_value: float | str
-) -> dict[str, Any]:
-    """The metadata of an array of `create_array`, without the fields in `EMPTY`."""
-    endian: dict[str, Any] = {"name": "bytes"}
-    if np.dtype(dtype).itemsize > 1:
-        endian["configuration"] = {"endian": "little"}
-    chunks = {"chunk_shape": [chunk_rows, *shape[1:]]}
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(shape),
-        "data_type": str(np.dtype(dtype).newbyteorder("=")),
-        "chunk_grid": {"name": "regular", "configuration": chunks},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": fill_value,
-        "codecs": [endian, {"name": "crc32c"}],
-    }
+@dataclass(frozen=True)
+class ZarrArray:
+    """What an array must be, as the pack's metadata has it; its chunks lie in one flat folder."""
 
+    folder: Path
+    shape: tuple[int, ...]
+    dtype: str  # as numpy writes it
+    chunk_rows: int
 
-def metadata_damage(folder: Path, expected: Mapping[str, Any]) -> str | None:
-    """What is wrong with `folder`/zarr.json, in words; None where nothing is.
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are; the last one is filled up."""
+        return -(-self.shape[0] // self.chunk_rows)
 
-    OSError for a disk that cannot be read; StrangeFileError for a link, pipe or device.
-    """
-    tree, wrong = read_json(folder / "zarr.json", MOST_JSON)
-    if tree is None:
-        return wrong
-    for field, value in expected.items():
-        if (text := json.dumps(tree.get(field))) != json.dumps(value):
-            return f"{field} is {text[:_SHOWN]}, not {json.dumps(value)}"
-    for field, value in tree.items():
-        if field not in expected and (field not in EMPTY or value != EMPTY[field]):
-            return f"has a field {field[:_SHOWN]!r} that no array of agiqa has"
-    return None
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of each, without its checksum."""
+        return self.chunk_rows * math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
+    def file(self, number: int) -> Path:
+        """Name a chunk's file."""
+        return self.folder / ".".join(["c", str(number), *("0" for _ in self.shape[1:])])
 
-def create_array(
-    folder: Path,
-    shape: tuple[int, ...],
-    dtype: str,
-    *,
-    chunk_rows: int,
-    fill_value: float | None = None,
-) -> zarr.Array[Any]:
-    """Create an empty array in `folder`: chunks with crc32c, all in one flat folder."""
-    return zarr.create_array(
-        LocalStore(folder),
-        shape=shape,
-        dtype=dtype,
-        chunks=(chunk_rows, *shape[1:]),
-        compressors=Crc32cCodec(),
-        fill_value=fill_value,
-        chunk_key_encoding={"name": "default", "separator": "."},
-    )
+    def number(self, name: str) -> int | None:
+        """Read a chunk's number from its file's name; None where no chunk is called so."""
+        match = re.fullmatch(r"c\.(0|[1-9][0-9]{0,9})" + r"\.0" * (len(self.shape) - 1), name)
+        return int(match[1]) if match and int(match[1]) < self.chunks else None
 
+    def create(self) -> zarr.Array[Any]:
+        """Make the empty array: chunks with crc32c, not compressed."""
+        return zarr.create_array(
+            LocalStore(self.folder),
+            shape=self.shape,
+            dtype=self.dtype,
+            chunks=(self.chunk_rows, *self.shape[1:]),
+            compressors=Crc32cCodec(),
+            fill_value=float("nan") if self.dtype.startswith("<f") else None,
+            chunk_key_encoding={"name": "default", "separator": "."},
+        )
 
-def read_chunk(file: Path, shape: tuple[int, ...], dtype: str) -> Vectors | None:
-    """The chunk in `file`, read-only; None where it is missing, of another size, or damaged.
+    def metadata_damage(self) -> str | None:
+        """Say what is wrong with its zarr.json; None where nothing is.
 
-    Only what must be there is read, whatever size the file has. OSError passes, a disk that cannot
-    be read now says nothing about the rows; so does StrangeFileError for a link or a pipe.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    try:
-        with open_own(file) as opened:
-            if os.fstat(opened.fileno()).st_size != size + 4:
-                return None
-            data = opened.read(size + 4)
-    except FileNotFoundError:
+        OSError for a disk that cannot be read; StrangeFileError for a link, pipe or device.
+        """
+        tree, wrong = read_json(self.folder / "zarr.json", MOST_JSON)
+        if tree is None:
+            return wrong
+        expected = self._metadata()
+        for field, value in expected.items():
+            if (text := json.dumps(tree.get(field))) != json.dumps(value):
+                return f"{field} is {text[:_SHOWN]}, not {json.dumps(value)}"
+        for field, value in tree.items():
+            if field not in expected and (field not in EMPTY or value != EMPTY[field]):
+                return f"has a field {field[:_SHOWN]!r} that no array of agiqa has"
         return None
-    rows = np.frombuffer(data, dtype=np.uint8)
-    if len(rows) != size + 4 or google_crc32c.value(rows[:size]) != int.from_bytes(
-        data[size:], "little"
-    ):
-        return None
-    return rows[:size].view(DTYPES.get(dtype, dtype)).reshape(shape)
+
+    def _metadata(self) -> dict[str, Any]:
+        """What `create` writes, without the fields in `EMPTY`."""
+        dtype = np.dtype(self.dtype)
+        endian: dict[str, Any] = {"name": "bytes"}
+        if dtype.itemsize > 1:
+            endian["configuration"] = {"endian": "little"}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": str(dtype.newbyteorder("=")),
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [self.chunk_rows, *self.shape[1:]]},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": "NaN" if dtype.kind == "f" else 0,
+            "codecs": [endian, {"name": "crc32c"}],
+        }
+
+    def sizes(self) -> dict[int, int]:
+        """Bytes of the chunks that are there, by number; StrangeFileError for links and pipes."""
+        sizes: dict[int, int] = {}
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if (number := self.number(entry.name)) is not None:
+                    with suppress(FileNotFoundError):
+                        sizes[number] = require_own_file(Path(entry.path)).stat().st_size
+        return sizes
+
+    def read_chunk(self, number: int) -> Vectors | None:
+        """A chunk's rows, read-only; None where it is missing, of another size, or damaged.
+
+        Only what must be there is read, whatever size the file has. OSError passes, a disk that
+        cannot be read now says nothing about the rows; so does StrangeFileError.
+        """
+        size = self.chunk_bytes
+        try:
+            with open_own(self.file(number)) as opened:
+                if os.fstat(opened.fileno()).st_size != size + 4:
+                    return None
+                data = np.frombuffer(opened.read(size + 4), dtype=np.uint8)
+        except FileNotFoundError:
+            return None
+        check = int.from_bytes(data[size:].tobytes(), "little")
+        if len(data) != size + 4 or google_crc32c.value(data[:size]) != check:
+            return None
+        return data[:size].view(self.dtype).reshape(self.chunk_rows, *self.shape[1:])

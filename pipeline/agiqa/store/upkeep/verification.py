@@ -30,7 +30,7 @@ from agiqa.store.ledger.description import (
 )
 from agiqa.store.ledger.roots import find_shelves, shelf_folder
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.store.packs.pack import read_pack_ids, read_pack_metadata
+from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.row_ids import prompted_row_id, sources_of
 from agiqa.store.upkeep.lost_shelves import KnownFingerprints, recover
@@ -77,7 +77,7 @@ def _refill(folder: Path, caches: Sequence[Path]) -> int:
     for path in (path for cache in caches for path in find_packs(cache)):
         if wanted in read_pack_store(path).digests:
             with suppress(PackError):
-                ids = read_pack_ids(path)
+                ids = open_pack(path).image_ids
                 add_pack(path, folder.parent, own_prompt_rows(path), {wanted: set(ids)})
     return len(shelf.ids()) - before
 
@@ -139,7 +139,7 @@ def _packed_images(
 ) -> Sequence[str]:
     """The images of the pack in order: from itself, else as `extract` would order the table's."""
     try:
-        ids: Sequence[str] = read_pack_ids(path)
+        ids: Sequence[str] = open_pack(path).image_ids
         if len(set(ids)) == rows:
             return ids
     except AgiqaError:
