@@ -234,7 +234,7 @@ def test_settings_are_checked(workspace: Path) -> None:
     _one_line(_run("fit", "mine", "--params", "none.yaml"), "none.yaml")
     honest = ["fit", "mine", "--target", "mos", "--set"]
     absent = _run(*honest, "fit.protocol=honest")
-    _one_line(absent, "honest.csv; there are: grouped, paper, random", "agiqa splits import mine")
+    _one_line(absent, "honest.csv; there are: grouped, random", "agiqa splits import mine")
     _one_line(_run(*honest, "fit.protocol=../x"), "'../x': expected a plain name")
     _one_line(_run(*honest, "fit.protocol=official"), "mine has no official sets", "grouped")
     assert _run("fit").exit_code == 2
@@ -272,7 +272,7 @@ def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
     _one_line(_run(*arguments, "--val-share", "0.4"), "holds other splits already", "--replace")
     assert _run(*arguments, "--val-share", "0.2").exit_code == 0
     listed = json.loads(_run("splits", "show", "mine", "--json").stdout)
-    assert [each["protocol"] for each in listed] == ["grouped", "paper", "random", "smith2024"]
+    assert [each["protocol"] for each in listed] == ["grouped", "random", "smith2024"]
     assert "32/8/20" in _run("splits", "show", "mine").stdout
     fitted = _run("fit", "mine", "--target", "mos", "--protocol", "smith2024", *FAST)
     assert fitted.exit_code == 0, fitted.output
@@ -286,8 +286,8 @@ def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
     )
     shown = _run("splits", "export", "mine", "--protocol", "smith2024", "--seed", "0").stdout
     assert shown == Path("out.csv").read_text()
-    _one_line(_run("splits", "export", "mine", "--protocol", "paper", "--seed", "3"),
-              "no split of seed 3; there are: 20")  # fmt: skip
+    _one_line(_run("splits", "export", "mine", "--protocol", "smith2024", "--seed", "3"),
+              "no split of seed 3; there are: 0")  # fmt: skip
     back = _run("splits", "import", "mine", "out.csv", "--protocol", "again")
     assert "60 by path" in back.stdout
     # Other splits under the same name: the run would be tested on what it was trained on.
@@ -328,7 +328,7 @@ def test_splits_named_in_the_settings_are_imported_by_prepare(workspace: Path) -
 def test_audit_for_people_and_programs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGIQA_HASHES", str(workspace / "hashes"))
     result = json.loads(_run("splits", "audit", "mine", "--json").stdout)
-    assert set(result["protocols"]) == {"grouped", "random", "paper"}
+    assert set(result["protocols"]) == {"grouped", "random"}
     across = result["protocols"]["grouped"]["across"]
     assert all(each["same_prompt"] == each["same_file"] == each["near"] == 0 for each in across)
     leaky = result["protocols"]["random"]["across"][0]
@@ -361,7 +361,7 @@ def test_ceiling_needs_deviations(workspace: Path) -> None:
     targets = (replace(targets[0], raters="n"),)
     write_table(replace(table, frame=frame, targets=targets), Path("cache/mine"))
     (own,) = json.loads(_run("ceiling", "mine", "--json").stdout)["ceilings"]
-    assert (own["raters"], own["assumed"]) == (10, False)
+    assert own["raters"] == 10
     assert own["rmse"] == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 2))
 
 

@@ -1,6 +1,6 @@
-"""Five data sets, two LMMs, three protocols through one `dvc repro`, killed twice and resumed.
+"""Five data sets, two LMMs, two protocols through one `dvc repro`, killed twice and resumed.
 
-The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs, up to the metrics: 80
+The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs, up to the metrics: 60
 stages. Their commands are processes, forked from one that has everything imported (commands.py).
 """
 
@@ -26,7 +26,7 @@ from kit import official_downloads
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
-PROTOCOLS = ("grouped", "random", "paper")
+PROTOCOLS = ("grouped", "random")
 SMALL = {
     "components": 4,
     "semantic_components": 4,

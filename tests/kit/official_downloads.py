@@ -4,6 +4,7 @@ Small but complete in kind: the MAT files have all 2,400 rows, since a file of a
 not the official format; of the others a few rows suffice. The first rows are the real ones.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,4 +149,57 @@ def spaq(folder: Path, images: int = 20) -> Path:
     sheet = pd.DataFrame(rows, columns=[*columns, "Sharpness"])
     (folder / "Annotations").mkdir(parents=True)
     sheet.to_excel(folder / "Annotations" / "MOS and Image attribute scores.xlsx", index=False)
+    return folder
+
+
+def agiqa_1k(folder: Path) -> Path:
+    """`AIGC_all.csv` beside `file/`: images of both services, one of them misnamed in the CSV."""
+    rows = []
+    names = [
+        f"{service}_{n}_{n}_{n % 2}_1" for service in ("deepai", "dreamStudio") for n in range(8)
+    ]
+    for number, name in enumerate([*names, "dreamStudio_8_9_1_1"]):
+        image(folder / "file" / f"{name}.jpg", 11_000 + number)
+        listed = name.removesuffix("1") if name == "dreamStudio_8_9_1_1" else name
+        rows.append(f"{listed}.jpg,{(40 + 4 * number) / 22:.9f}")
+    (folder / "AIGC_all.csv").write_text("\n".join(["Image,Score", *rows]) + "\n")
+    return folder
+
+
+def evalmuse_40k(folder: Path, prompts: int = 8) -> Path:
+    """`train_list.json` beside `images/`, with a test image that no label is public for."""
+    entries = []
+    for number in range(2 * prompts):
+        path = f"{('LCM-SDXL', 'SD1.5')[number % 2]}/{number:05d}.png"
+        image(folder / "images" / path, 12_000 + number)
+        ratings = [1 + number % 5, 1 + (number + 1) % 5, 1 + number % 4]
+        entries.append(
+            {
+                "prompt_id": str(number // 2),
+                "prompt": f"prompt {number // 2}",
+                "type": "synthetic",
+                "img_path": path,
+                "total_score": ratings * (1 + (number == 3)),  # one was rated again
+                "element_score": {"corgi (animal)": [1, 0, 1]},
+                "promt_meaningless": [0, 0, 0],
+            }
+        )
+    image(folder / "images" / "SDXL" / "09999.png", 12_999)
+    (folder / "train_list.json").write_text(json.dumps(entries))
+    return folder
+
+
+def evalmi_50k(folder: Path, prompts: int = 8) -> Path:
+    """Both workbooks beside `AIGI2025/`, a folder of images for each generator."""
+    rows = []
+    for generator in ("DALLE3", "vila-u"):
+        for number in range(1, prompts + 1):
+            name = f"{generator}/{number:03d}.png"
+            image(folder / "AIGI2025" / name, 13_000 + len(rows))
+            rows.append([name, 16.5 + 3 * len(rows), 23 + 2.5 * len(rows), number % 2])
+    columns = ["ImageName", "MOS1", "MOS2", "Y/N"]
+    pd.DataFrame(rows, columns=columns).to_excel(folder / "AIGI2025_MOS_yn.xlsx", index=False)
+    texts = [f"a photo of a {number}" for number in range(prompts)]
+    questions = pd.DataFrame({"prompt": texts, "question_1": "Is it there?"})
+    questions.to_excel(folder / "question.xlsx", index=False)
     return folder

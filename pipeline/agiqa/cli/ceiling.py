@@ -17,8 +17,8 @@ from agiqa.cli.output import echo, print_json, print_table
     "--raters",
     multiple=True,
     type=click.FloatRange(min=1),
-    help="People who rated each image. Default: as the data set counts them, or else as "
-    "assumed, among others. Repeatable.",
+    help="People who rated each image. Default: as the data set or its authors say, or else "
+    "several. Repeatable.",
 )
 @cache
 @as_json
@@ -48,7 +48,7 @@ def command(
         [
             [
                 row["target"],
-                f"{row['raters']:.4g}{' (assumed)' * row['assumed']}".replace("nan", DASH),
+                f"{row['raters']:.4g}".replace("nan", DASH),
                 f"{row['images']:,}",
                 *(number(row[figure]) for figure in figures),
             ]

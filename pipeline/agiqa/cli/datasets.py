@@ -80,7 +80,8 @@ def _cells(data_set: dict[str, Any]) -> list[str]:
     where = data_set["prepared"] or data_set["place"] or ""
     get = f"--download ({data_set['gigabytes']:g} GB)" if data_set["download"] else "by hand"
     name, licence, here = (data_set[key] for key in ("name", "licence", "here"))
-    images, address = f"{data_set['images']:,}", f"{data_set['address']}, {get}"
+    images = f"{data_set['images']:,}" if data_set["images"] else "unknown"
+    address = f"{data_set['address']}, {get}"
     return [name, images, ", ".join(ranges), licence, here, where, address]
 
 

@@ -46,6 +46,14 @@ from agiqa.data.sources import KINDS
     "each --score-column.",
 )
 @click.option("--raters-column", help="csv: column of the number of ratings of an image.")
+@click.option(
+    "--scale", type=float, nargs=2, help="csv: the two ends of the raters' scale, such as 0 100."
+)
+@click.option(
+    "--lower-is-better",
+    is_flag=True,
+    help="csv: turn the scores round within --scale (DMOS); in the table higher is better.",
+)
 @click.option("--root", help="csv: folder of the images. Default: that of the CSV.")
 @click.option(
     "--skip-bad",
@@ -83,9 +91,9 @@ def command(
     r"""Read the data set NAME and write CACHE/NAME/images.csv and its splits.
 
     Every image is decoded and hashed first; nothing is written if one is bad, unless --skip-bad.
-    One split file a protocol: grouped (a prompt's images together), random, the paper's, and
-    official where the data set names its own sets. Other people's splits: agiqa splits import, or
-    sources.NAME.splits in the settings.
+    One split file a protocol: grouped (a prompt's images together), random, and where there is one
+    MA-AGIQA's (paper) or the data set's own (official). Other people's splits: agiqa splits import,
+    or sources.NAME.splits in the settings.
 
     Of an official data set, labels are held against images, and their number and scores against
     the published ones; `agiqa datasets` lists those that are read.

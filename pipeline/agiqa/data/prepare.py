@@ -168,6 +168,8 @@ def _read(name: str, source: Source, folder: Path, params: Params, skip_bad: boo
         generator_column=source.generator_column or None,
         deviation_columns=source.deviation_columns,
         raters_column=source.raters_column or None,
+        scale=source.scale,
+        lower_is_better=source.lower_is_better,
         root=Path(source.root) if source.root else None,
         name=name,
         skip_bad=skip_bad,

@@ -8,7 +8,10 @@ from agiqa.core.errors import AgiqaError, UsageError
 from agiqa.core.params import Params, Source
 from agiqa.data.datasets.origin import AbsentError
 
-OFFICIAL = ("agiqa-3k", "aigiqa-20k", "aigciqa2023", "koniq-10k", "spaq")
+OFFICIAL = (
+    "agiqa-3k", "aigiqa-20k", "aigciqa2023", "agiqa-1k", "evalmuse-40k", "evalmi-50k", "koniq-10k",
+    "spaq",
+)  # fmt: skip
 KINDS = (*OFFICIAL, "csv", "folder", "demo")
 TABLES = (".csv", ".tsv")
 
@@ -19,6 +22,8 @@ ALIASES = {
     "aigcqa-30k-image": "aigiqa-20k",
     "agiqa3k": "agiqa-3k",
     "aigciqa-2023": "aigciqa2023",
+    "agiqa1k": "agiqa-1k",
+    "evalmuse": "evalmuse-40k",
     "koniq10k": "koniq-10k",
 }
 

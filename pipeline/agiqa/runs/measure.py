@@ -17,7 +17,7 @@ import pandas as pd
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
 from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
-from agiqa.data.statistics.ceiling import assumed_raters, deviations, known_raters, noise_ceiling
+from agiqa.data.statistics.ceiling import deviations, known_raters, noise_ceiling
 from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
 from agiqa.runs.predictions import GATE
 from agiqa.stage2.presets import MIXTURE
@@ -83,16 +83,14 @@ def measure(
 def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any] | None:
     """The best that could be reached on the images that some split tests; None where unknown."""
     about = next(target for target in table.targets if target.name == column)
-    spread, counts = deviations(table, about), known_raters(table, about)
-    raters = assumed_raters(table) if counts is None else counts
+    spread, raters = deviations(table, about), known_raters(table, about)
     if spread is None or raters is None:
         return None
     tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
     mos = table.frame[column].to_numpy(dtype=float)
     tested = tested[np.isfinite(mos[tested])]
-    of_tested = raters if isinstance(raters, int) else raters[tested]
-    ceiling = noise_ceiling(mos[tested], spread[tested], of_tested)
-    return {"assumed": counts is None, **asdict(ceiling)}
+    ceiling = noise_ceiling(mos[tested], spread[tested], raters[tested])
+    return {"assumed": False, **asdict(ceiling)}  # as earlier versions did for AGIQA-3K's
 
 
 def _about(drawn: Drawn) -> dict[str, Any]:

@@ -205,3 +205,25 @@ def test_score_columns_that_cannot_be(csv: Path, columns: list[str], message: st
     )
     with pytest.raises(AgiqaError, match=message):
         csv_file.prepare(csv, "image", columns)
+
+
+def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
+    table = csv_file.prepare(csv, "image", ["mos"], scale=(1, 5), lower_is_better=True)
+    assert table.frame["mos"].tolist() == [4.5, 4.0, 1.5]
+    assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, turned round on 1…5")
+    assert csv_file.prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lower_is_better": True}, "within their scale: give its ends, such as --scale 0 100"),
+        ({"scale": (0, 2)}, "mos must be on the scale 0 to 2; found Αθήνα 猫.png: 4.5"),
+        ({"scale": (5, 1)}, r"expected two ends, the lower first, found \[5, 1\]"),
+        ({"scale": (1, float("inf"))}, "expected two ends"),
+    ],
+)
+def test_a_scale_that_is_none(csv: Path, given: dict[str, object], message: str) -> None:
+    with pytest.raises(AgiqaError, match=message) as raised:
+        csv_file.prepare(csv, "image", ["mos"], **given)
+    assert "\n" not in str(raised.value)

@@ -176,8 +176,11 @@ def test_a_file_of_another_protocol_is_refused(make_table: MakeTable, tmp_path: 
         read_protocol(tmp_path, table, "yours")
     with pytest.raises(AgiqaError, match="tiny has no official sets"):
         read_protocol(tmp_path, table, "official")
-    with pytest.raises(AgiqaError, match="Run `agiqa prepare tiny`"):
+    with pytest.raises(AgiqaError, match=r"own data sets .AGIQA-3K, .*SPAQ.: fit tiny with --prot"):
         read_protocol(tmp_path, table, "paper")
+    theirs = ImagesTable(**{**vars(table), "source": "SPAQ, https://github.com/h4nwei/SPAQ"})
+    with pytest.raises(AgiqaError, match="Run `agiqa prepare tiny`"):
+        read_protocol(tmp_path, theirs, "paper")
 
 
 def test_the_digest_knows_sides_and_not_the_order(make_table: MakeTable) -> None:

@@ -293,6 +293,8 @@ def test_fewer_images_than_a_split_needs_are_refused(
     for count in (1, 2):
         with pytest.raises(AgiqaError, match=rf"tiny has {count} images with a score, too few to "):
             make_all_splits(make_table(["p"] * count), Splits(), {})
-    prepared = make_all_splits(make_table(["p", "q", "r"]), Splits(), {})
+    theirs = make_table(["p", "q", "r"])
+    theirs = ImagesTable(**{**vars(theirs), "source": "SPAQ, somewhere"})
+    prepared = make_all_splits(theirs, Splits(), {})
     assert sorted(prepared.splits) == ["grouped", "random"]
     assert "paper leaves no image to val: tiny has 3 images" in prepared.absent["paper"]

@@ -59,9 +59,11 @@ def test_images_without_a_score_are_on_no_side(make_table: MakeTable, protocol: 
 
 def test_prepare_makes_official_where_there_are_sets(make_table: MakeTable) -> None:
     table = make_table([f"p{row}" for row in range(12)])
-    assert set(make_all_splits(table, Splits(), {}).splits) == {"grouped", "random", "paper"}
+    assert set(make_all_splits(table, Splits(), {}).splits) == {"grouped", "random"}
+    theirs = replace(table, source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database")
+    assert set(make_all_splits(theirs, Splits(), {}).splits) == {"grouped", "random", "paper"}
     made = make_all_splits(with_sets(table, SETS), Splits(), {})
-    assert set(made.splits) == {"grouped", "random", "paper", "official"}
+    assert set(made.splits) == {"grouped", "random", "official"}
     secret = make_all_splits(with_sets(table, SETS, ("test",)), Splits(), {})
     assert "are not public" in secret.absent["official"]
     assert np.isfinite(with_sets(table, SETS).frame["quality"]).all()

@@ -7,7 +7,6 @@ import pytest
 from agiqa.data.datasets.table import ImagesTable, Target
 from agiqa.data.metrics import krcc, plcc, srcc
 from agiqa.data.statistics.ceiling import (
-    assumed_raters,
     deviations,
     known_raters,
     noise_ceiling,
@@ -68,14 +67,15 @@ def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:
     table = make_table(["a", "b", "c"])
     assert deviations(table, table.targets[0]) is None
     assert known_raters(table, table.targets[0]) is None
-    assert assumed_raters(table) is None
     target = Target("quality", 1.0, 5.0, deviation="quality_sd")
     known = replace(
         table,
         source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database",
         frame=table.frame.assign(quality_sd=[0.1, 0.2, 0.3]),
     )
-    assert assumed_raters(known) == 21
+    stated = known_raters(known, target)  # in their paper alone
+    assert stated is not None
+    assert stated.tolist() == [21, 21, 21]
     counted = replace(known, frame=known.frame.assign(n=[5, 6, 7.0]))
     counts = known_raters(counted, replace(target, raters="n"))
     assert counts is not None

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Protocol
 
 from agiqa.data.datasets import (
+    agiqa_1k,
     agiqa_3k,
     aigciqa2023,
     aigiqa_20k,
     csv_file,
     demo,
+    evalmi_50k,
+    evalmuse_40k,
     folder,
     koniq_10k,
     spaq,
@@ -32,8 +35,11 @@ class Adapter(Protocol):
 
 
 OFFICIAL: dict[str, Adapter] = {
-    module.FACTS.name: module for module in (agiqa_3k, aigiqa_20k, aigciqa2023, koniq_10k, spaq)
-}
+    module.FACTS.name: module
+    for module in (
+        agiqa_3k, aigiqa_20k, aigciqa2023, agiqa_1k, evalmuse_40k, evalmi_50k, koniq_10k, spaq,
+    )
+}  # fmt: skip
 
 # The user's own, and what the project makes itself. Their arguments differ.
 OWN: dict[str, Callable[..., ImagesTable]] = {

@@ -5,6 +5,7 @@ inside. Every row needs a finite number in each score column.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def prepare(
     generator_column: str | None = None,
     deviation_columns: Sequence[str] = (),
     raters_column: str | None = None,
+    scale: Sequence[float] = (),
+    lower_is_better: bool = False,
     root: Path | None = None,
     name: str | None = None,
     skip_bad: bool = False,
@@ -40,12 +43,15 @@ def prepare(
     Args:
         csv: the file, UTF-8; a .tsv is read with tabs. Paths may have Windows' backslashes.
         image_column: holds the images' paths.
-        score_columns: hold the scores, higher is better; each becomes a target of that name.
+        score_columns: hold the scores; each becomes a target of that name.
         prompt_column: holds the prompts; without a group column, a prompt is a group too.
         group_column: says which images must stay on one side of a split; names, taken as they are.
         generator_column: says which generator made the image.
         deviation_columns: hold the raters' standard deviations, one for each score column.
         raters_column: holds the number of ratings behind an image's scores.
+        scale: the two ends of the raters' scale, the same for all scores, where they are known.
+        lower_is_better: turn the scores round within the scale (a DMOS), since in a table higher
+            is better.
         root: the folder that the paths are relative to; by default the CSV's.
         name: of the data set; by default the CSV's, without its suffix.
         skip_bad: leave bad images out instead of stopping.
@@ -69,6 +75,7 @@ def prepare(
     rows["generator"] = labels[generator_column] if generator_column else ""
     for target, column in targets.items():
         rows[target] = numbers(labels, column, image_column, csv)
+    ends = _on_scale(rows, list(targets), scale, lower_is_better, csv)
     deviations = _deviations(list(targets), deviation_columns)
     for column, own_column in zip(deviation_columns, deviations.values(), strict=True):
         rows[own_column] = numbers(labels, column, image_column, csv)
@@ -88,12 +95,41 @@ def prepare(
         rows,
         list(targets),
         licence="the owner's own",
-        source=csv.name,
+        source=f"{csv.name}, turned round on {scale[0]:g}…{scale[1]:g}"
+        if lower_is_better
+        else csv.name,
+        scale=ends,
         deviations=deviations,
         raters=raters,
         skip_bad=skip_bad,
         workers=workers,
     )
+
+
+def _on_scale(
+    rows: pd.DataFrame, targets: list[str], scale: Sequence[float], reverse: bool, csv: Path
+) -> tuple[float, float] | None:
+    """Hold scores against the scale, and turn them round within it where lower is better."""
+    if not scale:
+        if reverse:
+            raise AgiqaError(
+                f"{csv}: scores of which the lower is better are turned round within their scale: "
+                "give its ends, such as --scale 0 100"
+            )
+        return None
+    if len(scale) != 2 or not math.isfinite(sum(scale)) or scale[0] >= scale[1]:
+        raise AgiqaError(f"scale: expected two ends, the lower first, found {list(scale)}")
+    low, high = scale
+    for target in targets:
+        if len(wrong := rows[(rows[target] < low) | (rows[target] > high)]):
+            pairs = zip(wrong["path"], wrong[target], strict=True)
+            named = [f"{quoted(path)}: {number:g}" for path, number in pairs]
+            raise AgiqaError(
+                f"{csv}: {target} must be on the scale {low:g} to {high:g}; found {some(named)}"
+            )
+        if reverse:
+            rows[target] = low + high - rows[target]
+    return low, high
 
 
 def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.core.hashing import file_sha256
 from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.table import ImagesTable
@@ -43,13 +44,14 @@ class Facts:
 
     name: str  # on the command line
     title: str  # in its paper
-    images: int
+    images: int  # 0: not known
     targets: Mapping[str, Range]  # the least and greatest MOS published
     scale: Range  # ends of the MOS's nominal scale
     licence: str  # as its owners state it
     address: str  # the official source
     get: str  # what a person does to have it
     hub: HubCopy | None = None
+    labels_sha256: str = ""  # of the (first) file of labels, where it was seen
 
     @property
     def source(self) -> str:
@@ -199,12 +201,21 @@ def _check(download: Download, skip_bad: bool) -> list[BadImage]:
     refuse_duplicates(rows["path"], labels)
     _check_scores(download, download.scale or facts.scale)
     unlabelled = _disagreement(download, skip_bad)
-    if len(rows) != facts.images:
+    if facts.images not in (0, len(rows)):
         logger.warning(
             "%s: expected %s images, the official number; the labels list %s",
             facts.name,
             f"{facts.images:,}",
             f"{len(rows):,}",
+        )
+    elif facts.labels_sha256 and (digest := file_sha256(labels)) != facts.labels_sha256:
+        logger.warning(
+            "%s: %s has the official number of rows and another content (sha256 %s…, the official "
+            "%s…): labels of another version?",
+            facts.name,
+            labels.name,
+            digest[:12],
+            facts.labels_sha256[:12],
         )
     return unlabelled
 

@@ -17,7 +17,7 @@ from agiqa.core.errors import AgiqaError, some
 from agiqa.data.datasets.table import ImagesTable, write_whole
 from agiqa.data.datasets.text_table import read_text_csv, require_columns
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
-from agiqa.data.splits.split_rules import COLUMNS, SIDES
+from agiqa.data.splits.split_rules import COLUMNS, PAPER_SOURCES, SIDES, has_paper
 
 Sides = dict[int, dict[str, npt.NDArray[np.intp]]]  # row numbers of a table by seed and side
 FOLDER = "splits"  # in the data set's folder under cache/
@@ -54,6 +54,12 @@ def read_protocol(folder: Path, table: ImagesTable, protocol: str) -> pd.DataFra
     if not path.is_file():
         present = ", ".join(protocols_there(folder)) or "none"
         if protocol in PROTOCOLS:
+            if protocol == "paper" and not has_paper(table):
+                raise AgiqaError(
+                    f"protocol paper is MA-AGIQA's one split of its own data sets "
+                    f"({', '.join(name.rstrip(',') for name in PAPER_SOURCES)}): fit {table.name} "
+                    "with --protocol grouped or random"
+                )
             make_splits(table, protocol, count=1)  # says why, where it cannot be
             hint = f"Run `agiqa prepare {table.name}`."
         else:

@@ -21,9 +21,10 @@ from agiqa.data.splits.files import (
 from agiqa.data.splits.importing import Imported, import_splits
 from agiqa.data.splits.leaks import Leak, leaks, write_leaks
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
-from agiqa.data.splits.split_rules import has_official
+from agiqa.data.splits.split_rules import has_official, has_paper
 
 LEAKS = "leaks.json"
+OFFERED = {"official": has_official, "paper": has_paper}  # protocols of some data sets alone
 # What a test side needs before its figures say something.
 LEAST_CORRELATED = 3  # images
 VAL_SHARE = 0.1  # of a training side, where somebody's splits have no validation
@@ -56,7 +57,7 @@ def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, st
     if not table.targets:
         return Prepared(splits, absent)
     for protocol in PROTOCOLS:
-        if protocol == "official" and not has_official(table):
+        if protocol in OFFERED and not OFFERED[protocol](table):
             continue
         try:
             splits[protocol] = make_splits(

@@ -4,7 +4,7 @@
 |---|---|
 | `grouped` | seeded 70/10/20; all images of a group (a prompt) stay on one side, and so do byte-identical files; where no groups are known, only those |
 | `random` | seeded 70/10/20 by image |
-| `paper` | MA-AGIQA's own: one split, `random.Random(20).shuffle(range(N))`, cut at int(0.7 N) and int(0.8 N) |
+| `paper` | MA-AGIQA's own, offered for its data sets: one split, `random.Random(20).shuffle(range(N))`, cut at int(0.7 N) and int(0.8 N) |
 | `official` | the data set's own sets, where it has all three and their scores are public |
 | any other name | a split file that was imported (`agiqa.data.splits.importing`) |
 

@@ -21,6 +21,9 @@ from agiqa.data.datasets.table import SET_COLUMN, ImagesTable
 SIDES = ("train", "val", "test")
 COLUMNS = ("name", "image_id", "seed", "side", "protocol")  # of a split file
 
+# As the sources of the data sets that MA-AGIQA reports on begin: the protocol `paper` is its split.
+PAPER_SOURCES = ("AGIQA-3K,", "AIGIQA-20K,", "KonIQ-10k,", "SPAQ,")
+
 Ratio = tuple[float, float, float]
 Sides = tuple[list[int], list[int], list[int]]  # row numbers of the table: train, val, test
 
@@ -115,6 +118,11 @@ def _bundles(table: ImagesTable) -> list[list[int]]:
 def has_official(table: ImagesTable) -> bool:
     """Tell whether the data set names sets of its own, usable or not."""
     return SET_COLUMN in table.frame and bool((table.frame[SET_COLUMN] != "").any())
+
+
+def has_paper(table: ImagesTable) -> bool:
+    """Tell whether MA-AGIQA has results on the data set, and so a split of it."""
+    return table.source.startswith(PAPER_SOURCES)
 
 
 def require_official(table: ImagesTable) -> None:

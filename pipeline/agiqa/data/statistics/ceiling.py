@@ -34,9 +34,9 @@ from agiqa.data.metrics import krcc, srcc
 Array = NDArray[np.float64]
 
 DRAWS = 100
-# Raters an image, by how a data set's source begins. The official AGIQA-3K files don't say; its
-# paper's laboratory panel is taken to be 21, which is an assumption: see `agiqa ceiling --raters`.
-RATERS = {"AGIQA-3K": 21}
+# Raters an image, by how a data set's source begins, where its authors state them in words alone:
+# AGIQA-3K's 21 are those of arXiv 2306.04717.
+STATED = {"AGIQA-3K": 21}
 PANELS = (5, 10, 15, 20, 30, 50, 100)  # raters, where their number is not known
 
 
@@ -101,12 +101,12 @@ def noise_ceiling(
 def ceilings_of(
     table: ImagesTable, target: str = "", raters: Sequence[float] = ()
 ) -> list[dict[str, Any]]:
-    """Give the ceilings of a data set: target, whether raters are assumed, then `Ceiling`'s fields.
+    """Give the ceilings of a data set: target, then `Ceiling`'s fields.
 
     Args:
         table: the data set.
         target: one of its targets; "": every one with raters' deviations.
-        raters: ratings an image; none: as the data set counts them, else several panels.
+        raters: ratings an image; none: as the data set or its authors say, else several panels.
 
     Raises:
         AgiqaError: no deviations are known.
@@ -121,30 +121,25 @@ def ceilings_of(
             "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
             "sets built in, agiqa-3k and koniq-10k have them"
         )
-    guess, rows = assumed_raters(table), []
+    rows = []
     for about in wanted:
         spread, own = deviations(table, about), known_raters(table, about)
         assert spread is not None
         mos = table.frame[about.name].to_numpy(dtype=float)
-        panels: Sequence[Any] = raters or sorted({*PANELS, *([guess] if guess else [])})
-        for count in panels if own is None or raters else [own]:
-            ceiling = asdict(noise_ceiling(mos, spread, count))
-            assumed = own is None and ceiling["raters"] == guess
-            rows.append({"target": about.name, "assumed": assumed, **ceiling})
+        panels: Sequence[Any] = raters or (PANELS if own is None else [own])
+        rows += [
+            {"target": about.name, **asdict(noise_ceiling(mos, spread, count))} for count in panels
+        ]
     return rows
 
 
 def known_raters(table: ImagesTable, target: Target) -> Array | None:
-    """Look up ratings of each image `(N,)`, where the data set says so; else None."""
-    if not target.raters:
-        return None
-    return np.asarray(table.frame[target.raters].to_numpy(dtype=float))
-
-
-def assumed_raters(table: ImagesTable) -> int | None:
-    """Give the raters assumed for each image, where the data set doesn't say; else None."""
-    counts = (count for name, count in RATERS.items() if table.source.startswith(name))
-    return next(counts, None)
+    """Look up ratings of each image `(N,)`, where the data set or its authors say so; else None."""
+    if target.raters:
+        return np.asarray(table.frame[target.raters].to_numpy(dtype=float))
+    counts = (count for name, count in STATED.items() if table.source.startswith(name))
+    count = next(counts, None)
+    return None if count is None else np.full(len(table.frame), float(count))
 
 
 def deviations(table: ImagesTable, target: Target) -> Array | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from agiqa.core.model_names import in_order
 from agiqa.data.metric_names import FIGURES as KNOWN
+from agiqa.data.sources import OFFICIAL
 
 # Headings of figures by their name in metrics.json. What a publication calls PLCC may be fitted or
 # not, so the column of the fitted one is not called more than that.
@@ -62,10 +63,7 @@ class Result:
 
 
 # In the order of a table; others follow by name.
-DATASETS = (
-    "agiqa-3k", "aigiqa-20k", "aigciqa2023", "agiqa-1k", "evalmuse-40k", "evalmi-50k", "koniq-10k",
-    "spaq",
-)  # fmt: skip
+DATASETS = OFFICIAL
 TARGETS = ("quality",)
 PROTOCOLS = ("grouped", "ipce", "random", "paper", "official")
 CROSS_FIGURES = ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
