@@ -89,6 +89,9 @@ class Splits:
     count: Annotated[int, Range(1, 10_000)] = 10
     seed: Seed = 0  # of the first split
     ratio: tuple[float, ...] = (0.7, 0.1, 0.2)  # train, validation, test
+    # What `grouped` keeps on one side beside identical files: a prompt's (or group's) images alone,
+    # or pictures with near perceptual hashes as well.
+    keep_together: Literal["prompt", "near"] = "prompt"
 
 
 @dataclass(frozen=True)

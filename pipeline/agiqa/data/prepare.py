@@ -18,6 +18,7 @@ from agiqa.data.datasets import OFFICIAL, OWN
 from agiqa.data.datasets.download import download as fetch
 from agiqa.data.datasets.origin import SOURCES, AbsentError, Reading, note_sources, origin_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
+from agiqa.data.leak_audit import NEAR, count_near, with_near
 from agiqa.data.sources import find_source
 from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
 from agiqa.data.splits.leaks import Leak
@@ -34,6 +35,7 @@ class PreparedDataSet:
     leaks: tuple[Leak, ...] = field(repr=False)  # of each protocol and seed
     absent: Mapping[str, str]  # protocols that it has no splits of, and why
     notes: tuple[str, ...] = ()  # why results on it will say little
+    kept_together: str = ""  # what `splits.keep_together: near` found, in words
 
     def summary(self) -> dict[str, Any]:
         """Tell in one line each of the table, its images, its targets and its protocols."""
@@ -44,6 +46,8 @@ class PreparedDataSet:
             "skipped": len(self.table.skipped),
             "targets": ", ".join(_with_range(self.table, target) for target in targets) or "none",
         }
+        if self.kept_together:
+            lines["kept_together"] = self.kept_together
         for protocol in dict.fromkeys(leak.protocol for leak in self.leaks):
             leaks = [leak for leak in self.leaks if leak.protocol == protocol]
             sizes = f"{len(leaks)}x {leaks[0].train}/{leaks[0].val}/{leaks[0].test}"
@@ -82,7 +86,8 @@ def prepare(
         _download(name, source)
     reading = Reading(origin_of(source), folder)
     table = _read(name, source, folder, params, skip_bad or params.prepare.skip_bad)
-    splits = make_all_splits(table, params.splits, source.splits)
+    near = _with_near(table, params)
+    splits = make_all_splits(near or table, params.splits, source.splits)
     write_table(table, folder, reading.noted)
     reading.done(table)
     leaks = tuple(write_all_splits(splits, table, folder))
@@ -93,7 +98,15 @@ def prepare(
     ]
     if few := small_test_sides(splits, table):
         notes.append(f"{few}.")
-    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes))
+    kept = count_near(near) if near else ""
+    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes), kept)
+
+
+def _with_near(table: ImagesTable, params: Params) -> ImagesTable | None:
+    """Name near-identical pictures, where the settings keep them together."""
+    if params.splits.keep_together != "near" or not table.targets:
+        return None
+    return with_near(table, NEAR)
 
 
 def note_what_is_there(

@@ -1,7 +1,14 @@
 """The leak audit: what the sides of any split share, down to near-identical pictures."""
 
-from agiqa.data.leak_audit.overlaps import NEAR, Audit, Pair, SideOverlap, audit
-from agiqa.data.leak_audit.perceptual import NearHashes, near_hashes, perceptual_hashes
+from agiqa.data.leak_audit.overlaps import Audit, Pair, SideOverlap, audit
+from agiqa.data.leak_audit.perceptual import (
+    NEAR,
+    NearHashes,
+    count_near,
+    near_hashes,
+    perceptual_hashes,
+    with_near,
+)
 
 __all__ = [
     "NEAR",
@@ -10,6 +17,8 @@ __all__ = [
     "Pair",
     "SideOverlap",
     "audit",
+    "count_near",
     "near_hashes",
     "perceptual_hashes",
+    "with_near",
 ]

@@ -19,7 +19,6 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.leak_audit.perceptual import NearHashes
 from agiqa.data.splits import SIDES, side_rows
 
-NEAR = 6  # bits of 64
 SEEN = "train and val"  # what a released training side holds before validation is taken out of it
 BETWEEN = (("test", "train"), ("val", "train"), ("test", "val"), ("test", SEEN))
 MOST_LISTED = 20_000  # pairs of images looked at for the worst ones, nearest first

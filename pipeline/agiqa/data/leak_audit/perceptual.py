@@ -16,19 +16,23 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import platformdirs
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.progress import track
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode
+from agiqa.data.splits.split_rules import NEAR_COLUMN
 
 BITS = 64
+NEAR = 6  # bits of 64 that near-identical pictures differ in at most; measured in `overlaps`
 CHUNK = 256  # images between two commits: what a kill can cost
 BLOCK = 512  # hashes compared with all later ones at a time
 MOST_PAIRS = 5_000_000  # of distinct hashes; more says that the distance is too large
@@ -118,6 +122,33 @@ def near_hashes(hashes: npt.NDArray[np.uint64], distance: int) -> NearHashes:
         np.concatenate(firsts).astype(np.intp),
         np.concatenate(seconds).astype(np.intp),
         np.concatenate(distances).astype(np.uint8),
+    )
+
+
+def with_near(table: ImagesTable, distance: int) -> ImagesTable:
+    """Give the table a column that names near-identical pictures, for `grouped` splits.
+
+    Near is what a chain of pictures joins, each at most `distance` bits from the next.
+    """
+    near = near_hashes(perceptual_hashes(table), distance)
+    count = int(near.row.max()) + 1
+    graph = coo_array((np.ones(len(near.first)), (near.first, near.second)), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    return replace(table, frame=table.frame.assign(**{NEAR_COLUMN: labels[near.row].astype(str)}))
+
+
+def count_near(table: ImagesTable) -> str:
+    """Say how many images `with_near` keeps together that neither prompt nor file does."""
+    bundles = table.frame.groupby(NEAR_COLUMN)
+    joined = bundles.filter(
+        lambda images: (
+            images["image_id"].nunique() > 1
+            and (images["group"].nunique() > 1 or (images["group"] == "").all())
+        )
+    )
+    return (
+        f"{len(joined):,} near-identical images of {joined[NEAR_COLUMN].nunique():,} pictures, "
+        "which no prompt or file joins"
     )
 
 

@@ -21,6 +21,9 @@ from agiqa.data.datasets.table import SET_COLUMN, ImagesTable
 SIDES = ("train", "val", "test")
 COLUMNS = ("name", "image_id", "seed", "side", "protocol")  # of a split file
 
+NEAR_COLUMN = (
+    "near"  # names the near-identical pictures that are kept together, where that is asked
+)
 # As the sources of the data sets that MA-AGIQA reports on begin: the protocol `paper` is its split.
 PAPER_SOURCES = ("AGIQA-3K,", "AIGIQA-20K,", "KonIQ-10k,", "SPAQ,")
 
@@ -98,11 +101,11 @@ def named_groups(table: ImagesTable) -> int:
 
 
 def _bundles(table: ImagesTable) -> list[list[int]]:
-    """Join rows that must stay together by a shared group or file, in table order."""
+    """Join rows that must stay together by a shared group or file or picture, in table order."""
     count = len(table.frame)
     rows = np.arange(count)
     links = []  # for each row, the first row with the same value
-    for column in ("group", "image_id"):
+    for column in [name for name in ("group", "image_id", NEAR_COLUMN) if name in table.frame]:
         values = table.frame[column].to_numpy(dtype=object)
         first = pd.Series(rows).groupby(values).transform("min").to_numpy()
         links.append(np.where(values == "", rows, first))
