@@ -12,9 +12,9 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.folder import prepare
-from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.datasets.table import ImagesTable, Target
 from agiqa.data.images import BadImagesError
-from agiqa.data.leak_audit import NEAR, audit, perceptual_hashes
+from agiqa.data.leak_audit import NEAR, audit, count_near, perceptual_hashes, with_near
 from agiqa.data.leak_audit.perceptual import hashes_file, near_hashes
 from agiqa.data.splits import make_splits
 
@@ -71,6 +71,24 @@ def test_copies_and_re_encodings_are_found_and_named(photos: ImagesTable) -> Non
     assert pairs[1] == ("0.png", "3 encoded.jpg", False, 1)
     assert result.pairs[1].distance <= NEAR
     assert len(pairs) == 2
+
+
+def test_near_pictures_can_be_kept_on_one_side(photos: ImagesTable) -> None:
+    frame = photos.frame.assign(quality=np.arange(8.0), group=["", *"abcdefg"])
+    table = replace(photos, frame=frame, targets=(Target("quality", 0, 7),))
+    near = with_near(table, NEAR)
+    # the photograph, its copy, the JPEG and the small one; no other picture has a relative
+    assert near.frame["near"].value_counts().tolist() == [4, 1, 1, 1, 1]
+    assert count_near(near).startswith("4 near-identical images of 1 pictures")
+    parted = 0
+    for table_, together in ((table, False), (near, True)):
+        for _, split in make_splits(table_, "grouped", count=8).groupby("seed"):
+            sides = split.set_index("name")["side"][["0.png", "3 encoded.jpg", "4 small.png"]]
+            assert sides.nunique() == 1 or not together
+            parted += sides.nunique() > 1
+    assert parted  # without the column they fall apart
+    same = near.frame.assign(group="one")
+    assert count_near(replace(near, frame=same)).startswith("0 near-identical")
 
 
 def test_prompts_are_counted_where_they_are_named(make_table: Callable[..., ImagesTable]) -> None:

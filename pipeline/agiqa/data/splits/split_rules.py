@@ -21,9 +21,7 @@ from agiqa.data.datasets.table import SET_COLUMN, ImagesTable
 SIDES = ("train", "val", "test")
 COLUMNS = ("name", "image_id", "seed", "side", "protocol")  # of a split file
 
-NEAR_COLUMN = (
-    "near"  # names the near-identical pictures that are kept together, where that is asked
-)
+NEAR_COLUMN = "near"  # names near-identical pictures, where they are kept together
 # As the sources of the data sets that MA-AGIQA reports on begin: the protocol `paper` is its split.
 PAPER_SOURCES = ("AGIQA-3K,", "AIGIQA-20K,", "KonIQ-10k,", "SPAQ,")
 
