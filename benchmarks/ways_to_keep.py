@@ -55,8 +55,8 @@ def _write_ledger(folder: Path, data: Data) -> None:
 
 def _load_ledger(folder: Path, data: Data) -> Rows:
     shelves = [Shelf.open(folder, each, data.vectors.shape[2]) for each in FINGERPRINTS]
-    found = np.stack([shelf.read(data.ids) for shelf in shelves], axis=1)
-    return lambda rows: found[rows]
+    found = [shelf.read(data.ids) for shelf in shelves]
+    return lambda rows: np.stack([vectors[rows] for vectors in found], axis=1)
 
 
 def _first_of_ledger(folder: Path, data: Data) -> object:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from agiqa.core.urls import shown
 from agiqa.store.durable import PARTIAL, disk_errors, sync_folder, write_file
@@ -22,26 +22,6 @@ from agiqa.store.shared.remote import Remote
 SEGMENTS = "segments"  # the folder's name in a shelf's
 Part = tuple[str, int, int]
 """A segment's name, and from which byte to which."""
-
-
-class SegmentFolder(Protocol):
-    """Where segments lie."""
-
-    @property
-    def where(self) -> str:
-        """The shelf, for messages."""
-
-    def sizes(self) -> Mapping[str, int]:
-        """Bytes of each segment by name."""
-
-    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
-        """Bytes of each part, fewer where a file is shorter; None where there is no such file."""
-
-    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
-        """Put a new segment there, whole and durable, or nothing."""
-
-    def remove(self, names: Sequence[str]) -> None:
-        """Take segments away whose rows lie durably in others."""
 
 
 class LocalSegments:
@@ -150,3 +130,6 @@ class RemoteSegments:
 
     def remove(self, names: Sequence[str]) -> None:
         """Nothing at a URL is ever removed: who may write there need not be allowed to delete."""
+
+
+SegmentFolder = LocalSegments | RemoteSegments

@@ -7,10 +7,12 @@ the others. Segments never change, so what was learned of one holds; only the li
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from agiqa.store.ledger.segments import (
     rows_of,
     span,
 )
-from agiqa.store.rows import Vectors, id_bytes, rows_a_block, whole_rows
+from agiqa.store.rows import Vectors, id_bytes, rows_a_block, several_at_once, whole_rows
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +50,26 @@ class Segment:
     ids: Sequence[str]  # of a segment that is cut short fewer than it is named for
 
 
+Result = TypeVar("Result")
+Block = tuple[Segment, Vectors]
+"""Some rows (n,) of a segment, in ascending order."""
+
+
 class SegmentRows:
     """Rows of a folder of segments. Not for use from several threads at once."""
 
     def __init__(self, folder: SegmentFolder, kind: Kind) -> None:
         self.folder, self.kind = folder, kind
         self.unusable: dict[str, str] = {}  # why nothing of a segment is taken, by name
-        self._segments: list[Segment | None] = []  # None: it is there no more
-        self._numbers: dict[str, int] = {}  # of segments, by name
+        self._segments: dict[int, Segment] = {}  # by number, in the order in which they were met
+        self._numbers: dict[str, int] = {}  # by name
         self._sizes: dict[str, int] = {}  # of all that was looked at: one that is copied grows
         self._places: dict[str, int] = {}  # of rows, by id: number of the segment, row in it
+        self._counter = itertools.count()
 
     def segments(self) -> dict[str, Segment]:
         """Those that hold rows, by name, as of the last `refresh`."""
-        return {segment.name: segment for segment in self._segments if segment is not None}
+        return {segment.name: segment for segment in self._segments.values()}
 
     def ids(self) -> frozenset[str]:
         """Ids of all rows, as of the last `refresh`."""
@@ -86,24 +94,33 @@ class SegmentRows:
                 del self._sizes[name]
                 self.unusable.pop(name, None)
                 if (number := self._numbers.pop(name, None)) is not None:
-                    self._segments[number] = None
+                    del self._segments[number]
             self._take_in(self._read_ids({name: sizes[name] for name in new}), anew=bool(gone))
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> str:
         """Write rows (n, D) as a new segment, durably; its name."""
+        name = self.write(ids, vectors)
+        self.note(name, ids)
+        return name
+
+    def write(self, ids: Sequence[str], vectors: Vectors) -> str:
+        """Write rows (n, D) as a new segment, durably, and no more: any thread may; its name."""
         name, parts = build(self.kind, ids, vectors)
         self.folder.write(name, parts)
+        return name
+
+    def note(self, name: str, ids: Sequence[str]) -> None:
+        """Take note of a segment that this process has written."""
         if name not in self._numbers:
             layout = Layout(self.kind, len(ids))
             self._sizes[name] = layout.size
             self._take_in([Segment(name, layout, list(ids))])
-        return name
 
     def _take_in(self, found: Iterable[Segment], anew: bool = False) -> None:
         """Note segments that are there now; with `anew` find all rows' places again."""
         for segment in found:
-            self._numbers[segment.name] = len(self._segments)
-            self._segments.append(segment)
+            number = self._numbers[segment.name] = next(self._counter)
+            self._segments[number] = segment
             if not anew:
                 self._find(segment)
         if anew:
@@ -115,10 +132,9 @@ class SegmentRows:
         first = self._numbers[segment.name] << _ROWS
         for place, row_id in enumerate(segment.ids, first):
             known = self._places.setdefault(row_id, place)
-            if known != place:
-                other = self._segments[known >> _ROWS]
-                if other is None or order(other.name) < order(segment.name):
-                    self._places[row_id] = place
+            greatest = self._segments[known >> _ROWS]
+            if greatest is not segment and order(greatest.name) < order(segment.name):
+                self._places[row_id] = place
 
     def _read_ids(self, sizes: Mapping[str, int]) -> list[Segment]:
         """New segments with their ids; a few bytes of each are read. Strangers' are noted."""
@@ -155,19 +171,64 @@ class SegmentRows:
         )
 
     def read(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-        """Vectors (N, D) of `ids`, and ids of those that no segment has whole: theirs mean nothing.
+        """Vectors (N, D) of `ids`, and ids of those that no segment has whole: theirs are NaN.
 
         AgiqaError where an id is unknown.
         """
+        if unknown := [row_id for row_id in ids if row_id not in self._places]:
+            raise AgiqaError(
+                f"{self.folder.where}: expected rows for {len(ids)} images, found "
+                f"{len(ids) - len(unknown)} (first missing: {unknown[0]}); run `agiqa extract`"
+            )
+        different = list(dict.fromkeys(ids))
+        to = {row_id: row for row, row_id in enumerate(different)}
+        vectors: Vectors = np.empty((len(different), self.kind.width), self.kind.dtype)
+
+        def take(block: Block) -> list[str]:
+            names, found = self._whole_rows(block)
+            rows = [to[name] for name in names]
+            if rows and rows == list(range(rows[0], rows[0] + len(rows))):
+                vectors[rows[0] : rows[0] + len(rows)] = found  # other threads run meanwhile
+            else:
+                vectors[rows] = found
+            return names
+
+        left = set(different)
+        with several_at_once(vectors.nbytes) as at_once:
+            for names in self._work_through(left, take, at_once):
+                left.difference_update(names)
+        damaged = [row_id for row_id in different if row_id in left]
+        vectors[[to[row_id] for row_id in damaged]] = np.nan
+        if len(different) < len(ids):
+            vectors = vectors[[to[row_id] for row_id in ids]]
+        return vectors, damaged
+
+    def blocks(self, wanted: Iterable[str]) -> Iterator[tuple[list[str], Vectors]]:
+        """Whole rows of the wanted ids, (n, D) at a time, each id at most once.
+
+        AgiqaError where segments vanish again and again.
+        """
+        left = self._places.keys() & set(wanted)
+        for names, vectors in self._work_through(left, self._whole_rows, map):
+            left.difference_update(names)
+            if names:
+                yield names, vectors
+
+    def _work_through(
+        self,
+        left: set[str],
+        work: Callable[[Block], Result],
+        at_once: Callable[[Callable[[Block], Result], Iterable[Block]], Iterable[Result]],
+    ) -> Iterator[Result]:
+        """Do `work` with the blocks that have the rows `left`, from which the caller takes them.
+
+        Each is read in the greatest segment that has it, then, if it was not whole, in all others.
+        """
         for _ in range(LISTINGS):
-            unknown = [row_id for row_id in ids if row_id not in self._places]
-            if unknown:
-                raise AgiqaError(
-                    f"{self.folder.where}: expected rows for {len(ids)} images, found "
-                    f"{len(ids) - len(unknown)} (first missing: {unknown[0]}); run `agiqa extract`"
-                )
             try:
-                return self._read_known(ids)
+                yield from at_once(work, self._blocks_of(self._greatest(left)))
+                yield from at_once(work, self._blocks_of(self._all_of(left)))
+                return
             except VanishedError:
                 self.refresh()
         raise AgiqaError(
@@ -175,48 +236,36 @@ class SegmentRows:
             "vanish again and again; run the same command again"
         )
 
-    def _read_known(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-        vectors: Vectors = np.full((len(ids), self.kind.width), np.nan, dtype=self.kind.dtype)
-        wanted: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # (row, where to)
-        for to, row_id in enumerate(ids):
+    def _greatest(self, left: set[str]) -> dict[int, list[int]]:
+        """By the segment's number the rows of it that serve."""
+        rows: defaultdict[int, list[int]] = defaultdict(list)
+        for row_id in left:
             number, row = divmod(self._places[row_id], 1 << _ROWS)
-            wanted[number].append((row, to))
-        bad: list[int] = []
-        for number, pairs in wanted.items():
-            segment = self._segments[number]
-            if segment is None:
-                raise VanishedError
-            bad += self._read_segment(segment, pairs, vectors)
-        if bad:
-            bad = self._read_elsewhere({ids[to]: to for to in bad}, vectors)
-        return vectors, [ids[to] for to in sorted(bad)]
+            rows[number].append(row)
+        return rows
 
-    def _read_elsewhere(self, left: dict[str, int], vectors: Vectors) -> list[int]:
-        """Read rows that fail their checksum from other segments that have them; which are left."""
-        left = dict(left)
-        for segment in self.segments().values():
-            pairs = [(row, left[name]) for row, name in enumerate(segment.ids) if name in left]
-            if pairs:
-                saved = {to for _, to in pairs}.difference(
-                    self._read_segment(segment, pairs, vectors)
-                )
-                left = {name: to for name, to in left.items() if to not in saved}
-        return list(left.values())
+    def _all_of(self, left: set[str]) -> dict[int, list[int]]:
+        """By the segment's number all rows of it that are `left`."""
+        found = {
+            number: [row for row, row_id in enumerate(segment.ids) if row_id in left]
+            for number, segment in (self._segments.items() if left else ())
+        }
+        return {number: rows for number, rows in found.items() if rows}
 
-    def _read_segment(
-        self, segment: Segment, pairs: Sequence[tuple[int, int]], vectors: Vectors
-    ) -> list[int]:
-        """Read (row, where to) of a segment into `vectors`, a block at a time; the bad places."""
-        bad: list[int] = []
+    def _blocks_of(self, rows: Mapping[int, list[int]]) -> list[Block]:
         step = rows_a_block(self.kind.width, self.kind.dtype)
-        for start in range(0, len(pairs), step):
-            some = sorted(pairs[start : start + step])
-            rows = np.array([row for row, _ in some], dtype=np.int64)
-            places = np.array([to for _, to in some], dtype=np.int64)
-            found, whole = self.rows_of_segment(segment, rows)
-            vectors[places[whole]] = found[whole]
-            bad += places[~whole].tolist()
-        return bad
+        return [
+            (self._segments[number], some[start : start + step])
+            for number, some in ((n, np.sort(np.array(found))) for n, found in sorted(rows.items()))
+            for start in range(0, len(some), step)
+        ]
+
+    def _whole_rows(self, block: Block) -> tuple[list[str], Vectors]:
+        """Those of a block's rows that are whole: ids, vectors (n, D)."""
+        segment, rows = block
+        vectors, whole = self.rows_of_segment(segment, rows)
+        names = [segment.ids[row] for row in rows[whole].tolist()]
+        return names, vectors if whole.all() else vectors[whole]
 
     def rows_of_segment(self, segment: Segment, rows: Vectors) -> tuple[Vectors, Vectors]:
         """Vectors (n, D) of rows (n,), in ascending order, and which of them are whole (n,).
@@ -253,30 +302,6 @@ class SegmentRows:
                 values = np.frombuffer(data, "<u4", len(data) // 4).tolist()
                 found.update(zip(segment.ids, values, strict=False))
         return found
-
-    def blocks(self, wanted: Collection[str]) -> Iterator[tuple[list[str], Vectors]]:
-        """Whole rows of the wanted ids as they lie in the segments, each id at most once."""
-        left = set(wanted)
-        for _ in range(LISTINGS):
-            try:
-                for segment in sorted(
-                    self.segments().values(), key=lambda one: order(one.name), reverse=True
-                ):
-                    yield from self._blocks_of(segment, left)
-                return
-            except VanishedError:
-                self.refresh()
-
-    def _blocks_of(self, segment: Segment, left: set[str]) -> Iterator[tuple[list[str], Vectors]]:
-        rows = [row for row, row_id in enumerate(segment.ids) if row_id in left]
-        step = rows_a_block(self.kind.width, self.kind.dtype)
-        for start in range(0, len(rows), step):
-            some = np.array(rows[start : start + step], dtype=np.int64)
-            found, whole = self.rows_of_segment(segment, some)
-            names = [segment.ids[row] for row in some[whole].tolist()]
-            left.difference_update(names)
-            if names:
-                yield names, found[whole]
 
 
 def _runs(rows: Vectors) -> list[tuple[int, int]]:

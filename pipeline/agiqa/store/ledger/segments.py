@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.trees import parse_json
-from agiqa.store.rows import BLOCK_BYTES, DTYPES, WIDEST, Vectors, id_bytes, row_checksums
+from agiqa.store.rows import DTYPES, WIDEST, Vectors, id_bytes, row_checksums
 
-ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16
+ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16, and no segment gets more
+SEGMENT_BYTES = 32 << 20
 MOST_ROWS = 1 << 16
 MOST_BYTES = 2 << 30  # of a segment; ours have 64 MiB, and had 4096 rows of whatever width
 FORMAT, LAYOUT = "agiqa-segment", "1"
@@ -46,7 +47,7 @@ def rows_of(name: str) -> int | None:
 
 def rows_a_segment(kind: Kind) -> int:
     """How many rows a segment gets where there are many; as large a one is merged no more."""
-    return max(1, min(ROWS_A_SEGMENT, BLOCK_BYTES // kind.row_bytes))
+    return max(1, min(ROWS_A_SEGMENT, SEGMENT_BYTES // kind.row_bytes))
 
 
 def order(name: str) -> tuple[int, str]:

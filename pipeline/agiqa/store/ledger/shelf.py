@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -192,15 +193,22 @@ class Shelf:
 
 
 class ShelfWriter:
-    """Adds rows to a shelf, a segment for each flush. Not for use from several threads at once."""
+    """Adds rows to a shelf, a segment for each flush. Not for use from several threads at once.
+
+    Full segments are written by a thread of its own, one at a time, while the next one is filled.
+    """
 
     def __init__(self, shelf: Shelf, flush_seconds: float) -> None:
         self._shelf = shelf
         self._flush_seconds = flush_seconds
         self._flushed_at = time.monotonic()
         self._closed = False
-        self._pending: dict[str, Vectors] = {}  # rows (D,) by id that are not on the disk yet
-        self._most = rows_a_segment(shelf.rows.kind)
+        self._ids: list[str] = []  # of rows that wait for their segment to be full
+        self._rows = self._empty()  # theirs, and room for more
+        self._leaving: tuple[list[str], Vectors] | None = None  # a segment not yet on the disk
+        self._written: Future[str] | None = None  # its name, if a thread writes it
+        self._pending: set[str] = set()  # ids of both
+        self._thread = ThreadPoolExecutor(1)
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Add rows (n, D); ids already there, or repeated, are passed over: the first wins.
@@ -213,12 +221,22 @@ class ShelfWriter:
         self._check_open()
         check_vectors(ids, vectors, (self._shelf.width,), self._shelf.dtype)
         id_bytes(ids)
-        new = [r for r, name in enumerate(ids) if not self._shelf.has(name)]
-        rows = vectors[new]  # a copy: the caller may go on with its own
-        for place, row in enumerate(new):
-            self._pending.setdefault(ids[row], rows[place])
-        while len(self._pending) >= self._most:
-            self._flush(self._most)
+        there, pending = self._shelf.has, self._pending
+        new: dict[str, int] = {}
+        for row, row_id in enumerate(ids):
+            if row_id not in pending and not there(row_id):
+                new.setdefault(row_id, row)
+        if len(new) < len(ids):
+            vectors = vectors[list(new.values())]
+        names, start = list(new), 0
+        while start < len(names):
+            self._start_full()
+            room = slice(start, start + len(self._rows) - len(self._ids))
+            first, start = len(self._ids), min(room.stop, len(names))
+            self._ids += names[room]
+            self._rows[first : len(self._ids)] = vectors[room]
+            pending.update(names[room])
+        self._start_full()
         if time.monotonic() - self._flushed_at >= self._flush_seconds:
             self.flush()
 
@@ -230,8 +248,11 @@ class ShelfWriter:
         """
         self._check_open()
         self._flushed_at = time.monotonic()
-        while self._pending:
-            self._flush(self._most)
+        self._finish()
+        if self._ids:
+            self._leaving = self._ids, self._rows[: len(self._ids)]
+            self._ids, self._rows = [], self._empty()
+            self._finish()
 
     def close(self) -> None:
         """Flush, and take no more rows."""
@@ -240,12 +261,29 @@ class ShelfWriter:
                 self.flush()
             finally:
                 self._closed = True
+                self._thread.shutdown()
 
-    def _flush(self, most: int) -> None:
-        ids = list(self._pending)[:most]
-        self._shelf.rows.add(ids, np.stack([self._pending[name] for name in ids]))
-        for name in ids:
-            del self._pending[name]
+    def _start_full(self) -> None:
+        """Begin to write a segment that is full, after the one before."""
+        if len(self._ids) == len(self._rows):
+            self._finish()
+            self._leaving = self._ids, self._rows
+            self._written = self._thread.submit(self._shelf.rows.write, *self._leaving)
+            self._ids, self._rows = [], self._empty()
+
+    def _finish(self) -> None:
+        """See the segment that leaves on the disk; after a failure try again."""
+        if self._leaving is not None:
+            ids, rows = self._leaving
+            written, self._written = self._written, None
+            name = written.result() if written else self._shelf.rows.write(ids, rows)
+            self._shelf.rows.note(name, ids)
+            self._pending.difference_update(ids)
+            self._leaving = None
+
+    def _empty(self) -> Vectors:
+        rows = rows_a_segment(self._shelf.rows.kind)
+        return np.empty((rows, self._shelf.width), self._shelf.dtype)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -7,9 +7,7 @@ every row is compared with its own checksum. The chunks' checksums, which are th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,7 @@ import numpy as np
 from agiqa.store.durable import disk_errors
 from agiqa.store.own_files import open_own
 from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, row_blocks, strange_files
-from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, whole_rows
-
-READERS = min(4, os.cpu_count() or 1)  # threads that read and check at once
-_CHECKED_BYTES = 512 << 10  # of rows that are checked at a time: as much as a core's cache holds
+from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, several_at_once, whole_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +65,8 @@ class PackRows:
         if absent:  # before memory is taken for what is not there
             raise self._damaged(np.concatenate(absent))
         vectors = np.empty(self.shape, self.dtype)
-        with ThreadPoolExecutor(READERS) as pool:
-            whole = list(pool.map(lambda rows: self.fill(vectors[rows], rows), self.chunk_rows()))
+        with several_at_once(vectors.nbytes) as at_once:
+            whole = list(at_once(lambda rows: self.fill(vectors[rows], rows), self.chunk_rows()))
         if not (sound := np.concatenate(whole)).all():
             raise self._damaged(np.flatnonzero(~sound))
         return vectors
@@ -117,18 +112,13 @@ class PackRows:
     ) -> None:
         """Read rows from `first` on that lie in one chunk."""
         file, offset = chunk
-        row_bytes = vectors[0].nbytes
-        step = max(1, _CHECKED_BYTES // row_bytes)
         with open_own(file) as opened:
-            opened.seek(offset + first % ROWS_A_CHUNK * row_bytes)
-            for start in range(0, len(vectors), step):
-                some = vectors[start : start + step]
-                if opened.readinto(some.reshape(-1).view(np.uint8).data) < some.nbytes:
-                    return
-                rows = slice(first + start, first + start + len(some))
-                keys = [key.tobytes() for key in self.stored.image_id[rows]]
-                found = whole_rows(keys, some, self.stored.row_crc32[rows])
-                whole[start : start + step] = found
+            opened.seek(offset + first % ROWS_A_CHUNK * vectors[0].nbytes)
+            if opened.readinto(vectors.reshape(-1).view(np.uint8).data) < vectors.nbytes:
+                return
+        rows = slice(first, first + len(vectors))
+        keys = [key.tobytes() for key in self.stored.image_id[rows]]
+        whole[:] = whole_rows(keys, vectors, self.stored.row_crc32[rows])
 
     def _damaged(self, rows: Vectors) -> DamagedRowsError:
         ids = [self.image_ids[row] for row in rows]
