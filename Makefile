@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check docs house screenshots build constraints plotly clean
+.PHONY: help venv demo test check docs evidence house screenshots build constraints plotly clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ check: venv ## lint, format, types, layers
 docs: venv ## build the documentation site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 	@echo "Open site/index.html, or $(BIN)/mkdocs serve"
+
+evidence: venv ## hold the figures in README's and docs' tables against their result files and sources
+	@$(BIN)/python docs/making/evidence.py
 
 house: venv ## count lines by floor, layers, the longest import chain, long functions ...
 	@$(BIN)/python docs/making/house.py
