@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agiqa.core.params import Semantic
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
-from agiqa.data.prompts import bundled_folder
+from agiqa.data.named_yaml import bundled_folder
 from agiqa.stage1.batches import Job, compute, samples_of
 from agiqa.stage1.extract import open_shelves
 from agiqa.stage1.extractors import ImageTextExtractor
@@ -115,7 +115,8 @@ def prompt_set(folder: Path, count: int, order: str) -> str:
     """A prompt set of so many questions: the paper's two, then aspects."""
     whole: dict[str, Any] = {}
     for name in ("ma_agiqa", "aspects", "correspondence"):
-        tree = yaml.safe_load((bundled_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+        path = bundled_folder("prompts") / f"{name}.yaml"
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         whole |= {k: v for k, v in tree["prompts"].items() if "{image_prompt}" not in v}
     names = list(whole) + [f"more{n}" for n in range(count - len(whole))]
     chosen = {name: whole.get(name, f"{whole['coherence']} {name}") for name in names[:count]}

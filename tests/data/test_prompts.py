@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.prompts import PromptSet, bundled_folder, read_prompt_set
+from agiqa.data.named_yaml import bundled_folder
+from agiqa.data.prompts import PromptSet, read_prompt_set
 
 Write = Callable[..., str]
 
@@ -29,9 +30,9 @@ def test_ma_agiqa_is_verbatim() -> None:
     assert "arXiv:2404.17762" in chosen.citation
 
 
-@pytest.mark.parametrize("path", sorted(bundled_folder().glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_bundled_set_is_valid_and_named_as_its_file(path: Path) -> None:
-    assert read_prompt_set(path.stem).name == path.stem
+@pytest.mark.parametrize("name", sorted(p.stem for p in bundled_folder("prompts").glob("*.yaml")))
+def test_every_bundled_set_is_valid_and_named_as_its_file(name: str) -> None:
+    assert read_prompt_set(name).name == name
 
 
 @given(st.text(min_size=1), st.text())
@@ -151,8 +152,18 @@ def test_unknown_set_lists_the_known(
         ({"prompts": {"a": "{image_prompt}{image_prompt}"}}, r"'a' holds \{image_prompt\} twice"),
         ({"prompts": {"a.last": "b"}}, r"prompt name 'a\.last': letters, digits"),
         ({"prompts": {"visual": "b"}}, "cannot be named 'visual'"),
-        ({"answers": ["yes"]}, r"at least two words; found \['yes'\]"),
-        ({"answers": "yes"}, "at least two words; found 'yes'"),
+        ({"answers": ["yes"]}, r"at least two words, or likelihood; found \['yes'\]"),
+        ({"answers": "yes"}, "at least two words, or likelihood; found 'yes'"),
+        ({"answers": [], "answers_over": "vocabulary"}, r"at least one word, or .*; found \[\]"),
+        ({"answers": ["a", "b"], "answers_over": "all"}, "is words or vocabulary; found 'all'"),
+        ({"answers_over": "words"}, "answers_over goes with answers that are words"),
+        ({"answers": "likelihood"}, r"expects a reply that ends in \{image_prompt\}, found ''"),
+        ({"reply": "It is {foo}"}, r"unknown placeholder \{foo\} in the reply"),
+        ({"reply": 3}, "the text that the model's reply begins with; found 3"),
+        (
+            {"prompts": {"a": "Is it {image_prompt}?"}, "reply": "{image_prompt}"},
+            r"prompt 'a' with the reply holds \{image_prompt\} twice",
+        ),
         ({"answers": [True, False]}, "True is no text to YAML; put the word in quotes"),
         ({"answers": ["very good", "bad"]}, "single words; found 'very good'"),
         ({"answers": ["", "bad"]}, "single words; found ''"),

@@ -146,6 +146,40 @@ def qwen3_vl(folder: Path) -> Path:
     )
 
 
+def qwen3_5(folder: Path) -> Path:
+    """Linear attention in the first layer, full in the second; three to one in Qwen3.5."""
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 1.0,
+        "mrope_section": [2, 3, 3],
+        "mrope_interleaved": True,
+    }
+    linear = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"],
+    }
+    return _qwen(
+        folder,
+        "Qwen3_5",
+        vision={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 16,
+        },
+        text=LANGUAGE | linear | {"head_dim": 16, "rope_parameters": rope},
+        image={"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2},
+        size={"shortest_edge": 32 * 32, "longest_edge": 32 * 32 * 16},
+        processor="Qwen3VL",
+    )
+
+
 def _qwen(
     folder: Path,
     family: str,
@@ -153,6 +187,7 @@ def _qwen(
     text: dict[str, Any],
     image: dict[str, Any],
     size: dict[str, int],
+    processor: str = "",
 ) -> Path:
     import transformers
 
@@ -169,7 +204,7 @@ def _qwen(
         tie_word_embeddings=True,
     )
     images = transformers.Qwen2VLImageProcessorPil(size=size, **image)
-    return _save(folder, config, words, images, f"{family}Processor", QWEN_CHAT)
+    return _save(folder, config, words, images, f"{processor or family}Processor", QWEN_CHAT)
 
 
 def internvl(folder: Path) -> Path:
@@ -417,6 +452,7 @@ def siglip2_naflex(folder: Path) -> Path:
 LMMS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
+    "qwen3_5": qwen3_5,
     "internvl": internvl,
     "llava": llava,
     "llava_onevision": llava_onevision,

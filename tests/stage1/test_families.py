@@ -1,7 +1,7 @@
 """Each family's vectors are those of the plain transformers forward, whatever is shared."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from kit import families
 FAMILIES = (
     "qwen2_5_vl",
     "qwen3_vl",
+    "qwen3_5",
     "internvl",
     "llava",
     "llava_onevision",
@@ -104,11 +105,14 @@ def pooled(states: np.ndarray, image: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def vectors(extractor: ImageTextExtractor, seen: list[Image.Image]) -> list[dict[str, np.ndarray]]:
+def vectors(
+    extractor: ImageTextExtractor, seen: list[Image.Image], words: Sequence[str | None] = ()
+) -> list[dict[str, np.ndarray]]:
     """By name, for each image; images of one shape together."""
     from agiqa.stage1.batches import in_batches
 
-    samples = [(place, extractor.preprocess(image)) for place, image in enumerate(seen)]
+    made = map(extractor.preprocess, seen, words or [None] * len(seen))
+    samples = list(enumerate(made))
     found: list[dict[str, np.ndarray]] = [{} for _ in seen]
     every = range(len(extractor.vectors))
     for places, some in in_batches(iter(samples), extractor.batch_size):
@@ -116,6 +120,12 @@ def vectors(extractor: ImageTextExtractor, seen: list[Image.Image]) -> list[dict
             for place, row in zip(places, rows, strict=False):
                 found[place][f"{vector.store}/{vector.name}"] = row
     return found
+
+
+def blank(processor: Any, image: Image.Image) -> Image.Image:
+    """Nothing but the mean colour that pixels are centred on."""
+    red, green, blue = (round(255 * value) for value in processor.image_processor.image_mean)
+    return Image.new("RGB", image.size, (red, green, blue))
 
 
 @pytest.mark.parametrize("order", ["text_first", "image_first"])
@@ -149,7 +159,7 @@ def test_vectors_equal_the_plain_forward(
 def test_nothing_that_can_be_shared_is_left_out(
     family: Path, settings: Callable[..., Semantic]
 ) -> None:
-    """All of it in causal models; PaliGemma's text looks ahead, so only the image is."""
+    """All of it in causal models; PaliGemma's text looks ahead, Qwen3.5's layers keep a sum."""
     for order in ("text_first", "image_first"):
         extractor = ImageTextExtractor(settings(family, order))
         vectors(extractor, images(1))
@@ -157,7 +167,7 @@ def test_nothing_that_can_be_shared_is_left_out(
         shares = extractor._model.forward.shares
         # Where the questions come first, nothing is in common, and so nothing is wrong about it.
         odd = Shares(image=True, common=order == "text_first", lead=False)
-        expected = odd if family.name == "paligemma" else LEVELS[0]
+        expected = odd if family.name in ("paligemma", "qwen3_5") else LEVELS[0]
         assert shares == expected
 
 
@@ -188,3 +198,45 @@ def test_a_vector_does_not_depend_on_its_batch(
         (single,) = vectors(alone, [image])
         for name, row in vectors_of.items():
             np.testing.assert_allclose(row, single[name], atol=1e-5)
+
+
+def test_answers_equal_the_plain_forward(family: Path, settings: Callable[..., Semantic]) -> None:
+    """Over the vocabulary as VQAScore has it, behind the beginning of a reply as Q-Align has it."""
+    asked = settings(family, "image_first", reply="It is\n", answers_over="vocabulary")
+    (ours,) = vectors(ImageTextExtractor(asked), images(1))
+    model = transformers.AutoModelForImageTextToText.from_pretrained(family).eval()
+    processor = load_processor(find_model(str(family)))
+    text = PLAIN["image_first"].replace("{image}", placeholder(processor)) + "It is\n"
+    letters = [processor.tokenizer.convert_tokens_to_ids(word[0]) for word in ANSWERS]
+    for name, question in PROMPTS.items():
+        asked_text = text.replace("{prompt}", question)
+        _, _, logits = plain(model, processor, images(1)[0], asked_text)
+        expected = torch.from_numpy(logits[-1]).softmax(dim=0)[letters].numpy()
+        np.testing.assert_allclose(ours[f"answers/{name}"], expected, atol=1e-6)
+
+
+def test_likelihoods_equal_the_plain_forward(
+    family: Path, settings: Callable[..., Semantic]
+) -> None:
+    """Nats a token of the image's own prompt, and what the image adds to a blank one."""
+    reply = "It is {image_prompt}"
+    asked = settings(family, "image_first", reply=reply, answers="likelihood", pooling="last")
+    own = ["a cat", "two dogs on a mat"]
+    if family.name == "paligemma":  # its text ends in a line feed, and attends to itself both ways
+        with pytest.raises(AgiqaError, match="its own tokens behind a text"):
+            vectors(ImageTextExtractor(asked), images(1), own[:1])
+        return
+    ours = vectors(ImageTextExtractor(asked), images(2), own)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(family).eval()
+    processor = load_processor(find_model(str(family)))
+    text = PLAIN["image_first"].replace("{image}", placeholder(processor)) + "It is "
+    text = text.replace("{prompt}", PROMPTS["hands"])
+    for image, words, read in zip(images(2), own, ours, strict=True):
+        means = []
+        for shown in (image, blank(processor, image)):
+            ids, _, logits = plain(model, processor, shown, text + words)
+            logs = torch.from_numpy(logits[-len(words) - 1 : -1]).log_softmax(dim=1)
+            means.append(logs.gather(1, torch.from_numpy(ids[-len(words) :, None])).mean())
+        expected = [float(means[0]), float(means[0] - means[1])]
+        np.testing.assert_allclose(read["answers/hands"], expected, atol=1e-5)
+        assert abs(read["answers/hands"][1]) > 1e-4  # the image matters

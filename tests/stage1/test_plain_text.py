@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
-from agiqa.data.prompts import MARK, bundled_folder
+from agiqa.data.named_yaml import bundled_folder
+from agiqa.data.prompts import MARK
 from agiqa.stage1.extractors import ImageTextExtractor, Sample, semantic_extractor
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.inputs import token_ids
@@ -168,7 +169,7 @@ def test_rows_that_had_special_tokens_are_found_no_more_and_all_others_are() -> 
 def test_models_that_ask_for_no_generation_prompt_still_refuse_such_sets(
     family: str, family_folder: Callable, tmp_path: Path
 ) -> None:
-    text = (bundled_folder() / "correspondence.yaml").read_text()
+    text = (bundled_folder("prompts") / "correspondence.yaml").read_text()
     (tmp_path / "set.yaml").write_text(text)
     settings = Semantic(model=str(family_folder(family)), prompts=str(tmp_path / "set.yaml"))
     with pytest.raises(AgiqaError, match=r"which a dual encoder cannot be asked"):

@@ -1,30 +1,33 @@
 """Prompt sets: what the LMM is asked about each image. Data in YAML, read and checked here.
 
 A set has a name, a citation, the order of text and image, a template with `{prompt}` and `{image}`
-(or `chat`, the model's own), one or more poolings, and the prompts by name; perhaps answers whose
-probabilities are wanted as well. A prompt may hold `{image_prompt}`, the text that the image was
-generated from. Each prompt becomes one semantic vector for each pooling.
+(or `chat`, the model's own), one or more poolings, and the prompts by name; perhaps the first words
+of the model's reply, and answers whose probabilities are wanted as well. A prompt or the reply may
+hold `{image_prompt}`, the text that the image was generated from. Each prompt becomes one semantic
+vector for each pooling.
 """
 
-import difflib
-import importlib.resources
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.errors import AgiqaError
 from agiqa.core.regular_files import read_regular
-from agiqa.core.trees import MOST_YAML, read_yaml
+from agiqa.core.trees import MOST_YAML
+from agiqa.data.named_yaml import find_named, read_mapping
 
 CHAT = "chat"  # as a template: the model's own chat template
 IMAGE_PROMPT = "{image_prompt}"
 ORDERS = ("text_first", "image_first")
 POOLINGS = ("mean", "text_mean", "image_mean", "last")
 KEYS = ("name", "citation", "order", "template", "pooling", "prompts")
-OPTIONAL = ("answers",)
+OPTIONAL = ("reply", "answers", "answers_over")
+WORDS, VOCABULARY = "words", "vocabulary"  # what the answers' probabilities sum to 1 over
+LIKELIHOOD = "likelihood"  # as answers: how likely the model finds the image's own prompt
+# Nats a token of it, mean: given the image, and by how much that is more than given a blank one.
+LIKELIHOODS = (LIKELIHOOD, "gain")
 TAKEN = ("visual", "answers")  # names of the experts that are not prompts
 PLACE = re.compile(r"\{([\w .-]*)\}")  # {"a": 1} is text
 # What models' special tokens look like: <image>, </s>, <|im_end|>, [INST].
@@ -41,7 +44,9 @@ class PromptSet:
     template: str  # holds {prompt} and {image} once each; or CHAT
     poolings: tuple[str, ...]  # over the positions of the last hidden state, see POOLINGS
     prompts: Mapping[str, str]
-    answers: tuple[str, ...] = ()  # words whose probabilities are wanted
+    answers: tuple[str, ...] = ()  # words whose probabilities are wanted, or LIKELIHOODS
+    answers_over: str = WORDS  # or VOCABULARY, or LIKELIHOOD: of a reply that ends in the prompt
+    reply: str = ""  # how the model's reply begins: the answers follow
 
     @property
     def is_chat(self) -> bool:
@@ -49,8 +54,24 @@ class PromptSet:
         return self.template == CHAT
 
     def asks_image_prompt(self, name: str) -> bool:
-        """Tell whether the prompt of that name holds the image's generation prompt."""
-        return IMAGE_PROMPT in self.prompts[name]
+        """Tell whether that prompt, or the reply, holds the image's generation prompt."""
+        return IMAGE_PROMPT in self.prompts[name] + self.reply
+
+    def image_prompt(self, name: str, image_prompt: str | None) -> str:
+        """Strip the image's generation prompt; "" where the prompt of that name asks for none.
+
+        Raises:
+            AgiqaError: it asks for one, and there is none.
+        """
+        if not self.asks_image_prompt(name):
+            return ""
+        if image_prompt is None or not image_prompt.strip():
+            raise AgiqaError(
+                f"Prompt '{name}' of set '{self.name}' holds {IMAGE_PROMPT}, but an image has no "
+                "generation prompt: name the column that has them (agiqa prepare --prompt-column), "
+                "or give it (agiqa score --image-prompt)."
+            )
+        return image_prompt.strip()
 
     def question(self, name: str, image_prompt: str | None = None) -> str:
         """Fill in the prompt of that name, with the image's generation prompt if it asks.
@@ -58,32 +79,23 @@ class PromptSet:
         Raises:
             AgiqaError: it asks for the generation prompt, and there is none.
         """
-        if not self.asks_image_prompt(name):
-            return self.prompts[name]
-        if image_prompt is None or not image_prompt.strip():
-            raise AgiqaError(
-                f"Prompt '{name}' of set '{self.name}' holds {IMAGE_PROMPT}, but an image has no "
-                "generation prompt: name the column that has them (agiqa prepare --prompt-column), "
-                "or give it (agiqa score --image-prompt)."
-            )
-        return self.prompts[name].replace(IMAGE_PROMPT, image_prompt.strip())
+        return self.prompts[name].replace(IMAGE_PROMPT, self.image_prompt(name, image_prompt))
 
     def text(self, name: str, image_prompt: str | None = None) -> tuple[str, str]:
-        """Split the prompt's text into before and after the image; not for `chat`."""
+        """Split the prompt's text, reply included, into before and after the image; not for `chat`.
+
+        Raises:
+            AgiqaError: it asks for the generation prompt, and there is none.
+        """
         before, after = self.template.split("{image}")
         question = self.question(name, image_prompt)
-        return before.replace("{prompt}", question), after.replace("{prompt}", question)
+        reply = self.reply.replace(IMAGE_PROMPT, self.image_prompt(name, image_prompt))
+        return before.replace("{prompt}", question), after.replace("{prompt}", question) + reply
 
 
 def marks_in(text: str) -> list[str]:
     """Find what some model may take for a special token, by another form of Unicode too."""
     return MARK.findall(text) or MARK.findall(unicodedata.normalize("NFKC", text))
-
-
-def bundled_folder() -> Path:
-    """Find the prompt sets that come with agiqa: in the wheel, or a checkout's `prompts/`."""
-    installed = Path(str(importlib.resources.files("agiqa"))) / "bundled_prompts"
-    return installed if installed.is_dir() else Path(__file__).parents[3] / "prompts"
 
 
 def read_prompt_set(name: str) -> PromptSet:
@@ -94,23 +106,8 @@ def read_prompt_set(name: str) -> PromptSet:
             without `{prompt}` or `{image}`, an order that the template contradicts, an unknown
             placeholder or pooling, answers that are not two different words.
     """
-    path = _locate(name)
-    try:
-        tree = read_yaml(path)
-    except (OSError, ValueError) as error:
-        raise AgiqaError(f"{path}: not a readable prompt set: {one_line(error)}") from error
-    if not isinstance(tree, dict):
-        raise AgiqaError(f"{path}: expected the keys {', '.join(KEYS)}.")
-    for key in tree:
-        if key not in KEYS + OPTIONAL:
-            near = difflib.get_close_matches(str(key), KEYS + OPTIONAL, n=1)
-            valid = f"valid: {', '.join(KEYS)}, and at will {', '.join(OPTIONAL)}."
-            raise AgiqaError(
-                f"{path}: unknown key '{key}'; " + (f"did you mean '{near[0]}'?" if near else valid)
-            )
-    missing = [key for key in KEYS if key not in tree]
-    if missing:
-        raise AgiqaError(f"{path}: missing {', '.join(missing)}.")
+    path = find_named(name, "prompts", "prompt set")
+    tree = read_mapping(path, "prompt set", KEYS, OPTIONAL)
     try:
         return make_prompt_set(tree)
     except AgiqaError as error:
@@ -123,26 +120,11 @@ def prompt_set_text(name: str) -> str:
     Raises:
         AgiqaError: no such set (the known ones are listed), or it cannot be read.
     """
-    path = _locate(name)
+    path = find_named(name, "prompts", "prompt set")
     try:
         return read_regular(path, MOST_YAML).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise AgiqaError(f"{path}: not a readable prompt set: {error}") from error
-
-
-def _locate(name: str) -> Path:
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise AgiqaError(f"Prompt set {name} does not exist.")
-        return Path(name)
-    folders = (Path("prompts"), bundled_folder())
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise AgiqaError(
-        f"Unknown prompt set '{name}'; known: {', '.join(known)}. A path to a YAML file works too."
-    )
 
 
 def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
@@ -150,14 +132,26 @@ def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
     order = tree["order"]
     if order not in ORDERS:
         raise AgiqaError(f"order is one of {', '.join(ORDERS)}; found {order!r}.")
+    prompts, reply = _prompts(tree["prompts"]), _reply(tree.get("reply", ""))
+    for name, text in prompts.items():
+        if (text + reply).count(IMAGE_PROMPT) > 1:
+            where = f"prompt '{name}'" + (" with the reply" if IMAGE_PROMPT in reply else "")
+            raise AgiqaError(f"{where} holds {IMAGE_PROMPT} twice; once is the most.")
+    answers, over = _answers(tree.get("answers"), tree.get("answers_over"))
+    if over == LIKELIHOOD and not reply.endswith(IMAGE_PROMPT):
+        raise AgiqaError(
+            f"answers: {LIKELIHOOD} expects a reply that ends in {IMAGE_PROMPT}, found {reply!r}."
+        )
     return PromptSet(
         name=str(tree["name"]),
         citation=" ".join(str(tree["citation"]).split()),
         order=order,
         template=_template(tree["template"], order),
         poolings=_poolings(tree["pooling"]),
-        prompts=_prompts(tree["prompts"]),
-        answers=_answers(tree["answers"]) if "answers" in tree else (),
+        prompts=prompts,
+        answers=answers,
+        answers_over=over,
+        reply=reply,
     )
 
 
@@ -210,27 +204,47 @@ def _prompts(prompts: object) -> dict[str, str]:
             )
         if key in TAKEN:
             raise AgiqaError(f"a prompt cannot be named '{key}': another expert is; rename it.")
-        for placeholder in PLACE.findall(text):
-            if f"{{{placeholder}}}" != IMAGE_PROMPT:
-                raise AgiqaError(
-                    f"unknown placeholder {{{placeholder}}} in prompt '{key}'; the only one is "
-                    f"{IMAGE_PROMPT}, the text that the image was generated from."
-                )
-        if text.count(IMAGE_PROMPT) > 1:
-            raise AgiqaError(f"prompt '{key}' holds {IMAGE_PROMPT} twice; once is the most.")
+        _require_known_places(text, f"prompt '{key}'")
     return {str(key): text.strip() for key, text in prompts.items()}
 
 
-def _answers(answers: object) -> tuple[str, ...]:
-    if not isinstance(answers, list) or len(answers) < 2:
-        raise AgiqaError(f"answers must be a list of at least two words; found {answers!r}.")
+def _reply(reply: object) -> str:
+    if not isinstance(reply, str):
+        raise AgiqaError(f"reply is the text that the model's reply begins with; found {reply!r}.")
+    _require_known_places(reply, "the reply")
+    return reply
+
+
+def _require_known_places(text: str, where: str) -> None:
+    for placeholder in PLACE.findall(text):
+        if f"{{{placeholder}}}" != IMAGE_PROMPT:
+            raise AgiqaError(
+                f"unknown placeholder {{{placeholder}}} in {where}; the only one is "
+                f"{IMAGE_PROMPT}, the text that the image was generated from."
+            )
+
+
+def _answers(answers: object, over: object) -> tuple[tuple[str, ...], str]:
+    """Check the answers, and what their probabilities sum to 1 over."""
+    if answers is None or answers == LIKELIHOOD:
+        if over is not None:
+            raise AgiqaError("answers_over goes with answers that are words.")
+        return (LIKELIHOODS, LIKELIHOOD) if answers else ((), WORDS)
+    if over not in (None, WORDS, VOCABULARY):
+        raise AgiqaError(f"answers_over is {WORDS} or {VOCABULARY}; found {over!r}.")
+    least = 1 if over == VOCABULARY else 2
+    if not isinstance(answers, list) or len(answers) < least:
+        raise AgiqaError(
+            f"answers must be a list of at least {('one word', 'two words')[least - 1]}, or "
+            f"{LIKELIHOOD}; found {answers!r}."
+        )
     for word in answers:
         if isinstance(word, bool | int | float):  # YAML 1.1 reads yes and no so
             raise AgiqaError(f"answers: {word!r} is no text to YAML; put the word in quotes.")
         if not isinstance(word, str) or not re.fullmatch(r"[^\W_][\w'-]*", word):
             raise AgiqaError(f"answers must be single words; found {word!r}.")
     _refuse_twice("answer", answers)
-    return tuple(answers)
+    return tuple(answers), str(over or WORDS)
 
 
 def _refuse_twice(what: str, given: Sequence[object]) -> None:

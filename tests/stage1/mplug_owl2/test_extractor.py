@@ -85,6 +85,42 @@ def test_vectors_in_the_store_are_the_plain_forwards(
     np.testing.assert_array_equal(np.stack(in_memory, axis=1), rows)
 
 
+@pytest.mark.parametrize("over", ["words", "vocabulary"])
+def test_answers_are_the_heads_probabilities(
+    over: str,
+    settings: Semantic,
+    tiny: Path,
+    vocabulary: dict[str, int],
+    write_prompts: Callable[..., str],
+) -> None:
+    """Behind the text, as Q-Align asks for them; the vectors stay what they are without."""
+    template = "USER: {prompt}\n{image}\nASSISTANT: It is"
+    asked = {"a": "How good is it?", "b": "How sharp is it?"}
+    words = {"answers": ["An", "in"], "answers_over": over}
+    plain, answered = (
+        MplugOwl2Extractor(
+            dataclasses.replace(
+                settings, prompts=write_prompts(asked, name, template=template, **more)
+            )
+        )
+        for name, more in (("plain.yaml", {}), ("answered.yaml", words))
+    )
+    samples = [plain.preprocess(Image.effect_noise((30, 40), 80).convert("RGB"))] * 2
+    vectors, answers = answered.extract(samples, [0, 3])
+    assert np.array_equal(vectors, plain.extract(samples, [0])[0])
+
+    network = loading.load_model(tiny, "float32", "sdpa")
+    text = answered.texts[1]
+    ids = torch.tensor([[*text.before, modeling.IMAGE_TOKEN, *text.after]]).expand(2, -1)
+    pixels = torch.from_numpy(batch(samples)["pixel_values"])
+    head = torch.load(tiny / "pytorch_model.bin", weights_only=True)["lm_head.weight"]
+    with torch.inference_mode():
+        logits = network(ids, normalise(pixels)).last_hidden_state[:, -1] @ head.float().T
+    firsts = [vocabulary["▁A"], vocabulary["▁in"]]
+    chosen = logits[:, firsts].softmax(1) if over == "words" else logits.softmax(1)[:, firsts]
+    np.testing.assert_allclose(answers, chosen.numpy(), atol=1e-6)
+
+
 def test_fingerprints_change_with_what_changes_the_numbers(
     settings: Semantic, build: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -38,6 +38,8 @@ class Sample:
     image_prompt: str | None = None  # what the image was made from, where a prompt asks for it
     # Tokens `(L,)` of the prompts that hold it, by the prompt's name; no other image has the same.
     texts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    # Of a blank image of the same size, where the likelihood of the prompt is compared with that.
+    blank: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Extractor(Protocol):

@@ -6,10 +6,10 @@ after the final norm, pooled over positions, text and image (MA-AGIQA, arXiv:240
 """
 
 import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
-from agiqa.data.prompts import PromptSet, read_prompt_set
+from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import Remembered, batch_size
 from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
 from agiqa.stage1.extractors.environment import libraries
@@ -27,6 +27,10 @@ from agiqa.stage1.extractors.lmm.inputs import image_features
 from agiqa.stage1.extractors.lmm.texts import Texts
 from agiqa.stage1.extractors.loading import ModelFolder, find_model, load_config, load_model, trust
 from agiqa.stage1.extractors.processors import load_processor, names_processor
+
+if TYPE_CHECKING:
+    from agiqa.stage1.extractors.lmm.forward import Tokens
+    from agiqa.stage1.extractors.lmm.pooling import Vectors
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +93,16 @@ class ImageTextExtractor:
         budget = self.settings.pixel_budget or None
         arrays = image_features(self._processor, image, budget)
         sample = Sample(arrays, _key(arrays), image_prompt)
-        return replace(sample, texts=self._texts.own(sample))
+        blank = {}
+        if self.prompt_set.answers_over == LIKELIHOOD:
+            blank = image_features(self._processor, self._blank(image.size), budget)
+        return replace(sample, texts=self._texts.own(sample), blank=blank)
+
+    def _blank(self, size: tuple[int, int]) -> Image.Image:
+        """Make an image of the mean colour that the model's pixels are centred on."""
+        mean = getattr(self._processor.image_processor, "image_mean", None) or (0.5, 0.5, 0.5)
+        red, green, blue = (round(255 * channel) for channel in mean)
+        return Image.new("RGB", size, (red, green, blue))
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples of one key into float32 `(B, D)` a wanted vector; not always finite.
@@ -121,7 +134,8 @@ class ImageTextExtractor:
 
     def _finite(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         assert self._model is not None
-        rows = self._pick(self._model(samples, self._asked(wanted)), wanted)
+        asked, answered = self._asked(wanted)
+        rows = self._pick(self._model(samples, asked, answered), wanted)
         lost = ~np.all([np.isfinite(row).all(axis=1) for row in rows], axis=0)
         if lost.any() and self._model.can_widen:
             log.warning(
@@ -132,15 +146,16 @@ class ImageTextExtractor:
             )
             with self._model.widened():
                 for index in np.flatnonzero(lost).tolist():
-                    recomputed = self._model([samples[index]], self._asked(wanted))
+                    recomputed = self._model([samples[index]], asked, answered)
                     for row, better in zip(rows, self._pick(recomputed, wanted), strict=True):
                         row[index] = better[0]
         return rows
 
-    def _asked(self, wanted: Sequence[int]) -> list[str]:
-        """List the prompts that the wanted vectors need."""
+    def _asked(self, wanted: Sequence[int]) -> tuple[list[str], set[str]]:
+        """List the prompts that the wanted vectors need, and those whose answers they are."""
         asked = {self._plan[index][0] for index in wanted}
-        return [name for name in self._names if name in asked]
+        answered = {name for name, _, pooling in map(self._plan.__getitem__, wanted) if pooling < 0}
+        return [name for name in self._names if name in asked], answered
 
     def _pick(
         self, by_prompt: Mapping[str, tuple[np.ndarray, np.ndarray]], wanted: Sequence[int]
@@ -179,6 +194,7 @@ class ImageTextExtractor:
         for name in chosen.prompts:
             prompt: dict[str, object] = {"text": chosen.prompts[name], "template": chosen.template}
             prompt |= {"order": chosen.order} if chosen.is_chat else {}
+            prompt |= {"reply": chosen.reply} if chosen.reply else {}
             for depth, layer in enumerate(layers):
                 for index, pooling in enumerate(chosen.poolings):
                     parts = [name] + ([f"layer{layer}"] if layer else [])
@@ -189,6 +205,8 @@ class ImageTextExtractor:
         for name in chosen.prompts if chosen.answers else ():
             asked = {"text": chosen.prompts[name], "template": chosen.template}
             asked |= {"order": chosen.order, "answers": list(chosen.answers)}
+            asked |= {"reply": chosen.reply} if chosen.reply else {}
+            asked |= {"over": chosen.answers_over} if chosen.answers_over != WORDS else {}
             vectors.append(self._vector(name, name, shared, asked, len(chosen.answers), ANSWERS))
             self._plan.append((name, 0, -1))
         return tuple(vectors)
@@ -213,6 +231,7 @@ class _Model:
         import torch
         import transformers
 
+        from agiqa.stage1.extractors.lmm.answers import Answers
         from agiqa.stage1.extractors.lmm.forward import SharedForward, decoder_blocks
 
         self.prompt_set, self.texts = texts.prompt_set, texts
@@ -223,6 +242,7 @@ class _Model:
                 f"Model '{folder.name}' ({type(self.model).__name__}) has no separate vision "
                 "tower, which the semantic extractor needs: use another model."
             )
+        self.answers = Answers(self.model, texts)
         self.forward = SharedForward(self.model, self.prompt_set.poolings, settings.layers)
         if settings.compile:
             for block in decoder_blocks(self.model):
@@ -231,17 +251,45 @@ class _Model:
         self.can_widen = self.dtype != torch.float32 and settings.quantization == "none"
 
     def __call__(
-        self, samples: Sequence[Sample], names: Sequence[str]
+        self, samples: Sequence[Sample], names: Sequence[str], answered: Collection[str]
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Compute by prompt states `(B, layers, K, D)` and answers' probabilities `(B, A)`."""
-        prompts = [self._tokens(name, samples) for name in names]
-        arrays = self._on_device(batch(samples))
-        encoded = self.forward.encode(arrays, len(samples))
-        vectors = self.forward(encoded, prompts)
+        """Compute by prompt states `(B, layers, K, D)`; of those `answered` answers `(B, A)`."""
+        over = self.prompt_set.answers_over
+        scored = answered if over == LIKELIHOOD else ()
+        prompts = {name: self._tokens(name, samples, name in scored) for name in names}
+        vectors = self._read(samples, prompts)
+        if over == LIKELIHOOD:
+            answers = self._likelihoods(samples, {n: prompts[n] for n in answered}, vectors)
+        else:
+            answers = {n: self.answers.words(n, samples, vectors[n].last) for n in answered}
+        nothing = np.zeros((len(samples), 0), dtype=np.float32)
         return {
-            name: (states.pooled.cpu().numpy(), self._answers(name, samples, states.last))
-            for name, states in zip(names, vectors, strict=True)
+            name: (vectors[name].pooled.cpu().numpy(), answers.get(name, nothing)) for name in names
         }
+
+    def _read(
+        self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]
+    ) -> dict[str, "Vectors"]:
+        encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
+        return dict(zip(prompts, self.forward(encoded, list(prompts.values())), strict=True))
+
+    def _likelihoods(
+        self,
+        samples: Sequence[Sample],
+        prompts: Mapping[str, "Tokens"],
+        vectors: Mapping[str, "Vectors"],
+    ) -> dict[str, np.ndarray]:
+        """Compute LIKELIHOODS `(B, 2)` of the images' own prompts; none where none is wanted."""
+        if not prompts:
+            return {}
+        blank = self._read([Sample(sample.blank) for sample in samples], prompts)
+        answers = {}
+        for name, tokens in prompts.items():
+            own, without = (
+                self.answers.likelihood(tokens, read[name]) for read in (vectors, blank)
+            )
+            answers[name] = np.stack([own, own - without], axis=1)
+        return answers
 
     @contextmanager
     def widened(self) -> Iterator[None]:
@@ -274,7 +322,7 @@ class _Model:
             tensors[name] = tensor.to(device, non_blocking=True).to(kind)
         return tensors
 
-    def _tokens(self, name: str, samples: Sequence[Sample]) -> Any:
+    def _tokens(self, name: str, samples: Sequence[Sample], scored: bool) -> "Tokens":
         import torch
 
         from agiqa.stage1.extractors.lmm.forward import Tokens
@@ -289,22 +337,8 @@ class _Model:
         return Tokens(
             {key: torch.from_numpy(array).long().to(device) for key, array in arrays.items()},
             torch.tensor(lengths, device=device),
+            [self.texts.own_start(name, sample) for sample in samples] if scored else None,
         )
-
-    def _answers(self, name: str, samples: Sequence[Sample], last: Any) -> np.ndarray:
-        """Compute the answers' probabilities `(B, A)` from the last position's states `(B, D)`."""
-        import torch
-
-        words = self.prompt_set.answers
-        if not words:
-            return np.zeros((len(samples), 0), dtype=np.float32)
-        head = self.model.get_output_embeddings()
-        tokens = [self.texts.answers(name, words, sample) for sample in samples]
-        logits = head(last.to(head.weight.device)).float()
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        logits = torch.tanh(logits / cap) * cap if cap else logits
-        chosen = logits.gather(1, torch.tensor(tokens, device=logits.device))
-        return np.asarray(chosen.softmax(dim=1).cpu().numpy())
 
 
 def _key(arrays: Mapping[str, np.ndarray]) -> object:

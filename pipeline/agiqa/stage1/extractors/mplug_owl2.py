@@ -13,11 +13,12 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
-from agiqa.data.prompts import PromptSet, read_prompt_set
+from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import batch_size
-from agiqa.stage1.extractors.contract import Sample, Vector, batch
+from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
+from agiqa.stage1.extractors.lmm.texts import first_tokens
 from agiqa.stage1.extractors.loading import find_model
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MplugOwl2Extractor:
-    """One vector for each prompt of a prompt set. Weights load on first use.
+    """One vector for each prompt of a prompt set, and its answers. Weights load on first use.
 
     Raises:
         AgiqaError: the folder's configuration or tokenizer is absent or another model's.
@@ -50,6 +51,14 @@ class MplugOwl2Extractor:
             tokenize(tokenizer, config.bos_token_id, IMAGE_MARKER.join(self.prompt_set.text(name)))
             for name in self.prompt_set.prompts
         )
+        self._words = [
+            first_tokens(
+                lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
+                self.prompt_set.text(name)[1],
+                self.prompt_set.answers,
+            )
+            for name in self.prompt_set.prompts
+        ]
         self._model: SemanticVectors | None = None
         self.vectors = self._describe()
 
@@ -60,16 +69,30 @@ class MplugOwl2Extractor:
         return Sample({"pixel_values": square(image, self._image_size)[None]})
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """Turn B samples into float32 `(B, D)` for each wanted vector."""
-        from agiqa.stage1.mplug_owl2.loading import load_model
-        from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
-
+        """Turn B samples into float32 `(B, D)` or answers `(B, K)` for each wanted vector."""
         if self._model is None:
-            model = load_model(self.folder.path, self.settings.dtype, self.settings.attention)
-            self._model = SemanticVectors(model, self.texts, self.batch_size)
+            self._model = self._load()
+        asked = sorted({index % len(self.texts) for index in wanted})
         with naming(self.folder.name), full_float32():
-            vectors = self._model(batch(samples)["pixel_values"], wanted)
-        return list(vectors.swapaxes(0, 1))
+            made = self._model(batch(samples)["pixel_values"], asked)
+        rows = []
+        for index in wanted:
+            answered, prompt = divmod(index, len(self.texts))
+            row = made[:, asked.index(prompt)]
+            rows.append(row[:, self.width :] if answered else row[:, : self.width])
+        return rows
+
+    def _load(self) -> "SemanticVectors":
+        from agiqa.stage1.mplug_owl2.loading import load_model
+        from agiqa.stage1.mplug_owl2.modeling import MplugOwl2WithHead
+        from agiqa.stage1.mplug_owl2.vectors import AnsweredVectors, SemanticVectors
+
+        path, dtype, kernel = self.folder.path, self.settings.dtype, self.settings.attention
+        if not self.prompt_set.answers:
+            return SemanticVectors(load_model(path, dtype, kernel), self.texts, self.batch_size)
+        model = load_model(path, dtype, kernel, MplugOwl2WithHead)
+        over = self.prompt_set.answers_over
+        return AnsweredVectors(model, self.texts, self.batch_size, self._words, over)
 
     def _describe(self) -> tuple[Vector, ...]:
         from agiqa.stage1.mplug_owl2.processing import preprocessing
@@ -84,20 +107,25 @@ class MplugOwl2Extractor:
             "stored_as": self.precision,
             "libraries": libraries(None),
         }
-        vectors = []
+        vectors, answers = [], []
         for (name, text), tokens in zip(chosen.prompts.items(), self.texts, strict=True):
             prompt: dict[str, object] = {"text": text, "template": chosen.template}
-            prompt["pooling"] = "mean"
+            prompt |= {"reply": chosen.reply} if chosen.reply else {}
             prompt["tokens"] = [*tokens.before, -1, *tokens.after]  # -1: the image
-            vectors.append(Vector(name, shared | {"prompt": prompt}, self.width))
-        return tuple(vectors)
+            pooled = shared | {"prompt": prompt | {"pooling": "mean"}}
+            vectors.append(Vector(name, pooled, self.width))
+            prompt |= {"over": chosen.answers_over} if chosen.answers_over != WORDS else {}
+            asked = shared | {"prompt": prompt | {"answers": list(chosen.answers)}}
+            answers.append(Vector(name, asked, len(chosen.answers), ANSWERS))
+        return (*vectors, *answers) if chosen.answers else tuple(vectors)
 
 
 def _require_plain(prompt_set: PromptSet) -> None:
     """Refuse what only models of transformers can be asked here."""
     asks = any(prompt_set.asks_image_prompt(name) for name in prompt_set.prompts)
-    if prompt_set.poolings != ("mean",) or prompt_set.answers or prompt_set.is_chat or asks:
+    likely = prompt_set.answers_over == LIKELIHOOD
+    if prompt_set.poolings != ("mean",) or likely or prompt_set.is_chat or asks:
         raise AgiqaError(
             f"Prompt set '{prompt_set.name}': mPLUG-Owl2 takes sets with a template of their own, "
-            "the pooling mean and no answers or {image_prompt}, such as ma_agiqa."
+            f"the pooling mean and no {{image_prompt}} or answers: {LIKELIHOOD}, such as ma_agiqa."
         )

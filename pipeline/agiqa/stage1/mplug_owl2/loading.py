@@ -18,7 +18,7 @@ from agiqa.core.processes import device, this_process
 from agiqa.stage1.mplug_owl2.blocks import KERNELS
 from agiqa.stage1.mplug_owl2.checkpoint import load_weights
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
-from agiqa.stage1.mplug_owl2.modeling import NOT_NEEDED, MplugOwl2Model
+from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
 
 Devices = Mapping[str, str | int | torch.device]
 SHARE = 0.9  # of a GPU's free memory that weights may take; the rest is for activations
@@ -42,8 +42,10 @@ def load_config(folder: Path) -> MplugOwl2Config:
     return config
 
 
-def load_model(folder: Path, dtype: str, attention: str) -> MplugOwl2Model:
-    """Load the model in eval mode, frozen, its weights cast to `dtype`.
+def load_model(
+    folder: Path, dtype: str, attention: str, network: type[MplugOwl2Model] = MplugOwl2Model
+) -> MplugOwl2Model:
+    """Load the network in eval mode, frozen, its weights cast to `dtype`.
 
     Raises:
         AgiqaError: another architecture, weights that do not fit or cannot be read, an unknown
@@ -53,21 +55,23 @@ def load_model(folder: Path, dtype: str, attention: str) -> MplugOwl2Model:
         raise AgiqaError(
             f"mPLUG-Owl2 runs with semantic.attention={' or '.join(KERNELS)}; found '{attention}'."
         )
-    model = build_empty(load_config(folder), attention)
+    model = build_empty(load_config(folder), attention, network)
     kind = getattr(torch, dtype)
     devices = plan_devices(model, kind, _free_memory())
     try:
-        load_weights(model, folder, kind, devices, NOT_NEEDED)
+        load_weights(model, folder, kind, devices, model._keys_to_ignore_on_load_unexpected)
     except torch.OutOfMemoryError as error:
         raise AgiqaError(_too_large(model, kind)) from error
     return place(model, devices)
 
 
-def build_empty(config: MplugOwl2Config, attention: str) -> MplugOwl2Model:
+def build_empty(
+    config: MplugOwl2Config, attention: str, network: type[MplugOwl2Model] = MplugOwl2Model
+) -> MplugOwl2Model:
     """Build the network on the meta device: shapes without memory."""
     config._attn_implementation = attention
     with torch.device("meta"):
-        model = MplugOwl2Model(config)
+        model = network(config)
     model.eval().requires_grad_(False)
     return model
 

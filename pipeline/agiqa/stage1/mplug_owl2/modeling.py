@@ -1,4 +1,4 @@
-"""mPLUG-Owl2 without its language head: images and text to the last hidden state.
+"""mPLUG-Owl2: images and text to the last hidden state, and with its head to answers.
 
 A network of our own on transformers' LLaMA parts; parameter names are those of the public
 checkpoint (`MAGAer13/mplug-owl2-llama2-7b`) after its leading `model.`. After Ye et al.,
@@ -20,7 +20,8 @@ from agiqa.stage1.mplug_owl2.language import DecoderLayer, KeyValue, Span, causa
 from agiqa.stage1.mplug_owl2.vision import VisionModel
 
 IMAGE_TOKEN = -200  # stands in the input ids where the image's tokens go
-NOT_NEEDED = (r"lm_head\.weight", r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+COMPUTED = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+NOT_NEEDED = (r"lm_head\.weight", COMPUTED)
 NO_IMAGE: Span = (0, 0)
 
 
@@ -44,7 +45,7 @@ class MplugOwl2Model(PreTrainedModel):
     main_input_name = "pixel_values"
     _supports_sdpa = True
     _no_split_modules = ("VisionEmbeddings", "VisionLayer", "VisualAbstractor", "DecoderLayer")
-    _keys_to_ignore_on_load_unexpected = NOT_NEEDED
+    _keys_to_ignore_on_load_unexpected: tuple[str, ...] = NOT_NEEDED
 
     def __init__(self, config: MplugOwl2Config) -> None:
         super().__init__(config)
@@ -123,3 +124,18 @@ class MplugOwl2Model(PreTrainedModel):
         length = embedded.shape[1]
         positions = torch.arange(past, past + length, device=embedded.device)[None]
         return self.rotary_emb(embedded, positions), causal_mask(length, past, embedded)
+
+
+class MplugOwl2WithHead(MplugOwl2Model):
+    """The same with the head that scores the vocabulary behind a state."""
+
+    _keys_to_ignore_on_load_unexpected = (COMPUTED,)
+
+    def __init__(self, config: MplugOwl2Config) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Score the vocabulary `(B, V)`, float32, behind states `(B, D)`."""
+        scores: Tensor = run(self.lm_head, states)
+        return scores.float()

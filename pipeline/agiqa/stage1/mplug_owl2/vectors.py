@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from agiqa.core.memory import in_batches_that_fit
-from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, Prefix
+from agiqa.data.prompts import VOCABULARY
+from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, MplugOwl2WithHead, Prefix
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
 
 log = logging.getLogger(__name__)
@@ -87,14 +88,20 @@ class SemanticVectors:
 
     def pool(self, visual: Tensor, prompt: int) -> Tensor:
         """Pool images' visual tokens `(B, V, D)` with the prompt: `(B, D)`, float32."""
+        return self._mean(*self._states(visual, prompt))
+
+    def _mean(self, states: Tensor, prefix: Prefix) -> Tensor:
+        before = prefix.states.float()
+        total = states.float().sum(dim=1) + before.sum(dim=1)
+        return total / (states.shape[1] + before.shape[1])
+
+    def _states(self, visual: Tensor, prompt: int) -> tuple[Tensor, Prefix]:
+        """Run image and text behind it: states `(B, L, D)`, and what was run of the text before."""
         prefix = self._prefix(prompt, visual.dtype)
         ids = torch.tensor([self.prompts[prompt].after], dtype=torch.long, device=visual.device)
         after = self.model.embed(ids, visual.dtype).to(visual.device)
         embedded = torch.cat([visual, after.expand(len(visual), -1, -1)], dim=1)
-        states = self.model.decode(embedded, (0, visual.shape[1]), prefix)
-        before = prefix.states.float()
-        total = states.float().sum(dim=1) + before.sum(dim=1)
-        return total / (states.shape[1] + before.shape[1])
+        return self.model.decode(embedded, (0, visual.shape[1]), prefix), prefix
 
     def _prefix(self, prompt: int, dtype: torch.dtype) -> Prefix:
         if (prompt, dtype) not in self._prefixes:
@@ -110,3 +117,37 @@ class SemanticVectors:
                 "slower. semantic.dtype=bfloat16 has float32's range.",
                 str(self._dtype).removeprefix("torch."),
             )
+
+
+class AnsweredVectors(SemanticVectors):
+    """The same, and beside each vector the probabilities of words that may follow the text.
+
+    Args:
+        model: with its head.
+        prompts: as tokens.
+        batch_size: B.
+        words: for each prompt the words' first tokens, K of them.
+        over: what the probabilities sum to 1 over: the words, or the vocabulary.
+    """
+
+    def __init__(
+        self,
+        model: MplugOwl2WithHead,
+        prompts: Sequence[TokenizedText],
+        batch_size: int,
+        words: Sequence[Sequence[int]],
+        over: str,
+    ) -> None:
+        super().__init__(model, prompts, batch_size)
+        self.head, self.words, self.over = model, words, over
+
+    def pool(self, visual: Tensor, prompt: int) -> Tensor:
+        """Pool as without answers, and append those: `(B, D + K)`, float32."""
+        states, prefix = self._states(visual, prompt)
+        logits, words = self.head.logits(states[:, -1]), list(self.words[prompt])
+        if self.over == VOCABULARY:
+            answers = logits.softmax(dim=1)[:, words]
+        else:
+            answers = logits[:, words].softmax(dim=1)
+        mean = self._mean(states, prefix)
+        return torch.cat([mean, answers.to(mean.device)], dim=1)

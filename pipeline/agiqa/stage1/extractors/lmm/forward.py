@@ -54,6 +54,8 @@ class Tokens:
 
     arrays: Mapping[str, Tensor]  # input_ids and type ids, each (B, L), filled up on the right
     lengths: Tensor  # (B,)
+    # Where the image's own prompt starts, with which the texts end: its likelihood is wanted.
+    own_starts: Sequence[int] | None = None
 
     @property
     def ids(self) -> Tensor:
@@ -272,7 +274,9 @@ class SharedForward:
 
     def _sums(self, prompt: Tokens) -> PooledSums:
         image = prompt.ids == self.image_token
-        return PooledSums(weights(self.poolings, image, prompt.lengths), prompt.lengths)
+        outputs = None if prompt.own_starts is None else list[Tensor]()
+        share = weights(self.poolings, image, prompt.lengths)
+        return PooledSums(share, prompt.lengths, outputs=outputs)
 
     def _positions(self, encoded: Encoded, prompt: Tokens) -> Tensor:
         """Number the whole text: `(1, L)`, or `(3, B, L)` where the model counts in three."""

@@ -38,6 +38,7 @@ class Vectors(NamedTuple):
 
     pooled: Tensor  # (B, layers + 1, K, D) float32; the last of the layers is the normed output
     last: Tensor  # (B, D): the output at the last position
+    outputs: Tensor | None = None  # (B, L, D): at every position, where that was asked for
 
 
 @dataclass(eq=False)
@@ -48,6 +49,7 @@ class PooledSums:
     lengths: Tensor
     pooled: Tensor | None = None
     last: Tensor | None = None
+    outputs: list[Tensor] | None = None  # of each part; None: not wanted
 
     def add(self, states: Sequence[Tensor], start: int) -> None:
         """Add states `(B or 1, l, D)` of each layer, those of positions from `start` on."""
@@ -66,9 +68,12 @@ class PooledSums:
         rows = torch.arange(len(last), device=last.device)
         output = states[-1].expand(len(last), -1, -1)[rows, last.clamp(0, stop - start - 1)]
         self.last = output if self.last is None else torch.where(within[:, None], output, self.last)
+        if self.outputs is not None:
+            self.outputs.append(states[-1].expand(len(last), -1, -1))
 
     def vectors(self) -> Vectors:
         """Give the vectors, once all parts are added."""
         assert self.pooled is not None
         assert self.last is not None
-        return Vectors(self.pooled, self.last)
+        outputs = None if self.outputs is None else torch.cat(self.outputs, dim=1)
+        return Vectors(self.pooled, self.last, outputs)

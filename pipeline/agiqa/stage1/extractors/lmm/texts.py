@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.prompts import PromptSet
+from agiqa.data.prompts import IMAGE_PROMPT, PromptSet
 from agiqa.stage1.extractors.contract import Sample
 from agiqa.stage1.extractors.failures import RefusedError, require_known
 from agiqa.stage1.extractors.lmm.inputs import chat_text, placeholder, token_ids
@@ -81,22 +81,42 @@ class Texts:
             lambda t: list(ask(t, add_special_tokens=False)["input_ids"]), tail, words
         )
 
+    def own_start(self, name: str, sample: Sample) -> int:
+        """Count the tokens before the generation prompt with which the text ends.
+
+        Raises:
+            AgiqaError: the model's processor has put more behind it.
+        """
+        key = (f"before the hole of {name}", sample.key)
+        if key not in self._made:
+            text = self.text(name).removesuffix(HOLE)
+            self._made[key] = token_ids(self.processor, sample.arrays, text)
+        before, whole = (
+            tokens["input_ids"].tolist() for tokens in (self._made[key], self.tokens(name, sample))
+        )
+        start = _common(before, whole)
+        if start < len(before) and whole[start - len(before) :] == before[start:]:
+            raise AgiqaError(
+                f"'{self.model}' puts its own tokens behind a text, and cannot be asked for the "
+                "likelihood of a prompt: use another model."
+            )
+        return start
+
     def text(self, name: str) -> str:
         """Write what the processor is given, a HOLE in place of the generation prompt."""
         if name not in self._texts:
             chosen = self.prompt_set
             if chosen.is_chat:
                 question = chosen.question(name, HOLE)
-                self._texts[name] = chat_text(self.processor, question, chosen.order)
+                reply = chosen.reply.replace(IMAGE_PROMPT, HOLE)
+                self._texts[name] = chat_text(self.processor, question, chosen.order) + reply
             else:
                 before, after = chosen.text(name, HOLE)
                 self._texts[name] = before + placeholder(self.processor) + after
         return self._texts[name]
 
     def _own(self, name: str, sample: Sample) -> Mapping[str, np.ndarray]:
-        self.prompt_set.question(name, sample.image_prompt)  # says where there is none
-        assert sample.image_prompt is not None
-        words = sample.image_prompt.strip()
+        words = self.prompt_set.image_prompt(name, sample.image_prompt)
         tokens = token_ids(self.processor, sample.arrays, self.text(name), words)
         require_known(tokens["input_ids"].tolist(), self.vocabulary, self.model)
         self._require_room(tokens)
@@ -129,10 +149,7 @@ def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
     firsts = []
     for word in words:
         tokens = tokenize(text + gap + word)
-        same = next(
-            (i for i, (a, b) in enumerate(zip(before, tokens, strict=False)) if a != b), len(before)
-        )
-        firsts.append(tokens[min(same, len(tokens) - 1)])
+        firsts.append(tokens[min(_common(before, tokens), len(tokens) - 1)])
     for index, (word, token) in enumerate(zip(words, firsts, strict=True)):
         if token in firsts[:index]:
             earlier = words[firsts.index(token)]
@@ -141,3 +158,9 @@ def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
                 "which cannot be asked for their probabilities: choose other words."
             )
     return firsts
+
+
+def _common(before: Sequence[int], tokens: Sequence[int]) -> int:
+    """Count the tokens that both begin with."""
+    pairs = enumerate(zip(before, tokens, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(before), len(tokens)))
