@@ -69,7 +69,8 @@ def build_table(
     """
     root = root.resolve()
     rows = rows.reset_index(drop=True)
-    rows["path"] = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    spelled = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    rows["path"] = pd.Series(spelled, dtype=object)
     refuse_duplicates(rows["path"], source)
     files = [root / path for path in rows["path"]]
     ids = track(checked_ids(files, workers), "Images", total=len(files))
@@ -86,6 +87,7 @@ def build_table(
     if bad:
         rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
         logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
+    rows["path"] = rows["path"].astype(str)
     rows["image_id"] = [image for image in checked if isinstance(image, str)]
     same = int(rows["image_id"].duplicated().sum())
     if same:

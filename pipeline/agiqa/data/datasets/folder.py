@@ -24,7 +24,9 @@ def prepare(
 ) -> ImagesTable:
     """List a folder's images; the table has no targets, no prompts and no groups."""
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
-    rows = pd.DataFrame({"path": paths}, dtype=str).assign(prompt="", group="", generator="")
+    # As objects: pandas' own text, in Arrow's memory, takes no name that is not UTF-8.
+    rows = pd.DataFrame({"path": pd.Series(paths, dtype=object)})
+    rows = rows.assign(prompt="", group="", generator="")
     return build_table(
         name or folder.resolve().name or "folder",
         folder,
