@@ -138,7 +138,7 @@ def test_the_walk_over_imports_finds_what_functions_import() -> None:
     found = _closure("fit", EXEMPT)
     for file in ("data/metrics.py", "stage2/light/closed_forms.py", "runs/files.py",
                  "core/params.py", "data/datasets/table.py", "store/__init__.py",
-                 "stage2/light/moe.py"):  # fmt: skip
+                 "stage2/light/mixture.py"):  # fmt: skip
         assert f"pipeline/agiqa/{file}" in found
     assert _closure("fit", [*EXEMPT, "agiqa.runs.fit"]) < found
 

@@ -25,10 +25,7 @@ IMAGES = 60
 FAST = [
     "--set=fit.components=8",
     "--set=fit.semantic_components=4",
-    "--set=fit.hidden=8",
     "--set=fit.epochs=6",
-    "--set=fit.members=2",
-    "--set=fit.batch_size=16",
 ]
 
 

@@ -105,8 +105,8 @@ def test_dumped_settings_read_back_as_they_were(
 
 def test_numbers_as_yaml_and_people_write_them() -> None:
     assert load(None, ["fit.lr=1e-3"]).fit.lr == 1e-3  # text to YAML 1.1
-    assert load(None, ["fit.dropout=0"]).fit.dropout == 0.0
-    assert isinstance(load(None, ["fit.dropout=0"]).fit.dropout, float)
+    assert load(None, ["paper.network.dropout=0"]).paper.network.dropout == 0.0
+    assert isinstance(load(None, ["paper.network.dropout=0"]).paper.network.dropout, float)
     assert load(None, ["visual.layers=[1, 2]"]).visual.layers == (1, 2)
 
 
@@ -198,8 +198,8 @@ def test_an_extractor_is_section_semantic_with_what_differs(tmp_path: Path) -> N
         ("datasets=[a", "--set datasets=[a: not a valid value"),
         ("fit.lr=-1", "'fit.lr' must be above 0, found -1"),
         ("paper.lr=0", "'paper.lr' must be above 0"),
-        ("fit.dropout=2", "'fit.dropout' must be from 0 to below 1, found 2"),
-        ("fit.hidden=0", "'fit.hidden' must be at least 1, found 0"),
+        ("paper.network.dropout=2", "'paper.network.dropout' must be from 0 to below 1, found 2"),
+        ("fit.components=0", "'fit.components' must be at least 1, found 0"),
         ("fit.components=-5", "'fit.components' must be at least 1"),
         ("fit.anchors=7", "'fit.anchors' must be 0 or at least 100, found 7"),
         ("fit.anchors=-1", "'fit.anchors' must be 0 or at least 100, found -1"),

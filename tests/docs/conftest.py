@@ -38,7 +38,7 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
     (folder / "params.yaml").write_text(
         f"semantic: {{model: {tiny_lmm}, batch_size: 16, workers: 0}}\n"
         f"visual: {{model: {tiny_lmm}, layers: [1, 3], image_size: 32, closeup: 48, workers: 0}}\n"
-        "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 1, members: 1}\n"
+        "fit: {components: 8, semantic_components: 4, epochs: 1}\n"
         "splits: {count: 3}\n"
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -30,10 +30,7 @@ PROTOCOLS = ("grouped", "random")
 SMALL = {
     "components": 4,
     "semantic_components": 4,
-    "hidden": 8,
     "epochs": 1,
-    "batch_size": 64,
-    "members": 1,
 }
 VECTORS = {"semantic": 2, "other": 2, "visual": 4}  # two prompts; two layers, whole and close up
 EXTRACTIONS, RUNS = 3, 2  # a data set: two LMMs and the backbone; a protocol: two LMMs

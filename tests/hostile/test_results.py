@@ -59,7 +59,8 @@ LACKING = (
     ("metrics.json", ("gate", "*", "sd")),
     ("metrics.json", ("models", "moe", "srcc", "median")),
     ("metrics.json", ("per_split", "moe", 0, "srcc")),
-    ("provenance.json", ("members",)),
+    ("metrics.json", ("gating", "deviation")),
+    ("metrics.json", ("gating",)),
 )
 
 

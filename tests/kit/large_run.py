@@ -77,7 +77,7 @@ def _write_run(run: Path, frame: pd.DataFrame, rng: np.random.Generator) -> None
     write_json(run / "metrics.json", metrics)
     provenance = {
         "format": "agiqa-run", "layout": LAYOUT, "dataset": "large", "synthetic": False,
-        "target": "quality", "protocol": "grouped", "seeds": [0], "members": 1,
+        "target": "quality", "protocol": "grouped", "seeds": [0],
         "mos": {"low": 1.0, "high": 5.0}, "experts": list(EXPERTS), "images": count, "stores": {},
         "leaks": [], "versions": {}, "git_revision": None, "licence": "CC0", "source": "a test",
     }  # fmt: skip

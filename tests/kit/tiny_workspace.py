@@ -31,7 +31,7 @@ def make_workspace(folder: Path, lmm: Path) -> Path:
     (folder / "params.yaml").write_text(
         f"semantic: {{name: tiny, model: {lmm}, batch_size: 8}}\n"
         f"visual: {{name: tiny-vision, model: {lmm}, layers: [1, 3], image_size: 32}}\n"
-        "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 4, batch_size: 16}\n"
+        "fit: {components: 8, semantic_components: 4, epochs: 4}\n"
     )
     here = Path.cwd()
     os.chdir(folder)

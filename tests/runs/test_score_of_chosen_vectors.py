@@ -84,7 +84,7 @@ def data(
     (tmp_path / "images/labels.csv").write_text("\n".join(["path,quality", *lines]) + "\n")
     (tmp_path / "params.yaml").write_text(
         "semantic: {name: looker}\nvisual: {name: eye}\n"
-        "fit: {components: 8, semantic_components: 4, hidden: 8, epochs: 2, batch_size: 16}\n"
+        "fit: {components: 8, semantic_components: 4, epochs: 2}\n"
     )
     done = _run("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
     assert done.exit_code == 0, done.output

@@ -24,13 +24,10 @@ from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.targets import Scales, Targets
 from agiqa.store import write_pack
 
-SETTINGS = Fit(
-    components=12, semantic_components=6, hidden=16, members=2, epochs=8, batch_size=32,
-    lr=0.005, feature_noise=0.0, dropout=0.0,
-)  # fmt: skip
+SETTINGS = Fit(components=12, semantic_components=6)
 FAST = [
-    "--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.hidden=8",
-    "--set=fit.epochs=4", "--set=fit.members=1", "--set=fit.batch_size=16",
+    "--set=fit.components=8", "--set=fit.semantic_components=4",
+    "--set=fit.epochs=4",
 ]  # fmt: skip
 SEMANTIC = 6
 
@@ -63,12 +60,12 @@ def test_two_targets_are_learnt_together_and_each_by_the_expert_that_knows_it() 
     ensemble, _ = fit_light(_features(visual, semantic), truth, sides, SETTINGS)
     score, gate, _ = ensemble.predict(visual, semantic)
     test = sides[0]["test"]
-    said = score[0].mean(0).numpy()[test]
+    said = score[0].numpy()[test]
     assert said.shape == (60, 2)
     for target in (0, 1):
         assert spearmanr(said[:, target], mos[test, target]).statistic > 0.8
     assert abs(said[:, 1].mean() - 50) < 10  # on its own scale
-    shares = gate[0].mean((0, 1)).numpy()  # (E, T): visual, a, b
+    shares = gate[0].mean(0).numpy()  # (E, T): visual, a, b
     assert shares[0, 0] > 0.6
     assert shares[1, 1] > 0.6
 
@@ -115,14 +112,14 @@ def test_data_sets_of_other_scales_and_other_images_share_one_ranking() -> None:
     ensemble, curves = fit_light(features, truth, sides, SETTINGS)
     test = sides[0]["test"]
     seen = (features.visual[test], features.semantic[test])
-    on = [ensemble.predict(*seen, dataset=d).score[0].mean(0)[:, 0].numpy() for d in (0, 1)]
+    on = [ensemble.predict(*seen, dataset=d).score[0][:, 0].numpy() for d in (0, 1)]
     assert spearmanr(on[0], quality[test, 0]).statistic > 0.85
     for dataset in (0, 1):  # each on its own scale
         rows = of[test] == dataset
         error = np.sqrt(np.mean((on[dataset][rows] - mos[test[rows], 0]) ** 2))
         assert error < 0.7 * mos[test[rows], 0].std()
     assert spearmanr(on[0], on[1]).statistic > 0.99
-    assert {row["model"] for row in curves} == {"moe", "visual", "semantic"}
+    assert {row["model"] for row in curves} == {"moe"}
 
 
 def test_a_data_set_with_too_few_images_is_named() -> None:

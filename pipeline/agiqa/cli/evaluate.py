@@ -44,6 +44,7 @@ def _print(metrics: dict[str, Any]) -> None:
     from agiqa.views.kit.number import (
         ceiling_of,
         dashes,
+        gate_line,
         interval,
         number,
         outside_scale,
@@ -88,6 +89,7 @@ def _print(metrics: dict[str, Any]) -> None:
             caption="" if first else caption,
             bold=[models.index("moe")],
         )
-    for line in (dashes(metrics["models"].values(), WITH_INTERVAL), outside_scale(metrics)):
+    dashed = dashes(metrics["models"].values(), WITH_INTERVAL)
+    for line in (dashed, outside_scale(metrics), gate_line(metrics)):
         if line:
             echo(line)

@@ -7,8 +7,9 @@ MODELS = {
     "ridge": ("Ridge regression", "visual and semantic"),
     "ridge_visual": ("Ridge regression", "visual only"),
     "ridge_semantic": ("Ridge regression", "semantic only"),
-    "visual": ("Light network", "visual only"),
-    "semantic": ("Light network", "semantic only"),
+    "visual": ("Kernel ridge", "visual only"),
+    "semantic": ("Kernel ridges, one constant mixture", "semantic only"),
+    "constant": ("Kernel ridges, one constant mixture", "visual and semantic"),
     "moe": ("Mixture of experts", "visual and semantic"),
     "moe_drop_last": ("The same", "as the authors count: the last batch dropped"),
 }

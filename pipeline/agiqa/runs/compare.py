@@ -33,7 +33,7 @@ from agiqa.data.statistics.intervals import (
 from agiqa.data.statistics.paired import corrected_t_test, holm
 from agiqa.data.statistics.resampling import TestSide, test_side
 from agiqa.runs.contenders import Contender, read_contenders
-from agiqa.runs.measure import LEAST_IMAGES
+from agiqa.runs.measure import LEAST_IMAGES, sides_ratio
 
 __all__ = ["LEAST_IMAGES", "across_protocols", "compare", "read_contenders"]
 
@@ -55,7 +55,7 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
         _require_same(first, other)
     drawn = draw(first.sides)
     resamples = resample_splits(drawn, [_test_sides(each) for each in contenders])
-    ratio = _test_to_train(first)
+    ratio = sides_ratio(first.provenance.get("leaks", []))
     comparisons: list[dict[str, Any]] = [
         {
             "name": other.name,
@@ -209,13 +209,6 @@ def _test_sides(contender: Contender) -> list[TestSide]:
         test_side(side["mos"].to_numpy(float), side["score"].to_numpy(float))
         for side in contender.sides
     ]
-
-
-def _test_to_train(contender: Contender) -> float:
-    """Images of a test side for each training image."""
-    counts = contender.provenance.get("leaks", [])
-    train = sum(leak["train"] for leak in counts)
-    return sum(leak["test"] for leak in counts) / train if train else 2 / 7
 
 
 def _difference(figure: str, by_split: Sequence[float], ratio: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import write_json
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.runs.files import DATASETS, TARGETS, Evaluation, Run, load_run, write_all_results
-from agiqa.runs.measure import best_possible, measure
+from agiqa.runs.measure import best_possible, describe_gating, measure
 from agiqa.runs.predictions import GATE
 from agiqa.runs.provenance import scores_digest
 from agiqa.stage2.contract import SplitScores
@@ -125,7 +125,9 @@ def evaluate(run: Run, test_set: TestSet) -> list[Evaluation]:
             predictions = _predictions(test_set, scores, place, column)
             for extra, rows_of in predictor.extra_models.items():
                 predictions = _with_extra(predictions, extra, rows_of)
-            metrics = _metrics(run, test_set, place, column, predictions, extra_models)
+            epochs = predictor.gate_epochs(place)
+            gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
+            metrics = _metrics(run, test_set, place, column, predictions, extra_models, gating)
             results.append(Evaluation(predictions, metrics))
     return results
 
@@ -173,6 +175,7 @@ def _metrics(
     column: str,
     predictions: pd.DataFrame,
     extra_models: Sequence[str],
+    gating: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything that metrics.json says of the run's target at `place`."""
     table = test_set.data.table
@@ -189,7 +192,7 @@ def _metrics(
         "splits_sha256": test_set.data.digest,
         "leaks": [dict(leak) for leak in test_set.leaks],
         "outside_scale": _outside_scale(run, table, place, column, predictions),
-        **measure(predictions, extra_models, run.provenance["experts"]),
+        **measure(predictions, extra_models, run.provenance["experts"], gating),
     }
     if (ceiling := best_possible(table, column, test_set.sides)) is not None:
         metrics["ceiling"] = ceiling

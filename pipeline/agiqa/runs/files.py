@@ -1,7 +1,7 @@
 """Runs on disk: a folder with the ensemble as safetensors, its settings and its provenance.
 
-    model.safetensors   projections, ridges and regressors of every split; of the paper presets
-                        the network's weights, as split.N.…
+    model.safetensors   projections, experts, mixtures and ridges of every split; of the paper
+                        presets the network's weights, as split.N.…
     params.yaml         all settings
     prompts.yaml        the prompt set, as it was
     provenance.json     data, stores with fingerprints, split, seeds, versions, git revision
@@ -39,7 +39,7 @@ from agiqa.runs.predictions import PREDICTIONS
 from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance
 from agiqa.stage2.contract import Expected, Header
 from agiqa.stage2.predictors import AnyEnsemble, ensemble_class
-from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.presets import LIGHT, MIXTURE
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
@@ -49,8 +49,9 @@ SUMMARY, SCATTER = "summary.json", "scatter.csv"
 TARGETS, DATASETS, CROSS = "targets", "datasets", "cross"  # folders of further results in a run
 # What results say of themselves that differs from their run's provenance.
 OWN = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on", "mos")
-# Tensors that in layout 1 have no dimensions for targets and data sets, of which it knows one each.
-WITHOUT_TARGETS = (".dual", ".mos", ".weights", ".bias_alpha")
+# Settings of section fit that only runs before layout 3 have.
+FORMER = frozenset(("hidden", "members", "batch_size", "warmup", "weight_decay", "dropout"))
+FORMER |= {"feature_noise", "rank_weight", "plcc_weight"}
 IMAGES = "images"  # the tensor (N, 32) of ids of images that the run has seen
 
 
@@ -66,10 +67,9 @@ class Run:
 
     def __repr__(self) -> str:
         about = self.provenance
-        splits, members = len(about["seeds"]), about.get("members", 1)
         return (
             f"Run {printable(self.folder)}\n"
-            f"  preset    {self.params.fit.preset}, {splits} splits with {members} members each\n"
+            f"  preset    {self.params.fit.preset}, {len(about['seeds'])} splits\n"
             f"  data      {', '.join(about['trained_on'])}, {', '.join(about['targets'])}, "
             f"protocol {about['protocol']}, {len(self.images):,} images trained or validated on\n"
             f"  scale     {about['mos']['low']:.2f} to {about['mos']['high']:.2f}\n"
@@ -163,7 +163,8 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         raise AgiqaError(
             f"{printable(folder / PARAMS)}: damaged ({one_line(error)}); {again}."
         ) from error
-    params = from_tree(without_permission(tree), printable(folder / PARAMS))
+    tree = _of_this_layout(without_permission(tree), provenance["layout"], printable(folder))
+    params = from_tree(tree, printable(folder / PARAMS))
     provenance.setdefault("preset", params.fit.preset)
     header = read_header(folder / MODEL, again)
     try:
@@ -172,8 +173,6 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         tensors = load_file(folder / MODEL)
         require_finite(tensors)
         ids = tensors.pop(IMAGES, torch.empty(0, 32))
-        if provenance["layout"] == 1:
-            tensors = _with_targets(tensors)
         ensemble = ensemble_class(params.fit.preset).from_tensors(tensors, params, provenance)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgiqaError(
@@ -181,6 +180,23 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         ) from error
     images = frozenset(bytes(row).hex() for row in ids.tolist())
     return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
+
+
+def _of_this_layout(tree: Any, layout: int, where: str) -> Any:
+    """Settings of a run in `layout`, without those that are no more.
+
+    Raises:
+        AgiqaError: a run of the preset light from before its models became what they are.
+    """
+    fit = tree.get("fit", {}) if isinstance(tree, dict) else None
+    if layout == LAYOUT or not isinstance(fit, dict):
+        return tree
+    if fit.get("preset", LIGHT) == LIGHT:
+        raise AgiqaError(
+            f"{where}: a {LIGHT} run of layout {layout}; this agiqa reads layout {LAYOUT} alone, "
+            "with other models: run `agiqa fit` again."
+        )
+    return {**tree, "fit": {name: value for name, value in fit.items() if name not in FORMER}}
 
 
 def load_provenance(folder: Path | str) -> dict[str, Any]:
@@ -263,29 +279,6 @@ def _expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> 
             "tensors"
         )
     expected = ensemble_class(params.fit.preset).expected(header, params, provenance)
-    if provenance["layout"] == 1:
-        for name, (types, shape) in expected.items():
-            if name.endswith(WITHOUT_TARGETS):
-                expected[name] = (types, shape[:1])
     if IMAGES in header:
         expected[IMAGES] = (("U8",), (*header[IMAGES].shape[:1], 32))
     return expected
-
-
-def _with_targets(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a run of layout 1, whose ridges speak in MOS, as layout 2 has them."""
-    changed = dict(tensors)
-    for name, tensor in tensors.items():
-        part = name.rpartition(".")[2]
-        if part == "dual":
-            changed[name] = tensor[:, None]
-        elif part == "mos":
-            changed[name] = tensor[:, None, None]
-        elif part in ("weights", "bias_alpha"):
-            mean, sd = tensors[f"{name.rsplit('.', 2)[0]}.mos"].tolist()
-            if part == "weights":
-                changed[name] = tensor[:, None] / sd
-            else:
-                bias, alpha = tensor.tolist()
-                changed[name] = torch.tensor([[(bias - mean) / sd], [alpha]], dtype=torch.float64)
-    return changed

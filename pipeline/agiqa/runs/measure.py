@@ -7,7 +7,7 @@ hold for), why something of these is not defined, and the ceiling that the rater
 where the data set gives their deviations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,9 @@ from agiqa.data.metric_names import FIGURES
 from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.data.statistics.ceiling import deviations, known_raters, noise_ceiling
 from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
+from agiqa.data.statistics.paired import corrected_t_test
 from agiqa.runs.predictions import GATE
+from agiqa.stage2.light.split_model import CONSTANT
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Sides
 
@@ -27,7 +29,10 @@ LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split s
 
 
 def measure(
-    predictions: pd.DataFrame, extra_models: Sequence[str], experts: Sequence[str]
+    predictions: pd.DataFrame,
+    extra_models: Sequence[str],
+    experts: Sequence[str],
+    gating: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Figures by model, generator and expert.
 
@@ -35,6 +40,7 @@ def measure(
         predictions: rows of each model, split and tested image.
         extra_models: which of the models are the mixture on some of the images alone.
         experts: names of the gate's weights.
+        gating: of `describe_gating`, where validation chose between a gate and a constant mixture.
     """
     sides = {
         str(model): [part for _, part in rows.groupby("seed", sort=False)]
@@ -67,17 +73,58 @@ def measure(
             for name in FIGURES
         }
     mixture = predictions[predictions["model"] == MIXTURE]
-    weights = {expert: mixture[GATE + expert] for expert in experts}
     return {
         "models": models,
         "intervals": {"level": LEVEL, "of": "median over splits", **_about(drawn)},
         "generators": _by_generator(mixture),
         "gate": {
-            expert: {"mean": float(column.mean()), "sd": float(column.std())}
-            for expert, column in weights.items()
+            expert: {
+                "mean": float(mixture[GATE + expert].mean()),
+                "sd": float(mixture.groupby("seed")[GATE + expert].std(ddof=0).mean()),
+            }
+            for expert in experts
         },
+        **({"gating": gating} if gating else {}),
         "per_split": per_split,
     }
+
+
+def describe_gating(
+    predictions: pd.DataFrame, epochs: Sequence[int], leaks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the gate adds to the one constant mixture that it was trained from.
+
+    Args:
+        predictions: rows of each model, split and tested image.
+        epochs: of each split's gate, 0 where validation found nothing better than constant.
+        leaks: of the splits, which say how large their sides are.
+
+    Returns:
+        `epochs`; `deviation`, of the weights over the images of a test side, of the expert whose
+        weight moves most, mean over the splits; `gain` in SRCC: mean, 95 % interval and p of the
+        corrected resampled t-test.
+    """
+    srccs = {
+        model: [srcc(part["mos"], part["score"]) for _, part in rows.groupby("seed", sort=False)]
+        for model, rows in predictions.groupby("model", sort=False)
+        if model in (MIXTURE, CONSTANT)
+    }
+    gains = np.subtract(srccs[MIXTURE], srccs[CONSTANT])
+    mixture = predictions[predictions["model"] == MIXTURE]
+    weights = [name for name in map(str, mixture) if name.startswith(GATE)]
+    deviations = mixture.groupby("seed")[weights].std(ddof=0)
+    test = corrected_t_test(gains.tolist(), sides_ratio(leaks))
+    return {
+        "epochs": list(epochs),
+        "deviation": float(deviations.max(axis=1).mean()),
+        "gain": {name: getattr(test, name) for name in ("mean", "low", "high", "p")},
+    }
+
+
+def sides_ratio(leaks: Sequence[Mapping[str, Any]]) -> float:
+    """Images of a test side for each training image, of the splits that `leaks` describes."""
+    train = sum(leak["train"] for leak in leaks)
+    return sum(leak["test"] for leak in leaks) / train if train else 2 / 7
 
 
 def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any] | None:

@@ -24,7 +24,6 @@ def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> d
         **first,
         "trained_on": [one.name for one in data],
         "others": others,
-        "members": fitted.members,
         "experts": list(fitted.experts),
         "stores": dict(fitted.stores),
         **_environment(),

@@ -15,8 +15,8 @@ from agiqa.core.shapes import require
 from agiqa.core.trees import read_json
 from agiqa.data.metric_names import of_this_version
 
-LAYOUT = 2
-READABLE = (1, 2)  # 1 knows one target and one data set, and its ridges speak in MOS
+LAYOUT = 3
+READABLE = (1, 2, 3)  # their figures; models of the preset light in layout 3 alone (files.py)
 METRICS = "metrics.json"
 MOST_NAME = 200  # bytes of a name, which becomes a file's
 SCORES_WITH = ("seeds", "experts", "stores", "mos", "images")  # what scoring needs to know
@@ -72,7 +72,6 @@ class Provenance(About):
     preset: NotRequired[str]
     trained_on: NotRequired[list[str]]
     others: NotRequired[list[About]]
-    members: NotRequired[int]
     experts: NotRequired[list[str]]
     stores: NotRequired[dict[str, Made]]
     network: NotRequired[dict[str, Any]]
@@ -150,6 +149,23 @@ class GateWeight(TypedDict):
     sd: float | None
 
 
+class Gain(TypedDict):
+    """What the gate adds to the SRCC of one constant mixture, over the splits."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class Gating(TypedDict):
+    """What validation made of the gate."""
+
+    epochs: list[int]  # by split, 0: constant
+    deviation: float | None
+    gain: Gain
+
+
 class Metrics(TypedDict):
     """metrics.json."""
 
@@ -167,6 +183,7 @@ class Metrics(TypedDict):
     intervals: NotRequired[Intervals | None]
     generators: NotRequired[dict[str, Generator]]
     gate: NotRequired[dict[str, GateWeight]]
+    gating: NotRequired[Gating]
     per_split: NotRequired[dict[str, list[dict[str, Any]]]]
     ceiling: NotRequired[Ceiling | None]
     outside_scale: NotRequired[Outside | None]
@@ -188,7 +205,7 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
     if layout not in READABLE or isinstance(layout, bool):
         raise AgiqaError(
             f"{printable(folder)}: run layout {printable(layout)[:20]}, this agiqa reads "
-            f"{' and '.join(map(str, READABLE))}; update agiqa or {again}."
+            f"{', '.join(map(str, READABLE))}; update agiqa or {again}."
         )
     try:
         require(provenance, Provenance, partial=partial)

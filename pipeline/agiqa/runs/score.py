@@ -264,9 +264,9 @@ class Scorer:
                 "for them (run `agiqa fit` again)."
             )
         about, maps = self.run.provenance, prediction.quality_map
-        score = prediction.score.mean(dim=1)  # (S, N, T)
-        gate = prediction.gate[..., 0].mean(dim=(0, 1))  # (N, E), the first target's
-        maps = None if maps is None else maps.mean(dim=(0, 1))  # (N, h, w)
+        score = prediction.score  # (S, N, T)
+        gate = prediction.gate[..., 0].mean(dim=0)  # (N, E), the first target's
+        maps = None if maps is None else maps.mean(dim=0)  # (N, h, w)
         scores = []
         for row, name in enumerate(names):
             by_split = score[:, row, 0].numpy()

@@ -21,11 +21,11 @@ Expected = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # by name: possib
 
 
 class Prediction(NamedTuple):
-    """What S splits with K members each say of N images, on the MOS scale."""
+    """What S splits say of N images, on the MOS scale."""
 
-    score: Tensor  # (S, K, N, T)
-    gate: Tensor  # (S, K, N, E, T): weight of each expert
-    quality_map: Tensor | None = None  # (S, K, N, h, w); None: pooled vectors have no place
+    score: Tensor  # (S, N, T)
+    gate: Tensor  # (S, N, E, T): weight of each expert
+    quality_map: Tensor | None = None  # (S, N, h, w); None: pooled vectors have no place
 
 
 class SplitScores(NamedTuple):

@@ -22,7 +22,6 @@ class Fitted:
     experts: tuple[str, ...]  # in the gate's order
     stores: Mapping[str, Any]  # what the inputs were made by
     curves: Sequence[Mapping[str, Any]] = ()
-    members: int = 1  # networks a split
     states: tuple[FitState, ...] = ()
 
     def forget_states(self) -> None:
@@ -51,7 +50,7 @@ def fit(
     inputs = (features.experts, features.stores)
     if isinstance(features, Features):
         ensemble, curves = fit_light(features, targets, sides, params.fit)
-        return Fitted(ensemble, *inputs, curves, params.fit.members)
+        return Fitted(ensemble, *inputs, curves)
     accelerator = start_processes()
     fitted = fit_paper(features, targets.mos[:, 0], sides, params, accelerator)
     accelerator.end_training()

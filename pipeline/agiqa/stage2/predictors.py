@@ -4,20 +4,21 @@ The one place that knows which ensemble is which preset's.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
+import torch
 
 from agiqa.core.params import Params
-from agiqa.stage2.contract import Prediction, SplitScores
+from agiqa.stage2.contract import SplitScores
 from agiqa.stage2.features import Features
-from agiqa.stage2.light.ensemble import VARIANTS, Ensemble
-from agiqa.stage2.light.split_model import RIDGES
+from agiqa.stage2.light.ensemble import Ensemble
+from agiqa.stage2.light.split_model import RIDGES, VARIANTS, Inputs
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.presets import LIGHT, MIXTURE, recipe
 
-BASELINES = (*RIDGES, "visual", "semantic")
+BASELINES = (*RIDGES, *(variant for variant in VARIANTS if variant != MIXTURE))
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
 
 
@@ -68,28 +69,30 @@ class LightPredictor:
     def __init__(self, ensemble: Ensemble, features: Features, dataset: int) -> None:
         self.ensemble, self.features, self.dataset = ensemble, features, dataset
         self.extra_models: Mapping[str, Callable[[int], np.ndarray]] = {}
-
-    @cached_property
-    def _predictions(self) -> dict[str, Prediction]:
-        """Of all images, by variant."""
-        visual, semantic = self.features.visual, self.features.semantic
-        return {
-            variant: self.ensemble.predict(visual, semantic, variant, self.dataset)
-            for variant in VARIANTS
-        }
+        self._key: tuple[int, bytes] | None = None  # of which split and rows `_seen` is
+        self._seen: Inputs
 
     def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
         """Score the images `rows` `(n,)` by a model of the split at `place`."""
+        split = self.ensemble.splits[place]
         if model in RIDGES:
-            split = self.ensemble.splits[place]
             visual, semantic = self.features.visual[rows], self.features.semantic[rows]
             score = split.ridge_scores(model, visual, semantic)
             return SplitScores(split.scales.restore(score, self.dataset), None)
-        prediction = self._predictions[model]
-        score = prediction.score[place].mean(dim=0).numpy()[rows]
-        if model != MIXTURE:
-            return SplitScores(score, None)
-        return SplitScores(score, prediction.gate[place].mean(dim=0).numpy()[rows])
+        with torch.inference_mode():
+            mixed, weights = split.mix(self._inputs(place, rows), model, self.dataset)
+        return SplitScores(mixed.numpy(), weights.numpy() if model == MIXTURE else None)
+
+    def gate_epochs(self, target: int) -> list[int]:
+        """For how many epochs each split's gate was trained; 0: its mixture is constant."""
+        return [int(split.mixtures[MIXTURE].epochs[target]) for split in self.ensemble.splits]
+
+    def _inputs(self, place: int, rows: np.ndarray) -> Inputs:
+        """What the split's mixtures see of the images, kept for its next mixture."""
+        if (key := (place, rows.tobytes())) != self._key:
+            visual, semantic = self.features.visual[rows], self.features.semantic[rows]
+            self._key, self._seen = key, self.ensemble.splits[place].see(visual, semantic)
+        return self._seen
 
 
 class PaperPredictor:
@@ -105,6 +108,9 @@ class PaperPredictor:
             if chosen.drop_last_test
             else {}
         )
+
+    def gate_epochs(self, target: int) -> None:
+        """Its gate is part of the network, and no choice of the validation side."""
 
     def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
         """The split's network on the images."""

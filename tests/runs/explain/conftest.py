@@ -35,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Iterator[
         f"visual: {{name: tiny-vision, model: {tiny_lmm}, layers: [1, 3], image_size: 64, "
         "closeup: 64, workers: 0}\n"
         "splits: {count: 10}\n"
-        "fit: {components: 24, semantic_components: 4, hidden: 8, epochs: 2, batch_size: 16}\n"
+        "fit: {components: 24, semantic_components: 4, epochs: 2}\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -21,8 +21,8 @@ def explainer(world: World) -> Explainer:
 
 
 def _score(explainer: Explainer, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:
-    found = explainer.run.ensemble.predict(visual, semantic).score[..., 0]  # (S, K, N)
-    return np.asarray(found.double().mean(dim=(0, 1)).numpy())
+    found = explainer.run.ensemble.predict(visual, semantic).score[..., 0]  # (S, N)
+    return np.asarray(found.double().mean(dim=0).numpy())
 
 
 def test_gradient_is_that_of_the_score(explainer: Explainer, world: World) -> None:

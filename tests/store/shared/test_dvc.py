@@ -26,7 +26,7 @@ from kit.machines import vectors_of
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[3]
-SMALL = {"components": 8, "semantic_components": 4, "hidden": 8, "epochs": 2, "batch_size": 16}
+SMALL = {"components": 8, "semantic_components": 4, "epochs": 2}
 
 
 @pytest.fixture

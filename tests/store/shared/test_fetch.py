@@ -18,8 +18,8 @@ from kit.machines import Machine, Server, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]
 FAST = [
-    *("--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.hidden=8"),
-    *("--set=fit.epochs=4", "--set=fit.batch_size=16"),
+    *("--set=fit.components=8", "--set=fit.semantic_components=4"),
+    *("--set=fit.epochs=4"),
 ]
 
 

@@ -19,7 +19,7 @@ from agiqa.store import Shelf, read_pack, write_pack
 COMMANDS = ("merge", "convert", "export", "import-pt")
 IMAGES = 40
 FAST = ["--target=mos", "--set=fit.components=8", "--set=fit.semantic_components=4"]
-FAST += ["--set=fit.hidden=8", "--set=fit.members=1", "--set=fit.epochs=6"]
+FAST += ["--set=fit.epochs=6"]
 
 
 def run(*arguments: str | Path) -> Result:

@@ -6,6 +6,7 @@ from agiqa.data.metric_names import TOO_FEW_TO_FIT
 from agiqa.views.kit.number import (
     dashes,
     ends,
+    gate_line,
     interval,
     number,
     outside_scale,
@@ -72,3 +73,19 @@ def test_scores_outside_the_scale_are_counted() -> None:
     said = outside_scale({"outside_scale": counts | {"below": 2, "above": 3}})
     assert said.startswith("5 of 2,000 test scores")
     assert said.endswith("1.00 to 5.00: 2 below, 3 above.")
+
+
+def test_what_validation_made_of_the_gate_is_one_line() -> None:
+    gain = {"mean": 0.0123, "low": 0.004, "high": 0.0206, "p": 0.012}
+    gating = {"epochs": [0, 60, 140], "deviation": 0.31, "gain": gain}
+    assert gate_line({}) == ""
+    assert gate_line({"gating": gating | {"epochs": [0, 0]}}) == (
+        "gate: constant, validation found nothing better."
+    )
+    assert gate_line({"gating": gating}) == (
+        "gate: moves with the image in 2 of 3 splits (epoch 60 to 140 kept), by ± 0.310 over a "
+        "test side's images; SRCC +0.0123 beside one constant mixture "
+        "(95 %: 0.0040…0.0206, p = 0.012)."
+    )
+    single = gate_line({"gating": gating | {"gain": gain | {"low": None, "high": None, "p": None}}})
+    assert single.endswith("SRCC +0.0123 beside one constant mixture.")

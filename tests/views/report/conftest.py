@@ -135,7 +135,6 @@ def _provenance(synthetic: bool, shared: int) -> dict[str, Any]:
         "target": "quality",
         "protocol": "grouped",
         "seeds": list(SEEDS),
-        "members": 2,
         "mos": {"low": 1.0, "high": 5.0},
         "experts": list(EXPERTS),
         "images": IMAGES,

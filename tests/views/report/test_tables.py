@@ -21,7 +21,7 @@ def figures(**medians: float) -> dict[str, Any]:
 
 def test_the_best_of_a_column_is_the_highest_but_the_lowest_rmse() -> None:
     rows = model_rows({"models": figures(moe=0.9, ridge=0.8, visual=0.90001)})
-    assert [row.name for row in rows] == ["Ridge regression", "Light network", "Mixture of experts"]
+    assert [row.name for row in rows] == ["Ridge regression", "Kernel ridge", "Mixture of experts"]
     assert [row.main for row in rows] == [False, False, True]
     place = list(FIGURES).index("rmse")
     assert [row.cells[0].best for row in rows] == [False, True, True]  # a tie as shown

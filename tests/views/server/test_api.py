@@ -202,6 +202,7 @@ def test_what_the_run_is_and_how_the_server_does(client: httpx.Client) -> None:
     facts = client.get("/api/v1/run").json()
     assert (facts["run"], facts["dataset"], facts["protocol"]) == ("mine/random", "mine", "random")
     assert facts["tested"]["srcc"]["low"] <= facts["tested"]["srcc"]["median"]
+    assert facts["tested"]["gate"] == "gate: constant, validation found nothing better."
     assert facts["limits"]["request_bytes"] == 4 << 20
     assert facts["scale"]["low"] < facts["scale"]["high"]
     assert client.get("/health").json() == {"live": True, "ready": True, "waiting": 0}

@@ -189,7 +189,7 @@ class Aspects:
             if answers is not None:
                 vectors = with_answers(vectors, answers.rows(names).astype(np.float32))
             score = ensemble.only(place).predict(visual, vectors).score
-            total[rows] += score[..., 0].mean(dim=(0, 1)).numpy()
+            total[rows] += score[..., 0].mean(dim=0).numpy()
             times[rows] += 1
         with np.errstate(invalid="ignore"):
             return np.asarray(total / times)

@@ -8,7 +8,6 @@ transformer says little about its own place.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -61,9 +60,9 @@ def light_maps(
 def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:
     """Derivatives of the scores, on the MOS scale, by the visual features.
 
-    By the ensemble's own path: projection, the visual expert's kernel ridge and correction, the
-    gate; the semantic vectors stay as they are. The mean over splits and members, as the score is:
-    the run's first target, on the scale of its first data set.
+    By the ensemble's own path: projection, the visual expert's kernel ridge, the gate; the semantic
+    vectors stay as they are. The mean over splits, as the score is: the run's first
+    target, on the scale of its first data set.
 
     Args:
         ensemble: of the preset light.
@@ -73,19 +72,19 @@ def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray)
     Returns:
         `(B, F)` float32.
     """
-    inputs = Inputs.of(ensemble.splits, visual, semantic)
-    components = inputs.visual.clone().requires_grad_(True)  # (S, B, k)
-    experts = [split.experts[0] for split in ensemble.splits]
-    scores = [e.kernel.scores(own) for e, own in zip(experts, components, strict=True)]
-    expert_scores = torch.cat([torch.stack(scores)[:, :, None], inputs.expert_scores[:, :, 1:]], 2)
-    moved = replace(inputs, visual=components, expert_scores=expert_scores)
-    score = ensemble.mix(moved).score[..., 0].mean(dim=(0, 1))  # (B,)
-    (by_component,) = torch.autograd.grad(score.sum(), components)
-    by_feature = [
-        (own.numpy() @ expert.projection.wide.T) / expert.projection.scale
-        for expert, own in zip(experts, by_component, strict=True)
-    ]
-    return np.asarray(np.sum(by_feature, axis=0), dtype=np.float32)
+    total = np.zeros(visual.shape, dtype=np.float32)
+    for split in ensemble.splits:
+        expert, inputs = split.experts[0], split.see(visual, semantic)
+        components = inputs.components[0].clone().requires_grad_(True)  # (B, k)
+        own = expert.kernel.scores(components)
+        moved = Inputs(
+            (components, *inputs.components[1:]),
+            torch.cat([own[:, None], inputs.expert_scores[:, 1:]], dim=1),
+        )
+        score = split.mix(moved)[0][:, 0]  # (B,)
+        (by_component,) = torch.autograd.grad(score.sum(), components)
+        total += (by_component.numpy() @ expert.projection.wide.T) / expert.projection.scale
+    return total / len(ensemble.splits)
 
 
 def effects(

@@ -1,7 +1,7 @@
 """How well scores of T targets agree with the MOS, where each data set is measured by itself.
 
-What `ridge`, `kernel` and `training` choose by. With several data sets the mean of theirs counts:
-across them neither ranks nor lines mean anything, for each has raters and a scale of its own.
+What `ridge` and `kernel` choose by, and `gate` shows. With several data sets the mean of theirs
+counts: across them neither ranks nor lines mean anything, for each has raters and its own scale.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ def rank_agreement(
         score: `(n, T)`.
         dataset: which data set each image is of `(n,)`; None: all of one.
     """
-    return _measured(mos, score, dataset, srcc)
+    return measured(mos, score, dataset, srcc)
 
 
 def agreement(mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None) -> np.ndarray:
     """SRCC + PLCC `(T,)`; arguments as `rank_agreement`."""
-    return _measured(mos, score, dataset, lambda a, b: srcc(a, b) + plcc(a, b))
+    return measured(mos, score, dataset, lambda a, b: srcc(a, b) + plcc(a, b))
 
 
 def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
@@ -40,9 +40,10 @@ def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
         yield np.flatnonzero(dataset == number)
 
 
-def _measured(
+def measured(
     mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
 ) -> np.ndarray:
+    """Measure each target `(T,)`, the mean over data sets; arguments as `rank_agreement`."""
     by_dataset = [
         [measure(mos[rows, t], score[rows, t]) for t in range(mos.shape[1])]
         for rows in of_each(dataset, len(mos))

@@ -21,7 +21,7 @@ from agiqa.stage2.targets import Scales, Side, Targets
 
 @dataclass(frozen=True)
 class SplitInputs:
-    """What the regressors may see of one split: its training and validation side."""
+    """What the mixtures are fitted on: one split's training and validation side."""
 
     rows: np.ndarray  # (m,) of the table
     components: list[np.ndarray]  # (m, k) of each expert's vector
@@ -53,7 +53,7 @@ class _Standardised:
 def fit_split(
     features: Features, targets: Targets, seed: int, side: Side, settings: Fit
 ) -> tuple[SplitModel, SplitInputs]:
-    """Fit projections, ridges and kernel ridges of one split."""
+    """Fit projections, ridges and kernel ridges of one split; the mixtures are not fitted yet."""
     train, val = side["train"], side["val"]
     rows, count = np.concatenate([train, val]), len(train)
     scales = Scales.of(targets, train)
@@ -76,7 +76,7 @@ def fit_split(
         components.append(projected)
         scores.append(np.concatenate([left_out, kernel.predict(projected[count:])]))
         k, gram = settings.semantic_components, None
-    split = SplitModel(seed, tuple(experts), ridges, scales)
+    split = SplitModel(seed, tuple(experts), ridges, scales, {})
     return split, SplitInputs(rows, components, np.stack(scores, axis=1))
 
 

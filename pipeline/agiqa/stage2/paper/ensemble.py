@@ -57,7 +57,7 @@ class PaperEnsemble:
         return {"network": asdict(self.config)}
 
     def predict(self, visual: Images, semantic: np.ndarray) -> Prediction:
-        """Scores on the MOS scale for N images; of one member and one target.
+        """Scores on the MOS scale for N images; of one target.
 
         Args:
             visual: pixels of the images.
@@ -66,7 +66,7 @@ class PaperEnsemble:
         rows = np.arange(len(visual))
         splits = range(len(self.weights))
         outputs = [self.predict_split(split, visual, semantic, rows) for split in splits]
-        score, gate, maps = (torch.stack(part)[:, None] for part in zip(*outputs, strict=True))
+        score, gate, maps = (torch.stack(part) for part in zip(*outputs, strict=True))
         return Prediction(score[..., None], gate[..., None], maps)
 
     def predict_split(

@@ -107,3 +107,20 @@ def outside_scale(metrics: Mapping[str, Any]) -> str:
         f"the training, {number(counts['low'], 2)} to {number(counts['high'], 2)}: "
         f"{counts['below']:,} below, {counts['above']:,} above."
     )
+
+
+def gate_line(metrics: Mapping[str, Any]) -> str:
+    """What validation made of the gate and what it adds, in a sentence; empty where unknown."""
+    gating = metrics.get("gating")
+    if not gating or not gating["epochs"]:
+        return ""
+    epochs, gain = gating["epochs"], gating["gain"]
+    moving = [epoch for epoch in epochs if epoch > 0]
+    if not moving:
+        return "gate: constant, validation found nothing better."
+    line = f"gate: moves with the image in {len(moving)} of {len(epochs)} splits"
+    kept = f"{min(moving)}" if min(moving) == max(moving) else f"{min(moving)} to {max(moving)}"
+    line += f" (epoch {kept} kept), by ± {number(gating['deviation'])} over a test side's images"
+    line += f"; SRCC {number(gain['mean'], 4, signed=True)} beside one constant mixture"
+    bounds = interval(gain, 4)
+    return f"{line}." if bounds == DASH else f"{line} (95 %: {bounds}, p = {number(gain['p'])})."

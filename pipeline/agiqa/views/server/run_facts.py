@@ -9,6 +9,7 @@ from agiqa.data.image_formats import MAX_PIXELS
 from agiqa.runs.files import Run
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.runs.score import Scorer
+from agiqa.views.kit.number import gate_line
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import Interval, RunFacts, Scale, Taken, Tested
 
@@ -74,6 +75,7 @@ def _tested(run: Run) -> Tested | None:
             srcc=_interval(figures[model]["srcc"]),
             plcc=_interval(figures[model]["plcc_logistic"]),
             level=(metrics.get("intervals") or {}).get("level"),
+            gate=gate_line(metrics),
         )
     except (AgiqaError, KeyError, StopIteration) as error:
         log.warning("%s: not shown, damaged (%s)", path, error)

@@ -136,6 +136,7 @@ class Tested(BaseModel):
     srcc: Interval
     plcc: Interval
     level: FiniteFloat | None = Field(description="Of the intervals, such as 0.95.")
+    gate: str = Field(description="What validation made of the gate, in a sentence, or empty.")
 
 
 class Taken(BaseModel):

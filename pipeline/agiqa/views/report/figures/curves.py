@@ -22,7 +22,7 @@ from agiqa.views.report.figures.style import (
 )
 from agiqa.views.report.results import MODEL
 
-NETWORKS = ("moe", "visual", "semantic")  # in the order of the page
+NETWORKS = ("moe", "visual", "semantic")  # in the order of the page; the last two of old runs
 
 
 def split_strip(metrics: Mapping[str, Any]) -> PlotlyFigure:

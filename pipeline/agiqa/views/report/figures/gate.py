@@ -1,7 +1,7 @@
 """Which expert is heard: the gate's weights by generator and against MOS.
 
-One pair of figures for each expert, each with a scale of its own: where one expert has nearly all
-the weight, the others' shares would vanish on a common one.
+One pair of figures for each expert, all on one axis from 0 to 1: a gate that hardly moves looks so.
+A linear gate's weights may lie outside, and the axis then holds them, too.
 """
 
 import pandas as pd
@@ -30,15 +30,17 @@ def gate_figures(
         by_mos: of `summaries.gate_by_mos`.
         truth: MOS, in the page's words.
     """
+    ends = pd.concat([table[["p10", "p90"]] for table in (by_generator, by_mos)])
+    axis = [min(0.0, float(ends["p10"].min())), max(1.0, float(ends["p90"].max()))]
     pairs = []
     for place, (expert, part) in enumerate(by_generator.groupby("expert", sort=False)):
         name, colour = str(expert).replace("_", " "), SERIES[place % len(SERIES)]
-        along = _along(by_mos[by_mos["expert"] == expert], name, truth, colour)
-        pairs.append((_generators(part.reset_index(drop=True), name, colour), along))
+        along = _along(by_mos[by_mos["expert"] == expert], name, truth, colour, axis)
+        pairs.append((_generators(part.reset_index(drop=True), name, colour, axis), along))
     return pairs
 
 
-def _generators(table: pd.DataFrame, expert: str, colour: str) -> PlotlyFigure:
+def _generators(table: pd.DataFrame, expert: str, colour: str, axis: list[float]) -> PlotlyFigure:
     names = [str(name) for name in table["generator"]]
     labels = row_labels(names, 22)
     dots = means(table, labels, names, True)
@@ -50,7 +52,7 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> PlotlyFigure:
         {
             "data": [*boxes(table, labels, colour, True), dots],
             "layout": {
-                "xaxis": {"title": {"text": "gate weight"}, "nticks": 6},
+                "xaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
                 "yaxis": {"type": "category", "showgrid": False},
                 "height": rows_height(len(table)),
             },
@@ -59,7 +61,9 @@ def _generators(table: pd.DataFrame, expert: str, colour: str) -> PlotlyFigure:
     )
 
 
-def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> PlotlyFigure:
+def _along(
+    table: pd.DataFrame, expert: str, truth: str, colour: str, axis: list[float]
+) -> PlotlyFigure:
     mos = rounded(table["mos"])
     return PlotlyFigure(
         f"{expert} against {truth}",
@@ -80,7 +84,7 @@ def _along(table: pd.DataFrame, expert: str, truth: str, colour: str) -> PlotlyF
             ],
             "layout": {
                 "xaxis": {"title": {"text": truth}},
-                "yaxis": {"title": {"text": "gate weight"}, "nticks": 6},
+                "yaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
                 "showlegend": False,
                 "height": 250,
             },

@@ -1,0 +1,203 @@
+"""Train the mixtures of one split: the one constant mixture, and a gate where it is worth having.
+
+The constant mixture fits the experts' left-out scores best (`nnls`). The gate starts from it and is
+trained in full batches at a few rates and penalties, each stopped where the validation side no
+longer gains. It is kept only if the validation images' squared errors fall by more than LEAST_GAIN
+standard errors of their mean difference (after Breiman et al. 1984, who take one): without that a
+gate which learnt noise is kept in half of the splits, and costs what it should earn.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import lsq_linear, nnls
+from torch import Tensor
+
+from agiqa.core.params import Fit
+from agiqa.data.metrics import plcc, srcc
+from agiqa.stage2.light.agreement import measured
+from agiqa.stage2.light.mixture import Mixture
+
+log = logging.getLogger(__name__)
+
+RATES = (1.0, 0.1)  # times fit.lr
+PENALTIES = (1e-3, 1e-2)  # times the sum of the gate's squares
+LOOK_EVERY = 10  # epochs between looks at the validation side
+PATIENCE = 5  # looks without a gain before a training ends
+LEAST_GAIN = 2.0  # standard errors
+LEAST = {"train": 60, "val": 20}  # images; with fewer the mixture stays constant
+FLOOR = 0.02  # share with which an expert enters the training, so that its gate can move
+
+Curve = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the mixtures see of a split's training or validation side, n images."""
+
+    components: Tensor  # (n, k) of all experts side by side
+    expert_scores: Tensor  # (n, E, T); of training images left-out ones
+    mos: Tensor  # (n, T), in units of the training deviations
+    dataset: Tensor  # (n,) int64
+
+    @property
+    def among(self) -> np.ndarray | None:
+        """Which data set each image is of; None where all are of one."""
+        return self.dataset.numpy() if bool(self.dataset.any()) else None
+
+
+def constant_mixture(side: Side, datasets: int, softmax: bool, experts: slice) -> Mixture:
+    """Fit one mixture of some of the experts for all images of the training side.
+
+    With several data sets each has a constant in the fit, and then a line of its own.
+    """
+    scores, mos = side.expert_scores.double().numpy(), side.mos.double().numpy()
+    total, targets = scores.shape[1:]
+    weights = np.zeros((total, targets))
+    lines = np.stack([np.ones((datasets, targets)), np.zeros((datasets, targets))])
+    members = (side.dataset.numpy()[:, None] == np.arange(datasets)).astype(float)
+    for t in range(targets):
+        weights[experts, t] = _weights(scores[:, experts, t], mos[:, t], members)
+        if datasets > 1:
+            lines[..., t] = _lines(scores[..., t] @ weights[:, t], mos[:, t], members)
+    scale = weights.sum(axis=0)
+    return Mixture(
+        shares=torch.from_numpy(weights / scale).float(),
+        scale=torch.from_numpy(scale).float(),
+        lines=torch.from_numpy(lines).float(),
+        gate=torch.zeros(0, total, targets),
+        epochs=torch.zeros(targets, dtype=torch.int64),
+        softmax=softmax,
+    )
+
+
+def _weights(expert_scores: np.ndarray, mos: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Weights `(E,)`, none below zero, of scores `(n, E)` that fit the MOS `(n,)` best."""
+    experts, datasets = expert_scores.shape[1], members.shape[1]
+    if datasets == 1:
+        weights = nnls(expert_scores, mos)[0]
+    else:
+        least = np.r_[np.zeros(experts), np.full(datasets, -np.inf)]
+        fitted = lsq_linear(np.hstack([expert_scores, members]), mos, (least, np.inf)).x
+        weights = np.maximum(fitted[:experts], 0)
+    # Experts that say nothing at all still rank images somehow, all alike.
+    return weights if weights.sum() > FLOOR**2 else np.full(experts, FLOOR**2 / experts)
+
+
+def _lines(common: np.ndarray, mos: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Slope and offset `(2, D)` of each data set's MOS on scores `(n,)` on the common scale."""
+    lines = []
+    for rows in members.T.astype(bool):
+        covariance = float(np.cov(common[rows], mos[rows], ddof=0)[0, 1])
+        slope = covariance / max(float(np.var(common[rows])), 1e-12) if covariance > 0 else 1.0
+        lines.append((slope, float(np.mean(mos[rows] - slope * common[rows]))))
+    return np.transpose(lines)
+
+
+def train_gate(constant: Mixture, train: Side, val: Side, settings: Fit) -> tuple[Mixture, Curve]:
+    """Train a gate from the constant mixture, and keep it for the targets that gain by it.
+
+    Returns:
+        The mixture, and the learning curve of the training that does best for the first target:
+        epoch, train_loss, val_srcc, val_plcc, from the constant mixture as epoch 0.
+    """
+    start = replace(constant, gate=torch.zeros(train.components.shape[1], *constant.shares.shape))
+    curve = [_look(start, train, val, 0)]
+    if any(len(s.mos) < LEAST[name] for name, s in (("train", train), ("val", val))):
+        log.info(
+            "A gate needs %d training and %d validation images, found %d and %d: the mixture stays "
+            "constant.", *LEAST.values(), len(train.mos), len(val.mos),
+        )  # fmt: skip
+        return start, curve
+    trials = [
+        _train(start, train, val, settings, rate * settings.lr, penalty)
+        for rate in RATES
+        for penalty in PENALTIES
+    ]
+    errors = _errors(start, val)
+    kept = start
+    chosen = [int(np.argmin([float(t.errors[:, c].mean()) for t in trials]))
+              for c in range(len(start.scale))]  # fmt: skip
+    for target, place in enumerate(chosen):
+        gain = errors[:, target] - trials[place].errors[:, target]
+        if float(gain.mean()) > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5:
+            kept = _with_target(kept, trials[place].best, target)
+    return kept, curve + trials[chosen[0]].curve
+
+
+@dataclass
+class _Trial:
+    """One training: for each target the mixture of its best epoch."""
+
+    best: Mixture
+    errors: Tensor  # (m, T), squared, of the validation side
+    curve: Curve
+
+
+def _train(
+    start: Mixture, train: Side, val: Side, settings: Fit, rate: float, penalty: float
+) -> _Trial:
+    """Train until no target gained for PATIENCE looks, at most `fit.epochs` passes."""
+    logits = torch.log(start.shares.clamp_min(FLOOR)).requires_grad_()
+    scale = start.scale.clone().requires_grad_()
+    gate = start.gate.clone().requires_grad_()
+    optimiser = torch.optim.Adam([logits, scale, gate], lr=rate)
+
+    def current(epoch: int) -> Mixture:
+        epochs = torch.full_like(start.epochs, epoch)
+        return replace(start, shares=logits.softmax(dim=0), scale=scale, gate=gate, epochs=epochs)
+
+    trial = _Trial(start, torch.full((len(val.mos), len(start.scale)), torch.inf), [])
+    since = 0
+    for epoch in range(1, settings.epochs + 1):
+        loss = _errors(current(epoch), train).mean(dim=0).sum() + penalty * gate.square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if epoch % LOOK_EVERY and epoch < settings.epochs:
+            continue
+        with torch.no_grad():
+            mixture = current(epoch)
+            errors = _errors(mixture, val)
+            trial.curve.append(_look(mixture, train, val, epoch))
+        better = torch.nonzero(errors.mean(dim=0) < trial.errors.mean(dim=0)).flatten().tolist()
+        for target in better:
+            trial.best = _with_target(trial.best, mixture, target)
+            trial.errors[:, target] = errors[:, target]
+        since = 0 if better else since + 1
+        if since == PATIENCE:
+            break
+    return trial
+
+
+def _with_target(mixture: Mixture, other: Mixture, target: int) -> Mixture:
+    """Copy the mixture, its weights for one target taken from another."""
+    parts = {name: getattr(mixture, name).clone() for name in ("shares", "scale", "gate", "epochs")}
+    for name, part in parts.items():
+        part[..., target] = getattr(other, name).detach()[..., target]
+    return replace(mixture, **parts)
+
+
+def _scores(mixture: Mixture, side: Side) -> Tensor:
+    return mixture.on_scale(mixture.mix(side.components, side.expert_scores)[0], side.dataset)
+
+
+def _errors(mixture: Mixture, side: Side) -> Tensor:
+    """Squared errors `(n, T)`, in units of the training deviations."""
+    return (_scores(mixture, side) - side.mos).square()
+
+
+def _look(mixture: Mixture, train: Side, val: Side, epoch: int) -> dict[str, Any]:
+    """One row of the curve; SRCC and PLCC are means over targets and data sets."""
+    score, mos = _scores(mixture, val).numpy(), val.mos.numpy()
+    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]]
+    measures = {"val_srcc": srcc, "val_plcc": plcc}
+    agreement = {
+        name: float(np.mean(measured(mos, score, val.among, measure)))
+        for name, measure in measures.items()
+    }
+    return {"epoch": epoch, "train_loss": float(_errors(mixture, train).mean()), **agreement}
