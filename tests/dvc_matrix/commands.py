@@ -11,11 +11,14 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from agiqa.cli import main
-from agiqa.store import Shelf
+from agiqa.store import Shelf, ShelfWriter
 
 
 def run(folder: str, arguments: list[str], environment: dict[str, str], group: int) -> None:
@@ -25,6 +28,15 @@ def run(folder: str, arguments: list[str], environment: dict[str, str], group: i
     os.environ.clear()
     os.environ.update(environment)
     Shelf.writer = functools.partialmethod(Shelf.writer, flush_seconds=0.0)  # type: ignore
+    add = ShelfWriter.add
+
+    def noted(writer: ShelfWriter, ids: Sequence[str], vectors: Any) -> None:
+        """Add rows that have been computed, and note that they were."""
+        with Path(environment["AGIQA_COMPUTED"]).open("a") as log:
+            log.write("".join(f"{writer.shelf.folder.name} {row_id}\n" for row_id in ids))
+        add(writer, ids, vectors)
+
+    ShelfWriter.add = noted  # type: ignore[method-assign]
     main(arguments, prog_name="agiqa")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.store import Shelf
-from agiqa.store.ledger.shelf_check import check_shelf, orphans_of_shelf
+from agiqa.store.ledger.shelf_check import check_shelf
+from agiqa.store.upkeep.clearing import orphans_of_shelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -3,6 +3,7 @@
 No torch here: to start is to fork a small process.
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -18,13 +19,9 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.ledger.roots import find_shelves
-from agiqa.store.ledger.shelf_check import (
-    check_shelf,
-    orphans_of_shelf,
-    remove_orphans,
-    repair_shelf,
-)
+from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.upkeep.clearing import orphans_of_shelf
 from kit.forking import serve
 from kit.stored_rows import make_ids, make_vectors
 
@@ -67,8 +64,15 @@ def extract_without_locks(folder: str, host: int, seed: int) -> None:
             if moments.random() < 0.2:
                 shelf.merge()
             if moments.random() < 0.05:
-                remove_orphans(shelf.folder, orphans_of_shelf(shelf.folder)[0])
+                free(shelf.folder)
                 repair_shelf(shelf.folder)
+
+
+def free(shelf: Path) -> None:
+    """Remove what holds nothing, of that what another process leaves."""
+    for orphan in orphans_of_shelf(shelf)[0]:
+        with contextlib.suppress(AgiqaError):
+            orphan.remove()
 
 
 def pack_forever(path: str, first: int) -> None:
@@ -91,7 +95,7 @@ def mend(folder: str) -> None:
     (shelf,) = find_shelves(Path(folder))
     (Path(folder) / "started").touch()
     repair_shelf(shelf)
-    remove_orphans(shelf, orphans_of_shelf(shelf)[0])
+    free(shelf)
     Shelf.at(shelf).merge()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf, add_shelf, require_fits
+from agiqa.store.ledger.description import Description
 
 PRINT = {"extractor": "nano", "prompt": "q"}
 WIDTH, ROWS = 8, 600
@@ -79,13 +80,13 @@ def test_another_writer_is_named(tmp_path: Path, make_ids: Ids, make_vectors: Ma
 
 @pytest.mark.parametrize(("width", "dtype"), [(9, "float16"), (8, "float32")])
 def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: str) -> None:
-    require_fits(tmp_path, Path("there.zarr"), PRINT, width, dtype)  # nothing to fit yet
+    require_fits(tmp_path, [(Path("there.zarr"), Description(PRINT, width, dtype))])  # nothing yet
     Shelf.open(tmp_path, PRINT, WIDTH)
-    require_fits(tmp_path, Path("there.zarr"), PRINT, WIDTH, "float16")
+    require_fits(tmp_path, [(Path("there.zarr"), Description(PRINT, WIDTH, "float16"))])
     with pytest.raises(
         AgiqaError, match=rf"there\.zarr: .* width 8, float16, .* found width {width}, {dtype}; one"
     ):
-        require_fits(tmp_path, Path("there.zarr"), PRINT, width, dtype)
+        require_fits(tmp_path, [(Path("there.zarr"), Description(PRINT, width, dtype))])
 
 
 MERGE = """

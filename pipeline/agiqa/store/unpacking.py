@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from agiqa.store.fingerprint import digest
+from agiqa.store.fingerprint import Fingerprint, digest
 from agiqa.store.ledger.copying import Added, add_shelf, require_fits
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.packs.pack import open_pack
@@ -45,44 +45,40 @@ def add_pack(
             or dtype is not the ledger's; another process writes there; the disk fails. What was
             added by then stays, and the same call goes on.
     """
-    pack = open_pack(path)
-    width, dtype = pack.metadata["width"], pack.metadata["dtype"]
-    columns = _columns(pack, row_ids, wanted)
-    for column in columns:
-        if column.ids:
-            require_fits(root, path, column.fingerprint, width, dtype)
-    _take_checksums(pack, columns)
-    added: dict[str, Added] = {}
-    for column in columns:
-        if column.ids:
-            shelf = Shelf.open(root, column.fingerprint, width, dtype, rank)
-            added[column.name] = add_shelf(column, shelf)
-        else:
-            rows = len(pack.image_ids) if column.refused else 0
-            added[column.name] = Added(rows, refused=column.refused)
-    return added
+    vectors = pack_vectors(path, row_ids, wanted)
+    require_fits(root, [(path, vector) for vector in vectors if vector.ids])
+    return {vector.name: vector.add_to(root, rank) for vector in vectors}
 
 
 def count_offered(path: Path, row_ids: RowIds | None = None, wanted: Wanted | None = None) -> int:
-    """How many rows `add_pack` would look at for the same arguments; vectors are not read."""
-    return sum(len(column.ids) for column in _columns(open_pack(path), row_ids, wanted))
+    """How many rows `add_pack` would look at for the same arguments; nothing else is read."""
+    return sum(len(vector.ids) for vector in pack_vectors(path, row_ids, wanted))
 
 
-class _Column:
+class PackVector:
     """One vector of a pack, as a source of rows for its shelf."""
 
-    def __init__(
-        self, pack: PackRows, place: int, known: Mapping[str, str], images: Collection[str]
-    ):
+    def __init__(self, pack: PackRows, place: int) -> None:
         self.pack, self.place = pack, place
         self.name = str(pack.metadata["names"][place])
-        self.fingerprint = pack.metadata["fingerprints"][place]
-        self.refused = ""
-        self.ids = {name: known.get(name, name) for name in images}  # row id by image id
+        self.fingerprint: Fingerprint = pack.metadata["fingerprints"][place]
+        self.width, self.dtype = int(pack.metadata["width"]), str(pack.metadata["dtype"])
+        self.refused = ""  # why nothing of it is taken
+        self.ids: dict[str, str] = {}  # row id by image id, of what is wanted
         self.crc32: dict[str, int | None] = {}
+        self.siblings = [self]  # the pack's vectors, for all of which it is read once
+
+    def add_to(self, root: Path, rank: int = 0) -> Added:
+        """Add what the ledger `root` lacks of it."""
+        if not self.ids:
+            return Added(len(self.pack.image_ids) if self.refused else 0, refused=self.refused)
+        shelf = Shelf.open(root, self.fingerprint, self.width, self.dtype, rank)
+        return add_shelf(self, shelf)
 
     def checksums(self) -> dict[str, int | None]:
         """The CRC-32 of each row by its id; None of damaged ones."""
+        if not self.crc32:
+            _take_checksums(self.pack, self.siblings)
         return self.crc32
 
     def blocks(self, wanted: Collection[str]) -> Iterator[tuple[list[str], Vectors]]:
@@ -92,32 +88,33 @@ class _Column:
             yield [self.ids[name] for name in image_ids], vectors[:, self.place]
 
 
-def _columns(pack: PackRows, row_ids: RowIds | None, wanted: Wanted | None) -> list[_Column]:
-    """The pack's vectors, each with what is wanted of it, or why nothing of it is taken."""
-    columns = []
-    for place, fingerprint in enumerate(pack.metadata["fingerprints"]):
-        key = digest(fingerprint)
-        known = (row_ids or {}).get(key)
-        chosen = pack.image_ids
+def pack_vectors(
+    path: Path, row_ids: RowIds | None = None, wanted: Wanted | None = None
+) -> list[PackVector]:
+    """Open a pack's vectors, each with what is wanted of it, or why not; see `add_pack`."""
+    pack = open_pack(path)
+    vectors = [PackVector(pack, place) for place in range(len(pack.metadata["names"]))]
+    for vector in vectors:
+        key = digest(vector.fingerprint)
+        known, chosen, vector.siblings = (row_ids or {}).get(key), pack.image_ids, vectors
         if wanted is not None:
             chosen = tuple(name for name in chosen if name in wanted.get(key, ()))
-        column = _Column(pack, place, known or {}, chosen)
-        if chosen and (refusal := _refusal(pack, column.name, known)):
-            column.refused, column.ids = refusal, {}
-        columns.append(column)
-    return columns
+        vector.refused = _refusal(pack, vector.name, known) if chosen else ""
+        if not vector.refused:
+            vector.ids = {name: (known or {}).get(name, name) for name in chosen}
+    return vectors
 
 
-def _take_checksums(pack: PackRows, columns: list[_Column]) -> None:
-    """Give every column the checksums of its rows, in one reading of the pack."""
-    for column in columns:
-        column.crc32 = dict.fromkeys(column.ids.values())
-    for image_ids, vectors in pack.blocks(set().union(*(column.ids for column in columns))):
-        for column in columns:
-            rows = [row for row, name in enumerate(image_ids) if name in column.ids]
-            names = [column.ids[image_ids[row]] for row in rows]
-            crc32 = row_checksums(id_bytes(names), vectors[rows, column.place])
-            column.crc32.update(zip(names, crc32, strict=True))
+def _take_checksums(pack: PackRows, vectors: list[PackVector]) -> None:
+    """Give every vector the checksums of its rows, in one reading of the pack."""
+    for vector in vectors:
+        vector.crc32 = dict.fromkeys(vector.ids.values())
+    for image_ids, block in pack.blocks(set().union(*(vector.ids for vector in vectors))):
+        for vector in vectors:
+            rows = [row for row, name in enumerate(image_ids) if name in vector.ids]
+            names = [vector.ids[image_ids[row]] for row in rows]
+            crc32 = row_checksums(id_bytes(names), block[rows, vector.place])
+            vector.crc32.update(zip(names, crc32, strict=True))
 
 
 def _refusal(pack: PackRows, name: str, row_ids: Mapping[str, str] | None) -> str:

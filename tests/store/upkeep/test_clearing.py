@@ -126,7 +126,7 @@ def test_what_is_used_between_list_and_yes_stays(
 ) -> None:
     given = (project.ledger, [Path("cache")], [Path("runs")], True, 0.0)
     listed = plan(*given)
-    assert [each.path for each in listed.shelves] == [lonely]
+    assert [orphan.path for orphan in listed.orphans] == [lonely]
     write_run(Path("runs/mine/new"), "mine", ["lonely"])
     removed, refused = carry_out(listed, plan(*given))
     assert removed == []

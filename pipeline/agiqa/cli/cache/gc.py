@@ -14,8 +14,7 @@ from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.store.ledger.shelf_check import Orphan
-    from agiqa.store.upkeep.clearing import Plan
+    from agiqa.store.upkeep.clearing import Orphan, Plan
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -87,7 +86,7 @@ def command(
     run_folders = runs or ((RUNS,) if RUNS.is_dir() else ())  # nothing may have been fitted yet
     given = (default_root(), caches or (CACHE,), run_folders, unused, older_than)
     planned = plan(*given)
-    found = planned.all()
+    found = planned.orphans
     if not as_json:
         _print(planned)
     elif dry_run or not found:
@@ -108,7 +107,7 @@ def command(
 
 
 def _print(planned: "Plan") -> None:
-    found = planned.all()
+    found = planned.orphans
     width = max((len(size_text(each.size)) for each in found), default=0)
     for each in found:
         echo(f"{size_text(each.size):>{width}}  {each.path}: {each.why}")

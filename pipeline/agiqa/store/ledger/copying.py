@@ -6,20 +6,36 @@ repeated at any moment. Whether it is there with the same numbers, checksums say
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.fingerprint import Fingerprint
+from agiqa.store.fingerprint import Fingerprint, digest
 from agiqa.store.ledger.description import DESCRIPTION
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.rows import Vectors, id_bytes, row_checksums
 
 
-class Source(Protocol):
+class Vector(Protocol):
+    """What rows are of: a shelf, or its description."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What made them."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in each."""
+
+    @property
+    def dtype(self) -> str:
+        """float16 or float32."""
+
+
+class Source(Vector, Protocol):
     """Where rows come from: a `Shelf`, one of layout 1, a pack's vector (../unpacking.py)."""
 
     def checksums(self) -> Mapping[str, int | None]:
@@ -70,20 +86,26 @@ def add_shelf(source: Source, target: Shelf) -> Added:
     return Added(len(offered), added, there, kept, tuple(name for name in offered if name in left))
 
 
-def require_fits(
-    root: Path, source: Path, fingerprint: Fingerprint, width: int, dtype: str
-) -> None:
-    """AgiqaError where the ledger has vectors of another width or dtype under the fingerprint."""
-    folder = shelf_folder(root, fingerprint)
-    if not (folder / DESCRIPTION).exists():
-        return
-    target = Shelf.at(folder)
-    if (width, dtype) != (target.width, target.dtype):
-        raise AgiqaError(
-            f"{source}: expected vectors of width {target.width}, {target.dtype}, as {folder} has "
-            f"under the same fingerprint, found width {width}, {dtype}; one of the two is wrong: "
-            "find out which (`agiqa cache show`) and move it away"
-        )
+def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
+    """AgiqaError where one fingerprint has two widths or dtypes, here or in what is to be added.
+
+    Args:
+        root: the ledger's folder.
+        vectors: what is to be added to it, and where it is from.
+    """
+    seen: dict[str, tuple[int, str, Path]] = {}
+    for source, vector in vectors:
+        key, folder = digest(vector.fingerprint), shelf_folder(root, vector.fingerprint)
+        if key not in seen and (folder / DESCRIPTION).exists():
+            target = Shelf.at(folder)
+            seen[key] = target.width, target.dtype, folder
+        width, dtype, where = seen.setdefault(key, (vector.width, vector.dtype, source))
+        if (vector.width, vector.dtype) != (width, dtype):
+            raise AgiqaError(
+                f"{source}: expected vectors of width {width}, {dtype}, as {where} has under the "
+                f"same fingerprint, found width {vector.width}, {vector.dtype}; one of the two is "
+                "wrong: find out which (`agiqa cache show`) and move it away"
+            )
 
 
 def differing(

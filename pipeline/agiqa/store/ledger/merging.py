@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -102,22 +102,18 @@ def redundant(rows: SegmentRows) -> list[Segment]:
     return found
 
 
-def remove_redundant(rows: SegmentRows, chosen: Collection[str]) -> list[str]:
-    """Remove those of the chosen segments whose rows lie in greater whole ones; which went."""
-    removed = []
-    for one in redundant(rows):
-        if one.name not in chosen:
-            continue
-        left = set(one.ids)
-        for other in rows.segments().values():
-            greater = order(other.name) > order(one.name) and bool(left.intersection(other.ids))
-            if greater and is_whole(rows, other) and not bad_rows(rows, other):
-                left.difference_update(other.ids)
-        if not left:
-            rows.folder.remove([one.name])
-            rows.refresh()
-            removed.append(one.name)
-    return removed
+def remove_redundant(rows: SegmentRows, segment: Segment) -> bool:
+    """Remove a segment if all its rows lie in greater whole ones, as of now; whether it went."""
+    rows.refresh()
+    left = set(segment.ids)
+    for other in rows.segments().values():
+        greater = order(other.name) > order(segment.name) and not left.isdisjoint(other.ids)
+        if greater and is_whole(rows, other) and not bad_rows(rows, other):
+            left.difference_update(other.ids)
+    if not left:
+        rows.folder.remove([segment.name])
+        rows.refresh()
+    return not left
 
 
 def bad_rows(rows: SegmentRows, segment: Segment) -> list[str]:

@@ -199,7 +199,7 @@ class ShelfWriter:
     """
 
     def __init__(self, shelf: Shelf, flush_seconds: float) -> None:
-        self._shelf = shelf
+        self.shelf = shelf
         self._flush_seconds = flush_seconds
         self._flushed_at = time.monotonic()
         self._closed = False
@@ -219,9 +219,9 @@ class ShelfWriter:
         failing disk the same call may be repeated.
         """
         self._check_open()
-        check_vectors(ids, vectors, (self._shelf.width,), self._shelf.dtype)
+        check_vectors(ids, vectors, (self.shelf.width,), self.shelf.dtype)
         id_bytes(ids)
-        there, pending = self._shelf.has, self._pending
+        there, pending = self.shelf.has, self._pending
         new: dict[str, int] = {}
         for row, row_id in enumerate(ids):
             if row_id not in pending and not there(row_id):
@@ -268,7 +268,7 @@ class ShelfWriter:
         if len(self._ids) == len(self._rows):
             self._finish()
             self._leaving = self._ids, self._rows
-            self._written = self._thread.submit(self._shelf.rows.write, *self._leaving)
+            self._written = self._thread.submit(self.shelf.rows.write, *self._leaving)
             self._ids, self._rows = [], self._empty()
 
     def _finish(self) -> None:
@@ -276,14 +276,14 @@ class ShelfWriter:
         if self._leaving is not None:
             ids, rows = self._leaving
             written, self._written = self._written, None
-            name = written.result() if written else self._shelf.rows.write(ids, rows)
-            self._shelf.rows.note(name, ids)
+            name = written.result() if written else self.shelf.rows.write(ids, rows)
+            self.shelf.rows.note(name, ids)
             self._pending.difference_update(ids)
             self._leaving = None
 
     def _empty(self) -> Vectors:
-        rows = rows_a_segment(self._shelf.rows.kind)
-        return np.empty((rows, self._shelf.width), self._shelf.dtype)
+        rows = rows_a_segment(self.shelf.rows.kind)
+        return np.empty((rows, self.shelf.width), self.shelf.dtype)
 
     def _check_open(self) -> None:
         if self._closed:

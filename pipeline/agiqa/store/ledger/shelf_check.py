@@ -1,4 +1,4 @@
-"""Checking a shelf, mending it, and freeing what holds nothing: `agiqa cache verify` and `gc`.
+"""Checking a shelf and mending it: `agiqa cache verify`.
 
 A check takes no lock and changes nothing, so a shelf may be written meanwhile. A repair writes the
 whole rows of a damaged segment into a new one before it removes the old; what is lost is computed
@@ -7,14 +7,11 @@ again.
 
 from __future__ import annotations
 
-import shutil
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import PARTIAL, STALE_SECONDS, disk_errors, sync_folder
+from agiqa.store.durable import PARTIAL, disk_errors
 from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
@@ -22,23 +19,12 @@ from agiqa.store.ledger.merging import (
     bad_rows,
     checked_rows,
     is_whole,
-    redundant,
-    remove_redundant,
 )
 from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.ledger.segment_rows import Segment, VanishedError
 from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.own_files import size_of
-
-
-@dataclass(frozen=True)
-class Orphan:
-    """Something that can go."""
-
-    path: Path  # a file, or a folder with all that is in it
-    why: str
-    size: int  # bytes
 
 
 def check_shelf(folder: Path) -> Report:
@@ -154,82 +140,3 @@ def strangers(folder: Path) -> list[Path]:
             names = sorted(inside.iterdir())
             found += [p for p in names if not rows_of(p.name) and not p.name.startswith(".")]
     return found
-
-
-def orphans_of_shelf(folder: Path) -> tuple[list[Orphan], list[str]]:
-    """What can go in the shelf in `folder`; and why it is passed over, in words.
-
-    AgiqaError where the shelf is damaged: then nothing in it is touched.
-    """
-    shelf = Shelf.at(folder)
-    shelf.rows.refresh()
-    if writer := writer_of(folder):
-        return [], [f"{folder}: being written by {writer}"]
-    found = leftovers(shelf.files.folder)
-    for segment in redundant(shelf.rows):
-        path = shelf.files.folder / segment.name
-        found.append(Orphan(path, "segment whose rows lie in others", size_of(path)))
-    return found, []
-
-
-def remove_orphans(folder: Path, chosen: list[Orphan]) -> list[Orphan]:
-    """Remove those of `chosen` in the shelf in `folder` that still hold nothing; says which.
-
-    LockedError where it has a writer by now.
-    """
-    shelf, removed = Shelf.at(folder), list[Orphan]()
-    shelf.rows.refresh()
-    with sole_writer(folder):
-        partial = [orphan for orphan in chosen if orphan.path.name.endswith(PARTIAL)]
-        removed += remove_leftovers(partial)
-        gone = remove_redundant(shelf.rows, {orphan.path.name for orphan in chosen})
-        removed += [orphan for orphan in chosen if orphan.path.name in gone]
-    return removed
-
-
-def leftovers(folder: Path) -> list[Orphan]:
-    """Hidden .partial files and folders in `folder` that killed processes left an hour ago or more.
-
-    Such a name is of something that was never moved into its place.
-    """
-    found = []
-    with disk_errors("read", folder):
-        for path in sorted(folder.glob(f".*{PARTIAL}")):
-            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                found.append(Orphan(path, "left by a stopped process", size_of(path)))
-    return found
-
-
-def remove_leftovers(chosen: list[Orphan]) -> list[Orphan]:
-    """Remove files and folders that `leftovers` found; says which."""
-    for orphan in chosen:
-        with disk_errors("remove", orphan.path):
-            if orphan.path.is_dir() and not orphan.path.is_symlink():
-                shutil.rmtree(orphan.path)
-            else:
-                orphan.path.unlink(missing_ok=True)
-    return chosen
-
-
-def remove_shelf(folder: Path) -> None:
-    """Remove a whole shelf; LockedError where it is being written, and then it stays whole.
-
-    It vanishes at once, under a hidden name, so that a stop leaves no half of it; what is left
-    then is one of the `leftovers`.
-    """
-    aside = folder.with_name(f".{folder.name}.removed{PARTIAL}")
-    with sole_writer(folder), disk_errors("remove", folder):
-        if aside.exists():
-            shutil.rmtree(aside)
-        folder.rename(aside)
-        sync_folder(folder.parent)
-    with disk_errors("remove", aside):
-        shutil.rmtree(aside)
-
-
-def require_no_stranger(folder: Path) -> None:
-    """AgiqaError where strangers' files lie in the shelf's folder; they must not go with it."""
-    if foreign := strangers(folder):
-        raise AgiqaError(
-            f"{folder}: expected files of agiqa alone, found {foreign[0].name}; move it away"
-        )

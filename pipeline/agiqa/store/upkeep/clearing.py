@@ -4,39 +4,43 @@ What holds no valid row may always go. A shelf with rows cost somebody's GPU; it
 it was asked for by `unused`, nothing in sight uses it, and nobody has written to it for long.
 """
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import STALE_SECONDS
-from agiqa.store.ledger.shelf_check import (
-    Orphan,
-    leftovers,
-    orphans_of_shelf,
-    remove_leftovers,
-    remove_orphans,
-    remove_shelf,
-    require_no_stranger,
-)
+from agiqa.store.durable import PARTIAL, STALE_SECONDS, disk_errors, sync_folder
+from agiqa.store.ledger.lock import sole_writer, writer_of
+from agiqa.store.ledger.merging import redundant, remove_redundant
+from agiqa.store.ledger.segment_rows import Segment
+from agiqa.store.ledger.shelf import Shelf
+from agiqa.store.ledger.shelf_check import strangers
+from agiqa.store.own_files import size_of
 from agiqa.store.upkeep.stores import Store, survey
 from agiqa.store.upkeep.users import find_runs
 
 
+@dataclass(frozen=True)
+class Orphan:
+    """Something that can go: a file, or a folder with all that is in it."""
+
+    path: Path
+    why: str
+    size: int  # bytes
+    remove: Callable[[], None] = field(compare=False, repr=False)
+    """AgiqaError where it holds something by now, or is being written; then it stays."""
+
+
 @dataclass
 class Plan:
-    """What would go."""
+    """What would go, in the order in which it is removed; what is passed over, and why."""
 
-    orphans: dict[Path, list[Orphan]] = field(default_factory=dict)  # by shelf
-    leftovers: list[Orphan] = field(default_factory=list)
-    shelves: list[Orphan] = field(default_factory=list)  # whole ones
-    kept: list[str] = field(default_factory=list)  # what is passed over, and why
-
-    def all(self) -> list[Orphan]:
-        """Everything, in the order in which it is removed."""
-        return [*self.leftovers, *(each for some in self.orphans.values() for each in some),
-                *self.shelves]  # fmt: skip
+    orphans: list[Orphan]
+    kept: list[str]
 
 
 def plan(
@@ -58,39 +62,43 @@ def plan(
     Raises:
         AgiqaError: `unused`, but a pack or a run cannot be read, so that nobody knows what it uses.
     """
-    found, unreadable = find_runs(runs)
-    shelves, packs = survey(ledger, caches, found)
+    known, unreadable = find_runs(runs)
+    shelves, packs = survey(ledger, caches, known)
     if unused:
         _require_readable(packs, unreadable)
         _require_folders([*caches, *runs])
-    read = {digest for run in found for store in run.stores for digest in store}
-    result = Plan()
-    folders = [ledger, *caches, *(path for each in caches for path in _folders(each))]
-    result.leftovers = [each for folder in folders for each in leftovers(folder)]
+    read = {digest for run in known for store in run.stores for digest in store}
+    folders = [ledger, *caches, *(path for cache in caches for path in _folders(cache))]
+    planned = Plan([orphan for folder in folders for orphan in leftovers(folder)], [])
+    whole_shelves = []
     for shelf in shelves:
         if shelf.problem:
-            result.kept.append(f"{shelf.name}: {shelf.problem}")
+            planned.kept.append(f"{shelf.name}: {shelf.problem}")
             continue
         orphans, busy = orphans_of_shelf(shelf.path)
-        result.kept += busy
-        age = time.time() - shelf.written
         used = bool(shelf.users) or bool(read.intersection(shelf.digests))
-        why = ""
-        if not shelf.rows and age > STALE_SECONDS:
-            why = "shelf without a row"
-        elif unused and not used and shelf.rows and age >= older_than:
-            why = f"unused shelf of {shelf.rows} rows"
-        if not why or busy:
-            if orphans:
-                result.orphans[shelf.path] = orphans
-            continue
-        try:
-            require_no_stranger(shelf.path)
-        except AgiqaError as error:
-            result.kept.append(str(error))
-            continue
-        result.shelves.append(Orphan(shelf.path, why, shelf.size))
-    return result
+        why = _why(shelf, unused and not used, older_than)
+        if busy or not why:
+            planned.orphans += orphans
+            planned.kept += busy
+        elif foreign := strangers(shelf.path):  # they must not go with it
+            planned.kept.append(
+                f"{shelf.path}: expected files of agiqa alone, found {foreign[0].name}; "
+                "move it away"
+            )
+        else:
+            remove = partial(remove_shelf, shelf.path)
+            whole_shelves.append(Orphan(shelf.path, why, shelf.size, remove))
+    planned.orphans += whole_shelves
+    return planned
+
+
+def _why(shelf: Store, unused: bool, older_than: float) -> str:
+    """Why a whole shelf can go; "" where it stays."""
+    age = time.time() - shelf.written
+    if not shelf.rows:
+        return "shelf without a row" if age > STALE_SECONDS else ""
+    return f"unused shelf of {shelf.rows} rows" if unused and age >= older_than else ""
 
 
 def carry_out(planned: Plan, again: Plan) -> tuple[list[Orphan], list[str]]:
@@ -98,23 +106,82 @@ def carry_out(planned: Plan, again: Plan) -> tuple[list[Orphan], list[str]]:
 
     `again` is made right before: what somebody began to use meanwhile is in it no more.
     """
-    sure = {each.path for each in again.all()}
+    now = {orphan.path: orphan for orphan in again.orphans}
     removed: list[Orphan] = []
-    refused = [f"{each.path}: in use now; kept" for each in planned.all() if each.path not in sure]
-    for folder, orphans in [(None, planned.leftovers), *planned.orphans.items()]:
-        chosen = [each for each in orphans if each.path in sure]
+    refused: list[str] = []
+    for orphan in planned.orphans:
+        if orphan.path not in now:
+            refused.append(f"{orphan.path}: in use now; kept")
+            continue
         try:
-            removed += remove_orphans(folder, chosen) if folder else remove_leftovers(chosen)
-        except AgiqaError as error:
-            refused.append(str(error))
-    for each in planned.shelves:
-        try:
-            if each.path in sure:
-                remove_shelf(each.path)
-                removed.append(each)
+            now[orphan.path].remove()
+            removed.append(orphan)
         except AgiqaError as error:
             refused.append(str(error))
     return removed, refused
+
+
+def orphans_of_shelf(folder: Path) -> tuple[list[Orphan], list[str]]:
+    """What can go in the shelf in `folder`; and why it is passed over, in words.
+
+    AgiqaError where the shelf is damaged: then nothing in it is touched.
+    """
+    shelf = Shelf.at(folder)
+    shelf.rows.refresh()
+    if writer := writer_of(folder):
+        return [], [f"{folder}: being written by {writer}"]
+    orphans = leftovers(shelf.files.folder, shelf=folder)
+    for segment in redundant(shelf.rows):
+        path, remove = shelf.files.folder / segment.name, partial(_remove_segment, shelf, segment)
+        orphans.append(Orphan(path, "segment whose rows lie in others", size_of(path), remove))
+    return orphans, []
+
+
+def _remove_segment(shelf: Shelf, segment: Segment) -> None:
+    with sole_writer(shelf.folder):
+        if not remove_redundant(shelf.rows, segment):
+            raise AgiqaError(
+                f"{shelf.files.folder / segment.name}: expected its rows whole in greater "
+                "segments, found damage there; kept: run `agiqa cache verify --repair`"
+            )
+
+
+def leftovers(folder: Path, shelf: Path | None = None) -> list[Orphan]:
+    """Hidden .partial files and folders in `folder` that killed processes left an hour ago or more.
+
+    Such a name is of something that was never moved into its place.
+    """
+    orphans = []
+    with disk_errors("read", folder):
+        for path in sorted(folder.glob(f".*{PARTIAL}")):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                remove = partial(_remove_leftover, path, shelf)
+                orphans.append(Orphan(path, "left by a stopped process", size_of(path), remove))
+    return orphans
+
+
+def _remove_leftover(path: Path, shelf: Path | None) -> None:
+    with sole_writer(shelf) if shelf else nullcontext(), disk_errors("remove", path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_shelf(folder: Path) -> None:
+    """Remove a whole shelf; LockedError where it is being written, and then it stays whole.
+
+    It vanishes at once, under a hidden name, so that a stop leaves no half of it; what is left
+    then is one of the `leftovers`.
+    """
+    aside = folder.with_name(f".{folder.name}.removed{PARTIAL}")
+    with sole_writer(folder), disk_errors("remove", folder):
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
+        sync_folder(folder.parent)
+    with disk_errors("remove", aside):
+        shutil.rmtree(aside)
 
 
 def _folders(cache: Path) -> list[Path]:

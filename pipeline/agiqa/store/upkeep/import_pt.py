@@ -25,6 +25,7 @@ from agiqa.store import (
     require_replaceable,
     write_pack,
 )
+from agiqa.store.ledger.description import Description
 from agiqa.store.upkeep.reference_pt import VECTORS, Matched, UnusableError, match, read_vector
 
 UNKNOWN = "unknown"
@@ -96,11 +97,11 @@ def import_pt(
         )
     prints = [fingerprint(vector, saved_as, source, model) for vector in VECTORS]
     width, dtype = vectors.shape[-1], str(vectors.dtype)
-    for place, each in enumerate(prints):
-        require_fits(root, folder, each, width, dtype)
-        _require_same_numbers(root, each, ids, vectors[:, place], folder)
-    for place, each in enumerate(prints):
-        shelf = Shelf.open(root, each, width, dtype)
+    require_fits(root, [(folder, Description(made_by, width, dtype)) for made_by in prints])
+    for place, made_by in enumerate(prints):
+        _require_same_numbers(root, made_by, ids, vectors[:, place], folder)
+    for place, made_by in enumerate(prints):
+        shelf = Shelf.open(root, made_by, width, dtype)
         if not shelf.ids().issuperset(ids):
             with shelf.writer() as writer:
                 writer.add(ids, vectors[:, place])

@@ -7,7 +7,7 @@ run again. The ledger is also rebuilt from packs in this way, on a machine that 
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +18,15 @@ from agiqa.store import (
     FORMATS,
     Added,
     Shelf,
-    add_pack,
     add_shelf,
-    digest,
     find_shelves,
-    read_pack_metadata,
     require_fits,
 )
 from agiqa.store.ledger.description import is_layout_1
 from agiqa.store.ledger.layout1 import OldShelf
 from agiqa.store.ledger.roots import PIXELS
 from agiqa.store.ledger.segment_folders import SEGMENTS
+from agiqa.store.unpacking import PackVector, pack_vectors
 from agiqa.store.upkeep.own_prompts import own_prompt_rows
 
 log = logging.getLogger(__name__)
@@ -53,39 +51,35 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
             fingerprint have different widths (all before anything is written); another process
             writes to the ledger; the disk fails. Finished rows stay, and the same call goes on.
     """
-    found: list[Merged] = []
     stores = [store for source in sources for store in _stores(source, root)]
     if not stores:
-        raise AgiqaError(f"{some([str(each) for each in sources])}: ledgers without any vectors")
-    shelves: dict[Path, Shelf | OldShelf] = {}
-    fits = _Fits(root)
+        raise AgiqaError(f"{some([str(path) for path in sources])}: ledgers without any vectors")
+    merged: list[Merged] = []
+    vectors: list[tuple[Path, Shelf | OldShelf | PackVector]] = []
     for store in stores:
-        if store.suffix in FORMATS:
-            fits.require_pack(store)
-            continue
         try:
-            shelves[store] = OldShelf(store) if is_layout_1(store) else Shelf.at(store)
+            if store.suffix in FORMATS:
+                opened = pack_vectors(store, own_prompt_rows(store))
+                vectors += [(store, vector) for vector in opened]
+            else:
+                vectors.append((store, OldShelf(store) if is_layout_1(store) else Shelf.at(store)))
         except AgiqaError as error:
             if store in sources:
                 raise
-            found.append(Merged(store, "", Added(0, refused=str(error))))
+            merged.append(Merged(store, "", Added(0, refused=str(error))))
+    require_fits(root, vectors)
+    for store, vector in track(vectors, "Merge"):
+        if isinstance(vector, PackVector):
+            merged.append(Merged(store, vector.name, vector.add_to(root)))
             continue
-        fits.require(store, shelves[store].fingerprint, shelves[store].width, shelves[store].dtype)
-    refused = {each.source for each in found}
-    for store in track([each for each in stores if each not in refused], "Merge"):
-        if store in shelves:
-            shelf = shelves[store]
-            target = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype)
-            found.append(Merged(store, "", add_shelf(shelf, target)))
-            unusable = {} if isinstance(shelf, OldShelf) else shelf.rows.unusable
-            found += [
-                Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
-                for name, why in sorted(unusable.items())
-            ]
-        else:
-            by_name = add_pack(store, root, own_prompt_rows(store))
-            found += [Merged(store, name, rows) for name, rows in by_name.items()]
-    return found
+        target = Shelf.open(root, vector.fingerprint, vector.width, vector.dtype)
+        merged.append(Merged(store, "", add_shelf(vector, target)))
+        unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
+        merged += [
+            Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
+            for name, why in sorted(unusable.items())
+        ]
+    return merged
 
 
 def _stores(source: Path, root: Path) -> Iterator[Path]:
@@ -119,27 +113,3 @@ def _stores(source: Path, root: Path) -> Iterator[Path]:
 def _is_shelf(folder: Path) -> bool:
     """Whether anything of a shelf is there: what is wrong with it is said when it is opened."""
     return any(os.path.lexists(folder / name) for name in (DESCRIPTION, SEGMENTS))
-
-
-class _Fits:
-    """Widths and dtypes by fingerprint, of the ledger and of the sources before."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.seen: dict[str, tuple[int, str, Path]] = {}
-
-    def require_pack(self, pack: Path) -> None:
-        metadata = read_pack_metadata(pack)
-        for fingerprint in metadata["fingerprints"]:
-            self.require(pack, fingerprint, metadata["width"], metadata["dtype"])
-
-    def require(
-        self, source: Path, fingerprint: Mapping[str, object], width: int, dtype: str
-    ) -> None:
-        require_fits(self.root, source, fingerprint, width, dtype)
-        *first, where = self.seen.setdefault(digest(fingerprint), (width, dtype, source))
-        if first != [width, dtype]:
-            raise AgiqaError(
-                f"{source}: expected vectors of width {first[0]}, {first[1]}, as {where} has under "
-                f"the same fingerprint, found width {width}, {dtype}; merge only the right one"
-            )

@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets.table import IMAGES_CSV, ImagesTable, read_table
-from agiqa.data.prompts import IMAGE_PROMPT
+from agiqa.data.datasets.table import IMAGES_CSV, read_table
 from agiqa.store import (
-    Fingerprint,
     PackError,
     Shelf,
     add_pack,
     digest,
+    require_fits,
     row_ids_digest,
     write_pack,
 )
 from agiqa.store.findings import Report
 from agiqa.store.ledger.description import (
+    Description,
     LostDescriptionError,
     MisnamedShelfError,
     read_description,
@@ -32,7 +32,7 @@ from agiqa.store.ledger.roots import find_shelves, shelf_folder
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
-from agiqa.store.row_ids import prompted_row_id, sources_of
+from agiqa.store.row_ids import sources_of
 from agiqa.store.upkeep.lost_shelves import KnownFingerprints, recover
 from agiqa.store.upkeep.own_prompts import own_prompt_rows
 from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
@@ -90,91 +90,51 @@ def restore_pack(path: Path, ledger: Path) -> str:
             ledger lacks rows.
     """
     metadata = read_pack_metadata(path)
-    table = _table(path)
-    ids = _packed_images(path, table, metadata.get("left_out", ()), int(metadata["rows"]))
-    width = int(metadata["width"])
-    found = []
+    width, dtype, left_out = (metadata.get(key, ()) for key in ("width", "dtype", "left_out"))
+    ids = _packed_images(path, left_out, int(metadata["rows"]))
+    own_rows, vectors = own_prompt_rows(path), []
     for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
-        folder = shelf_folder(ledger, fingerprint)
-        if not folder.exists():
-            raise AgiqaError(
-                f"{path}: cannot be packed again: {ledger} has no vectors '{name}' of its "
-                "fingerprint; run `agiqa extract`"
-            )
-        rows = _row_ids(name, fingerprint, ids, table)
+        folder, known = shelf_folder(ledger, fingerprint), own_rows.get(digest(fingerprint))
+        rows = ids if known is None else [known.get(image_id, "") for image_id in ids]
         recorded = metadata.get("row_ids", {}).get(name)
-        if recorded not in (None, row_ids_digest(rows)):
-            raise AgiqaError(
-                f"{path}: cannot be packed again: the images' own prompts, which '{name}' asks "
-                "for, have changed since; run `agiqa extract`"
+        if not folder.exists():
+            reason = f"{ledger} has no vectors '{name}' of its fingerprint"
+        elif "" in rows:
+            reason = (
+                f"'{name}' asks for the images' prompts, and no images table beside the pack has "
+                "those of all its images: run `agiqa prepare`"
             )
-        shelf = Shelf.at(folder)
-        if (shelf.width, shelf.dtype) != (width, metadata["dtype"]):
-            raise AgiqaError(
-                f"{path}: cannot be packed again: expected vectors '{name}' of width {width}, "
-                f"{metadata['dtype']}, found width {shelf.width}, {shelf.dtype} in {folder}; one "
-                "of the two is wrong: move it away"
-            )
-        found.append(shelf.read(rows))
+        elif recorded not in (None, row_ids_digest(rows)):
+            reason = f"the images' own prompts, which '{name}' asks for, have changed since"
+        else:
+            require_fits(ledger, [(path, Description(fingerprint, width, dtype))])
+            vectors.append(Shelf.at(folder).read(rows))
+            continue
+        raise AgiqaError(f"{path}: cannot be packed again: {reason}; run `agiqa extract`")
     write_pack(
         path,
         metadata["extractor"],
         metadata["names"],
         metadata["fingerprints"],
         ids,
-        np.stack(found, axis=1),
-        metadata.get("left_out", ()),
+        np.stack(vectors, axis=1),
+        left_out,
         metadata.get("row_ids"),
     )
     return f"{path}: {len(ids)} rows packed again from the ledger"
 
 
-def _table(pack: Path) -> ImagesTable | None:
-    """The images table beside a pack, if there is one."""
-    return read_table(pack.parent) if (pack.parent / IMAGES_CSV).exists() else None
-
-
-def _packed_images(
-    path: Path, table: ImagesTable | None, left_out: Iterable[str], rows: int
-) -> Sequence[str]:
+def _packed_images(path: Path, left_out: Iterable[str], rows: int) -> Sequence[str]:
     """The images of the pack in order: from itself, else as `extract` would order the table's."""
-    try:
-        ids: Sequence[str] = open_pack(path).image_ids
-        if len(set(ids)) == rows:
-            return ids
-    except AgiqaError:
-        pass
-    gone = set(left_out)
-    ids = [name for name in sources_of(table) if name not in gone] if table is not None else []
+    with suppress(AgiqaError):
+        return open_pack(path).image_ids
+    ids: list[str] = []
+    if (path.parent / IMAGES_CSV).exists():
+        gone = set(left_out)
+        ids = [name for name in sources_of(read_table(path.parent)) if name not in gone]
     if len(ids) != rows:
         raise AgiqaError(
             f"{path}: cannot be packed again: its image ids are damaged, and there is no table of "
             f"{rows} images beside it; run `agiqa extract`"
         )
     return ids
-
-
-def _row_ids(
-    name: str, fingerprint: Fingerprint, ids: Sequence[str], table: ImagesTable | None
-) -> list[str]:
-    """What the vector's shelf knows the images by."""
-    asks = IMAGE_PROMPT in str(_text(fingerprint))
-    if not asks:
-        return list(ids)
-    if table is None:
-        raise AgiqaError(
-            f"vector '{name}' asks for the images' prompts, and there is no images table beside "
-            "the pack; run `agiqa prepare` and `agiqa extract`"
-        )
-    sources = sources_of(table)
-    if unknown := [image_id for image_id in ids if image_id not in sources]:
-        raise AgiqaError(
-            f"the images table lacks {len(unknown)} of the pack's images (first: {unknown[0]}); "
-            "run `agiqa extract`"
-        )
-    return [prompted_row_id(image_id, sources[image_id].image_prompt) for image_id in ids]
-
-
-def _text(fingerprint: Fingerprint) -> object:
-    prompt = fingerprint.get("prompt")
-    return prompt.get("text") if isinstance(prompt, dict) else None
