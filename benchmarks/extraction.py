@@ -30,11 +30,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from agiqa.core.params import Semantic
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
 from agiqa.data.named_yaml import bundled_folder
-from agiqa.stage1.batches import Job, compute, samples_of
-from agiqa.stage1.extract import open_shelves
+from agiqa.stage1.decoding import samples_of
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens
+from agiqa.stage1.ledger_rows import Job, LedgerRows
+from agiqa.stage1.one_machine import compute
 from agiqa.store.row_ids import Source
 
 THEIR_BATCH = 8
@@ -106,9 +107,8 @@ def ours(extractor: ImageTextExtractor, sources: dict[str, Source], workers: int
     """Stage 1 from files to rows on the disk; returns the time spent waiting for data."""
     wanted = tuple(range(len(extractor.vectors)))
     with tempfile.TemporaryDirectory() as ledger:
-        shelves = open_shelves(extractor, Path(ledger))
-        job = Job(wanted, tuple(sources))
-        return compute([job], sources, extractor, shelves, workers).waited
+        rows = LedgerRows(extractor, sources, Path(ledger))
+        return compute([Job(wanted, tuple(sources))], rows, workers).waited
 
 
 def prompt_set(folder: Path, count: int, order: str) -> str:

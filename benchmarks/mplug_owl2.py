@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
-from agiqa.stage1.extract import vectors_of_files
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
@@ -36,6 +35,8 @@ from agiqa.stage1.mplug_owl2.loading import build_empty
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
 from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
+from agiqa.stage1.one_machine import OneMachine
+from agiqa.stage1.vectors import vectors_of_files
 from agiqa.store.row_ids import Source
 
 # As many tokens as LLaMA's tokenizer makes of MA-AGIQA's two prompts, BOS with them.
@@ -154,7 +155,7 @@ def from_files(folder: Path, extractor: Extractor, workers: int, most: int) -> t
     if not files:
         raise SystemExit(f"{folder}: no images.")
     with tempfile.TemporaryDirectory() as ledger:
-        work = partial(vectors_of_files, files, extractor, Path(ledger), workers)
+        work = partial(vectors_of_files, files, extractor, Path(ledger), OneMachine(workers))
         return len(files), seconds(work)
 
 

@@ -25,12 +25,14 @@ OTHERS = {
     "torchrun": "tests/stage1/test_processes.py starts ranks",
     "accelerate": "the same",
     "srun": "the same; there is no Slurm here",
+    "ray": "tests/stage1/ray_engine starts clusters",
     "cd": "of somebody else's repository",
     "aws": "needs an account",
     "curl": "asks a server: tests/serving",
 }
 # Parts of our own command lines.
 NOT_RUN = {
+    "--engine ray": "needs Ray: tests/stage1/ray_engine",
     "s3://": "needs a bucket: tests/sharing has one",
     "mplug-owl2": "16 GB of weights; tests/mplug_owl2 has a tiny checkpoint",
     "agiqa serve": "goes on until it is stopped: tests/serving",

@@ -30,10 +30,10 @@ _numbers = itertools.count()
 class Server:
     """moto's S3 server; what it holds is gone when it is stopped."""
 
-    def __init__(self, port: int, log: Path) -> None:
-        self.address = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, log: Path, host: str = "127.0.0.1") -> None:
+        self.address = f"http://{host}:{port}"
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+            command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         for _ in range(300):
             try:

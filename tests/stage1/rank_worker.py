@@ -1,4 +1,4 @@
-"""Ranks of an extraction for test_ranks.py, each in a process of its own that the test may kill.
+"""Ranks of an extraction for test_processes.py, each in a process that the test may kill.
 
 `rank_worker.py FOLDER MODEL` imports everything once and forks a rank for each line on its input,
 `{"ledger": name, "environment": {…}, "stall": n}`; it prints the rank's process id. A rank
@@ -51,7 +51,7 @@ def rank(folder: Path, model: str, job: dict[str, Any]) -> str:
         done = extract(
             read_table(folder), extractor, ledger.with_suffix(".zarr"), ledger=ledger, workers=1
         )
-        text = json.dumps([done.images, done.cached, done.computed])
+        text = json.dumps([done.images, done.cached, done.computed, done.awaited])
     except AgiqaError as error:
         text = str(error)
     (ledger / f"ended-{name}").write_text(text)

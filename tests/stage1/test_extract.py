@@ -19,8 +19,9 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable, write_table
-from agiqa.stage1.extract import extract, open_shelves
+from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
+from agiqa.stage1.ledger_rows import open_shelves
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
 

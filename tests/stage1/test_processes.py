@@ -46,8 +46,8 @@ class Ranks:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def run(self, ledger: str, world: int) -> list[list[int]]:
-        """Run a whole extraction: images, cached and computed of each rank."""
+    def run(self, ledger: str, world: int) -> list[list[int | None]]:
+        """Run a whole extraction: images, cached, computed and awaited of each rank."""
         for rank in range(world):
             (self.table / ledger / f"ended-{rank}").unlink(missing_ok=True)
             self.start(ledger, rank, world)
@@ -90,32 +90,34 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Iterator[
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=one_thread) as process:
         ranks = Ranks(root / "some", process)
         ranks.start("one")
-        assert json.loads(ranks.ended("one")) == [IMAGES, 0, IMAGES * VECTORS]
+        assert json.loads(ranks.ended("one")) == [IMAGES, 0, IMAGES * VECTORS, None]
         yield ranks
         process.stdin.close()
 
 
 def test_two_ranks_give_the_store_of_one(ranks: Ranks) -> None:
-    first, second = ranks.run("two", world=2)
-    assert second == [15, 0, 30]
-    assert first[0] == IMAGES
+    told = ranks.run("two", world=2)
+    assert [computed for _, _, computed, _ in told] == [30, 30]
+    assert None in [awaited for *_, awaited in told]  # the last one packed, or both at once did
+    assert all(images == (IMAGES if awaited is None else 15) for images, *_, awaited in told)
     assert ranks.store("two") == ranks.store("one")
     assert ranks.rows_written("two") == [IMAGES] * VECTORS
     assert len(list((ranks.table / "two").rglob("writer-1.lock"))) == VECTORS
     assert len(list((ranks.table / "two").rglob("*.safetensors"))) == VECTORS  # merged
-    assert ranks.run("two", world=1) == [[IMAGES, IMAGES * VECTORS, 0]]
+    assert ranks.run("two", world=1) == [[IMAGES, IMAGES * VECTORS, 0, None]]
     assert ranks.store("two") == ranks.store("one")
 
 
-def test_what_a_killed_rank_leaves_rank_0_computes(ranks: Ranks) -> None:
+def test_what_a_killed_rank_leaves_the_next_run_computes(ranks: Ranks) -> None:
     killed = ranks.start("left", 1, 2, stall=3)
     wait_for((ranks.table / "left" / "stalled-1").exists)
     ranks.start("left", 0, 2)
-    wait_for(lambda: ranks.rows_written("left") == [15 + 8] * VECTORS)
-    time.sleep(1.0)  # rank 0 now waits, and has seen rank 1 at work
+    lacking = (15 - 8) * VECTORS
+    assert json.loads(ranks.ended("left", 0)) == [15, 0, 30, lacking]  # it waits for nobody
     ranks.kill_stalled("left", 1, killed)
-    ranks.ended("left", 0)
-    assert not (ranks.table / "left" / "ended-1").exists()
+    assert not (ranks.table / "left.zarr").exists()
+    whole = IMAGES * VECTORS
+    assert ranks.run("left", world=1) == [[IMAGES, whole - lacking, lacking, None]]
     assert ranks.store("left") == ranks.store("one")
     assert ranks.rows_written("left") == [IMAGES] * VECTORS  # of those in rank 1's hands no row
 
@@ -157,13 +159,13 @@ def test_damaged_rows_of_a_rank_are_computed_again(ranks: Ranks, world: int) -> 
     data[-1] ^= 1
     segment.write_bytes(data)
     shutil.rmtree(ranks.table / f"{ledger}.zarr")
-    assert ranks.run(ledger, world)[0] == [IMAGES, 59, 1]  # rank 0 saves the rest
+    assert [IMAGES, 59, 1, None] in ranks.run(ledger, world)  # who packs saves the rest
     assert ranks.store(ledger) == ranks.store("one")
 
 
 @pytest.mark.slow
 def test_the_command_under_torchrun(ranks: Ranks, tiny_lmm: Path) -> None:
-    """One store, one result on stdout, and every other line says whose it is."""
+    """One store, its result on stdout, and every other line says whose it is."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     agiqa = [sys.executable, "-c", "from agiqa.cli import main; main()", "extract", "some"]
     options = ["--only", "semantic", "--json", "--cache", str(ranks.table.parent)]
@@ -178,11 +180,9 @@ def test_the_command_under_torchrun(ranks: Ranks, tiny_lmm: Path) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    output = json.loads(done.stdout)["semantic"]
-    assert output["cached"] + output["computed"] == IMAGES * VECTORS
-    assert output["computed"] >= 30  # what the other rank had before rank 0 looked counts as cached
-    assert "[rank 1 of 2] share done: 30 vectors computed" in done.stderr
+    assert '"store": "' in done.stdout
     assert "[rank 0 of 2] run: 15 images, 2 vectors each, 0 of 30 cached" in done.stderr
+    assert "[rank 1 of 2] run: 15 images, 2 vectors each, 0 of 30 cached" in done.stderr
     ranked, single = ranks.store("run"), ranks.store("one")
     metadata = Path("zarr.json")  # of the group: it holds the extractor's name
     assert ranked.pop(metadata) != single.pop(metadata)

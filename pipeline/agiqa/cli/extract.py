@@ -1,7 +1,7 @@
 """`agiqa extract`: stage 1, images to vectors."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import Settings, as_json, cache, extractor, settings
+from agiqa.cli.options import Settings, as_json, cache, engine, extractor, settings
 from agiqa.cli.output import echo, show
 from agiqa.core.params import Semantic, Visual, with_extractor
+from agiqa.core.urls import is_url
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from agiqa.stage1.data_sets import Kind
     from agiqa.stage1.estimate import Estimate
     from agiqa.stage1.extract import Extraction
+    from agiqa.stage1.ray_cluster import RayCluster
 
 
 @click.command("extract", cls=Command)
@@ -38,7 +40,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Say what would be computed and what it would take, by a short warm-up; store nothing.",
 )
+@click.option(
+    "--images-at",
+    metavar="URL",
+    help="With --engine ray: where nodes read the images, by their paths in the table. Default: "
+    "the images' folder, which all nodes then have to see.",
+)
 @extractor
+@engine
 @cache
 @settings
 @as_json
@@ -48,6 +57,8 @@ def command(
     extractor: str,
     skip_bad: bool,
     dry_run: bool,
+    images_at: str | None,
+    engine: "RayCluster | None",
     cache: Path,
     settings: Settings,
     as_json: bool,
@@ -57,7 +68,7 @@ def command(
     Vectors live in the ledger ($AGIQA_STORE, or the user's cache folder), which all projects
     share; CACHE/DATASET/<name>.zarr is packed from it. Only missing vectors are computed: after
     a stop, the same command goes on. Under torchrun, accelerate launch or srun each process
-    computes its share, and rank 0 packs them all.
+    computes its share, and the last one packs; with --engine ray a cluster computes.
 
     \b
     agiqa extract demo
@@ -65,18 +76,21 @@ def command(
     agiqa extract agiqa-3k --only visual --set visual.image_size=448
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     agiqa extract mine --only semantic --extractor qwen
+    agiqa extract mine --engine ray --ray-address auto
+    agiqa extract mine --engine ray --actors 4 --images-at s3://bucket/images
     """
     from agiqa.data.images import BadImagesError
     from agiqa.stage1.data_sets import estimate_data_set, extract_data_set
 
     _name_the_process_in_log_lines()
     params = with_extractor(settings.read(), extractor)
+    engine = _reading(images_at, engine, dry_run) if images_at else engine
     results: dict[str, Any] = {}
 
     def tell_extraction(kind: "Kind", result: "Extraction") -> None:
-        if result.rank == 0:
+        if result.awaited is None:
             results[kind] = _as_plain(result)
-        if not as_json or result.rank > 0:
+        if not as_json or result.awaited is not None:
             _print_extraction(result)
 
     def tell_estimate(kind: "Kind", result: "Estimate") -> None:
@@ -87,7 +101,7 @@ def command(
     steps = (
         partial(estimate_data_set, tell=tell_estimate)
         if dry_run
-        else partial(extract_data_set, tell=tell_extraction)
+        else partial(extract_data_set, engine=engine, tell=tell_extraction)
     )
     try:
         steps(dataset, only=only, cache=cache, params=params, skip_bad=skip_bad)
@@ -97,6 +111,16 @@ def command(
         raise
     if as_json and results:
         show(results, as_json)
+
+
+def _reading(images_at: str, engine: "RayCluster | None", dry_run: bool) -> "RayCluster":
+    """Let the engine read images from a URL."""
+    if engine is None or dry_run or not is_url(images_at):
+        raise click.UsageError(
+            "--images-at takes a URL, such as s3://bucket/images, and goes with --engine ray; "
+            "--dry-run warms up on this machine, with the images that are here."
+        )
+    return replace(engine, images=images_at)
 
 
 def _name_the_process_in_log_lines() -> None:
@@ -124,12 +148,11 @@ def _as_plain(result: "Extraction") -> dict[str, Any]:
 
 
 def _print_extraction(result: "Extraction") -> None:
-    if result.rank > 0:
+    if result.awaited is not None:
         log.info(
-            "share done: %d vectors computed in %.0f s; rank 0 writes %s",
-            result.computed,
-            result.seconds,
-            result.store,
+            "share done: %d vectors computed in %.0f s; %d of other shares are to come. The last "
+            "process writes %s: if none does, run `agiqa extract` once more",
+            *(result.computed, result.seconds, result.awaited, result.store),
         )
         return
     rate = result.computed / result.vectors / result.seconds

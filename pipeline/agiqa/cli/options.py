@@ -62,6 +62,41 @@ def settings(function: Command) -> Command:
     return with_settings  # type: ignore[return-value]
 
 
+def engine(function: Command) -> Command:
+    """Add `--engine` and its options, which the command takes as `engine`."""
+
+    @click.option(
+        "--engine",
+        "name",
+        type=click.Choice(["ray"]),
+        help="Compute on a Ray cluster instead of in this process: pip install 'agiqa[ray]'.",
+    )
+    @click.option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="auto, HOST:6379 or ray://HOST:10001. Default: $RAY_ADDRESS, a cluster that runs "
+        "here, or a new one of this machine.",
+    )
+    @click.option(
+        "--actors",
+        type=click.IntRange(min=1),
+        help="Processes with the model. Default: one for each GPU.",
+    )
+    @wraps(function)
+    def with_engine(
+        *given: Any, name: str | None, ray_address: str | None, actors: int | None, **named: Any
+    ) -> Any:
+        if name is None:
+            if ray_address or actors:
+                raise click.UsageError("--ray-address and --actors go with --engine ray.")
+            return function(*given, engine=None, **named)
+        from agiqa.stage1.ray_cluster import RayCluster
+
+        return function(*given, engine=RayCluster(ray_address or "", actors or 0), **named)
+
+    return with_engine  # type: ignore[return-value]
+
+
 def different(context: click.Context, parameter: click.Parameter, values: Items) -> Items:
     """Refuse one thing named twice; a callback of what may be given several times."""
     names = [os.path.normpath(value) for value in values]

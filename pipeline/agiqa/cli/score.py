@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import ANY, FILE, image_prompt, out_file, remote_code, run_option
+from agiqa.cli.options import ANY, FILE, engine, image_prompt, out_file, remote_code, run_option
 from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.runs.score_notes import notes
@@ -20,6 +20,7 @@ from agiqa.views.ranking.terminal_pictures import MODES, pictures
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
     from agiqa.runs.score import Score, Scorer
+    from agiqa.stage1.ray_cluster import RayCluster
 
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # https, s3 …; no drive letter
 FOREIGN = (".parquet", ".xlsx", ".html", ".htm", ".jsonl", ".md")  # other formats' names
@@ -39,6 +40,7 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 @out_file("Write to a file instead.")
 @image_prompt
 @remote_code
+@engine
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable images out instead of stopping.")
 @click.option(
     "--top",
@@ -65,6 +67,7 @@ def command(
     out: Path | None,
     image_prompt: str | None,
     remote_code: str,
+    engine: "RayCluster | None",
     skip_bad: bool,
     top: int | None,
     html: Path | None,
@@ -83,6 +86,7 @@ def command(
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
     agiqa score pictures/ --run runs/agiqa-3k/grouped --html ranking.html --top 5
+    agiqa score pictures/ --run runs/agiqa-3k/grouped --engine ray --ray-address auto
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
     from agiqa.data.images import check_images
@@ -100,7 +104,7 @@ def command(
     kept = [file for file in files if printable(file) not in lost]
     if bad and (not skip_bad or not kept):
         raise _cannot_score(bad, len(files), "Repair them")
-    scorer = load_scorer(run, remote_code=remote_code)
+    scorer = load_scorer(run, remote_code=remote_code, engine=engine)
     prompts = None if image_prompt is None else [image_prompt] * len(kept)
     scores, refused = scorer.score_good(kept, prompts)
     if refused and (not skip_bad or not scores):

@@ -20,8 +20,9 @@ from agiqa.data.images import BadImage, BadImagesError, as_rgb, check_images, im
 from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
 from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.visual_inputs import describe_vectors, visual_input
-from agiqa.stage1.extract import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
+from agiqa.stage1.one_machine import Engine, OneMachine
+from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
 from agiqa.store import ANSWERS, IMPORTED
 from agiqa.store.row_ids import Source
@@ -52,8 +53,9 @@ class Score:
 class Scorer:
     """A run ready to score images; models load on first use."""
 
-    def __init__(self, run: Run, ledger: Path | None = None) -> None:
+    def __init__(self, run: Run, ledger: Path | None = None, engine: Engine | None = None) -> None:
         self.run, self.ledger = run, ledger
+        self.engine = engine or OneMachine(run.params.semantic.workers)
         _require_extractor(run)
         where = f"Model '{run.params.semantic.model}'"
         whole = semantic_extractor(replace(run.params.semantic, prompts=_prompt_set(run)))
@@ -63,7 +65,7 @@ class Scorer:
         self.asks_image_prompt = any(each.asks_image_prompt for each in vectors)
         names, width = [each.name for each in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
-        self.visual = visual_input(run, ledger)
+        self.visual = visual_input(run, ledger, engine)
         self.held_out = held_out_scores(run)
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
@@ -168,8 +170,7 @@ class Scorer:
         Raises:
             BadImagesError: the run's models do not take some of them.
         """
-        workers = self.run.params.semantic.workers
-        semantic = vectors_of_files(sources, self.semantic, self.ledger, workers)
+        semantic = vectors_of_files(sources, self.semantic, self.ledger, self.engine)
         scores = self._scores(list(sources), semantic, self.visual.files(sources))
         return {name: self.marked(score, name) for name, score in zip(sources, scores, strict=True)}
 
@@ -299,7 +300,12 @@ def held_out_scores(run: Run) -> dict[str, float]:
     return scores
 
 
-def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = "") -> Scorer:
+def load_scorer(
+    run: Path | str,
+    ledger: Path | None = None,
+    remote_code: str = "",
+    engine: Engine | None = None,
+) -> Scorer:
     """A scorer for the run in that folder: `load_scorer("runs/demo/grouped")(["image.png"])`.
 
     Args:
@@ -307,11 +313,12 @@ def load_scorer(run: Path | str, ledger: Path | None = None, remote_code: str = 
         ledger: where vectors of files are kept; by default `agiqa.store.default_root()`.
         remote_code: `MODEL@DIGEST`, which lets the run's model run just that Python of its own;
             the refusal of a model that needs it says what to give.
+        engine: what computes vectors of files; by default this process.
 
     Raises:
         AgiqaError: no run there, or this environment makes other features than it was trained on.
     """
-    return Scorer(load_run(Path(run), remote_code), ledger)
+    return Scorer(load_run(Path(run), remote_code), ledger, engine)
 
 
 def score(

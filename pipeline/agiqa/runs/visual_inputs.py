@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from agiqa.runs.files import Run
-from agiqa.stage1.extract import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage1.extractors import Vector, VisionExtractor
+from agiqa.stage1.one_machine import Engine, OneMachine
+from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels, resized
 from agiqa.stage2.presets import LIGHT
 from agiqa.store.row_ids import Source
@@ -18,9 +19,9 @@ from agiqa.store.row_ids import Source
 class VisualInput:
     """The visual extractor's vectors `(N, F)`."""
 
-    def __init__(self, run: Run, ledger: Path | None) -> None:
-        self.extractor = VisionExtractor(run.params.visual)
-        self.workers, self.ledger = run.params.visual.workers, ledger
+    def __init__(self, run: Run, ledger: Path | None, engine: Engine | None) -> None:
+        self.extractor, self.ledger = VisionExtractor(run.params.visual), ledger
+        self.engine = engine or OneMachine(run.params.visual.workers)
 
     def describe(self) -> dict[str, Any]:
         """Describe them as a run's provenance does its stores."""
@@ -28,7 +29,7 @@ class VisualInput:
 
     def files(self, sources: Mapping[str, Source]) -> np.ndarray:
         """Look at files by image id, through the ledger."""
-        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.workers))
+        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.engine))
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at."""
@@ -64,9 +65,12 @@ class PixelInput:
         return np.stack([resized(image, self.size) for image in images])
 
 
-def visual_input(run: Run, ledger: Path | None) -> VisualInput | PixelInput:
-    """What the run's preset sees."""
-    return (VisualInput if run.params.fit.preset == LIGHT else PixelInput)(run, ledger)
+def visual_input(
+    run: Run, ledger: Path | None, engine: Engine | None = None
+) -> VisualInput | PixelInput:
+    """What the run's preset sees; pixels are decoded in this process, whatever the engine."""
+    is_light = run.params.fit.preset == LIGHT
+    return VisualInput(run, ledger, engine) if is_light else PixelInput(run, ledger)
 
 
 def describe_vectors(extractor: str, vectors: Sequence[Vector]) -> dict[str, Any]:

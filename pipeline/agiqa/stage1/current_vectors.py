@@ -8,8 +8,8 @@ from pathlib import Path
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.stage1.batches import row_id
 from agiqa.stage1.extractors import ANSWERS, Vector, VisionExtractor, semantic_extractor
+from agiqa.stage1.ledger_rows import row_id
 from agiqa.store import Fingerprint, Shelf
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.row_ids import sources_of

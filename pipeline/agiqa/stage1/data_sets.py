@@ -5,6 +5,7 @@ settings. Images that one extractor refuses do not keep the other from its work.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -15,19 +16,21 @@ from agiqa.data.images import BadImage, BadImagesError
 from agiqa.stage1.estimate import Estimate, estimate
 from agiqa.stage1.extract import Extraction, extract
 from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
+from agiqa.stage1.one_machine import Engine
 
 Kind = Literal["semantic", "visual"]
 Result = TypeVar("Result", Extraction, Estimate)
+KINDS: tuple[Kind, ...] = ("semantic", "visual")
 
 
 class StoreJob(NamedTuple):
     """One store of a data set, to be brought up to date."""
 
+    kind: Kind
     table: ImagesTable
     extractor: Extractor
-    settings: Semantic | Visual
+    workers: int
     store: Path
-    skip_bad: bool
 
 
 def extract_data_set(
@@ -38,6 +41,7 @@ def extract_data_set(
     cache: Path | str = "cache",
     params: Params | None = None,
     skip_bad: bool = False,
+    engine: Engine | None = None,
     tell: Callable[[Kind, Extraction], None] | None = None,
 ) -> dict[Kind, Extraction]:
     """Bring a data set's stores of vectors up to date: `extract("demo")["visual"].computed`.
@@ -51,6 +55,7 @@ def extract_data_set(
         cache: folder of images tables and feature stores.
         params: all settings; by default those of ./params.yaml.
         skip_bad: leave out images absent or changed since `prepare`, or refused by a model.
+        engine: what computes; by default this process.
         tell: called with each store's result as soon as it is there.
 
     Raises:
@@ -60,16 +65,20 @@ def extract_data_set(
     """
 
     def extracted(job: StoreJob) -> Extraction:
-        return extract(
+        result = extract(
             job.table,
             job.extractor,
             job.store,
-            workers=job.settings.workers,
-            skip_bad=job.skip_bad,
+            engine=engine,
+            workers=job.workers,
+            skip_bad=skip_bad,
         )
+        if tell:
+            tell(job.kind, result)
+        return result
 
-    jobs = _jobs(dataset, only, extractor, Path(cache), params, skip_bad)
-    return _done(jobs, extracted, tell)
+    table = _images_of(dataset, Path(cache), skip_bad, engine)
+    return _done(_jobs(table, Path(cache), only, extractor, params), extracted)
 
 
 def estimate_data_set(
@@ -88,53 +97,50 @@ def estimate_data_set(
     """
 
     def estimated(job: StoreJob) -> Estimate:
-        return estimate(job.table, job.extractor, workers=job.settings.workers)
+        result = estimate(job.table, job.extractor, workers=job.workers)
+        if tell:
+            tell(job.kind, result)
+        if result.bad and not skip_bad:
+            raise BadImagesError(_foreseen(result.bad, job), result.bad)
+        return result
 
-    jobs = _jobs(dataset, only, extractor, Path(cache), params, skip_bad)
-    return _done(jobs, estimated, tell)
+    table = _images_of(dataset, Path(cache), skip_bad, None)
+    return _done(_jobs(table, Path(cache), only, extractor, params), estimated)
+
+
+def _images_of(dataset: str, cache: Path, skip_bad: bool, engine: Engine | None) -> ImagesTable:
+    """Read the data set's table; its images lie in their folder, or where the engine has them."""
+    table = read_table(cache / dataset)
+    if engine and engine.images:
+        return replace(table, root=Path())
+    table.folder()  # before any model is loaded
+    require_fresh(table, cache / dataset, skip_bad=skip_bad)
+    return table
 
 
 def _jobs(
-    dataset: str,
-    only: Kind | None,
-    extractor: str,
-    cache: Path,
-    params: Params | None,
-    skip_bad: bool,
-) -> Iterator[tuple[Kind, StoreJob]]:
+    table: ImagesTable, cache: Path, only: Kind | None, extractor: str, params: Params | None
+) -> Iterator[StoreJob]:
     """Make the extractors one at a time, so that two models never share the memory."""
     params = with_extractor(settings(params), extractor)
-    table = read_table(cache / dataset)
-    table.folder()  # before any model is loaded
-    require_fresh(table, cache / dataset, skip_bad=skip_bad)
-    kinds: tuple[Kind, ...] = (only,) if only else ("semantic", "visual")
-    for kind in kinds:
+    for kind in (only,) if only else KINDS:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
-        store = cache / dataset / f"{chosen.name}.{chosen.format}"
         made = (
             semantic_extractor(chosen) if isinstance(chosen, Semantic) else VisionExtractor(chosen)
         )
-        yield kind, StoreJob(table, made, chosen, store, skip_bad)
+        store = cache / table.name / f"{chosen.name}.{chosen.format}"
+        yield StoreJob(kind, table, made, chosen.workers, store)
 
 
-def _done(
-    jobs: Iterator[tuple[Kind, StoreJob]],
-    work: Callable[[StoreJob], Result],
-    tell: Callable[[Kind, Result], None] | None,
-) -> dict[Kind, Result]:
+def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[Kind, Result]:
     """Do all jobs, then raise what images were refused on the way."""
     results: dict[Kind, Result] = {}
     refused: dict[str, tuple[BadImage, ...]] = {}  # by message
-    for kind, job in jobs:
+    for job in jobs:
         try:
-            results[kind] = work(job)
+            results[job.kind] = work(job)
         except BadImagesError as error:
             refused[str(error)] = error.bad
-            continue
-        if tell:
-            tell(kind, results[kind])
-        if isinstance(results[kind], Estimate) and results[kind].bad and not job.skip_bad:
-            refused[_foreseen(results[kind].bad, job)] = results[kind].bad
     if refused:
         raise BadImagesError(
             " ".join(refused), [image for bad in refused.values() for image in bad]
@@ -146,6 +152,6 @@ def _foreseen(bad: tuple[BadImage, ...], job: StoreJob) -> str:
     some = "; ".join(f"{image.path}: {image.reason}" for image in bad[:3])
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     return (
-        f"{len(bad)} images of '{job.table.name}' cannot be used with '{job.settings.name}': "
+        f"{len(bad)} images of '{job.table.name}' cannot be used with '{job.extractor.name}': "
         f"{some}{more}. Repair them, or leave them out with --skip-bad."
     )

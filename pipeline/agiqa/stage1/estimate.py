@@ -11,10 +11,13 @@ from PIL import Image
 
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage, ImageError, image_size
-from agiqa.stage1.batches import Job, Trying, in_batches, samples_of
-from agiqa.stage1.extract import bad_images, changed, missing_rows, without_prompt
+from agiqa.stage1.bad_images import bad_images, changed, without_prompt
+from agiqa.stage1.batches import Trying, in_batches
+from agiqa.stage1.decoding import samples_of
+from agiqa.stage1.extract import missing_rows
 from agiqa.stage1.extractors import Extractor
 from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.ledger_rows import Job, count, images_of
 from agiqa.store.row_ids import Source
 
 TRIED = 256  # sizes, and prompts, that are tried of each extreme
@@ -61,15 +64,13 @@ def estimate(
         AgiqaError: the model cannot be run.
     """
     sources, jobs = missing_rows(table, extractor, ledger)
-    missing = sum(len(job.wanted) * len(job.image_ids) for job in jobs)
-    images = sum(len(job.image_ids) for job in jobs)
+    missing, images = count(jobs), len(images_of(jobs))
     rows = len(sources) * len(extractor.vectors)
     bad = without_prompt(sources, jobs, extractor) | changed(sources, jobs, workers)
-    good = [Job(j.wanted, tuple(n for n in j.image_ids if n not in bad)) for j in jobs]
-    bad |= foreseen(sources, [name for job in good for name in job.image_ids], extractor)
-    good = [Job(j.wanted, tuple(n for n in j.image_ids if n not in bad)) for j in good]
+    bad |= foreseen(sources, images_of([job.without(bad) for job in jobs]), extractor)
+    good = [job.without(bad) for job in jobs]
     cost, seconds = None, 0.0
-    if good:
+    if images_of(good):
         job = max(good, key=lambda job: len(job.image_ids))
         batch = Job(job.wanted, job.image_ids[: extractor.batch_size])
         cost = _measure(batch, extractor, sources, bad)

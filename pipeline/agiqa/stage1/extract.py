@@ -8,55 +8,40 @@ before.
 A pack that is there already gives its rows to a ledger that lacks them (`reuse_packs`), so features
 that came with `dvc pull` are not computed again.
 
-Where a launcher started several processes, each computes its share of the images into segments of
-its own; rank 0 then waits for the others, computes what they left, if anything, and writes the
-packs.
+What computes is an engine: this process (`one_machine`) or a Ray cluster (`ray_cluster`). Where a
+launcher started several processes, each computes its share of the images into segments of its own;
+they exchange no messages, and whichever finds the ledger complete at its end writes the packs.
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-from PIL import Image
+import filelock
 
-from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.processes import Process, this_process
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.images import BadImage, BadImagesError, ImageError, image_id
-from agiqa.stage1.batches import Job, compute, in_batches, not_finite, row_id
-from agiqa.stage1.extractors import Extractor, Sample
-from agiqa.stage1.extractors.failures import RefusedError
-from agiqa.stage1.other_processes import wait_for_others
+from agiqa.data.images import BadImage
+from agiqa.stage1.bad_images import BadImages, without_prompt
+from agiqa.stage1.batches import not_finite
+from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.ledger_rows import Job, LedgerRows, RowsToPack, count
+from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.reuse_packs import Packs, pack_of
-from agiqa.store import (
-    DESCRIPTION,
-    Shelf,
-    default_root,
-    pull,
-    pushing,
-    row_ids_digest,
-    shared_shelves,
-    write_pack,
-)
-from agiqa.store.ledger.roots import shelf_folder
-from agiqa.store.ledger.shelf_check import repair_shelf
+from agiqa.store import pushing, row_ids_digest, write_pack
+from agiqa.store.durable import disk_errors
 from agiqa.store.row_ids import Source, sources_of
 
 log = logging.getLogger(__name__)
 
-NO_PROMPT = "has no generation prompt, which the prompt set asks for"
-
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did; of several processes rank 0 tells of all, others of their share."""
+    """What an extraction did; of several processes each tells of its share but who packs."""
 
     store: Path
     images: int  # distinct images in the store, or in the share
@@ -66,7 +51,8 @@ class Extraction:
     computed: int  # vectors computed now
     seconds: float
     bad: tuple[BadImage, ...]  # left out by skip_bad
-    rank: int  # of the process that tells
+    # Of a share: vectors of others that are not there yet; None: the store is written.
+    awaited: int | None = None
 
 
 def extract(
@@ -75,20 +61,20 @@ def extract(
     store: Path,
     *,
     ledger: Path | None = None,
+    engine: Engine | None = None,
     workers: int = 2,
     skip_bad: bool = False,
     process: Process | None = None,
 ) -> Extraction:
     """Bring the ledger up to date for `table` and write the pack `store`, and `<store>-answers`.
 
-    Of several processes rank 0 alone writes packs.
-
     Args:
         table: the images; byte-identical files are computed once.
         extractor: what makes the vectors.
         store: the pack to write, `.zarr` or `.h5`.
         ledger: the ledger's folder; by default `store.default_root()`.
-        workers: processes that decode and preprocess; 0: none.
+        engine: what computes; by default this process.
+        workers: processes that decode and preprocess for this process; 0: none.
         skip_bad: leave images out that are absent, changed since `prepare` or without a generation
             prompt that is asked for; that the model refuses or fails on; or whose vectors are not
             finite.
@@ -100,188 +86,147 @@ def extract(
         AgiqaError: another writer on the ledger, a full disk, a model that fails on every image.
             Finished rows stay in every case.
     """
-    started = time.monotonic()
     process = process or this_process()
-    sources = sources_of(table)
-    ids = list(sources)
+    sources, is_alone = sources_of(table), process.world == 1
     packs = Packs(store, extractor, sources)
-    if process.rank == 0:
-        packs.require_replaceable()
-    rows = _Rows(extractor, open_shelves(extractor, ledger, process.rank), sources)
-    if process.world == 1:
-        rows.drop_damaged(ids)
-    shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
+    packs.require_replaceable()
+    rows, ids = LedgerRows(extractor, sources, ledger, process.rank), list(sources)
+    bad = BadImages(table.name, sources, skip_bad, whole=is_alone)
+    work = _Work(rows, packs, engine or OneMachine(workers), bad, time.monotonic())
+    if is_alone:
+        return _complete_and_pack(work, ids)
     share = process.share(ids)
-    packs.give(rows.missing(share), ledger or default_root(), process.rank)
-    pull(shared, rows.known(share))
-    told = ids if process.rank == 0 else list(share)
-    left = rows.missing(told)
-    lacking = _count(left)
-    if process.rank == 0 and process.world > 1:
-        mine = set(share)
-        others = [
-            Job(job.wanted, tuple(name for name in job.image_ids if name not in mine))
-            for job in left
-        ]
-        lacking -= packs.count(others)  # they take them from the packs themselves
-    how = _How(table.name, workers, skip_bad)
-    with pushing(shared, rows.known(share)):
-        bad = _complete(share, rows, how, process)
-    if process.rank == 0 and process.world > 1:
-        wait_for_others(rows.known(ids), rows.shelves, process.world, started)
-        lacking += rows.drop_damaged(ids)  # only now: nobody writes any more
-        with pushing(shared, rows.known(ids)):
-            if rows.missing(ids):
-                pull(shared, rows.known(ids), or_warn=True)
-                bad = _complete(ids, rows, how, Process())
-    computed = lacking - _count(rows.missing(told))
-    left_out = [name for name in told if name in bad]
-    told = [name for name in told if name not in bad]
-    if process.rank == 0:
-        _write(store, rows, told, left_out)
-        for shelf in rows.shelves:
-            shelf.merge()
-    return Extraction(
-        store=store,
-        images=len(told),
-        vectors=len(rows.shelves),
-        width=extractor.vectors[0].width,
-        cached=len(told) * len(rows.shelves) - computed,
-        computed=computed,
-        seconds=time.monotonic() - started,
-        bad=bad_images(sources, bad),
-        rank=process.rank,
-    )
+    computed = _complete(work, share)
+    awaited = count(rows.missing_everywhere(bad.good(ids)))
+    with _only_packer(store) as is_packer:
+        if awaited or not is_packer:
+            return _extraction(work, share, computed, awaited)
+        return _complete_and_pack(work, ids, computed)
 
 
 @dataclass(frozen=True)
-class _How:
-    """How an extraction is to go about its work."""
+class _Work:
+    """What an extraction works with."""
 
-    dataset: str
-    workers: int
-    skip_bad: bool
+    rows: LedgerRows
+    packs: Packs
+    engine: Engine
+    bad: BadImages
+    started: float
 
 
-def _complete(ids: Sequence[str], rows: "_Rows", how: _How, process: Process) -> dict[str, str]:
-    """Compute what the ledger lacks of `ids`; by id, why images had to be left out.
+def _complete_and_pack(work: _Work, ids: Sequence[str], computed: int = 0) -> Extraction:
+    """Bring the ledger up to date for all images and write the packs; nobody else is at work."""
+    work.rows.drop_damaged(ids)
+    computed += _complete(work, ids)
+    _write_packs(work, work.bad.good(ids))
+    return _extraction(work, ids, computed)
 
-    BadImagesError unless `how.skip_bad`: of what files and prompts tell before any work, of what
-    the model does not take when all others are done.
+
+def _extraction(
+    work: _Work, ids: Sequence[str], computed: int, awaited: int | None = None
+) -> Extraction:
+    vectors, images = work.rows.extractor.vectors, len(work.bad.good(ids))
+    return Extraction(
+        store=work.packs.store,
+        images=images,
+        vectors=len(vectors),
+        width=vectors[0].width,
+        cached=images * len(vectors) - computed,
+        computed=computed,
+        seconds=time.monotonic() - work.started,
+        bad=work.bad.listed(),
+        awaited=awaited,
+    )
+
+
+@contextmanager
+def _only_packer(store: Path) -> Iterator[bool]:
+    """Whether no other process packs this store now; where there are no locks, none is known of."""
+    with disk_errors("make", store.parent):
+        store.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(store.with_name(f".{store.name}.lock"))
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock.acquire(timeout=0))
+        except filelock.Timeout:
+            yield False
+            return
+        except (OSError, NotImplementedError) as error:
+            log.debug("%s: %s", store, error)
+        yield True
+
+
+def _complete(work: _Work, ids: Sequence[str]) -> int:
+    """Bring to the ledger what it lacks of these images; how many vectors were computed for it.
+
+    BadImagesError unless they may be left out: of what files and prompts tell before any work, of
+    what the model does not take when all others are done.
     """
-    sources, extractor = rows.sources, rows.extractor
-
-    def refuse(bad: Mapping[str, str], what: str, advice: str) -> None:
-        none_left = process.world == 1 and len(bad) == len(ids)
-        if bad and (not how.skip_bad or none_left):
-            rest = "; none would be left." if none_left else ", or leave them out with --skip-bad."
-            raise BadImagesError(
-                f"{len(bad)} images of '{how.dataset}' {what}: {some_bad(sources, bad)}. "
-                f"{advice}{rest}",
-                bad_images(sources, bad),
-            )
-
-    jobs = rows.missing(ids)
-    silent = without_prompt(sources, jobs, extractor)
-    refuse(
-        silent,
+    rows, bad = work.rows, work.bad
+    work.packs.give(rows.missing(ids), rows.root, rows.rank)
+    rows.pull(ids)
+    bad.add(
+        without_prompt(rows.sources, rows.missing(ids), rows.extractor),
         "have no generation prompt, which the prompt set asks for",
         "Name the column that has it (agiqa prepare --prompt-column)",
     )
-    lost = changed(sources, jobs, how.workers)
-    refuse(lost, "are not as they were at prepare", "Run `agiqa prepare` again")
-    bad = silent | lost
-    ids = [name for name in ids if name not in bad]
+    bad.add(
+        work.engine.changed(rows, rows.missing(bad.good(ids))),
+        "are not as they were at prepare",
+        "Run `agiqa prepare` again",
+    )
+    ids = bad.good(ids)
     jobs = rows.missing(ids)
+    _log_start(rows, ids, jobs)
+    with pushing(rows.shared, rows.by_shelf(ids) if rows.shared else ()):
+        refused = work.engine.compute(rows, jobs) if jobs else {}
+    computed = count(jobs) - count(rows.missing(ids))
+    _tell_refused(work, refused)
+    return computed
+
+
+def _log_start(rows: LedgerRows, ids: Sequence[str], jobs: Sequence[Job]) -> None:
+    vectors = len(ids) * len(rows.shelves)
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
-        extractor.name,
-        len(ids),
-        len(rows.shelves),
-        len(ids) * len(rows.shelves) - _count(jobs),
-        len(ids) * len(rows.shelves),
+        *(rows.extractor.name, len(ids), len(rows.shelves), vectors - count(jobs), vectors),
     )
-    if not jobs:
-        return bad
-    refused = compute(jobs, sources, extractor, rows.shelves, how.workers).bad
+
+
+def _tell_refused(work: _Work, refused: Mapping[str, str]) -> None:
+    """Note images that the model did not take."""
+    extractor = work.rows.extractor
     odd = not_finite(extractor)
     if set(refused.values()) == {odd}:
-        refuse(refused, odd, "All other vectors are kept; take semantic.precision=float32")
-    what = f"cannot be used with '{extractor.name}'"
-    refuse(refused, what, "All other vectors are kept; take another model for them")
-    return bad | refused
+        advice = "All other vectors are kept; take semantic.precision=float32"
+        work.bad.add(refused, odd, advice)
+    else:
+        advice = "All other vectors are kept; take another model for them"
+        work.bad.add(refused, f"cannot be used with '{extractor.name}'", advice)
 
 
-def without_prompt(
-    sources: Mapping[str, Source], jobs: Sequence[Job], extractor: Extractor
-) -> dict[str, str]:
-    """By id, images of the jobs without the generation prompt that a wanted vector asks for."""
-    asking = {p for p, vector in enumerate(extractor.vectors) if vector.asks_image_prompt}
-    return {
-        name: NO_PROMPT
-        for job in jobs
-        if asking.intersection(job.wanted)
-        for name in job.image_ids
-        if not (sources[name].image_prompt or "").strip()
-    }
-
-
-def changed(sources: Mapping[str, Source], jobs: Sequence[Job], workers: int) -> dict[str, str]:
-    """By id, why the file of an image of the jobs is not the one that was prepared."""
-    ids = list(dict.fromkeys(name for job in jobs for name in job.image_ids))
-
-    def check(name: str) -> str | None:
-        try:
-            same = image_id(sources[name].path) == name
-        except ImageError as error:
-            return error.reason
-        return None if same else "has changed since prepare"
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        reasons = zip(ids, pool.map(check, ids), strict=True)
-        return {name: why for name, why in reasons if why is not None}
-
-
-def bad_images(sources: Mapping[str, Source], bad: Mapping[str, str]) -> tuple[BadImage, ...]:
-    """The images of which reasons are given by id."""
-    return tuple(BadImage(printable(sources[name].path), why) for name, why in bad.items())
-
-
-def some_bad(sources: Mapping[str, Source], bad: Mapping[str, str], most: int = 3) -> str:
-    """The first few with their reasons, and how many more; a reason of every bad image once."""
-    images, reasons = bad_images(sources, bad), set(bad.values())
-    told = reasons <= {NO_PROMPT} or (len(images) > 1 and len(reasons) == 1)
-    shown = [image.path if told else f"{image.path}: {image.reason}" for image in images[:most]]
-    more = [f"and {len(images) - most} more"] if len(images) > most else []
-    reason = f" ({images[0].reason})" if told and reasons != {NO_PROMPT} else ""
-    return "; ".join([*shown, *more]) + reason
-
-
-def _write(store: Path, rows: "_Rows", ids: Sequence[str], left_out: Sequence[str]) -> None:
-    """Pack the rows of `ids`, store by store."""
-    extractor = rows.extractor
-    for kind in dict.fromkeys(vector.store for vector in extractor.vectors):
-        places = [p for p, vector in enumerate(extractor.vectors) if vector.store == kind]
-        mine = [extractor.vectors[place] for place in places]
+def _write_packs(work: _Work, ids: Sequence[str]) -> None:
+    """Pack the rows of `ids`, store by store, and merge the ledger's small segments."""
+    rows, vectors = work.rows, work.rows.extractor.vectors
+    for kind in dict.fromkeys(vector.store for vector in vectors):
+        indices = [index for index, vector in enumerate(vectors) if vector.store == kind]
         write_pack(
-            pack_of(store, kind),
-            extractor.name,
-            [vector.name for vector in mine],
-            [vector.fingerprint for vector in mine],
+            pack_of(work.packs.store, kind),
+            rows.extractor.name,
+            [vectors[index].name for index in indices],
+            [vectors[index].fingerprint for index in indices],
             ids,
-            _InLedger(rows, places, ids),
-            left_out,
+            RowsToPack(rows, indices, ids),
+            [name for name in rows.sources if name in work.bad.reasons],
             {
-                vector.name: row_ids_digest(rows.names(place, ids))
-                for place, vector in zip(places, mine, strict=True)
-                if vector.asks_image_prompt
+                vectors[index].name: row_ids_digest(rows.row_ids(index, ids))
+                for index in indices
+                if vectors[index].asks_image_prompt
             },
         )
-
-
-def _count(jobs: Sequence[Job]) -> int:
-    """Number of vectors to compute."""
-    return sum(len(job.wanted) * len(job.image_ids) for job in jobs)
+    for shelf in rows.shelves:
+        shelf.merge()
 
 
 def missing_rows(
@@ -293,178 +238,5 @@ def missing_rows(
     """
     sources = sources_of(table)
     with TemporaryDirectory(prefix="agiqa-") as nowhere:
-        rows = _Rows(extractor, open_shelves(extractor, ledger, absent=Path(nowhere)), sources)
-        shared = shared_shelves(rows.shelves, own_folder=ledger is not None)
-        for each in shared:
-            each.look()
-        return sources, rows.missing(list(sources), [each.ids() for each in shared])
-
-
-def open_shelves(
-    extractor: Extractor, ledger: Path | None, rank: int = 0, absent: Path | None = None
-) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors; written to as the rank.
-
-    Those that are not there are created: in the folder `absent`, if one is given.
-
-    Raises:
-        AgiqaError: two of the vectors are the same.
-    """
-    for one, other in itertools.combinations(extractor.vectors, 2):
-        if one.fingerprint == other.fingerprint:
-            raise AgiqaError(
-                f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the same: "
-                "nothing but their names tells them apart; ask for one of them."
-            )
-    root, shelves = ledger or default_root(), []
-    for vector in extractor.vectors:
-        made_by = dict(vector.fingerprint)
-        there = (shelf_folder(root, made_by) / DESCRIPTION).exists()
-        where = root if there or absent is None else absent
-        shelves.append(Shelf.open(where, made_by, vector.width, extractor.precision, rank))
-    return shelves
-
-
-def vectors_of_files(
-    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, workers: int
-) -> list[np.ndarray]:
-    """Each of the extractor's vectors `(N, D)` of images by id, through the ledger.
-
-    Args:
-        sources: an existing, decodable file for each image id.
-        extractor: what makes the vectors.
-        ledger: the ledger's folder; by default `store.default_root()`.
-        workers: processes that decode and preprocess; 0: none.
-
-    Raises:
-        BadImagesError: images that the extractor cannot be used with; the vectors of all others
-            are in the ledger.
-    """
-    shelves = open_shelves(extractor, ledger)
-    rows, ids = _Rows(extractor, shelves, sources), list(sources)
-    rows.drop_damaged(ids)
-    if jobs := rows.missing(ids):
-        bad = compute(jobs, sources, extractor, shelves, workers).bad
-        if bad:
-            raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
-    return rows.read(ids)
-
-
-def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:
-    """The images, of those by id, whose vectors need not be computed."""
-    rows = _Rows(extractor, open_shelves(extractor, ledger), sources)
-    return set(sources).difference(*(job.image_ids for job in rows.missing(list(sources))))
-
-
-def vectors_of_images(
-    images: Sequence[Image.Image],
-    extractor: Extractor,
-    image_prompts: Sequence[str | None] | None = None,
-) -> list[np.ndarray]:
-    """Each of the extractor's vectors `(N, D)` of images in memory.
-
-    They have no file to know them by, and are not cached: their batches need not be alike to the
-    bit, so a single image costs one, not a full batch.
-
-    Raises:
-        RefusedError: the extractor cannot be used with one of them; the message has its place.
-    """
-    wanted = range(len(extractor.vectors))
-    prompts = image_prompts or [None] * len(images)
-
-    def preprocessed() -> Iterator[tuple[int, Sample]]:
-        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            with _at(place, len(images)):
-                yield place, extractor.preprocess(image, prompt)
-
-    found = [
-        np.empty((len(images), vector.width), dtype=extractor.precision)
-        for vector in extractor.vectors
-    ]
-    for places, chosen in in_batches(preprocessed(), min(extractor.batch_size, len(images))):
-        for rows, new in zip(found, extractor.extract(chosen, wanted), strict=True):
-            with np.errstate(over="ignore"):
-                rows[places] = new[: len(places)]
-        for place in places:
-            if not all(np.isfinite(rows[place]).all() for rows in found):
-                with _at(place, len(images)):
-                    raise RefusedError(not_finite(extractor))
-    return found
-
-
-@contextmanager
-def _at(place: int, count: int) -> Iterator[None]:
-    """Say which of several images in memory is refused."""
-    try:
-        yield
-    except RefusedError as error:
-        if count == 1:
-            raise
-        raise RefusedError(f"image {place} of {count}: {error}") from error
-
-
-class _Rows:
-    """The extractor's rows in the ledger, by image."""
-
-    def __init__(
-        self, extractor: Extractor, shelves: Sequence[Shelf], sources: Mapping[str, Source]
-    ) -> None:
-        self.extractor, self.shelves, self.sources = extractor, shelves, sources
-
-    def names(self, index: int, ids: Sequence[str]) -> list[str]:
-        """What the shelf of a vector knows the images by."""
-        vector = self.extractor.vectors[index]
-        return [row_id(vector, name, self.sources[name].image_prompt) for name in ids]
-
-    def known(self, ids: Sequence[str]) -> list[list[str]]:
-        """The images' row ids, shelf by shelf."""
-        return [self.names(index, ids) for index in range(len(self.shelves))]
-
-    def drop_damaged(self, ids: Sequence[str]) -> int:
-        """Make rows that fail their checksum absent, so that they are computed again: how many.
-
-        A damaged segment's other rows are saved (`repair_shelf`).
-        """
-        count = 0
-        for names, shelf in zip(self.known(ids), self.shelves, strict=True):
-            present = shelf.ids()
-            if shelf.damaged([name for name in names if name in present]):
-                for done in repair_shelf(shelf.folder):
-                    log.warning("%s", done)
-                count += len(present - shelf.ids())
-        return count
-
-    def missing(self, ids: Sequence[str], elsewhere: Sequence[frozenset[str]] = ()) -> list[Job]:
-        """The images that lack vectors, together with those that lack the same.
-
-        Rows `elsewhere`, shelf by shelf, are not lacking.
-        """
-        present = [shelf.ids() for shelf in self.shelves]
-        if elsewhere:
-            present = [here | there for here, there in zip(present, elsewhere, strict=True)]
-        known = self.known(ids)
-        jobs: dict[tuple[int, ...], list[str]] = {}
-        for place, name in enumerate(ids):
-            wanted = tuple(p for p, there in enumerate(present) if known[p][place] not in there)
-            if wanted:
-                jobs.setdefault(wanted, []).append(name)
-        return [Job(wanted, tuple(names)) for wanted, names in jobs.items()]
-
-    def read(self, ids: Sequence[str]) -> list[np.ndarray]:
-        """Each vector `(N, D)` of the images; every row is checked."""
-        return [shelf.read(self.names(index, ids)) for index, shelf in enumerate(self.shelves)]
-
-
-class _InLedger:
-    """Some of the vectors `(N, P, D)` of images, read from the ledger as they are asked for."""
-
-    def __init__(self, rows: _Rows, places: Sequence[int], ids: Sequence[str]) -> None:
-        self.rows, self.places, self.ids = rows, places, ids
-        width = rows.extractor.vectors[places[0]].width
-        self.shape = (len(ids), len(places), width)
-        self.dtype = np.dtype(rows.extractor.precision)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        ids, shelves = self.ids[rows], self.rows.shelves
-        found = [shelves[place].read(self.rows.names(place, ids)) for place in self.places]
-        return np.stack(found, axis=1)
+        rows = LedgerRows(extractor, sources, ledger, absent=Path(nowhere))
+        return sources, rows.missing_everywhere(list(sources))

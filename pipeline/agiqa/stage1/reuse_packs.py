@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage1.batches import Job, row_id
 from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.ledger_rows import Job, row_id
 from agiqa.store import (
     IMPORTED,
     PackError,
     add_pack,
-    count_offered,
     digest,
     is_free,
     pack_beside,
@@ -37,6 +36,7 @@ class Packs:
     """The packs that an extraction is to write, as they are before it."""
 
     def __init__(self, store: Path, extractor: Extractor, sources: Mapping[str, Source]) -> None:
+        self.store = store
         kinds = dict.fromkeys(vector.store for vector in extractor.vectors)
         self.paths = [pack_of(store, kind) for kind in kinds]
         self.digests = [digest(vector.fingerprint) for vector in extractor.vectors]
@@ -78,25 +78,14 @@ class Packs:
             except PackError as error:
                 log.warning("nothing is taken from the old pack: %s", error)
                 continue
-            for name, each in by_name.items():
-                if each.refused:
-                    log.info("%s: '%s' is not taken: %s", path, name, each.refused)
-            found = by_name.values()
-            if added := sum(each.added for each in found):
+            for name, column in by_name.items():
+                if column.refused:
+                    log.info("%s: '%s' is not taken: %s", path, name, column.refused)
+            columns = by_name.values()
+            if added := sum(column.added for column in columns):
                 log.info("%s: %d vectors taken from the pack, not computed", path, added)
-            if damaged := sum(len(each.damaged) for each in found):
+            if damaged := sum(len(column.damaged) for column in columns):
                 log.warning("%s: %d vectors are damaged and not taken", path, damaged)
-
-    def count(self, jobs: Sequence[Job]) -> int:
-        """How many of the vectors that the jobs lack the packs have."""
-        wanted, found = self._wanted(jobs), 0
-        for path in self.paths:
-            if wanted and not is_free(path):
-                try:
-                    found += count_offered(path, self.row_ids, wanted)
-                except PackError:
-                    continue
-        return found
 
     def _wanted(self, jobs: Sequence[Job]) -> dict[str, set[str]]:
         """Image ids by the digest of a fingerprint."""

@@ -42,7 +42,7 @@ from agiqa.store.rows import DamagedRowsError
 from agiqa.store.shared.fetch import at_hand, copies_folder, fetch
 from agiqa.store.shared.remote import RemoteError
 from agiqa.store.shared.sharing import pull, pushing, shared_shelves
-from agiqa.store.unpacking import add_pack, count_offered
+from agiqa.store.unpacking import add_pack
 
 __all__ = [
     "ABSENT",
@@ -65,7 +65,6 @@ __all__ = [
     "at_hand",
     "convert_pack",
     "copies_folder",
-    "count_offered",
     "default_root",
     "difference",
     "differing",

@@ -50,11 +50,6 @@ def add_pack(
     return {vector.name: vector.add_to(root, rank) for vector in vectors}
 
 
-def count_offered(path: Path, row_ids: RowIds | None = None, wanted: Wanted | None = None) -> int:
-    """How many rows `add_pack` would look at for the same arguments; nothing else is read."""
-    return sum(len(vector.ids) for vector in pack_vectors(path, row_ids, wanted))
-
-
 class PackVector:
     """One vector of a pack, as a source of rows for its shelf."""
 

@@ -17,10 +17,11 @@ from agiqa.core.params import Semantic
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
-from agiqa.stage1.extract import extract, vectors_of_images
+from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
 from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.mplug_owl2.processing import normalise
+from agiqa.stage1.vectors import vectors_of_images
 from agiqa.store import read_pack
 from kit.lazy import Lazily
 

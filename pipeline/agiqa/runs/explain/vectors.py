@@ -15,8 +15,9 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import as_rgb, decode, image_id
-from agiqa.stage1.extract import vectors_of_files, vectors_of_images
 from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.one_machine import OneMachine
+from agiqa.stage1.vectors import vectors_of_files, vectors_of_images
 from agiqa.store.row_ids import Source
 
 KEPT = 64  # images in memory whose vectors are kept, for each extractor
@@ -28,7 +29,7 @@ class ImageVectors:
     """Vectors of images by one extractor."""
 
     def __init__(self, extractor: Extractor, ledger: Path | None, workers: int) -> None:
-        self.extractor, self.ledger, self.workers = extractor, ledger, workers
+        self.extractor, self.ledger, self.engine = extractor, ledger, OneMachine(workers)
         self.asks_image_prompt = any(each.asks_image_prompt for each in extractor.vectors)
         self._kept: OrderedDict[tuple[str, str], list[np.ndarray]] = OrderedDict()
 
@@ -67,7 +68,7 @@ class ImageVectors:
                 for path, (name, own_prompt) in zip(paths, keys, strict=True)
                 if own_prompt == prompt
             }
-            vectors = vectors_of_files(sources, self.extractor, self.ledger, self.workers)
+            vectors = vectors_of_files(sources, self.extractor, self.ledger, self.engine)
             for row, name in enumerate(sources):
                 by_key[name, prompt] = [np.asarray(each[row]) for each in vectors]
         return [by_key[key] for key in keys]

@@ -3,7 +3,14 @@
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, require_choices
 from agiqa.data.prompts import PromptSet
-from agiqa.stage1.extractors.contract import ANSWERS, Extractor, Sample, Vector, VectorSubset
+from agiqa.stage1.extractors.contract import (
+    ANSWERS,
+    Extractor,
+    Recipe,
+    Sample,
+    Vector,
+    VectorSubset,
+)
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
 from agiqa.stage1.extractors.loading import find_model, trust
@@ -17,6 +24,7 @@ __all__ = [
     "Extractor",
     "ImageTextExtractor",
     "MplugOwl2Extractor",
+    "Recipe",
     "Sample",
     "Vector",
     "VectorSubset",

@@ -1,15 +1,28 @@
 """What stage 1 asks of an extractor, whatever model stands behind it."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from agiqa.core.params import Semantic, Visual
 from agiqa.store import ANSWERS
 
-__all__ = ["ANSWERS", "Extractor", "Sample", "Vector", "VectorSubset", "batch"]
+__all__ = [
+    "ANSWERS",
+    "Extractor",
+    "Recipe",
+    "Sample",
+    "Vector",
+    "VectorSubset",
+    "at_any_folder",
+    "batch",
+]
+
+Settings = TypeVar("Settings", Semantic, Visual)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,32 @@ class Extractor(Protocol):
             AgiqaError: there is no use in trying another.
         """
 
+    def recipe(self) -> "Recipe":
+        """Give what another process makes the same extractor of."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a process elsewhere makes an extractor of: its class and the class's arguments."""
+
+    kind: Callable[..., Extractor]
+    arguments: tuple[object, ...]  # a recipe among them stands for its extractor
+
+    def make(self) -> Extractor:
+        """Make the extractor, with all its checks, of the files that are there.
+
+        Raises:
+            AgiqaError: the model is not there or cannot be used.
+        """
+        made = (part.make() if isinstance(part, Recipe) else part for part in self.arguments)
+        return self.kind(*made)
+
+
+def at_any_folder(settings: Settings) -> Settings:
+    """Name a model's folder so that it is found from whatever folder a process runs in."""
+    folder = Path(settings.model)
+    return replace(settings, model=str(folder.resolve())) if folder.is_dir() else settings
+
 
 def batch(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     """Join the samples' arrays along axis 0."""
@@ -99,3 +138,7 @@ class VectorSubset:
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Extract as the extractor does; `wanted` counts the vectors of the subset."""
         return self.extractor.extract(samples, [self.indices[number] for number in wanted])
+
+    def recipe(self) -> Recipe:
+        """Give the extractor's recipe, and the indices."""
+        return Recipe(VectorSubset, (self.extractor.recipe(), self.indices))

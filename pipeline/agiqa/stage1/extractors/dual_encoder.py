@@ -15,7 +15,7 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import batch_size
-from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming, refused, require_known
 from agiqa.stage1.extractors.loading import (
@@ -62,6 +62,10 @@ class DualEncoderExtractor:
         self._model: Any = None
         self._texts: Any = None  # (P, D), of unit length
         self.vectors = self._describe(config)
+
+    def recipe(self) -> Recipe:
+        """Give the class and its arguments."""
+        return Recipe(type(self), (at_any_folder(self.settings), self.prompt_set))
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Turn an RGB image into pixels, for SigLIP 2 NaFlex with their shape."""

@@ -20,7 +20,7 @@ from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import Remembered, batch_size
-from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.inputs import image_features
@@ -83,6 +83,10 @@ class ImageTextExtractor:
     def width(self) -> int:
         """D, the language model's hidden size."""
         return int(self._config.get_text_config().hidden_size)
+
+    def recipe(self) -> Recipe:
+        """Give the class and its arguments."""
+        return Recipe(type(self), (at_any_folder(self.settings), self.prompt_set))
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Process an RGB image, and its generation prompt, by the model's processor.

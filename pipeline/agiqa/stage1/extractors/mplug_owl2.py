@@ -15,7 +15,14 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import batch_size
-from agiqa.stage1.extractors.contract import ANSWERS, Sample, Vector, batch
+from agiqa.stage1.extractors.contract import (
+    ANSWERS,
+    Recipe,
+    Sample,
+    Vector,
+    at_any_folder,
+    batch,
+)
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.texts import first_tokens
@@ -61,6 +68,10 @@ class MplugOwl2Extractor:
         ]
         self._model: SemanticVectors | None = None
         self.vectors = self._describe()
+
+    def recipe(self) -> Recipe:
+        """Give the class and its arguments."""
+        return Recipe(type(self), (at_any_folder(self.settings), self.prompt_set))
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Turn an RGB image into uint8 pixels `(1, 3, H, W)`, normalised on the device."""

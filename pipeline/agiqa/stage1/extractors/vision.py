@@ -14,7 +14,7 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.params import Visual
-from agiqa.stage1.extractors.contract import Sample, Vector, batch
+from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.loading import (
@@ -82,6 +82,10 @@ class VisionExtractor:
     def patch_size(self) -> int:
         """Pixels a side of a patch."""
         return int(self._config.patch_size)
+
+    def recipe(self) -> Recipe:
+        """Give the class and its arguments."""
+        return Recipe(type(self), (at_any_folder(self.settings),))
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Turn an RGB image into float32 pixels `(1, 3, H, H)` of each view."""

@@ -40,7 +40,7 @@ from agiqa.store.ledger.description import (
     require_no_layout_1,
     restore_description,
 )
-from agiqa.store.ledger.lock import is_locked, writer_lock
+from agiqa.store.ledger.lock import writer_lock
 from agiqa.store.ledger.merging import merge_small
 from agiqa.store.ledger.roots import find_shelves, shelf_folder
 from agiqa.store.ledger.segment_folders import SEGMENTS, LocalSegments
@@ -186,10 +186,6 @@ class Shelf:
     def merge(self) -> int:
         """Merge all small segments; how many went."""
         return merge_small(self.rows, everything=True)
-
-    def is_written(self, rank: int) -> bool:
-        """Whether a process writes here as this rank now."""
-        return is_locked(self.folder, rank)
 
 
 class ShelfWriter:

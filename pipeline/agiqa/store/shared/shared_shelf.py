@@ -95,6 +95,12 @@ class SharedShelf:
             )
         return count
 
+    def describe(self) -> None:
+        """Put the shelf's description at the URL, unless it is known to be there."""
+        if not self._described:
+            self.remote.write(DESCRIPTION, self._description.text().encode())
+            self._described = True
+
     def push(self, ids: Sequence[str]) -> int:
         """Put those of `ids` that are here and not there into segments at the URL; how many.
 
@@ -103,9 +109,7 @@ class SharedShelf:
         count, lacking = 0, self.lacking(ids)
         step = rows_a_segment(self._description.kind)
         for start in range(0, len(lacking), step):
-            if not self._described:
-                self.remote.write(DESCRIPTION, self._description.text().encode())
-                self._described = True
+            self.describe()
             names, vectors = _whole(self.shelf, lacking[start : start + step])
             if names:
                 self._there.add(names, vectors)

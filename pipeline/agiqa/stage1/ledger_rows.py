@@ -1,0 +1,175 @@
+"""Rows of an extractor's vectors in the ledger, by image: which there are, which are missing.
+
+The hero of stage 1: `extract` asks here what to compute, and packs from here. A vector's shelf
+knows an image by its bytes, and by its own prompt where the vector's question holds it.
+"""
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agiqa.core.errors import AgiqaError
+from agiqa.stage1.extractors import Extractor, Vector
+from agiqa.store import DESCRIPTION, Shelf, default_root, pull, shared_shelves
+from agiqa.store.ledger.roots import shelf_folder
+from agiqa.store.ledger.shelf_check import repair_shelf
+from agiqa.store.row_ids import Source, prompted_row_id
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Images that lack the same vectors."""
+
+    wanted: tuple[int, ...]  # places of vectors
+    image_ids: tuple[str, ...]
+
+    def without(self, image_ids: Mapping[str, object]) -> "Job":
+        """Leave some images out."""
+        return Job(self.wanted, tuple(name for name in self.image_ids if name not in image_ids))
+
+
+def row_id(vector: Vector, image_id: str, image_prompt: str | None) -> str:
+    """What the ledger knows a vector by: the image's bytes, and its prompt where that is asked."""
+    return prompted_row_id(image_id, image_prompt) if vector.asks_image_prompt else image_id
+
+
+def count(jobs: Sequence[Job]) -> int:
+    """Number of vectors to compute."""
+    return sum(len(job.wanted) * len(job.image_ids) for job in jobs)
+
+
+def images_of(jobs: Sequence[Job]) -> list[str]:
+    """The images of the jobs, each once."""
+    return list(dict.fromkeys(name for job in jobs for name in job.image_ids))
+
+
+class LedgerRows:
+    """The extractor's rows in the ledger, by image; with `$AGIQA_STORE` a URL, also those there.
+
+    Args:
+        extractor: what makes the vectors.
+        sources: the images by id.
+        ledger: the ledger's folder; by default `store.default_root()`, which a URL may share.
+        rank: of this process among several that write at once.
+        absent: where shelves are created that are not there; by default in the ledger.
+
+    Raises:
+        AgiqaError: two of the vectors are the same; a shelf on disk is another's.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        sources: Mapping[str, Source],
+        ledger: Path | None,
+        rank: int = 0,
+        absent: Path | None = None,
+    ) -> None:
+        self.extractor, self.sources = extractor, sources
+        self.root, self.rank = ledger or default_root(), rank
+        self.shelves = open_shelves(extractor, ledger, rank, absent)
+        self.shared = shared_shelves(self.shelves, own_folder=ledger is not None)
+
+    def row_ids(self, index: int, ids: Sequence[str]) -> list[str]:
+        """What the shelf of a vector knows the images by."""
+        vector = self.extractor.vectors[index]
+        return [row_id(vector, name, self.sources[name].image_prompt) for name in ids]
+
+    def by_shelf(self, ids: Sequence[str]) -> list[list[str]]:
+        """The images' row ids, shelf by shelf."""
+        return [self.row_ids(index, ids) for index in range(len(self.shelves))]
+
+    def missing(self, ids: Sequence[str]) -> list[Job]:
+        """The images that lack vectors here, together with those that lack the same."""
+        return self._jobs(ids, [shelf.ids() for shelf in self.shelves])
+
+    def missing_everywhere(self, ids: Sequence[str]) -> list[Job]:
+        """As `missing`, but for what lies at the URL that shares the ledger.
+
+        Raises:
+            RemoteError: the URL cannot be reached.
+        """
+        for there in self.shared:
+            there.look()
+        present = [there.shelf.ids() | there.ids() for there in self.shared]
+        return self._jobs(ids, present) if self.shared else self.missing(ids)
+
+    def _jobs(self, ids: Sequence[str], present: Sequence[frozenset[str]]) -> list[Job]:
+        wanted: dict[str, list[int]] = {}
+        for index, there in enumerate(present):
+            row_ids = self.row_ids(index, ids)
+            for place in [p for p, name in enumerate(row_ids) if name not in there]:
+                wanted.setdefault(ids[place], []).append(index)
+        jobs: dict[tuple[int, ...], list[str]] = {}
+        for name in ids:
+            if name in wanted:
+                jobs.setdefault(tuple(wanted[name]), []).append(name)
+        return [Job(indices, tuple(names)) for indices, names in jobs.items()]
+
+    def pull(self, ids: Sequence[str]) -> None:
+        """Bring here what the URL has of these images and this machine lacks.
+
+        Raises:
+            RemoteError: the URL cannot be reached.
+        """
+        pull(self.shared, self.by_shelf(ids) if self.shared else ())
+
+    def pull_again(self, ids: Sequence[str]) -> None:
+        """As `pull`, while a thread pushes: by a look of its own at the URL."""
+        if self.shared:
+            pull(shared_shelves(self.shelves), self.by_shelf(ids))
+
+    def drop_damaged(self, ids: Sequence[str]) -> None:
+        """Make rows that fail their checksum absent, so that they are computed again.
+
+        A damaged segment's other rows are saved (`repair_shelf`).
+        """
+        for index, shelf in enumerate(self.shelves):
+            present = shelf.ids()
+            if shelf.damaged([name for name in self.row_ids(index, ids) if name in present]):
+                for done in repair_shelf(shelf.folder):
+                    log.warning("%s", done)
+
+    def read(self, ids: Sequence[str]) -> list[np.ndarray]:
+        """Each vector `(N, D)` of the images; every row is checked."""
+        return [shelf.read(self.row_ids(index, ids)) for index, shelf in enumerate(self.shelves)]
+
+
+class RowsToPack:
+    """Some of the vectors `(N, P, D)` of images, read from the ledger as they are asked for."""
+
+    def __init__(self, rows: LedgerRows, indices: Sequence[int], ids: Sequence[str]) -> None:
+        self.rows, self.indices, self.ids = rows, indices, ids
+        width = rows.extractor.vectors[indices[0]].width
+        self.shape = (len(ids), len(indices), width)
+        self.dtype = np.dtype(rows.extractor.precision)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        ids, shelves = self.ids[rows], self.rows.shelves
+        vectors = [shelves[index].read(self.rows.row_ids(index, ids)) for index in self.indices]
+        return np.stack(vectors, axis=1)
+
+
+def open_shelves(
+    extractor: Extractor, ledger: Path | None, rank: int = 0, absent: Path | None = None
+) -> list[Shelf]:
+    """The ledger's shelf for each of the extractor's vectors; arguments as of `LedgerRows`."""
+    for one, other in itertools.combinations(extractor.vectors, 2):
+        if one.fingerprint == other.fingerprint:
+            raise AgiqaError(
+                f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the same: "
+                "nothing but their names tells them apart; ask for one of them."
+            )
+    root, shelves = ledger or default_root(), []
+    for vector in extractor.vectors:
+        made_by = dict(vector.fingerprint)
+        there = (shelf_folder(root, made_by) / DESCRIPTION).exists()
+        where = root if there or absent is None else absent
+        shelves.append(Shelf.open(where, made_by, vector.width, extractor.precision, rank))
+    return shelves

@@ -1,0 +1,97 @@
+"""Vectors of images that are in no table, for scoring and explaining: through the ledger, or once.
+
+Images in files are known by their bytes, and their vectors cached; images in memory are not.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from agiqa.data.images import BadImagesError
+from agiqa.stage1.bad_images import bad_images, some_bad
+from agiqa.stage1.batches import in_batches, not_finite
+from agiqa.stage1.extractors import Extractor, Sample
+from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.ledger_rows import LedgerRows
+from agiqa.stage1.one_machine import Engine
+from agiqa.store.row_ids import Source
+
+
+def vectors_of_files(
+    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, engine: Engine
+) -> list[np.ndarray]:
+    """Each of the extractor's vectors `(N, D)` of images by id, through the ledger.
+
+    Args:
+        sources: an existing, decodable file for each image id.
+        extractor: what makes the vectors.
+        ledger: the ledger's folder; by default `store.default_root()`.
+        engine: what computes those that the ledger lacks.
+
+    Raises:
+        BadImagesError: images that the extractor cannot be used with; the vectors of all others
+            are in the ledger.
+    """
+    rows, ids = LedgerRows(extractor, sources, ledger), list(sources)
+    rows.drop_damaged(ids)
+    if jobs := rows.missing(ids):
+        bad = engine.compute(rows, jobs)
+        if bad:
+            raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
+    return rows.read(ids)
+
+
+def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:
+    """The images, of those by id, whose vectors need not be computed."""
+    rows = LedgerRows(extractor, sources, ledger)
+    return set(sources).difference(*(job.image_ids for job in rows.missing(list(sources))))
+
+
+def vectors_of_images(
+    images: Sequence[Image.Image],
+    extractor: Extractor,
+    image_prompts: Sequence[str | None] | None = None,
+) -> list[np.ndarray]:
+    """Each of the extractor's vectors `(N, D)` of images in memory.
+
+    They have no file to know them by, and are not cached: their batches need not be alike to the
+    bit, so a single image costs one, not a full batch.
+
+    Raises:
+        RefusedError: the extractor cannot be used with one of them; the message has its place.
+    """
+    wanted = range(len(extractor.vectors))
+    prompts = image_prompts or [None] * len(images)
+
+    def preprocessed() -> Iterator[tuple[int, Sample]]:
+        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            with _at(place, len(images)):
+                yield place, extractor.preprocess(image, prompt)
+
+    vectors = [
+        np.empty((len(images), vector.width), dtype=extractor.precision)
+        for vector in extractor.vectors
+    ]
+    for places, samples in in_batches(preprocessed(), min(extractor.batch_size, len(images))):
+        for index, new in enumerate(extractor.extract(samples, wanted)):
+            with np.errstate(over="ignore"):
+                vectors[index][places] = new[: len(places)]
+        for place in places:
+            if not all(np.isfinite(rows[place]).all() for rows in vectors):
+                with _at(place, len(images)):
+                    raise RefusedError(not_finite(extractor))
+    return vectors
+
+
+@contextmanager
+def _at(place: int, count: int) -> Iterator[None]:
+    """Say which of several images in memory is refused."""
+    try:
+        yield
+    except RefusedError as error:
+        if count == 1:
+            raise
+        raise RefusedError(f"image {place} of {count}: {error}") from error

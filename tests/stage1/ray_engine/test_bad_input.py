@@ -1,0 +1,153 @@
+"""What a cluster, a node or an image may get wrong: one line that names it and what to do."""
+
+import dataclasses
+import errno
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1 import ray_nodes
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.ledger_rows import LedgerRows
+from agiqa.stage1.ray_cluster import RayCluster, _Done
+from agiqa.stage1.ray_job import Pool, pool_of
+from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
+from agiqa.store.row_ids import sources_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray has warnings of its own
+
+
+@pytest.fixture(autouse=True)
+def _node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_nodes, "node_name", lambda: "10.0.0.2 (gpu-2)")
+    monkeypatch.setattr(ray_nodes, "_made", {})
+
+
+@pytest.fixture
+def table(make_images: Callable[[int], ImagesTable]) -> ImagesTable:
+    return make_images(4)
+
+
+@pytest.fixture
+def rows(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> LedgerRows:
+    return LedgerRows(ImageTextExtractor(semantic), sources_of(table), tmp_path / "l")
+
+
+@pytest.fixture
+def work(rows: LedgerRows) -> Work:
+    """As the driver makes it, but for the roll: each unit is begun for the first time."""
+    vectors = rows.extractor.vectors
+    fingerprints = tuple(dict(vector.fingerprint) for vector in vectors)
+    (rows.root / "token").touch()
+    recipe = rows.extractor.recipe()
+    return Work(recipe, fingerprints, ray_nodes.version("agiqa"), rows.root, "token", "", None)
+
+
+@pytest.fixture
+def unit(rows: LedgerRows) -> Unit:
+    return next(RayCluster()._units(rows, rows.missing(list(rows.sources)), Pool(1)))
+
+
+def run(unit: Unit, work: Work, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.setattr(UnitExtractor, "_missing", lambda *_: {unit.wanted: set(unit.places)})
+    decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
+    return pickle.loads(UnitExtractor(work)(decoded)["result"])
+
+
+def test_other_versions_on_a_node(unit: Unit, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ray_nodes.version
+    found: dict[str, str] = {"pillow": "12.0.0"}
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found.get(name) or real(name))
+    error = run(unit, work, monkeypatch).error
+    assert error.startswith("node 10.0.0.2 (gpu-2): the model here: expected 0.libraries.pillow = ")
+    assert "found '12.0.0'" in error
+    assert "install the same versions" in error
+    assert "\n" not in error
+    newer = dataclasses.replace(work, version="9.9")
+    assert "expected agiqa 9.9, found" in run(unit, newer, monkeypatch).error
+
+
+def test_a_model_that_a_node_does_not_have(
+    unit: Unit, work: Work, semantic: Semantic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = dataclasses.replace(semantic, model="/only/there")
+    recipe = dataclasses.replace(work.recipe, arguments=(elsewhere, *work.recipe.arguments[1:]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    error = run(unit, dataclasses.replace(work, recipe=recipe), monkeypatch).error
+    assert error.startswith("node 10.0.0.2 (gpu-2): Model '/only/there': no such folder")
+    assert error.endswith("(finished rows are kept)")
+    assert "\n" not in error
+
+
+def test_a_full_disk_on_a_node(unit: Unit, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("agiqa.store.durable.os.fsync", full)
+    error = run(unit, work, monkeypatch).error
+    assert error.startswith("node 10.0.0.2 (gpu-2): expected to write features to ")
+    assert "No space left on device; free some space" in error
+    assert "\n" not in error
+
+
+def test_an_image_that_one_node_does_not_see(
+    unit: Unit, work: Work, rows: LedgerRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others' rows are written; the driver, which has the file, names the node."""
+    name = next(iter(unit.places))
+    away = unit.places[name]._replace(address="/not/mounted/0.png")
+    result = run(unit._replace(places={**unit.places, name: away}), work, monkeypatch)
+    assert (result.error, list(result.bad), list(result.unseen)) == ("", [name], [name])
+    assert [job.image_ids for job in rows.missing(list(rows.sources))] == [(name,)]
+    done = _Done()
+    done.add(result)
+    with pytest.raises(AgiqaError, match=r"node 10\.0\.0\.2 \(gpu-2\): 1 images are not there"):
+        done.require_seen(rows)
+    rows.sources[name].path.unlink()
+    done.require_seen(rows)  # it is nowhere: a bad image as any other
+
+
+def test_a_cluster_without_gpus_or_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Resources": {"CPU": 4.0}, "NodeManagerAddress": f"10.0.0.{row}"} for row in (1, 2)]
+    monkeypatch.setattr("agiqa.stage1.ray_job._nodes", lambda: nodes)
+    with pytest.raises(AgiqaError, match=r"10\.0\.0\.1, 10\.0\.0\.2\): expected GPUs, .* --actors"):
+        pool_of(0)
+    with pytest.raises(AgiqaError, match=r"--actors 9: .* has 8 CPUs; give at most as many"):
+        pool_of(9)
+    assert [pool_of(actors).cpus for actors in (1, 2, 3, 8)] == [4, 4, 2, 1]
+    nodes[1]["Resources"]["GPU"] = 2.0
+    assert [(pool_of(n).actors, pool_of(n).gpus) for n in (0, 1, 9)] == [(2, 1), (1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "there:nobody"])
+def test_no_cluster_there(
+    table: ImagesTable, semantic: Semantic, tmp_path: Path, address: str
+) -> None:
+    pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'agiqa[ray]'")
+    with pytest.raises(AgiqaError, match=rf"Ray at {address}: expected a cluster") as caught:
+        extract(
+            table,
+            ImageTextExtractor(semantic),
+            tmp_path / "s.zarr",
+            ledger=tmp_path / "l",
+            engine=RayCluster(address, actors=1),
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_extra(
+    table: ImagesTable, semantic: Semantic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    told: Any = {"ledger": tmp_path / "l", "engine": RayCluster()}
+    with pytest.raises(AgiqaError, match=r"--engine ray needs Ray .*pip install 'agiqa\[ray\]'"):
+        extract(table, ImageTextExtractor(semantic), tmp_path / "s.zarr", **told)

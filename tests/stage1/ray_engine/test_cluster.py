@@ -1,0 +1,195 @@
+"""`extract` on a Ray cluster of two nodes: the rows of one process, whatever is killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agiqa.core.params import Semantic
+from agiqa.data.datasets.table import ImagesTable, write_table
+from agiqa.stage1 import ray_cluster
+from agiqa.stage1.extract import extract
+from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.ledger_rows import LedgerRows
+from agiqa.stage1.ray_cluster import RayCluster
+from agiqa.stage1.ray_nodes import Work
+from agiqa.store.row_ids import sources_of
+from kit.slow_extractor import SlowExtractor
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray has warnings of its own
+
+IMAGES, VECTORS = 96, 2
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def segments(ledger: Path) -> int:
+    return len(list(ledger.glob("*/segments/*.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def table(make_images: Callable[[int], ImagesTable]) -> ImagesTable:
+    return make_images(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def plain(table: ImagesTable, tiny_lmm: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The pack's files as one process writes them."""
+    root = tmp_path_factory.mktemp("plain")
+    settings = Semantic(name="tiny", model=str(tiny_lmm), batch_size=4)
+    extract(table, ImageTextExtractor(settings), root / "a.zarr", ledger=root / "l", workers=0)
+    return files(root / "a.zarr")
+
+
+def test_the_rows_equal_those_without_the_engine(
+    cluster: Any, table: ImagesTable, plain: Any, semantic: Semantic, tmp_path: Path
+) -> None:
+    """Through actors that write; a bad image is told at the end, and left out on request."""
+    lost = table.paths()[5]
+    content = lost.read_bytes()
+    lost.write_bytes(b"no image")
+    extractor, store = ImageTextExtractor(semantic), tmp_path / "b.zarr"
+    told: dict[str, Any] = {"ledger": tmp_path / "l", "engine": RayCluster(actors=2)}
+    try:
+        skipped = extract(table, extractor, store, skip_bad=True, **told)
+    finally:
+        lost.write_bytes(content)
+    assert (skipped.images, skipped.computed) == (IMAGES - 1, (IMAGES - 1) * VECTORS)
+    assert [bad.reason for bad in skipped.bad] == ["has changed since prepare"]
+    assert not list((tmp_path / "l").glob(".ray-*"))
+    rest = extract(table, extractor, store, ledger=tmp_path / "l", workers=0)
+    assert rest.computed == VECTORS
+    assert files(store) == plain
+    nobody = RayCluster("127.0.0.1:1")  # is not asked where there is nothing to do
+    assert extract(table, extractor, store, ledger=told["ledger"], engine=nobody).computed == 0
+
+
+def test_an_actor_and_a_node_are_killed(
+    cluster: Any,
+    table: ImagesTable,
+    plain: Any,
+    semantic: Semantic,
+    ray_environment: Path,
+    tmp_path: Path,
+) -> None:
+    """Nodes that do not share the ledger: rows come to the driver, which writes them, each once."""
+    ray_environment.write_text("")
+    node, ledger = cluster.add_node(num_cpus=1, object_store_memory=80 << 20), tmp_path / "l"
+
+    def kill() -> None:
+        wait_for(lambda: len(ray_environment.read_text().split()) >= 6)
+        os.kill(int(ray_environment.read_text().split()[0]), signal.SIGKILL)
+        wait_for(lambda: len(ray_environment.read_text().split()) >= 12)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_cluster, "_shared_work", unshared)
+        done = extract(
+            table,
+            SlowExtractor(semantic),
+            tmp_path / "b.zarr",
+            ledger=ledger,
+            engine=RayCluster(cluster.address, actors=3),
+        )
+    killer.join()
+    assert done.computed == IMAGES * VECTORS
+    assert files(tmp_path / "b.zarr") == plain
+    batches = len(ray_environment.read_text().split())
+    assert batches <= IMAGES // 4 + 3 * ray_cluster.BATCHES  # again only what was in hand
+
+
+@contextmanager
+def unshared(rows: LedgerRows) -> Iterator[Work]:
+    """As if the driver's disk were its own."""
+    with REALLY_SHARED(rows) as work:
+        (work.ledger / work.token).unlink()
+        yield work
+
+
+REALLY_SHARED = ray_cluster._shared_work
+
+
+def test_a_unit_that_was_begun_before_is_looked_up(
+    cluster: Any, table: ImagesTable, semantic: Semantic, ray_environment: Path, tmp_path: Path
+) -> None:
+    """Its rows are there, its result was lost with its node: nothing is computed twice."""
+    ids = list(sources_of(table))
+    rows = LedgerRows(SlowExtractor(semantic), sources_of(table), tmp_path / "l")
+    from agiqa.stage1.ray_job import Pool
+    from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit
+
+    unit = next(RayCluster()._units(rows, rows.missing(ids), Pool(1)))
+    import pickle
+
+    with ray_cluster._shared_work(rows) as work:
+        decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
+        results, batches = [], []
+        for _ in range(2):
+            ray_environment.write_text("")
+            results.append(pickle.loads(UnitExtractor(work)(decoded)["result"]))
+            batches.append(len(ray_environment.read_text().split()))
+        assert [result.error for result in results] == ["", ""]
+        assert (batches[0] > 0, batches[1]) == (True, 0)
+        assert len(rows.missing(ids)[0].image_ids) == IMAGES - len(unit.places)
+        UnitExtractor(work)(decoded)
+        poisoned = pickle.loads(UnitExtractor(work)(decoded)["result"])
+    assert f"ended 3 times (on {ray_cluster_node()}" in poisoned.error
+    assert "\n" not in poisoned.error
+
+
+def ray_cluster_node() -> str:
+    from agiqa.stage1.ray_nodes import node_name
+
+    return node_name()
+
+
+def test_a_killed_driver_goes_on(
+    cluster: Any, table: ImagesTable, plain: Any, semantic: Semantic, tmp_path: Path
+) -> None:
+    """What was written before the kill is not computed again; the cluster outlives the driver."""
+    write_table(table, tmp_path / "cache" / "many")
+    slow = dataclasses.replace(semantic, prompts="ma_agiqa")
+    options = [
+        f"--set=semantic.{name}={getattr(slow, name)}" for name in ("model", "name", "batch_size")
+    ]
+    command = [sys.executable, "-c", "from agiqa.cli import main; main()", "extract", "many"]
+    command += ["--only", "semantic", "--json", "--cache", str(tmp_path / "cache"), *options]
+    command += ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]
+    ledger = tmp_path / "ledger"
+    environment = os.environ | {"AGIQA_STORE": str(ledger)}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path) as driver:
+        wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
+        driver.kill()
+    rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table), ledger)
+    time.sleep(3.0)  # Ray ends the actors of a lost driver; what they still write counts
+    safe = sum(len(shelf.ids()) for shelf in rows.shelves)
+    assert safe > 0
+    again = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert again.returncode == 0, again.stderr
+    done = json.loads(again.stdout)["semantic"]
+    assert (done["cached"], done["computed"]) == (safe, IMAGES * VECTORS - safe)
+    packed = files(tmp_path / "cache" / "many" / "tiny.zarr")
+    assert packed == plain
