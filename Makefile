@@ -39,10 +39,6 @@ test: venv ## run the tests, on all cores
 	@# With bytecode: rewriting the tests' assertions anew takes as long as importing torch.
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto
 
-ray: venv ## run the tests of the Ray engine, with a Ray of its own in .ray
-	@test -d .ray/ray || $(PIP) install --no-deps --constraint constraints.txt --target .ray ray pyarrow msgpack
-	@PYTHONPATH=.ray $(BIN)/python -m pytest tests/stage1/ray_engine
-
 check: venv ## lint, format, types, layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -70,7 +66,7 @@ constraints: ## write constraints.txt anew, from the newest versions that fit to
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(PYTHON) -m venv "$$folder" && \
 	"$$folder/bin/python" -m pip install --quiet "$$(grep '^torch==' constraints.txt)" && \
-	"$$folder/bin/python" -m pip install --quiet --editable '.[dev,ray,timm]' && \
+	"$$folder/bin/python" -m pip install --quiet --editable '.[dev,timm]' && \
 	{ grep '^#' constraints.txt && \
 	  "$$folder/bin/python" -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new && \
 	mv constraints.new constraints.txt

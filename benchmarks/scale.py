@@ -6,6 +6,7 @@ start (of the cluster's processes, which import torch), how much longer than pla
 thousand images take, and the driver's memory along the way.
 
     python benchmarks/scale.py [--images 20000] [--side 32]
+    python benchmarks/scale.py --costs    # of 10^6 and 10^8 images, by calculation
 """
 
 import argparse
@@ -35,7 +36,11 @@ def main() -> None:
         "--workers", type=int, default=1, help="decoding processes of plain extract"
     )
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # folder, actors, address
+    parser.add_argument("--costs", action="store_true", help="calculate; measure the index alone")
     chosen = parser.parse_args()
+    if chosen.costs:
+        _costs()
+        return
     if chosen.one:
         _extract_one(Path(chosen.one[0]), int(chosen.one[1]), chosen.one[2], chosen.workers)
         return
@@ -131,6 +136,44 @@ def _extract_one(folder: Path, actors: int, address: str, workers: int) -> None:
     }
     steady = (ended - at) * images / (images - there)
     print(json.dumps({"images": images, "seconds": ended - started, "steady": steady, **memory}))
+
+
+def _costs() -> None:
+    """Print what the ledger, its index, a bucket and the devices come to."""
+    from agiqa.store.ledger.segments import ROWS_A_SEGMENT
+
+    extra = 4 + 32  # bytes of a row beside its numbers: checksum, id
+    nano, lmm = 2 * (2 * 576 + extra) + 8 * (2 * 2304 + extra), 2 * (2 * 3584 + extra)
+    index = _index_bytes()
+    print(f"bytes an image: nano {nano:,} (with visual vectors), a 7B LMM's two {lmm:,}")
+    print(f"bytes of the index a row, measured: {index:.0f}")
+    for images in (10**6, 10**8):
+        segments, requests = -(-images // ROWS_A_SEGMENT), -(-images // ROWS_A_SEGMENT // 1000)
+        print(f"{images:,} images")
+        print(f"  nano {images * nano / 1e9:,.1f} GB, 7B LMM {images * lmm / 1e9:,.1f} GB")
+        print(f"  a vector: {segments:,} segments, before merging up to {images // 64:,} (of 64)")
+        print(f"  listed by {requests} requests; ids {2 * segments:,} ranges, {32e-9 * images} GB")
+        print(f"  index a vector: {images * index / 1e9:.2f} GB")
+        print(f"  nano's LMM at 3.6 images/s: {images / 3.6 / 3600:,.1f} h on two CPU cores")
+        print(f"  7B LMM, 4.5 TFLOP an image, at 400 TFLOP/s: {images * 4.5 / 400 / 3600:,.1f} h")
+
+
+def _index_bytes(rows: int = 200_000) -> float:
+    """Memory of a shelf's index, a row."""
+    import hashlib
+    import tracemalloc
+
+    from agiqa.store import Shelf
+
+    ids = [hashlib.sha256(str(row).encode()).hexdigest() for row in range(rows)]
+    with tempfile.TemporaryDirectory() as root:
+        shelf = Shelf.open(Path(root), {"extractor": "none"}, 8)
+        with shelf.writer() as writer:
+            writer.add(ids, np.ones((rows, 8), dtype=np.float16))
+        again = Shelf.at(shelf.folder)
+        tracemalloc.start()
+        again.rows.refresh()
+        return tracemalloc.get_traced_memory()[0] / rows
 
 
 def _resident() -> float:
