@@ -41,44 +41,65 @@ def right(shelf: Shelf) -> set[str]:
     return set(there)
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], object], int]] = {  # and rows of 100 that it costs
-    "missing": (Path.unlink, 100),
-    "zero bytes": (lambda path: path.write_bytes(b""), 100),
-    "cut short": (lambda path: os.truncate(path, path.stat().st_size - 40), 2),
-    "cut in the vectors": (lambda path: os.truncate(path, 5000), 100),
-    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"more"), 0),
-    "zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), 100),
-    "one bit": (lambda path: path.write_bytes(flip(path.read_bytes(), 5000)), 1),
+SUM, OTHER = "fails its checksum", "has rows of another layout or fingerprint"
+DAMAGE: dict[str, tuple[Callable[[Path], object], int, str]] = {  # rows of 100 that it costs, what
+    "missing": (Path.unlink, 100, ""),
+    "zero bytes": (lambda path: path.write_bytes(b""), 100, "has 0 bytes, too few for 100 rows"),
+    "cut short": (
+        lambda path: os.truncate(path, path.stat().st_size - 40),
+        2,
+        "is cut short: 2 of 100 rows are lost",
+    ),
+    "cut in the vectors": (
+        lambda path: os.truncate(path, 5000),
+        100,
+        "has 5,000 bytes, too few for 100 rows",
+    ),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"more"), 0, SUM),
+    "zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), 100, OTHER),
+    "a bit of a row": (lambda path: path.write_bytes(flip(path.read_bytes(), 5000)), 1, SUM),
+    "a bit of an id": (lambda path: path.write_bytes(flip(path.read_bytes(), -1)), 1, SUM),
+    "a bit of the header": (lambda path: path.write_bytes(flip(path.read_bytes(), 100)), 0, SUM),
     "another segment": (
         lambda path: shutil.copy(next(path.parent.glob("*-256.safetensors")), path),
         100,
+        OTHER,
     ),
 }
 
 
-def flip(data: bytes, place: int, bit: int = 1) -> bytes:
-    return data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
+def flip(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 1
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_named_costs_its_own_rows_and_can_be_repaired(filled: Shelf, damage: str) -> None:
-    spoil, cost = DAMAGE[damage]
+    spoil, cost, what = DAMAGE[damage]
     (path,) = (filled.folder / "segments").glob("*-100.safetensors")
     spoil(path)
     assert len(right(filled)) == ROWS - cost
-    assert check_shelf(filled.folder).is_whole == (damage == "missing")
+    found = [(each.path, each.what) for each in check_shelf(filled.folder).findings]
+    assert found == ([(path, what)] if what else [])
     try:
-        repair_shelf(filled.folder)
+        done = repair_shelf(filled.folder)
     except AgiqaError as error:  # it might be somebody's
         assert damage in ("zeros", "another segment")
         assert "move it away" in str(error)  # noqa: PT017
         path.unlink()
+    else:
+        dropped = f", dropped: {cost}" if cost else ""
+        saved = f"written anew, rows saved: {100 - cost}{dropped}"
+        line = f"{path}: {saved if cost < 100 else 'removed, no row is left in it'}"
+        assert done == ([line] if what else [])
     again = Shelf.at(filled.folder)
     assert check_shelf(again.folder).is_whole
     assert len(right(again)) == ROWS - cost
     with again.writer() as writer:
         writer.add(IDS, VECTORS)
     np.testing.assert_array_equal(again.read(IDS), VECTORS)
+    assert repair_shelf(filled.folder) == []
 
 
 def test_a_segment_cut_anywhere_and_an_old_one_restored(filled: Shelf, count: Callable) -> None:

@@ -1,18 +1,18 @@
 """Rows of one shelf into another: every whole row once, damaged ones never, whatever stops it."""
 
-import signal
-import subprocess
-import sys
-import time
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf, add_shelf, require_fits
+from agiqa.store.ledger import segments
 from agiqa.store.ledger.description import Description
+from agiqa.store.ledger.segment_folders import LocalSegments
 
 PRINT = {"extractor": "nano", "prompt": "q"}
 WIDTH, ROWS = 8, 600
@@ -89,43 +89,32 @@ def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: s
         require_fits(tmp_path, [(Path("there.zarr"), Description(PRINT, width, dtype))])
 
 
-MERGE = """
-import sys
-from pathlib import Path
-from agiqa.store import Shelf, add_shelf
-from agiqa.store.ledger import segments
-segments.ROWS_A_SEGMENT = 250
-source, target = Shelf.at(Path(sys.argv[1])), Path(sys.argv[2])
-print("ready", flush=True)
-add_shelf(source, Shelf.open(target, source.fingerprint, source.width, source.dtype))
-"""
-
-
-def test_sigkill_in_the_middle_loses_and_tears_nothing(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
+@pytest.mark.parametrize("done", [0, 1, 7, 20])
+def test_what_stops_in_the_middle_loses_nothing_and_goes_on(
+    tmp_path: Path,
+    make_ids: Ids,
+    make_vectors: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
 ) -> None:
-    """Killed once so many segments are there: they are whole, and the rest follows."""
-    rows, width = 8000, 64  # 32 segments
-    ids, vectors = make_ids(rows), make_vectors(rows, width)
-    place = {name: row for row, name in enumerate(ids)}
-    source = Shelf.open(tmp_path / "a", PRINT, width)
-    with source.writer() as writer:
-        writer.add(ids, vectors)
-    partly = 0
-    for count in (0, 1, 7, 20):
-        target = tmp_path / f"b{count}"
-        command = [sys.executable, "-c", MERGE, str(source.folder), str(target)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            while process.poll() is None and len(list(target.rglob("*.safetensors"))) < count:
-                time.sleep(0.001)
-            process.send_signal(signal.SIGKILL)
-        shelf = Shelf.open(target, PRINT, width)
-        there = sorted(shelf.ids(), key=place.__getitem__)
-        partly += 0 < len(there) < rows
-        assert np.array_equal(shelf.read(there), vectors[[place[name] for name in there]])
-        found = add_shelf(source, shelf)
-        assert (found.added, found.there) == (rows - len(there), len(there))
-        assert np.array_equal(Shelf.at(shelf.folder).read(ids), vectors)
-    assert partly, "no trial was killed in the middle"
+    """That a segment survives a kill, tests/faults show; here, that the next call goes on."""
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
+    source, target = fill(tmp_path / "a", ids, vectors), Shelf.open(tmp_path / "b", PRINT, WIDTH)
+    monkeypatch.setattr(segments, "ROWS_A_SEGMENT", 20)  # 30 segments
+    write, written = LocalSegments.write, itertools.count()
+
+    def fail(folder: LocalSegments, *given: Any) -> None:
+        if next(written) >= done:
+            raise AgiqaError("stopped")
+        write(folder, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalSegments, "write", fail)
+        with pytest.raises(AgiqaError, match="stopped"):
+            add_shelf(source, target)
+    there = sorted(target.ids(), key=ids.index)
+    assert len(there) == 20 * done
+    assert np.array_equal(target.read(there), vectors[[ids.index(name) for name in there]])
+    found = add_shelf(source, Shelf.at(target.folder))
+    assert (found.added, found.there) == (ROWS - len(there), len(there))
+    assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)

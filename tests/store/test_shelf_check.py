@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,22 +64,6 @@ def test_a_whole_shelf_is_counted_and_nothing_is_changed(shelf: Shelf) -> None:
     assert {path: path.stat().st_mtime_ns for path in shelf.folder.rglob("*")} == before
 
 
-def test_every_flipped_bit_is_found(shelf: Shelf) -> None:
-    places, tried = random.Random(5), 0
-    files = [path for path in shelf.folder.rglob("*") if path.is_file() and path.stat().st_size]
-    assert len(files) == 3
-    for path in files:
-        whole = path.read_bytes()
-        for _ in range(36):
-            place, bit = places.randrange(len(whole)), 1 << places.randrange(8)
-            flip(path, place, bit)
-            assert not check_shelf(shelf.folder).is_whole, (path, place, bit)
-            path.write_bytes(whole)
-            tried += 1
-    assert tried == 108
-    assert check_shelf(shelf.folder).is_whole
-
-
 def test_every_bit_of_the_description_counts(shelf: Shelf) -> None:
     path = shelf.folder / "fingerprint.json"
     whole, passed = path.read_bytes(), []
@@ -93,49 +76,6 @@ def test_every_bit_of_the_description_counts(shelf: Shelf) -> None:
                 passed.append(place)
             path.write_bytes(whole)
     assert len(passed) < 10
-
-
-@pytest.mark.parametrize(
-    ("damage", "what", "rows"),
-    [
-        (lambda path: path.write_bytes(b""), "has 0 bytes, too few for 400 rows", 0),
-        (lambda path: os.truncate(path, 7000), "has 7,000 bytes, too few for 400 rows", 0),
-        (
-            lambda path: path.write_bytes(path.read_bytes()[:-33]),
-            "is cut short: 2 of 400 rows are lost",
-            398,
-        ),
-        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "fails its checksum", LARGE),
-        (lambda path: flip(path, 100), "fails its checksum", LARGE),  # in the header
-        (lambda path: flip_row(path, 7), "fails its checksum", LARGE - 1),
-        (lambda path: flip(path, -1), "fails its checksum", LARGE - 1),  # in an id
-    ],
-)
-def test_a_bad_segment_is_named_with_its_rows_and_the_others_are_saved(
-    shelf: Shelf,
-    make_ids: Ids,
-    make_vectors: Make,
-    damage: Callable[[Path], object],
-    what: str,
-    rows: int,
-) -> None:
-    ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
-    path = segment(shelf)
-    damage(path)
-    assert findings(shelf.folder) == [(path.name, what)]
-    (line,) = repair_shelf(shelf.folder)
-    dropped = f", dropped: {LARGE - rows}" if rows < LARGE else ""
-    saved = f"written anew, rows saved: {rows}{dropped}"
-    assert line == f"{path}: {saved if rows else 'removed, no row is left in it'}"
-    assert check_shelf(shelf.folder).is_whole
-    again = Shelf.at(shelf.folder)
-    there = sorted(again.ids(), key=ids.index)
-    assert len(there) == rows + ROWS - LARGE
-    np.testing.assert_array_equal(again.read(there), vectors[[ids.index(name) for name in there]])
-    with again.writer() as writer:
-        writer.add(ids, vectors)
-    np.testing.assert_array_equal(again.read(ids), vectors)
-    assert repair_shelf(shelf.folder) == []
 
 
 def test_rows_of_another_shelf_and_strangers_files_are_left_alone(

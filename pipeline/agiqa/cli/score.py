@@ -89,10 +89,11 @@ def command(
     agiqa score pictures/ --run runs/agiqa-3k/grouped --engine ray --ray-address auto
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     """
+    from agiqa.core.whole_files import write_file
     from agiqa.data.images import check_images
     from agiqa.runs.files import load_provenance
     from agiqa.runs.score import load_scorer
-    from agiqa.store.durable import disk_errors, write_file
+    from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
     load_provenance(run)  # a wrong run is said before the images are read

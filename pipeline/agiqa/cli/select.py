@@ -69,8 +69,9 @@ def command(
     agiqa select scores.csv --below 2.5 --link-to look-at-these/
     """
     from agiqa.core.spreadsheets import safe_cell
+    from agiqa.core.whole_files import write_file
     from agiqa.runs.select import Choice, put_images, read_scores, select
-    from agiqa.store.durable import disk_errors, write_file
+    from agiqa.store.durable import disk_errors
 
     choice = Choice(group_by, best, worst, above, below, worst_share)
     if choice == Choice(group_by):

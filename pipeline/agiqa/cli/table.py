@@ -73,7 +73,7 @@ def command(
     agiqa table runs/agiqa-3k/grouped runs/spaq/random --figure srcc --figure krcc -o table.tex
     agiqa table --no-published --format csv > results.csv
     """
-    from agiqa.data.datasets.table import write_whole
+    from agiqa.core.whole_files import write_whole
     from agiqa.views.tables import find_results, format_of, grids_of, published_results, render
 
     if form is None and out is not None:

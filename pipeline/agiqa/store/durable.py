@@ -1,8 +1,6 @@
-"""Files that survive a kill, a power cut and a full disk: write aside, fsync, then rename.
+"""Folders that survive a kill, a power cut and a full disk: filled aside, fsynced, then renamed.
 
-The other modules of the feature store write through here. The recipe is the usual one of
-databases (SQLite's "atomic commit", LWN "Ensuring data reaches disk"): a name shows either the old
-content or the new one, never a part. Failures of the disk become one AgiqaError line.
+As core/whole_files.py does it with files. Failures of the disk become one AgiqaError line.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ from pathlib import Path
 import filelock
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.whole_files import PARTIAL, sync_folder
 
 STALE_SECONDS = 3600.0  # a temporary folder this old was left by a killed process
-PARTIAL = ".partial"  # ends the name of what is not in its place yet
 _ALIVE = "alive.lock"  # in a temporary folder, held by its process
 
 _ADVICE = {
@@ -48,17 +46,6 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
         ) from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (a no-op where folders cannot be opened: Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sync_tree(folder: Path) -> None:
     """Make every file and name below `folder` durable."""
     for parent, _, names in os.walk(folder, topdown=False):
@@ -66,31 +53,6 @@ def sync_tree(folder: Path) -> None:
             with (Path(parent) / name).open("rb+") as file:
                 os.fsync(file.fileno())
         sync_folder(Path(parent))
-
-
-def write_file(
-    path: Path, *parts: bytes | bytearray | memoryview, aside: Path | None = None
-) -> None:
-    """Replace `path` by `parts`, one after the other, atomically and durably.
-
-    The temporary name `aside` is `path` with ".partial", so a killed writer leaves at most one;
-    where several may write at once each has another. What lies there is never written through: it
-    may be a link, in a folder of somebody else.
-    """
-    aside = aside or path.with_name(path.name + PARTIAL)
-    try:
-        aside.unlink(missing_ok=True)
-        with aside.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 @contextmanager

@@ -189,7 +189,8 @@ def export(dataset: str, protocol: str, seed: int | None, out: Path | None, cach
     agiqa splits export agiqa-3k --protocol grouped -o agiqa-3k-grouped.csv
     agiqa splits export agiqa-3k --protocol paper --seed 20
     """
-    from agiqa.data.datasets.table import read_table, write_whole
+    from agiqa.core.whole_files import write_whole
+    from agiqa.data.datasets.table import read_table
     from agiqa.data.splits import read_protocol
 
     splits = read_protocol(cache / dataset, read_table(cache / dataset), protocol)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agiqa.core.errors import printable
 from agiqa.core.hashing import file_sha256
-from agiqa.data.datasets.table import write_whole
+from agiqa.core.whole_files import write_whole
 
 FILE = "file_digests.txt"  # a line a file: sha256, size, two times, path
 MOST_FILES = 30_000  # of a folder: 10,000 splits of three files

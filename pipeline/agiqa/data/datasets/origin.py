@@ -25,11 +25,12 @@ from agiqa.core.json_text import json_text
 from agiqa.core.params import Source
 from agiqa.core.regular_files import read_regular
 from agiqa.core.trees import read_json
+from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.build import as_spelled
 from agiqa.data.datasets.csv_file import image_paths
 from agiqa.data.datasets.file_digests import FileDigests
 from agiqa.data.datasets.folder import find_images
-from agiqa.data.datasets.table import ROOT_JSON, ImagesTable, write_whole
+from agiqa.data.datasets.table import ROOT_JSON, ImagesTable
 from agiqa.data.datasets.text_table import read_text_csv, require_columns
 
 log = logging.getLogger(__name__)

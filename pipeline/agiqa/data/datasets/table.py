@@ -18,8 +18,6 @@ in `root.json` beside them; whoever gets the table without it can fit, not extra
 import hashlib
 import logging
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,6 +31,7 @@ from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import json_text
 from agiqa.core.names import target_name
 from agiqa.core.trees import read_json
+from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.groups import regrouped
 from agiqa.data.datasets.text_table import (
     numbers,
@@ -176,25 +175,6 @@ def write_table(
     write_whole(folder / ROOT_JSON, json_text(here, ascii_only=True).encode("utf-8"))
     text = json_text(about, indent=2) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary neighbour and a rename: never half of it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
 
 
 def read_table(folder: Path | str) -> ImagesTable:

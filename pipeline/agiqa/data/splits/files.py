@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.data.datasets.table import ImagesTable, write_whole
+from agiqa.core.whole_files import write_whole
+from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import read_text_csv, require_columns
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
 from agiqa.data.splits.split_rules import COLUMNS, PAPER_SOURCES, SIDES, has_paper

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.json_text import json_text
+from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.groups import Relatives, has_own_groups
-from agiqa.data.datasets.table import ImagesTable, write_whole
+from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits.files import side_rows
 
 

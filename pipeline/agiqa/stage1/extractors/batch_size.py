@@ -9,8 +9,8 @@ import logging
 from pathlib import Path
 
 from agiqa.core.trees import read_json
+from agiqa.core.whole_files import write_file
 from agiqa.store import default_root
-from agiqa.store.durable import write_file
 
 log = logging.getLogger(__name__)
 

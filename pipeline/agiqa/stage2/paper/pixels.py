@@ -30,9 +30,10 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.progress import track
 from agiqa.core.trees import parse_json
+from agiqa.core.whole_files import sync_folder
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode, resize_bicubic
 from agiqa.store import default_root, digest, require_same
-from agiqa.store.durable import disk_errors, folder_aside, sync_folder, sync_tree
+from agiqa.store.durable import disk_errors, folder_aside, sync_tree
 from agiqa.store.ledger.lock import writer_lock
 from agiqa.store.ledger.roots import PIXELS
 from agiqa.store.own_files import open_own

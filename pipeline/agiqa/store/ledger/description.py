@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import disk_errors, write_file
+from agiqa.core.whole_files import write_file
+from agiqa.store.durable import disk_errors
 from agiqa.store.fingerprint import Fingerprint, digest, plain, require_same
 from agiqa.store.ledger.roots import SHORT
 from agiqa.store.ledger.segment_folders import LocalSegments

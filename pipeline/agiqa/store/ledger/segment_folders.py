@@ -6,7 +6,6 @@ Both give the same four things: sizes by name, parts of files, a new file whole,
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from agiqa.core.urls import shown
-from agiqa.store.durable import PARTIAL, disk_errors, sync_folder, write_file
+from agiqa.core.whole_files import sync_folder, write_file
+from agiqa.store.durable import disk_errors
 from agiqa.store.ledger.segments import rows_of
 from agiqa.store.own_files import open_own, require_own_file, require_own_folder
 from agiqa.store.shared.remote import Remote
@@ -69,13 +69,12 @@ class LocalSegments:
 
     def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
         """Put a new segment there: temporary name, fsync, rename, fsync of the folder."""
-        aside = self.folder / f".{name[:16]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
         with disk_errors("write features to", self.folder):
             if not self.folder.exists():
                 self.folder.mkdir(exist_ok=True)
                 sync_folder(self.folder.parent)
             require_own_folder(self.folder)
-            write_file(self.folder / name, *parts, aside=aside)
+            write_file(self.folder / name, *parts)
 
     def remove(self, names: Sequence[str]) -> None:
         """Take segments away whose rows lie durably in others."""

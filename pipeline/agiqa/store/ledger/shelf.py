@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import disk_errors, folder_aside, sync_folder, sync_tree
+from agiqa.core.whole_files import sync_folder
+from agiqa.store.durable import disk_errors, folder_aside, sync_tree
 from agiqa.store.fingerprint import Fingerprint
 from agiqa.store.ledger.description import (
     DESCRIPTION,

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import PARTIAL, disk_errors
+from agiqa.core.whole_files import PARTIAL
+from agiqa.store.durable import disk_errors
 from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of

@@ -17,7 +17,8 @@ import platformdirs
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import folder_name, is_url, shown
-from agiqa.store.durable import disk_errors, folder_aside, put_in_place, write_file
+from agiqa.core.whole_files import write_file
+from agiqa.store.durable import disk_errors, folder_aside, put_in_place
 from agiqa.store.shared.remote import Remote, RemoteError, RemoteFile, is_inside
 
 

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.durable import PARTIAL, STALE_SECONDS, disk_errors, sync_folder
+from agiqa.core.whole_files import PARTIAL, sync_folder
+from agiqa.store.durable import STALE_SECONDS, disk_errors
 from agiqa.store.ledger.lock import sole_writer, writer_of
 from agiqa.store.ledger.merging import redundant, remove_redundant
 from agiqa.store.ledger.segment_rows import Segment

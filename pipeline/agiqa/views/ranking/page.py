@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import printable
-from agiqa.data.datasets.table import write_whole
+from agiqa.core.whole_files import write_whole
 from agiqa.runs.score import Score
 from agiqa.runs.score_notes import notes, what
 from agiqa.views.kit.number import number

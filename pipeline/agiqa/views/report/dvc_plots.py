@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from agiqa.data.datasets.table import ImagesTable, read_table, write_whole
+from agiqa.core.whole_files import write_whole
+from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import ImageError, decode
 from agiqa.views.kit.number import number
 from agiqa.views.report import summaries

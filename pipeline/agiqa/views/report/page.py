@@ -14,7 +14,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.table import ImagesTable, read_table, write_whole
+from agiqa.core.whole_files import write_whole
+from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.runs.compare import compare, read_contenders
 from agiqa.views.kit.number import number
 from agiqa.views.kit.page import asset, bundle, inert, render

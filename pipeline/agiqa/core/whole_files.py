@@ -1,0 +1,54 @@
+"""Files that are whole or not there, after a kill, a power cut or a full disk, too.
+
+Written aside, fsynced, then renamed: the usual recipe of databases (SQLite's "atomic commit", LWN
+"Ensuring data reaches disk"). A name shows either the old content or the new one, never a part.
+"""
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from agiqa.core.errors import AgiqaError
+
+PARTIAL = ".partial"  # ends the name of what is not in its place yet
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (a no-op where folders cannot be opened: Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+    """Replace `path` by `parts`, one after the other, atomically and durably; OSError.
+
+    It is written under a new hidden name, which `agiqa cache gc` frees where a kill has left it.
+    """
+    aside = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with aside.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace `path`, its folder made where it is missing; AgiqaError where the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+    except OSError as error:
+        raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
