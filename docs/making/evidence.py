@@ -7,12 +7,13 @@ A comment above a table names its evidence, files of docs/results, or `published
 A result file is JSON with a `command` beside what that command printed, or text whose first line is
 `$ command`. A figure is a decimal number, or a whole one before a unit; it is found where a number
 of the named files has its digits. What stands in published.yaml has a source by its own rules. An
-orphan fails; of figures in running text those found nowhere are counted.
+orphan fails. Figures in running text are held against the files that any comment of the page names;
+those found nowhere are listed.
 
 `python docs/making/evidence.py keep RUN docs/results/NAME.json` writes the part of an evaluated run
-that a page may quote: split, digests of splits and predictions, figures with intervals. The figures
-of a table that was measured before there were result files are from `transcribe PAGE:LINE 'COMMAND'
-FILE`, which says so; `settings` is the evidence of limits that the code sets itself.
+that a page may quote: split, digests of splits and predictions, figures with intervals. What was
+measured before there were result files is from `transcribe PAGE[:LINE] 'COMMAND' FILE`, which says
+so; `settings` is the evidence of limits that the code sets itself.
 """
 
 import json
@@ -61,9 +62,9 @@ def main(root: Path = ROOT) -> int:
     published = [number(digits) for digits in printed_figures()]
     known = {path.name: numbers_in(path) for path in sorted((root / "docs/results").iterdir())}
     known |= {PUBLISHED: published, SETTINGS: []}
-    orphans, figures, used = [], 0, set()
+    orphans, figures = [], 0
+    used = {name for page in pages(root) for name in named_in(page)}
     for table in (table for page in pages(root) for table in tables_of(page, root)):
-        used.update(table.evidence)
         figures += len(table.figures)
         if absent := sorted(set(table.evidence) - set(known)):
             orphans.append(f"{table.page}:{table.line}: no such evidence: {', '.join(absent)}")
@@ -74,12 +75,12 @@ def main(root: Path = ROOT) -> int:
             where = ", ".join(table.evidence) or "none: add <!-- evidence: FILE --> above it"
             orphans.append(f"{table.page}:{table.line}: {' '.join(lost)} (evidence: {where})")
     for name in sorted(set(known) - used - {PUBLISHED, SETTINGS}):
-        orphans.append(f"docs/results/{name}: no table names it")
-    everything = [value for values in known.values() for value in values]
+        orphans.append(f"docs/results/{name}: no page names it")
     for page in pages(root):
-        loose = [figure for figure in prose_figures(page) if not found(figure, everything)]
-        if loose:
-            print(f"{page.relative_to(root)}: {len(loose)} figures of its text stand in no file")
+        names = {PUBLISHED, *named_in(page)} & set(known)
+        values = [value for name in names for value in known[name]]
+        if loose := [figure for figure in prose_figures(page) if not found(figure, values)]:
+            print(f"{page.relative_to(root)}: in its text, in no file: {' '.join(loose)}")
     for orphan in orphans:
         print(f"ORPHAN {orphan}")
     print(
@@ -112,9 +113,20 @@ def tables_of(page: Path, root: Path) -> Iterator[Table]:
             evidence = ()
 
 
+def named_in(page: Path) -> list[str]:
+    """List the evidence that the comments of a page name."""
+    comments = EVIDENCE.findall(page.read_text("utf-8"))
+    return [name.strip() for names in comments for name in names.split(",")]
+
+
 def prose_figures(page: Path) -> list[str]:
     """List the decimal figures of a page outside its tables and code."""
-    text = re.sub(r"```.*?```|`[^`]*`|\(http[^)]*\)", "", page.read_text("utf-8"), flags=re.DOTALL)
+    text = re.sub(
+        r"```.*?```|`[^`]*`|\(http[^)]*\)|Python \d\.\d+",
+        "",
+        page.read_text("utf-8"),
+        flags=re.DOTALL,
+    )
     lines = [line for line in text.splitlines() if not line.startswith(("|", "    "))]
     return [figure for line in lines for figure in figures_in(line) if "." in figure]
 
@@ -177,10 +189,13 @@ def keep(run: Path, out: Path) -> None:
 
 
 def transcribe(place: str, command: str, out: Path) -> None:
-    """Write the figures of the table at PAGE:LINE, which an earlier commit measured."""
+    """Write the figures of the table at PAGE:LINE, or of PAGE's text, of an earlier commit."""
     page, _, line = place.partition(":")
-    (table,) = (one for one in tables_of(ROOT / page, ROOT) if one.line == int(line))
-    rows = [" ".join(figures_in(row)) for row in table.rows]
+    if line:
+        (table,) = (one for one in tables_of(ROOT / page, ROOT) if one.line == int(line))
+        rows = [" ".join(figures_in(row)) for row in table.rows]
+    else:
+        rows = [" ".join(prose_figures(ROOT / page))]
     head = [f"$ {command}", f"as {page} had them; not run again since", *filter(None, rows)]
     out.write_text("\n".join(head) + "\n", "utf-8")
 

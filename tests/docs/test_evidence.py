@@ -66,7 +66,7 @@ def test_a_result_file_names_its_command_and_has_a_table(
     (tmp_path / "README.md").write_text("No table.\n")
     (tmp_path / "docs/results/a.txt").write_text("$ make demo\n12 s\n")
     assert evidence.main(tmp_path) == 1
-    assert "docs/results/a.txt: no table names it" in capsys.readouterr().out
+    assert "docs/results/a.txt: no page names it" in capsys.readouterr().out
     for name, text in (("b.json", "{}"), ("b.txt", "12 s\n")):
         (tmp_path / "docs/results" / name).write_text(text)
         with pytest.raises(ValueError, match=r"expected .*command"):

@@ -16,6 +16,7 @@ from PIL import Image
 from agiqa.cli import main
 from agiqa.core.params import Fit, Network, Paper, Params
 from agiqa.data.datasets.table import read_table
+from agiqa.data.splits import make_splits, write_splits
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 from agiqa.stage2.paper.network.weights import DEAD
@@ -68,6 +69,9 @@ def workspace(
     )
     prepared = run("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
     assert prepared.exit_code == 0, prepared.output
+    # as if it were one of MA-AGIQA's data sets, which alone are offered this protocol
+    splits = make_splits(read_table("cache/mine"), "paper")
+    write_splits(splits, Path("cache/mine/splits/paper.csv"))
     write_store()
     return tmp_path
 
