@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agiqa.data.prepare import prepare
     from agiqa.runs.files import load_run
     from agiqa.runs.interface import compare, evaluate, fit
+    from agiqa.runs.lmm_scorer import load_lmm_scorer
     from agiqa.runs.score import load_scorer, score
     from agiqa.stage1.data_sets import estimate_data_set as estimate
     from agiqa.stage1.data_sets import extract_data_set as extract
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "extract",
     "fit",
+    "load_lmm_scorer",
     "load_params",
     "load_run",
     "load_scorer",
@@ -60,6 +62,7 @@ _HOMES = {  # module and name there; settings are in core.params
     "evaluate": "runs.interface.evaluate",
     "extract": "stage1.data_sets.extract_data_set",
     "fit": "runs.interface.fit",
+    "load_lmm_scorer": "runs.lmm_scorer.load_lmm_scorer",
     "load_params": "core.params.load",
     "load_run": "runs.files.load_run",
     "load_scorer": "runs.score.load_scorer",

@@ -121,7 +121,7 @@ def test_unknown_set_lists_the_known(
     (tmp_path / "prompts").mkdir()
     write_prompts({"a": "b"}, "prompts/mine.yaml")
     with pytest.raises(
-        AgiqaError, match=r"Unknown prompt set 'other'; known: .*ma_agiqa, .*mine\."
+        AgiqaError, match=r"Unknown prompt set 'other'; known: .*ma_agiqa, .*mine[.,]"
     ):
         read_prompt_set("other")
     with pytest.raises(AgiqaError, match=r"Prompt set other\.yaml does not exist"):

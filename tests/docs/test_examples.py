@@ -35,6 +35,7 @@ NOT_RUN = {
     "--engine ray": "needs Ray: tests/stage1/ray_engine",
     "s3://": "needs a bucket: tests/sharing has one",
     "mplug-owl2": "16 GB of weights; tests/mplug_owl2 has a tiny checkpoint",
+    "--scorer": "gigabytes of weights; tests/runs/test_lmm_scorer.py has tiny ones",
     "agiqa serve": "goes on until it is stopped: tests/serving",
     "agiqa-3k/authors": "the authors' weights; tests/paper_training imports tiny ones",
     "agiqa-3k/paper": "the paper's network; tests/paper_training trains a tiny one",
@@ -44,6 +45,7 @@ NOT_RUN = {
     "fit.vectors": "its settings stand in params.yaml; tests/stage2/light/test_training.py",
     "fit.answers": "the same",
     "import-pt": "tests/store/upkeep/test_import_pt.py has reference files",
+    "semantic.prompts=shows": "its answers are words; the tiny model's tokens are letters",
     "semantic.prompts=aspects": "its answers are words; the tiny model's tokens are letters",
     "cache/demo": "tests/data/datasets/test_demo.py; too many images for this test",
 }

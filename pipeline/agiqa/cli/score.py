@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import ANY, FILE, engine, image_prompt, out_file, remote_code, run_option
+from agiqa.cli.options import ANY, FILE, FOLDER, engine, image_prompt, out_file, remote_code
 from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.runs.score_notes import notes
@@ -19,7 +19,8 @@ from agiqa.views.ranking.terminal_pictures import MODES, pictures
 
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
-    from agiqa.runs.score import Score, Scorer
+    from agiqa.runs.image_scorer import ImageScorer
+    from agiqa.runs.score import Score
     from agiqa.stage1.ray_cluster import RayCluster
 
 ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # https, s3 …; no drive letter
@@ -29,7 +30,14 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 
 @click.command("score", cls=Command)
 @click.argument("images", nargs=-1, required=True, type=ANY)
-@run_option
+@click.option("--run", type=FOLDER, help="The run to score with.")
+@click.option(
+    "--scorer",
+    "published",
+    metavar="NAME|FILE",
+    help="A published scorer instead of a run: q-align, q-realign-mini, vqascore, "
+    "prompt-likelihood, or a YAML file.",
+)
 @click.option(
     "--format",
     "style",
@@ -62,7 +70,8 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 )
 def command(
     images: tuple[Path, ...],
-    run: Path,
+    run: Path | None,
+    published: str | None,
     style: str | None,
     out: Path | None,
     image_prompt: str | None,
@@ -82,21 +91,23 @@ def command(
     Scores of images that the run was trained on are optimistic. They are marked (trained_on), and
     beside them stands what the splits say that had not seen them (held_out); quote that one.
 
+    A published scorer needs no run and no ratings: a large multi-modality model is asked how good
+    the image is, or whether it shows its prompt, and its answers' probabilities are the score.
+
     \b
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
     agiqa score pictures/ --run runs/agiqa-3k/grouped --html ranking.html --top 5
     agiqa score pictures/ --run runs/agiqa-3k/grouped --engine ray --ray-address auto
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
+    agiqa score pictures/ --scorer q-realign-mini --format csv -o scores.csv
     """
     from agiqa.core.whole_files import write_file
     from agiqa.data.images import check_images
-    from agiqa.runs.files import load_provenance
-    from agiqa.runs.score import load_scorer
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
-    load_provenance(run)  # a wrong run is said before the images are read
+    _require_one_scorer(run, published)
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     files = files_of(images)
@@ -105,12 +116,12 @@ def command(
     kept = [file for file in files if printable(file) not in lost]
     if bad and (not skip_bad or not kept):
         raise _cannot_score(bad, len(files), "Repair them")
-    scorer = load_scorer(run, remote_code=remote_code, engine=engine)
+    scorer = _load(run, published, remote_code, engine)
     prompts = None if image_prompt is None else [image_prompt] * len(kept)
     scores, refused = scorer.score_good(kept, prompts)
     if refused and (not skip_bad or not scores):
         raise _cannot_score(
-            refused, len(files), "The vectors of all others are kept: take another run for these"
+            refused, len(files), "The vectors of all others are kept: take another model for these"
         )
     bad += refused
     scores.sort(key=lambda score: -score.score)
@@ -118,7 +129,7 @@ def command(
         from agiqa.views.ranking import write_gallery
 
         with disk_errors("write", html):
-            write_gallery(scores, scorer.run.folder, scorer.run.provenance, html)
+            write_gallery(scores, Path(scorer.label), scorer.provenance, html)
         echo(f"Gallery: {html}", err=True)
     if out is not None:
         text = io.StringIO(newline="")
@@ -128,14 +139,43 @@ def command(
     elif shows:
         from rich.console import Console
 
-        print_ranking(scores, scorer.run.provenance, Console(highlight=False), top, picture)
+        print_ranking(scores, scorer.provenance, Console(highlight=False), top, picture)
     else:
         _write(scores[:top], bad, scorer, style, sys.stdout)
     if not shows:
-        for note in notes(scores, scorer.run.provenance):
+        for note in notes(scores, scorer.provenance):
             echo(note, err=True)
     for image in bad:
         echo(f"Skipped {image.path}: {image.reason}", err=True)
+
+
+def _require_one_scorer(run: Path | None, published: str | None) -> None:
+    """Check the run or the scorer before any image is read.
+
+    Raises:
+        click.UsageError: neither or both.
+        AgiqaError: it is none.
+    """
+    from agiqa.runs.files import load_provenance
+    from agiqa.runs.scorer_file import read_scorer
+
+    if run is not None and published is None:
+        load_provenance(run)
+    elif run is None and published is not None:
+        read_scorer(published)
+    else:
+        raise click.UsageError("Give --run FOLDER or --scorer NAME, one of the two.")
+
+
+def _load(
+    run: Path | None, published: str | None, remote_code: str, engine: "RayCluster | None"
+) -> "ImageScorer":
+    from agiqa.runs.lmm_scorer import load_lmm_scorer
+    from agiqa.runs.score import load_scorer
+
+    if run is not None:
+        return load_scorer(run, remote_code=remote_code, engine=engine)
+    return load_lmm_scorer(str(published), remote_code=remote_code, engine=engine)
 
 
 def files_of(images: Sequence[Path]) -> list[Path]:
@@ -190,15 +230,15 @@ def _cannot_score(bad: Sequence["BadImage"], count: int, advice: str) -> AgiqaEr
 def _write(
     scores: Sequence["Score"],
     bad: Sequence["BadImage"],
-    scorer: "Scorer",
+    scorer: "ImageScorer",
     style: str,
     stream: TextIO,
 ) -> None:
-    provenance = scorer.run.provenance
+    provenance = scorer.provenance
     low, high = scorer.scale
     if style == "json":
         content: dict[str, Any] = {
-            "run": str(scorer.run.folder),
+            "scorer" if "scorer" in provenance else "run": scorer.label,
             "dataset": provenance["dataset"],
             "target": provenance["target"],
             "synthetic": provenance["synthetic"],

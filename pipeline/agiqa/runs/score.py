@@ -4,20 +4,18 @@ A run names the extractors it was trained on; they are built again from its sett
 fingerprints compared, field by field, before any image is scored.
 """
 
-import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.folder import find_images
-from agiqa.data.images import BadImage, BadImagesError, as_rgb, check_images, image_id
+from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
+from agiqa.runs.image_scorer import ImageScorer, Picture
 from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.visual_inputs import describe_vectors, visual_input
 from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
@@ -27,11 +25,6 @@ from agiqa.stage2.features import choose_vectors, require_same_stores, with_answ
 from agiqa.store import ANSWERS, IMPORTED
 from agiqa.store.row_ids import Source
 
-log = logging.getLogger(__name__)
-
-File = Path | str  # or a folder of them
-Picture = File | Image.Image | np.ndarray
-
 
 @dataclass(frozen=True)
 class Score:
@@ -39,7 +32,7 @@ class Score:
 
     image: str  # its path, or its place in the sequence
     score: float  # on the scale of the training MOS; higher is better
-    spread: float  # standard deviation over the run's splits
+    spread: float | None  # standard deviation over the run's splits; None: one model alone
     gate: Mapping[str, float]  # mean weight of each expert
     # Every target of the run, the first of which is `score`; several share the experts.
     targets: Mapping[str, float] = field(default_factory=dict)
@@ -50,11 +43,13 @@ class Score:
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
-class Scorer:
+class Scorer(ImageScorer):
     """A run ready to score images; models load on first use."""
 
     def __init__(self, run: Run, ledger: Path | None = None, engine: Engine | None = None) -> None:
-        self.run, self.ledger = run, ledger
+        self.run, self.ledger, self.provenance = run, ledger, run.provenance
+        self.label = str(run.folder)
+        self.title = f"The run's prompt set '{run.params.semantic.prompts}'"
         self.engine = engine or OneMachine(run.params.semantic.workers)
         _require_extractor(run)
         where = f"Model '{run.params.semantic.model}'"
@@ -74,95 +69,13 @@ class Scorer:
         }
         require_same_stores(run.provenance["stores"], described)
 
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Lowest and highest MOS in training."""
-        mos = self.run.provenance["mos"]
-        return float(mos["low"]), float(mos["high"])
-
-    @overload
-    def __call__(
-        self, images: Image.Image | np.ndarray, image_prompts: str | None = None
-    ) -> Score: ...
-
-    @overload  # a str is a sequence of str, too; here it is always one path
-    def __call__(  # type: ignore[overload-overlap]
-        self, images: File, image_prompts: str | None = None, skip_bad: bool = False
-    ) -> Score | list[Score]: ...
-
-    @overload
-    def __call__(
-        self,
-        images: Sequence[Picture],
-        image_prompts: Sequence[str] | None = None,
-        skip_bad: bool = False,
-    ) -> list[Score]: ...
-
-    def __call__(
-        self,
-        images: Picture | Sequence[Picture],
-        image_prompts: str | Sequence[str] | None = None,
-        skip_bad: bool = False,
-    ) -> Score | list[Score]:
-        """Score images, in the order given; one image alone gives its score alone.
-
-        Args:
-            images: files and folders of them (their vectors are cached), or images in memory (not
-                cached): Pillow's, or arrays `(H, W, 3)` uint8; not both in one call. A folder
-                stands for the images in it, also where it is given alone.
-            image_prompts: the text that each image was generated from; needed where the run's
-                prompt set asks for it (`asks_image_prompt`), otherwise of no use. A single text is
-                that of the image, or of all in the folder, that is given alone.
-            skip_bad: leave out files that cannot be decoded or that the run's models do not take,
-                with a warning each.
-
-        Raises:
-            BadImagesError: the run's models do not take some of the files.
-            AgiqaError: a file cannot be decoded, no image or something else is given, or
-                generation prompts are missing.
-        """
-        folder = isinstance(images, File) and Path(images).is_dir()
-        alone = isinstance(images, Picture)
-        given = images if isinstance(images, Iterable) and not alone else [images]
-        pictures = [picture for image in given for picture in _pictures(image)]
-        if not pictures:
-            raise AgiqaError("No images to score.")
-        if isinstance(image_prompts, str):
-            image_prompts = [image_prompts] * (len(pictures) if alone else 1)
-        loaded = [image for image in pictures if isinstance(image, Image.Image)]
-        files = [image for image in pictures if isinstance(image, File)]
-        if loaded and files:
-            raise AgiqaError("Give files or images in memory to score, not both in one call.")
-        if loaded:
-            scores = self._score_loaded(loaded, image_prompts)
-        elif skip_bad and (folder or not alone):
-            scores = self._score_decodable(files, image_prompts)
-        else:
-            scores = self._score_files(files, image_prompts)
-        return scores[0] if alone and not folder else scores
-
-    def _score_loaded(
+    def score_loaded(
         self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
     ) -> list[Score]:
-        prompts = self._image_prompts(images, image_prompts)
-        semantic = vectors_of_images(images, self.semantic, prompts)
+        """Score images in memory, with the generation prompts that the run asks for."""
+        semantic = vectors_of_images(images, self.semantic, image_prompts)
         names = [str(index) for index in range(len(images))]
         return self._scores(names, semantic, self.visual.images(images))
-
-    def _score_files(
-        self, files: Sequence[File], image_prompts: Sequence[str] | None
-    ) -> list[Score]:
-        prompts = self._image_prompts(files, image_prompts)
-        paths = [Path(file) for file in files]
-        ids = [image_id(path) for path in paths]
-        by_id = _by_id(paths, ids, prompts) if prompts else {}
-        sources = {
-            name: Source(path, by_id.get(name)) for name, path in zip(ids, paths, strict=True)
-        }
-        scores = self.score_sources(sources)
-        return [
-            replace(scores[name], image=str(file)) for file, name in zip(files, ids, strict=True)
-        ]
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
         """Score images by id, in order, through the ledger; for who has hashed or decoded them.
@@ -174,21 +87,6 @@ class Scorer:
         scores = self._scores(list(sources), semantic, self.visual.files(sources))
         return {name: self.marked(score, name) for name, score in zip(sources, scores, strict=True)}
 
-    def _score_decodable(
-        self, files: Sequence[File], image_prompts: Sequence[str] | None
-    ) -> list[Score]:
-        """Score the files that can be; a warning for each of the others."""
-        prompts = self._image_prompts(files, image_prompts)
-        bad = check_images([Path(file) for file in files])
-        lost = {image.path for image in bad}
-        kept = [row for row, file in enumerate(files) if printable(file) not in lost]
-        scores, refused = self.score_good(
-            [Path(files[row]) for row in kept], prompts and [prompts[row] for row in kept]
-        )
-        for image in (*bad, *refused):
-            log.warning("%s is left out: it %s", image.path, image.reason)
-        return scores
-
     def marked(self, score: Score, image_id: str) -> Score:
         """The score of an image by its id, with what the run's training knew of it."""
         known, held_out = image_id in self.run.images, self.held_out.get(image_id)
@@ -197,29 +95,6 @@ class Scorer:
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by id, that an extractor need not look at again."""
         return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(sources)
-
-    def score_good(
-        self, files: Sequence[Path], image_prompts: Sequence[str] | None = None
-    ) -> tuple[list[Score], list[BadImage]]:
-        """Score files but for those that the run's models do not take: these, with the reasons.
-
-        As calling the scorer, which gives up where there is one; the vectors of all others are
-        made first either way.
-        """
-        prompts: Sequence[str | None] = image_prompts or [None] * len(files)
-        kept, bad = list(zip(files, prompts, strict=True)), list[BadImage]()
-        while kept:
-            given = [prompt for _, prompt in kept if prompt is not None]
-            try:
-                return self([file for file, _ in kept], given or None), bad
-            except BadImagesError as error:
-                bad += error.bad
-                lost = {image.path for image in bad}
-                before = len(kept)
-                kept = [(file, prompt) for file, prompt in kept if printable(file) not in lost]
-                if len(kept) == before:
-                    raise
-        return [], bad
 
     def ordered(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
         """An extractor's vectors `(N, D)`, then answers' `(N, K)`, as the run takes them.
@@ -231,27 +106,6 @@ class Scorer:
         semantic = np.stack([single[place] for place in self.order], axis=1)
         answers = single[len(self.vectors) :]
         return with_answers(semantic, np.stack(answers, axis=1)) if answers else semantic
-
-    def _image_prompts(
-        self, images: Sequence[object], image_prompts: Sequence[str] | None
-    ) -> list[str] | None:
-        """The generation prompts that the run needs: one for each image, or None."""
-        if not self.asks_image_prompt:
-            if image_prompts:
-                log.warning("The run's prompt set does not ask for the images' generation prompts.")
-            return None
-        if not image_prompts or not all(prompt.strip() for prompt in image_prompts):
-            raise AgiqaError(
-                f"The run's prompt set '{self.run.params.semantic.prompts}' asks for the text that "
-                "an image was generated from: give --image-prompt TEXT (in Python image_prompts, "
-                "one for each image)."
-            )
-        if len(image_prompts) != len(images):
-            raise AgiqaError(
-                f"Expected one generation prompt for each of {len(images)} images, found "
-                f"{len(image_prompts)}."
-            )
-        return list(image_prompts)
 
     def _scores(
         self, names: Sequence[str], vectors: Sequence[np.ndarray], visual: Any
@@ -368,41 +222,6 @@ def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
     if run.params.fit.answers:
         wanted += [place for place, store in enumerate(stores) if store == ANSWERS]
     return VectorSubset(extractor, wanted)
-
-
-def _by_id(paths: Sequence[Path], ids: Sequence[str], prompts: Sequence[str]) -> dict[str, str]:
-    """Generation prompts by image id."""
-    by_id: dict[str, str] = {}
-    for path, name, prompt in zip(paths, ids, prompts, strict=True):
-        if by_id.setdefault(name, prompt) != prompt:
-            raise AgiqaError(
-                f"{path}: the same image is given twice with different generation prompts; score "
-                "it once for each."
-            )
-    return by_id
-
-
-def _pictures(image: object) -> Sequence[Path | str | Image.Image]:
-    """The file, the files of a folder, or the image in memory as RGB.
-
-    Raises:
-        AgiqaError: it is something else, or an array of another kind.
-    """
-    match image:
-        case Image.Image():
-            return [as_rgb(image)]
-        case np.ndarray():
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise AgiqaError(
-                    "Expected an image as an array (H, W, 3) of uint8, found "
-                    f"{image.shape} of {image.dtype}."
-                )
-            return [Image.fromarray(image)]
-        case Path() | str():
-            return find_images(Path(image)) if Path(image).is_dir() else [image]
-    raise AgiqaError(
-        f"Expected paths, Pillow images or arrays to score, found {type(image).__name__}."
-    )
 
 
 def _prompt_set(run: Run) -> str:

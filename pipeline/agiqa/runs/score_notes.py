@@ -25,6 +25,11 @@ def notes(scores: Sequence["Score"], provenance: Mapping[str, Any]) -> list[str]
     """What a reader of the scores has to know, a line each."""
     low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
     lines = [f"Scores: {kind(provenance)}."]
+    if "scorer" in provenance:
+        about = f"Model: {provenance['model']}; licence: {provenance['licence']}."
+        lines.append(f"{provenance['citation']} {about}")
+    if seen := provenance.get("model_trained_on"):
+        lines.append(f"The model has been trained on {seen}: scores of such images are optimistic.")
     if outside := sum(not low <= score.score <= high for score in scores):
         lines.append(
             f"{outside:,} of {len(scores):,} scores lie outside {low:.2f} to {high:.2f}, the "

@@ -62,6 +62,9 @@ function markBars() {
 
 const source = (image) => `data:image/webp;base64,${image.picture}`;
 
+// A published scorer is one model without experts: nothing spreads.
+const around = (image) => (experts.length ? `± ${number(image.spread)} · ` : "");
+
 function card(image, place) {
   const button = element("button", { type: "button", class: "card" },
     image.picture
@@ -69,7 +72,7 @@ function card(image, place) {
       : element("span", { class: "absent" }, "no picture"),
     element("span", { class: "figure" },
       element("b", {}, number(image.score)),
-      element("small", {}, `± ${number(image.spread)} · #${image.row + 1}`)),
+      element("small", {}, `${around(image)}#${image.row + 1}`)),
     measure(image.score, image.spread, scale),
     stack(experts, image.gate),
     element("span", { class: "file", title: image.name }, image.name.slice(image.name.lastIndexOf("/") + 1)));
@@ -105,7 +108,8 @@ const viewer = new Viewer($("details"), buttons, (image, place, shown) => {
   $("details-picture").src = image.picture ? source(image) : "data:,";
   $("details-picture").hidden = !image.picture;
   $("details-name").textContent = image.name;
-  const facts = [["Score", number(image.score, 3)], ["Spread over the splits", number(image.spread, 3)],
+  const facts = [["Score", number(image.score, 3)],
+    ...(experts.length ? [["Spread over the splits", number(image.spread, 3)]] : []),
     ...(image.trainedOn ? [["In the run's training", "yes: the score is optimistic"]] : []),
     ...(image.heldOut === null ? [] : [["Held out", number(image.heldOut, 3)]]),
     ["Place", `${grouped(image.row + 1)} of ${grouped(images.length)}`]];

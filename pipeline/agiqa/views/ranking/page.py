@@ -64,6 +64,7 @@ def write_gallery(
         "unseen": sum(problem == TOO_MANY for problem in pictures.problems.values()),
         "notes": notes(scores, provenance)[1:],
         "run": printable(run),
+        "experts": provenance["experts"],
         "dataset": provenance["dataset"],
         "target": provenance["target"],
         "synthetic": provenance["synthetic"],
@@ -81,7 +82,7 @@ def _row(score: Score, picture: str, provenance: Mapping[str, Any]) -> list[Any]
     return [
         printable(score.image),
         round(score.score, DIGITS),
-        round(score.spread, DIGITS),
+        round(score.spread or 0.0, DIGITS),
         [round(score.gate[expert], DIGITS - 1) for expert in provenance["experts"]],
         picture,
         score.trained_on,

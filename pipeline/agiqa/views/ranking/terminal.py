@@ -72,9 +72,14 @@ def row(score: "Score", provenance: Mapping[str, Any], digits: int) -> list[str]
     """One image for tables: its figures, whether the run has seen it, and what was predicted."""
     gates = [score.gate[name] for name in provenance["experts"]]
     others = [score.targets[name] for name in provenance["targets"][1:]]
-    figures = [f"{figure:.{digits}f}" for figure in (score.score, score.spread, *gates, *others)]
+    figures = [
+        "" if figure is None else f"{figure:.{digits}f}"
+        for figure in (score.score, score.spread, *gates, *others)
+    ]
     held_out = "" if score.held_out is None else f"{score.held_out:.{digits}f}"
     trained_on = "yes" if score.trained_on else "no"
+    if "scorer" in provenance:  # nobody knows of each image
+        trained_on = ""
     return [printable(score.image), *figures, trained_on, held_out, what(provenance)]
 
 
@@ -112,7 +117,7 @@ def print_ranking(
     experts = list(provenance["experts"])
     scale = provenance["mos"]["low"], provenance["mos"]["high"]
     best, worst = _shown(len(scores), top)
-    widths = _widths(console.width)
+    widths = _widths(console.width, len(experts))
     digits = len(f"{len(scores):,}")
     table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", justify="right", no_wrap=True)
@@ -148,7 +153,7 @@ def print_ranking(
         if trained:
             cells.append(Text("–" if score.held_out is None else f"{score.held_out:.2f}"))
         if widths.spread:
-            cells.append(Text(f"{score.spread:.2f}", style="dim"))
+            cells.append(Text("" if score.spread is None else f"{score.spread:.2f}", style="dim"))
         if widths.bar:
             cells.append(_bar(score.score, scale, widths.bar, plain))
         if widths.gate:
@@ -165,11 +170,11 @@ def _shown(count: int, top: int | None) -> tuple[int, int]:
     return (count, 0) if count <= BEST + WORST else (BEST, WORST)
 
 
-def _widths(columns: int) -> Widths:
+def _widths(columns: int, experts: int) -> Widths:
     if columns >= WIDE:
-        return Widths(bar=24, gate=20, spread=5)
+        return Widths(bar=24, gate=20 if experts else 0, spread=5)
     if columns >= MEDIUM:
-        return Widths(bar=14, gate=12, spread=5)
+        return Widths(bar=14, gate=12 if experts else 0, spread=5)
     return Widths(bar=8, gate=0, spread=5) if columns >= NARROW else Widths(0, 0, 0)
 
 

@@ -220,7 +220,7 @@ def _image_score(index: int, name: str, image_id: str, answer: Answer) -> ImageS
         name=name,
         image_id=image_id,
         score=score.score,
-        spread=score.spread,
+        spread=score.spread or 0.0,
         gate=dict(score.gate),
         targets=dict(list(score.targets.items())[1:]),
         trained_on=score.trained_on,

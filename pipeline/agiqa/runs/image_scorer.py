@@ -1,0 +1,235 @@
+"""Scorers as people call them: files, folders and images in memory; what is bad is left out.
+
+What scores an image, a run or a published model, is each scorer's own.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from PIL import Image
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.data.datasets.folder import find_images
+from agiqa.data.images import BadImage, BadImagesError, as_rgb, check_images, image_id
+from agiqa.store.row_ids import Source
+
+if TYPE_CHECKING:
+    from agiqa.runs.score import Score
+
+log = logging.getLogger(__name__)
+
+File = Path | str  # or a folder of them
+Picture = File | Image.Image | np.ndarray
+
+
+class ImageScorer(ABC):
+    """What all scorers have in common: how they are called, and what they refuse."""
+
+    asks_image_prompt: bool  # whether it needs the text that an image was generated from
+    title: str  # for messages
+    label: str  # the run's folder, or the scorer's name
+    provenance: Mapping[str, Any]  # target, scale (mos), experts
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest score: of a run, the MOS in training."""
+        mos = self.provenance["mos"]
+        return float(mos["low"]), float(mos["high"])
+
+    @abstractmethod
+    def score_sources(self, sources: Mapping[str, Source]) -> dict[str, "Score"]:
+        """Score images by id, in order, through the ledger; for who has hashed or decoded them.
+
+        Raises:
+            BadImagesError: the models do not take some of them.
+        """
+
+    @abstractmethod
+    def score_loaded(
+        self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
+    ) -> list["Score"]:
+        """Score images in memory, with the generation prompts that the scorer asks for."""
+
+    @abstractmethod
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The images, of those by id, that no model need look at again."""
+
+    @overload
+    def __call__(
+        self, images: Image.Image | np.ndarray, image_prompts: str | None = None
+    ) -> "Score": ...
+
+    @overload  # a str is a sequence of str, too; here it is always one path
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: File, image_prompts: str | None = None, skip_bad: bool = False
+    ) -> "Score | list[Score]": ...
+
+    @overload
+    def __call__(
+        self,
+        images: Sequence[Picture],
+        image_prompts: Sequence[str] | None = None,
+        skip_bad: bool = False,
+    ) -> list["Score"]: ...
+
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture],
+        image_prompts: str | Sequence[str] | None = None,
+        skip_bad: bool = False,
+    ) -> "Score | list[Score]":
+        """Score images, in the order given; one image alone gives its score alone.
+
+        Args:
+            images: files and folders of them (their vectors are cached), or images in memory (not
+                cached): Pillow's, or arrays `(H, W, 3)` uint8; not both in one call. A folder
+                stands for the images in it, also where it is given alone.
+            image_prompts: the text that each image was generated from; needed where the run's
+                prompt set asks for it (`asks_image_prompt`), otherwise of no use. A single text is
+                that of the image, or of all in the folder, that is given alone.
+            skip_bad: leave out files that cannot be decoded or that the run's models do not take,
+                with a warning each.
+
+        Raises:
+            BadImagesError: the run's models do not take some of the files.
+            AgiqaError: a file cannot be decoded, no image or something else is given, or
+                generation prompts are missing.
+        """
+        folder = isinstance(images, File) and Path(images).is_dir()
+        alone = isinstance(images, Picture)
+        given = images if isinstance(images, Iterable) and not alone else [images]
+        pictures = [picture for image in given for picture in _pictures(image)]
+        if not pictures:
+            raise AgiqaError("No images to score.")
+        if isinstance(image_prompts, str):
+            image_prompts = [image_prompts] * (len(pictures) if alone else 1)
+        loaded = [image for image in pictures if isinstance(image, Image.Image)]
+        files = [image for image in pictures if isinstance(image, File)]
+        if loaded and files:
+            raise AgiqaError("Give files or images in memory to score, not both in one call.")
+        if loaded:
+            scores = self.score_loaded(loaded, self._image_prompts(loaded, image_prompts))
+        elif skip_bad and (folder or not alone):
+            scores = self._score_decodable(files, image_prompts)
+        else:
+            scores = self._score_files(files, image_prompts)
+        return scores[0] if alone and not folder else scores
+
+    def _score_files(
+        self, files: Sequence[File], image_prompts: Sequence[str] | None
+    ) -> list["Score"]:
+        prompts = self._image_prompts(files, image_prompts)
+        own: Sequence[str | None] = prompts or [None] * len(files)
+        given = [Source(Path(file), prompt) for file, prompt in zip(files, own, strict=True)]
+        ids = [image_id(source.path) for source in given]
+        rounds = _rounds(ids, given)
+        scores = [self.score_sources(sources) for sources in rounds]
+        return [
+            replace(scores[_round_of(rounds, name, source)][name], image=str(file))
+            for file, name, source in zip(files, ids, given, strict=True)
+        ]
+
+    def _score_decodable(
+        self, files: Sequence[File], image_prompts: Sequence[str] | None
+    ) -> list["Score"]:
+        """Score the files that can be; a warning for each of the others."""
+        prompts = self._image_prompts(files, image_prompts)
+        bad = check_images([Path(file) for file in files])
+        lost = {image.path for image in bad}
+        kept = [row for row, file in enumerate(files) if printable(file) not in lost]
+        scores, refused = self.score_good(
+            [Path(files[row]) for row in kept], prompts and [prompts[row] for row in kept]
+        )
+        for image in (*bad, *refused):
+            log.warning("%s is left out: it %s", image.path, image.reason)
+        return scores
+
+    def score_good(
+        self, files: Sequence[Path], image_prompts: Sequence[str] | None = None
+    ) -> tuple[list["Score"], list[BadImage]]:
+        """Score files but for those that the run's models do not take: these, with the reasons.
+
+        As calling the scorer, which gives up where there is one; the vectors of all others are
+        made first either way.
+        """
+        prompts: Sequence[str | None] = image_prompts or [None] * len(files)
+        kept, bad = list(zip(files, prompts, strict=True)), list[BadImage]()
+        while kept:
+            given = [prompt for _, prompt in kept if prompt is not None]
+            try:
+                return self([file for file, _ in kept], given or None), bad
+            except BadImagesError as error:
+                bad += error.bad
+                lost = {image.path for image in bad}
+                before = len(kept)
+                kept = [(file, prompt) for file, prompt in kept if printable(file) not in lost]
+                if len(kept) == before:
+                    raise
+        return [], bad
+
+    def _image_prompts(
+        self, images: Sequence[object], image_prompts: Sequence[str] | None
+    ) -> list[str] | None:
+        """The generation prompts that the scorer needs: one for each image, or None."""
+        if not self.asks_image_prompt:
+            if image_prompts:
+                log.warning("%s does not ask for the images' generation prompts.", self.title)
+            return None
+        if not image_prompts or not all(prompt.strip() for prompt in image_prompts):
+            raise AgiqaError(
+                f"{self.title} asks for the text that an image was generated from: give "
+                "--image-prompt TEXT (in Python image_prompts, one for each image)."
+            )
+        if len(image_prompts) != len(images):
+            raise AgiqaError(
+                f"Expected one generation prompt for each of {len(images)} images, found "
+                f"{len(image_prompts)}."
+            )
+        return list(image_prompts)
+
+
+def _rounds(ids: Sequence[str], sources: Sequence[Source]) -> list[dict[str, Source]]:
+    """Divide sources into such by id; an image with two prompts is in two of them."""
+    rounds: list[dict[str, Source]] = []
+    for name, source in zip(ids, sources, strict=True):
+        number = _round_of(rounds, name, source)
+        if number == len(rounds):
+            rounds.append({})
+        rounds[number].setdefault(name, source)
+    return rounds
+
+
+def _round_of(rounds: Sequence[Mapping[str, Source]], name: str, source: Source) -> int:
+    """Find the round that the image is in with this prompt, or the first without the image."""
+    for number, sources in enumerate(rounds):
+        if name not in sources or sources[name].image_prompt == source.image_prompt:
+            return number
+    return len(rounds)
+
+
+def _pictures(image: object) -> Sequence[Path | str | Image.Image]:
+    """The file, the files of a folder, or the image in memory as RGB.
+
+    Raises:
+        AgiqaError: it is something else, or an array of another kind.
+    """
+    match image:
+        case Image.Image():
+            return [as_rgb(image)]
+        case np.ndarray():
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise AgiqaError(
+                    "Expected an image as an array (H, W, 3) of uint8, found "
+                    f"{image.shape} of {image.dtype}."
+                )
+            return [Image.fromarray(image)]
+        case Path() | str():
+            return find_images(Path(image)) if Path(image).is_dir() else [image]
+    raise AgiqaError(
+        f"Expected paths, Pillow images or arrays to score, found {type(image).__name__}."
+    )

@@ -1,0 +1,115 @@
+"""A published LMM scorer: its answers' probabilities are the score. Stage 1 alone, no run.
+
+Answers come through the ledger, as a run's vectors do: each image is asked once, a kill loses
+seconds, and a score depends on no other image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from agiqa.runs.image_scorer import ImageScorer
+from agiqa.runs.score import Score
+from agiqa.runs.scorer_file import ScorerFile, read_scorer
+from agiqa.stage1.extractors import VectorSubset, semantic_extractor
+from agiqa.stage1.one_machine import Engine, OneMachine
+from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
+from agiqa.store import ANSWERS
+from agiqa.store.row_ids import Source
+
+
+class LmmScorer(ImageScorer):
+    """A scorer file ready to score images; its model loads on first use.
+
+    Args:
+        scorer: of `read_scorer`.
+        ledger: where answers about files are kept; by default `agiqa.store.default_root()`.
+        remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
+        engine: what computes answers about files; by default this process.
+
+    Raises:
+        AgiqaError: the model is not there, or cannot be asked these questions.
+    """
+
+    def __init__(
+        self,
+        scorer: ScorerFile,
+        ledger: Path | None = None,
+        remote_code: str = "",
+        engine: Engine | None = None,
+    ) -> None:
+        self.scorer, self.ledger = scorer, ledger
+        self.engine = engine or OneMachine(scorer.settings.workers)
+        self.label, self.title = scorer.name, f"The scorer '{scorer.name}'"
+        settings = replace(scorer.settings, remote_code=remote_code)
+        extractor = semantic_extractor(settings, scorer.prompt_set)
+        stores = [vector.store for vector in extractor.vectors]
+        answers = [place for place, store in enumerate(stores) if store == ANSWERS]
+        self.semantic = VectorSubset(extractor, answers)
+        self.asks_image_prompt = any(vector.asks_image_prompt for vector in self.semantic.vectors)
+        low, high = scorer.scale
+        self.provenance = {
+            "scorer": scorer.name,
+            "model": settings.model,
+            "citation": scorer.citation,
+            "licence": scorer.licence,
+            "model_trained_on": scorer.trained_on,
+            "published": scorer.published,
+            "dataset": scorer.name,  # whose scale it is
+            "target": scorer.target,
+            "targets": [scorer.target],
+            "synthetic": False,
+            "mos": {"low": low, "high": high},
+            "experts": [],
+        }
+
+    def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
+        """Score images by id, in order, through the ledger.
+
+        Raises:
+            BadImagesError: the model does not take some of them; the others' answers are kept.
+        """
+        answers = vectors_of_files(sources, self.semantic, self.ledger, self.engine)
+        return dict(zip(sources, self._scores(list(sources), answers), strict=True))
+
+    def score_loaded(
+        self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
+    ) -> list[Score]:
+        """Score images in memory, with the generation prompts that the questions ask for."""
+        answers = vectors_of_images(images, self.semantic, image_prompts)
+        return self._scores([str(index) for index in range(len(images))], answers)
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The images, of those by id, whose answers are known."""
+        return in_ledger(sources, self.semantic, self.ledger)
+
+    def _scores(self, names: Sequence[str], answers: Sequence[np.ndarray]) -> list[Score]:
+        """Weigh the answers `(N, A)` to each question: the mean over questions is the score."""
+        weights = np.array(self.scorer.weights)
+        scores = np.mean([rows.astype(np.float64) @ weights for rows in answers], axis=0)
+        target = self.scorer.target
+        return [
+            Score(name, score, spread=None, gate={}, targets={target: score})
+            for name, score in zip(names, scores.tolist(), strict=True)
+        ]
+
+
+def load_lmm_scorer(
+    name: str, ledger: Path | None = None, remote_code: str = "", engine: Engine | None = None
+) -> LmmScorer:
+    """Load a published scorer by name: `load_lmm_scorer("q-align")(["image.png"])`.
+
+    Args:
+        name: of a file in ./scorers or among the bundled, or the path of a YAML file.
+        ledger: where answers about files are kept; by default `agiqa.store.default_root()`.
+        remote_code: `MODEL@DIGEST`, which lets the model run just that Python of its own.
+        engine: what computes answers about files; by default this process.
+
+    Raises:
+        AgiqaError: no such scorer (the known ones are listed with size and licence), or its model
+            is not there.
+    """
+    return LmmScorer(read_scorer(name), ledger, remote_code, engine)
