@@ -15,7 +15,7 @@ from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.model_names import MODELS, in_order
 from agiqa.core.run_folders import PROVENANCE, provenance_files
 from agiqa.runs.records import METRICS, read_metrics, read_provenance
-from agiqa.views.tables.grids import CROSS, FIGURES, Result, Value
+from agiqa.views.tables.grids import CROSS, FIGURES, LEAKED, Result, Value
 
 INSIDE = tuple(
     f"{data}{target}{METRICS}"
@@ -138,7 +138,7 @@ def _read(run: Path, path: Path) -> _MetricsFile:
 def _result(file: _MetricsFile, model: str) -> Result:
     metrics, provenance = file.metrics, file.provenance
     splits = metrics["splits"]
-    protocol = metrics["protocol"]
+    protocol, leaks = metrics["protocol"], metrics.get("leaks", ())
     in_words = PROTOCOLS.get(protocol, "an imported split file")
     return Result(
         method=f"agiqa: {_method(provenance, model)}",
@@ -158,6 +158,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
         synthetic=bool(metrics.get("synthetic")),
         trained_on=tuple(metrics["trained_on"]) if protocol == CROSS else (),
         trained_by=str(provenance.get("protocol", "")) if protocol == CROSS else "",
+        marks=(LEAKED,) if any(leak.get("same_prompt") for leak in leaks) else (),
         splits_sha256=metrics.get("splits_sha256", ""),
     )
 

@@ -19,7 +19,7 @@ FIGURES = {name: figure.heading for name, figure in KNOWN.items()} | {"plcc_logi
 CROSS = "cross"  # the protocol of a result on another data set than the training's
 AS_PUBLISHED = "as published"  # a column of results whose protocols differ among themselves
 ANOTHER = "another split file"  # than that of the published results under the same protocol
-# What a published figure carries wherever it stands.
+# What a figure carries wherever it stands, ours as well.
 LEAKED, TEST_SELECTED, NOT_SEEN = "†", "‡", "°"
 MARKS = {
     LEAKED: "test prompts are in training",
@@ -58,7 +58,7 @@ class Result:
     synthetic: bool = False  # a data set that the project made itself
     trained_on: tuple[str, ...] = ()  # of the protocol `cross`
     trained_by: str = ""  # of the protocol `cross`: the protocol that gave the training side
-    marks: tuple[str, ...] = ()  # of a published one: keys of MARKS
+    marks: tuple[str, ...] = ()  # keys of MARKS
     splits_sha256: str = ""  # of its split file; the first digits of a published one's
 
 

@@ -27,16 +27,16 @@ def cell(result: Result | None, figure: str, intervals: bool = False) -> str:
     value = result.figures.get(figure) if result else None
     if result is None or value is None:
         return ""
+    marks = f" {''.join(result.marks)}".rstrip()
     if value.printed:
-        printed = " to ".join(map(without_zero, value.printed))
-        return f"{printed} {''.join(result.marks)}".rstrip()
+        return " to ".join(map(without_zero, value.printed)) + marks
     if value.median is None:
         return DASH
     digits = 4 if value.sd is None else 3
     text = without_zero(number(value.median, digits))
     if value.sd is not None:
         text += f" ± {without_zero(number(value.sd, digits))}"
-    return text + (_interval(value, digits) if intervals else "")
+    return text + marks + (_interval(value, digits) if intervals else "")
 
 
 def _interval(value: Value, digits: int) -> str:
