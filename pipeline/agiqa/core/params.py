@@ -78,7 +78,7 @@ class Source:
     scale: tuple[float, ...] = ()  # csv: the two ends of the raters' scale
     lower_is_better: bool = False  # csv: of the scores, as of a DMOS; wants the scale
     root: str = ""  # csv: folder of the images; by default that of the CSV
-    splits: Mapping[str, str] = field(default_factory=dict)  # protocol: CSV of names and sides
+    splits: Mapping[str, str] = field(default_factory=dict)  # protocol: file or folder
 
 
 @dataclass(frozen=True)
