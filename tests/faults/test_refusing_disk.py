@@ -17,6 +17,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.ledger import segments
 from agiqa.store.packs.pack_check import check_pack
 from kit.stored_rows import make_ids, make_vectors
 
@@ -44,9 +45,12 @@ def fsync_fails(monkeypatch: pytest.MonkeyPatch, code: int, failing: int) -> Ite
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("by", ["flush", "thread"])
 def test_fsync_that_fails_while_rows_are_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable, code: int, by: str
 ) -> None:
+    """Flushed each time, or full each time, which a thread of the writer's sees to."""
+    monkeypatch.setattr(segments, "ROWS_A_SEGMENT", 50 if by == "thread" else 4096)
     acknowledged_in_all = 0
     for failing in range(1, 13):
         root = tmp_path / str(failing)
@@ -60,7 +64,8 @@ def test_fsync_that_fails_while_rows_are_added(
                     for start in range(100, 600, 50):
                         acknowledged = reader.ids()
                         writer.add(IDS[start : start + 50], VECTORS[start : start + 50])
-                        writer.flush()
+                        if by == "flush":
+                            writer.flush()
                 assert "\n" not in str(caught.value)
                 assert reader.ids() >= acknowledged >= frozenset(IDS[:100])
                 kept = [row for row, image_id in enumerate(IDS) if image_id in acknowledged]

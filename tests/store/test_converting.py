@@ -1,6 +1,5 @@
 """Zarr to HDF5 and back is the same bytes, and nothing is overwritten unasked."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,7 @@ from agiqa.store import (
     row_ids_digest,
     write_pack,
 )
-
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
+from kit.stored_rows import make_ids, make_vectors
 
 
 def write(path: Path, ids: list[str], vectors: np.ndarray) -> Path:
@@ -46,8 +43,6 @@ def files(path: Path) -> dict[str, bytes]:
 )
 def test_there_and_back_is_the_same_to_the_byte(
     tmp_path_factory: pytest.TempPathFactory,
-    make_ids: Ids,
-    make_vectors: Make,
     rows: int,
     names: int,
     width: int,
@@ -65,7 +60,7 @@ def test_there_and_back_is_the_same_to_the_byte(
     assert files(folder / "deep" / f"b{other}") == files(write(folder / f"d{other}", *given))
 
 
-def test_what_is_there_stays(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+def test_what_is_there_stays(tmp_path: Path) -> None:
     pack = write(tmp_path / "a.zarr", make_ids(5), make_vectors(5, 1, 2))
     other = write(tmp_path / "b.h5", make_ids(5), make_vectors(5, 1, 2, seed=1))
     before = files(other)
@@ -85,9 +80,7 @@ def test_what_is_there_stays(tmp_path: Path, make_ids: Ids, make_vectors: Make) 
     assert convert_pack(other, tmp_path / "empty.zarr")
 
 
-def test_a_damaged_target_is_replaced_only_when_told(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_damaged_target_is_replaced_only_when_told(tmp_path: Path) -> None:
     pack = write(tmp_path / "a.h5", make_ids(5), make_vectors(5, 1, 2))
     convert_pack(pack, target := tmp_path / "b.zarr")
     (target / "vectors/c.0.0.0").unlink()
@@ -97,9 +90,7 @@ def test_a_damaged_target_is_replaced_only_when_told(
     assert len(read_pack(target).vectors) == 5
 
 
-def test_wrong_names_and_damaged_packs_are_one_line(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_wrong_names_and_damaged_packs_are_one_line(tmp_path: Path) -> None:
     pack = write(tmp_path / "a.zarr", make_ids(5), make_vectors(5, 1, 2))
     with pytest.raises(AgiqaError, match=r"b\.zarr: expected a name that ends in \.h5, found \.z"):
         convert_pack(pack, tmp_path / "b.zarr")

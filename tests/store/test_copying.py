@@ -1,7 +1,6 @@
 """Rows of one shelf into another: every whole row once, damaged ones never, whatever stops it."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ from agiqa.store import LockedError, Shelf, add_shelf, require_fits
 from agiqa.store.ledger import segments
 from agiqa.store.ledger.description import Description
 from agiqa.store.ledger.segment_folders import LocalSegments
+from kit.stored_rows import make_ids, make_vectors
 
 PRINT = {"extractor": "nano", "prompt": "q"}
 WIDTH, ROWS = 8, 600
-
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
 
 
 def fill(root: Path, ids: list[str], vectors: np.ndarray, rank: int = 0) -> Shelf:
@@ -28,7 +25,7 @@ def fill(root: Path, ids: list[str], vectors: np.ndarray, rank: int = 0) -> Shel
     return shelf
 
 
-def test_missing_rows_are_added_once(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+def test_missing_rows_are_added_once(tmp_path: Path) -> None:
     """From two segments with rows in common, to a shelf that has some."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     fill(tmp_path / "a", ids[:400], vectors[:400])
@@ -41,9 +38,7 @@ def test_missing_rows_are_added_once(tmp_path: Path, make_ids: Ids, make_vectors
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
 
 
-def test_rows_with_other_numbers_stay_and_are_counted(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_rows_with_other_numbers_stay_and_are_counted(tmp_path: Path) -> None:
     ids, ours, theirs = make_ids(20), make_vectors(20, WIDTH), make_vectors(20, WIDTH, seed=1)
     source = fill(tmp_path / "a", ids, theirs)
     target = fill(tmp_path / "b", ids[:5], ours[:5])
@@ -52,9 +47,7 @@ def test_rows_with_other_numbers_stay_and_are_counted(
     assert np.array_equal(target.read(ids), np.concatenate([ours[:5], theirs[5:]]))
 
 
-def test_damaged_rows_are_left_out_and_named(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     """A flipped bit takes its row, unless the target has it."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     source = fill(tmp_path / "a", ids, vectors)
@@ -71,7 +64,7 @@ def test_damaged_rows_are_left_out_and_named(
     assert np.array_equal(target.read(ids[4:599]), vectors[4:599])
 
 
-def test_another_writer_is_named(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+def test_another_writer_is_named(tmp_path: Path) -> None:
     source = fill(tmp_path / "a", make_ids(3), make_vectors(3, WIDTH))
     target = Shelf.open(tmp_path / "b", PRINT, WIDTH)
     with target.writer(), pytest.raises(LockedError, match=r"only writer, found process \d+"):
@@ -91,11 +84,7 @@ def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: s
 
 @pytest.mark.parametrize("done", [0, 1, 7, 20])
 def test_what_stops_in_the_middle_loses_nothing_and_goes_on(
-    tmp_path: Path,
-    make_ids: Ids,
-    make_vectors: Make,
-    monkeypatch: pytest.MonkeyPatch,
-    done: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     """That a segment survives a kill, tests/faults show; here, that the next call goes on."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)

@@ -4,7 +4,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,10 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf
 from agiqa.store.ledger.shelf_check import strangers
 from agiqa.store.upkeep.clearing import leftovers, orphans_of_shelf, remove_shelf
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
-
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
 
 
 def segments(shelf: Shelf) -> set[Path]:
@@ -27,7 +24,7 @@ def segments(shelf: Shelf) -> set[Path]:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Shelf:
+def shelf(tmp_path: Path) -> Shelf:
     """Three segments were merged into one, and two of them restored from a copy."""
     ids, vectors = make_ids(900), make_vectors(900, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
@@ -49,9 +46,7 @@ def names(found: object) -> list[str]:
     return sorted(each.path.name for each in found)  # type: ignore[attr-defined]
 
 
-def test_rows_kept_twice_and_partial_files_go_and_rows_stay(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_rows_kept_twice_and_partial_files_go_and_rows_stay(shelf: Shelf) -> None:
     folder = shelf.folder / "segments"
     for name, age in ((".old.partial", 7200), (".new.partial", 0)):
         (folder / name).write_bytes(b"half")
@@ -68,9 +63,7 @@ def test_rows_kept_twice_and_partial_files_go_and_rows_stay(
     np.testing.assert_array_equal(shelf.read(make_ids(900)), make_vectors(900, WIDTH))
 
 
-def test_what_a_damaged_segment_has_as_well_stays(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_what_a_damaged_segment_has_as_well_stays(shelf: Shelf) -> None:
     found, _ = orphans_of_shelf(shelf.folder)
     (large,) = (path for path in segments(shelf) if path.name.endswith("-900.safetensors"))
     data = bytearray(large.read_bytes())
@@ -124,9 +117,7 @@ def test_strangers_files_in_a_shelf_are_seen(shelf: Shelf) -> None:
     assert [path.name for path in strangers(shelf.folder)] == ["backup", "notes.txt"]
 
 
-def test_a_reader_meets_no_gap_while_segments_are_merged(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_reader_meets_no_gap_while_segments_are_merged(tmp_path: Path) -> None:
     """One that has listed them, too: what it misses then it finds in the larger one."""
     ids, vectors = make_ids(120), make_vectors(120, WIDTH)
     stop, seen, failures = threading.Event(), [0, 0], list[BaseException]()

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -21,13 +20,12 @@ from agiqa.store import DamagedRowsError, PackError, read_pack, write_pack
 from agiqa.store import durable as durable_module
 from agiqa.store.packs import pack_layout
 from agiqa.store.packs.pack_layout import is_name
+from kit.stored_rows import make_ids, make_vectors
 
 NAMES = ["quality", "coherence"]
 FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
 ROWS, WIDTH = 600, 16  # three chunks
 
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
 both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 
 
@@ -37,7 +35,7 @@ def write(path: Path, ids: list[str], vectors: np.ndarray) -> Path:
 
 
 @pytest.fixture
-def pack(tmp_path: Path, suffix: str, make_ids: Ids, make_vectors: Make) -> Path:
+def pack(tmp_path: Path, suffix: str) -> Path:
     return write(tmp_path / f"nano{suffix}", make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
 
 
@@ -50,9 +48,7 @@ def files(path: Path) -> dict[str, bytes]:
 @both_formats
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("rows", [1, 256, 600])
-def test_a_pack_comes_back_whole(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make, suffix: str, dtype: str, rows: int
-) -> None:
+def test_a_pack_comes_back_whole(tmp_path: Path, suffix: str, dtype: str, rows: int) -> None:
     ids, vectors = make_ids(rows), make_vectors(rows, 2, WIDTH, dtype=dtype)
     path = write(tmp_path / "new folder" / f"nano{suffix}", ids, vectors)
     store = read_pack(path)
@@ -65,7 +61,7 @@ def test_a_pack_comes_back_whole(
 
 
 @both_formats
-def test_rows_come_in_the_order_asked_for(pack: Path, make_ids: Ids, make_vectors: Make) -> None:
+def test_rows_come_in_the_order_asked_for(pack: Path) -> None:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
     store = read_pack(pack)
     chosen = store.rows([ids[5], ids[599], ids[5]])
@@ -81,9 +77,7 @@ def test_rows_come_in_the_order_asked_for(pack: Path, make_ids: Ids, make_vector
 
 
 @both_formats
-def test_the_same_inputs_give_the_same_bytes(
-    tmp_path: Path, pack: Path, suffix: str, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, pack: Path, suffix: str) -> None:
     first = files(pack)
     reordered = [dict(reversed(fingerprint.items())) for fingerprint in FINGERPRINTS]
     again = tmp_path / "elsewhere" / f"other{suffix}"
@@ -96,9 +90,7 @@ def test_the_same_inputs_give_the_same_bytes(
 
 
 @both_formats
-def test_plain_libraries_read_it(
-    pack: Path, suffix: str, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_plain_libraries_read_it(pack: Path, suffix: str) -> None:
     if suffix == ".zarr":
         group = zarr.open(pack, mode="r")
         metadata = group.attrs
@@ -119,7 +111,7 @@ def test_plain_libraries_read_it(
     assert [row.tobytes().hex() for row in found["image_id"]] == make_ids(ROWS)
 
 
-def test_a_large_pack_is_few_files(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> None:
+def test_a_large_pack_is_few_files(tmp_path: Path) -> None:
     path = write(tmp_path / "nano.zarr", make_ids(20_000), make_vectors(20_000, 2, 8))
     assert len(files(path)) <= 100
     np.testing.assert_array_equal(read_pack(path).vectors, make_vectors(20_000, 2, 8))
@@ -127,9 +119,7 @@ def test_a_large_pack_is_few_files(tmp_path: Path, make_ids: Ids, make_vectors: 
 
 @both_formats
 @pytest.mark.parametrize("damage", ["missing", "zero bytes", "truncated", "flipped"])
-def test_a_damaged_chunk_is_never_read_as_data(
-    pack: Path, suffix: str, damage: str, make_vectors: Make
-) -> None:
+def test_a_damaged_chunk_is_never_read_as_data(pack: Path, suffix: str, damage: str) -> None:
     chunk = pack / "vectors" / "c.1.0.0" if suffix == ".zarr" else pack
     data = bytearray(chunk.read_bytes())
     place = data.find(make_vectors(ROWS, 2, WIDTH)[300].tobytes())
@@ -162,7 +152,7 @@ def test_missing_ids_or_checksums_are_found(pack: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".zarr"])
-def test_a_missing_chunk_names_its_rows(pack: Path, make_ids: Ids) -> None:
+def test_a_missing_chunk_names_its_rows(pack: Path) -> None:
     (pack / "vectors" / "c.1.0.0").unlink()
     first = make_ids(ROWS)[256]
     with pytest.raises(DamagedRowsError, match=rf"found 256 .*\(first: row 256, image {first}\)"):
@@ -209,9 +199,7 @@ def test_what_is_no_store_at_all_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @both_formats
-def test_inputs_that_do_not_fit_are_refused(
-    tmp_path: Path, suffix: str, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_inputs_that_do_not_fit_are_refused(tmp_path: Path, suffix: str) -> None:
     path, ids, vectors = tmp_path / f"nano{suffix}", make_ids(3), make_vectors(3, 2, 4)
     infinite = vectors.copy()
     infinite[2, 1, 0] = np.inf
@@ -233,7 +221,7 @@ def test_inputs_that_do_not_fit_are_refused(
 
 
 def test_replacing_a_pack_works_without_the_atomic_exchange(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(durable_module, "_exchange", lambda a, b: False)
     path = tmp_path / "nano.zarr"
@@ -245,7 +233,7 @@ def test_replacing_a_pack_works_without_the_atomic_exchange(
 
 @both_formats
 def test_a_link_is_replaced_and_never_written_through(
-    tmp_path: Path, pack: Path, suffix: str, make_ids: Ids, make_vectors: Make
+    tmp_path: Path, pack: Path, suffix: str
 ) -> None:
     link = tmp_path / f"link{suffix}"  # as DVC may check a pack out of its own cache
     link.symlink_to(pack)
@@ -262,9 +250,7 @@ def test_a_link_is_replaced_and_never_written_through(
     hnp.array_shapes(min_dims=3, max_dims=3, max_side=5),
     st.data(),
 )
-def test_any_pack_comes_back(
-    make_ids: Ids, suffix: str, shape: tuple[int, int, int], data: st.DataObject
-) -> None:
+def test_any_pack_comes_back(suffix: str, shape: tuple[int, int, int], data: st.DataObject) -> None:
     bits = st.integers(0x0000, 0x7BFF) | st.integers(0x8000, 0xFBFF)  # every finite float16
     vectors = data.draw(hnp.arrays(np.uint16, shape, elements=bits)).view(np.float16)
     names = data.draw(
@@ -313,11 +299,7 @@ def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path) -> None:
 
 @both_formats
 def test_a_large_pack_is_written_and_read_in_blocks(
-    tmp_path: Path,
-    suffix: str,
-    make_ids: Ids,
-    make_vectors: Make,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, vectors = make_ids(2_000), make_vectors(2_000, 2, WIDTH)
     write(tmp_path / f"whole{suffix}", ids, vectors)

@@ -1,6 +1,5 @@
 """Checks of packs piece by piece: both formats, every kind of damage."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -11,16 +10,14 @@ import zarr
 from agiqa.store import PackError, open_pack, write_pack
 from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
+from kit.stored_rows import make_ids, make_vectors
 
 ROWS, WIDTH = 600, 16
 PRINTS = [{"extractor": "é", "scale": 0.00392156862745098}, {"extractor": "é", "layer": 2}]
 
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
-
 
 @pytest.fixture(params=["zarr", "h5"])
-def pack(request: pytest.FixtureRequest, tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Path:
+def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / f"nano.{request.param}"
     write_pack(path, "nano", ["a", "é"], PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
     return path
@@ -30,7 +27,7 @@ def files(pack: Path) -> list[Path]:
     return [pack] if pack.is_file() else [path for path in pack.rglob("*") if path.is_file()]
 
 
-def test_a_whole_pack(pack: Path, make_ids: Ids) -> None:
+def test_a_whole_pack(pack: Path) -> None:
     report = check_pack(pack)
     assert report.is_whole
     assert (report.rows, report.chunks) == (ROWS, 3)
@@ -39,7 +36,7 @@ def test_a_whole_pack(pack: Path, make_ids: Ids) -> None:
     assert read_pack_metadata(pack)["names"] == ["a", "é"]
 
 
-def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path, make_ids: Ids) -> None:
+def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path) -> None:
     """Written by the library itself, so that the chunk's own checksum fits."""
     if pack.is_file():
         with h5py.File(pack, "r+") as file:
@@ -55,9 +52,7 @@ def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path, make_ids: 
 
 @pytest.mark.parametrize("name", ["vectors/c.1.0.0", "image_id/c.0.0", "row_crc32/c.0"])
 @pytest.mark.parametrize("content", [None, b"", b"short"])
-def test_missing_and_short_chunks_of_zarr(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make, name: str, content: bytes | None
-) -> None:
+def test_missing_and_short_chunks_of_zarr(tmp_path: Path, name: str, content: bytes | None) -> None:
     pack = tmp_path / "nano.zarr"
     write_pack(pack, "nano", ["a"], PRINTS[:1], make_ids(ROWS), make_vectors(ROWS, 1, WIDTH))
     if content is None:
@@ -68,9 +63,7 @@ def test_missing_and_short_chunks_of_zarr(
 
 
 @pytest.mark.parametrize("name", ["c.3.0.0", "c.999.0.0", "c.0.1.0", "c.00.0.0", "c.0.0"])
-def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make, name: str
-) -> None:
+def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(tmp_path: Path, name: str) -> None:
     path = tmp_path / "nano.zarr"
     write_pack(path, "nano", ["a", "é"], PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
     (path / "vectors" / name).write_bytes(b"x")

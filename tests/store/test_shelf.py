@@ -4,7 +4,6 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ from safetensors.numpy import load_file
 from agiqa.core.errors import AgiqaError
 from agiqa.store import DamagedRowsError, FingerprintMismatchError, LockedError, Shelf, default_root
 from agiqa.store.ledger.segments import rows_of
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
 
 
 @pytest.fixture
@@ -33,9 +31,7 @@ def segments(shelf: Shelf) -> list[Path]:
     return sorted((shelf.folder / "segments").glob("*.safetensors"))
 
 
-def test_rows_come_back_in_the_order_asked_for(
-    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_rows_come_back_in_the_order_asked_for(shelf: Shelf, tmp_path: Path) -> None:
     ids, vectors = make_ids(5000), make_vectors(5000, 8)
     with shelf.writer() as writer:
         for start in range(0, 5000, 48):  # a segment is full at 4096
@@ -50,9 +46,7 @@ def test_rows_come_back_in_the_order_asked_for(
     assert sorted(rows_of(path.name) for path in segments(shelf)) == [5000 - 4096, 4096]
 
 
-def test_a_segment_opens_with_plain_safetensors(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_segment_opens_with_plain_safetensors(shelf: Shelf) -> None:
     vectors = make_vectors(3, 8)
     with shelf.writer() as writer:
         writer.add(make_ids(3), vectors)
@@ -60,9 +54,7 @@ def test_a_segment_opens_with_plain_safetensors(
     np.testing.assert_array_equal(load_file(path)["vectors"], vectors)
 
 
-def test_rows_already_there_are_passed_over(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_rows_already_there_are_passed_over(shelf: Shelf) -> None:
     ids, vectors = make_ids(4), make_vectors(4, 8)
     with shelf.writer() as writer:
         writer.add(ids[:2], vectors[:2])
@@ -72,9 +64,7 @@ def test_rows_already_there_are_passed_over(
     np.testing.assert_array_equal(shelf.read(ids), vectors[[0, 1, 2, 0]])
 
 
-def test_nothing_counts_before_it_is_flushed_and_time_flushes(
-    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_nothing_counts_before_it_is_flushed_and_time_flushes(shelf: Shelf, tmp_path: Path) -> None:
     reader = Shelf.open(tmp_path, FINGERPRINT, 8)
     ids, vectors = make_ids(300), make_vectors(300, 8)
     with shelf.writer(flush_seconds=3600) as writer:
@@ -93,9 +83,7 @@ def test_nothing_counts_before_it_is_flushed_and_time_flushes(
         assert reader.has(ids[260])
 
 
-def test_what_was_added_is_kept_when_the_body_fails(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_what_was_added_is_kept_when_the_body_fails(shelf: Shelf) -> None:
     with pytest.raises(KeyboardInterrupt), shelf.writer() as writer:  # noqa: PT012
         writer.add(make_ids(3), make_vectors(3, 8))
         raise KeyboardInterrupt
@@ -105,9 +93,7 @@ def test_what_was_added_is_kept_when_the_body_fails(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_vector_that_is_not_finite_is_refused_with_its_image(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make, bad: float
-) -> None:
+def test_a_vector_that_is_not_finite_is_refused_with_its_image(shelf: Shelf, bad: float) -> None:
     ids, vectors = make_ids(3), make_vectors(3, 8)
     vectors[1, 5] = bad
     with shelf.writer() as writer:
@@ -117,9 +103,7 @@ def test_a_vector_that_is_not_finite_is_refused_with_its_image(
     assert shelf.ids() == {ids[0]}
 
 
-def test_other_widths_dtypes_and_ids_are_refused(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_other_widths_dtypes_and_ids_are_refused(shelf: Shelf) -> None:
     ids = make_ids(2)
     with shelf.writer() as writer:
         with pytest.raises(AgiqaError, match=r"of shape \(2, 8\), found \(2, 9\)"):
@@ -133,9 +117,7 @@ def test_other_widths_dtypes_and_ids_are_refused(
     assert shelf.ids() == frozenset()
 
 
-def test_an_absent_row_is_counted_and_named(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_an_absent_row_is_counted_and_named(shelf: Shelf) -> None:
     ids = make_ids(3)
     with shelf.writer() as writer:
         writer.add(ids[:1], make_vectors(1, 8))
@@ -181,7 +163,7 @@ def test_a_newer_or_broken_shelf_is_one_clear_line(shelf: Shelf, tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["lost", "cut short"])
 def test_a_shelf_whose_description_is_lost_is_known_by_its_name(
-    shelf: Shelf, tmp_path: Path, make_ids: Ids, make_vectors: Make, damage: str, caplog: Any
+    shelf: Shelf, tmp_path: Path, damage: str, caplog: Any
 ) -> None:
     with shelf.writer() as writer:
         writer.add(make_ids(3), make_vectors(3, 8))
@@ -245,7 +227,7 @@ STEPS = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(STEPS)
-def test_what_is_read_is_what_was_first_written(make_ids: Ids, steps: list) -> None:
+def test_what_is_read_is_what_was_first_written(steps: list) -> None:
     names = make_ids(401)
     written: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -278,9 +260,7 @@ def add(root: Path, rank: int, ids: list[str], vectors: np.ndarray) -> Shelf:
     return shelf
 
 
-def test_ranks_write_at_once_and_each_by_one(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_ranks_write_at_once_and_each_by_one(tmp_path: Path) -> None:
     ids, vectors = make_ids(4), make_vectors(4, 8)
     one, two = (Shelf.open(tmp_path, FINGERPRINT, 8, rank=rank) for rank in (1, 2))
     with one.writer() as first, two.writer() as second:
@@ -293,9 +273,7 @@ def test_ranks_write_at_once_and_each_by_one(
     np.testing.assert_array_equal(reader.read(ids), vectors)
 
 
-def test_a_whole_copy_in_another_segment_stands_in(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_whole_copy_in_another_segment_stands_in(tmp_path: Path) -> None:
     ids, vectors = make_ids(5), make_vectors(5, 8)
     shelf = add(tmp_path, 0, ids, vectors)
     (path,) = segments(shelf)
@@ -313,9 +291,7 @@ def test_a_whole_copy_in_another_segment_stands_in(
     assert set(shelf.damaged()) == {ids[0], *ids[3:]}
 
 
-def test_segments_may_be_copied_by_anybody(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_segments_may_be_copied_by_anybody(tmp_path: Path) -> None:
     """As `cp -n`, `rsync` or `aws s3 sync` do; one that is copied slowly counts as far as it is."""
     ids, vectors = make_ids(60), make_vectors(60, 8)
     ours, theirs = add(tmp_path / "a", 0, ids[:40], vectors[:40]), tmp_path / "b"

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,15 @@ from agiqa.store import LockedError, Shelf, digest
 from agiqa.store.ledger.description import read_description, restore_description
 from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}
 ROWS, WIDTH = 600, 16
 LARGE = 400  # rows of the first segment
 
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
-
 
 @pytest.fixture
-def shelf(tmp_path: Path, make_ids: Ids, make_vectors: Make) -> Shelf:
+def shelf(tmp_path: Path) -> Shelf:
     """Two segments, of 400 and of 200 rows."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
@@ -79,7 +76,7 @@ def test_every_bit_of_the_description_counts(shelf: Shelf) -> None:
 
 
 def test_rows_of_another_shelf_and_strangers_files_are_left_alone(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make, caplog: pytest.LogCaptureFixture
+    shelf: Shelf, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = make_ids(3, "other")
     name, parts = build(Kind("d" * 64, WIDTH, "float16"), ids, make_vectors(3, WIDTH))
@@ -97,9 +94,7 @@ def test_rows_of_another_shelf_and_strangers_files_are_left_alone(
     assert path.exists()
 
 
-def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(
-    shelf: Shelf, make_ids: Ids
-) -> None:
+def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(shelf: Shelf) -> None:
     vectors = np.full((2, WIDTH), np.nan, dtype="float16")
     vectors[1] = 1
     ids = [hashlib.sha256(text).hexdigest() for text in (b"odd", b"even")]
@@ -112,9 +107,7 @@ def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(
     assert Shelf.at(shelf.folder).ids() == {*make_ids(ROWS), ids[1]}
 
 
-def test_a_shelf_being_written_is_checked_and_not_repaired(
-    shelf: Shelf, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_shelf_being_written_is_checked_and_not_repaired(shelf: Shelf) -> None:
     flip_row(path := segment(shelf), 5)
     more, vectors = make_ids(20, "more"), make_vectors(20, WIDTH)
     with Shelf.open(shelf.folder.parent, FINGERPRINT, WIDTH, rank=1).writer() as writer:

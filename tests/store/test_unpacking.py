@@ -1,6 +1,5 @@
 """From packs back into the ledger: what is whole and new, never under a wrong row id."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,17 @@ from agiqa.store import (
     write_pack,
 )
 from agiqa.store.packs import pack_layout as pack_layout_module
+from kit.stored_rows import make_ids, make_vectors
 
 NAMES = ["quality", "coherence"]
 PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
 WIDTH, ROWS = 8, 600  # three chunks
 
-Ids = Callable[..., list[str]]
-Make = Callable[..., np.ndarray]
 both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 
 
 @pytest.fixture
-def pack(tmp_path: Path, suffix: str, make_ids: Ids, make_vectors: Make) -> Path:
+def pack(tmp_path: Path, suffix: str) -> Path:
     path = tmp_path / f"nano{suffix}"
     write_pack(path, "nano", NAMES, PRINTS, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
     return path
@@ -40,12 +38,7 @@ def read(root: Path, place: int, ids: list[str]) -> np.ndarray:
 @both_formats
 @pytest.mark.parametrize("block_bytes", [1, 64 << 20])
 def test_a_pack_gives_the_ledger_back(
-    pack: Path,
-    tmp_path: Path,
-    make_ids: Ids,
-    make_vectors: Make,
-    monkeypatch: pytest.MonkeyPatch,
-    block_bytes: int,
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     """Chunk by chunk or all at once, and a second time nothing."""
     monkeypatch.setattr(pack_layout_module, "BLOCK_BYTES", block_bytes)
@@ -60,9 +53,7 @@ def test_a_pack_gives_the_ledger_back(
 
 
 @both_formats
-def test_other_numbers_are_kept_and_counted(
-    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_other_numbers_are_kept_and_counted(pack: Path, tmp_path: Path) -> None:
     ids, other = make_ids(ROWS), make_vectors(ROWS, WIDTH, seed=5)
     shelf = Shelf.open(tmp_path / "ledger", PRINTS[1], WIDTH)
     with shelf.writer() as writer:
@@ -74,9 +65,7 @@ def test_other_numbers_are_kept_and_counted(
 
 
 @both_formats
-def test_a_flipped_bit_costs_its_row_alone(
-    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_a_flipped_bit_costs_its_row_alone(pack: Path, tmp_path: Path) -> None:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
     file = pack / "vectors/c.1.0.0" if pack.is_dir() else pack
     data = bytearray(file.read_bytes())
@@ -93,7 +82,7 @@ def test_a_flipped_bit_costs_its_row_alone(
 @pytest.mark.parametrize("suffix", [".zarr"])
 @pytest.mark.parametrize("content", [None, b"", b"half"])
 def test_a_missing_or_cut_chunk_is_never_read_as_zeros(
-    pack: Path, tmp_path: Path, make_ids: Ids, content: bytes | None
+    pack: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     chunk = pack / "vectors/c.2.0.0"
     chunk.unlink() if content is None else chunk.write_bytes(content)
@@ -103,9 +92,7 @@ def test_a_missing_or_cut_chunk_is_never_read_as_zeros(
 
 
 @both_formats
-def test_only_what_is_wanted_is_taken(
-    pack: Path, tmp_path: Path, make_ids: Ids, make_vectors: Make
-) -> None:
+def test_only_what_is_wanted_is_taken(pack: Path, tmp_path: Path) -> None:
     ids = make_ids(ROWS)
     wanted = {digest(PRINTS[1]): {ids[5], ids[590], "f" * 64}}
     found = add_pack(pack, tmp_path / "ledger", wanted=wanted, rank=3)
@@ -119,7 +106,7 @@ def test_only_what_is_wanted_is_taken(
 
 @both_formats
 def test_rows_known_by_more_than_the_image_need_the_same_row_ids(
-    tmp_path: Path, make_ids: Ids, make_vectors: Make, suffix: str
+    tmp_path: Path, suffix: str
 ) -> None:
     ids, rows = make_ids(4), make_ids(4, "with prompts ")
     path, key = tmp_path / f"n{suffix}", digest(PRINTS[1])

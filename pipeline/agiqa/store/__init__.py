@@ -39,7 +39,7 @@ from agiqa.store.packs.pack import (
 )
 from agiqa.store.packs.pack_layout import PackError, row_ids_digest
 from agiqa.store.rows import DamagedRowsError
-from agiqa.store.shared.fetch import at_hand, copies_folder, fetch
+from agiqa.store.shared.fetch import copies_folder, fetch, local_copy
 from agiqa.store.shared.remote import RemoteError
 from agiqa.store.shared.sharing import pull, pushing, shared_shelves
 from agiqa.store.unpacking import add_pack
@@ -62,7 +62,6 @@ __all__ = [
     "ShelfWriter",
     "add_pack",
     "add_shelf",
-    "at_hand",
     "convert_pack",
     "copies_folder",
     "default_root",
@@ -72,6 +71,7 @@ __all__ = [
     "fetch",
     "find_shelves",
     "is_free",
+    "local_copy",
     "open_pack",
     "pack_beside",
     "pull",

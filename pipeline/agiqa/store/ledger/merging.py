@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.ledger.segment_rows import Segment, SegmentRows
+from agiqa.store.ledger.segment_rows import Segment, SegmentRows, VanishedError
 from agiqa.store.ledger.segments import order, rows_a_segment
 from agiqa.store.rows import Vectors, rows_a_block
 
@@ -108,7 +108,7 @@ def remove_redundant(rows: SegmentRows, segment: Segment) -> bool:
     left = set(segment.ids)
     for other in rows.segments().values():
         greater = order(other.name) > order(segment.name) and not left.isdisjoint(other.ids)
-        if greater and is_whole(rows, other) and not bad_rows(rows, other):
+        if greater and not damage(rows, other)[0]:
             left.difference_update(other.ids)
     if not left:
         rows.folder.remove([segment.name])
@@ -116,10 +116,26 @@ def remove_redundant(rows: SegmentRows, segment: Segment) -> bool:
     return not left
 
 
-def bad_rows(rows: SegmentRows, segment: Segment) -> list[str]:
-    """Ids of a segment's rows that fail their checksum or are not finite, in its order."""
-    return [name for names, _, whole in checked_rows(rows, segment)
-            for name, good in zip(names, whole.tolist(), strict=True) if not good]  # fmt: skip
+def damage(rows: SegmentRows, segment: Segment) -> tuple[str, list[str]]:
+    """What is wrong with a segment, in words, and ids of its bad rows; "" where nothing is.
+
+    VanishedError where it is there no more: its rows are in a larger one.
+    """
+    bad = [
+        name
+        for names, _, whole in checked_rows(rows, segment)
+        for name, good in zip(names, whole.tolist(), strict=True)
+        if not good
+    ]
+    if lost := segment.layout.rows - len(segment.ids):
+        return f"is cut short: {lost} of {segment.layout.rows} rows are lost", bad
+    if not is_whole(rows, segment):
+        if segment.name not in rows.folder.sizes():
+            raise VanishedError
+        return "fails its checksum", bad
+    if bad:
+        return "is whole, but rows in it fail their checksums or are not finite", bad
+    return "", []
 
 
 def checked_rows(

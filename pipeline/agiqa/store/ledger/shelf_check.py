@@ -16,11 +16,7 @@ from agiqa.store.durable import disk_errors
 from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
-from agiqa.store.ledger.merging import (
-    bad_rows,
-    checked_rows,
-    is_whole,
-)
+from agiqa.store.ledger.merging import checked_rows, damage, is_whole
 from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.ledger.segment_rows import Segment, VanishedError
 from agiqa.store.ledger.segments import rows_of
@@ -53,24 +49,13 @@ def check_shelf(folder: Path) -> Report:
         report.findings.append(Finding(shelf.files.folder / name, f"has {why}"))
     for segment in shelf.rows.segments().values():
         with suppress(VanishedError):  # merged meanwhile: its rows are in a larger one
-            _check_segment(shelf, segment, report)
+            report.segments += 1
+            what, bad = damage(shelf.rows, segment)
+            if what:
+                path = shelf.files.folder / segment.name
+                report.findings.append(Finding(path, what, tuple(bad)))
     report.notes += [f"{path}: nothing of agiqa; move it away" for path in strangers(folder)]
     return report
-
-
-def _check_segment(shelf: Shelf, segment: Segment, report: Report) -> None:
-    report.segments += 1
-    bad = bad_rows(shelf.rows, segment)
-    lost = segment.layout.rows - len(segment.ids)
-    path = shelf.files.folder / segment.name
-    if lost:
-        what = f"is cut short: {lost} of {segment.layout.rows} rows are lost"
-        report.findings.append(Finding(path, what, tuple(bad)))
-    elif not is_whole(shelf.rows, segment) and path.exists():
-        report.findings.append(Finding(path, "fails its checksum", tuple(bad)))
-    elif bad:
-        what = "is whole, but rows in it fail their checksums or are not finite"
-        report.findings.append(Finding(path, what, tuple(bad)))
 
 
 def repair_shelf(folder: Path) -> list[str]:
@@ -82,7 +67,7 @@ def repair_shelf(folder: Path) -> list[str]:
     shelf = Shelf.at(folder)
     shelf.rows.refresh()
     done: list[str] = []
-    damaged = [one for one in shelf.rows.segments().values() if not _is_sound(shelf, one)]
+    damaged = [one for one in shelf.rows.segments().values() if _is_damaged(shelf, one)]
     if damaged:
         with sole_writer(folder):
             for segment in damaged:
@@ -102,11 +87,10 @@ def repair_shelf(folder: Path) -> list[str]:
     return done
 
 
-def _is_sound(shelf: Shelf, segment: Segment) -> bool:
-    try:
-        return is_whole(shelf.rows, segment) and not bad_rows(shelf.rows, segment)
-    except VanishedError:
-        return True
+def _is_damaged(shelf: Shelf, segment: Segment) -> bool:
+    with suppress(VanishedError):
+        return bool(damage(shelf.rows, segment)[0])
+    return False
 
 
 def _repair_segment(shelf: Shelf, segment: Segment) -> str:

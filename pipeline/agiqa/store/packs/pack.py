@@ -29,7 +29,7 @@ from agiqa.store.packs.pack_layout import (
 )
 from agiqa.store.packs.pack_rows import PackRows, Stored
 from agiqa.store.rows import Vectors
-from agiqa.store.shared.fetch import at_hand
+from agiqa.store.shared.fetch import local_copy
 
 
 class PackFormat(Protocol):
@@ -133,7 +133,7 @@ def read_pack(path: Path | str) -> FeatureStore:
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
     pack_format(Path(path))
-    pack = open_pack(at_hand(path, read_pack))
+    pack = open_pack(local_copy(path, read_pack))
     return FeatureStore(
         path=pack.path,
         extractor=pack.metadata["extractor"],

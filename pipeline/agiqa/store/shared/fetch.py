@@ -22,7 +22,7 @@ from agiqa.store.durable import disk_errors, folder_aside, put_in_place
 from agiqa.store.shared.remote import Remote, RemoteError, RemoteFile, is_inside
 
 
-def at_hand(place: Path | str, check: Callable[[Path], object]) -> Path:
+def local_copy(place: Path | str, check: Callable[[Path], object]) -> Path:
     """A path as it is; of a URL the path of a copy that passed `check`, under the same name."""
     if not isinstance(place, str):
         return place

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.store import at_hand, digest, read_pack
+from agiqa.store import digest, local_copy, read_pack
 from agiqa.store.ledger.description import DESCRIPTION, read_description
 from agiqa.store.ledger.roots import find_shelves
 from agiqa.store.ledger.segment_folders import SEGMENTS
@@ -16,7 +16,7 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
 
     AgiqaError where none is, or several shelves' names or digests begin so.
     """
-    path = at_hand(text, read_pack)
+    path = local_copy(text, read_pack)
     if text and path.exists():
         if path.suffix in FORMATS:
             return PACK, path
