@@ -246,7 +246,10 @@ def test_a_store_made_with_other_settings_is_refused_by_fit(run: Path, tmp_path:
     text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
     other = tmp_path / "other.yaml"
     other.write_text(text.replace("violations of coherence", "broken coherence"))
+    replied = tmp_path / "replied.yaml"
+    replied.write_text(f"{text}\nreply: It is\n")
     for extra, field in (
+        (f"semantic.prompts={replied}", "prompt.reply = 'It is', found nothing"),
         (f"semantic.prompts={other}", "prompt.text"),
         ("semantic.attention=eager", "attention"),
         ("visual.layers=[1]", "layer"),

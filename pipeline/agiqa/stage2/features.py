@@ -198,7 +198,9 @@ def require_settings(stores: Mapping[str, Any], params: Params) -> None:
                 wanted["layer"] = f"one of {layers}"
             if isinstance(prompt := made.get("prompt"), Mapping):
                 text = prompt["text"] if prompt["text"] in texts else " | ".join(texts)
-                wanted["prompt"] = {**prompt, "text": text, "template": prompts.template}
+                same = {key: value for key, value in prompt.items() if key != "reply"}
+                reply = {"reply": prompts.reply} if prompts.reply else {}
+                wanted["prompt"] = {**same, "text": text, "template": prompts.template, **reply}
             require_same(
                 wanted,
                 made,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.prompts import PromptSet, make_prompt_set
+from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, make_prompt_set
 from agiqa.runs.explain.rated_images import RatedImages
 from agiqa.runs.explain.reasons import AspectValidity, Reason, validity, word_reasons
 from agiqa.runs.explain.vectors import ImageVectors, Pictures
@@ -160,6 +160,8 @@ class Aspects:
                 "template": asked[0]["template"],
                 "pooling": "last",
                 "answers": self.words,
+                "answers_over": asked[0].get("over", WORDS),
+                "reply": asked[0].get("reply", ""),
                 "prompts": {name: prompt["text"] for name, prompt in names},
             }
         )
@@ -239,7 +241,8 @@ def words(fingerprint: Mapping[str, Any], path: Path) -> list[str]:
         AgiqaError: the vectors are no answers' probabilities.
     """
     prompt = fingerprint.get("prompt")
-    answers = prompt.get(ANSWERS) if isinstance(prompt, Mapping) else None
+    asked = prompt if isinstance(prompt, Mapping) else {}
+    answers = asked.get(ANSWERS) if asked.get("over") != LIKELIHOOD else None
     if not isinstance(answers, list) or len(answers) < LEAST_ANSWERS:
         raise PackError(f"{path}: expected probabilities of answers, found other vectors.")
     return [str(answer) for answer in answers]
