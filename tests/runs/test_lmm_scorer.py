@@ -154,10 +154,11 @@ def write_scorer(tmp_path: Path) -> Callable[..., str]:
     ("changed", "message"),
     [
         ({"weights": {}}, "unknown key 'weights'"),
+        ({"remote_code": "theirs@0123"}, "unknown key 'remote_code'"),
         ({"licence": None}, "missing licence"),
         ({"licence": ""}, "licence expects a text, found ''"),
         ({"dtype": "int8"}, "semantic.dtype"),
-        ({"name": "a/b"}, "semantic.name"),
+        ({"name": "../b"}, "semantic.name"),
         ({"answers": ["good", "bad"]}, r"map words to what they are worth \(good: 4\)"),
         (
             {"answers": {"good": "much", "bad": 1}},
