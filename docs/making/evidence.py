@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs/results"
 PUBLISHED, SETTINGS = "published", "settings"
+UNNAMED = "in others' tables"  # a source in published.yaml that names no publication
 NO_FIGURE = re.compile(r"95|\d{4}\.\d{5}")  # an interval's level in %, a number of arXiv
 UNITS = r"s|ms|min|h|d|%|x|B|KB|MB|GB|KiB|MiB|GiB|TFLOP|TFLOP/s|images/s|rows/s"
 FIGURE = re.compile(
@@ -59,7 +60,9 @@ def figures_in(text: str) -> list[str]:
 
 def main(root: Path = ROOT) -> int:
     """Print orphans and counts; give the number of orphans in tables."""
-    published = [number(digits) for digits in printed_figures()]
+    printed = printed_figures()
+    published = [number(digits) for digits, _ in printed]
+    unnamed = sum(UNNAMED in source for _, source in printed)
     known = {path.name: numbers_in(path) for path in sorted((root / "docs/results").iterdir())}
     known |= {PUBLISHED: published, SETTINGS: []}
     orphans, figures = [], 0
@@ -84,8 +87,8 @@ def main(root: Path = ROOT) -> int:
     for orphan in orphans:
         print(f"ORPHAN {orphan}")
     print(
-        f"{figures} figures in tables, {len(known) - 2} result files, {len(published)} published "
-        f"figures; {len(orphans)} orphans"
+        f"{figures} figures in tables, {len(known) - 2} result files; {len(printed)} published "
+        f"figures, {unnamed} of them from tables without a name; {len(orphans)} orphans"
     )
     return len(orphans)
 
@@ -131,12 +134,16 @@ def prose_figures(page: Path) -> list[str]:
     return [figure for line in lines for figure in figures_in(line) if "." in figure]
 
 
-def printed_figures() -> list[str]:
-    """List the published figures, each of which has a source (or loading fails)."""
+def printed_figures() -> list[tuple[str, str]]:
+    """List the published figures with their sources, without which loading fails."""
     from agiqa.views.tables import published_results
 
-    values = [value for result in published_results() for value in result.figures.values()]
-    return [digits for value in values for digits in value.printed]
+    return [
+        (digits, result.source)
+        for result in published_results()
+        for value in result.figures.values()
+        for digits in value.printed
+    ]
 
 
 def numbers_in(path: Path) -> list[float]:
