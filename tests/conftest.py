@@ -8,7 +8,7 @@ import os
 # for each core already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable, Target
 from kit.families import DUAL_ENCODERS, LMMS
+from kit.processes import open_python
+from kit.tiny_workspace import make_workspace
 
 settings.register_profile(
     "agiqa",
@@ -199,6 +201,19 @@ def build_lmm() -> Callable[..., Path]:
 def tiny_lmm(build_lmm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny image-text model's folder; not to be changed."""
     return build_lmm(tmp_path_factory.mktemp("models") / "tiny-lmm")
+
+
+@pytest.fixture(scope="session")
+def tiny_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
+    """A working folder as the commands leave it (kit/tiny_workspace.py); not to be changed."""
+    return make_workspace(tmp_path_factory.mktemp("workspace"), tiny_lmm)
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[list[str]]:
+    """As `[sys.executable]`, but of processes whose imports are done (kit/imported.py)."""
+    with open_python() as words:
+        yield words
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """float32 is float32: no TF32 while it lasts, and afterwards whatever was set before."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +42,11 @@ def test_it_is_switched_off_and_on_again(allowed: None) -> None:
     assert _now() == (True, True)
 
 
-def test_pytorchs_newer_switches_are_heeded_too() -> None:
+def test_pytorchs_newer_switches_are_heeded_too(python: list[str]) -> None:
     """In a process of its own: with them set, the older ones cannot be read."""
     code = """
-import torch
+import torch, warnings
+warnings.simplefilter("error")
 from agiqa.core.float32 import full_float32
 conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
@@ -56,7 +56,7 @@ with full_float32():
     assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
 assert (conv.fp32_precision, matmul.fp32_precision) == ("tf32", "tf32")
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=600)
+    subprocess.run([*python, "-c", code], check=True, timeout=600)
 
 
 def test_every_extractor_runs_without_it(

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -57,7 +56,7 @@ def test_shares_are_disjoint_and_make_the_whole(world: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_ranks_device_needs_no_process_group() -> None:
+def test_a_ranks_device_needs_no_process_group(python: list[str]) -> None:
     """With these variables accelerate itself would wait for a second process."""
     code = (
         "import os, torch; from agiqa.core.processes import device; found = device(); "
@@ -67,7 +66,7 @@ def test_a_ranks_device_needs_no_process_group() -> None:
     )
     launched = os.environ | {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=launched, capture_output=True, text=True, timeout=600
+        [*python, "-c", code], env=launched, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     found, count = done.stdout.split()

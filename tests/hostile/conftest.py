@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.tiny_workspace import RUN, make_workspace
+from kit.tiny_workspace import RUN
 from kit.workers import Worker, open_worker
 
 
@@ -49,9 +49,9 @@ class Canary:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
+def workspace(tiny_workspace: Path) -> Path:
     """A working folder with the data set `mine` and a run of it; not to be changed."""
-    return make_workspace(tmp_path_factory.mktemp("hostile"), tiny_lmm)
+    return tiny_workspace
 
 
 @pytest.fixture

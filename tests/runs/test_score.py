@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,19 +20,14 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
 from agiqa.runs.files import load_run
-from kit.tiny_workspace import RUN, make_workspace
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
-    """A folder with a run made by the commands themselves with the tiny model."""
-    return make_workspace(tmp_path_factory.mktemp("scoring"), tiny_lmm)
+from kit.processes import AGIQA
+from kit.tiny_workspace import RUN
 
 
 @pytest.fixture
-def run(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run in a copy of the folder, which is `tmp_path`."""
-    shutil.copytree(workspace, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(tiny_workspace, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     return tmp_path / RUN
@@ -185,7 +179,9 @@ def test_an_image_that_the_model_does_not_take_ends_no_others_score(
     assert (alone.exit_code, "1 of 1 images cannot be scored" in alone.stderr) == (1, True)
 
 
-def test_names_that_no_encoding_has_are_scored_and_written(run: Path, tmp_path: Path) -> None:
+def test_names_that_no_encoding_has_are_scored_and_written(
+    run: Path, tmp_path: Path, python: list[str]
+) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     image = (tmp_path / "images/00.png").read_bytes()
@@ -204,9 +200,8 @@ def test_names_that_no_encoding_has_are_scored_and_written(run: Path, tmp_path: 
         assert r"Skipped" in result.stderr
         assert r"bad\udcff.png" in result.stderr
     for style in ("table", "csv", "json"):
-        typed = ["-c", "from agiqa.cli import main; main()", *command, "--format", style]
         done = subprocess.run(
-            [sys.executable, *typed],
+            [*python, *AGIQA, *command, "--format", style],
             env=os.environ | {"PYTHONIOENCODING": "ascii"},
             capture_output=True,
             check=False,

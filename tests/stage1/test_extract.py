@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
 from agiqa.stage1.ledger_rows import open_shelves
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
+from kit.processes import process_id
 
 
 class Counting(ImageTextExtractor):
@@ -163,7 +163,7 @@ def _children(pid: int) -> list[str]:
 
 
 def test_kill_and_resume(
-    write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path
+    write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path, python: list[str]
 ) -> None:
     """SIGKILL in the middle: acknowledged rows are not computed again, the pack is the same."""
     data, semantic = tmp_path / "data", dataclasses.replace(semantic, batch_size=16)
@@ -171,13 +171,13 @@ def test_kill_and_resume(
     write_table(table, data)
     shelves = open_shelves(ImageTextExtractor(semantic), data / "ledger")
 
-    command = [sys.executable, "-c", STALLING, str(data), semantic.model]
+    command = [*python, "-c", STALLING, str(data), semantic.model]
     with subprocess.Popen(command) as process:
         while min(len(shelf.ids()) for shelf in shelves) < 256:
             assert process.poll() is None
             time.sleep(0.02)
-        workers = _children(process.pid)
-        process.kill()
+        workers = _children(process_id(process))
+        os.kill(process_id(process), signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert workers
     until = time.monotonic() + 120

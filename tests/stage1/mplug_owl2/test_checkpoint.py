@@ -232,7 +232,7 @@ print(weights, memory("VmHWM") - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("kind", "dtype"), [("bin", "float16"), ("safetensors", "float32")])
 def test_weights_never_stand_in_memory_twice(
-    kind: str, dtype: str, owl: Path, reconfigure: Callable[..., None]
+    kind: str, dtype: str, owl: Path, reconfigure: Callable[..., None], python: list[str]
 ) -> None:
     reconfigure(owl, **SIZES)
     empty = loading.build_empty(loading.load_config(owl), "sdpa")
@@ -242,7 +242,7 @@ def test_weights_never_stand_in_memory_twice(
     }
     torch.save(weights, owl / BIN)
     shard = max(path.stat().st_size for path in split(owl, kind, count=8))
-    command = [sys.executable, "-c", LOAD, str(owl), dtype]
+    command = [*python, "-c", LOAD, str(owl), dtype]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     copy, used = map(int, printed.split())
     assert copy > 100e6

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,12 +17,12 @@ from click.testing import Result
 from safetensors.torch import load_file
 
 from agiqa.runs.files import load_run
+from kit.processes import AGIQA, process_id
 
 Run = Callable[..., Result]
 FILES = {"model.safetensors", "params.yaml", "prompts.yaml", "provenance.json", "curves.csv",
          "dvclive", "predictions.csv", "metrics.json", "summary.json", "scatter.csv",
          "targets"}  # fmt: skip
-AGIQA = [sys.executable, "-c", "from agiqa.cli import main; main()"]
 
 
 def _done(result: Result) -> Result:
@@ -192,25 +191,25 @@ def test_the_backbone_may_be_a_local_vit(workspace: Path, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_fit_goes_on_to_the_bit(workspace: Path, run: Run) -> None:
-    """SIGKILL, the real thing, after the second of many epochs."""
-    command = [*AGIQA, "fit", "mine", "--set", "paper.epochs=6"]
+def test_a_killed_fit_goes_on_to_the_bit(workspace: Path, run: Run, python: list[str]) -> None:
+    """SIGKILL, the real thing, after the second of some epochs."""
+    fit = ["fit", "mine", "--set", "paper.epochs=4"]
     slow = "import time, agiqa.stage2.paper.training as t; step = t.Steps.step\n"
     slow += "t.Steps.step = lambda *a: (time.sleep(0.02), step(*a))[1]\n"
-    command[2] = slow + command[2]
+    command = [*python, "-c", slow + AGIQA[1], *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "epoch 3 of 6" in line:
-                process.send_signal(signal.SIGKILL)
+            if "epoch 3 of 4" in line:
+                os.kill(process_id(process), signal.SIGKILL)
                 break
+    assert process.returncode == -signal.SIGKILL
     assert not Path("runs/mine/paper").exists()
-    done = subprocess.run([*AGIQA, "fit", "mine", "--set", "paper.epochs=6"], capture_output=True,
-                          text=True, check=True)  # fmt: skip
+    done = _done(run(*fit))
     assert re.search(r"Split 20 goes on after epoch [23]\.", done.stderr)
     assert not list(Path("ledger").glob("fit-*"))  # its work is done
     Path("runs/mine/paper").rename("runs/resumed")
-    subprocess.run([*AGIQA, "fit", "mine", "--set", "paper.epochs=6"], check=True)
+    _done(run(*fit))
     weights = [Path(f"runs/{name}/model.safetensors") for name in ("resumed", "mine/paper")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     curves = [Path(f"runs/{name}/curves.csv") for name in ("resumed", "mine/paper")]
@@ -221,14 +220,14 @@ STILL = ["--set=paper.network.dropout=0", "--set=paper.network.drop_path=0"]
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_network(workspace: Path) -> None:
+def test_two_processes_train_one_network(workspace: Path, run: Run, python: list[str]) -> None:
     """The same images a step, so the same weights: dropout, drawn by each, is out."""
-    (workspace / "fit.py").write_text(AGIQA[2])
-    fit = ["fit.py", "fit", "mine", "--json", "--set=paper.drop_last_train=false", *STILL]
-    subprocess.run([sys.executable, *fit, "-o", "runs/one"], check=True, capture_output=True)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    fit = ["fit", "mine", "--json", "--set=paper.drop_last_train=false", *STILL]
+    _done(run(*fit, "-o", "runs/one"))
+    launch = ["-c", "from torch.distributed.run import main; main()", "--standalone"]
+    launch += ["--nproc-per-node=2", "--no-python", *python, *AGIQA]
     shared = subprocess.run(
-        [sys.executable, *launch, *fit, "-o", "runs/two"],
+        [*python, *launch, *fit, "-o", "runs/two"],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

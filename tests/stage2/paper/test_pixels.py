@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from agiqa.data.images import decode, image_id
 from agiqa.stage2.paper import pixels
 from agiqa.stage2.paper.pixels import open_pixels, resized
 from agiqa.store.ledger.lock import writer_lock
+from kit.processes import process_id
 
 SIZE = 16
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -156,15 +156,17 @@ pixels.open_pixels(files, 16, Path(sys.argv[2]))
 """
 
 
-def test_a_killed_decoding_goes_on(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_killed_decoding_goes_on(
+    files: dict[str, Path], tmp_path: Path, python: list[str]
+) -> None:
     folder = next(iter(files.values())).parent
-    command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "ledger")]
+    command = [*python, "-c", KILLED, str(folder), str(tmp_path / "ledger")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for _ in range(2):
             process.stdout.readline()
         time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+        os.kill(process_id(process), signal.SIGKILL)
     rows = (_folder(tmp_path / "ledger") / "pixels.u8").stat().st_size // (SIZE * SIZE * 3)
     assert 6 <= rows < 20
     for path in list(files.values())[:6]:  # two batches were acknowledged: not wanted again

@@ -178,15 +178,19 @@ if made is not None:
 
 
 def on_a_terminal(
-    image: Path, mode: str, answers: Mapping[bytes, bytes], environment: Mapping[str, str]
+    python: list[str],
+    image: Path,
+    mode: str,
+    answers: Mapping[bytes, bytes],
+    environment: Mapping[str, str],
 ) -> bytes:
     """What a process writes to a terminal that answers queries so."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
     process = subprocess.Popen(
-        [sys.executable, "-c", CODE, mode, str(image)],
+        [*python, "-c", CODE, mode, str(image)],
         stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL,
-        start_new_session=True, preexec_fn=_own,
+        start_new_session=True,
         env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
     )  # fmt: skip
     written, asked = b"", 0
@@ -207,13 +211,6 @@ def on_a_terminal(
     os.close(ours)
     os.close(theirs)
     return written
-
-
-def _own() -> None:
-    """Make standard input the session's terminal, as a shell has it."""
-    import fcntl
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 SIXEL = {b"\x1b[c": b"\x1b[?62;4;22c", b"\x1b[16t": b"\x1b[6;20;10t"}
@@ -239,11 +236,11 @@ PLAIN = {b"\x1b[c": b"\x1b[?62;22c"}
 )
 def test_thumbnails_where_the_terminal_has_them(
     mode: str, answers: dict[bytes, bytes], environment: dict[str, str], expected: bytes,
-    write_images,
+    write_images, python: list[str],
 ) -> None:  # fmt: skip
     environment = {"NO_COLOR": "", **environment}
     image = write_images("a.png") / "a.png"
-    written = on_a_terminal(image, mode, answers, environment)
+    written = on_a_terminal(python, image, mode, answers, environment)
     assert expected in written
     assert (b"NONE" in written) == (expected == b"NONE")
 

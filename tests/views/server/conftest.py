@@ -2,8 +2,8 @@
 
 import os
 import re
+import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.tiny_workspace import make_workspace
+from kit.processes import AGIQA, process_id
 
 
 @dataclass(frozen=True)
@@ -26,27 +26,27 @@ class Served:
     @property
     def resident(self) -> int:
         """Bytes of memory that it holds."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{process_id(self.process)}/status").read_text()
         found = re.search(r"VmRSS:\s+(\d+) kB", status)
         assert found
         return int(found[1]) * 1024
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, tiny_workspace: Path) -> Path:
     """A folder with a data set `mine`, its cache, a ledger and the run runs/mine/random."""
-    return make_workspace(tmp_path_factory.mktemp("serving"), tiny_lmm)
+    folder = tmp_path_factory.mktemp("serving")
+    return Path(shutil.copytree(tiny_workspace, folder, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
-def serve(workspace: Path) -> Callable[..., object]:
+def serve(workspace: Path, python: list[str]) -> Callable[..., object]:
     """Starts `agiqa serve` with further options on a port of its own, and stops it."""
 
     @contextmanager
     def start(*options: str, run: str = "runs/mine/random") -> Iterator[Served]:
-        command = [sys.executable, "-c", "from agiqa.cli import main; main()", "serve"]
         process = subprocess.Popen(
-            [*command, "--run", run, "--port", "0", *options],
+            [*python, *AGIQA, "serve", "--run", run, "--port", "0", *options],
             cwd=workspace,
             env={
                 **os.environ,

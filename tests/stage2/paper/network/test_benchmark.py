@@ -2,14 +2,13 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[4] / "benchmarks" / "regressor.py"
 
 
-def test_it_measures_both_ways_side_by_side() -> None:
-    command = [sys.executable, str(SCRIPT), "--size", "tiny", "--batch-size", "2", "--rounds", "1"]
+def test_it_measures_both_ways_side_by_side(python: list[str]) -> None:
+    command = [*python, str(SCRIPT), "--size", "tiny", "--batch-size", "2", "--rounds", "1"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     difference = re.search(r"difference between the two ways' scores: (\S+) of their sd", printed)
     assert difference is not None
