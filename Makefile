@@ -37,7 +37,7 @@ demo: venv ## images to scores and a report, on a data set that the project make
 
 test: venv ## run the tests, on all cores
 	@# With bytecode: rewriting the tests' assertions anew takes as long as importing torch.
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: venv ## lint, format, types, layers
 	@$(BIN)/ruff check .

@@ -43,10 +43,10 @@ def test_no_field_of_a_run_is_trusted(
     tree = read(path.read_text())
     refused = trials = 0
     pairs = [(place, value) for place in places(tree) for value in (*WRONG, MISSING)]
-    if "AGIQA_EXPLORE" not in os.environ:  # 3,100 of them take minutes
-        chosen = np.random.default_rng(0).permutation(len(pairs))[:200]
-        pairs = [pairs[number] for number in chosen]
-    for place, value in pairs:
+    explore = "AGIQA_EXPLORE" in os.environ
+    chosen = np.random.default_rng(None if explore else 0).permutation(len(pairs))
+    for number in chosen[: 600 if explore else 150]:  # all 3,100 take minutes
+        place, value = pairs[number]
         path.write_text(write(changed(tree, place, value)))
         trials += 1
         message = refusal(good_run)
