@@ -30,8 +30,8 @@ def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 def open_worker() -> Callable:
     """Opens a further worker, as a context."""
 
-    def opened(script: str = "worker.py", **more: str) -> AbstractContextManager[Worker]:
-        return workers.open_worker(Path(__file__).with_name(script), **more)
+    def opened() -> AbstractContextManager[Worker]:
+        return workers.open_worker(Path(__file__).with_name("worker.py"))
 
     return opened
 
@@ -43,13 +43,15 @@ def worker(open_worker: Callable) -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="session")
-def command_line(
-    open_worker: Callable, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Worker]:
+def command_line(python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A worker that runs `agiqa` (extract_worker.py); its hub cache is empty."""
     hub = tmp_path_factory.mktemp("hub")
-    with open_worker(
-        "extract_worker.py", HF_HOME=str(hub), HF_HUB_CACHE=str(hub / "hub"), HF_HUB_OFFLINE=""
+    with workers.open_worker(
+        Path(__file__).with_name("extract_worker.py"),
+        python,
+        HF_HOME=str(hub),
+        HF_HUB_CACHE=str(hub / "hub"),
+        HF_HUB_OFFLINE="",
     ) as opened:
         yield opened
 

@@ -1,7 +1,4 @@
-"""The command line, in processes that a test may kill or cut off from the network (kit/forking.py).
-
-torch and transformers are imported once, before the forks.
-"""
+"""The command line in processes to kill or to cut off from the network (kit/forking.py)."""
 
 import errno
 import functools
@@ -9,12 +6,9 @@ import os
 import socket
 from typing import Any
 
-import torch
-import transformers  # noqa: F401
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.stage1 import batches, extract, extractors  # noqa: F401
 from agiqa.store import Shelf
 from kit.forking import serve
 
@@ -49,5 +43,4 @@ def agiqa_offline(arguments: list[str], environment: dict[str, str]) -> dict[str
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     serve(agiqa, agiqa_offline)

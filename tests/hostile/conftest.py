@@ -69,10 +69,12 @@ def canary(tmp_path: Path) -> Iterator[Canary]:
 
 
 @pytest.fixture(scope="session")
-def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def command_line(tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> Iterator[Worker]:
+    """A worker that runs `agiqa` (worker.py), offline."""
     hub = tmp_path_factory.mktemp("hub")
     with open_worker(
         Path(__file__).with_name("worker.py"),
+        python,
         HF_HOME=str(hub),
         HF_HUB_CACHE=str(hub / "hub"),
         HF_HUB_OFFLINE="1",

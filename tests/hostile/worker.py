@@ -1,7 +1,4 @@
-"""The command line over files of an attacker, in processes with limits (kit/forking.py).
-
-torch and transformers are imported once, before the forks.
-"""
+"""The command line over files of an attacker, in processes with limits (kit/forking.py)."""
 
 import os
 import resource
@@ -10,12 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers  # noqa: F401
 from click.testing import CliRunner
 
 from agiqa.cli import main
-from agiqa.stage1 import batches, extract, extractors  # noqa: F401
 from kit.forking import serve
 
 MIB = 2**20
@@ -71,5 +65,4 @@ def agiqa(
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     serve(agiqa)

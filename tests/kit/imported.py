@@ -27,6 +27,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import huggingface_hub.constants
+
 LATE = ("AyaVisionForConditionalGeneration", "LlamaForCausalLM", "CLIPVisionModel",
         "CLIPImageProcessorPil", "PreTrainedTokenizerFast")  # fmt: skip
 
@@ -113,7 +115,8 @@ def become(streams: list[int], request: dict[str, Any]) -> list[str]:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    tempfile.tempdir = None  # it is the environment's
+    tempfile.tempdir = None  # it is the environment's, as are the hub's cache and address
+    importlib.reload(huggingface_hub.constants)
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = os.fdopen(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def open_worker(script: Path, **more: str) -> Iterator[Worker]:
+def open_worker(
+    script: Path, python: Sequence[str] = (sys.executable,), **more: str
+) -> Iterator[Worker]:
     """A worker that runs the jobs of a script, in an empty folder.
 
     Not where the test that asks first stands: that one's params.yaml would count for all.
     """
-    command = [sys.executable, str(script)]
+    command = [*python, str(script)]
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as empty,

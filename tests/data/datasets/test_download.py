@@ -1,10 +1,11 @@
 import dataclasses
+import functools
 import io
 import os
 import subprocess
-import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,25 @@ from agiqa.data.datasets.download import _unpack, download
 from agiqa.data.datasets.table import read_table
 from kit import official_downloads
 from kit.hub_server import Hub, serve
+from kit.processes import AGIQA
 
 FILLING = 12 << 20  # the library resumes by whole pieces of 10 MiB
+Prepare = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def _prepare(folder: Path, endpoint: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`agiqa prepare agiqa-3k --download` in a process of its own: the library reads the hub's
-    address when it is imported."""
+@pytest.fixture
+def prepare(python: list[str]) -> Prepare:
+    """`agiqa prepare agiqa-3k --download` in a process of its own, which asks the hub there."""
+    return functools.partial(_prepare, python)
+
+
+def _prepare(
+    python: list[str], folder: Path, endpoint: str, code: str = "", **environment: str
+) -> "subprocess.CompletedProcess[str]":
     command = ["prepare", "agiqa-3k", "--download", "--from", str(folder / "data"), "--cache",
                str(folder / "cache")]  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-c", "from agiqa.cli import main; main()", *command],
+        [*python, AGIQA[0], code + AGIQA[1], *command],
         env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hub")} | environment,
         capture_output=True,
         text=True,
@@ -57,10 +66,12 @@ def _files(archive: bytes) -> dict[str, bytes]:
     return {"AGIQA-3K.zip": archive, "ava.tgz": b"another data set of the same repository"}
 
 
-def test_a_broken_download_goes_on_and_is_unpacked_and_read(archive: bytes, tmp_path: Path) -> None:
+def test_a_broken_download_goes_on_and_is_unpacked_and_read(
+    archive: bytes, tmp_path: Path, prepare: Prepare
+) -> None:
     hub: Hub
     with serve(_files(archive), break_after=11 << 20) as hub:
-        done = _prepare(tmp_path, hub.address)
+        done = prepare(tmp_path, hub.address)
     assert done.returncode == 0, done.stderr
     (asked,) = hub.ranges
     assert asked.startswith(f"bytes={10 << 20}-")
@@ -69,35 +80,35 @@ def test_a_broken_download_goes_on_and_is_unpacked_and_read(archive: bytes, tmp_
     assert len(read_table(tmp_path / "cache" / "agiqa-3k").frame) == 12
     assert not (tmp_path / "data" / "ava.tgz").exists()
     assert not list((tmp_path / "data").glob(".unpacking*"))
-    again = _prepare(tmp_path, "http://127.0.0.1:9")  # it is there: no hub is asked
+    again = prepare(tmp_path, "http://127.0.0.1:9")  # it is there: no hub is asked
     assert again.returncode == 0, again.stderr
     assert "fetching" not in again.stderr
 
 
-def test_a_wrong_checksum(archive: bytes, tmp_path: Path) -> None:
+def test_a_wrong_checksum(archive: bytes, tmp_path: Path, prepare: Prepare) -> None:
     with serve(_files(archive), stated={"AGIQA-3K.zip": archive + b" "}) as hub:
-        line = _one_error(_prepare(tmp_path, hub.address))
+        line = _one_error(prepare(tmp_path, hub.address))
     assert "AGIQA-3K.zip: expected the checksum" in line
     assert "it was removed; run the command again" in line
     assert not (tmp_path / "data" / "AGIQA-3K.zip").exists()
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_file_that_the_hub_has_no_longer(tmp_path: Path) -> None:
+def test_a_file_that_the_hub_has_no_longer(tmp_path: Path, prepare: Prepare) -> None:
     with serve({"ava.tgz": b""}) as hub:
-        line = _one_error(_prepare(tmp_path, hub.address))
+        line = _one_error(prepare(tmp_path, hub.address))
     assert "has no AGIQA-3K.zip any more: follow the links at https://github.com/lcys" in line
 
 
-def test_no_network(tmp_path: Path) -> None:
-    line = _one_error(_prepare(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1"))
+def test_no_network(tmp_path: Path, prepare: Prepare) -> None:
+    line = _one_error(prepare(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1"))
     assert "AGIQA-3K cannot be fetched from huggingface.co/datasets/chaofengc/" in line
     assert "by hand: follow the links at" in line
 
 
-@pytest.mark.slow  # the library tries for half a minute
-def test_nobody_answers(tmp_path: Path) -> None:
-    line = _one_error(_prepare(tmp_path, "http://127.0.0.1:9"))
+def test_nobody_answers(tmp_path: Path, prepare: Prepare) -> None:
+    impatient = "import time; time.sleep = lambda _: None\n"  # half a minute, between many tries
+    line = _one_error(prepare(tmp_path, "http://127.0.0.1:9", impatient))
     assert "AGIQA-3K cannot be fetched from huggingface.co/datasets/chaofengc/" in line
 
 
