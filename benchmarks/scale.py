@@ -2,8 +2,9 @@
 
 Two nodes of one Ray cluster on this machine, a CPU each; a tiny random CLIP tower, so that all but
 the model shows. Each way runs in a process of its own. Printed are images/s with and without the
-start (of the cluster's processes, which import torch), how much longer than plain `extract` a
-thousand images take, and the driver's memory along the way.
+start (of the cluster's processes, which import torch), CPU seconds of all processes (which another
+load on the machine does not change) and how many more they are than plain `extract` takes, and the
+driver's memory along the way.
 
     python benchmarks/scale.py [--images 20000] [--side 32]
     python benchmarks/scale.py --costs    # of 10^6 and 10^8 images, by calculation
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -48,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _write_images(Path(folder), chosen.images, chosen.side)
         _write_model(Path(folder))
-        print("way          images/s   without start   s a thousand   driver MiB at 10, 50, 100 %")
+        print("way        images/s  without start   CPU s  more CPU   driver MiB at 10, 50, 100 %")
         plain = _run(folder, 0, "", chosen.workers)
         _tell("plain", plain, plain)
         from ray.cluster_utils import Cluster
@@ -63,16 +65,50 @@ def main() -> None:
 
 def _run(folder: str, actors: int, address: str, workers: int) -> dict[str, float]:
     one = ["--one", folder, str(actors), address, "--workers", str(workers)]
-    done = subprocess.run([sys.executable, __file__, *one], stdout=subprocess.PIPE, check=True)
+    with _CpuSeconds() as cpu:
+        done = subprocess.run([sys.executable, __file__, *one], stdout=subprocess.PIPE, check=True)
     taken: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return taken
+    return taken | {"cpu": cpu.seconds}
+
+
+class _CpuSeconds:
+    """Counts the CPU seconds of all processes below this one while it lasts, those that end too."""
+
+    def __enter__(self) -> "_CpuSeconds":
+        self._before, self._now, self._going = self._look(), dict[int, float](), True
+        self._thread = Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while self._going:
+            self._now |= self._look()
+            time.sleep(0.5)
+
+    def _look(self) -> dict[int, float]:
+        import psutil
+
+        taken = {}
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                taken[process.pid] = times.user + times.system
+        return taken
+
+    def __exit__(self, *_: object) -> None:
+        self._going = False
+        self._thread.join()
+        self.seconds = sum(now - self._before.get(pid, 0) for pid, now in self._now.items())
 
 
 def _tell(way: str, taken: dict[str, float], plain: dict[str, float]) -> None:
     steady, whole = taken["images"] / taken["steady"], taken["images"] / taken["seconds"]
-    more = 100 * (taken["steady"] / plain["steady"] - 1)
+    more = 100 * (taken["cpu"] / plain["cpu"] - 1)
     memory = ", ".join(f"{taken[at]:.0f}" for at in ("tenth", "half", "all"))
-    print(f"{way:10} {whole:10.0f} {steady:15.0f} {1000 / steady:14.2f}   {memory}   {more:+.0f} %")
+    print(
+        f"{way:10} {whole:8.0f} {steady:14.0f} {taken['cpu']:7.0f} {more:+7.0f} %   {memory}",
+        flush=True,
+    )
 
 
 def _write_images(folder: Path, count: int, side: int) -> None:

@@ -74,8 +74,8 @@ def engine(function: Command) -> Command:
     @click.option(
         "--ray-address",
         metavar="ADDRESS",
-        help="auto, HOST:6379 or ray://HOST:10001. Default: $RAY_ADDRESS, a cluster that runs "
-        "here, or a new one of this machine.",
+        help="auto, or HOST:6379 of a cluster that this machine is in. Default: $RAY_ADDRESS, one "
+        "that runs here, or a new one of this machine.",
     )
     @click.option(
         "--actors",

@@ -16,7 +16,7 @@ from agiqa.data.images import BadImage, BadImagesError
 from agiqa.stage1.estimate import Estimate, estimate
 from agiqa.stage1.extract import Extraction, extract
 from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
-from agiqa.stage1.one_machine import Engine
+from agiqa.stage1.one_machine import Engine, OneMachine
 
 Kind = Literal["semantic", "visual"]
 Result = TypeVar("Result", Extraction, Estimate)
@@ -56,7 +56,7 @@ def extract_data_set(
         params: all settings; by default those of ./params.yaml.
         skip_bad: leave out images absent or changed since `prepare`, or refused by a model.
         engine: what computes; by default this process.
-        tell: called with each store's result as soon as it is there.
+        tell: called with each store's result as it comes.
 
     Raises:
         BadImagesError: of images that cannot be used, once all others are done.
@@ -65,20 +65,18 @@ def extract_data_set(
     """
 
     def extracted(job: StoreJob) -> Extraction:
+        here = OneMachine(job.workers)
         result = extract(
-            job.table,
-            job.extractor,
-            job.store,
-            engine=engine,
-            workers=job.workers,
-            skip_bad=skip_bad,
+            job.table, job.extractor, job.store, engine=engine or here, skip_bad=skip_bad
         )
         if tell:
             tell(job.kind, result)
         return result
 
-    table = _images_of(dataset, Path(cache), skip_bad, engine)
-    return _done(_jobs(table, Path(cache), only, extractor, params), extracted)
+    params = with_extractor(settings(params), extractor)
+    folder = Path(cache) / dataset
+    table = _images_of(folder, skip_bad, engine)
+    return _done(_jobs(table, folder, only, params), extracted)
 
 
 def estimate_data_set(
@@ -104,31 +102,32 @@ def estimate_data_set(
             raise BadImagesError(_foreseen(result.bad, job), result.bad)
         return result
 
-    table = _images_of(dataset, Path(cache), skip_bad, None)
-    return _done(_jobs(table, Path(cache), only, extractor, params), estimated)
+    params = with_extractor(settings(params), extractor)
+    folder = Path(cache) / dataset
+    table = _images_of(folder, skip_bad, None)
+    return _done(_jobs(table, folder, only, params), estimated)
 
 
-def _images_of(dataset: str, cache: Path, skip_bad: bool, engine: Engine | None) -> ImagesTable:
+def _images_of(folder: Path, skip_bad: bool, engine: Engine | None) -> ImagesTable:
     """Read the data set's table; its images lie in their folder, or where the engine has them."""
-    table = read_table(cache / dataset)
+    table = read_table(folder)
     if engine and engine.images:
         return replace(table, root=Path())
     table.folder()  # before any model is loaded
-    require_fresh(table, cache / dataset, skip_bad=skip_bad)
+    require_fresh(table, folder, skip_bad=skip_bad)
     return table
 
 
 def _jobs(
-    table: ImagesTable, cache: Path, only: Kind | None, extractor: str, params: Params | None
+    table: ImagesTable, folder: Path, only: Kind | None, params: Params
 ) -> Iterator[StoreJob]:
     """Make the extractors one at a time, so that two models never share the memory."""
-    params = with_extractor(settings(params), extractor)
     for kind in (only,) if only else KINDS:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
         made = (
             semantic_extractor(chosen) if isinstance(chosen, Semantic) else VisionExtractor(chosen)
         )
-        store = cache / table.name / f"{chosen.name}.{chosen.format}"
+        store = folder / f"{chosen.name}.{chosen.format}"
         yield StoreJob(kind, table, made, chosen.workers, store)
 
 

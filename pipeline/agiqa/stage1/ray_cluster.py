@@ -40,8 +40,8 @@ class RayCluster:
     """Compute on a Ray cluster.
 
     Args:
-        address: `auto`, `ray://HOST:10001` or `HOST:6379`; "": $RAY_ADDRESS, a cluster that runs
-            on this machine, or a new one of this machine alone.
+        address: `auto` or `HOST:6379`, of a cluster that this machine is in; "": $RAY_ADDRESS, a
+            cluster that runs on this machine, or a new one of this machine alone.
         actors: processes with the model, on CPUs; on GPUs one each, at most so many; 0: one a GPU.
         images: a URL below which images lie by their paths in the table; "": all nodes see the
             table's folder.
@@ -62,13 +62,14 @@ class RayCluster:
             AgiqaError: no cluster, a failure of a node, which the line names, or images that one
                 does not see; finished rows are in the ledger.
         """
-        done, ids, fruitless = _Done(), images_of(jobs), 0
+        done, ids, fruitless, why = _Done(), images_of(jobs), 0, ""
         while jobs:
             before = count(jobs)
             _connect(self.address)
             try:
                 self._run(rows, jobs, done)
             except LostError as error:
+                why = f": {error}"
                 log.warning("%s; going on with what the ledger lacks", error)
                 _leave()
             finally:
@@ -77,7 +78,7 @@ class RayCluster:
             fruitless = 0 if count(jobs) < before else fruitless + 1
             if fruitless == FRUITLESS:
                 raise AgiqaError(
-                    f"{fruitless} jobs of Ray's in a row added no vector: look at its logs "
+                    f"{fruitless} jobs of Ray's in a row added no vector{why}; look at its logs "
                     "(/tmp/ray/session_latest/logs on each node); finished rows are kept"
                 )
         done.require_seen(rows)
@@ -184,21 +185,23 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
-        _require_answer(address)
+        _require_answer(address or os.environ.get("RAY_ADDRESS", ""))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address=address or None, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of whatever Ray raises
         raise AgiqaError(
             f"Ray at {address or 'this machine'}: expected a cluster of the same Ray and Python, "
-            f"found: {one_line(error)}; start one (`ray start --head`, on further nodes `ray start "
-            "--address`), or leave --ray-address out"
+            f"found: {one_line(error)}; start one (`ray start --head`), join one (`ray start "
+            "--address HEAD:6379`), or leave --ray-address out"
         ) from error
 
 
 def _require_answer(address: str) -> None:
     """Refuse a host and port where nothing listens: Ray would try for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise ConnectionError("a client's address, over which Ray Data does not run; be on a node")
+    host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host, int(port)), REACH_SECONDS).close()
 
