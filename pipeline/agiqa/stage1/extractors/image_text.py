@@ -6,7 +6,7 @@ after the final norm, pooled over positions, text and image (MA-AGIQA, arXiv:240
 """
 
 import logging
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from agiqa.stage1.extractors.lmm.inputs import image_features
 from agiqa.stage1.extractors.lmm.texts import Texts
 from agiqa.stage1.extractors.loading import ModelFolder, find_model, load_config, load_model, trust
 from agiqa.stage1.extractors.processors import load_processor, names_processor
+from agiqa.stage1.extractors.vision import PARTS
 
 if TYPE_CHECKING:
     from agiqa.stage1.extractors.lmm.forward import Tokens
@@ -67,6 +68,7 @@ class ImageTextExtractor:
         )
         self._at_a_time: dict[Hashable, int] = {}  # images, by what those of a batch share
         self._model: _Model | None = None
+        self.when_encoded: Callable[[Any], object] | None = None  # takes the tower's states
         self._names = list(self.prompt_set.prompts)
         identity = self.folder.identity(code=bool(trusted))
         made_with = libraries(
@@ -120,6 +122,7 @@ class ImageTextExtractor:
 
         if self._model is None:
             self._model = _Model(self.settings, self.folder, self._texts)
+        self._model.when_encoded = self.when_encoded
         key, weight = samples[0].key, sum(array.size for array in samples[0].arrays.values())
         if key not in self._at_a_time:
             self._at_a_time[key] = self._room.least(self.batch_size, weight)
@@ -252,6 +255,7 @@ class _Model:
             for block in decoder_blocks(self.model):
                 block.compile(dynamic=False)
         self.dtype = getattr(torch, settings.dtype)
+        self.when_encoded: Callable[[Any], object] | None = None
         self.can_widen = self.dtype != torch.float32 and settings.quantization == "none"
 
     def __call__(
@@ -274,7 +278,8 @@ class _Model:
     def _read(
         self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]
     ) -> dict[str, "Vectors"]:
-        encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
+        with self._tower_watched():
+            encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
         return dict(zip(prompts, self.forward(encoded, list(prompts.values())), strict=True))
 
     def _likelihoods(
@@ -294,6 +299,31 @@ class _Model:
             )
             answers[name] = np.stack([own, own - without], axis=1)
         return answers
+
+    @contextmanager
+    def _tower_watched(self) -> Iterator[None]:
+        """Hand the hidden states of all the tower's blocks to `when_encoded` while it lasts."""
+        note, whole = self.when_encoded, self.model.model
+        tower = next((getattr(whole, name) for name in PARTS if hasattr(whole, name)), None)
+        if note is None or tower is None:
+            yield
+            return
+
+        def ask(_module: Any, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            return inputs, named | {"output_hidden_states": True}  # or only the model's own one
+
+        def hand_over(_module: Any, _inputs: Any, output: Any) -> None:
+            note(getattr(output, "hidden_states", None))
+
+        hooks = [
+            tower.register_forward_pre_hook(ask, with_kwargs=True),
+            tower.register_forward_hook(hand_over),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @contextmanager
     def widened(self) -> Iterator[None]:

@@ -1,0 +1,79 @@
+"""Semantic and visual vectors out of one pass of the vision tower that both look through.
+
+Where the visual backbone is the semantic model's own tower, and sees the image at the same size,
+the tower's hidden states are there once the image is encoded for the prompts: pooled here, they
+are the visual vectors to the bit, and its pass is saved.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agiqa.stage1.extractors.contract import Extractor, Sample
+from agiqa.stage1.extractors.image_text import ImageTextExtractor
+from agiqa.stage1.extractors.vision import VisionExtractor
+
+PIXELS = "pixel_values"  # as transformers' processors call them
+PREPROCESSING = "preprocessing"  # in fingerprints
+SAME = ("dtype", "attention", "precision", "batch_size")  # settings that have to agree
+
+
+class SharedTower:
+    """The vectors of a semantic extractor, then those of a visual one that `can_share` with it.
+
+    `wanted` vectors are asked for in this order.
+    """
+
+    def __init__(self, semantic: ImageTextExtractor, visual: VisionExtractor) -> None:
+        self.semantic, self.visual = semantic, visual
+        self.name = f"{semantic.name} and {visual.name}"
+        self.batch_size, self.precision = semantic.batch_size, semantic.precision
+        self.vectors = (*semantic.vectors, *visual.vectors)
+        self.preprocess = semantic.preprocess
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Turn B samples of one key into float32 `(B, D)` for each wanted vector."""
+        count = len(self.semantic.vectors)
+        asked = [index for index in wanted if index < count]
+        seen = [index - count for index in wanted if index >= count]
+        encoded: list[Any] = []
+        self.semantic.when_encoded = encoded.append if seen else None
+        rows = self.semantic.extract(samples, asked) if asked else []
+        return [*rows, *(self._pooled(encoded, samples, seen) if seen else [])]
+
+    def _pooled(
+        self, encoded: Sequence[Any], samples: Sequence[Sample], wanted: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Pool what the tower has given of the samples, or else run it, to `(B, D)` a vector."""
+        import torch
+
+        hidden = [states for states in encoded if states]
+        if sum(len(states[0]) for states in hidden) != len(samples):
+            view = self.visual.views[0].name
+            return self.visual.extract(
+                [Sample({view: sample.arrays[PIXELS]}) for sample in samples], wanted
+            )
+        patches = (self.visual.views[0].side // self.visual.patch_size) ** 2
+        layers = [self.visual.settings.layers[index] for index in wanted]
+        with torch.inference_mode():
+            pooled = [
+                torch.cat([self.visual.pool(states[layer], patches) for states in hidden])
+                for layer in layers
+            ]
+        return [rows.cpu().numpy() for rows in pooled]
+
+
+def can_share(semantic: Extractor, visual: VisionExtractor) -> bool:
+    """Tell whether both look at the same pixels through the same tower, in the same arithmetic."""
+    if not isinstance(semantic, ImageTextExtractor) or len(visual.views) > 1:
+        return False
+    settings, other = semantic.settings, visual.settings
+    return (
+        semantic.folder.path == visual.folder.path
+        and all(getattr(settings, name) == getattr(other, name) for name in SAME)
+        and settings.dtype == "float32"  # else vectors that overflow are computed again
+        and settings.quantization == "none"
+        and semantic.vectors[0].fingerprint[PREPROCESSING]
+        == visual.vectors[0].fingerprint[PREPROCESSING]
+    )

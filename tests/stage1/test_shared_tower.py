@@ -1,0 +1,72 @@
+"""One pass of the tower gives the visual vectors that a pass of their own gives, to the bit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from agiqa.core.params import Semantic, Visual
+from agiqa.stage1.extractors import VisionExtractor
+from agiqa.stage1.extractors.image_text import ImageTextExtractor
+from agiqa.stage1.extractors.shared_tower import SharedTower, can_share
+
+
+@pytest.fixture
+def visual(semantic: Semantic) -> Visual:
+    return Visual(
+        name="tiny-vision", model=semantic.model, layers=(1, 3), image_size=32, closeup=0,
+        batch_size=4,
+    )  # fmt: skip
+
+
+def images(count: int) -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [
+        Image.fromarray(rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["AyaVision", "Llava"])
+def test_the_vectors_are_those_of_two_passes(
+    build_lmm: Callable[..., Path], tmp_path: Path, semantic: Semantic, visual: Visual, kind: str
+) -> None:
+    folder = str(build_lmm(tmp_path / kind, kind))
+    lmm = ImageTextExtractor(replace(semantic, model=folder))
+    tower = VisionExtractor(replace(visual, model=folder))
+    assert can_share(lmm, tower)
+    both = SharedTower(lmm, tower)
+    assert [vector.name for vector in both.vectors] == [
+        *("semantic_content", "coherence"), *("layer1", "layer3"),
+    ]  # fmt: skip
+    samples = [both.preprocess(image) for image in images(4)]
+    seen = [tower.preprocess(image) for image in images(4)]
+    expected = [*lmm.extract(samples, [0, 1]), *tower.extract(seen, [0, 1])]
+    runs = 0
+    run = tower.states
+
+    def count(*given: object) -> list[object]:
+        nonlocal runs
+        runs += 1
+        return run(*given)  # type: ignore[arg-type]
+
+    tower.states = count  # type: ignore[method-assign, assignment]
+    for wanted in ([0, 1, 2, 3], [1, 3]):
+        for index, rows in zip(wanted, both.extract(samples, wanted), strict=True):
+            np.testing.assert_array_equal(rows, expected[index])
+    assert runs == 0  # the tower has not been run for them
+    np.testing.assert_array_equal(both.extract(samples, [3])[0], expected[3])
+    assert runs == 1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"image_size": 64}, {"closeup": 48}, {"batch_size": 8}, {"dtype": "bfloat16"}]
+)
+def test_what_differs_is_not_shared(
+    semantic: Semantic, visual: Visual, changed: dict[str, object]
+) -> None:
+    lmm = ImageTextExtractor(semantic)
+    assert can_share(lmm, VisionExtractor(visual))
+    assert not can_share(lmm, VisionExtractor(replace(visual, **changed)))  # type: ignore[arg-type]
