@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from agiqa.views.ranking.terminal import columns
+from agiqa.runs.score import Score
+from agiqa.views.ranking.score_files import record
 
 DOCS = Path(__file__).parents[2] / "docs"
 OURS = (
@@ -44,5 +45,7 @@ def test_the_columns_of_scores_are_explained() -> None:
         for cell in re.findall(r"^\| (`[a-z].*?`) \| ", text, flags=re.MULTILINE)
         for name in re.findall(r"`(\w+)`", cell)
     ]
+    score = Score("a.png", 1.0, 0.0, {"EXPERT": 1.0}, {"NAME": 1.0})
     provenance = {"experts": ["EXPERT"], "targets": ["quality", "NAME"]}
-    assert sorted(explained) == sorted(columns(provenance))
+    provenance |= {"target": "quality", "synthetic": False}
+    assert sorted(explained) == sorted(record(score, provenance, ["prompt"]))

@@ -82,7 +82,7 @@ def test_a_webdataset_tar(expected: list[bytes], tmp_path: Path) -> None:
         members[f"{number:03}.json"] = json.dumps({"seed": number, "box": [1]}).encode()
     tar = write_tar(tmp_path / "s-00.tar", dict(list(members.items())[:6]))
     write_tar(tmp_path / "s-01.tar", dict(list(members.items())[6:]))
-    images = list(read_inputs([str(tmp_path / "s-{00..01}.tar")]))
+    images = list(read_inputs([str(tmp_path / "s-{00..01}.tar")], Columns(kept=["seed"])))
     assert [content(image) for image in images] == expected
     assert [image.prompt for image in images] == PROMPTS
     assert images[1].columns == {"seed": "1"}

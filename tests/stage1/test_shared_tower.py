@@ -1,5 +1,6 @@
 """One pass of the tower gives the visual vectors that a pass of their own gives, to the bit."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from agiqa.core.params import Semantic, Visual
+import agiqa
+from agiqa.core.params import Params, Semantic, Visual
+from agiqa.stage1.data_sets import extract_data_set
 from agiqa.stage1.extractors import VisionExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
-from agiqa.stage1.extractors.shared_tower import SharedTower, can_share
+from agiqa.stage1.extractors.shared_tower import shared_tower
 
 
 @pytest.fixture
@@ -36,8 +39,8 @@ def test_the_vectors_are_those_of_two_passes(
     folder = str(build_lmm(tmp_path / kind, kind))
     lmm = ImageTextExtractor(replace(semantic, model=folder))
     tower = VisionExtractor(replace(visual, model=folder))
-    assert can_share(lmm, tower)
-    both = SharedTower(lmm, tower)
+    both = shared_tower(lmm, tower)
+    assert both
     assert [vector.name for vector in both.vectors] == [
         *("semantic_content", "coherence"), *("layer1", "layer3"),
     ]  # fmt: skip
@@ -68,5 +71,41 @@ def test_what_differs_is_not_shared(
     semantic: Semantic, visual: Visual, changed: dict[str, object]
 ) -> None:
     lmm = ImageTextExtractor(semantic)
-    assert can_share(lmm, VisionExtractor(visual))
-    assert not can_share(lmm, VisionExtractor(replace(visual, **changed)))  # type: ignore[arg-type]
+    assert shared_tower(lmm, VisionExtractor(visual))
+    other = VisionExtractor(replace(visual, **changed))  # type: ignore[arg-type]
+    assert shared_tower(lmm, other) is None
+
+
+def test_an_extraction_runs_the_tower_once(
+    tiny_lmm: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_images: Callable[..., Path],
+) -> None:
+    """The packs of both stores are those of two extractions, to the byte."""
+    monkeypatch.chdir(tmp_path)
+    agiqa.prepare("mine", write_images(*(f"{number}.png" for number in range(10))))
+    settings = {"model": str(tiny_lmm), "batch_size": 4, "format": "h5"}
+    params = Params(
+        semantic=Semantic(name="tiny", **settings),  # type: ignore[arg-type]
+        visual=Visual(name="tower", layers=(1, 3), image_size=32, closeup=0, **settings),  # type: ignore[arg-type]
+    )
+    runs = 0
+    states = VisionExtractor.states
+
+    def count(*given: object) -> list[object]:
+        nonlocal runs
+        runs += 1
+        return states(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VisionExtractor, "states", count)
+    packs = []
+    for kinds in ([None], ["semantic", "visual"]):
+        monkeypatch.setenv("AGIQA_STORE", str(tmp_path / f"ledger{len(kinds)}"))
+        for kind in kinds:
+            extract_data_set("mine", only=kind, params=params)  # type: ignore[arg-type]
+        packs.append([Path(f"cache/mine/{name}.h5").read_bytes() for name in ("tiny", "tower")])
+        assert runs == (0 if kinds == [None] else 3)  # of 10 images, 4 at a time
+        shutil.rmtree("cache/mine")
+        agiqa.prepare("mine", tmp_path / "images")
+    assert packs[0] == packs[1]

@@ -1,5 +1,6 @@
 """`agiqa explain`: why a run scores images as it does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,6 @@ def command(
     agiqa explain runs/agiqa-3k/grouped --worst 6 --best 0 --lowest 0
     agiqa explain runs/agiqa-3k/grouped pictures/ -o why/ --aspects nano-aspects
     """  # fmt: skip
-    from agiqa.cli.score import files_of
     from agiqa.runs.explain import Explainer, explain_run
     from agiqa.runs.explain.write import FOLDER, choose, chosen_files, require_replaceable
     from agiqa.runs.files import load_provenance
@@ -113,6 +113,22 @@ def command(
         _show(image, done.folder)
     _say_how_well(done)
     echo(f"Written to {done.folder}.")
+
+
+def files_of(images: Sequence[Path]) -> list[Path]:
+    """Give files as they are and folders as the images in them, each once.
+
+    Raises:
+        AgiqaError: there is no such file or folder here.
+    """
+    from agiqa.data.datasets.folder import find_images
+
+    files: dict[Path, None] = {}
+    for image in images:
+        if not image.exists():
+            raise AgiqaError(f"{image}: expected a file or folder on this machine, found none.")
+        files |= dict.fromkeys(find_images(image) if image.is_dir() else [image])
+    return list(files)
 
 
 def _show(image: "Explained", folder: Path) -> None:

@@ -1,35 +1,38 @@
 """`agiqa score`: scores for new images."""
 
 import io
-import re
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import ANY, FILE, FOLDER, engine, image_prompt, out_file, remote_code
+from agiqa.cli.options import FILE, FOLDER, engine, image_prompt, out_file, remote_code
 from agiqa.cli.output import echo
-from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.errors import AgiqaError
 from agiqa.runs.score_notes import notes
-from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
+from agiqa.views.ranking.score_files import STYLES, Scores, write_scores
+from agiqa.views.ranking.terminal import print_ranking
 from agiqa.views.ranking.terminal_pictures import MODES, pictures
 
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
     from agiqa.runs.image_scorer import ImageScorer
-    from agiqa.runs.score import Score
     from agiqa.stage1.ray_cluster import RayCluster
 
-ADDRESS = re.compile(r"^([a-z][a-z0-9+.-]+):/+", re.IGNORECASE)  # https, s3 …; no drive letter
-FOREIGN = (".parquet", ".xlsx", ".html", ".htm", ".jsonl", ".md")  # other formats' names
-SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # of -o's name
+FOREIGN = (".xlsx", ".html", ".htm", ".md")  # other formats' names
+SUFFIXES = {
+    **{".csv": "csv", ".tsv": "tsv", ".txt": "table"},
+    **{".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"},
+}  # of -o's name
 
 
 @click.command("score", cls=Command)
-@click.argument("images", nargs=-1, required=True, type=ANY)
+@click.argument("images", nargs=-1, required=True)
 @click.option("--run", type=FOLDER, help="The run to score with.")
 @click.option(
     "--scorer",
@@ -41,11 +44,27 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["table", "csv", "tsv", "json"]),
-    help="How to write the scores. Default: what -o's name ends in (.csv, .tsv, .json, .txt), "
-    "else a table.",
+    type=click.Choice(STYLES),
+    help="How to write the scores. Default: what -o's name ends in (.csv, .tsv, .json, .jsonl, "
+    ".parquet, .txt), else a table.",
 )
 @out_file("Write to a file instead.")
+@click.option(
+    "--image-column",
+    default="",
+    metavar="NAME",
+    help="Of tables: the column of images. Default: image, path, file or the like.",
+)
+@click.option(
+    "--prompt-column",
+    default="",
+    metavar="NAME",
+    help="Of tables: the column of the texts that images were generated from. Default: prompt, "
+    "caption or text.",
+)
+@click.option(
+    "--keep", multiple=True, metavar="COLUMN", help="Write this column of tables, too. Repeatable."
+)
 @image_prompt
 @remote_code
 @engine
@@ -69,11 +88,14 @@ SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".txt": "table", ".json": "json"}  # o
     help="In the table: where the terminal can show pictures, in half blocks elsewhere, or never.",
 )
 def command(
-    images: tuple[Path, ...],
+    images: tuple[str, ...],
     run: Path | None,
     published: str | None,
     style: str | None,
     out: Path | None,
+    image_column: str,
+    prompt_column: str,
+    keep: tuple[str, ...],
     image_prompt: str | None,
     remote_code: str,
     engine: "RayCluster | None",
@@ -82,7 +104,12 @@ def command(
     html: Path | None,
     thumbnails: str,
 ) -> None:
-    r"""Score IMAGES, files or folders, best first.
+    r"""Score IMAGES, best first: files, folders, tables, shards, URLs.
+
+    Patterns (`a/**/*.png`), lists of paths (.txt), tables (.csv, .tsv, .parquet) whose column of
+    images holds paths or bytes, webdataset tars (`s-{00..12}.tar`), Arrow files of `datasets`, and
+    any of them at a URL that fsspec knows. With -o, scores are kept as they come
+    (`FILE.unfinished`): after a stop, the same command goes on.
 
     The score is on the scale of the MOS the run was trained on; the spread is its standard
     deviation over the run's splits; the gate says how much each expert weighed. Off a terminal the
@@ -101,70 +128,92 @@ def command(
     agiqa score pictures/ --run runs/agiqa-3k/grouped --engine ray --ray-address auto
     agiqa score corgi.png --run runs/agiqa-3k/match --image-prompt "a corgi on a skateboard"
     agiqa score pictures/ --scorer q-realign-mini --format csv -o scores.csv
+    agiqa score 's3://bucket/shard-{000..099}.tar' --run runs/agiqa-3k/grouped -o scores.parquet
     """
-    from agiqa.core.whole_files import write_file
-    from agiqa.data.images import check_images
+    from agiqa.core.whole_files import whole_file
+    from agiqa.runs.image_inputs import read_inputs
+    from agiqa.runs.image_shards import Columns
+    from agiqa.runs.score import Score
+    from agiqa.runs.score_rows import ScoreRows
+    from agiqa.runs.score_stream import BadInputError, score_stream
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
-    _require_one_scorer(run, published)
+    if style == "parquet" and out is None:
+        raise click.UsageError("--format parquet needs a file: -o scores.parquet.")
+    about = _about_scorer(run, published)
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
-    files = files_of(images)
-    bad = check_images(files)
-    lost = {image.path for image in bad}
-    kept = [file for file in files if printable(file) not in lost]
-    if bad and (not skip_bad or not kept):
-        raise _cannot_score(bad, len(files), "Repair them")
-    scorer = _load(run, published, remote_code, engine)
-    prompts = None if image_prompt is None else [image_prompt] * len(kept)
-    scores, refused = scorer.score_good(kept, prompts)
-    if refused and (not skip_bad or not scores):
-        raise _cannot_score(
-            refused, len(files), "The vectors of all others are kept: take another model for these"
-        )
-    bad += refused
-    scores.sort(key=lambda score: -score.score)
-    if html is not None:
-        from agiqa.views.ranking import write_gallery
+    load = cache(lambda: _load(run, published, remote_code, engine))
+    given = read_inputs(images, Columns(image_column, prompt_column, keep))
+    with ScoreRows(out, json.dumps([about, images, image_prompt, keep])) as rows:
+        try:
+            count = score_stream(given, load, rows, image_prompt=image_prompt, skip_bad=skip_bad)
+        except BadInputError as error:
+            raise _cannot_score(error.bad, error.count, "Repair them") from error
+        if not count:
+            raise AgiqaError("No images to score.")
+        bad = rows.bad()
+        if bad and (not skip_bad or not len(rows)):
+            raise _cannot_score(
+                bad, count, "The vectors of all others are kept: take another model for these"
+            )
+        scorer = load()
 
-        with disk_errors("write", html):
-            write_gallery(scores, Path(scorer.label), scorer.provenance, html)
-        echo(f"Gallery: {html}", err=True)
-    if out is not None:
-        text = io.StringIO(newline="")
-        _write(scores[:top], bad, scorer, style, text)
-        with disk_errors("write", out):
-            write_file(out, text.getvalue().encode())
-    elif shows:
-        from rich.console import Console
+        def ranked(most: int | None = None) -> Iterator[Score]:
+            return (Score(**content) for content in rows.ranked(most))
 
-        print_ranking(scores, scorer.provenance, Console(highlight=False), top, picture)
-    else:
-        _write(scores[:top], bad, scorer, style, sys.stdout)
-    if not shows:
-        for note in notes(scores, scorer.provenance):
-            echo(note, err=True)
-    for image in bad:
-        echo(f"Skipped {image.path}: {image.reason}", err=True)
+        if html is not None:
+            from agiqa.views.ranking import write_gallery
+
+            with disk_errors("write", html):
+                write_gallery(list(ranked()), Path(scorer.label), scorer.provenance, html)
+            echo(f"Gallery: {html}", err=True)
+        columns = [*(["prompt"] if rows.has_prompts() else []), *keep]
+        scores = Scores(partial(ranked, top), bad, list(dict.fromkeys(columns)))
+        if out is not None:
+            with disk_errors("write", out), whole_file(out) as file:
+                write_scores(scores, scorer, style, file)
+        elif shows:
+            from rich.console import Console
+
+            console = Console(highlight=False)
+            print_ranking(list(ranked()), scorer.provenance, console, top, picture)
+        else:
+            print_scores(scores, scorer, style)
+        if not shows:
+            for note in notes(ranked(), scorer.provenance):
+                echo(note, err=True)
+        for image in bad:
+            echo(f"Skipped {image.path}: {image.reason}", err=True)
+        rows.finish()
 
 
-def _require_one_scorer(run: Path | None, published: str | None) -> None:
-    """Check the run or the scorer before any image is read.
+def print_scores(scores: Scores, scorer: "ImageScorer", style: str) -> None:
+    """Write scores to standard output, whose encoding may be another than UTF-8."""
+    text = io.BytesIO()
+    write_scores(scores, scorer, style, text)
+    encoding = sys.stdout.encoding or "utf-8"
+    plain = text.getvalue().decode().encode(encoding, "backslashreplace").decode(encoding)
+    click.echo(plain.replace("\r\n", "\n"), nl=False)
+
+
+def _about_scorer(run: Path | None, published: str | None) -> str:
+    """Check the run or the scorer before any image is read, and say which it is.
 
     Raises:
         click.UsageError: neither or both.
         AgiqaError: it is none.
     """
+    from agiqa.core.json_text import json_text
     from agiqa.runs.files import load_provenance
     from agiqa.runs.scorer_file import read_scorer
 
     if run is not None and published is None:
-        load_provenance(run)
-    elif run is None and published is not None:
-        read_scorer(published)
-    else:
-        raise click.UsageError("Give --run FOLDER or --scorer NAME, one of the two.")
+        return json_text(load_provenance(run))
+    if run is None and published is not None:
+        return repr(read_scorer(published))
+    raise click.UsageError("Give --run FOLDER or --scorer NAME, one of the two.")
 
 
 def _load(
@@ -176,24 +225,6 @@ def _load(
     if run is not None:
         return load_scorer(run, remote_code=remote_code, engine=engine)
     return load_lmm_scorer(str(published), remote_code=remote_code, engine=engine)
-
-
-def files_of(images: Sequence[Path]) -> list[Path]:
-    """Files as given, folders as the images in them; each once."""
-    from agiqa.data.datasets.folder import find_images
-
-    files: dict[Path, None] = {}
-    for image in images:
-        if image.is_dir():
-            files |= dict.fromkeys(find_images(image))
-        elif image.exists():
-            files[image] = None
-        elif ADDRESS.match(str(image)):
-            address = ADDRESS.sub(r"\1://", str(image))  # a path has lost a slash of it
-            raise AgiqaError(f"{address}: expected files or folders on this machine; download it.")
-        else:
-            raise AgiqaError(f"{image}: no such file or folder.")
-    return list(files)
 
 
 def style_of(style: str | None, out: Path | None) -> str:
@@ -225,35 +256,3 @@ def _cannot_score(bad: Sequence["BadImage"], count: int, advice: str) -> AgiqaEr
         f"{len(bad)} of {count} images cannot be scored: {some}. {advice}, or leave them out with "
         "--skip-bad."
     )
-
-
-def _write(
-    scores: Sequence["Score"],
-    bad: Sequence["BadImage"],
-    scorer: "ImageScorer",
-    style: str,
-    stream: TextIO,
-) -> None:
-    provenance = scorer.provenance
-    low, high = scorer.scale
-    if style == "json":
-        content: dict[str, Any] = {
-            "scorer" if "scorer" in provenance else "run": scorer.label,
-            "dataset": provenance["dataset"],
-            "target": provenance["target"],
-            "synthetic": provenance["synthetic"],
-            "scale": {"low": low, "high": high},
-            "notes": notes(scores, provenance)[1:],
-            "scores": [_plain(score) for score in scores],
-            "skipped": [vars(image) for image in bad],
-        }
-        from agiqa.core.json_text import json_text
-
-        stream.write(json_text(content, indent=2) + "\n")
-    else:
-        write_rows(scores, provenance, stream, LAYOUTS[style])
-
-
-def _plain(score: "Score") -> dict[str, Any]:
-    """Without the quality map: that is for Python."""
-    return {key: value for key, value in vars(score).items() if key != "quality_map"}

@@ -6,8 +6,10 @@ Written aside, fsynced, then renamed: the usual recipe of databases (SQLite's "a
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from agiqa.core.errors import AgiqaError
 
@@ -25,16 +27,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
-    """Replace `path` by `parts`, one after the other, atomically and durably; OSError.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which replaces `path` atomically and durably at the end; OSError.
 
     It is written under a new hidden name, which `agiqa cache gc` frees where a kill has left it.
     """
     aside = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
         with aside.open("xb") as file:
-            for part in parts:
-                file.write(part)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
@@ -43,6 +45,13 @@ def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
             aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+    """Replace `path` by `parts`, one after the other, atomically and durably; OSError."""
+    with whole_file(path) as file:
+        for part in parts:
+            file.write(part)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -42,6 +42,8 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterator[ImageInput]:
     """Read what is named, in order; an image that cannot be had is given with its problem.
 
+    Where several are named, an image that two of them hold is given once.
+
     Args:
         named: files, folders, globs (`a/**/*.png`), lists of paths (.txt), tables (.csv, .tsv,
             .parquet) and shards (.tar, .arrow), here or at URLs; braces count (`{000..012}.tar`).
@@ -50,9 +52,15 @@ def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterato
     Raises:
         AgiqaError: nothing is there, or a table, list or shard cannot be read.
     """
+    given: set[str] = set()
     for address in itertools.chain.from_iterable(map(expand_braces, named)):
         reader = _of_url if is_url(address) else _of_path
-        yield from reader(address, columns or Columns())
+        for image in reader(address, columns or Columns()):
+            if len(named) > 1:
+                if image.name in given:
+                    continue
+                given.add(image.name)
+            yield image
 
 
 def expand_braces(address: str) -> Iterator[str]:

@@ -142,7 +142,8 @@ def _sample(members: Mapping[str, bytes], where: str, columns: Columns) -> Itera
     for name, content in members.items():
         if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
             shown = f"{where}:{printable(name)}"
-            yield ImageInput(shown, None, content, prompt or record.get(asked, ""), record)
+            kept = {column: record.get(column, "") for column in columns.kept}
+            yield ImageInput(shown, None, content, prompt or record.get(asked, ""), kept)
 
 
 def _record(content: bytes) -> dict[str, str]:

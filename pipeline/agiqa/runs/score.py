@@ -17,8 +17,9 @@ from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
 from agiqa.runs.image_scorer import ImageScorer, Picture
 from agiqa.runs.predictions import mean_predictions
-from agiqa.runs.visual_inputs import describe_vectors, visual_input
+from agiqa.runs.visual_inputs import PixelInput, VisualInput, describe_vectors, visual_input
 from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
+from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
@@ -39,6 +40,8 @@ class Score:
     trained_on: bool = False  # some split of the run has trained or validated on it
     # What the splits predict that had it on their test side, mean; None: evaluate knows none.
     held_out: float | None = None
+    # Of the image's row in a table or shard: its prompt, and columns that were asked for.
+    columns: Mapping[str, str] = field(default_factory=dict)
     # Share of each place in the score, (h, w), mean over the splits; None for the light preset.
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
@@ -50,7 +53,6 @@ class Scorer(ImageScorer):
         self.run, self.ledger, self.provenance = run, ledger, run.provenance
         self.label = str(run.folder)
         self.title = f"The run's prompt set '{run.params.semantic.prompts}'"
-        self.engine = engine or OneMachine(run.params.semantic.workers)
         _require_extractor(run)
         where = f"Model '{run.params.semantic.model}'"
         whole = semantic_extractor(replace(run.params.semantic, prompts=_prompt_set(run)))
@@ -61,6 +63,8 @@ class Scorer(ImageScorer):
         names, width = [each.name for each in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
         self.visual = visual_input(run, ledger, engine)
+        several = _with_visual(whole, self.semantic.indices, self.visual)
+        self.engine = engine or OneMachine(run.params.semantic.workers, several)
         self.held_out = held_out_scores(run)
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
@@ -213,7 +217,17 @@ def _require_extractor(run: Run) -> None:
         )
 
 
-def _wanted(extractor: Extractor, run: Run, where: str) -> Extractor:
+def _with_visual(
+    semantic: Extractor, wanted: Sequence[int], visual: VisualInput | PixelInput
+) -> Extractor | None:
+    """Make the wanted semantic vectors and the visual ones in one pass, where they can be."""
+    both = shared_tower(semantic, visual.extractor) if isinstance(visual, VisualInput) else None
+    if both is None:
+        return None
+    return VectorSubset(both, [*wanted, *range(len(semantic.vectors), len(both.vectors))])
+
+
+def _wanted(extractor: Extractor, run: Run, where: str) -> VectorSubset:
     """The extractor with the vectors that the run reads: semantic ones, then answers."""
     stores = [vector.store for vector in extractor.vectors]
     semantic = [place for place, store in enumerate(stores) if store != ANSWERS]

@@ -3,7 +3,7 @@
 Beneath the ranking on terminals and in pipes, in JSON, and on the gallery.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,28 +21,33 @@ def kind(provenance: Mapping[str, Any]) -> str:
     return f"{what(provenance)} on the scale of {provenance['dataset']}, {low} to {high}"
 
 
-def notes(scores: Sequence["Score"], provenance: Mapping[str, Any]) -> list[str]:
-    """What a reader of the scores has to know, a line each."""
+def notes(scores: Iterable["Score"], provenance: Mapping[str, Any]) -> list[str]:
+    """What a reader of the scores has to know, a line each; they are gone through once."""
     low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
+    count = outside = trained = held_out = 0
+    for score in scores:
+        count += 1
+        outside += not low <= score.score <= high
+        trained += score.trained_on
+        held_out += score.trained_on and score.held_out is not None
     lines = [f"Scores: {kind(provenance)}."]
     if "scorer" in provenance:
         about = f"Model: {provenance['model']}; licence: {provenance['licence']}."
         lines.append(f"{provenance['citation']} {about}")
     if seen := provenance.get("model_trained_on"):
         lines.append(f"The model has been trained on {seen}: scores of such images are optimistic.")
-    if outside := sum(not low <= score.score <= high for score in scores):
+    if outside:
         lines.append(
-            f"{outside:,} of {len(scores):,} scores lie outside {low:.2f} to {high:.2f}, the "
+            f"{outside:,} of {count:,} scores lie outside {low:.2f} to {high:.2f}, the "
             f"{what(provenance)} in training: trust their order more than their values."
         )
-    if trained := [score for score in scores if score.trained_on]:
-        known = any(score.held_out is not None for score in trained)
+    if trained:
         lines.append(
-            f"{len(trained):,} of {len(scores):,} images were in the run's training: their scores "
+            f"{trained:,} of {count:,} images were in the run's training: their scores "
             "are optimistic; "
             + (
                 "held_out is what the splits say that had not seen them."
-                if known
+                if held_out
                 else "agiqa evaluate gives what the splits say that had not seen them."
             )
         )

@@ -110,6 +110,11 @@ class ScoreRows:
                 "and run the same command again (finished scores are safe)"
             ) from error
 
+    def drop_from(self, number: int) -> None:
+        """Forget images of that number and beyond: the input has become shorter."""
+        with self._rows:
+            self._rows.execute("DELETE FROM images WHERE number >= ?", (number,))
+
     def __len__(self) -> int:
         return int(self._rows.execute("SELECT count(score) FROM images").fetchone()[0])
 
@@ -125,6 +130,11 @@ class ScoreRows:
         with closing(self._rows.execute(query, (-1 if most is None else most,))) as contents:
             for (content,) in contents:
                 yield json.loads(content)
+
+    def has_prompts(self) -> bool:
+        """Tell whether an image came with the text that it was generated from."""
+        query = "SELECT 1 FROM images WHERE json_extract(content, '$.columns.prompt') != '' LIMIT 1"
+        return self._rows.execute(query).fetchone() is not None
 
     def bad(self) -> list[BadImage]:
         """List the images that could not be scored, in the order of the input."""

@@ -16,6 +16,7 @@ from agiqa.data.images import BadImage, BadImagesError
 from agiqa.stage1.estimate import Estimate, estimate
 from agiqa.stage1.extract import Extraction, extract
 from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
+from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
 
 Kind = Literal["semantic", "visual"]
@@ -31,6 +32,7 @@ class StoreJob(NamedTuple):
     extractor: Extractor
     workers: int
     store: Path
+    several: Extractor | None = None  # makes the other store's vectors in the same pass
 
 
 def extract_data_set(
@@ -65,7 +67,7 @@ def extract_data_set(
     """
 
     def extracted(job: StoreJob) -> Extraction:
-        here = OneMachine(job.workers)
+        here = OneMachine(job.workers, job.several)
         result = extract(
             job.table, job.extractor, job.store, engine=engine or here, skip_bad=skip_bad
         )
@@ -121,14 +123,20 @@ def _images_of(folder: Path, skip_bad: bool, engine: Engine | None) -> ImagesTab
 def _jobs(
     table: ImagesTable, folder: Path, only: Kind | None, params: Params
 ) -> Iterator[StoreJob]:
-    """Make the extractors one at a time, so that two models never share the memory."""
+    """Make the extractors; their weights load on use, so that two never share the memory."""
+    made: dict[Kind, Extractor] = {}
     for kind in (only,) if only else KINDS:
-        chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
-        made = (
-            semantic_extractor(chosen) if isinstance(chosen, Semantic) else VisionExtractor(chosen)
+        made[kind] = (
+            semantic_extractor(params.semantic)
+            if kind == "semantic"
+            else VisionExtractor(params.visual)
         )
+    several = shared_tower(*made.values()) if not only else None
+    for kind, own in made.items():
+        chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
         store = folder / f"{chosen.name}.{chosen.format}"
-        yield StoreJob(kind, table, made, chosen.workers, store)
+        first = several if kind == "semantic" else None
+        yield StoreJob(kind, table, own, chosen.workers, store, first)
 
 
 def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[Kind, Result]:

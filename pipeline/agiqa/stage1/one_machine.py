@@ -16,6 +16,7 @@ from agiqa.core.progress import track
 from agiqa.stage1.bad_images import changed
 from agiqa.stage1.batches import Trying, in_batches
 from agiqa.stage1.decoding import samples_of
+from agiqa.stage1.extractors import Extractor
 from agiqa.stage1.ledger_rows import Job, LedgerRows, images_of
 
 Item = TypeVar("Item")
@@ -41,9 +42,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class OneMachine:
-    """Compute in this process; `workers` others decode and preprocess (0: none)."""
+    """Compute in this process.
+
+    Args:
+        workers: further processes, which decode and preprocess; 0: none.
+        several: an extractor that gives the vectors asked for and others in the same pass
+            (`extractors.shared_tower`); the others go to the ledger, too.
+    """
 
     workers: int = 2
+    several: Extractor | None = None
     images = ""
 
     def changed(self, rows: LedgerRows, jobs: Sequence[Job]) -> Mapping[str, str]:
@@ -52,6 +60,9 @@ class OneMachine:
 
     def compute(self, rows: LedgerRows, jobs: Sequence[Job]) -> Mapping[str, str]:
         """Compute the jobs here."""
+        if self.several is not None:
+            rows = LedgerRows(self.several, rows.sources, rows.root, rows.rank)
+            jobs = rows.missing(images_of(jobs))
         return compute(jobs, rows, self.workers).bad
 
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -23,7 +25,8 @@ from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Score
 from agiqa.runs.score_notes import notes
 from agiqa.views.ranking import terminal_pictures
-from agiqa.views.ranking.terminal import LAYOUTS, print_ranking, write_rows
+from agiqa.views.ranking.score_files import LAYOUTS, STYLES, Scores, write_scores
+from agiqa.views.ranking.terminal import print_ranking
 
 PROVENANCE = {
     "experts": ["visual", "semantic_content"],
@@ -70,13 +73,19 @@ def test_bars_show_the_score_and_the_gate() -> None:
     assert rows[1].count("▆") == 10
 
 
+def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) -> str:
+    """What the scores of a run look like in that style."""
+    stream = io.BytesIO()
+    scorer: Any = SimpleNamespace(provenance=provenance, scale=(1.0, 5.0), label="runs/tiny")
+    write_scores(Scores(lambda: scores, [], []), scorer, style, stream)
+    return stream.getvalue().decode()
+
+
 def test_further_targets_have_columns_of_their_own() -> None:
     two = {**PROVENANCE, "targets": ["quality", "alignment"]}
     gate = {"visual": 0.75, "semantic_content": 0.25}
     scores = [Score("a.png", 4.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
-    file = io.StringIO()
-    write_rows(scores, two, file, LAYOUTS["table"])
-    names, figures = (line.split("\t") for line in file.getvalue().splitlines())
+    names, figures = (line.split("\t") for line in written(scores, two, "table").splitlines())
     by_name = dict(zip(names, figures, strict=True))
     assert by_name["score_alignment"] == "2.25"
     assert (by_name["trained_on"], by_name["held_out"], by_name["target"]) == ("no", "", "quality")
@@ -104,10 +113,9 @@ def test_names_move_no_cursor_and_make_no_markup() -> None:
     evil = Score("a\x1b[2J\n[red]b.png", 3.0, 0.1, {"visual": 1.0, "semantic_content": 0.0})
     (line,) = [line for line in shown([evil]) if "b.png" in line]
     assert r"a\u001b[2J\u000a[red]b.png" in line
-    text = io.StringIO()
-    write_rows([evil], PROVENANCE, text, LAYOUTS["table"])
+    text = written([evil], PROVENANCE, "table")
     row = r"a\u001b[2J\u000a[red]b.png" + "\t3.00\t0.10\t1.00\t0.00\tno\t\tquality"
-    assert text.getvalue().splitlines()[1:] == [row]
+    assert text.splitlines()[1:] == [row]
 
 
 def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
@@ -118,9 +126,8 @@ def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
     ]
     synthetic = {**PROVENANCE, "synthetic": True}
     for name, layout in LAYOUTS.items():
-        text = io.StringIO(newline="")
-        write_rows(scores, synthetic, text, layout)
-        seen, new = csv.DictReader(io.StringIO(text.getvalue()), delimiter=layout.separator)
+        text = io.StringIO(written(scores, synthetic, name), newline="")
+        seen, new = csv.DictReader(text, delimiter=layout.separator)
         assert seen["image"] == ("=seen.png" if name == "table" else "'=seen.png")
         assert (seen["trained_on"], float(seen["held_out"])) == ("yes", 4.5)
         assert (new["trained_on"], new["held_out"]) == ("no", "")
@@ -147,8 +154,10 @@ def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
         (None, "a.json", "json"),
         ("csv", "scores", "csv"),
         ("csv", "a.csv", "csv"),
-        (None, "a.parquet", ".csv, .tsv, .txt, .json"),
-        ("csv", "a.parquet", ".csv, .tsv, .txt, .json"),
+        (None, "a.parquet", "parquet"),
+        (None, "a.jsonl", "jsonl"),
+        (None, "a.xlsx", ".csv, .tsv, .txt, .json"),
+        ("csv", "a.xlsx", ".csv, .tsv, .txt, .json"),
         (None, "a.html", "--html writes a page"),
         (None, "scores", "or --format"),
         ("json", "a.csv", "choose one"),
@@ -158,7 +167,7 @@ def test_the_files_name_decides_how_scores_are_written(
     style: str | None, out: str | None, expected: str
 ) -> None:
     path = None if out is None else Path(out)
-    if expected in (*LAYOUTS, "json"):
+    if expected in STYLES:
         assert style_of(style, path) == expected
     else:
         with pytest.raises(click.UsageError, match=re.escape(expected)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agiqa.stage1.extractors.contract import Extractor, Sample
+from agiqa.stage1.extractors.contract import Extractor, Recipe, Sample
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
 from agiqa.stage1.extractors.vision import VisionExtractor
 
@@ -20,9 +20,9 @@ SAME = ("dtype", "attention", "precision", "batch_size")  # settings that have t
 
 
 class SharedTower:
-    """The vectors of a semantic extractor, then those of a visual one that `can_share` with it.
+    """The vectors of a semantic extractor, then those of a visual one; wanted ones in this order.
 
-    `wanted` vectors are asked for in this order.
+    `shared_tower` makes it of two that look through the same tower.
     """
 
     def __init__(self, semantic: ImageTextExtractor, visual: VisionExtractor) -> None:
@@ -41,6 +41,10 @@ class SharedTower:
         self.semantic.when_encoded = encoded.append if seen else None
         rows = self.semantic.extract(samples, asked) if asked else []
         return [*rows, *(self._pooled(encoded, samples, seen) if seen else [])]
+
+    def recipe(self) -> Recipe:
+        """Give both extractors' recipes."""
+        return Recipe(SharedTower, (self.semantic.recipe(), self.visual.recipe()))
 
     def _pooled(
         self, encoded: Sequence[Any], samples: Sequence[Sample], wanted: Sequence[int]
@@ -64,16 +68,21 @@ class SharedTower:
         return [rows.cpu().numpy() for rows in pooled]
 
 
-def can_share(semantic: Extractor, visual: VisionExtractor) -> bool:
-    """Tell whether both look at the same pixels through the same tower, in the same arithmetic."""
-    if not isinstance(semantic, ImageTextExtractor) or len(visual.views) > 1:
-        return False
+def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
+    """Join them where both look at the same pixels through the same tower, in the same arithmetic.
+
+    None: they do not.
+    """
+    if not isinstance(semantic, ImageTextExtractor) or not isinstance(visual, VisionExtractor):
+        return None
     settings, other = semantic.settings, visual.settings
-    return (
-        semantic.folder.path == visual.folder.path
+    same = (
+        len(visual.views) == 1
+        and semantic.folder.path == visual.folder.path
         and all(getattr(settings, name) == getattr(other, name) for name in SAME)
         and settings.dtype == "float32"  # else vectors that overflow are computed again
         and settings.quantization == "none"
         and semantic.vectors[0].fingerprint[PREPROCESSING]
         == visual.vectors[0].fingerprint[PREPROCESSING]
     )
+    return SharedTower(semantic, visual) if same else None

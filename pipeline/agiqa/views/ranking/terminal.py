@@ -4,16 +4,14 @@ Off a terminal the same rows are separated by tabs. What is shown fits the termi
 first, then the spread; names are cut from the left, where paths are alike.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from agiqa.core.errors import printable
-from agiqa.core.spreadsheets import safe_cell
-from agiqa.runs.score_notes import notes, what
+from agiqa.runs.score_notes import notes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,55 +41,6 @@ class Widths:
     bar: int
     gate: int
     spread: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How rows are written: for programs and spreadsheets, or for cut, sort and awk."""
-
-    separator: str
-    digits: int
-    spreadsheet: bool  # no cell may be taken for a formula
-
-
-LAYOUTS = {
-    "table": Layout("\t", 2, spreadsheet=False),
-    "tsv": Layout("\t", 4, spreadsheet=True),
-    "csv": Layout(",", 4, spreadsheet=True),
-}
-
-
-def columns(provenance: Mapping[str, Any]) -> list[str]:
-    """Names of the columns of `row`."""
-    gates = [f"gate_{name}" for name in provenance["experts"]]
-    others = [f"score_{name}" for name in provenance["targets"][1:]]
-    return ["image", "score", "spread", *gates, *others, "trained_on", "held_out", "target"]
-
-
-def row(score: "Score", provenance: Mapping[str, Any], digits: int) -> list[str]:
-    """One image for tables: its figures, whether the run has seen it, and what was predicted."""
-    gates = [score.gate[name] for name in provenance["experts"]]
-    others = [score.targets[name] for name in provenance["targets"][1:]]
-    figures = [
-        "" if figure is None else f"{figure:.{digits}f}"
-        for figure in (score.score, score.spread, *gates, *others)
-    ]
-    held_out = "" if score.held_out is None else f"{score.held_out:.{digits}f}"
-    trained_on = "yes" if score.trained_on else "no"
-    if "scorer" in provenance:  # nobody knows of each image
-        trained_on = ""
-    return [printable(score.image), *figures, trained_on, held_out, what(provenance)]
-
-
-def write_rows(
-    scores: Sequence["Score"], provenance: Mapping[str, Any], stream: TextIO, layout: Layout
-) -> None:
-    """Write rows under a line of names."""
-    rows = [columns(provenance), *(row(score, provenance, layout.digits) for score in scores)]
-    if layout.spreadsheet:
-        rows = [[safe_cell(cell) for cell in cells] for cells in rows]
-    ending = "\r\n" if layout.separator == "," else "\n"
-    csv.writer(stream, delimiter=layout.separator, lineterminator=ending).writerows(rows)
 
 
 def print_ranking(

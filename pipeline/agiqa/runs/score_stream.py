@@ -1,0 +1,167 @@
+"""Scores of a stream of images, a chunk at a time, into rows that no kill takes back."""
+
+import hashlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.data.images import BadImage, ImageError, check_images, image_id
+from agiqa.runs.image_scorer import ImageScorer
+from agiqa.runs.image_shards import ImageInput
+from agiqa.runs.score import Score
+from agiqa.runs.score_rows import NumberedRow, ScoreRows
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1024  # images whose vectors, and bytes on the disk, are held at a time
+LINE_EVERY = 20.0  # seconds
+
+Item = TypeVar("Item")
+
+
+class BadInputError(AgiqaError):
+    """Images that cannot be scored, found before any other was."""
+
+    def __init__(self, bad: Sequence[BadImage], count: int) -> None:
+        super().__init__(f"{len(bad)} of {count} images cannot be scored.")
+        self.bad, self.count = tuple(bad), count
+
+
+def score_stream(
+    images: Iterable[ImageInput],
+    load: Callable[[], ImageScorer],
+    rows: ScoreRows,
+    *,
+    image_prompt: str | None = None,
+    skip_bad: bool = False,
+    chunk: int = CHUNK,
+) -> int:
+    """Score images that have no row yet, and add their rows; bad ones are rows, too.
+
+    Args:
+        images: in the order of the input.
+        load: gives the scorer, once there is an image to score.
+        rows: added to, a chunk at a time.
+        image_prompt: the text that all of them were generated from; else each has its own.
+        skip_bad: go on where the first chunk has images that cannot be read.
+        chunk: images at a time.
+
+    Returns:
+        The images of the input, bad ones included.
+
+    Raises:
+        BadInputError: the first chunk has bad images, and `skip_bad` is off.
+        AgiqaError: the input cannot be read on, or a failure that is not about one image.
+    """
+    started = told = time.monotonic()
+    count = scored = 0
+    for numbered in _chunks(enumerate(images), chunk):
+        count += len(numbered)
+        new = [
+            (number, image, stamp)
+            for number, image in numbered
+            if not rows.has(number, stamp := _stamp(image))
+        ]
+        if not new:
+            continue
+        added = _score(new, load(), image_prompt, not skip_bad and len(rows) == 0, count)
+        rows.add(added)
+        scored += len(added)
+        if time.monotonic() - told > LINE_EVERY:
+            told = time.monotonic()
+            log.info("Scored %s images, %.3g a second", f"{count:,}", scored / (told - started))
+    rows.drop_from(count)
+    return count
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _stamp(image: ImageInput) -> str:
+    """Say in a few letters what the image is: its name, and its bytes or when they were written."""
+    name = printable(image.name)
+    if image.path is None:
+        return f"{name} {hashlib.sha256(image.content or b'').hexdigest()}"
+    try:
+        about = image.path.stat()
+    except OSError:
+        return name
+    return f"{name} {about.st_size} {about.st_mtime_ns}"
+
+
+def _score(
+    numbered: Sequence[tuple[int, ImageInput, str]],
+    scorer: ImageScorer,
+    image_prompt: str | None,
+    first: bool,
+    count: int,
+) -> list[NumberedRow]:
+    """Score a chunk; BadInputError where it is the `first` of `count` images and some are bad."""
+    images = [image for _, image, _ in numbered]
+    problems = {row: image.problem for row, image in enumerate(images) if image.problem}
+    with TemporaryDirectory(prefix="agiqa-score-") as spool:
+        paths = [_file(image, Path(spool, str(row))) for row, image in enumerate(images)]
+        rows_of: dict[str, list[int]] = defaultdict(list)  # by the path as messages print it
+        for row, path in enumerate(paths):
+            rows_of[printable(path)].append(row)
+
+        def note(bad: Iterable[BadImage]) -> None:
+            problems.update((row, image.reason) for image in bad for row in rows_of[image.path])
+
+        readable = list(
+            dict.fromkeys(paths[row] for row in range(len(paths)) if row not in problems)
+        )
+        note(check_images(readable) if first else _unreadable(readable))
+        if problems and (first or len(problems) == count):
+            bad = [BadImage(printable(images[row].name), why) for row, why in problems.items()]
+            raise BadInputError(bad, count)
+        good = [row for row in range(len(paths)) if row not in problems]
+        prompts = [image_prompt or images[row].prompt for row in good]
+        asked = scorer.asks_image_prompt or image_prompt is not None
+        scores, refused = scorer.score_good(
+            [paths[row] for row in good], prompts if asked else None
+        )
+        note(refused)
+    scored = dict(zip((row for row in good if row not in problems), scores, strict=True))
+    return [
+        _row(number, stamp, image, scored.get(row), problems.get(row, ""))
+        for row, (number, image, stamp) in enumerate(numbered)
+    ]
+
+
+def _file(image: ImageInput, path: Path) -> Path:
+    """Give the image's file; of one that is none, its bytes at `path`."""
+    if image.path is not None:
+        return image.path
+    path.write_bytes(image.content or b"")
+    return path
+
+
+def _unreadable(paths: Iterable[Path]) -> Iterator[BadImage]:
+    """Find those that cannot even be read; what cannot be decoded is found when it is scored."""
+    for path in paths:
+        try:
+            image_id(path)
+        except ImageError as error:
+            yield BadImage(printable(path), error.reason)
+
+
+def _row(
+    number: int, stamp: str, image: ImageInput, score: Score | None, problem: str
+) -> NumberedRow:
+    if score is None:
+        return NumberedRow(number, stamp, None, vars(BadImage(printable(image.name), problem)))
+    content = {key: value for key, value in vars(score).items() if key != "quality_map"}
+    columns = {"prompt": image.prompt, **image.columns}
+    return NumberedRow(
+        number, stamp, score.score, content | {"image": image.name, "columns": columns}
+    )

@@ -1,0 +1,157 @@
+"""Scores as files and on pipes: CSV, TSV, plain table, JSON, JSON Lines, Parquet; row by row."""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.spreadsheets import safe_cell
+from agiqa.runs.score_notes import notes, what
+
+if TYPE_CHECKING:
+    from agiqa.data.images import BadImage
+    from agiqa.runs.image_scorer import ImageScorer
+    from agiqa.runs.score import Score
+
+BATCH = 10_000  # rows of Parquet in memory
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows of text are written: for programs and spreadsheets, or for cut, sort and awk."""
+
+    separator: str
+    digits: int
+    spreadsheet: bool  # no cell may be taken for a formula
+
+
+LAYOUTS = {
+    "table": Layout("\t", 2, spreadsheet=False),
+    "tsv": Layout("\t", 4, spreadsheet=True),
+    "csv": Layout(",", 4, spreadsheet=True),
+}
+STYLES = (*LAYOUTS, "json", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is written: ranked scores, as often as they are asked for, and the images without."""
+
+    ranked: Callable[[], Iterable["Score"]]
+    bad: Sequence["BadImage"]
+    columns: Sequence[str]  # of the input, beside the figures
+
+
+def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: BinaryIO) -> None:
+    """Write scores in a style of STYLES.
+
+    Raises:
+        AgiqaError: Parquet without pyarrow.
+    """
+    if style == "json":
+        _write_json(scores, scorer, stream)
+    elif style == "jsonl":
+        for score in scores.ranked():
+            line = json.dumps(record(score, scorer.provenance, scores.columns), ensure_ascii=False)
+            stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+    elif style == "parquet":
+        _write_parquet(scores, scorer, stream)
+    else:
+        _write_text(scores, scorer, LAYOUTS[style], stream)
+
+
+def record(
+    score: "Score", provenance: Mapping[str, Any], columns: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Give one image's figures by column, whether the run has seen it, and what was predicted."""
+    published = "scorer" in provenance  # then nobody knows of each image
+    return {
+        "image": printable(score.image),
+        "score": score.score,
+        "spread": score.spread,
+        **{f"gate_{name}": score.gate[name] for name in provenance["experts"]},
+        **{f"score_{name}": score.targets[name] for name in provenance["targets"][1:]},
+        "trained_on": None if published else score.trained_on,
+        "held_out": score.held_out,
+        "target": what(provenance),
+        **{name: score.columns.get(name, "") for name in columns},
+    }
+
+
+def cell(value: object, digits: int) -> str:
+    """Write a value of a record as text."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.{digits}f}"
+    return printable(value)
+
+
+def _write_text(scores: Scores, scorer: "ImageScorer", layout: Layout, stream: BinaryIO) -> None:
+    text = io.TextIOWrapper(stream, "utf-8", errors="backslashreplace", newline="")
+    ending = "\r\n" if layout.separator == "," else "\n"
+    writer = csv.writer(text, delimiter=layout.separator, lineterminator=ending)
+    safe = safe_cell if layout.spreadsheet else str
+    for number, score in enumerate(scores.ranked()):
+        row = record(score, scorer.provenance, scores.columns)
+        if not number:
+            writer.writerow(map(safe, row))
+        writer.writerow([safe(cell(value, layout.digits)) for value in row.values()])
+    text.flush()
+    text.detach()
+
+
+def _write_json(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
+    """Write one object; for millions of images JSON Lines does better."""
+    from agiqa.core.json_text import json_text
+
+    provenance = scorer.provenance
+    low, high = scorer.scale
+    content: dict[str, Any] = {
+        "scorer" if "scorer" in provenance else "run": scorer.label,
+        "dataset": provenance["dataset"],
+        "target": provenance["target"],
+        "synthetic": provenance["synthetic"],
+        "scale": {"low": low, "high": high},
+        "notes": notes(scores.ranked(), provenance)[1:],
+        "scores": [_plain(score, scores.columns) for score in scores.ranked()],
+        "skipped": [vars(image) for image in scores.bad],
+    }
+    stream.write((json_text(content, indent=2) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _plain(score: "Score", columns: Sequence[str]) -> dict[str, Any]:
+    """Give all but the quality map, which is for Python, and columns that nobody asked for."""
+    plain = {k: value for k, value in vars(score).items() if k not in ("quality_map", "columns")}
+    return plain | {name: score.columns.get(name, "") for name in columns}
+
+
+def _write_parquet(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise AgiqaError("Parquet needs pyarrow: pip install 'agiqa[parquet]'") from error
+    rows = (record(score, scorer.provenance, scores.columns) for score in scores.ranked())
+    kinds = {"trained_on": pyarrow.bool_()}
+    kinds |= dict.fromkeys(("image", "target", *scores.columns), pyarrow.string())
+    writer = None
+    for batch in _batches(rows):
+        names = list(batch[0])
+        schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
+        writer = writer or parquet.ParquetWriter(stream, schema)
+        writer.write_table(pyarrow.Table.from_pylist(batch, schema))
+    if writer is not None:
+        writer.close()
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(itertools.islice(rows, BATCH)):
+        yield batch
