@@ -123,7 +123,7 @@ def _images_of(folder: Path, skip_bad: bool, engine: Engine | None) -> ImagesTab
 def _jobs(
     table: ImagesTable, folder: Path, only: Kind | None, params: Params
 ) -> Iterator[StoreJob]:
-    """Make the extractors; their weights load on use, so that two never share the memory."""
+    """Make the extractors; weights load on use, and none outlives its job in the memory."""
     made: dict[Kind, Extractor] = {}
     for kind in (only,) if only else KINDS:
         made[kind] = (
@@ -132,11 +132,11 @@ def _jobs(
             else VisionExtractor(params.visual)
         )
     several = shared_tower(*made.values()) if not only else None
-    for kind, own in made.items():
+    for kind in list(made):
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
         store = folder / f"{chosen.name}.{chosen.format}"
-        first = several if kind == "semantic" else None
-        yield StoreJob(kind, table, own, chosen.workers, store, first)
+        yield StoreJob(kind, table, made.pop(kind), chosen.workers, store, several)
+        several = None
 
 
 def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[Kind, Result]:
