@@ -14,6 +14,7 @@ seconds. Measured, the median of the rounds:
 
     python benchmarks/store.py                       # 20,000 images x 2 prompts x 4096, 328 MB
     python benchmarks/store.py --dvc --rounds 1
+    python benchmarks/store.py --only ledger LMDB
     python benchmarks/store.py --memory              # what a process holds as stores grow
 """
 
@@ -109,6 +110,9 @@ def dvc(root: Path) -> dict[str, float]:
 COLUMNS = ("write", "files", "MB", "open", "cold", "load", "batches", "add", "status")
 
 
+COMPARED = ("write", "cold", "load")
+
+
 def table(found: dict[str, dict[str, float]], data: Data) -> str:
     """Seconds, and the rates that have a goal."""
     columns = [name for name in COLUMNS if any(name in row for row in found.values())]
@@ -126,11 +130,12 @@ def _cell(column: str, value: float | None) -> str:
     return f"{value:,.0f}" if column in ("files", "MB", "batches") else f"{value:.3f}"
 
 
-def compare(data: Data, where: Path, rounds: int, with_dvc: bool) -> None:
-    """All ways in turn, round by round."""
+def compare(data: Data, where: Path, rounds: int, with_dvc: bool, only: list[str]) -> None:
+    """All ways, or those with a word of `only` in their names, in turn, round by round."""
     found: dict[str, list[dict[str, float]]] = {}
+    chosen = [way for way in WAYS if not only or any(word in way.name for word in only)]
     for _ in range(rounds):
-        for way in WAYS:
+        for way in chosen:
             if way.needs and importlib.util.find_spec(way.needs) is None:
                 print(f"{way.name} is left out: pip install {way.needs}")
                 continue
@@ -142,14 +147,11 @@ def compare(data: Data, where: Path, rounds: int, with_dvc: bool) -> None:
     }
     print(f"\n{data.vectors.shape} float16, {data.vectors.nbytes / 1e6:.0f} MB; seconds\n")
     print(table(medians, data))
-    ours, map_ = medians["our pack, .zarr"], medians["memory map .npy"]
-    pt = medians[WAYS[-1].name]
-    print(
-        f"\nOf the memory map's rate our pack loads at {map_['load'] / ours['load']:.2f}, and "
-        f"gives random batches at {ours['batches'] / map_['batches']:.2f}.\nThe .pt files take "
-        f"{pt['load'] / ours['load']:.0f} times as long to load, "
-        f"{pt['write'] / medians['our ledger']['write']:.1f} times to write."
-    )
+    for name, beside in (("our ledger", "LMDB"), ("our pack", "memory map .npy")):
+        for own in (way for way in medians if way.startswith(name) and beside in medians):
+            ratios = {key: medians[own][key] / medians[beside][key] for key in COMPARED}
+            said = ", ".join(f"{key} {ratio:.2f}" for key, ratio in ratios.items())
+            print(f"{own}, times that of {beside}: {said}")
     print(json.dumps(medians))
 
 
@@ -240,6 +242,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="images")
     parser.add_argument("--width", type=int, default=4096, help="of a vector")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[], help="ways, by a part of their names")
     parser.add_argument("--dvc", action="store_true", help="time `dvc add` and `dvc status`, too")
     parser.add_argument("--memory", action="store_true", help="peak memory as stores grow, alone")
     parser.add_argument("--where", type=Path, default=Path(tempfile.gettempdir()), help="a disk")
@@ -247,7 +250,9 @@ def main() -> None:
     if chosen.memory:
         memory(chosen.where, min(chosen.width, 512))
     else:
-        compare(make(chosen.rows, chosen.width), chosen.where, chosen.rounds, chosen.dvc)
+        compare(
+            make(chosen.rows, chosen.width), chosen.where, chosen.rounds, chosen.dvc, chosen.only
+        )
 
 
 if __name__ == "__main__":
