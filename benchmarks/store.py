@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,9 @@ def compare(data: Data, where: Path, rounds: int, with_dvc: bool, only: list[str
             ratios = {key: medians[own][key] / medians[beside][key] for key in COMPARED}
             said = ", ".join(f"{key} {ratio:.2f}" for key, ratio in ratios.items())
             print(f"{own}, times that of {beside}: {said}")
+    whole = data.vectors.reshape(-1).view(np.uint8).data
+    for name, work in (("sha256", hashlib.sha256), ("CRC-32", zlib.crc32)):
+        print(f"{name} of all bytes alone, seconds: {seconds(lambda: work(whole)):.2f}")  # noqa: B023
     print(json.dumps(medians))
 
 

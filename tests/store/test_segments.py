@@ -188,6 +188,17 @@ def test_a_merge_may_stop_anywhere(
     assert list(segments(again).values()) == [40]
 
 
+def test_rows_that_vanish_for_good_are_named(shelf: Shelf) -> None:
+    """Somebody deleted a segment after it was listed."""
+    add_each(shelf, range(20), 10)
+    shelf.ids()
+    (shelf.folder / "segments" / sorted(segments(shelf))[0]).unlink()
+    vectors, lost = shelf.rows.read(IDS[:20])
+    assert lost in (IDS[:10], IDS[10:20])
+    there = [row for row in range(20) if IDS[row] not in lost]
+    np.testing.assert_array_equal(vectors[there], VECTORS[there])
+
+
 def test_a_listing_that_misses_both_is_made_again(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,8 +240,9 @@ class SegmentRows:
         """By the segment's number the rows of it that serve."""
         rows: defaultdict[int, list[int]] = defaultdict(list)
         for row_id in left:
-            number, row = divmod(self._places[row_id], 1 << _ROWS)
-            rows[number].append(row)
+            if (place := self._places.get(row_id)) is not None:  # else it vanished for good
+                number, row = divmod(place, 1 << _ROWS)
+                rows[number].append(row)
         return rows
 
     def _all_of(self, left: set[str]) -> dict[int, list[int]]:
