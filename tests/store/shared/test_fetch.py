@@ -17,10 +17,7 @@ from agiqa.store import DamagedRowsError, RemoteError, read_pack, write_pack
 from kit.machines import Machine, Server, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]
-FAST = [
-    *("--set=fit.components=8", "--set=fit.semantic_components=4"),
-    *("--set=fit.epochs=4"),
-]
+FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=4"]
 
 
 def upload(folder: Path, bucket: str) -> None:
