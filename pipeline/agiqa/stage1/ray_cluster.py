@@ -14,7 +14,7 @@ import secrets
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.progress import track
 from agiqa.stage1.ledger_rows import Job, LedgerRows, count, images_of
-from agiqa.stage1.ray_job import LostError, Pool, pool_of, results_of
+from agiqa.stage1.ray_job import LostError, Pool, beside, most_actors, pool_of, results_of
 from agiqa.stage1.ray_nodes import Place, Result, Roll, Unit, Work
 from agiqa.store.durable import disk_errors
 from agiqa.store.ledger.roots import default_url
@@ -63,15 +63,16 @@ class RayCluster:
                 does not see; finished rows are in the ledger.
         """
         done, ids, fruitless, why = _Done(), images_of(jobs), 0, ""
+        _connect(self.address)
+        pool = pool_of(self.actors)
         while jobs:
             before = count(jobs)
-            _connect(self.address)
             try:
-                self._run(rows, jobs, done)
+                self._run(rows, jobs, done, pool)
             except LostError as error:
                 why = f": {error}"
                 log.warning("%s; going on with what the ledger lacks", error)
-                _leave()
+                pool = pool_of(min(self.actors, most_actors()))
             finally:
                 rows.pull_again(ids)
             jobs = [job for job in map(done.rest, rows.missing(ids)) if job.image_ids]
@@ -84,9 +85,8 @@ class RayCluster:
         done.require_seen(rows)
         return done.bad
 
-    def _run(self, rows: LedgerRows, jobs: Sequence[Job], done: "_Done") -> None:
+    def _run(self, rows: LedgerRows, jobs: Sequence[Job], done: "_Done", pool: Pool) -> None:
         """Run one job of Ray's; rows that its nodes cannot write are written here."""
-        pool = pool_of(self.actors)
         units = list(self._units(rows, jobs, pool))
         what = f"Extract {rows.extractor.name}, {pool}"
         total = sum(len(unit.places) for unit in units)
@@ -96,7 +96,7 @@ class RayCluster:
                 for index in sorted({index for job in jobs for index in job.wanted})
             }
             work = stack.enter_context(_shared_work(rows))
-            results = results_of(units, work, pool)
+            results = stack.enter_context(closing(results_of(units, work, pool)))
             for result in track(results, what, total=total, size=lambda result: result.images):
                 for new in result.rows:
                     writers[new.vector].add(rows.row_ids(new.vector, new.image_ids), new.vectors)
@@ -151,12 +151,10 @@ class _Done:
 def _shared_work(rows: LedgerRows) -> Iterator[Work]:
     """What the nodes have to know; a file in the ledger tells them whether its disk is theirs."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     url = (default_url() or "") if rows.shared else ""
     for shelf in rows.shared:
         shelf.describe()
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     token = rows.root / f".ray-{secrets.token_hex(8)}"
     with disk_errors("write", token):
         token.touch()
@@ -168,7 +166,7 @@ def _shared_work(rows: LedgerRows) -> Iterator[Work]:
             rows.root.resolve(),
             token.name,
             url,
-            ray.remote(Roll).options(num_cpus=0, scheduling_strategy=here).remote(),
+            ray.remote(Roll).options(num_cpus=0, scheduling_strategy=beside()).remote(),
         )
     finally:
         with suppress(OSError):
@@ -210,18 +208,10 @@ def _imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on stderr; log files have the rest
     try:
+        import pyarrow  # noqa: F401  # which Ray Data needs
         import ray
-        import ray.data
     except ImportError as error:
         raise AgiqaError(
             f"--engine ray needs Ray ({one_line(error)}): pip install 'agiqa[ray]'"
         ) from error
-    for handler in logging.getLogger("ray.data").handlers:
-        if type(handler) is not logging.FileHandler:
-            handler.setLevel(logging.CRITICAL)
     return ray
-
-
-def _leave() -> None:
-    """Leave the cluster; what this process had under way there ends."""
-    _imported().shutdown()

@@ -1,10 +1,8 @@
 """One job of Ray Data: units of work through decoding tasks and a pool of actors, results back."""
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from queue import Empty, Queue
-from threading import Event, Semaphore, Thread
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line, some
@@ -56,53 +54,56 @@ def pool_of(actors: int) -> Pool:
     )
 
 
-def results_of(units: Sequence[Unit], work: Work, pool: Pool) -> Iterator[Result]:
-    """Results as they come; to stop asking for them ends the job.
+def most_actors() -> int:
+    """How many actors the nodes that are there have room for, a CPU each."""
+    return sum(int(node["Resources"].get("CPU", 0)) for node in _nodes())
+
+
+class JobRunner:
+    """An actor beside the driver that runs a job; to kill it ends all that it has under way."""
+
+    def results(self, units: Sequence[Unit], work: Work, pool: Pool) -> Iterator[bytes]:
+        """Pickled results as they come."""
+        for row in _data_set(units, work, pool).iter_rows():
+            yield row["result"]
+
+
+def results_of(units: Sequence[Unit], work: Work, pool: Pool) -> Generator[Result, None, None]:
+    """Results as they come; to close it ends the job.
 
     Raises:
         LostError: Ray gave up, or waits for a node that is gone.
     """
-    results: Queue[Result | Exception | None] = Queue()
-    room = Semaphore(2 * pool.actors)  # for results that wait here
-    stop = Event()
-
-    def run() -> None:
-        try:
-            for row in _data_set(units, work, pool).iter_rows():
-                results.put(pickle.loads(row["result"]))
-                room.acquire()
-                if stop.is_set():
-                    return
-            results.put(None)
-        except Exception as error:  # of whatever Ray raises
-            results.put(error)
+    import ray
 
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in _nodes()}
-    Thread(target=run, name="ray-data", daemon=True).start()
+    runner = ray.remote(JobRunner).options(num_cpus=0, scheduling_strategy=beside()).remote()
+    waiting = {"num_returns": "streaming", "_generator_backpressure_num_objects": 2 * pool.actors}
+    stream = runner.results.options(**waiting).remote(units, work, pool)
     try:
-        while (result := _next(results, nodes)) is not None:
-            room.release()
-            yield result
+        while (result := _next(stream, nodes)) is not None:
+            yield pickle.loads(result)
     finally:
-        stop.set()
-        room.release()
+        ray.kill(runner)
 
 
-def _next(results: "Queue[Result | Exception | None]", nodes: Mapping[str, str]) -> Result | None:
-    """The next result; None after the last. `nodes`: addresses by id, as the job began."""
+def _next(stream: Any, nodes: Mapping[str, str]) -> bytes | None:
+    """The next pickled result; None after the last. `nodes`: addresses by id, as the job began."""
+    import ray
+
     waited = 0.0
-    while True:
-        try:
-            result = results.get(timeout=LOOK_SECONDS)
-        except Empty:
-            waited += LOOK_SECONDS
-            lost = set(nodes) - {node["NodeID"] for node in _nodes()}
-            if lost and waited >= STALLED:
-                raise LostError(f"node {some([nodes[node] for node in lost])} is lost") from None
-            continue
-        if isinstance(result, Exception):
-            raise LostError(f"Ray ended the job: {one_line(result)}") from result
-        return result
+    while not ray.wait([stream], timeout=LOOK_SECONDS)[0]:
+        waited += LOOK_SECONDS
+        lost = set(nodes) - {node["NodeID"] for node in _nodes()}
+        if lost and waited >= STALLED:
+            raise LostError(f"node {some([nodes[node] for node in lost])} is lost")
+    try:
+        result: bytes = ray.get(next(stream))
+    except StopIteration:
+        return None
+    except Exception as error:  # of whatever Ray raises
+        raise LostError(f"Ray ended the job: {one_line(error)}") from error
+    return result
 
 
 def _data_set(units: Sequence[Unit], work: Work, pool: Pool) -> Any:
@@ -123,6 +124,14 @@ def _data_set(units: Sequence[Unit], work: Work, pool: Pool) -> Any:
             num_gpus=pool.gpus,
         )
     )
+
+
+def beside() -> Any:
+    """Where an actor runs beside this process, if there is room."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def _nodes() -> list[dict[str, Any]]:

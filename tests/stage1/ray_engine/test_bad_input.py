@@ -14,10 +14,11 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.stage1 import ray_nodes
+from agiqa.stage1 import ray_cluster, ray_job, ray_nodes
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
+from agiqa.stage1.one_machine import compute
 from agiqa.stage1.ray_cluster import RayCluster, _Done
 from agiqa.stage1.ray_job import Pool, pool_of
 from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
@@ -61,6 +62,17 @@ def run(unit: Unit, work: Work, monkeypatch: pytest.MonkeyPatch) -> Result:
     monkeypatch.setattr(UnitExtractor, "_missing", lambda *_: {unit.wanted: set(unit.places)})
     decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
     return pickle.loads(UnitExtractor(work)(decoded)["result"])
+
+
+def test_rows_return_where_the_ledger_is_not(
+    unit: Unit, work: Work, rows: LedgerRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = run(unit, dataclasses.replace(work, token="not-here"), monkeypatch)
+    vectors = range(len(rows.shelves))
+    assert [(new.vector, len(new.image_ids)) for new in away.rows] == [(v, 4) for v in vectors]
+    assert rows.missing(list(rows.sources))
+    assert run(unit, work, monkeypatch).rows == []
+    assert rows.missing(list(rows.sources)) == []
 
 
 def test_other_versions_on_a_node(unit: Unit, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +138,49 @@ def test_a_cluster_without_gpus_or_room(monkeypatch: pytest.MonkeyPatch) -> None
     assert [pool_of(actors).cpus for actors in (1, 2, 3, 8)] == [4, 4, 2, 1]
     nodes[1]["Resources"]["GPU"] = 2.0
     assert [(pool_of(n).actors, pool_of(n).gpus) for n in (0, 1, 9)] == [(2, 1), (1, 1), (2, 1)]
+
+
+def test_a_lost_node_is_named_and_another_job_goes_on(
+    rows: LedgerRows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With as many actors as there is still room for; not for ever."""
+    nodes = [{"NodeID": str(row), "Resources": {"CPU": 1.0}, "NodeManagerAddress": f"10.0.0.{row}"}
+             for row in range(3)]  # fmt: skip
+    monkeypatch.setattr(ray_job, "_nodes", lambda: nodes)
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agiqa[ray]'")
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: ([], []))
+    monkeypatch.setattr(ray_cluster, "_connect", lambda _: None)
+    pools = list[Pool]()
+
+    def job(_: RayCluster, rows: LedgerRows, jobs: Any, done: Any, pool: Pool) -> None:
+        pools.append(pool)
+        started = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+        if len(pools) % 2:  # a node leaves while no result comes
+            nodes.pop()
+            ray_job._next("nothing", started)
+        compute(jobs, rows, 0)
+
+    monkeypatch.setattr(RayCluster, "_run", job)
+    jobs = rows.missing(list(rows.sources))
+    assert RayCluster(actors=3).compute(rows, jobs) == {}
+    assert [pool.actors for pool in pools] == [3, 2]
+    assert rows.missing(list(rows.sources)) == []
+    assert [r.message for r in caplog.records] == [
+        "node 10.0.0.2 is lost; going on with what the ledger lacks"
+    ]
+
+
+def test_jobs_that_add_nothing_end(rows: LedgerRows, monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(*_: Any) -> None:
+        raise ray_job.LostError("Ray ended the job: out of memory")
+
+    monkeypatch.setattr(RayCluster, "_run", job)
+    monkeypatch.setattr(ray_cluster, "pool_of", Pool)
+    monkeypatch.setattr(ray_cluster, "most_actors", lambda: 1)
+    monkeypatch.setattr(ray_cluster, "_connect", lambda _: None)
+    with pytest.raises(AgiqaError, match=r"3 jobs .* added no vector: Ray ended .*; look at") as no:
+        RayCluster(actors=1).compute(rows, rows.missing(list(rows.sources)))
+    assert "\n" not in str(no.value)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "there:nobody"])

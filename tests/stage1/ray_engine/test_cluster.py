@@ -3,18 +3,21 @@
 import dataclasses
 import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from agiqa.cli import main
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1 import ray_cluster
@@ -22,9 +25,11 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.ray_cluster import RayCluster
-from agiqa.stage1.ray_nodes import Work
+from agiqa.stage1.ray_job import Pool
+from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.slow_extractor import SlowExtractor
+from kit.tiny_workspace import RUN
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray has warnings of its own
 
@@ -91,7 +96,7 @@ def test_an_actor_and_a_node_are_killed(
     ray_environment: Path,
     tmp_path: Path,
 ) -> None:
-    """Nodes that do not share the ledger: rows come to the driver, which writes them, each once."""
+    """And there is no room for a third actor elsewhere: another job goes on, with two."""
     ray_environment.write_text("")
     node, ledger = cluster.add_node(num_cpus=1, object_store_memory=80 << 20), tmp_path / "l"
 
@@ -103,31 +108,15 @@ def test_an_actor_and_a_node_are_killed(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "_shared_work", unshared)
-        done = extract(
-            table,
-            SlowExtractor(semantic),
-            tmp_path / "b.zarr",
-            ledger=ledger,
-            engine=RayCluster(cluster.address, actors=3),
-        )
+    engine = RayCluster(cluster.address, actors=3)
+    done = extract(
+        table, SlowExtractor(semantic), tmp_path / "b.zarr", ledger=ledger, engine=engine
+    )
     killer.join()
     assert done.computed == IMAGES * VECTORS
     assert files(tmp_path / "b.zarr") == plain
     batches = len(ray_environment.read_text().split())
-    assert batches <= IMAGES // 4 + 3 * ray_cluster.BATCHES  # again only what was in hand
-
-
-@contextmanager
-def unshared(rows: LedgerRows) -> Iterator[Work]:
-    """As if the driver's disk were its own."""
-    with REALLY_SHARED(rows) as work:
-        (work.ledger / work.token).unlink()
-        yield work
-
-
-REALLY_SHARED = ray_cluster._shared_work
+    assert batches <= IMAGES // 4 + 3 * 2  # again only what three processes had in hand
 
 
 def test_a_unit_that_was_begun_before_is_looked_up(
@@ -136,12 +125,7 @@ def test_a_unit_that_was_begun_before_is_looked_up(
     """Its rows are there, its result was lost with its node: nothing is computed twice."""
     ids = list(sources_of(table))
     rows = LedgerRows(SlowExtractor(semantic), sources_of(table), tmp_path / "l")
-    from agiqa.stage1.ray_job import Pool
-    from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit
-
     unit = next(RayCluster()._units(rows, rows.missing(ids), Pool(1)))
-    import pickle
-
     with ray_cluster._shared_work(rows) as work:
         decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
         results, batches = [], []
@@ -154,14 +138,8 @@ def test_a_unit_that_was_begun_before_is_looked_up(
         assert len(rows.missing(ids)[0].image_ids) == IMAGES - len(unit.places)
         UnitExtractor(work)(decoded)
         poisoned = pickle.loads(UnitExtractor(work)(decoded)["result"])
-    assert f"ended 3 times (on {ray_cluster_node()}" in poisoned.error
+    assert f"ended 3 times (on {node_name()}" in poisoned.error
     assert "\n" not in poisoned.error
-
-
-def ray_cluster_node() -> str:
-    from agiqa.stage1.ray_nodes import node_name
-
-    return node_name()
 
 
 def test_a_killed_driver_goes_on(
@@ -193,3 +171,19 @@ def test_a_killed_driver_goes_on(
     assert (done["cached"], done["computed"]) == (safe, IMAGES * VECTORS - safe)
     packed = files(tmp_path / "cache" / "many" / "tiny.zarr")
     assert packed == plain
+
+
+def test_scores_are_those_without_the_engine(
+    cluster: Any, tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_workspace, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    command = ["score", "images", "--run", str(tmp_path / RUN), "--format", "json"]
+    printed = []
+    for engine in ([], ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]):
+        monkeypatch.setenv("AGIQA_STORE", str(tmp_path / f"ledger{len(engine)}"))
+        shown = CliRunner().invoke(main, [*command, *engine])
+        assert shown.exit_code == 0, shown.stderr
+        printed.append(json.loads(shown.stdout)["scores"])
+    assert len(printed[0]) == 40
+    assert printed[0] == printed[1]
