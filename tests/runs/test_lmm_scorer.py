@@ -222,5 +222,5 @@ def test_the_command_scores_ranks_and_remembers(
         assert "Give --run FOLDER or --scorer NAME, one of the two." in refused.stderr
     unknown = run("--scorer", "hps")
     assert unknown.exit_code == 1
-    assert "Unknown scorer 'hps'; known: prompt-likelihood (0.2 billion" in unknown.stderr
+    assert "Unknown scorer 'hps'; known: nano-shows (0.2 billion" in unknown.stderr
     assert unknown.stderr.count("\n") == 1
