@@ -1,6 +1,7 @@
 """Results of others: no command trusts what stands in the files of an evaluated run."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def _spoilt_csv(text: str) -> Iterator[str]:
     lines = text.splitlines(keepends=True)
     columns = lines[0].strip().split(",")
     for number in range(len(columns)):
-        for value in ("", "inf", "-1", "x", "../../x", "\x1b[2J", "9" * 40):
+        for value in _some(["", "inf", "-1", "x", "../../x", "\x1b[2J", "9" * 40], number):
             cells = lines[1].rstrip("\n").split(",")
             cells[number] = value
             yield "".join([lines[0], ",".join(cells) + "\n", *lines[2:]])
@@ -101,3 +102,10 @@ def _spoilt_csv(text: str) -> Iterator[str]:
             for line in lines
         )
     yield from ("", lines[0], "".join(lines[:-3]), text + "a,b\n", text.replace("moe", "m"))
+
+
+def _some(values: list[str], seed: int) -> list[str]:
+    """Three of them, another three for each seed; all where the environment says to explore."""
+    if "AGIQA_EXPLORE" in os.environ:
+        return values
+    return list(np.random.default_rng(seed).choice(values, 3, replace=False))

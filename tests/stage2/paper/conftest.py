@@ -138,7 +138,7 @@ def fit_tiny(
         given = {"inputs": inputs, "mos": mos, "sides": sides}
         given |= {name: changed.pop(name) for name in list(changed) if name in given}
         paper = Paper(
-            **{"backbone": "none", "epochs": 3, "batch_size": 4, "lr": 0.003, "network": TINY}
+            **{"backbone": "none", "epochs": 2, "batch_size": 4, "lr": 0.003, "network": TINY}
             | changed
         )
         params = Params(fit=Fit(preset=preset), paper=paper)
