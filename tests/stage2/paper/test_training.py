@@ -255,14 +255,14 @@ def test_an_image_scores_the_same_alone(fit_tiny: Fit, inputs: PaperInputs) -> N
     ensemble = fit_tiny().ensemble
     together = ensemble.predict(inputs.pixels, inputs.semantic)
     size = together.quality_map.shape[-1]
-    assert together.score.shape == (1, 1, 44, 1)
-    assert together.gate.shape == (1, 1, 44, 3, 1)
-    assert together.quality_map.shape == (1, 1, 44, size, size)
+    assert together.score.shape == (1, 44, 1)
+    assert together.gate.shape == (1, 44, 3, 1)
+    assert together.quality_map.shape == (1, 44, size, size)
     for row in (0, 21, 43):
         one = np.array([row])
         alone = ensemble.predict_split(0, inputs.pixels, inputs.semantic, one)
         torch.testing.assert_close(
-            alone.score[0], together.score[0, 0, row, 0], atol=1e-5, rtol=1e-5
+            alone.score[0], together.score[0, row, 0], atol=1e-5, rtol=1e-5
         )
 
 
