@@ -1,10 +1,10 @@
 """How the light preset's closed-form parts grow with the training images.
 
-For each number of training images one split is fitted on made features of the default widths, with
-`fit.anchors` as shipped and with all images (0), each in a process of its own. Printed are wall
-time, CPU time and peak memory, and how many times as much the second takes.
+For each number of training images one split, or several, are fitted on made features of the
+default widths, with `fit.anchors` as shipped and with all images (0), each in a process of its own.
+Printed are wall time, CPU time and peak memory, and how many times as much the second takes.
 
-    python benchmarks/many_images.py [--images 2000 4000 14000] [--longest-whole 8000]
+    python benchmarks/many_images.py [--images 2000 4000 14000] [--splits 10]
 """
 
 import argparse
@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument(
         "--longest-whole", type=int, default=8000, help="most images to fit without anchors"
     )
-    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)  # images, anchors
+    parser.add_argument("--splits", type=int, default=1, help="splits to fit in one run")
+    parser.add_argument("--one", type=int, nargs=3, help=argparse.SUPPRESS)  # and splits, anchors
     chosen = parser.parse_args()
     if chosen.one:
         _fit_one(*chosen.one)
@@ -43,7 +44,8 @@ def main() -> None:
         for anchors in (Fit().anchors, 0):
             if anchors == 0 and images > chosen.longest_whole:
                 continue
-            one = [sys.executable, __file__, "--one", str(images), str(anchors)]
+            sizes = map(str, (images, chosen.splits, anchors))
+            one = [sys.executable, __file__, "--one", *sizes]
             wall, busy, mebibytes = cost_of(one)
             taken.append(busy)
             stand = min(anchors or images, images)
@@ -52,15 +54,16 @@ def main() -> None:
             print(f"{'':>15} all images take {taken[1] / taken[0]:.2f} times the CPU time")
 
 
-def _fit_one(images: int, anchors: int) -> None:
+def _fit_one(images: int, splits: int, anchors: int) -> None:
     rng = np.random.default_rng(0)
     count = round(images * sum(SHARES.values()) / SHARES["train"])
     common = rng.normal(size=(count, RANK)).astype(np.float32)
 
     def seen_as(width: int) -> np.ndarray:
-        found = common @ rng.normal(size=(RANK, width)).astype(np.float32)
-        found += RANK**0.5 * rng.standard_normal((count, width), dtype=np.float32)
-        return found
+        vectors = common @ rng.normal(size=(RANK, width)).astype(np.float32)
+        for block in np.array_split(vectors, 16):  # in place: the noise of all would be as large
+            block += RANK**0.5 * rng.standard_normal(block.shape, dtype=np.float32)
+        return vectors
 
     features = Features(
         visual=seen_as(VISUAL),
@@ -69,8 +72,10 @@ def _fit_one(images: int, anchors: int) -> None:
         stores={},
     )
     mos = 3 + common[:, 0] + np.abs(common[:, 1]) + 0.5 * rng.normal(size=count)
-    order = rng.permutation(count)
-    sides = {0: {"train": order[:images], "val": order[images:]}}
+    orders = [rng.permutation(count) for _ in range(splits)]
+    sides = {
+        seed: {"train": order[:images], "val": order[images:]} for seed, order in enumerate(orders)
+    }
     targets = Targets(mos[:, None], ("quality",), ("noise",), np.zeros(len(mos), dtype=np.intp))
     fit_light(features, targets, sides, Fit(anchors=anchors))
 

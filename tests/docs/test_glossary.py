@@ -17,9 +17,10 @@ OURS = (
     "ceiling",
     "anchors",
     "run",
-    "spread",
+    "disagreement",
+    "interval",
 )
-FIELDS = ("SRCC", "PLCC", "KRCC", "RMSE", "MAE", "MOS", "LMM", "held out", "interval", "leak")
+FIELDS = ("SRCC", "PLCC", "KRCC", "RMSE", "MAE", "MOS", "LMM", "held out", "leak")
 
 
 def test_words_are_explained_in_order_and_once() -> None:

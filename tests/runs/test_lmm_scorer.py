@@ -86,7 +86,7 @@ def test_q_realign_is_the_authors_quick_run(tmp_path: Path, files: list[Path]) -
     for file, ours in zip(files, scores, strict=True):
         probs = logits(processor, model, text, file)[ids].softmax(-1)
         assert ours.score == pytest.approx(float((probs * weights).sum()), abs=1e-5)
-        assert (ours.spread, ours.targets) == (None, {"quality": ours.score})
+        assert (ours.disagreement, ours.targets) == (None, {"quality": ours.score})
     assert scores[0].score != scores[1].score
 
 
@@ -200,7 +200,7 @@ def test_the_command_scores_ranks_and_remembers(
     assert "run" not in content
     by_image = {score["image"]: score["score"] for score in content["scores"]}
     assert list(by_image.values()) == sorted(by_image.values(), reverse=True)
-    assert content["scores"][0]["spread"] is None
+    assert content["scores"][0]["disagreement"] is None
     assert any("licence: MIT on the hub" in note for note in content["notes"])
     assert any("trained on KonIQ-10k" in note for note in content["notes"])
 
@@ -209,9 +209,9 @@ def test_the_command_scores_ranks_and_remembers(
     monkeypatch.setattr(loads, "_Model", None)  # what is remembered needs no model
     again = run("--scorer", path, "--format", "csv", "--html", "ranking.html")
     assert again.exit_code == 0, again.output
-    assert again.stdout.startswith("image,score,spread,trained_on,held_out,target\n")
+    assert again.stdout.startswith("image,score,low,high,disagreement,trained_on,held_out,target\n")
     assert all(
-        f"{image},{score:.4f},,,,quality" in again.stdout for image, score in by_image.items()
+        f"{image},{score:.4f},,,,,,quality" in again.stdout for image, score in by_image.items()
     )
     scorer = agiqa.load_lmm_scorer(path)
     assert [score.score for score in scorer(files)] == [by_image[str(file)] for file in files]

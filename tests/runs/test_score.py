@@ -41,7 +41,7 @@ def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path
     for ours, theirs in zip(from_files, in_memory, strict=True):
         assert ours.score == pytest.approx(theirs.score, abs=1e-4)
         assert sum(ours.gate.values()) == pytest.approx(1, abs=1e-4)
-        assert ours.spread > 0
+        assert ours.disagreement > 0
     shown = CliRunner().invoke(
         main, ["score", *map(str, files), "--run", str(run), "--format", "json"]
     )
@@ -50,7 +50,7 @@ def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path
     assert list(printed.values()) == sorted(printed.values(), reverse=True)
     whole = CliRunner().invoke(main, ["score", "images", "--run", str(run), "--format", "csv"])
     assert whole.stdout.splitlines()[0] == (
-        "image,score,spread,gate_visual,gate_semantic_content,gate_coherence,"
+        "image,score,low,high,disagreement,gate_visual,gate_semantic_content,gate_coherence,"
         "trained_on,held_out,target"
     )
     assert len(whole.stdout.splitlines()) == 41

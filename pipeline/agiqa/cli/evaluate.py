@@ -43,6 +43,7 @@ def _print(metrics: dict[str, Any]) -> None:
     from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
     from agiqa.views.kit.number import (
         ceiling_of,
+        coverage_line,
         dashes,
         gate_line,
         interval,
@@ -90,6 +91,6 @@ def _print(metrics: dict[str, Any]) -> None:
             bold=[models.index("moe")],
         )
     dashed = dashes(metrics["models"].values(), WITH_INTERVAL)
-    for line in (dashed, outside_scale(metrics), gate_line(metrics)):
+    for line in (dashed, outside_scale(metrics), gate_line(metrics), coverage_line(metrics)):
         if line:
             echo(line)

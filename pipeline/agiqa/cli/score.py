@@ -111,9 +111,10 @@ def command(
     any of them at a URL that fsspec knows. With -o, scores are kept as they come
     (`FILE.unfinished`): after a stop, the same command goes on.
 
-    The score is on the scale of the MOS the run was trained on; the spread is its standard
-    deviation over the run's splits; the gate says how much each expert weighed. Off a terminal the
-    table's columns are separated by tabs.
+    The score is on the scale of the MOS the run was trained on. The interval (low, high)
+    holds the MOS of 90 % of images like those that the run learnt from; the disagreement is the
+    score's standard deviation over the run's splits; the gate says how much each expert weighed.
+    Off a terminal the table's columns are separated by tabs.
 
     Scores of images that the run was trained on are optimistic. They are marked (trained_on), and
     beside them stands what the splits say that had not seen them (held_out); quote that one.

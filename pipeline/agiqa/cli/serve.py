@@ -69,7 +69,7 @@ def command(
 ) -> None:
     r"""Serve a page to drop images on and a JSON API, for this machine alone.
 
-    The page gives scores with spread, gate, map, reasons and rated images that look alike, and
+    The page gives scores with intervals, gate, map, reasons and rated images that look alike, and
     ranks what was dropped. /docs describes the API, /metrics is for Prometheus.
 
     \b

@@ -22,7 +22,7 @@ from agiqa.core.json_text import write_json
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.runs.files import DATASETS, TARGETS, Evaluation, Run, load_run, write_all_results
 from agiqa.runs.measure import best_possible, describe_gating, measure
-from agiqa.runs.predictions import GATE
+from agiqa.runs.predictions import GATE, HIGH, LOW
 from agiqa.runs.provenance import scores_digest
 from agiqa.stage2.contract import SplitScores
 from agiqa.stage2.features import require_same_stores
@@ -48,6 +48,7 @@ class TestSet:
     protocol: str
     scale: int = 0  # on the scale of which of the run's data sets it scores
     leaks: Sequence[Mapping[str, Any]] = ()  # of the splits
+    learnt: bool = False  # whether the run was trained on the data set, and knows its errors there
 
 
 def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
@@ -64,7 +65,9 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
     for number, about in enumerate([run.provenance, *run.provenance["others"]]):
         data = _load_as_fitted(run, about, cache)
         leaks = about["leaks"]
-        test_set = TestSet(data, data.sides, data.columns, data.protocol, number, leaks)
+        test_set = TestSet(
+            data, data.sides, data.columns, data.protocol, number, leaks, learnt=True
+        )
         results = evaluate(run, test_set)
         write_all_results(folder / DATASETS / data.name if number else folder, results)
         whole += results
@@ -142,7 +145,7 @@ def _predictions(
     parts: list[pd.DataFrame] = []
     frame = test_set.data.table.frame
     described, mos = frame[["path", "image_id", "generator", "group"]], frame[column].to_numpy()
-    for (model, seed), (score, gate) in scores.items():
+    for (model, seed), (score, gate, reach) in scores.items():
         test = test_set.sides[seed]["test"]
         part = described.iloc[test].assign(
             model=model, seed=seed, mos=mos[test], score=score[:, place]
@@ -150,6 +153,8 @@ def _predictions(
         if gate is not None:
             for index, expert in enumerate(test_set.data.features.experts):
                 part[GATE + expert] = gate[:, index, place]
+        if reach is not None and np.isfinite(reach[place]) and test_set.learnt:
+            part[LOW], part[HIGH] = part["score"] - reach[place], part["score"] + reach[place]
         parts.append(part[np.isfinite(mos[test])])
     first = ["model", "seed"]
     whole = pd.concat(parts, ignore_index=True)

@@ -92,7 +92,7 @@ class LmmScorer(ImageScorer):
         scores = np.mean([rows.astype(np.float64) @ weights for rows in answers], axis=0)
         target = self.scorer.target
         return [
-            Score(name, score, spread=None, gate={}, targets={target: score})
+            Score(name, score, None, None, None, gate={}, targets={target: score})
             for name, score in zip(names, scores.tolist(), strict=True)
         ]
 

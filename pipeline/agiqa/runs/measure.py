@@ -20,11 +20,13 @@ from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.data.statistics.ceiling import deviations, known_raters, noise_ceiling
 from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
 from agiqa.data.statistics.paired import corrected_t_test
-from agiqa.runs.predictions import GATE
+from agiqa.runs.predictions import GATE, HIGH, LOW
+from agiqa.stage2.conformal import LEVEL as INTERVAL_LEVEL
 from agiqa.stage2.light.split_model import CONSTANT
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Sides
 
+MOS_RANGES = 4  # with as many images each, in which the coverage is counted
 LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing
 
 
@@ -85,6 +87,7 @@ def measure(
             for expert in experts
         },
         **({"gating": gating} if gating else {}),
+        **({"coverage": _coverage(mixture)} if HIGH in mixture else {}),
         "per_split": per_split,
     }
 
@@ -144,6 +147,29 @@ def _about(drawn: Drawn) -> dict[str, Any]:
     """What the bootstrap drew, how many of them a test side holds at least, why that is too few."""
     about = {"drawn": drawn.unit, "units": min(drawn.sizes), "resamples": RESAMPLES}
     return about | ({"too_few": drawn.too_few} if drawn.too_few else {})
+
+
+def _coverage(mixture: pd.DataFrame) -> dict[str, Any]:
+    """How many of the tested images' MOS the prediction intervals hold: all, and parts of them."""
+    rows = mixture.dropna(subset=[LOW, HIGH])
+    rows = rows.assign(covered=(rows["mos"] >= rows[LOW]) & (rows["mos"] <= rows[HIGH]))
+
+    def part(chosen: pd.DataFrame) -> dict[str, Any]:
+        return {"images": chosen["path"].nunique(), "covered": float(chosen["covered"].mean())}
+
+    ends = np.unique(rows["mos"].quantile(np.linspace(0, 1, MOS_RANGES + 1)))
+    quarter = np.searchsorted(ends[1:-1], rows["mos"], side="right")
+    return {
+        "level": INTERVAL_LEVEL,
+        "width": float((rows[HIGH] - rows[LOW]).mean()),
+        **part(rows),
+        "splits": [float(side["covered"].mean()) for _, side in rows.groupby("seed", sort=False)],
+        "generators": {str(name): part(own) for name, own in rows.groupby("generator")},
+        "ranges": [
+            {"low": float(ends[k]), "high": float(ends[k + 1]), **part(rows[quarter == k])}
+            for k in range(len(ends) - 1)
+        ],
+    }
 
 
 def _by_generator(mixture: pd.DataFrame) -> dict[str, Any]:

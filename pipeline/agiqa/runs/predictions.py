@@ -17,6 +17,7 @@ from agiqa.stage2.presets import MIXTURE
 
 PREDICTIONS = "predictions.csv"
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
+LOW, HIGH = "low", "high"  # ends of the mixture's prediction intervals
 NEEDED = ("model", "seed", "path", "mos", "score")
 LATER = ("group", "generator", "image_id")  # which runs of earlier versions lack
 EMPTY = ("", "nan")  # how a number that is not defined stands in a CSV
@@ -45,7 +46,7 @@ def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
     require_columns(frame, (*NEEDED, *needed), path)
     try:
         for column in (str(name) for name in frame):
-            if column in ("mos", "score") or column.startswith(GATE):
+            if column in ("mos", "score", LOW, HIGH) or column.startswith(GATE):
                 frame[column] = _numbers(frame[column])
         frame["seed"] = _whole(frame["seed"])
         if "image_id" in frame and not frame["image_id"].str.fullmatch("[0-9a-f]{64}").all():

@@ -166,6 +166,25 @@ class Gating(TypedDict):
     gain: Gain
 
 
+class Covered(TypedDict):
+    """How many of some images' MOS the prediction intervals hold."""
+
+    images: int
+    covered: float | None
+    low: NotRequired[float | None]  # of their MOS
+    high: NotRequired[float | None]
+
+
+class Coverage(Covered):
+    """The same of all tested images, and of parts of them."""
+
+    level: float | None
+    width: float | None
+    splits: list[float | None]
+    generators: dict[str, Covered]
+    ranges: list[Covered]
+
+
 class Metrics(TypedDict):
     """metrics.json."""
 
@@ -184,6 +203,7 @@ class Metrics(TypedDict):
     generators: NotRequired[dict[str, Generator]]
     gate: NotRequired[dict[str, GateWeight]]
     gating: NotRequired[Gating]
+    coverage: NotRequired[Coverage]
     per_split: NotRequired[dict[str, list[dict[str, Any]]]]
     ceiling: NotRequired[Ceiling | None]
     outside_scale: NotRequired[Outside | None]

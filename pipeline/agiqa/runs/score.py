@@ -33,7 +33,9 @@ class Score:
 
     image: str  # its path, or its place in the sequence
     score: float  # on the scale of the training MOS; higher is better
-    spread: float | None  # standard deviation over the run's splits; None: one model alone
+    low: float | None  # prediction interval of 90 %; None where no held-out errors are known
+    high: float | None
+    disagreement: float | None  # standard deviation over the run's splits; None: one model alone
     gate: Mapping[str, float]  # mean weight of each expert
     # Every target of the run, the first of which is `score`; several share the experts.
     targets: Mapping[str, float] = field(default_factory=dict)
@@ -123,6 +125,7 @@ class Scorer(ImageScorer):
                 "for them (run `agiqa fit` again)."
             )
         about, maps = self.run.provenance, prediction.quality_map
+        ends = self.run.ensemble.intervals(prediction.score)
         score = prediction.score  # (S, N, T)
         gate = prediction.gate[..., 0].mean(dim=0)  # (N, E), the first target's
         maps = None if maps is None else maps.mean(dim=0)  # (N, h, w)
@@ -134,13 +137,20 @@ class Scorer(ImageScorer):
                 Score(
                     image=name,
                     score=float(by_split.mean()),
-                    spread=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
+                    low=None if ends is None else _finite(ends[0][row]),
+                    high=None if ends is None else _finite(ends[1][row]),
+                    disagreement=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
                     gate=dict(zip(about["experts"], gate[row].tolist(), strict=True)),
                     targets=dict(zip(about["targets"], of_targets, strict=True)),
                     quality_map=None if maps is None else maps[row].numpy(),
                 )
             )
         return scores
+
+
+def _finite(end: float) -> float | None:
+    """The end of an interval; None where too few errors are known for one."""
+    return float(end) if np.isfinite(end) else None
 
 
 def held_out_scores(run: Run) -> dict[str, float]:

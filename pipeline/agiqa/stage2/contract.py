@@ -33,6 +33,7 @@ class SplitScores(NamedTuple):
 
     score: np.ndarray  # (n, T)
     gate: np.ndarray | None  # (n, E, T)
+    reach: np.ndarray | None = None  # (T,), of the prediction intervals to either side
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

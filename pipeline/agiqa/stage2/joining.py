@@ -34,6 +34,7 @@ def join(data: Sequence[FitData]) -> tuple[Features | PaperInputs, Targets, Side
         first.columns,
         tuple(one.name for one in data),
         np.repeat(np.arange(len(data)), counts),
+        _groups(data),
     )
     if len(data) == 1:
         return first.features, targets, first.sides
@@ -55,6 +56,16 @@ def join(data: Sequence[FitData]) -> tuple[Features | PaperInputs, Targets, Side
         for seed in kept[0]
     }
     return whole, targets, sides
+
+
+def _groups(data: Sequence[FitData]) -> np.ndarray:
+    """Which group each image is of `(N,)`, one data set's apart from another's."""
+    names = [
+        f"{number} {group}" if group else f"{number} {row} alone"
+        for number, one in enumerate(data)
+        for row, group in enumerate(one.table.frame["group"].fillna("").astype(str))
+    ]
+    return np.unique(names, return_inverse=True)[1]
 
 
 def without_leaks(one: RatedData, among: Sequence[RatedData]) -> Sides:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from agiqa.core.params import Params
+from agiqa.stage2.conformal import reach
 from agiqa.stage2.contract import SplitScores
 from agiqa.stage2.features import Features
-from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.split_model import RIDGES, VARIANTS, Inputs
+from agiqa.stage2.light.ensemble import CHUNK, Ensemble
+from agiqa.stage2.light.split_model import RIDGES, VARIANTS
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.presets import LIGHT, MIXTURE, recipe
@@ -69,30 +70,42 @@ class LightPredictor:
     def __init__(self, ensemble: Ensemble, features: Features, dataset: int) -> None:
         self.ensemble, self.features, self.dataset = ensemble, features, dataset
         self.extra_models: Mapping[str, Callable[[int], np.ndarray]] = {}
-        self._key: tuple[int, bytes] | None = None  # of which split and rows `_seen` is
-        self._seen: Inputs
+        self._key: tuple[int, bytes] | None = None  # whose `_scores` are: a split and rows
+        self._scores: dict[str, SplitScores] = {}
 
     def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
         """Score the images `rows` `(n,)` by a model of the split at `place`."""
-        split = self.ensemble.splits[place]
-        if model in RIDGES:
-            visual, semantic = self.features.visual[rows], self.features.semantic[rows]
-            score = split.ridge_scores(model, visual, semantic)
-            return SplitScores(split.scales.restore(score, self.dataset), None)
-        with torch.inference_mode():
-            mixed, weights = split.mix(self._inputs(place, rows), model, self.dataset)
-        return SplitScores(mixed.numpy(), weights.numpy() if model == MIXTURE else None)
+        if (key := (place, rows.tobytes())) != self._key:
+            self._key, self._scores = key, self._score_split(place, rows)
+        return self._scores[model]
 
     def gate_epochs(self, target: int) -> list[int]:
         """For how many epochs each split's gate was trained; 0: its mixture is constant."""
         return [int(split.mixtures[MIXTURE].epochs[target]) for split in self.ensemble.splits]
 
-    def _inputs(self, place: int, rows: np.ndarray) -> Inputs:
-        """What the split's mixtures see of the images, kept for its next mixture."""
-        if (key := (place, rows.tobytes())) != self._key:
-            visual, semantic = self.features.visual[rows], self.features.semantic[rows]
-            self._key, self._seen = key, self.ensemble.splits[place].see(visual, semantic)
-        return self._seen
+    def _score_split(self, place: int, rows: np.ndarray) -> dict[str, SplitScores]:
+        """Score the images by every model of a split, some of them at a time."""
+        split, parts = self.ensemble.splits[place], []
+        for start in range(0, len(rows), CHUNK):
+            own = rows[start : start + CHUNK]
+            inputs = self.ensemble.inputs(self.features.visual[own], self.features.semantic[own])
+            ridges = {name: split.ridge_scores(name, inputs.components, self.dataset)
+                      for name in RIDGES}  # fmt: skip
+            with torch.inference_mode():
+                mixed = {name: split.mix(inputs, name, self.dataset) for name in VARIANTS}
+            parts.append((ridges, mixed))
+        scores = {
+            name: SplitScores(np.concatenate([ridges[name] for ridges, _ in parts]), None)
+            for name in RIDGES
+        }
+        for name in VARIANTS:
+            score, weights = (
+                torch.cat([mixed[name][number] for _, mixed in parts]).numpy() for number in (0, 1)
+            )
+            scores[name] = SplitScores(score, None)
+        reaches = [reach(split.errors(t, self.dataset)) for t in range(score.shape[1])]
+        scores[MIXTURE] = SplitScores(score, weights, np.array(reaches))
+        return scores
 
 
 class PaperPredictor:

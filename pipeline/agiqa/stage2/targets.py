@@ -22,10 +22,20 @@ class Targets:
     names: tuple[str, ...]  # of the T targets
     datasets: tuple[str, ...]  # names of the D data sets
     dataset_of: np.ndarray  # (N,) int: which of them each image is of
+    groups: np.ndarray | None = None  # (N,) int: which group, such as a prompt; None: not known
 
     def among(self, rows: np.ndarray) -> np.ndarray | None:
         """Tell which data set the images `rows` are of; None where there is but one."""
         return self.dataset_of[rows] if len(self.datasets) > 1 else None
+
+    def held_apart(self, train: np.ndarray, val: np.ndarray) -> np.ndarray | None:
+        """Groups of the images `train` where none of them has images in `val`, as in testing then.
+
+        None: groups are not held apart, or there are none.
+        """
+        if self.groups is None or np.isin(self.groups[val], self.groups[train]).any():
+            return None
+        return np.asarray(self.groups[train])
 
 
 @dataclass(frozen=True)

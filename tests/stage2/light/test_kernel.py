@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.kernel_ridge import KernelRidge as Reference
 
-from agiqa.stage2.light.kernel import ALPHAS, CHUNK, fit_kernel_ridge
+from agiqa.stage2.light.kernel import ALPHAS, KernelRidge, fit_kernel_ridge, gaussian, usual_gamma
 
 TRAIN, VAL = 60, 25
+GAMMA = 0.07
 
 
 @pytest.fixture(scope="module")
@@ -22,26 +24,62 @@ def target(components: np.ndarray) -> np.ndarray:
 
 
 def _fit(components: np.ndarray, target: np.ndarray, *alphas: float) -> tuple:
-    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], alphas=alphas or ALPHAS)
+    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], GAMMA, alphas=alphas or ALPHAS)
+
+
+def _predict(model: KernelRidge, components: np.ndarray, train: np.ndarray) -> np.ndarray:
+    pair = (torch.from_numpy(part).double() for part in (components, train))
+    return model.scores(gaussian(*pair, GAMMA)).numpy()
 
 
 def test_equals_the_reference(components: np.ndarray, target: np.ndarray) -> None:
     ours, _ = _fit(components, target, 0.1)
-    reference = Reference(alpha=0.1, kernel="rbf", gamma=ours.gamma)
+    reference = Reference(alpha=0.1, kernel="rbf", gamma=GAMMA)
     reference.fit(components[:TRAIN], target[:TRAIN])
     expected = reference.predict(components[TRAIN:])
-    np.testing.assert_allclose(ours.predict(components[TRAIN:]), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        _predict(ours, components[TRAIN:], components[:TRAIN]), expected, atol=1e-4
+    )
 
 
 def test_left_out_predictions_are_those_of_refits(
     components: np.ndarray, target: np.ndarray
 ) -> None:
-    ours, left_out = _fit(components, target, 0.1)
+    _, left_out = _fit(components, target, 0.1)
     for row in (0, 7, TRAIN - 1):
         others = np.delete(np.arange(TRAIN), row)
-        refit = Reference(alpha=0.1, kernel="rbf", gamma=ours.gamma)
+        refit = Reference(alpha=0.1, kernel="rbf", gamma=GAMMA)
         refit.fit(components[others], target[others])
         assert left_out[row] == pytest.approx(refit.predict(components[[row]])[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("anchors", [None, np.arange(TRAIN)])
+@pytest.mark.parametrize("several", [False, True])
+def test_groups_are_left_out_whole(
+    components: np.ndarray, target: np.ndarray, anchors: np.ndarray | None, several: bool
+) -> None:
+    groups = np.random.default_rng(4).integers(0, 15, TRAIN)
+    dataset = np.arange(TRAIN) % 2 if several else None
+    z = np.zeros((TRAIN, 0)) if dataset is None else np.eye(2)[dataset]
+    wanted = target[:TRAIN]
+    _, left_out = fit_kernel_ridge(
+        components[:TRAIN], wanted, GAMMA, dataset, (0.3,), anchors, groups
+    )
+    distances = ((components[:TRAIN, None] - components[None, :TRAIN]) ** 2).sum(-1)
+    kernel = np.exp(-GAMMA * distances)
+
+    def refit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of these rows, and the constants."""
+        inverse = np.linalg.inv(kernel[np.ix_(rows, rows)] + 0.3 * np.eye(len(rows)))
+        free = np.linalg.solve(z[rows].T @ inverse @ z[rows], z[rows].T @ inverse @ wanted[rows])
+        return inverse @ (wanted[rows] - z[rows] @ free), free
+
+    constants = refit(np.arange(TRAIN))[1]
+    for group in (0, 7):
+        rows, others = np.flatnonzero(groups == group), np.flatnonzero(groups != group)
+        dual, free = refit(others)
+        expected = kernel[np.ix_(rows, others)] @ dual + z[rows] @ (free - constants)
+        np.testing.assert_allclose(left_out[rows], expected, atol=5e-3)
 
 
 def test_the_penalty_is_chosen_by_the_images_left_out(
@@ -55,22 +93,26 @@ def test_the_penalty_is_chosen_by_the_images_left_out(
     values = [value(left_out[:, 0]) for _, left_out in every]
     best = int(np.argmax(values))
     assert min(values) < max(values) - 0.001
-    pair = [model.dual for model, _ in every][max(0, best - 1) : best + 1]
-    np.testing.assert_allclose(_fit(components, target)[0].dual, np.mean(pair, 0), atol=1e-6)
+    np.testing.assert_allclose(_fit(components, target)[0].dual, every[best][0].dual, atol=1e-6)
 
 
-def test_many_images_are_scored_in_parts(components: np.ndarray, target: np.ndarray) -> None:
-    ours, _ = _fit(components, target)
-    many = np.tile(components, (CHUNK // len(components) + 2, 1))
-    np.testing.assert_allclose(
-        ours.predict(many)[-len(components) :], ours.predict(components), atol=1e-5
-    )
+def test_the_usual_gamma_is_of_the_median_distance(components: np.ndarray) -> None:
+    distances = ((components[:, None] - components[None]) ** 2).sum(-1)
+    assert usual_gamma(components) == pytest.approx(0.8 / np.median(distances), rel=0.02)
+    assert np.isfinite(usual_gamma(np.ones((5, 2), dtype=np.float32)))
+
+
+@pytest.mark.parametrize("rows", [[-1, 2], [0, 60]])
+def test_anchors_that_are_not_there_are_refused(rows: list[int]) -> None:
+    tensors = {"rows": torch.tensor(rows, dtype=torch.int32), "dual": torch.ones(2, 1)}
+    with pytest.raises(ValueError, match="of 60 anchors"):
+        KernelRidge.from_tensors(tensors, 60)
 
 
 def test_images_that_are_all_the_same_do_not_break_it() -> None:
     same = np.ones((20, 3), dtype=np.float32)
-    model, left_out = fit_kernel_ridge(same, np.arange(20)[:, None] - 9.5)
-    assert np.isfinite(model.predict(same)).all()
+    model, left_out = fit_kernel_ridge(same, np.arange(20)[:, None] - 9.5, GAMMA)
+    assert np.isfinite(_predict(model, same, same)).all()
     assert np.isfinite(left_out).all()
 
 
@@ -91,11 +133,13 @@ def test_a_data_set_of_milder_raters_changes_nothing(
     """Scores of half of the images are raised: the data set's own constant takes it all up."""
     dataset = np.arange(TRAIN) % 2
     raised = target[:TRAIN] + 5.0 * dataset[:, None]
-    plain, plain_left_out = fit_kernel_ridge(components[:TRAIN], target[:TRAIN], dataset, (0.1,))
-    ours, left_out = fit_kernel_ridge(components[:TRAIN], raised, dataset, (0.1,))
+    plain, plain_left_out = fit_kernel_ridge(
+        components[:TRAIN], target[:TRAIN], GAMMA, dataset, (0.1,)
+    )
+    ours, left_out = fit_kernel_ridge(components[:TRAIN], raised, GAMMA, dataset, (0.1,))
     np.testing.assert_allclose(ours.dual, plain.dual, atol=1e-4)
     np.testing.assert_allclose(left_out, plain_left_out, atol=1e-4)
-    blind, _ = fit_kernel_ridge(components[:TRAIN], raised, alphas=(0.1,))
+    blind, _ = fit_kernel_ridge(components[:TRAIN], raised, GAMMA, alphas=(0.1,))
     assert np.abs(blind.dual - plain.dual).max() > 1
 
 
@@ -104,9 +148,9 @@ def test_left_out_predictions_with_constants_are_those_of_refits(
 ) -> None:
     dataset = np.arange(TRAIN) % 2
     wanted = target[:TRAIN, 0] + 2 * dataset
-    ours, left_out = fit_kernel_ridge(components[:TRAIN], wanted[:, None], dataset, (0.3,))
+    _, left_out = fit_kernel_ridge(components[:TRAIN], wanted[:, None], GAMMA, dataset, (0.3,))
     distances = ((components[:, None] - components[None]) ** 2).sum(-1)
-    kernel = np.exp(-ours.gamma * distances[:TRAIN, :TRAIN])
+    kernel = np.exp(-GAMMA * distances[:TRAIN, :TRAIN])
 
     def constants(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         z = (dataset[rows][:, None] == np.arange(2)).astype(float)
@@ -138,10 +182,10 @@ def test_with_anchors_it_is_the_ridge_under_the_kernel_that_they_know(
     wanted = target[:TRAIN, 0] + (0 if dataset is None else 2 * dataset)
     z = np.zeros((TRAIN, 0)) if dataset is None else np.eye(2)[dataset]
     ours, left_out = fit_kernel_ridge(
-        components[:TRAIN], wanted[:, None], dataset, (alpha,), anchors
+        components[:TRAIN], wanted[:, None], GAMMA, dataset, (alpha,), anchors
     )
-    assert ours.anchors.shape == (15, 6)
-    kernel = _known_to(anchors, components, ours.gamma)
+    assert ours.rows.tolist() == anchors.tolist()
+    kernel = _known_to(anchors, components, GAMMA)
 
     def refit(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights of these rows, and the constants."""
@@ -151,7 +195,9 @@ def test_with_anchors_it_is_the_ridge_under_the_kernel_that_they_know(
 
     dual, free = refit(np.arange(TRAIN))
     expected = kernel[TRAIN:, :TRAIN] @ dual
-    np.testing.assert_allclose(ours.predict(components[TRAIN:])[:, 0], expected, atol=2e-3)
+    np.testing.assert_allclose(
+        _predict(ours, components[TRAIN:], components[:TRAIN])[:, 0], expected, atol=2e-3
+    )
     for row in (0, 7, TRAIN - 1):
         others = np.delete(np.arange(TRAIN), row)
         alone, theirs = refit(others)
@@ -163,16 +209,17 @@ def test_all_images_as_anchors_are_the_whole_kernel(
     components: np.ndarray, target: np.ndarray
 ) -> None:
     whole, whole_left_out = _fit(components, target)
-    ours, left_out = fit_kernel_ridge(components[:TRAIN], target[:TRAIN], anchors=np.arange(TRAIN))
-    assert ours.gamma == whole.gamma
-    rest = components[TRAIN:]
-    np.testing.assert_allclose(ours.predict(rest), whole.predict(rest), atol=2e-3)
+    ours, left_out = fit_kernel_ridge(
+        components[:TRAIN], target[:TRAIN], GAMMA, anchors=np.arange(TRAIN)
+    )
+    pair = (_predict(m, components[TRAIN:], components[:TRAIN]) for m in (ours, whole))
+    np.testing.assert_allclose(*pair, atol=2e-3)
     np.testing.assert_allclose(left_out, whole_left_out, atol=2e-3)
 
 
 def test_anchors_that_are_all_the_same_do_not_break_it() -> None:
     same = np.ones((20, 3), dtype=np.float32)
     wanted = np.arange(20)[:, None] - 9.5
-    model, left_out = fit_kernel_ridge(same, wanted, anchors=np.arange(0, 20, 2))
-    assert np.isfinite(model.predict(same)).all()
+    model, left_out = fit_kernel_ridge(same, wanted, GAMMA, anchors=np.arange(0, 20, 2))
+    assert np.isfinite(_predict(model, same, same)).all()
     assert np.isfinite(left_out).all()

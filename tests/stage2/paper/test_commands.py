@@ -256,7 +256,17 @@ def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
         _done(run("score", "images", "--run", "runs/mine/paper", "--format", "json")).stdout
     )
     assert len(shown["scores"]) == 44
-    figures = {"image", "score", "spread", "gate", "targets", "trained_on", "held_out"}
+    figures = {
+        "image",
+        "score",
+        "low",
+        "high",
+        "disagreement",
+        "gate",
+        "targets",
+        "trained_on",
+        "held_out",
+    }
     assert shown["scores"][0].keys() == figures
     assert list(shown["scores"][0]["gate"]) == ["semantic_content", "coherence", "visual"]
     scored = {Path(row["image"]).name: row["score"] for row in shown["scores"]}

@@ -261,9 +261,7 @@ def test_an_image_scores_the_same_alone(fit_tiny: Fit, inputs: PaperInputs) -> N
     for row in (0, 21, 43):
         one = np.array([row])
         alone = ensemble.predict_split(0, inputs.pixels, inputs.semantic, one)
-        torch.testing.assert_close(
-            alone.score[0], together.score[0, row, 0], atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(alone.score[0], together.score[0, row, 0], atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_and_checkpointing_train_too(fit_tiny: Fit) -> None:

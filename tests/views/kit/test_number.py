@@ -4,6 +4,7 @@ import pytest
 
 from agiqa.data.metric_names import TOO_FEW_TO_FIT
 from agiqa.views.kit.number import (
+    coverage_line,
     dashes,
     ends,
     gate_line,
@@ -89,3 +90,14 @@ def test_what_validation_made_of_the_gate_is_one_line() -> None:
     )
     single = gate_line({"gating": gating | {"gain": gain | {"low": None, "high": None, "p": None}}})
     assert single.endswith("SRCC +0.0123 beside one constant mixture.")
+
+
+def test_how_many_images_the_intervals_hold_is_one_line() -> None:
+    coverage = {"level": 0.9, "covered": 0.9034, "width": 1.236, "splits": [0.871, 0.9342]}
+    assert coverage_line({}) == ""
+    assert coverage_line({"coverage": coverage}) == (
+        "90 % prediction intervals hold 90.3 % of the test images' MOS, by split 87.1 % to 93.4 %; "
+        "width 1.24."
+    )
+    single = coverage_line({"coverage": coverage | {"splits": [0.9034]}})
+    assert single.endswith("hold 90.3 % of the test images' MOS; width 1.24.")

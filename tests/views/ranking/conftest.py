@@ -33,7 +33,9 @@ def ranked() -> Callable[[list[Path]], list[Score]]:
         for place, file in enumerate(files):
             share = place / steps
             gate = dict(zip(EXPERTS, (0.8 - share / 2, 0.1, 0.1 + share / 2), strict=True))
-            made.append(Score(str(file), 5 - 4 * share, 0.01 * (place % 7), gate))
+            score, disagreement = 5 - 4 * share, 0.01 * (place % 7)
+            ends = score - 0.5, score + 0.5
+            made.append(Score(str(file), score, *ends, disagreement, gate))
         return made
 
     return scores

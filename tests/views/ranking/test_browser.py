@@ -70,7 +70,7 @@ def test_three_thousand_images_sort_and_filter(
         with page.expect_download() as download:
             page.click("#csv")
         lines = Path(download.value.path()).read_text().splitlines()
-        assert lines[0].startswith("image,score,spread,gate_visual")
+        assert lines[0].startswith("image,score,low,high,disagreement,gate_visual")
         assert len(lines) == IMAGES + 1
         assert any(line.startswith("'=picture 0007.png,") for line in lines)  # no formula
         requests = [each for each in said if not each.startswith(("data:", "blob:"))]

@@ -41,7 +41,7 @@ PROVENANCE = {
 def scores_of(count: int, folder: str = "pictures") -> list[Score]:
     gate = {"visual": 0.75, "semantic_content": 0.25}
     return [
-        Score(f"{folder}/{n:05d}.png", 5 - 4 * n / count, 0.1, gate)
+        Score(f"{folder}/{n:05d}.png", 5 - 4 * n / count, 0.5, 4.5, 0.1, gate)
         for n in range(count)
     ]  # fmt: skip
 
@@ -56,7 +56,8 @@ def shown(scores: list[Score], width: int = 110, **options: object) -> list[str]
 
 @pytest.mark.parametrize("width", [30, 40, 48, 60, 72, 80, 100, 160])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    long = Score("p/" * 60 + "日本語.png", -3.0, 0.5, {"visual": 0.5, "semantic_content": 0.5})
+    gate = {"visual": 0.5, "semantic_content": 0.5}
+    long = Score("p/" * 60 + "日本語.png", -3.0, -4.0, -2.0, 0.5, gate)
     lines = shown([*scores_of(60), long], width)
     assert max(map(cell_len, lines)) <= width
     assert any("00000.png" in line and "5.00" in line for line in lines)
@@ -64,7 +65,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 
 def test_bars_show_the_score_and_the_gate() -> None:
-    high, low = (Score(n, s, 0, {"visual": 1 - g, "semantic_content": g})
+    high, low = (Score(n, s, s - 1, s + 1, 0, {"visual": 1 - g, "semantic_content": g})
                  for n, s, g in (("a", 5.0, 0.0), ("b", 2.0, 0.5)))  # fmt: skip
     rows = [line for line in shown([high, low]) if line.strip().startswith(("1", "2"))]
     assert rows[0].count("▆") == 20
@@ -84,7 +85,7 @@ def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) 
 def test_further_targets_have_columns_of_their_own() -> None:
     two = {**PROVENANCE, "targets": ["quality", "alignment"]}
     gate = {"visual": 0.75, "semantic_content": 0.25}
-    scores = [Score("a.png", 4.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
+    scores = [Score("a.png", 4.0, 3.0, 5.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
     names, figures = (line.split("\t") for line in written(scores, two, "table").splitlines())
     by_name = dict(zip(names, figures, strict=True))
     assert by_name["score_alignment"] == "2.25"
@@ -110,19 +111,20 @@ def test_ten_thousand_images_do_not_flood() -> None:
 
 
 def test_names_move_no_cursor_and_make_no_markup() -> None:
-    evil = Score("a\x1b[2J\n[red]b.png", 3.0, 0.1, {"visual": 1.0, "semantic_content": 0.0})
+    gate = {"visual": 1.0, "semantic_content": 0.0}
+    evil = Score("a\x1b[2J\n[red]b.png", 3.0, None, None, 0.1, gate)
     (line,) = [line for line in shown([evil]) if "b.png" in line]
     assert r"a\u001b[2J\u000a[red]b.png" in line
     text = written([evil], PROVENANCE, "table")
-    row = r"a\u001b[2J\u000a[red]b.png" + "\t3.00\t0.10\t1.00\t0.00\tno\t\tquality"
+    row = r"a\u001b[2J\u000a[red]b.png" + "\t3.00\t\t\t0.10\t1.00\t0.00\tno\t\tquality"
     assert text.splitlines()[1:] == [row]
 
 
 def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
     gate = {"visual": 1.0, "semantic_content": 0.0}
     scores = [
-        Score("=seen.png", 6.25, 0.1, gate, trained_on=True, held_out=4.5),
-        Score("new.png", 3.0, 0.1, gate),
+        Score("=seen.png", 6.25, 5.25, 7.25, 0.1, gate, trained_on=True, held_out=4.5),
+        Score("new.png", 3.0, 2.0, 4.0, 0.1, gate),
     ]
     synthetic = {**PROVENANCE, "synthetic": True}
     for name, layout in LAYOUTS.items():

@@ -86,7 +86,7 @@ def test_scores_are_those_of_python(
         found = client.post("/api/v1/scores", files=files).json()
         for ours, theirs, path in zip(found["scores"], expected, paths, strict=True):
             assert ours["score"] == pytest.approx(theirs.score, abs=1e-5)
-            assert ours["spread"] == pytest.approx(theirs.spread, abs=1e-5)
+            assert ours["disagreement"] == pytest.approx(theirs.disagreement, abs=1e-5)
             assert ours["gate"] == pytest.approx(dict(theirs.gate), abs=1e-5)
             assert ours["name"] == path.name
             assert ours["image_id"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -22,7 +22,7 @@ from agiqa.views.server.worker import (
     RememberingScorer,
 )
 
-GOOD = Score("a.png", 3.5, 0.1, {"visual": 1.0})
+GOOD = Score("a.png", 3.5, 2.5, 4.5, 0.1, {"visual": 1.0})
 
 
 class Runs:
@@ -91,7 +91,7 @@ def test_one_that_fails_fails_alone(folder: Path, error: Exception) -> None:
     "odd",
     [
         replace(GOOD, score=math.nan),
-        replace(GOOD, spread=math.inf),
+        replace(GOOD, disagreement=math.inf),
         replace(GOOD, gate={"visual": math.nan}),
         replace(GOOD, targets={"quality": 3.5, "alignment": -math.inf}),
     ],

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 from agiqa.runs.explain.quality_map import WHOLE, Box, QualityMap
 from agiqa.stage1.extractors import VisionExtractor
 from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.split_model import Inputs
+from agiqa.stage2.light.expert import ExpertInputs
 
 AT_ONCE = 4  # images in the tower: their patches are 8 MB each
 SMOOTHED = 0.75  # cells, the deviation of the Gaussian
@@ -72,19 +72,17 @@ def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray)
     Returns:
         `(B, F)` float32.
     """
-    total = np.zeros(visual.shape, dtype=np.float32)
-    for split in ensemble.splits:
-        expert, inputs = split.experts[0], split.see(visual, semantic)
-        components = inputs.components[0].clone().requires_grad_(True)  # (B, k)
-        own = expert.kernel.scores(components)
-        moved = Inputs(
-            (components, *inputs.components[1:]),
-            torch.cat([own[:, None], inputs.expert_scores[:, 1:]], dim=1),
-        )
-        score = split.mix(moved)[0][:, 0]  # (B,)
-        (by_component,) = torch.autograd.grad(score.sum(), components)
-        total += (by_component.numpy() @ expert.projection.wide.T) / expert.projection.scale
-    return total / len(ensemble.splits)
+    first = ensemble.experts[0]
+    inputs = ensemble.inputs(visual, semantic)
+    components = inputs.components[0].clone().requires_grad_(True)  # (B, k)
+    moved = ExpertInputs(
+        (components, *inputs.components[1:]),
+        (first.kernel(components), *inputs.kernels[1:]),
+    )
+    scores = torch.stack([split.mix(moved)[0][:, 0] for split in ensemble.splits])  # (S, B)
+    (by_component,) = torch.autograd.grad(scores.mean(dim=0).sum(), components)
+    by_feature = (by_component.numpy() @ first.projection.wide.T) / first.projection.scale
+    return np.asarray(by_feature, dtype=np.float32)
 
 
 def effects(

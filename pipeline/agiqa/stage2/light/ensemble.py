@@ -1,4 +1,4 @@
-"""What a fit with the preset `light` yields and how it scores: the models of S splits.
+"""What a fit with the preset `light` yields and how it scores: experts, and the models of S splits.
 
 The unit that a run folder stores and that evaluate and score use; `training` makes it.
 """
@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from agiqa.core.params import Params
-from agiqa.stage2.contract import Expected, Header, Prediction, inside, nested
+from agiqa.stage2.conformal import cv_plus
+from agiqa.stage2.contract import Expected, Header, Prediction, inside, matrix_shape, nested
+from agiqa.stage2.light.expert import Expert, ExpertInputs
 from agiqa.stage2.light.split_model import SplitModel
 from agiqa.stage2.presets import MIXTURE
+
+CHUNK = 512  # images scored at once: bounds the memory of their distances to the anchors
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """S splits, whose mean score is a new image's."""
 
+    experts: tuple[Expert, ...]
     splits: tuple[SplitModel, ...]
 
     @property
@@ -39,14 +44,35 @@ class Ensemble:
             variant: which mixture.
             dataset: on whose scale, where the run was trained on several data sets.
         """
+        parts = []
         with torch.inference_mode():
-            mixed = [s.mix(s.see(visual, semantic), variant, dataset) for s in self.splits]
-        score, gate = (torch.stack(part) for part in zip(*mixed, strict=True))
+            for start in range(0, len(visual), CHUNK):
+                rows = slice(start, start + CHUNK)
+                inputs = self.inputs(visual[rows], semantic[rows])
+                mixed = [split.mix(inputs, variant, dataset) for split in self.splits]
+                parts.append([torch.stack(part) for part in zip(*mixed, strict=True)])
+        score, gate = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
         return Prediction(score, gate)
+
+    def inputs(self, visual: np.ndarray, semantic: np.ndarray) -> ExpertInputs:
+        """Visual `(N, F)` and semantic `(N, P, D)` vectors as the splits' models take them."""
+        pairs = zip(self.experts, [visual, *np.moveaxis(semantic, 1, 0)], strict=True)
+        components = tuple(expert.components(vectors) for expert, vectors in pairs)
+        return ExpertInputs.of(self.experts, components)
+
+    def intervals(self, score: Tensor, target: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Ends `(N,)` of prediction intervals on the first data set's scale (`conformal`).
+
+        Args:
+            score: of `predict` `(S, N, T)`.
+            target: which of the T.
+        """
+        errors = [split.errors(target, 0) for split in self.splits]
+        return cv_plus(score[..., target].numpy(), errors)
 
     def only(self, place: int) -> Self:
         """The ensemble of the split at `place` alone."""
-        return type(self)((self.splits[place],))
+        return type(self)(self.experts, (self.splits[place],))
 
     def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
         """Which of an extractor's semantic vectors each expert takes: they are in order."""
@@ -55,6 +81,8 @@ class Ensemble:
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
         named: dict[str, Tensor] = {}
+        for place, expert in enumerate(self.experts):
+            named |= nested(f"expert.{place}", expert.tensors())
         for place, split in enumerate(self.splits):
             named |= nested(f"split.{place}", split.tensors())
         return named
@@ -64,13 +92,17 @@ class Ensemble:
         cls, tensors: Mapping[str, Tensor], params: Params, provenance: Mapping[str, Any]
     ) -> Self:
         """Make the ensemble of a run again from its tensors, settings and provenance."""
-        experts, softmax = len(provenance["experts"]), params.fit.gate == "softmax"
-        return cls(
-            tuple(
-                SplitModel.from_tensors(seed, inside(f"split.{place}", tensors), experts, softmax)
-                for place, seed in enumerate(provenance["seeds"])
-            )
+        softmax = params.fit.gate == "softmax"
+        experts = tuple(
+            Expert.from_tensors(inside(f"expert.{place}", tensors))
+            for place in range(len(provenance["experts"]))
         )
+        anchors = [len(expert.anchors) for expert in experts]
+        splits = (
+            SplitModel.from_tensors(seed, inside(f"split.{place}", tensors), anchors, softmax)
+            for place, seed in enumerate(provenance["seeds"])
+        )
+        return cls(experts, tuple(splits))
 
     @staticmethod
     def expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> Expected:
@@ -84,6 +116,12 @@ class Ensemble:
         if experts < 2:
             raise ValueError("no expert but the visual one is told of")
         named: Expected = {}
+        kept = []
+        for place in range(experts):
+            width, components = matrix_shape(header, f"expert.{place}.components")
+            anchors, _ = matrix_shape(header, f"expert.{place}.anchors")
+            named |= nested(f"expert.{place}", Expert.expected(width, components, anchors))
+            kept.append(components)
         for place in range(len(provenance["seeds"])):
-            named |= SplitModel.expected(header, place, experts, targets, datasets)
+            named |= SplitModel.expected(header, place, kept, targets, datasets)
         return named

@@ -182,18 +182,19 @@ def _with_target(mixture: Mixture, other: Mixture, target: int) -> Mixture:
     return replace(mixture, **parts)
 
 
-def _scores(mixture: Mixture, side: Side) -> Tensor:
+def scores(mixture: Mixture, side: Side) -> Tensor:
+    """Score the side's images `(n, T)`, in units of the training deviations."""
     return mixture.on_scale(mixture.mix(side.components, side.expert_scores)[0], side.dataset)
 
 
 def _errors(mixture: Mixture, side: Side) -> Tensor:
     """Squared errors `(n, T)`, in units of the training deviations."""
-    return (_scores(mixture, side) - side.mos).square()
+    return (scores(mixture, side) - side.mos).square()
 
 
 def _look(mixture: Mixture, train: Side, val: Side, epoch: int) -> dict[str, Any]:
     """One row of the curve; SRCC and PLCC are means over targets and data sets."""
-    score, mos = _scores(mixture, val).numpy(), val.mos.numpy()
+    score, mos = scores(mixture, val).numpy(), val.mos.numpy()
     measures: dict[str, Callable[[np.ndarray, np.ndarray], float]]
     measures = {"val_srcc": srcc, "val_plcc": plcc}
     agreement = {

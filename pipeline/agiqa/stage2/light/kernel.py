@@ -10,8 +10,7 @@ Williams and Seeger 2001): all images train, the anchors alone bear weights.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -24,7 +23,6 @@ from agiqa.stage2.light.agreement import agreement
 
 WIDTH = 0.8  # gamma, over the median squared distance between training images
 ALPHAS = (0.1, 0.3, 1.0, 3.0)  # penalties
-CHUNK = 4096  # images scored at once: bounds the memory of a kernel
 JITTER = 1e-4  # on the diagonal of the anchors' kernel, so that two equal images do not break it
 
 
@@ -32,64 +30,54 @@ JITTER = 1e-4  # on the diagonal of the anchors' kernel, so that two equal image
 class KernelRidge:
     """A fitted kernel ridge: for each target one weight for each anchor."""
 
-    anchors: np.ndarray  # (m, k) float16, components of training images, all or some of them
+    rows: np.ndarray  # (m,) int32: the anchors, some or all of A images
     dual: np.ndarray  # (m, T) float32
-    gamma: float  # score = sum of dual * exp(-gamma * squared distance)
 
-    def predict(self, components: np.ndarray) -> np.ndarray:
-        """Components `(N, k)` to scores `(N, T)` in the units of the targets it was fitted on."""
-        starts = range(0, len(components), CHUNK)
-        parts = [self.scores(torch.from_numpy(components[s : s + CHUNK])) for s in starts]
-        return np.asarray(torch.cat(parts).numpy())
-
-    def scores(self, components: Tensor) -> Tensor:
-        """The same of components `(N, k)` that a gradient may be asked for, all at once.
+    def scores(self, kernel: Tensor) -> Tensor:
+        """Kernel `(N, A)` of images and anchors to scores `(N, T)` in the units it was fitted on.
 
         In double precision: large weights of both signs cancel, and an image must not score
         otherwise in another batch.
         """
-        anchors, dual = torch.from_numpy(self.wide).double(), torch.from_numpy(self.dual).double()
-        distances = _squared_distances(components.double(), anchors)
-        return (_kernel(distances, self.gamma) @ dual).float()
+        dual = torch.zeros(kernel.shape[1], self.dual.shape[1], dtype=torch.float64)
+        dual[torch.from_numpy(self.rows).long()] = torch.from_numpy(self.dual).double()
+        return (kernel.double() @ dual).float()
 
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
-        arrays = {"anchors": self.anchors, "dual": self.dual, "gamma": np.array(self.gamma)}
-        return of_arrays(arrays)
+        return of_arrays({"rows": self.rows, "dual": self.dual})
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
-        """Make the kernel ridge of `tensors` again."""
-        anchors, dual = tensors["anchors"].numpy(), tensors["dual"].numpy()
-        return cls(anchors, dual, float(tensors["gamma"]))
+    def from_tensors(cls, tensors: Mapping[str, Tensor], images: int) -> Self:
+        """Make the kernel ridge of `tensors` again, whose anchors are some of so many images.
+
+        Raises:
+            ValueError: a row is none of theirs.
+        """
+        rows = tensors["rows"].numpy()
+        if rows.min() < 0 or rows.max() >= images:
+            raise ValueError(f"a kernel stands on row {rows.max()} of {images} anchors")
+        return cls(rows, tensors["dual"].numpy())
 
     @staticmethod
-    def expected(anchors: int, kept: int, targets: int) -> Expected:
-        """Name the tensors for m anchors, k components and T targets."""
-        return {
-            "anchors": (FLOATS, (anchors, kept)),
-            "dual": (FLOATS, (anchors, targets)),
-            "gamma": (FLOATS, (1,)),
-        }
-
-    @cached_property
-    def wide(self) -> np.ndarray:
-        """`anchors` in float32, kept: from float16 each call would take several times as long."""
-        return self.anchors.astype(np.float32)
+    def expected(anchors: int, targets: int) -> Expected:
+        """Name the tensors for m anchors and T targets."""
+        return {"rows": (("I32",), (anchors,)), "dual": (FLOATS, (anchors, targets))}
 
 
 def fit_kernel_ridge(
     train: np.ndarray,
     target: np.ndarray,
+    gamma: float,
     dataset: np.ndarray | None = None,
     alphas: Sequence[float] = ALPHAS,
     anchors: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> tuple[KernelRidge, np.ndarray]:
-    """Fit with the penalty that predicts left-out images best, and the next smaller one.
+    """Fit with the penalty that predicts left-out images best.
 
-    The mean of the two is the fit: an image's prompt usually has other images in training, which
-    makes leave-one-out a little too sure of a large penalty. On 10 splits of AGIQA-3K this was
-    steadier than a choice of width and penalty by the validation side.
+    Left out is an image alone, or its whole group: where the protocol keeps groups apart, other
+    images of an image's prompt would tell what those of a test side cannot.
 
     Where the images are of several data sets, each has a free constant beside the kernel, so that
     a data set of better images is not taken for one of milder raters. The constants are no part of
@@ -98,20 +86,25 @@ def fit_kernel_ridge(
     Args:
         train: components `(n, k)`.
         target: scores `(n, T)`, each data set's centred.
+        gamma: of `gaussian`.
         dataset: which data set each image is of `(n,)`, from 0; None: all of one.
         alphas: penalties to try, ascending.
         anchors: rows of the images that bear weights `(m,)`; None: all of them, without
             approximation.
+        groups: which group each image is of `(n,)`; None: each is one of its own.
 
     Returns:
-        The kernel ridge, and its leave-one-out predictions `(n, T)`: of each training image from
-        all others (Rasmussen and Williams 2006, equation 5.12); with anchors, from all others
-        under the same approximation of the kernel.
+        The kernel ridge, and its left-out predictions `(n, T)`: of each group of training images
+        from all others (Rasmussen and Williams 2006, equation 5.12, in blocks); with anchors, from
+        all others under the same approximation of the kernel.
     """
-    halved = train.astype(np.float16)
-    rounded = halved.astype(np.float32)
+    rounded = train.astype(np.float16).astype(np.float32)  # as a run keeps them
     kernel: _Whole | _Subset
-    kernel = _Whole.of(rounded) if anchors is None else _Subset.of(rounded, rounded[anchors])
+    kernel = (
+        _Whole.of(rounded, gamma)
+        if anchors is None
+        else _Subset.of(rounded, rounded[anchors], gamma)
+    )
     wanted = torch.from_numpy(target.astype(np.float32))
     members = None if dataset is None else _indicators(dataset)
     duals, left_out, values = [], [], []
@@ -126,18 +119,56 @@ def fit_kernel_ridge(
             among = torch.linalg.inv(members.T @ of_members)
             free = among @ (members.T @ dual)
             dual = dual - of_members @ free
-            inverse = inverse - ((of_members @ among) * of_members).sum(dim=1)
+            inverse = replace(inverse, less=of_members @ torch.linalg.cholesky(among))
             constants = members @ free
         duals.append(kernel.weights(dual))
-        left_out.append(wanted - dual / inverse[:, None] - constants)
+        left_out.append(wanted - inverse.errors(dual, groups) - constants)
         values.append(agreement(target, left_out[-1].numpy(), dataset))
     dual, left_out_scores = torch.empty_like(duals[0]), torch.empty_like(wanted)
     for column, best in enumerate(np.nanargmax(np.nan_to_num(values, nan=-np.inf), axis=0)):
-        pair = slice(max(0, int(best) - 1), int(best) + 1)
-        dual[:, column] = torch.stack(duals[pair])[..., column].mean(dim=0)
-        left_out_scores[:, column] = torch.stack(left_out[pair])[..., column].mean(dim=0)
-    kept = halved if anchors is None else halved[anchors]
-    return KernelRidge(kept, dual.numpy(), kernel.gamma), left_out_scores.numpy()
+        dual[:, column] = duals[best][:, column]
+        left_out_scores[:, column] = left_out[best][:, column]
+    rows = np.arange(len(train)) if anchors is None else anchors
+    fitted = KernelRidge(rows.astype(np.int32), dual.numpy())
+    return fitted, left_out_scores.numpy()
+
+
+@dataclass(frozen=True)
+class _Inverse:
+    """The inverse of a matrix `(n, n)`, of which blocks on the diagonal are asked for."""
+
+    own: Tensor  # (n, n), the inverse; or (m, n), H of a share times I - H'H
+    share: float = 0.0  # 0: `own` is the inverse
+    less: Tensor | None = None  # (n, D), L: L L' is taken away
+
+    def errors(self, dual: Tensor, groups: np.ndarray | None) -> Tensor:
+        """Errors `(n, T)` on each group, left out: its inverse block times its `dual` `(n, T)`."""
+        if groups is None:
+            return dual / self._diagonal()[:, None]
+        errors = torch.empty_like(dual)
+        for rows in _members(groups):
+            errors[rows] = torch.linalg.solve(self._block(rows), dual[rows])
+        return errors
+
+    def _diagonal(self) -> Tensor:
+        whole = self.share * (1 - self.own.square().sum(dim=0))
+        diagonal = whole if self.share else self.own.diagonal()
+        return diagonal if self.less is None else diagonal - self.less.square().sum(dim=1)
+
+    def _block(self, rows: Tensor) -> Tensor:
+        if self.share:
+            part = self.own[:, rows]
+            block = self.share * (torch.eye(len(rows)) - part.T @ part)
+        else:
+            block = self.own[rows][:, rows]
+        return block if self.less is None else block - self.less[rows] @ self.less[rows].T
+
+
+def _members(groups: np.ndarray) -> list[Tensor]:
+    """Row numbers of each group."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.flatnonzero(np.diff(groups[order])) + 1
+    return [torch.from_numpy(rows) for rows in np.split(order, ends)]
 
 
 @dataclass(frozen=True)
@@ -145,18 +176,16 @@ class _Whole:
     """The kernel K between all n training images."""
 
     kernel: Tensor  # (n, n)
-    gamma: float
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> "_Whole":
-        distances = _squared_distances(torch.from_numpy(rows), torch.from_numpy(rows))
-        gamma = _gamma(distances)
-        return cls(_kernel(distances, gamma), gamma)
+    def of(cls, rows: np.ndarray, gamma: float) -> "_Whole":
+        images = torch.from_numpy(rows)
+        return cls(gaussian(images, images, gamma))
 
-    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, Tensor]:
-        """`A⁻¹ right` and the diagonal of `A⁻¹` for `A = K + alpha`."""
+    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, _Inverse]:
+        """`A⁻¹ right` and `A⁻¹` for `A = K + alpha`."""
         factor = torch.linalg.cholesky(self.kernel + alpha * torch.eye(len(self.kernel)))
-        return torch.cholesky_solve(right, factor), torch.cholesky_inverse(factor).diagonal()
+        return torch.cholesky_solve(right, factor), _Inverse(torch.cholesky_inverse(factor))
 
     def weights(self, dual: Tensor) -> Tensor:
         """Weights of the anchors, which are the training images themselves."""
@@ -170,25 +199,22 @@ class _Subset:
     features: Tensor  # (n, m), F
     inner: Tensor  # (m, m), F' F
     root: Tensor  # (m, m), L
-    gamma: float
 
     @classmethod
-    def of(cls, rows: np.ndarray, chosen: np.ndarray) -> "_Subset":
+    def of(cls, rows: np.ndarray, chosen: np.ndarray, gamma: float) -> "_Subset":
         anchors = torch.from_numpy(chosen)
-        distances = _squared_distances(anchors, anchors)
-        gamma = _gamma(distances)
-        among = _kernel(distances, gamma).double()
+        among = gaussian(anchors, anchors, gamma).double()
         root = torch.linalg.cholesky(among + JITTER * torch.eye(len(among))).float()
-        across = _kernel(_squared_distances(anchors, torch.from_numpy(rows)), gamma)
+        across = gaussian(anchors, torch.from_numpy(rows), gamma)
         features = torch.linalg.solve_triangular(root, across, upper=False).T
-        return cls(features, features.T @ features, root, gamma)
+        return cls(features, features.T @ features, root)
 
-    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, Tensor]:
-        """`A⁻¹ right` and the diagonal of `A⁻¹` for `A = F F' + alpha`."""
+    def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, _Inverse]:
+        """`A⁻¹ right` and `A⁻¹` for `A = F F' + alpha`."""
         factor = torch.linalg.cholesky(self.inner + alpha * torch.eye(len(self.inner)))
         half = torch.linalg.solve_triangular(factor, self.features.T, upper=False)  # (m, n)
         solved = (right - half.T @ (half @ right)) / alpha
-        return solved, (1 - half.square().sum(dim=0)) / alpha
+        return solved, _Inverse(half, 1 / alpha)
 
     def weights(self, dual: Tensor) -> Tensor:
         """Weights of the anchors: `dual` is of all training images."""
@@ -197,20 +223,23 @@ class _Subset:
         return weights
 
 
-def _gamma(distances: Tensor) -> float:
-    return WIDTH / max(float(distances.median()), 1e-6)
+def usual_gamma(components: np.ndarray) -> float:
+    """WIDTH over the median squared distance between images with components `(n, k)`."""
+    images = torch.from_numpy(components)
+    return WIDTH / max(float(_squared_distances(images, images).median()), 1e-6)
+
+
+def gaussian(components: Tensor, anchors: Tensor, gamma: float) -> Tensor:
+    """Kernel `(N, A)` of components `(N, k)` and `(A, k)`: exp of -gamma times squared distance."""
+    return torch.exp(-gamma * _squared_distances(components, anchors))
+
+
+def _squared_distances(components: Tensor, anchors: Tensor) -> Tensor:
+    """Squared Euclidean distances `(N, A)` in the precision of both."""
+    squares = components.square().sum(dim=1)[:, None] + anchors.square().sum(dim=1)
+    return torch.addmm(squares, components, anchors.T, alpha=-2).clamp_min(0)
 
 
 def _indicators(dataset: np.ndarray) -> Tensor:
     """Which data set an image is of, `(n, D)` of zeros and ones."""
     return torch.from_numpy((dataset[:, None] == np.unique(dataset)).astype(np.float32))
-
-
-def _squared_distances(rows: Tensor, anchors: Tensor) -> Tensor:
-    """Squared Euclidean distances `(N, n)` in the precision of both."""
-    squares = rows.square().sum(dim=1)[:, None] + anchors.square().sum(dim=1)
-    return torch.addmm(squares, rows, anchors.T, alpha=-2).clamp_min(0)
-
-
-def _kernel(distances: Tensor, gamma: float) -> Tensor:
-    return torch.exp(-gamma * distances)

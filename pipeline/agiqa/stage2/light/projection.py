@@ -1,4 +1,4 @@
-"""Standardise cached vectors and keep their principal components; fitted on the training side."""
+"""Standardise cached vectors and keep their principal components."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from agiqa.core.weight_files import FLOATS
 from agiqa.stage2.contract import Expected, of_arrays
-from agiqa.stage2.light.ridge import Gram, decompose
 
 FLOOR = 1e-6  # added to deviations, so that a constant feature stays finite
+BLOCK = 1024  # images projected at once: bounds the memory of their standardised vectors
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,11 @@ class Projection:
     scale: np.ndarray  # (F,) standard deviation
     components: np.ndarray  # (F, k) float16, to halve a run: orthonormal columns over a scale
 
-    def standardise(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors `(N, F)` with the training side's mean and deviation taken out."""
-        return np.asarray((vectors - self.mean) / self.scale)
-
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Vectors `(N, F)` to components `(N, k)` in float32."""
-        return self.project(self.standardise(vectors))
-
-    def project(self, standardised: np.ndarray) -> np.ndarray:
-        """Standardised vectors `(N, F)` to components `(N, k)` in float32."""
-        return np.asarray(standardised @ self.wide, dtype=np.float32)
+        """Vectors `(N, F)` to components `(N, k)` in float32, a block of them at a time."""
+        blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
+        parts = [((block - self.mean) / self.scale) @ self.wide for block in blocks]
+        return np.concatenate(parts).astype(np.float32, copy=False)
 
     @cached_property
     def wide(self) -> np.ndarray:
@@ -56,40 +51,21 @@ class Projection:
         return {"mean": vector, "scale": vector, "components": (FLOATS, (width, kept))}
 
 
-def moments(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measure mean and deviation `(F,)` of vectors `(n, F)`, the latter above zero."""
-    return train.mean(axis=0), train.std(axis=0) + FLOOR
+def fit_projection(vectors: np.ndarray, k: int) -> Projection:
+    """Find the principal components of vectors `(n, F)`, at most as many as their rank.
 
-
-def fit_projection(
-    standardised: np.ndarray,
-    mean: np.ndarray,
-    scale: np.ndarray,
-    k: int,
-    gram: Gram | None = None,
-) -> Projection:
-    """Find the principal components of the standardised training vectors.
-
-    Args:
-        standardised: `(n, F)`, the training vectors less `mean`, over `scale`.
-        mean: `(F,)`.
-        scale: `(F,)`.
-        k: components to keep, at most the rank of the vectors.
-        gram: inner products `(n, n)` of the standardised vectors, decomposed, if at hand.
+    Of the matrix of inner products of features or images, whichever is smaller.
     """
-    count, width = standardised.shape
+    count, width = vectors.shape
+    mean, scale = vectors.mean(axis=0), vectors.std(axis=0) + FLOOR
+    standardised = (vectors - mean) / scale
     k = max(1, min(k, count - 1, width))
-    if gram is None and width <= count:
-        covariance = decompose(standardised.T @ standardised)
-        values, components = np.sqrt(_largest(covariance, k)), covariance.vectors[:, : -k - 1 : -1]
-    else:
-        gram = gram or decompose(standardised @ standardised.T)
-        values = np.sqrt(_largest(gram, k))
-        components = standardised.T @ (gram.vectors[:, : -k - 1 : -1] / values)
-    common = np.sqrt(np.mean(np.square(values)) / count)  # deviation of a mean component
+    few = width <= count
+    inner = standardised.T @ standardised if few else standardised @ standardised.T
+    values, turned = (part.numpy() for part in torch.linalg.eigh(torch.from_numpy(inner)))
+    largest = np.sqrt(np.maximum(values[: -k - 1 : -1], FLOOR))
+    components = turned[:, : -k - 1 : -1]
+    if not few:
+        components = standardised.T @ (components / largest)
+    common = np.sqrt(np.mean(np.square(largest)) / count)  # deviation of a mean component
     return Projection(mean, scale, (components / common).astype(np.float16))
-
-
-def _largest(gram: Gram, k: int) -> np.ndarray:
-    """The k largest eigenvalues, descending, none below FLOOR."""
-    return np.asarray(np.maximum(gram.values[: -k - 1 : -1], FLOOR))

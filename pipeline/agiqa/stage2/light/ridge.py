@@ -1,9 +1,7 @@
 """Ridge regression: the baseline that every run is compared with.
 
-With more features than images its dual form needs one matrix of inner products; its eigenvectors
-give the solution for every penalty at once, and the principal components with it. Of many images
-eigenvectors take too long: then the features' own matrix is decomposed where they are few, and
-otherwise each penalty has a Cholesky factor. All three are exact.
+On the components of the experts' vectors, as they are all but what a run drops of a vector. The
+eigenvectors of the components' products give the solution for every penalty at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,108 +20,16 @@ ALPHAS = (100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)  # tried in turn; the validatio
 
 
 @dataclass(frozen=True)
-class Gram:
-    """Eigenvalues (ascending) and eigenvectors (columns) of inner products `(n, n)`."""
-
-    values: np.ndarray  # (n,)
-    vectors: np.ndarray  # (n, n)
-
-    def weights(
-        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
-    ) -> list[np.ndarray]:
-        """Solve for A penalties, of which one too small to be told from zero may give nan.
-
-        Args:
-            train: features side by side, each `(n, F_i)`.
-            target: `(n, T)`, its mean taken out.
-            alphas: the penalties.
-
-        Returns:
-            Weights `(F_i, A * T)` of each part: penalty after penalty, T columns each.
-        """
-        duals = self.vectors @ self._shrunk(self.vectors.T @ self._cast(target), alphas)
-        return [part.T @ duals.astype(np.float32) for part in train]
-
-    def _cast(self, numbers: np.ndarray) -> np.ndarray:
-        return numbers.astype(self.vectors.dtype)
-
-    def _shrunk(self, turned: np.ndarray, alphas: Sequence[float]) -> np.ndarray:
-        values = np.maximum(self.values, 0)
-        return np.concatenate([turned / (values + alpha)[:, None] for alpha in alphas], axis=1)
-
-
-@dataclass(frozen=True)
-class Scatter(Gram):
-    """The same of the features' inner products `(F, F)`, for many images with few features."""
-
-    def weights(
-        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
-    ) -> list[np.ndarray]:
-        """Solve as `Gram` does."""
-        moment = np.concatenate([part.T @ self._cast(target) for part in train])
-        weights = self.vectors @ self._shrunk(self.vectors.T @ moment, alphas)
-        ends = np.cumsum([part.shape[1] for part in train])
-        return np.split(weights.astype(np.float32), ends[:-1])
-
-
-@dataclass(frozen=True)
-class Inner:
-    """Inner products `(n, n)` as they are, for many images with many features."""
-
-    products: np.ndarray
-
-    def weights(
-        self, train: Sequence[np.ndarray], target: np.ndarray, alphas: Sequence[float]
-    ) -> list[np.ndarray]:
-        """Solve as `Gram` does."""
-        whole = torch.from_numpy(self.products)
-        wanted = torch.from_numpy(target.astype(self.products.dtype))
-        duals = []
-        for alpha in alphas:
-            shifted = whole.clone()
-            shifted.diagonal().add_(alpha)
-            factor, failed = torch.linalg.cholesky_ex(shifted)
-            del shifted
-            solved = torch.full_like(wanted, torch.nan)
-            duals.append(solved if failed else torch.cholesky_solve(wanted, factor))
-        columns = torch.hstack(duals).numpy()
-        return [part.T @ columns for part in train]
-
-
-def decompose(inner: np.ndarray) -> Gram:
-    """Eigendecomposition of a matrix of inner products `(n, n)`."""
-    values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(inner)))
-    return Gram(values.numpy(), vectors.numpy())
-
-
-def solver_of_many(train: Sequence[np.ndarray], most: int) -> Scatter | Inner:
-    """What solves for many images: eigenvectors of the features where these are at most `most`.
-
-    Args:
-        train: features side by side, each `(n, F_i)`.
-        most: rows of a matrix whose eigenvectors are still quickly found.
-    """
-    if sum(part.shape[1] for part in train) > most:
-        products = train[0] @ train[0].T
-        for part in train[1:]:
-            products += part @ part.T
-        return Inner(products)
-    whole = np.concatenate(train, axis=1)
-    gram = decompose(whole.T @ whole)
-    return Scatter(gram.values, gram.vectors)
-
-
-@dataclass(frozen=True)
 class Ridge:
-    """A fitted ridge: for each target weights on standardised features."""
+    """A fitted ridge: for each target weights on components."""
 
-    weights: np.ndarray  # (F, T)
-    bias: np.ndarray  # (T,) mean target of the training side
+    weights: np.ndarray  # (k, T)
+    bias: np.ndarray  # (T,)
     alpha: np.ndarray  # (T,) the penalties
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Standardised features `(N, F)` to scores `(N, T)` in the units of the targets."""
-        return np.asarray(features @ self.weights + self.bias)
+    def predict(self, components: np.ndarray) -> np.ndarray:
+        """Components `(N, k)` to scores `(N, T)` in the units of the targets."""
+        return np.asarray(components @ self.weights + self.bias)
 
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
@@ -136,15 +42,14 @@ class Ridge:
 
     @staticmethod
     def expected(width: int, targets: int) -> Expected:
-        """Name the tensors for features so wide and T targets."""
+        """Name the tensors for so many components and T targets."""
         return {"weights": (FLOATS, (width, targets)), "bias_alpha": (FLOATS, (2, targets))}
 
 
 def fit_ridge(
-    train: Sequence[np.ndarray],
-    solver: Gram | Inner,
+    train: np.ndarray,
     target: np.ndarray,
-    val: Sequence[np.ndarray],
+    val: np.ndarray,
     val_target: np.ndarray,
     val_dataset: np.ndarray | None = None,
     alphas: Sequence[float] = ALPHAS,
@@ -152,24 +57,23 @@ def fit_ridge(
     """Fit on the training side and pick each target's penalty by SRCC on the validation side.
 
     Args:
-        train: standardised features side by side, each `(n, F_i)`.
-        solver: made for `train`.
+        train: features `(n, k)`.
         target: scores of the training side `(n, T)`.
-        val: the same features of the validation side, each `(m, F_i)`.
+        val: the same features of the validation side `(m, k)`.
         val_target: its scores `(m, T)`.
         val_dataset: which data set each of its images is of `(m,)`; None: all of one. With
             several, the mean of their SRCCs counts.
         alphas: penalties to try.
     """
-    bias = target.mean(axis=0)
-    parts = solver.weights(train, target - bias, alphas)
-    scores = sum(part @ weights for part, weights in zip(val, parts, strict=True))
-    count = target.shape[1]
-    values = [
-        rank_agreement(val_target, scores[:, start : start + count], val_dataset)
-        for start in range(0, len(alphas) * count, count)
-    ]
-    best = np.nanargmax(np.nan_to_num(values, nan=-np.inf), axis=0)
-    columns = best * count + np.arange(count)
-    weights = np.concatenate([part[:, columns] for part in parts])
-    return Ridge(weights, bias, np.asarray(alphas)[best])
+    centre, mean = train.mean(axis=0), target.mean(axis=0)
+    centred = (train - centre).astype(np.float64)
+    values, vectors = (
+        part.numpy() for part in torch.linalg.eigh(torch.from_numpy(centred.T @ centred))
+    )
+    turned = vectors.T @ (centred.T @ (target - mean))  # (k, T)
+    shrunk = [turned / (np.maximum(values, 0) + alpha)[:, None] for alpha in alphas]
+    weights = np.stack([vectors @ part for part in shrunk])  # (A, k, T)
+    measures = [rank_agreement(val_target, (val - centre) @ own, val_dataset) for own in weights]
+    best = np.nanargmax(np.nan_to_num(measures, nan=-np.inf), axis=0)
+    chosen = np.stack([weights[row, :, t] for t, row in enumerate(best)], axis=1)
+    return Ridge(chosen.astype(np.float32), mean - centre @ chosen, np.asarray(alphas)[best])

@@ -9,6 +9,7 @@ each on the scale of its own (`targets`): errors are in units of that data set's
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +19,14 @@ import torch
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit
 from agiqa.core.progress import track
+from agiqa.stage2.conformal import HeldOut, held_out
 from agiqa.stage2.features import Features
 from agiqa.stage2.light import gate
-from agiqa.stage2.light.closed_forms import SplitInputs, fit_split
+from agiqa.stage2.light.closed_forms import ClosedForms, Projected, fit_split, project
 from agiqa.stage2.light.ensemble import Ensemble
+from agiqa.stage2.light.expert import Expert
 from agiqa.stage2.light.mixture import Mixture
-from agiqa.stage2.light.split_model import CONSTANT, VARIANTS
+from agiqa.stage2.light.split_model import CONSTANT, VARIANTS, SplitModel
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Scales, Sides, Targets
 from agiqa.stage2.targets import Side as Rows
@@ -60,29 +63,56 @@ def fit_light(
             largest,
             settings.anchors,
         )
+    projected = project(features, sides, settings)
     splits = []
     curves: list[dict[str, Any]] = []
     for seed, rows in track(list(sides.items()), "Fit"):
-        split, known = fit_split(features, targets, seed, rows, settings)
-        mixtures, curve = _fit_mixtures(known, targets, split.scales, rows, settings)
-        splits.append(replace(split, mixtures=mixtures))
+        scales = Scales.of(targets, rows["train"])
+        own = np.concatenate([rows["train"], rows["val"]])
+        mos = scales.standardise(targets.mos[own], targets.dataset_of[own])
+        fitted = fit_split(projected, mos, targets, rows, settings)
+        mixtures, errors, curve = _fit_mixtures(fitted, mos, targets, len(rows["train"]), settings)
+        models = fitted.kernels, fitted.ridges, scales, mixtures, errors
+        splits.append(SplitModel(seed, *models))
         curves += [{"model": MIXTURE, "seed": seed, **row} for row in curve]
-    return Ensemble(tuple(splits)), curves
+    return _with_anchors(projected, splits), curves
+
+
+def _with_anchors(projected: Projected, splits: Sequence[SplitModel]) -> Ensemble:
+    """Keep the components of those images that some split's kernels stand on."""
+    used = np.unique(np.concatenate([split.kernels[0].rows for split in splits]))
+    experts = tuple(
+        Expert(vector.projection, vector.components[used].astype(np.float16), vector.gamma)
+        for vector in projected.vectors
+    )
+    return Ensemble(
+        experts,
+        tuple(
+            replace(
+                split,
+                kernels=tuple(
+                    replace(kernel, rows=np.searchsorted(used, kernel.rows).astype(np.int32))
+                    for kernel in split.kernels
+                ),
+            )
+            for split in splits
+        ),
+    )
 
 
 def _fit_mixtures(
-    known: SplitInputs, targets: Targets, scales: Scales, rows: Rows, settings: Fit
-) -> tuple[dict[str, Mixture], gate.Curve]:
-    """Fit a split's mixtures by VARIANTS, and the curve of the gate's training."""
-    mos = scales.standardise(targets.mos[known.rows], targets.dataset_of[known.rows])
-    components = torch.from_numpy(np.concatenate(known.components, axis=1))
-    count = len(rows["train"])
+    fitted: ClosedForms, mos: np.ndarray, targets: Targets, count: int, settings: Fit
+) -> tuple[dict[str, Mixture], HeldOut, gate.Curve]:
+    """Fit a split's mixtures by VARIANTS; with the errors held out, and the gate's curve.
+
+    `mos` is in units of the training deviations, that of the `count` training images first.
+    """
     train, val = (
         gate.Side(
-            components[part],
-            torch.from_numpy(known.expert_scores[part]).float(),
+            torch.from_numpy(fitted.components[part]),
+            torch.from_numpy(fitted.expert_scores[part]).float(),
             torch.from_numpy(mos[part]).float(),
-            torch.from_numpy(targets.dataset_of[known.rows][part]),
+            torch.from_numpy(targets.dataset_of[fitted.rows][part]),
         )
         for part in (slice(0, count), slice(count, None))
     )
@@ -92,7 +122,8 @@ def _fit_mixtures(
         for variant, experts in VARIANTS.items()
     }
     mixtures[MIXTURE], curve = gate.train_gate(mixtures[CONSTANT], train, val, settings)
-    return mixtures, curve
+    scores = gate.scores(mixtures[MIXTURE], val)
+    return mixtures, held_out(scores, val.mos, val.dataset), curve
 
 
 def _require_enough(targets: Targets, seed: int, side: Rows) -> None:

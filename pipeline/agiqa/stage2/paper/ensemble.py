@@ -82,6 +82,9 @@ class PaperEnsemble:
             "or score on the CPU",
         )
 
+    def intervals(self, score: Tensor, target: int = 0) -> None:
+        """None: the networks' errors on their validation sides are not kept."""
+
     def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
         """Which of an extractor's semantic vectors the two experts take, if they are as wide."""
         self.require_width(width, where)

@@ -18,6 +18,11 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
 
 
+def in_percent(share: float | None, digits: int = 3) -> str:
+    """A share as `90.3 %`; a dash for what is not defined."""
+    return DASH if share is None or not math.isfinite(share) else f"{100 * share:.{digits}g} %"
+
+
 def with_deviation(values: Mapping[str, Any], digits: int = 3) -> str:
     """`0.885 ± 0.009`; without a deviation where there is none, as of a single split."""
     median, sd = number(values.get("median"), digits), number(values.get("sd"), digits)
@@ -124,3 +129,16 @@ def gate_line(metrics: Mapping[str, Any]) -> str:
     line += f"; SRCC {number(gain['mean'], 4, signed=True)} beside one constant mixture"
     bounds = interval(gain, 4)
     return f"{line}." if bounds == DASH else f"{line} (95 %: {bounds}, p = {number(gain['p'])})."
+
+
+def coverage_line(metrics: Mapping[str, Any]) -> str:
+    """How many of the test images' MOS the prediction intervals hold; empty where unknown."""
+    coverage = metrics.get("coverage")
+    if not coverage or coverage["covered"] is None:
+        return ""
+    level, held = in_percent(coverage["level"]), in_percent(coverage["covered"])
+    by_split = [share for share in coverage["splits"] if share is not None]
+    pair = min(by_split), max(by_split)
+    ends = f", by split {in_percent(pair[0])} to {in_percent(pair[1])}" if len(by_split) > 1 else ""
+    width = number(coverage["width"], 2)
+    return f"{level} prediction intervals hold {held} of the test images' MOS{ends}; width {width}."

@@ -2,11 +2,11 @@
 // as `page.py` writes them, best first.
 import { $, csv, element, grouped, number, save, share, within } from "../kit/web/dom.js";
 import { Gallery, Viewer } from "../kit/web/gallery.js";
-import { gateBars, legend, measure, stack } from "../kit/web/marks.js";
+import { gateBars, interval, legend, measure, stack } from "../kit/web/marks.js";
 
 const { scale, experts, target, rows } = JSON.parse($("content").textContent);
-const images = rows.map(([name, score, spread, gate, picture, trainedOn, heldOut], row) =>
-  ({ name, score, spread, gate, picture, trainedOn, heldOut, row }));
+const images = rows.map(([name, score, low, high, disagreement, gate, picture, trainedOn, heldOut], row) =>
+  ({ name, score, low, high, disagreement, gate, picture, trainedOn, heldOut, row }));
 const BINS = 40;
 const bin = (score) => Math.min(Math.floor(share(score, scale) * BINS), BINS - 1);
 const edge = (place) => scale.low + ((scale.high - scale.low) * place) / BINS;
@@ -23,7 +23,7 @@ if (folders.length > 1) {
 const orders = {
   "best first": (a, b) => a.row - b.row,
   "worst first": (a, b) => b.row - a.row,
-  "largest spread": (a, b) => b.spread - a.spread,
+  "models agree least": (a, b) => b.disagreement - a.disagreement,
   "name": (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
   ...Object.fromEntries(experts.map((expert, k) => [`weight of ${expert}`, (a, b) => b.gate[k] - a.gate[k]])),
 };
@@ -62,8 +62,8 @@ function markBars() {
 
 const source = (image) => `data:image/webp;base64,${image.picture}`;
 
-// A published scorer is one model without experts: nothing spreads.
-const around = (image) => (experts.length ? `± ${number(image.spread)} · ` : "");
+// A published scorer is one model without experts, and knows no errors.
+const around = (image) => (experts.length ? `${interval(image)} · ` : "");
 
 function card(image, place) {
   const button = element("button", { type: "button", class: "card" },
@@ -73,7 +73,7 @@ function card(image, place) {
     element("span", { class: "figure" },
       element("b", {}, number(image.score)),
       element("small", {}, `${around(image)}#${image.row + 1}`)),
-    measure(image.score, image.spread, scale),
+    measure(image, scale),
     stack(experts, image.gate),
     element("span", { class: "file", title: image.name }, image.name.slice(image.name.lastIndexOf("/") + 1)));
   button.addEventListener("click", () => viewer.open(gallery.shown, place));
@@ -109,7 +109,7 @@ const viewer = new Viewer($("details"), buttons, (image, place, shown) => {
   $("details-picture").hidden = !image.picture;
   $("details-name").textContent = image.name;
   const facts = [["Score", number(image.score, 3)],
-    ...(experts.length ? [["Spread over the splits", number(image.spread, 3)]] : []),
+    ...(experts.length ? [["90 % interval", interval(image)], ["Disagreement of the models", number(image.disagreement, 3)]] : []),
     ...(image.trainedOn ? [["In the run's training", "yes: the score is optimistic"]] : []),
     ...(image.heldOut === null ? [] : [["Held out", number(image.heldOut, 3)]]),
     ["Place", `${grouped(image.row + 1)} of ${grouped(images.length)}`]];
@@ -128,8 +128,8 @@ for (const id of ["name", "from", "to"]) $(id).addEventListener("input", unchoos
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 $("reset").addEventListener("click", () => setTimeout(unchoose));
 $("csv").addEventListener("click", () => {
-  const head = ["image", "score", "spread", ...experts.map((expert) => `gate_${expert}`), "trained_on", "held_out", "target"];
-  save("scores.csv", csv([head, ...gallery.shown.map((image) => [image.name, image.score, image.spread, ...image.gate,
+  const head = ["image", "score", "low", "high", "disagreement", ...experts.map((expert) => `gate_${expert}`), "trained_on", "held_out", "target"];
+  save("scores.csv", csv([head, ...gallery.shown.map((image) => [image.name, image.score, image.low ?? "", image.high ?? "", image.disagreement, ...image.gate,
     image.trainedOn ? "yes" : "no", image.heldOut ?? "", target])]));
 });
 const themes = ["auto", "light", "dark"];

@@ -82,7 +82,8 @@ def _row(score: Score, picture: str, provenance: Mapping[str, Any]) -> list[Any]
     return [
         printable(score.image),
         round(score.score, DIGITS),
-        round(score.spread or 0.0, DIGITS),
+        *(None if end is None else round(end, DIGITS) for end in (score.low, score.high)),
+        round(score.disagreement or 0.0, DIGITS),
         [round(score.gate[expert], DIGITS - 1) for expert in provenance["experts"]],
         picture,
         score.trained_on,

@@ -72,7 +72,9 @@ def record(
     return {
         "image": printable(score.image),
         "score": score.score,
-        "spread": score.spread,
+        "low": score.low,
+        "high": score.high,
+        "disagreement": score.disagreement,
         **{f"gate_{name}": score.gate[name] for name in provenance["experts"]},
         **{f"score_{name}": score.targets[name] for name in provenance["targets"][1:]},
         "trained_on": None if published else score.trained_on,

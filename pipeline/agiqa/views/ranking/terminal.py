@@ -1,7 +1,7 @@
 """The ranking that `agiqa score` shows on a terminal: bars for scores and gates, and thumbnails.
 
 Off a terminal the same rows are separated by tabs. What is shown fits the terminal's width: bars go
-first, then the spread; names are cut from the left, where paths are alike.
+first, then the interval; names are cut from the left, where paths are alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agiqa.core.errors import printable
 from agiqa.runs.score_notes import notes
+from agiqa.views.kit.number import interval
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -40,7 +41,7 @@ class Widths:
 
     bar: int
     gate: int
-    spread: int
+    interval: int
 
 
 def print_ranking(
@@ -75,17 +76,17 @@ def print_ranking(
     table.add_column("image", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     taken = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
-    others = list(provenance["targets"][1:]) if widths.spread else []
+    others = list(provenance["targets"][1:]) if widths.interval else []
     for name in others:
         table.add_column(Text(printable(name)), justify="right", no_wrap=True)
         taken += max(len(name), len("0.00")) + GAP
-    trained = widths.spread > 0 and any(score.trained_on for score in scores)
+    trained = widths.interval > 0 and any(score.trained_on for score in scores)
     if trained:
         table.add_column("held out", justify="right", no_wrap=True)
         taken += len("held out") + GAP
-    for width, head in ((widths.spread, "±"), (widths.bar, ""), (widths.gate, "gate")):
+    for width, head in ((widths.interval, "90 %"), (widths.bar, ""), (widths.gate, "gate")):
         if width:
-            table.add_column(head, justify="right" if head == "±" else "left", no_wrap=True)
+            table.add_column(head, justify="right" if head == "90 %" else "left", no_wrap=True)
             taken += width + GAP
     room = max(NAME_AT_LEAST, console.width - taken)
     plain = console.options.ascii_only
@@ -101,8 +102,8 @@ def print_ranking(
         cells += [Text(f"{score.targets[name]:.2f}") for name in others]
         if trained:
             cells.append(Text("–" if score.held_out is None else f"{score.held_out:.2f}"))
-        if widths.spread:
-            cells.append(Text("" if score.spread is None else f"{score.spread:.2f}", style="dim"))
+        if widths.interval:
+            cells.append(Text(interval({"low": score.low, "high": score.high}, 2), style="dim"))
         if widths.bar:
             cells.append(_bar(score.score, scale, widths.bar, plain))
         if widths.gate:
@@ -121,10 +122,10 @@ def _shown(count: int, top: int | None) -> tuple[int, int]:
 
 def _widths(columns: int, experts: int) -> Widths:
     if columns >= WIDE:
-        return Widths(bar=24, gate=20 if experts else 0, spread=5)
+        return Widths(bar=24, gate=20 if experts else 0, interval=10)
     if columns >= MEDIUM:
-        return Widths(bar=14, gate=12 if experts else 0, spread=5)
-    return Widths(bar=8, gate=0, spread=5) if columns >= NARROW else Widths(0, 0, 0)
+        return Widths(bar=14, gate=12 if experts else 0, interval=10)
+    return Widths(bar=8, gate=0, interval=10) if columns >= NARROW else Widths(0, 0, 0)
 
 
 def _bar(value: float, scale: tuple[float, float], width: int, plain: bool) -> "Text":

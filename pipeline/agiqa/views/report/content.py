@@ -14,7 +14,15 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
 from agiqa.runs.predictions import GATE
 from agiqa.store.fingerprint import canonical, digest
-from agiqa.views.kit.number import dashes, difference_dashes, gate_line, number, outside_scale
+from agiqa.views.kit.number import (
+    coverage_line,
+    dashes,
+    difference_dashes,
+    gate_line,
+    in_percent,
+    number,
+    outside_scale,
+)
 from agiqa.views.report import figures, summaries, tables
 from agiqa.views.report.figures import PlotlyFigure
 from agiqa.views.report.figures.style import rounded
@@ -63,6 +71,11 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         "leaks": tables.leaks(results, bool((table.frame["prompt"].str.strip() != "").any())),
         "generators": tables.generator_rows(metrics),
         "gate_line": gate_line(metrics),
+        "coverage": coverage_line(metrics),
+        "covered_ranges": [
+            (number(part["low"], 2), number(part["high"], 2), in_percent(part["covered"]))
+            for part in (metrics.get("coverage") or {}).get("ranges", [])
+        ],
         "gate": {
             name.replace("_", " "): (number(weight["mean"]), number(weight["sd"]))
             for name, weight in metrics.get("gate", {}).items()

@@ -11,6 +11,7 @@ from agiqa.data.splits import percent
 from agiqa.views.kit.number import (
     DASH,
     ceiling_of,
+    in_percent,
     interval,
     number,
     over_images,
@@ -126,8 +127,9 @@ def comparisons(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def generator_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
-    """One row for each generator: images, SRCC, PLCC, mean MOS and score, and their gap."""
+    """One row for each generator: images, SRCC, PLCC, mean MOS and score, their gap, coverage."""
     rows = []
+    covered = (metrics.get("coverage") or {}).get("generators", {})
     for name, values in metrics.get("generators", {}).items():
         mos, score = values["mean_mos"], values["mean_score"]
         rows.append(
@@ -140,6 +142,7 @@ def generator_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
                     Cell(number(mos, 2)),
                     Cell(number(score, 2)),
                     Cell(number(None if None in (mos, score) else score - mos, 2, True)),
+                    Cell(in_percent(covered.get(name, {}).get("covered"))),
                 ),
             )
         )  # fmt: skip

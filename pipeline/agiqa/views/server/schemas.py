@@ -34,7 +34,12 @@ class ImageScore(BaseModel):
     name: Name
     image_id: str = Field(description="sha256 of the file's bytes.")
     score: FiniteFloat = Field(description="On the scale of the training MOS; higher is better.")
-    spread: FiniteFloat = Field(description="Standard deviation over the run's splits.")
+    low: FiniteFloat | None = Field(
+        description="Lower end of the interval that holds the MOS of 90 % of images such as "
+        "those that the run learnt from; null where it held out too few."
+    )
+    high: FiniteFloat | None = Field(description="Its upper end.")
+    disagreement: FiniteFloat = Field(description="Standard deviation over the run's splits.")
     gate: dict[str, FiniteFloat] = Field(description="Mean weight of each expert; their sum is 1.")
     targets: dict[str, FiniteFloat] = Field(
         default_factory=dict, description="Scores for the run's further targets, where it has any."

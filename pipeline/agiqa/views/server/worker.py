@@ -270,7 +270,8 @@ class RememberingScorer:
 
 def _answer(score: Score, outcome: str) -> Answer | AgiqaError:
     """The answer, unless a number of it is none: JSON could not say it."""
-    numbers = [score.score, score.spread or 0.0, *score.gate.values(), *score.targets.values()]
+    numbers = [score.score, score.disagreement or 0.0]
+    numbers += [*score.gate.values(), *score.targets.values()]
     numbers.append(score.held_out or 0.0)
     if not all(map(math.isfinite, numbers)):
         return AgiqaError("its score is no finite number: the run's weights do not fit it.")

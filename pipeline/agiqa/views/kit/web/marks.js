@@ -3,15 +3,19 @@ import { element, number, share } from "./dom.js";
 
 const series = (place) => `series-${(place % 8) + 1}`;
 
-// A score on the scale of the MOS, with its spread as a whisker.
-export function measure(score, spread, scale) {
+// The ends of a score's prediction interval; a dash where the run knows none.
+export const interval = ({ low, high }) => (low === null || high === null ? "–" : `${number(low)}…${number(high)}`);
+
+// A score on the scale of the MOS, with its interval as a whisker.
+export function measure(image, scale) {
+  const { score, low, high } = image;
   const fill = element("span", { class: "fill" });
   fill.style.width = `${100 * share(score, scale)}%`;
-  const low = share(score - spread, scale);
-  const whisker = element("span", { class: "spread" });
-  whisker.style.left = `${100 * low}%`;
-  whisker.style.width = `${100 * (share(score + spread, scale) - low)}%`;
-  const title = `${number(score)} ± ${number(spread)} on a scale of ${number(scale.low)} to ${number(scale.high)}`;
+  const [start, end] = [low ?? score, high ?? score].map((value) => share(value, scale));
+  const whisker = element("span", { class: "interval" });
+  whisker.style.left = `${100 * start}%`;
+  whisker.style.width = `${100 * (end - start)}%`;
+  const title = `${number(score)}, 90 % interval ${interval(image)}, on a scale of ${number(scale.low)} to ${number(scale.high)}`;
   return element("span", { class: "measure", title, role: "img", ariaLabel: title }, fill, whisker);
 }
 

@@ -1,6 +1,6 @@
 // Beside the table: one image, its map, its reasons, and rated images like it.
 import { element, number } from "/kit/web/dom.js";
-import { gateBars, measure } from "/kit/web/marks.js";
+import { gateBars, interval, measure } from "/kit/web/marks.js";
 import * as api from "./api.js";
 import { inTraining, plain } from "./ranking.js";
 
@@ -45,10 +45,10 @@ export class Detail {
         element("button", { type: "button", onclick: () => this.away(entry) }, "Close")),
       element("div", {},
         element("p", { class: "big" }, number(entry.score),
-          element("small", {}, ` ± ${number(entry.spread)}, rank ${entry.rank}`)),
-        measure(entry.score, entry.spread, scale),
+          element("small", {}, ` ${interval(entry)}, rank ${entry.rank}`)),
+        measure(entry, scale),
         element("p", { class: "muted" },
-          `${target}, ${number(scale.low)} to ${number(scale.high)}; the spread is over the run's splits`),
+          `${target}, ${number(scale.low)} to ${number(scale.high)}; the interval holds the MOS of 90 % of images like those that the run learnt from`),
         entry.trainedOn ? element("p", {}, `This image ${inTraining(entry)}: its score is optimistic.`) : "",
         ...targets),
       parts.maps,

@@ -85,7 +85,7 @@ async function send(part) {
     const answer = await api.scores(part, stopper.signal);
     for (const score of answer.scores) {
       const entry = part[score.index];
-      Object.assign(entry, { score: score.score, spread: score.spread, gate: score.gate, targets: score.targets, trainedOn: score.trained_on, heldOut: score.held_out, imageId: score.image_id });
+      Object.assign(entry, { score: score.score, low: score.low, high: score.high, disagreement: score.disagreement, gate: score.gate, targets: score.targets, trainedOn: score.trained_on, heldOut: score.held_out, imageId: score.image_id });
       ranking.changed(entry);
     }
     for (const { index, reason } of answer.refused) {

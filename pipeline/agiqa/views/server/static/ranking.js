@@ -1,7 +1,7 @@
 // The table of all images: ranked, sorted, filtered, downloaded.
 import { $, csv, element, number, save, within } from "/kit/web/dom.js";
 import { Gallery } from "/kit/web/gallery.js";
-import { legend, measure, stack } from "/kit/web/marks.js";
+import { interval, legend, measure, stack } from "/kit/web/marks.js";
 
 export const plain = (name) => name.replaceAll("_", " ");
 
@@ -127,8 +127,8 @@ export class Ranking extends Gallery {
     const figures = isScored(entry)
       ? [
         element("td", { class: "number score" }, number(entry.score)),
-        element("td", {}, measure(entry.score, entry.spread, scale)),
-        element("td", { class: "number spread-cell" }, `± ${number(entry.spread)}`),
+        element("td", {}, measure(entry, scale)),
+        element("td", { class: "number interval-cell" }, interval(entry)),
         element("td", { class: "gate-cell" }, stack(this.experts, this.weights(entry))),
       ]
       : [element("td", { class: "wait", colSpan: 4 }, waiting)];
@@ -163,10 +163,10 @@ export class Ranking extends Gallery {
 
   download() {
     const { experts, synthetic, target, run } = this.facts;
-    const head = ["rank", "image", "score", "spread", ...experts.map((expert) => `gate_${expert}`),
+    const head = ["rank", "image", "score", "low", "high", "disagreement", ...experts.map((expert) => `gate_${expert}`),
       "trained_on", "held_out", "target", "image_id"];
     const lines = this.shown.filter(isScored).map((entry) => [
-      entry.rank, entry.name, ...[entry.score, entry.spread, ...this.weights(entry)].map((figure) => figure.toFixed(4)),
+      entry.rank, entry.name, ...[entry.score, entry.low, entry.high, entry.disagreement, ...this.weights(entry)].map((figure) => figure?.toFixed(4) ?? ""),
       entry.trainedOn ? "yes" : "no", entry.heldOut?.toFixed(4) ?? "",
       synthetic ? "synthetic severity" : target, entry.imageId]);
     save(`${run.replaceAll("/", "-")}-scores.csv`, csv([head, ...lines]));
