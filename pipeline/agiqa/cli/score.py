@@ -136,7 +136,7 @@ def command(
     from agiqa.runs.image_shards import Columns
     from agiqa.runs.score import Score
     from agiqa.runs.score_rows import ScoreRows
-    from agiqa.runs.score_stream import BadInputError, score_stream
+    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, BadInputError, score_stream
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
@@ -149,7 +149,14 @@ def command(
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
     with ScoreRows(out, json.dumps([about, images, image_prompt, keep])) as rows:
         try:
-            count = score_stream(given, load, rows, image_prompt=image_prompt, skip_bad=skip_bad)
+            count = score_stream(
+                given,
+                load,
+                rows,
+                image_prompt=image_prompt,
+                skip_bad=skip_bad,
+                chunk=CLUSTER_CHUNK if engine else CHUNK,
+            )
         except BadInputError as error:
             raise _cannot_score(error.bad, error.count, "Repair them") from error
         if not count:

@@ -20,6 +20,7 @@ from agiqa.runs.score_rows import NumberedRow, ScoreRows
 log = logging.getLogger(__name__)
 
 CHUNK = 1024  # images whose vectors, and bytes on the disk, are held at a time
+CLUSTER_CHUNK = 16 * CHUNK  # the same where each chunk is a job that loads the models
 LINE_EVERY = 20.0  # seconds
 
 Item = TypeVar("Item")
