@@ -206,7 +206,6 @@ def _require_answer(address: str) -> None:
 
 def _imported() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # on stderr; log files have the rest
     try:
         import pyarrow  # noqa: F401  # which Ray Data needs
         import ray
