@@ -23,6 +23,7 @@ from agiqa.cli import main
 from agiqa.data.datasets.table import read_table
 from agiqa.store import write_pack
 from kit.machines import vectors_of
+from kit.processes import AGIQA
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -30,15 +31,15 @@ SMALL = {"components": 8, "semantic_components": 4, "epochs": 2}
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def command(
+    tmp_path: Path, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
     """Runs a command line in a folder; `agiqa` and `dvc` are those of this Python."""
     scripts, root = tmp_path / "bin", REPOSITORY / "pipeline"
     scripts.mkdir()
-    for name, code in (
-        ("agiqa", "from agiqa.cli import main; main()"),
-        ("dvc", "from dvc.cli import main; import sys; sys.exit(main())"),
-    ):
-        (scripts / name).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    dvc = [sys.executable, "-c", "from dvc.cli import main; import sys; sys.exit(main())"]
+    for name, words in (("agiqa", [*python, *AGIQA]), ("dvc", dvc)):
+        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         (scripts / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
