@@ -1,18 +1,19 @@
 """Five data sets, two LMMs, two protocols through one `dvc repro`, killed twice and resumed.
 
 The pipeline's own dvc.yaml over official downloads in small, with tiny LMMs, up to the metrics: 60
-stages. Their commands are processes, forked from one that has everything imported (commands.py).
+stages. Their commands are processes, forked from one that has everything imported.
 """
 
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -80,25 +81,16 @@ def project(
 
 
 @pytest.fixture
-def _commands(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`agiqa` on the PATH, as a client of commands.py."""
-    place = tmp_path / "commands"
-    client = tmp_path / "bin" / "agiqa"
-    client.parent.mkdir()
-    client.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {HERE / "client.py"} "$@"\n')
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("AGIQA_COMMANDS", str(place))
+def _commands(
+    project: Path, tmp_path: Path, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`agiqa` on the PATH, as commands.py has it."""
+    agiqa = tmp_path / "bin" / "agiqa"
+    agiqa.parent.mkdir()
+    agiqa.write_text(f'#!/bin/sh\nexec {shlex.join([*python, str(HERE / "commands.py")])} "$@"\n')
+    agiqa.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{agiqa.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("AGIQA_COMPUTED", str(tmp_path / "computed"))
-    own = {"PYTHONPATH": f"{REPOSITORY / 'pipeline'}", "AGIQA_STORE": str(tmp_path / "warm")}
-    (tmp_path / "warm-up").mkdir()
-    command = [sys.executable, HERE / "commands.py", place, project / "params.yaml", "koniq-10k"]
-    with subprocess.Popen(command, cwd=tmp_path / "warm-up", env={**os.environ, **own}) as server:
-        while not place.exists():
-            assert server.poll() is None
-            time.sleep(0.05)
-        yield
-        server.kill()
 
 
 def _start(project: Path) -> "subprocess.Popen[str]":
