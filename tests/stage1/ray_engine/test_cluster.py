@@ -160,7 +160,6 @@ def test_a_killed_driver_goes_on(
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
     rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table), ledger)
-    time.sleep(3.0)  # Ray ends the actors of a lost driver; what they still write counts
     safe = sum(len(shelf.ids()) for shelf in rows.shelves)
     assert safe > 0
     again = subprocess.run(
@@ -168,7 +167,8 @@ def test_a_killed_driver_goes_on(
     )
     assert again.returncode == 0, again.stderr
     done = json.loads(again.stdout)["semantic"]
-    assert (done["cached"], done["computed"]) == (safe, IMAGES * VECTORS - safe)
+    assert done["cached"] + done["computed"] == IMAGES * VECTORS
+    assert done["cached"] >= safe  # actors may have written on until Ray ended them
     packed = files(tmp_path / "cache" / "many" / "tiny.zarr")
     assert packed == plain
 
