@@ -41,7 +41,7 @@ class MeanBrightness(ImageScorer):
             except ImageError as error:
                 bad.append(BadImage(str(source.path), error.reason))
             else:
-                scores[name] = Score("", mean, 0.0, {})
+                scores[name] = Score("", mean, None, None, 0.0, {})
         if bad:
             raise BadImagesError("Bad.", bad)
         return scores

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,7 +148,8 @@ def command(
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     load = cache(lambda: _load(run, published, remote_code, engine))
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
-    with ScoreRows(out, json.dumps([about, images, image_prompt, keep])) as rows:
+    asked = [about, images, image_prompt, keep, [field.name for field in fields(Score)]]
+    with ScoreRows(out, json.dumps(asked)) as rows:
         try:
             count = score_stream(
                 given,

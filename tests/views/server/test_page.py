@@ -98,7 +98,7 @@ def test_three_dropped_images_are_scored_ranked_and_explained(page: Any, tmp_pat
         page.get_by_role("button", name="Download CSV").click()
     download.value.save_as(tmp_path / "scores.csv")
     lines = (tmp_path / "scores.csv").read_text().splitlines()
-    assert lines[0].startswith("rank,image,score,spread,gate_visual")
+    assert lines[0].startswith("rank,image,score,low,high,disagreement,gate_visual")
     assert lines[0].endswith(",trained_on,held_out,target,image_id")
     assert [line.split(",")[-4:-1] for line in lines[1:]] == [["no", "", "quality"]] * 3
     assert [float(line.split(",")[2]) for line in lines[1:]] == pytest.approx(scores, abs=0.006)
