@@ -131,6 +131,16 @@ def test_a_score_has_an_interval_that_covers(
     assert np.ptp(high - low) < 0.5 * np.mean(high - low)
 
 
+def test_what_was_scored_may_be_explained_after(features: Features, fitted: Ensemble) -> None:
+    """Nothing that scoring keeps stands in a gradient's way."""
+    fitted.predict(features.visual[:2], features.semantic[:2])
+    inputs = fitted.inputs(features.visual[:2], features.semantic[:2])
+    components = inputs.components[0].clone().requires_grad_()
+    fitted.experts[0].kernel(components).sum().backward()
+    assert components.grad is not None
+    assert components.grad.abs().max() > 0
+
+
 def test_an_image_scores_the_same_alone(fitted: Ensemble, features: Features) -> None:
     together = fitted.predict(features.visual, features.semantic)
     for row in (0, 100, IMAGES - 1):

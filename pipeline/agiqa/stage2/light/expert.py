@@ -34,12 +34,15 @@ class Expert:
 
     def kernel(self, components: Tensor) -> Tensor:
         """Kernel `(N, A)` of components `(N, k)` and the anchors, in double precision."""
-        return gaussian(components.double(), self._wide, self.gamma)
+        return gaussian(components.double(), torch.from_numpy(self._wide), self.gamma)
 
     @cached_property
-    def _wide(self) -> Tensor:
-        """`anchors` in double precision, kept: from float16 each call would take longer."""
-        return torch.from_numpy(self.anchors.astype(np.float64))
+    def _wide(self) -> np.ndarray:
+        """`anchors` in double precision, kept: from float16 each call would take longer.
+
+        No tensor: one that is made while scoring, in inference mode, would bear no gradient later.
+        """
+        return self.anchors.astype(np.float64)
 
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
