@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check docs evidence house screenshots build constraints plotly clean
+.PHONY: help venv demo test check docs evidence house scorer screenshots build constraints plotly clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ evidence: venv ## hold the figures in README's and docs' tables against their re
 
 house: venv ## count lines by floor, layers, the longest import chain, long functions ...
 	@$(BIN)/python docs/making/house.py
+
+scorer: venv ## fit the scorer that comes with agiqa anew; FROM=folder of AGIQA-3K
+	@$(BIN)/python docs/making/scorer.py $(FROM)
 
 screenshots: venv ## pictures for the docs, of RUN=runs/agiqa-3k/grouped; IMAGES=folder
 	@$(BIN)/python docs/making/screenshots.py $(RUN) $(if $(IMAGES),--images $(IMAGES))

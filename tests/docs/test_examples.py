@@ -32,6 +32,9 @@ OTHERS = {
 }
 # Parts of our own command lines.
 NOT_RUN = {
+    "my-images": "needs nano: tests/runs/test_default_scorer.py",
+    "shards/": "the same; tests/runs/test_image_inputs.py reads tars",
+    "best-of-each": "of those scores; tests/runs/test_select.py",
     "--engine ray": "needs Ray: tests/stage1/ray_engine",
     "s3://": "needs a bucket: tests/sharing has one",
     "mplug-owl2": "16 GB of weights; tests/mplug_owl2 has a tiny checkpoint",

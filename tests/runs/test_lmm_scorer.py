@@ -216,10 +216,9 @@ def test_the_command_scores_ranks_and_remembers(
     scorer = agiqa.load_lmm_scorer(path)
     assert [score.score for score in scorer(files)] == [by_image[str(file)] for file in files]
 
-    for options in ((), ("--scorer", path, "--run", ".")):
-        refused = run(*options)
-        assert refused.exit_code == 2
-        assert "Give --run FOLDER or --scorer NAME, one of the two." in refused.stderr
+    refused = run("--scorer", path, "--run", ".")
+    assert refused.exit_code == 2
+    assert "Give --run FOLDER or --scorer NAME, not both." in refused.stderr
     unknown = run("--scorer", "hps")
     assert unknown.exit_code == 1
     assert "Unknown scorer 'hps'; known: nano-shows (0.2 billion" in unknown.stderr

@@ -161,7 +161,6 @@ runs_argument = partial(
     click.argument, "runs", nargs=-1, required=True, metavar="RUN...", callback=different
 )
 run_argument = click.argument("run", type=FOLDER)
-run_option = click.option("--run", required=True, type=FOLDER, help="The run to score with.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 list_as_json = click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 cache = click.option(

@@ -34,7 +34,9 @@ SUFFIXES = {
 
 @click.command("score", cls=Command)
 @click.argument("images", nargs=-1, required=True)
-@click.option("--run", type=FOLDER, help="The run to score with.")
+@click.option(
+    "--run", type=FOLDER, help="The run to score with. Default: the one that comes with agiqa."
+)
 @click.option(
     "--scorer",
     "published",
@@ -120,10 +122,13 @@ def command(
     Scores of images that the run was trained on are optimistic. They are marked (trained_on), and
     beside them stands what the splits say that had not seen them (held_out); quote that one.
 
-    A published scorer needs no run and no ratings: a large multi-modality model is asked how good
-    the image is, or whether it shows its prompt, and its answers' probabilities are the score.
+    Without --run, a scorer that comes with agiqa says how people would rate the quality, as those
+    of AGIQA-3K did; the first use fetches its model, 170 MB. A published scorer needs no ratings,
+    too: a large multi-modality model is asked how good the image is, or whether it shows its
+    prompt, and its answers' probabilities are the score.
 
     \b
+    agiqa score pictures/
     agiqa score picture.png --run runs/agiqa-3k/grouped
     agiqa score pictures/ --run runs/agiqa-3k/grouped --format csv -o scores.csv
     agiqa score pictures/ --run runs/agiqa-3k/grouped --html ranking.html --top 5
@@ -212,18 +217,19 @@ def _about_scorer(run: Path | None, published: str | None) -> str:
     """Check the run or the scorer before any image is read, and say which it is.
 
     Raises:
-        click.UsageError: neither or both.
+        click.UsageError: both.
         AgiqaError: it is none.
     """
     from agiqa.core.json_text import json_text
     from agiqa.runs.files import load_provenance
+    from agiqa.runs.score import default_run
     from agiqa.runs.scorer_file import read_scorer
 
-    if run is not None and published is None:
-        return json_text(load_provenance(run))
-    if run is None and published is not None:
+    if run is not None and published is not None:
+        raise click.UsageError("Give --run FOLDER or --scorer NAME, not both.")
+    if published is not None:
         return repr(read_scorer(published))
-    raise click.UsageError("Give --run FOLDER or --scorer NAME, one of the two.")
+    return json_text(load_provenance(run or default_run()))
 
 
 def _load(
@@ -232,9 +238,9 @@ def _load(
     from agiqa.runs.lmm_scorer import load_lmm_scorer
     from agiqa.runs.score import load_scorer
 
-    if run is not None:
-        return load_scorer(run, remote_code=remote_code, engine=engine)
-    return load_lmm_scorer(str(published), remote_code=remote_code, engine=engine)
+    if published is not None:
+        return load_lmm_scorer(published, remote_code=remote_code, engine=engine)
+    return load_scorer(run or "", remote_code=remote_code, engine=engine)
 
 
 def style_of(style: str | None, out: Path | None) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FOLDER, cache, number, remote_code, run_option
+from agiqa.cli.options import FOLDER, cache, number, remote_code
 from agiqa.cli.output import echo
 
 
 @click.command("serve", cls=Command)
-@run_option
+@click.option(
+    "--run", type=FOLDER, help="The run to serve. Default: the one that comes with agiqa."
+)
 @click.option("--images", type=FOLDER, help="A folder of yours that the page offers to rank.")
 @cache
 @remote_code
@@ -53,7 +55,7 @@ from agiqa.cli.output import echo
     "--forget", is_flag=True, help="Keep no vectors of the images; known ones are not used either."
 )
 def command(
-    run: Path,
+    run: Path | None,
     images: Path | None,
     cache: Path,
     remote_code: str,
@@ -73,15 +75,18 @@ def command(
     ranks what was dropped. /docs describes the API, /metrics is for Prometheus.
 
     \b
+    agiqa serve
     agiqa serve --run runs/agiqa-3k/grouped
     agiqa serve --run runs/agiqa-3k/grouped --images pictures/ --port 8080
     """
     import time
 
     from agiqa.runs.files import load_provenance
+    from agiqa.runs.score import default_run
     from agiqa.views.server.limits import MIB, Limits
     from agiqa.views.server.server import Serving, is_local, serve
 
+    run = run or default_run()
     load_provenance(run)  # a wrong run is said before anything loads
     limits = Limits(request_bytes=max_request * MIB, files=max_files, queue=queue, seconds=timeout)
     started = time.monotonic()

@@ -3,7 +3,6 @@
 A shard is a stranger's file: members are bytes in memory, never paths on this disk, and bounded.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
+from agiqa.core.trees import parse_json
 from agiqa.data.datasets.table import inner_path
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
 
@@ -149,8 +149,8 @@ def _sample(members: Mapping[str, bytes], where: str, columns: Columns) -> Itera
 def _record(content: bytes) -> dict[str, str]:
     """Read the plain values of a JSON object; what is none has no columns."""
     try:
-        tree = json.loads(content)
-    except (ValueError, RecursionError):
+        tree = parse_json(content)
+    except ValueError:
         return {}
     plain = tree if isinstance(tree, dict) else {}
     return {key: str(value) for key, value in plain.items() if not isinstance(value, dict | list)}

@@ -4,6 +4,7 @@ A run names the extractors it was trained on; they are built again from its sett
 fingerprints compared, field by field, before any image is scored.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
+from agiqa.data.named_yaml import bundled_folder
 from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
 from agiqa.runs.image_scorer import ImageScorer, Picture
 from agiqa.runs.predictions import mean_predictions
@@ -25,6 +27,10 @@ from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
 from agiqa.store import ANSWERS, IMPORTED
 from agiqa.store.row_ids import Source
+
+SCORERS, DEFAULT = "scorers", "agiqa-3k"  # the folder of scorers, and in it the one that is a run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,10 @@ class Scorer(ImageScorer):
             ANSWERS: describe_vectors(whole.name, vectors[len(self.vectors) :]),
             "visual": self.visual.describe(),
         }
-        require_same_stores(run.provenance["stores"], described)
+        trained = run.provenance["stores"]
+        if run.folder == default_run():
+            trained = _with_own_libraries(trained, described)
+        require_same_stores(trained, described)
 
     def score_loaded(
         self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
@@ -168,8 +177,13 @@ def held_out_scores(run: Run) -> dict[str, float]:
     return scores
 
 
+def default_run() -> Path:
+    """Find the run that comes with agiqa: fitted on AGIQA-3K with nano; its README is its card."""
+    return bundled_folder(SCORERS) / DEFAULT
+
+
 def load_scorer(
-    run: Path | str,
+    run: Path | str = "",
     ledger: Path | None = None,
     remote_code: str = "",
     engine: Engine | None = None,
@@ -177,7 +191,7 @@ def load_scorer(
     """A scorer for the run in that folder: `load_scorer("runs/demo/grouped")(["image.png"])`.
 
     Args:
-        run: its folder.
+        run: its folder; by default the run that comes with agiqa (`default_run`).
         ledger: where vectors of files are kept; by default `agiqa.store.default_root()`.
         remote_code: `MODEL@DIGEST`, which lets the run's model run just that Python of its own;
             the refusal of a model that needs it says what to give.
@@ -186,12 +200,12 @@ def load_scorer(
     Raises:
         AgiqaError: no run there, or this environment makes other features than it was trained on.
     """
-    return Scorer(load_run(Path(run), remote_code), ledger, engine)
+    return Scorer(load_run(Path(run) if run else default_run(), remote_code), ledger, engine)
 
 
 def score(
     images: Picture | Sequence[Picture],
-    run: Run | Path | str,
+    run: Run | Path | str = "",
     *,
     image_prompts: str | Sequence[str] | None = None,
     skip_bad: bool = False,
@@ -201,7 +215,8 @@ def score(
 
     Args:
         images: an image or several, as `Scorer` takes them: files, folders, or images in memory.
-        run: a run or its folder; `load_scorer` keeps its models loaded between calls.
+        run: a run or its folder, by default the one that comes with agiqa; `load_scorer` keeps
+            its models loaded between calls.
         image_prompts: the text that each image was generated from, for runs that ask for it.
         skip_bad: leave out files that cannot be scored, with a warning each.
         remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
@@ -225,6 +240,32 @@ def _require_extractor(run: Run) -> None:
             f"made them is known by name only (model: {prints[0].get('model')}), so new images "
             "cannot be scored: fit on vectors of `agiqa extract` for that."
         )
+
+
+def _with_own_libraries(
+    trained: Mapping[str, Any], described: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The stores that the shipped run was fitted on, as if with the libraries that are here.
+
+    It is used with whichever versions are installed; a line says so where they are others. The
+    same libraries have to be there: another one may be another model.
+    """
+    stores, others = {}, set[str]()
+    for kind, store in trained.items():
+        prints = []
+        for own, other in zip(store["fingerprints"], described[kind]["fingerprints"], strict=False):
+            made, here = own.get("libraries", {}), other.get("libraries", {})
+            if made.keys() == here.keys():
+                others |= {f"{n} {here[n]} ({made[n]})" for n in made if made[n] != here[n]}
+                own = {**own, "libraries": here}
+            prints.append(own)
+        stores[kind] = {**store, "fingerprints": prints}
+    if others:
+        log.warning(
+            "The scorer that comes with agiqa was fitted with other versions than are here, so "
+            "scores may differ in their last digits: %s.", ", ".join(sorted(others)),
+        )  # fmt: skip
+    return stores
 
 
 def _with_visual(

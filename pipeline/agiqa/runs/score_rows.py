@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agiqa.core.errors import AgiqaError, one_line, printable
+from agiqa.core.trees import parse_json
 from agiqa.data.images import BadImage
 
 UNFINISHED = ".unfinished"
@@ -129,7 +130,7 @@ class ScoreRows:
         )
         with closing(self._rows.execute(query, (-1 if most is None else most,))) as contents:
             for (content,) in contents:
-                yield json.loads(content)
+                yield parse_json(content)
 
     def has_prompts(self) -> bool:
         """Tell whether an image came with the text that it was generated from."""
@@ -139,4 +140,4 @@ class ScoreRows:
     def bad(self) -> list[BadImage]:
         """List the images that could not be scored, in the order of the input."""
         query = "SELECT content FROM images WHERE score IS NULL ORDER BY number"
-        return [BadImage(**json.loads(content)) for (content,) in self._rows.execute(query)]
+        return [BadImage(**parse_json(content)) for (content,) in self._rows.execute(query)]

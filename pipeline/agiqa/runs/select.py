@@ -1,7 +1,6 @@
 """Images chosen by their scores: the best of each prompt, the worst tenth, all below a limit."""
 
 import io
-import json
 import os
 import shutil
 from collections import Counter
@@ -14,6 +13,7 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
 from agiqa.core.regular_files import read_regular
 from agiqa.core.spreadsheets import plain_cell
+from agiqa.core.trees import parse_json
 from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_shards import SHARDS, ImageInput
@@ -61,7 +61,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(io.BytesIO(read_regular(path, MOST_BYTES)))
-        rows = list(map(json.loads, read_regular(path, MOST_BYTES).splitlines()))
+        rows = list(map(parse_json, read_regular(path, MOST_BYTES).splitlines()))
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("lines that are no JSON objects")
         return pd.DataFrame(rows)
