@@ -42,7 +42,7 @@ class LmmScorer(ImageScorer):
         engine: Engine | None = None,
     ) -> None:
         self.scorer, self.ledger = scorer, ledger
-        self.engine = engine or OneMachine(scorer.settings.workers)
+        self.engine = engine or OneMachine(scorer.settings.workers, whole=False)
         self.label, self.title = scorer.name, f"The scorer '{scorer.name}'"
         settings = replace(scorer.settings, remote_code=remote_code)
         extractor = semantic_extractor(settings, scorer.prompt_set)

@@ -72,7 +72,7 @@ class Scorer(ImageScorer):
         self.order = run.ensemble.semantic_order(names, width, where)
         self.visual = visual_input(run, ledger, engine)
         several = _with_visual(whole, self.semantic.indices, self.visual)
-        self.engine = engine or OneMachine(run.params.semantic.workers, several)
+        self.engine = engine or OneMachine(run.params.semantic.workers, several, whole=False)
         self.held_out = held_out_scores(run)
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),

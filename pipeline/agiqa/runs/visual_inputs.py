@@ -21,7 +21,7 @@ class VisualInput:
 
     def __init__(self, run: Run, ledger: Path | None, engine: Engine | None) -> None:
         self.extractor, self.ledger = VisionExtractor(run.params.visual), ledger
-        self.engine = engine or OneMachine(run.params.visual.workers)
+        self.engine = engine or OneMachine(run.params.visual.workers, whole=False)
 
     def describe(self) -> dict[str, Any]:
         """Describe them as a run's provenance does its stores."""

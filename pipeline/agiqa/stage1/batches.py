@@ -94,16 +94,17 @@ def not_finite(extractor: Extractor) -> str:
 
 
 def in_batches(
-    samples: Iterable[tuple[Name, Sample]], size: int
+    samples: Iterable[tuple[Name, Sample]], size: int, *, whole: bool = True
 ) -> Iterator[tuple[list[Name], list[Sample]]]:
     """Full batches of `size` samples with equal keys, and the names of those that are not filling.
 
     Matrix kernels depend on the batch's shape and a row's last bits with them; with one shape a
     row is the same to the bit whichever batch a resumed extraction finds it in. Where keys differ,
-    what is left of each is filled up to a power of two only.
+    what is left of each is filled up to a power of two only; so is all that is left where batches
+    need not be `whole`.
     """
     waiting: dict[Hashable, list[tuple[Name, Sample]]] = defaultdict(list)
-    several = False
+    several = not whole
     for name, sample in samples:
         waiting[sample.key].append((name, sample))
         several = several or len(waiting) > 1

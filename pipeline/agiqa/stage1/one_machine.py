@@ -48,10 +48,13 @@ class OneMachine:
         workers: further processes, which decode and preprocess; 0: none.
         several: an extractor that gives the vectors asked for and others in the same pass
             (`extractors.shared_tower`); the others go to the ledger, too.
+        whole: fill the last batch up, so that a row is the same to the bit whatever it stands
+            beside. Else one image costs one, and its row differs in the last bits.
     """
 
     workers: int = 2
     several: Extractor | None = None
+    whole: bool = True
     images = ""
 
     def changed(self, rows: LedgerRows, jobs: Sequence[Job]) -> Mapping[str, str]:
@@ -63,7 +66,7 @@ class OneMachine:
         if self.several is not None:
             rows = LedgerRows(self.several, rows.sources, rows.root, rows.rank)
             jobs = rows.missing(images_of(jobs))
-        return compute(jobs, rows, self.workers).bad
+        return compute(jobs, rows, self.workers, whole=self.whole).bad
 
 
 class Computed(NamedTuple):
@@ -73,7 +76,7 @@ class Computed(NamedTuple):
     bad: dict[str, str]  # by id, why an image has not got all its vectors
 
 
-def compute(jobs: Sequence[Job], rows: LedgerRows, workers: int) -> Computed:
+def compute(jobs: Sequence[Job], rows: LedgerRows, workers: int, *, whole: bool = True) -> Computed:
     """Compute what the jobs lack and add it to the ledger; what is bad is left out and told.
 
     Raises:
@@ -96,7 +99,9 @@ def compute(jobs: Sequence[Job], rows: LedgerRows, workers: int) -> Computed:
             for job in jobs
             for batch in waited.over(
                 in_batches(
-                    samples_of(job, rows.sources, extractor, workers, bad), extractor.batch_size
+                    samples_of(job, rows.sources, extractor, workers, bad),
+                    extractor.batch_size,
+                    whole=whole,
                 )
             )
         )

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from agiqa.stage1.extractors.lmm.forward import Tokens
     from agiqa.stage1.extractors.lmm.pooling import Vectors
 
+PROOF = 2  # images that prove what prompts can share, several times over
+
 log = logging.getLogger(__name__)
 
 ADVICE = "or take semantic.dtype=bfloat16 or semantic.quantization; finished vectors are kept"
@@ -256,6 +258,7 @@ class _Model:
                 block.compile(dynamic=False)
         self.dtype = getattr(torch, settings.dtype)
         self.when_encoded: Callable[[Any], object] | None = None
+        self._proven: set[str] = set()  # prompts of which is known what they share
         self.can_widen = self.dtype != torch.float32 and settings.quantization == "none"
 
     def __call__(
@@ -264,6 +267,8 @@ class _Model:
         """Compute by prompt states `(B, layers, K, D)`; of those `answered` answers `(B, A)`."""
         over = self.prompt_set.answers_over
         scored = answered if over == LIKELIHOOD else ()
+        if not self._proven.issuperset(names):
+            self._prove(samples[:PROOF], names, scored)
         prompts = {name: self._tokens(name, samples, name in scored) for name in names}
         vectors = self._read(samples, prompts)
         if over == LIKELIHOOD:
@@ -274,6 +279,14 @@ class _Model:
         return {
             name: (vectors[name].pooled.cpu().numpy(), answers.get(name, nothing)) for name in names
         }
+
+    def _prove(
+        self, samples: Sequence[Sample], names: Sequence[str], scored: Collection[str]
+    ) -> None:
+        """Find out what these prompts can share, on a few images."""
+        encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
+        self.forward.prove(encoded, [self._tokens(name, samples, name in scored) for name in names])
+        self._proven.update(names)
 
     def _read(
         self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]

@@ -120,10 +120,13 @@ class SharedForward:
         return Encoded(output, arrays, images)
 
     def __call__(self, encoded: Encoded, prompts: Sequence[Tokens]) -> list[Vectors]:
-        """Compute the vectors of each prompt for the images."""
-        if self.shares is None:
-            self.shares = self._proven(encoded, prompts)
+        """Compute the vectors of each prompt for the images; after `prove`."""
+        assert self.shares is not None
         return self._vectors(encoded, prompts, self.shares)
+
+    def prove(self, encoded: Encoded, prompts: Sequence[Tokens]) -> None:
+        """Find out, on a few images, what can be shared; each way is tried on them."""
+        self.shares = self._proven(encoded, prompts)
 
     def _vectors(
         self, encoded: Encoded, prompts: Sequence[Tokens], shares: Shares
