@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check docs evidence house scorer screenshots build constraints plotly clean
+.PHONY: help venv demo test check docs evidence house mutations scorer screenshots build constraints plotly clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ evidence: venv ## hold the figures in README's and docs' tables against their re
 
 house: venv ## count lines by floor, layers, the longest import chain, long functions ...
 	@$(BIN)/python docs/making/house.py
+
+mutations: venv ## break ten lines, one at a time; a test has to fail each
+	@$(BIN)/python docs/making/mutations.py
 
 scorer: venv ## fit the scorer that comes with agiqa anew; FROM=folder of AGIQA-3K
 	@$(BIN)/python docs/making/scorer.py $(FROM)

@@ -83,6 +83,8 @@ def _follow(page: str) -> None:
             words += ["--target", "mos"]  # README's own; elsewhere it goes without saying
         if words[:2] == ["agiqa", "fit"] and "--replace" not in words:
             words += ["--replace"]  # pages fit the same run, each for its own reader
+        if words[:3] == ["agiqa", "splits", "import"] and "--replace" not in words:
+            words += ["--replace"]  # likewise
         if words[0] != "agiqa":
             assert words[0] in OTHERS or "=" in words[0], command.line
         elif any(part in command.line for part in NOT_RUN):

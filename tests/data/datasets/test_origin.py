@@ -91,8 +91,8 @@ def test_a_replaced_image_is_named(work: Path) -> None:
 
 
 def test_an_imported_split_file_is_watched_for_its_protocol_alone(work: Path) -> None:
-    splits = pd.read_csv("cache/mine/splits/paper.csv")[["name", "side"]]
-    splits.to_csv("smith.csv", index=False)
+    splits = pd.read_csv("cache/mine/splits/random.csv")
+    splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
     _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     assert _refusal("smith") == ""
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
@@ -182,8 +182,8 @@ def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
 def test_a_split_file_that_was_imported_is_a_source(work: Path) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
     _agiqa(*note)
-    splits = pd.read_csv("cache/mine/splits/paper.csv")[["name", "side"]]
-    splits.to_csv("smith.csv", index=False)
+    splits = pd.read_csv("cache/mine/splits/random.csv")
+    splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
     _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
     assert "smith.csv has changed since it was imported" in _agiqa(*note, status=1)

@@ -10,6 +10,7 @@ gate which learnt noise is kept in half of the splits, and costs what it should 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,7 @@ def train_gate(constant: Mixture, train: Side, val: Side, settings: Fit) -> tupl
     start = replace(constant, gate=torch.zeros(train.components.shape[1], *constant.shares.shape))
     curve = [_look(start, train, val, 0)]
     if any(len(s.mos) < LEAST[name] for name, s in (("train", train), ("val", val))):
-        log.info(
-            "A gate needs %d training and %d validation images, found %d and %d: the mixture stays "
-            "constant.", *LEAST.values(), len(train.mos), len(val.mos),
-        )  # fmt: skip
+        _tell_once(*LEAST.values(), len(train.mos), len(val.mos))
         return start, curve
     trials = [
         _train(start, train, val, settings, rate * settings.lr, penalty)
@@ -127,6 +125,15 @@ def train_gate(constant: Mixture, train: Side, val: Side, settings: Fit) -> tupl
         if float(gain.mean()) > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5:
             kept = _with_target(kept, trials[place].best, target)
     return kept, curve + trials[chosen[0]].curve
+
+
+@cache
+def _tell_once(*counts: int) -> None:
+    """Log why there is no gate, once for all splits of these sizes."""
+    log.info(
+        "A gate needs %d training and %d validation images, found %d and %d: the mixture stays "
+        "constant.", *counts,
+    )  # fmt: skip
 
 
 @dataclass
