@@ -46,7 +46,7 @@ MUTATIONS = (
              "store/test_segments.py"),
     Mutation("pack: a chunk that fails its checksum is no chunk", "store/packs/zarr_arrays.py",
              "or google_crc32c.value(data[:size]) != check", "or check < 0",
-             "store/test_pack_check.py"),
+             "store/test_zarr_arrays.py"),
     Mutation("extractor: patches are pooled, not the class token",
              "stage1/extractors/vision.py", "patches = states[:, -count:]",
              "patches = states[:, :count]", "stage1/test_other_models.py"),

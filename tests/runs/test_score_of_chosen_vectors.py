@@ -156,7 +156,7 @@ def test_answers_and_image_prompts(data: ImagesTable) -> None:
         data, cache / "looker.zarr", cache / "eye.zarr", ["match.last", "sharp.mean"], True
     )
     assert features.prompts == ("sharp.mean", "match.last", "answers")
-    found = scorer.run.ensemble.predict(features.visual, features.semantic).score.mean(dim=(0, 1))
+    found = scorer.run.ensemble.predict(features.visual, features.semantic).score.mean(dim=0)
     np.testing.assert_allclose([each.score for each in scores], found[:5, 0], atol=1e-4)
     others = scorer(files, ["another"] * 5)
     assert all(a.score != b.score for a, b in zip(scores, others, strict=True))

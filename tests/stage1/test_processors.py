@@ -23,6 +23,7 @@ WHOLE = ("llava", "idefics3", "gemma3", "paligemma")  # AutoProcessor builds the
 PLACEHOLDERS = {
     "qwen2_5_vl": "<|vision_start|><|image_pad|><|vision_end|>",
     "qwen3_vl": "<|vision_start|><|image_pad|><|vision_end|>",
+    "qwen3_5": "<|vision_start|><|image_pad|><|vision_end|>",
     "internvl": "<IMG_CONTEXT>",
     "gemma3": "<start_of_image>",
 }

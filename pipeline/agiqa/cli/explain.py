@@ -126,7 +126,7 @@ def files_of(images: Sequence[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for image in images:
         if not image.exists():
-            raise AgiqaError(f"{image}: expected a file or folder on this machine, found none.")
+            raise AgiqaError(f"{image}: no such file or folder on this machine.")
         files |= dict.fromkeys(find_images(image) if image.is_dir() else [image])
     return list(files)
 

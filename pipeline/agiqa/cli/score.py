@@ -1,7 +1,6 @@
 """`agiqa score`: scores for new images."""
 
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -15,6 +14,7 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.options import FILE, FOLDER, engine, image_prompt, out_file, remote_code
 from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError
+from agiqa.core.json_text import json_text
 from agiqa.runs.score_notes import notes
 from agiqa.views.ranking.score_files import STYLES, Scores, write_scores
 from agiqa.views.ranking.terminal import print_ranking
@@ -154,7 +154,7 @@ def command(
     load = cache(lambda: _load(run, published, remote_code, engine))
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
     asked = [about, images, image_prompt, keep, [field.name for field in fields(Score)]]
-    with ScoreRows(out, json.dumps(asked)) as rows:
+    with ScoreRows(out, json_text(asked)) as rows:
         try:
             count = score_stream(
                 given,
@@ -210,7 +210,7 @@ def print_scores(scores: Scores, scorer: "ImageScorer", style: str) -> None:
     write_scores(scores, scorer, style, text)
     encoding = sys.stdout.encoding or "utf-8"
     plain = text.getvalue().decode().encode(encoding, "backslashreplace").decode(encoding)
-    click.echo(plain.replace("\r\n", "\n"), nl=False)
+    echo(plain.replace("\r\n", "\n"), nl=False)
 
 
 def _about_scorer(run: Path | None, published: str | None) -> str:
@@ -220,7 +220,6 @@ def _about_scorer(run: Path | None, published: str | None) -> str:
         click.UsageError: both.
         AgiqaError: it is none.
     """
-    from agiqa.core.json_text import json_text
     from agiqa.runs.files import load_provenance
     from agiqa.runs.score import default_run
     from agiqa.runs.scorer_file import read_scorer

@@ -4,7 +4,6 @@ Where a million images are scored, the rows are kept beside the file that they a
 (`scores.csv.unfinished`) until it is whole; the same command goes on from there.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agiqa.core.errors import AgiqaError, one_line, printable
+from agiqa.core.json_text import json_text
 from agiqa.core.trees import parse_json
 from agiqa.data.images import BadImage
 
@@ -101,7 +101,10 @@ class ScoreRows:
         Raises:
             AgiqaError: the disk is full, or fails.
         """
-        values = [(row.number, row.stamp, row.score, json.dumps(row.content)) for row in rows]
+        values = [
+            (row.number, row.stamp, row.score, json_text(row.content, ascii_only=True))
+            for row in rows
+        ]
         try:
             with self._rows:
                 self._rows.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", values)

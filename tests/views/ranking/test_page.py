@@ -32,9 +32,9 @@ def test_the_page_holds_every_score_and_picture(
     rows = content["rows"]
     assert [row[0] for row in rows] == [str(file) for file in files]
     assert [row[1] for row in rows] == [5.0, 3.0, 1.0]
-    assert rows[0][3] == [0.8, 0.1, 0.1]
-    assert [bool(row[4]) for row in rows] == [True, False, True]
-    assert Image.open(io.BytesIO(base64.b64decode(rows[0][4]))).size == (32, 24)
+    assert rows[0][5] == [0.8, 0.1, 0.1]
+    assert [bool(row[6]) for row in rows] == [True, False, True]
+    assert Image.open(io.BytesIO(base64.b64decode(rows[0][6]))).size == (32, 24)
     assert content["scale"] == {"low": 1.0, "high": 5.0}
 
 
@@ -61,9 +61,9 @@ def test_where_there_is_no_room_the_middle_has_no_pictures(
     folder = write_images(*(f"{n}.png" for n in range(7)))
     files = [folder / f"{n}.png" for n in range(7)]
     whole = write_gallery(ranked(files), tmp_path, provenance, tmp_path / "p.html").read_text()
-    needed = sum(len(row[4]) for row in content_of(whole)["rows"])
+    needed = sum(len(row[6]) for row in content_of(whole)["rows"])
     monkeypatch.setattr(page, "SIZE", 5 * needed // 7)
     text = write_gallery(ranked(files), tmp_path, provenance, tmp_path / "p.html").read_text()
-    pictures = [bool(row[4]) for row in content_of(text)["rows"]]
+    pictures = [bool(row[6]) for row in content_of(text)["rows"]]
     assert pictures == [True, True, False, False, False, True, True]
     assert "3 images between are listed without one" in text

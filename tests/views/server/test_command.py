@@ -58,7 +58,6 @@ def test_usage_errors_exit_2(here: Path) -> None:
     for wrong in (["--port", "70000"], ["--max-files", "0"], ["--timeout", "0"]):
         result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random", *wrong])
         assert result.exit_code == 2, result.output
-    assert CliRunner().invoke(main, ["serve"]).exit_code == 2
 
 
 def test_a_server_goes_on_where_nobody_reads_its_output(

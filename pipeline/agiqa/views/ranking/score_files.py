@@ -3,12 +3,12 @@
 import csv
 import io
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.json_text import json_text
 from agiqa.core.spreadsheets import safe_cell
 from agiqa.runs.score_notes import notes, what
 
@@ -56,8 +56,8 @@ def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: Bina
         _write_json(scores, scorer, stream)
     elif style == "jsonl":
         for score in scores.ranked():
-            line = json.dumps(record(score, scorer.provenance, scores.columns), ensure_ascii=False)
-            stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            line = json_text(record(score, scorer.provenance, scores.columns))
+            stream.write(line.encode() + b"\n")
     elif style == "parquet":
         _write_parquet(scores, scorer, stream)
     else:
@@ -112,8 +112,6 @@ def _write_text(scores: Scores, scorer: "ImageScorer", layout: Layout, stream: B
 
 def _write_json(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
     """Write one object; for millions of images JSON Lines does better."""
-    from agiqa.core.json_text import json_text
-
     provenance = scorer.provenance
     low, high = scorer.scale
     content: dict[str, Any] = {
