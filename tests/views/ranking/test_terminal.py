@@ -17,8 +17,10 @@ from typing import Any
 
 import click
 import pytest
+from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from agiqa.cli.score import style_of
 from agiqa.core.errors import AgiqaError
@@ -180,7 +182,9 @@ CODE = """
 import sys
 from pathlib import Path
 from agiqa.views.ranking.terminal_pictures import pictures
+from PIL import Image
 from rich.console import Console
+from rich.text import Text
 made = pictures(sys.argv[1])
 print("NONE" if made is None else "SOME", flush=True)
 if made is not None:
@@ -254,6 +258,24 @@ def test_thumbnails_where_the_terminal_has_them(
     written = on_a_terminal(python, image, mode, answers, environment)
     assert expected in written
     assert (b"NONE" in written) == (expected == b"NONE")
+
+
+def test_an_image_that_is_no_file_has_no_thumbnail(tmp_path: Path) -> None:
+    """Of a shard or at a URL; it is in the table all the same."""
+    file = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(file)
+    drawn: list[Path] = []
+
+    def picture(path: Path) -> Text:
+        terminal_pictures._small(path)  # raises where there is none
+        drawn.append(path)
+        return Text("##")
+
+    names = [str(file), "s.tar:b.png", "https://example.org/c.png"]
+    gate = {"visual": 1.0, "semantic_content": 0.0}
+    lines = shown([Score(name, 3.0, 2.0, 4.0, 0.1, gate) for name in names], 160, picture=picture)
+    assert drawn == [file]
+    assert sum("b.png" in line or "c.png" in line for line in lines) == 2
 
 
 def test_without_the_terminal_extra_the_table_has_no_pictures(

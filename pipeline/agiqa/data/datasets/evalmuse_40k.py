@@ -21,9 +21,9 @@ from agiqa.data.datasets.official import (
     Download,
     Facts,
     Parts,
-    absent,
     bases,
     find_file,
+    find_folder,
     prepare_download,
 )
 
@@ -47,10 +47,7 @@ def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
     folders = bases(source, FACTS, "EvalMuse", "dataset")
     file = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
-    images = next((folder / FOLDER for folder in folders if (folder / FOLDER).is_dir()), None)
-    if images is None:
-        raise absent(source, f"the folder {FOLDER}", FACTS)
-    return Parts({"labels": file}, images)
+    return Parts({"labels": file}, find_folder(folders, FOLDER, FACTS, source))
 
 
 def read(source: Path) -> Download:

@@ -124,6 +124,14 @@ def find_file(candidates: Sequence[Path], what: str, facts: Facts, source: Path)
     return file
 
 
+def find_folder(parents: Iterable[Path], name: str, facts: Facts, source: Path) -> Path:
+    """Find the folder of that name in the first of the parents that has one; as `find_file`."""
+    folder = next((parent / name for parent in parents if (parent / name).is_dir()), None)
+    if folder is None:
+        raise absent(source, f"the folder {name}", facts)
+    return folder
+
+
 def absent(source: Path, what: str, facts: Facts) -> AgiqaError:
     """Make the error for a part of the download that is not in the folder."""
     present = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"

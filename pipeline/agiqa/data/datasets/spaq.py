@@ -14,9 +14,9 @@ from agiqa.data.datasets.official import (
     Download,
     Facts,
     Parts,
-    absent,
     bases,
     find_file,
+    find_folder,
     images_in,
     iqa_pytorch,
     prepare_download,
@@ -54,10 +54,7 @@ def find(source: Path) -> Parts:
     inner = ("Annotations", "annotations", "")
     sheets = [folder / name / LABELS for folder in folders for name in inner]
     sheet = find_file(sheets, f"Annotations/{LABELS}", FACTS, source)
-    images = next((folder / FOLDER for folder in folders if (folder / FOLDER).is_dir()), None)
-    if images is None:
-        raise absent(source, f"the folder {FOLDER}", FACTS)
-    return Parts({"labels": sheet}, images)
+    return Parts({"labels": sheet}, find_folder(folders, FOLDER, FACTS, source))
 
 
 def read(source: Path) -> Download:

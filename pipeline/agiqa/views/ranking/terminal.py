@@ -97,7 +97,8 @@ def print_ranking(
             table.add_row("", *([""] if picture else []), Text(between, style="dim italic"))
         cells: list[RenderableType] = [Text(f"{place:,}", style="dim")]
         if picture:
-            cells.append(picture(Path(score.image)))
+            file = Path(score.image)  # not of an image that lies in a shard or at a URL
+            cells.append(picture(file) if file.is_file() else Text(""))
         cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
         cells += [Text(f"{score.targets[name]:.2f}") for name in others]
         if trained:
