@@ -9,8 +9,8 @@ Spearman's rho over the validation sides of all splits, each image once, with th
 import argparse
 from pathlib import Path
 
+from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import AspectValidity, Explainer
-from agiqa.runs.score import load_scorer
 
 SHOWN, HIDDEN = "#2f81d6", "#8a8a8a"
 INK = "#777777"  # read on light and on dark pages
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--aspects", help="name of the store of answers")
     parser.add_argument("--figure", type=Path, help="an SVG")
     given = parser.parse_args()
-    explainer = Explainer(load_scorer(given.run), given.cache, given.aspects)
+    explainer = Explainer(create_scorer(given.run), given.cache, given.aspects)
     found = sorted(explainer.validity, key=lambda each: each.rho_mos)
     for each in reversed(found):
         print(

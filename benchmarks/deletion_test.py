@@ -25,9 +25,9 @@ from PIL import Image, ImageFilter
 
 from agiqa.core.json_text import write_json
 from agiqa.data.images import decode
+from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
 from agiqa.runs.predictions import mean_predictions
-from agiqa.runs.score import load_scorer
 from agiqa.stage2.light.ensemble import Ensemble
 
 SHARES = {"blur": (0.1, 0.2, 0.4), "tokens": (0.2,)}
@@ -68,7 +68,7 @@ def main() -> None:
 
 def measure(run: Path, cache: Path, images: int, seed: int, out: Path) -> None:
     """Append the rows of the images that are not there yet."""
-    explainer = Explainer(load_scorer(run), cache)
+    explainer = Explainer(create_scorer(run), cache)
     rows, rated = mean_predictions(run), explainer.rated
     assert rows is not None
     assert rated is not None

@@ -18,7 +18,7 @@ from agiqa.data.datasets.table import read_table
 from agiqa.data.datasets.targets import find_target
 from agiqa.data.metrics import all_metrics
 from agiqa.data.statistics.intervals import draw, model_intervals
-from agiqa.runs.lmm_scorer import load_lmm_scorer
+from agiqa.runs.create_scorer import create_scorer
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         chosen = np.asarray(drawn_rows)
     frame = table.frame.iloc[chosen]
     files = [table.paths()[row] for row in chosen]
-    scorer = load_lmm_scorer(given.scorer)
+    scorer = create_scorer(given.scorer)
     prompts = list(frame["prompt"]) if scorer.asks_image_prompt else None
     scores = np.array([score.score for score in scorer(files, prompts)])
     mos = frame[find_target(table, given.target)].to_numpy(float)

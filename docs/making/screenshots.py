@@ -145,7 +145,7 @@ def _terminal(
     import agiqa
     from agiqa.views.ranking.terminal import print_ranking
 
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     scores = sorted(scorer(images), key=lambda score: -score.score)
     for score in scores:
         object.__setattr__(score, "image", f"pictures/{Path(score.image).name}")

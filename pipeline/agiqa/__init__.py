@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from agiqa.data import metrics
     from agiqa.data.datasets.table import read_table
     from agiqa.data.prepare import prepare
+    from agiqa.runs.create_scorer import create_scorer, score
     from agiqa.runs.files import load_run
+    from agiqa.runs.image_quality import ImageQuality as ImageQuality
     from agiqa.runs.interface import compare, evaluate, fit
-    from agiqa.runs.lmm_scorer import load_lmm_scorer
-    from agiqa.runs.score import load_scorer, score
     from agiqa.stage1.data_sets import estimate_data_set as estimate
     from agiqa.stage1.data_sets import extract_data_set as extract
     from agiqa.store import read_pack
@@ -40,14 +40,13 @@ __all__ = [
     "Splits",
     "Visual",
     "compare",
+    "create_scorer",
     "estimate",
     "evaluate",
     "extract",
     "fit",
-    "load_lmm_scorer",
     "load_params",
     "load_run",
-    "load_scorer",
     "metrics",
     "prepare",
     "read_pack",
@@ -57,25 +56,26 @@ __all__ = [
 
 _HOMES = {  # module and name there; settings are in core.params
     "AgiqaError": "core.errors.AgiqaError",
+    # Not in __all__: `from agiqa import *` has to work without its extra.
+    "ImageQuality": "runs.image_quality.ImageQuality",
     "compare": "runs.interface.compare",
+    "create_scorer": "runs.create_scorer.create_scorer",
     "estimate": "stage1.data_sets.estimate_data_set",
     "evaluate": "runs.interface.evaluate",
     "extract": "stage1.data_sets.extract_data_set",
     "fit": "runs.interface.fit",
-    "load_lmm_scorer": "runs.lmm_scorer.load_lmm_scorer",
     "load_params": "core.params.load",
     "load_run": "runs.files.load_run",
-    "load_scorer": "runs.score.load_scorer",
     "prepare": "data.prepare.prepare",
     "read_pack": "store.read_pack",
     "read_table": "data.datasets.table.read_table",
-    "score": "runs.score.score",
+    "score": "runs.create_scorer.score",
 }
 
 
 def __getattr__(name: str) -> object:
     """Load what is asked for out of the module that has it."""
-    if name not in __all__:
+    if name not in (*__all__, *_HOMES):
         raise AttributeError(f"module 'agiqa' has no attribute '{name}'")
     module, _, attribute = _HOMES.get(name, f"core.params.{name}").rpartition(".")
     if name == "metrics":  # the module itself

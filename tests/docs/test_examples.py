@@ -52,7 +52,10 @@ NOT_RUN = {
     "semantic.prompts=aspects": "its answers are words; the tiny model's tokens are letters",
     "cache/demo": "tests/data/datasets/test_demo.py; too many images for this test",
 }
-NOT_RUN_CODE = {"httpx": "asks a server: tests/serving asks it the same"}  # in Python blocks
+NOT_RUN_CODE = {  # in Python blocks
+    "httpx": "asks a server: tests/serving asks it the same",
+    "pyiqa": "for non-commercial use only, so not among our packages",
+}
 INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {
     "cache ls": "looks otherwise off a terminal: tests/store/upkeep/test_listing.py",

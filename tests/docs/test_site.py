@@ -48,7 +48,7 @@ def test_pages_are_made_of_what_is_there(site: Path) -> None:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert parameter.opts[-1] in commands
     assert "Two commands" in (site / "index.html").read_text()
-    assert "load_scorer" in (site / "python.html").read_text()
+    assert "create_scorer" in (site / "python.html").read_text()
     assert "data:image/png;base64," in (site / "tour.html").read_text()
     assert "semantic_content" in (site / "source/prompts.html").read_text()
     assert "source/params.yaml.html" in (site / "extraction.html").read_text()

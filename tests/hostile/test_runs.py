@@ -180,7 +180,7 @@ def test_without_its_prompts_a_run_names_no_file_here(good_run: Path, tmp_path: 
         tree["semantic"]["prompts"] = name
         (good_run / "params.yaml").write_text(yaml.safe_dump(tree))
         with pytest.raises(AgiqaError, match=r"expected prompts\.yaml, found none"):
-            agiqa.load_scorer(good_run)
+            agiqa.create_scorer(good_run)
 
 
 def test_weights_beyond_all_numbers_score_nothing(good_run: Path, workspace: Path) -> None:
@@ -190,7 +190,7 @@ def test_weights_beyond_all_numbers_score_nothing(good_run: Path, workspace: Pat
     )
     tensors["split.0.mos"] = torch.full_like(tensors["split.0.mos"], 1e300)
     save_file(tensors, good_run / "model.safetensors")
-    scorer = agiqa.load_scorer(good_run, workspace / "ledger")
+    scorer = agiqa.create_scorer(good_run, workspace / "ledger")
     with pytest.raises(AgiqaError, match="the scores come to no numbers"):
         scorer([workspace / "images/00.png"])
 

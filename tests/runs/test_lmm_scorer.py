@@ -213,7 +213,7 @@ def test_the_command_scores_ranks_and_remembers(
     assert all(
         f"{image},{score:.4f},,,,,,quality" in again.stdout for image, score in by_image.items()
     )
-    scorer = agiqa.load_lmm_scorer(path)
+    scorer = agiqa.create_scorer(path)
     assert [score.score for score in scorer(files)] == [by_image[str(file)] for file in files]
 
     refused = run("--scorer", path, "--run", ".")

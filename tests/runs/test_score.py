@@ -35,7 +35,7 @@ def run(tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path: Path) -> None:
     files = sorted((tmp_path / "images").glob("*.png"))[:5]
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     from_files = scorer(files)
     in_memory = scorer([decode(path) for path in files])
     for ours, theirs in zip(from_files, in_memory, strict=True):
@@ -78,7 +78,7 @@ def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction
 ) -> None:
     seen, new = tmp_path / "images/00.png", tmp_path / "new.png"
     Image.new("RGB", (32, 32), "orange").save(new)
-    scores = agiqa.load_scorer(run)([seen, new])
+    scores = agiqa.create_scorer(run)([seen, new])
     assert [score.trained_on for score in scores] == [True, False]
     predictions = pd.read_csv(run / "predictions.csv")
     tested = predictions[(predictions["model"] == "moe") & (predictions["path"] == "00.png")]
@@ -92,19 +92,19 @@ def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction
     assert "1 of 2 images were in the run's training" in printed["notes"][-1]
     assert "1 of 2 images were in the run's training" in result.stderr
     (run / "predictions.csv").unlink()  # fitted, not evaluated
-    (score,) = agiqa.load_scorer(run)([seen])
+    (score,) = agiqa.create_scorer(run)([seen])
     assert (score.trained_on, score.held_out) == (True, None)
     result = CliRunner().invoke(main, command)
     assert "agiqa evaluate gives what the splits say" in result.stderr
     (run / "predictions.csv").write_text("model,path\nmoe,00.png\n")
     with pytest.raises(AgiqaError, match=r"predictions\.csv"):
-        agiqa.load_scorer(run)
+        agiqa.create_scorer(run)
 
 
 def test_folders_arrays_and_bad_files(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scorer = agiqa.load_scorer(str(run))
+    scorer = agiqa.create_scorer(str(run))
     folder = tmp_path / "some"
     folder.mkdir()
     for name in ("01.png", "00.png"):
@@ -137,13 +137,13 @@ def test_a_run_prints_five_lines(run: Path) -> None:
 
 def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "images/00.png"
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     (expected,) = scorer([path])
     assert scorer(str(path)) == scorer(path) == expected
     assert scorer(decode(path)).score == pytest.approx(expected.score, abs=1e-4)
     for wrong in ([3], [b"00.png"], [None], 3):
         with pytest.raises(
-            AgiqaError, match="Expected paths, Pillow images or arrays to score, found"
+            AgiqaError, match="Expected paths, Pillow images, arrays or tensors to score, found"
         ):
             scorer(wrong)
 
@@ -167,7 +167,7 @@ def test_an_image_that_the_model_does_not_take_ends_no_others_score(
     told = json.loads(done.stdout)
     assert {row["image"] for row in told["scores"]} == {"new/a.png", "new/b.png"}
     assert [bad["path"] for bad in told["skipped"]] == ["new/odd.png"]
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     with pytest.raises(BadImagesError, match=r"odd\.png: \w+ refuses an image") as caught:
         scorer(sorted((tmp_path / "new").glob("*.png")))
     assert [Path(bad.path).name for bad in caught.value.bad] == ["odd.png"]
@@ -225,7 +225,7 @@ def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTa
     kept = CliRunner().invoke(main, ["score", "images", "--run", str(run), "--skip-bad"])
     assert kept.exit_code == 0, kept.output
     assert "Skipped images/broken.png" in kept.stderr
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     with pytest.raises(AgiqaError, match="No images"):
         scorer([])
     with pytest.raises(AgiqaError, match="not both in one call"):
@@ -233,7 +233,7 @@ def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTa
     text = (run / "params.yaml").read_text()
     (run / "params.yaml").write_text(text.replace("image_size: 32", "image_size: 48"))
     with pytest.raises(AgiqaError, match=r"preprocessing\.size\.height = 32, found 48"):
-        agiqa.load_scorer(run)
+        agiqa.create_scorer(run)
 
 
 def test_a_store_made_with_other_settings_is_refused_by_fit(run: Path, tmp_path: Path) -> None:

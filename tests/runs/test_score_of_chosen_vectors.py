@@ -130,7 +130,7 @@ def _fit(*settings: str) -> Path:
 
 def test_only_what_the_run_reads_is_computed(data: ImagesTable) -> None:
     run = _fit("fit.vectors=[sharp.*]")
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     assert not scorer.asks_image_prompt
     scores = scorer(data.paths()[:3])
     assert scorer.semantic.extractor.wanted == {0, 1}
@@ -143,7 +143,7 @@ def test_only_what_the_run_reads_is_computed(data: ImagesTable) -> None:
 def test_answers_and_image_prompts(data: ImagesTable) -> None:
     """Scores are those of the run's own features; another generation prompt, another score."""
     run = _fit("fit.vectors=[match.last, sharp.mean]", "fit.answers=true")
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     assert scorer.asks_image_prompt
     files = data.paths()[:5]
     scores = scorer(files, [PROMPT] * 5)
@@ -172,7 +172,7 @@ def test_a_missing_image_prompt_is_one_line(data: ImagesTable) -> None:
     assert _run("score", file, "--run", run, "--image-prompt", " ").exit_code == 1
     done = _run("score", file, "--run", run, "--image-prompt", PROMPT)
     assert done.exit_code == 0, done.output
-    scorer = agiqa.load_scorer(run)
+    scorer = agiqa.create_scorer(run)
     with pytest.raises(AgiqaError, match="one generation prompt for each of 2 images, found 1"):
         scorer(data.paths()[:2], ["one"])
     one, two, again = scorer([file, file, file], ["one", "two", "one"])
@@ -184,4 +184,4 @@ def test_vectors_that_are_gone_are_named(data: ImagesTable) -> None:
     text = (run / "params.yaml").read_text().replace("sharp.mean", "blur.mean")
     (run / "params.yaml").write_text(text)
     with pytest.raises(AgiqaError, match=r"'blur\.mean', which matches none of its vectors: sharp"):
-        agiqa.load_scorer(run)
+        agiqa.create_scorer(run)

@@ -80,15 +80,15 @@ def command(
     """  # fmt: skip
     from agiqa.runs.explain import Explainer, explain_run
     from agiqa.runs.explain.write import FOLDER, choose, chosen_files, require_replaceable
-    from agiqa.runs.files import load_provenance
-    from agiqa.runs.score import load_scorer
+    from agiqa.runs.files import load_provenance, load_run
+    from agiqa.runs.score import Scorer
     from agiqa.store.cache_folder import at_hand
 
     dataset = str(load_provenance(run)["dataset"])
     folder = out or run / FOLDER
     require_replaceable(folder)
     files = files_of(images) if images else []
-    scorer = load_scorer(run, remote_code=remote_code)
+    scorer = Scorer(load_run(run, remote_code))
     if not isinstance(cache, Path):
         stores = (scorer.run.params.visual, scorer.run.params.semantic)
         packs = [f"{store.name}.{store.format}" for store in stores]

@@ -138,6 +138,7 @@ def command(
     agiqa score 's3://bucket/shard-{000..099}.tar' --run runs/agiqa-3k/grouped -o scores.parquet
     """
     from agiqa.core.whole_files import whole_file
+    from agiqa.runs.create_scorer import create_scorer
     from agiqa.runs.image_inputs import read_inputs
     from agiqa.runs.image_shards import Columns
     from agiqa.runs.score import Score
@@ -151,7 +152,7 @@ def command(
     about = _about_scorer(run, published)
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
-    load = cache(lambda: _load(run, published, remote_code, engine))
+    load = cache(lambda: create_scorer(run or published, None, remote_code, engine))
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
     asked = [about, images, image_prompt, keep, [field.name for field in fields(Score)]]
     with ScoreRows(out, json_text(asked)) as rows:
@@ -229,17 +230,6 @@ def _about_scorer(run: Path | None, published: str | None) -> str:
     if published is not None:
         return repr(read_scorer(published))
     return json_text(load_provenance(run or default_run()))
-
-
-def _load(
-    run: Path | None, published: str | None, remote_code: str, engine: "RayCluster | None"
-) -> "ImageScorer":
-    from agiqa.runs.lmm_scorer import load_lmm_scorer
-    from agiqa.runs.score import load_scorer
-
-    if published is not None:
-        return load_lmm_scorer(published, remote_code=remote_code, engine=engine)
-    return load_scorer(run or "", remote_code=remote_code, engine=engine)
 
 
 def style_of(style: str | None, out: Path | None) -> str:

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.folder import find_images
-from agiqa.data.images import BadImage, BadImagesError, as_rgb, check_images, image_id
+from agiqa.data.images import BadImage, BadImagesError, check_images, image_id
+from agiqa.runs.pictures import File, Picture, as_pictures, is_batch
 from agiqa.store.row_ids import Source
 
 if TYPE_CHECKING:
     from agiqa.runs.score import Score
 
 log = logging.getLogger(__name__)
-
-File = Path | str  # or a folder of them
-Picture = File | Image.Image | np.ndarray
 
 
 class ImageScorer(ABC):
@@ -64,6 +62,11 @@ class ImageScorer(ABC):
         self, images: Image.Image | np.ndarray, image_prompts: str | None = None
     ) -> "Score": ...
 
+    @overload
+    def __call__(
+        self, images: torch.Tensor, image_prompts: str | Sequence[str] | None = None
+    ) -> "Score | list[Score]": ...
+
     @overload  # a str is a sequence of str, too; here it is always one path
     def __call__(  # type: ignore[overload-overlap]
         self, images: File, image_prompts: str | None = None, skip_bad: bool = False
@@ -87,11 +90,12 @@ class ImageScorer(ABC):
 
         Args:
             images: files and folders of them (their vectors are cached), or images in memory (not
-                cached): Pillow's, or arrays `(H, W, 3)` uint8; not both in one call. A folder
+                cached): Pillow's, arrays `(H, W, 3)` uint8, or tensors `(B, 3, H, W)` and
+                `(3, H, W)`, uint8 or numbers from 0 to 1; not both in one call. A folder
                 stands for the images in it, also where it is given alone.
             image_prompts: the text that each image was generated from; needed where the run's
                 prompt set asks for it (`asks_image_prompt`), otherwise of no use. A single text is
-                that of the image, or of all in the folder, that is given alone.
+                that of the image, or of all in the folder or tensor, that is given alone.
             skip_bad: leave out files that cannot be decoded or that the run's models do not take,
                 with a warning each.
 
@@ -101,13 +105,14 @@ class ImageScorer(ABC):
                 generation prompts are missing.
         """
         folder = isinstance(images, File) and Path(images).is_dir()
-        alone = isinstance(images, Picture)
-        given = images if isinstance(images, Iterable) and not alone else [images]
-        pictures = [picture for image in given for picture in _pictures(image)]
+        is_one = isinstance(images, Picture)
+        alone = is_one and not is_batch(images)
+        given = images if isinstance(images, Iterable) and not is_one else [images]
+        pictures = [picture for image in given for picture in as_pictures(image)]
         if not pictures:
             raise AgiqaError("No images to score.")
         if isinstance(image_prompts, str):
-            image_prompts = [image_prompts] * (len(pictures) if alone else 1)
+            image_prompts = [image_prompts] * (len(pictures) if is_one else 1)
         loaded = [image for image in pictures if isinstance(image, Image.Image)]
         files = [image for image in pictures if isinstance(image, File)]
         if loaded and files:
@@ -210,26 +215,3 @@ def _round_of(rounds: Sequence[Mapping[str, Source]], name: str, source: Source)
         if name not in sources or sources[name].image_prompt == source.image_prompt:
             return number
     return len(rounds)
-
-
-def _pictures(image: object) -> Sequence[Path | str | Image.Image]:
-    """The file, the files of a folder, or the image in memory as RGB.
-
-    Raises:
-        AgiqaError: it is something else, or an array of another kind.
-    """
-    match image:
-        case Image.Image():
-            return [as_rgb(image)]
-        case np.ndarray():
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise AgiqaError(
-                    "Expected an image as an array (H, W, 3) of uint8, found "
-                    f"{image.shape} of {image.dtype}."
-                )
-            return [Image.fromarray(image)]
-        case Path() | str():
-            return find_images(Path(image)) if Path(image).is_dir() else [image]
-    raise AgiqaError(
-        f"Expected paths, Pillow images or arrays to score, found {type(image).__name__}."
-    )

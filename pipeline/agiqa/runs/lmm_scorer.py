@@ -13,7 +13,7 @@ from PIL import Image
 
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.score import Score
-from agiqa.runs.scorer_file import ScorerFile, read_scorer
+from agiqa.runs.scorer_file import ScorerFile
 from agiqa.stage1.extractors import VectorSubset, semantic_extractor
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
@@ -27,7 +27,7 @@ class LmmScorer(ImageScorer):
     Args:
         scorer: of `read_scorer`.
         ledger: where answers about files are kept; by default `agiqa.store.default_root()`.
-        remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
+        remote_code: `MODEL@DIGEST`, as `create_scorer` takes it.
         engine: what computes answers about files; by default this process.
 
     Raises:
@@ -95,21 +95,3 @@ class LmmScorer(ImageScorer):
             Score(name, score, None, None, None, gate={}, targets={target: score})
             for name, score in zip(names, scores.tolist(), strict=True)
         ]
-
-
-def load_lmm_scorer(
-    name: str, ledger: Path | None = None, remote_code: str = "", engine: Engine | None = None
-) -> LmmScorer:
-    """Load a published scorer by name: `load_lmm_scorer("q-align")(["image.png"])`.
-
-    Args:
-        name: of a file in ./scorers or among the bundled, or the path of a YAML file.
-        ledger: where answers about files are kept; by default `agiqa.store.default_root()`.
-        remote_code: `MODEL@DIGEST`, which lets the model run just that Python of its own.
-        engine: what computes answers about files; by default this process.
-
-    Raises:
-        AgiqaError: no such scorer (the known ones are listed with size and licence), or its model
-            is not there.
-    """
-    return LmmScorer(read_scorer(name), ledger, remote_code, engine)

@@ -16,10 +16,16 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.named_yaml import bundled_folder
-from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
-from agiqa.runs.image_scorer import ImageScorer, Picture
+from agiqa.runs.files import DATASETS, PROMPTS, Run
+from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.predictions import mean_predictions
-from agiqa.runs.visual_inputs import PixelInput, VisualInput, describe_vectors, visual_input
+from agiqa.runs.visual_inputs import (
+    PixelInput,
+    VisualInput,
+    describe_vectors,
+    side_by_side,
+    visual_input,
+)
 from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
 from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
@@ -71,8 +77,8 @@ class Scorer(ImageScorer):
         names, width = [each.name for each in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
         self.visual = visual_input(run, ledger, engine)
-        several = _with_visual(whole, self.semantic.indices, self.visual)
-        self.engine = engine or OneMachine(run.params.semantic.workers, several, whole=False)
+        self.several = _with_visual(whole, self.semantic.indices, self.visual)
+        self.engine = engine or OneMachine(run.params.semantic.workers, self.several, whole=False)
         self.held_out = held_out_scores(run)
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
@@ -88,9 +94,11 @@ class Scorer(ImageScorer):
         self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
     ) -> list[Score]:
         """Score images in memory, with the generation prompts that the run asks for."""
-        semantic = vectors_of_images(images, self.semantic, image_prompts)
+        vectors = vectors_of_images(images, self.several or self.semantic, image_prompts)
+        count = len(self.semantic.vectors)
+        visual = side_by_side(vectors[count:]) if self.several else self.visual.images(images)
         names = [str(index) for index in range(len(images))]
-        return self._scores(names, semantic, self.visual.images(images))
+        return self._scores(names, vectors[:count], visual)
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
         """Score images by id, in order, through the ledger; for who has hashed or decoded them.
@@ -180,55 +188,6 @@ def held_out_scores(run: Run) -> dict[str, float]:
 def default_run() -> Path:
     """Find the run that comes with agiqa: fitted on AGIQA-3K with nano; its README is its card."""
     return bundled_folder(SCORERS) / DEFAULT
-
-
-def load_scorer(
-    run: Path | str = "",
-    ledger: Path | None = None,
-    remote_code: str = "",
-    engine: Engine | None = None,
-) -> Scorer:
-    """A scorer for the run in that folder: `load_scorer("runs/demo/grouped")(["image.png"])`.
-
-    Args:
-        run: its folder; by default the run that comes with agiqa (`default_run`).
-        ledger: where vectors of files are kept; by default `agiqa.store.default_root()`.
-        remote_code: `MODEL@DIGEST`, which lets the run's model run just that Python of its own;
-            the refusal of a model that needs it says what to give.
-        engine: what computes vectors of files; by default this process.
-
-    Raises:
-        AgiqaError: no run there, or this environment makes other features than it was trained on.
-    """
-    return Scorer(load_run(Path(run) if run else default_run(), remote_code), ledger, engine)
-
-
-def score(
-    images: Picture | Sequence[Picture],
-    run: Run | Path | str = "",
-    *,
-    image_prompts: str | Sequence[str] | None = None,
-    skip_bad: bool = False,
-    remote_code: str = "",
-) -> list[Score]:
-    """Score new images with a run, in the order given: `score("a.png", run)[0].score`.
-
-    Args:
-        images: an image or several, as `Scorer` takes them: files, folders, or images in memory.
-        run: a run or its folder, by default the one that comes with agiqa; `load_scorer` keeps
-            its models loaded between calls.
-        image_prompts: the text that each image was generated from, for runs that ask for it.
-        skip_bad: leave out files that cannot be scored, with a warning each.
-        remote_code: `MODEL@DIGEST`, as `load_scorer` takes it.
-
-    Raises:
-        AgiqaError: no run, another environment than it was fitted in, an image that cannot be
-            scored.
-    """
-    scorer = load_scorer(run.folder if isinstance(run, Run) else run, remote_code=remote_code)
-    several = [images] if isinstance(images, Picture) else images
-    prompts = [image_prompts] if isinstance(image_prompts, str) else image_prompts
-    return scorer(several, prompts, skip_bad)
 
 
 def _require_extractor(run: Run) -> None:

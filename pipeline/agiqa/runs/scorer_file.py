@@ -51,6 +51,11 @@ def known_scorers() -> dict[str, ScorerFile]:
     return {name: read_scorer(name) for name in sorted(named_files(SCORERS))}
 
 
+def is_scorer(name: str) -> bool:
+    """Whether it is the name of a known scorer, or that of a YAML file."""
+    return name.endswith((".yaml", ".yml")) or name in named_files(SCORERS)
+
+
 def read_scorer(name: str) -> ScorerFile:
     """Read the scorer of that name in ./scorers or among the bundled, or at that path.
 
@@ -58,7 +63,7 @@ def read_scorer(name: str) -> ScorerFile:
         AgiqaError: no such scorer (the known ones are listed), an unknown or missing key, or a
             value that its key cannot have.
     """
-    if not name.endswith((".yaml", ".yml")) and name not in named_files(SCORERS):
+    if not is_scorer(name):
         known = "; ".join(
             f"{key} ({scorer.size}; licence: {scorer.licence})"
             for key, scorer in known_scorers().items()

@@ -29,7 +29,7 @@ class VisualInput:
 
     def files(self, sources: Mapping[str, Source]) -> np.ndarray:
         """Look at files by image id, through the ledger."""
-        return _flat(vectors_of_files(sources, self.extractor, self.ledger, self.engine))
+        return side_by_side(vectors_of_files(sources, self.extractor, self.ledger, self.engine))
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at."""
@@ -37,7 +37,7 @@ class VisualInput:
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Look at images in memory."""
-        return _flat(vectors_of_images(images, self.extractor))
+        return side_by_side(vectors_of_images(images, self.extractor))
 
 
 class PixelInput:
@@ -82,6 +82,6 @@ def describe_vectors(extractor: str, vectors: Sequence[Vector]) -> dict[str, Any
     }
 
 
-def _flat(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def side_by_side(vectors: Sequence[np.ndarray]) -> np.ndarray:
     """Vectors `(N, D)` side by side, in float32."""
     return np.concatenate(vectors, axis=1).astype(np.float32)

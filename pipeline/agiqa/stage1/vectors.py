@@ -57,8 +57,8 @@ def vectors_of_images(
 ) -> list[np.ndarray]:
     """Each of the extractor's vectors `(N, D)` of images in memory.
 
-    They have no file to know them by, and are not cached: their batches need not be alike to the
-    bit, so a single image costs one, not a full batch.
+    They have no file to know them by, and are not cached. They come in batches as those of new
+    files to score do (`one_machine`), so that the same pixels give the same bits.
 
     Raises:
         RefusedError: the extractor cannot be used with one of them; the message has its place.
@@ -75,7 +75,7 @@ def vectors_of_images(
         np.empty((len(images), vector.width), dtype=extractor.precision)
         for vector in extractor.vectors
     ]
-    for places, samples in in_batches(preprocessed(), min(extractor.batch_size, len(images))):
+    for places, samples in in_batches(preprocessed(), extractor.batch_size, whole=False):
         for index, new in enumerate(extractor.extract(samples, wanted)):
             with np.errstate(over="ignore"):
                 vectors[index][places] = new[: len(places)]

@@ -8,16 +8,17 @@ from scipy.stats import pearsonr
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
+from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
 from agiqa.runs.explain.maps import changes, effects, on_grid, score_gradient
 from agiqa.runs.files import load_run
-from agiqa.runs.score import Scorer, load_scorer
+from agiqa.runs.score import Scorer
 from kit.spoilt_images import World, spoilt
 
 
 @pytest.fixture(scope="module")
 def explainer(world: World) -> Explainer:
-    return Explainer(load_scorer(world.run, world.folder / "ledger"), world.cache)
+    return Explainer(create_scorer(world.run, world.folder / "ledger"), world.cache)
 
 
 def _score(explainer: Explainer, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
+from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
 from agiqa.runs.explain.aspects import find_answers, levels
-from agiqa.runs.score import load_scorer
 from agiqa.store import read_pack
 from kit.spoilt_images import World, spoilt
 
@@ -23,7 +23,7 @@ def files(world: World) -> list[Path]:
 
 
 def _explainer(world: World, aspects: str = "tiny-aspects") -> Explainer:
-    return Explainer(load_scorer(world.run, world.folder / "ledger"), world.cache, aspects)
+    return Explainer(create_scorer(world.run, world.folder / "ledger"), world.cache, aspects)
 
 
 def test_a_planted_aspect_speaks_and_noise_never_does(
@@ -126,7 +126,7 @@ def test_new_images_are_asked_as_the_store_was(
 
 def _explains_a_run_with_answers(run: Path, world: World, files: list[Path]) -> None:
     """Its own store of answers is meant, though another is named after aspects."""
-    explainer = Explainer(load_scorer(run, world.folder / "ledger"), world.cache)
+    explainer = Explainer(create_scorer(run, world.folder / "ledger"), world.cache)
     assert [each.aspect for each in explainer.validity] == ["sharp", "noisy"]
     assert all(np.isfinite(each.rho_residual) for each in explainer.validity)
     visual, semantic = explainer.visual_and_semantic(files[:2])

@@ -282,7 +282,7 @@ def _scorer_agrees(scored: dict[str, float]) -> None:
     from agiqa.data.images import decode
     from agiqa.runs.explain import Explainer
 
-    scorer = agiqa.load_scorer("runs/mine/paper")
+    scorer = agiqa.create_scorer("runs/mine/paper")
     files = [Path(f"images/{row:02d}.png") for row in (0, 1, 0)]
     for score, path in zip(scorer(files), files, strict=True):
         assert score.score == pytest.approx(scored[path.name], abs=1e-5)
@@ -302,4 +302,4 @@ def _scorer_agrees(scored: dict[str, float]) -> None:
         text.replace("dtype: float32", "dtype: bfloat16")
     )
     with pytest.raises(AgiqaError, match="dtype = 'float32', found 'bfloat16'"):
-        agiqa.load_scorer("runs/mine/paper")
+        agiqa.create_scorer("runs/mine/paper")

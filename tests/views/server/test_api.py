@@ -80,7 +80,7 @@ def test_scores_are_those_of_python(
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("AGIQA_STORE", str(workspace / "ledger"))
     paths = sorted((workspace / "images").glob("*.png"))[:3]
-    expected = agiqa.load_scorer("runs/mine/random")(paths)
+    expected = agiqa.create_scorer("runs/mine/random")(paths)
     files = _files(*((path.name, path.read_bytes()) for path in paths))
     for _ in range(2):  # their vectors are in the ledger; then they are remembered
         found = client.post("/api/v1/scores", files=files).json()

@@ -10,7 +10,8 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode, image_id
-from agiqa.runs.score import Score, load_scorer
+from agiqa.runs.create_scorer import create_scorer
+from agiqa.runs.score import Score
 from agiqa.store.row_ids import Source
 from agiqa.views.server.uploads import KeptImage
 from agiqa.views.server.worker import (
@@ -113,7 +114,7 @@ def test_a_decoded_image_is_neither_hashed_nor_decoded_again(
     for folder in ("one", "other"):  # a ledger each
         path = tmp_path / f"{folder}.png"
         Image.radial_gradient("L").convert("RGB").save(path)
-        scorer = load_scorer("runs/mine/random", tmp_path / folder)
+        scorer = create_scorer("runs/mine/random", tmp_path / folder)
         if folder == "one":
             scores.append(scorer(path))
             continue

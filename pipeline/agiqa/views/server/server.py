@@ -35,7 +35,7 @@ class Serving:
     batch_size: int = 0  # images at a time in the models; 0: 1 on a CPU, else the extractors'
     forget: bool = False  # keep no vectors of the images that come in
     limits: Limits = field(default_factory=Limits)
-    remote_code: str = ""  # what the run's model may run, as `load_scorer` takes it
+    remote_code: str = ""  # what the run's model may run, as `create_scorer` takes it
 
 
 def serve(
