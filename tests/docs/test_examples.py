@@ -55,6 +55,7 @@ NOT_RUN = {
 NOT_RUN_CODE = {  # in Python blocks
     "httpx": "asks a server: tests/serving asks it the same",
     "pyiqa": "for non-commercial use only, so not among our packages",
+    "create_scorer()": "needs nano: tests/runs/test_default_scorer.py",
 }
 INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {

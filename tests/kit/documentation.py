@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")))
+FIRST = ("README.md", "docs/results.md")  # others stand on their data sets and runs
+OTHERS = {f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md")} - {*FIRST}
+PAGES = (*FIRST, *sorted(OTHERS))
 FENCE = re.compile(r"^( *)(`{3,})(\w*)\n(.*?)^\1\2$", re.MULTILINE | re.DOTALL)
 OURS_AND_OTHERS = "$ agiqa dvc ray torchrun accelerate srun make pip export git cd aws"
 STARTS = ("AGIQA_STORE=", *(f"{word} " for word in OURS_AND_OTHERS.split(" ")))

@@ -69,7 +69,7 @@ class BadImagesError(AgiqaError):
 def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
     """Decode a file, or its bytes: its (first) picture as 8-bit RGB, upright, fully loaded.
 
-    Time and memory are bounded, whatever the file: see "What images may be" in README.md.
+    Time and memory are bounded, whatever the file: see "What images may be" in docs/scoring.md.
 
     Args:
         source: the file, or what is in it.
