@@ -1,0 +1,5 @@
+"""`python -m agiqa` is `agiqa`."""
+
+from agiqa.cli import main
+
+main()
