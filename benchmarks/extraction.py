@@ -320,7 +320,7 @@ def main() -> None:
     if chosen.images is None:
         parser.error("--images is needed, or --random")
     paths = sorted(p for p in chosen.images.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    sources = {image_id(path): Source(path) for path in paths[: chosen.most]}
+    sources = {(name := image_id(path)): Source(name, path) for path in paths[: chosen.most]}
     if not sources:
         parser.error(f"{chosen.images}: no images")
     (growth if chosen.growth else side_by_side)(chosen, sources)

@@ -151,7 +151,7 @@ class Extractor:
 def from_files(folder: Path, extractor: Extractor, workers: int, most: int) -> tuple[int, float]:
     """Images and seconds for the files of a folder, decoded, computed and written to a ledger."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    files = {image_id(path): Source(path) for path in paths[:most]}
+    files = {(name := image_id(path)): Source(name, path) for path in paths[:most]}
     if not files:
         raise SystemExit(f"{folder}: no images.")
     with tempfile.TemporaryDirectory() as ledger:

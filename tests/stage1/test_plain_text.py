@@ -17,7 +17,7 @@ from agiqa.stage1.extractors import ImageTextExtractor, Sample, semantic_extract
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.inputs import token_ids
 from agiqa.stage1.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
-from agiqa.store.row_ids import prompted_row_id
+from agiqa.store.row_ids import row_id
 from kit.families import LMMS
 
 QUESTION = "Does it show '{image_prompt}', all of it?"
@@ -160,9 +160,9 @@ def test_rows_that_had_special_tokens_are_found_no_more_and_all_others_are() -> 
     from hashlib import sha256
 
     for words in (ORDINARY, "a photo", "3<4"):
-        assert prompted_row_id(digest, words) == sha256(f"{digest}\n{words}".encode()).hexdigest()
+        assert row_id(digest, words) == sha256(f"{digest}\n{words}".encode()).hexdigest()
     for words in ("<image>", "a </s>", "[INST] b", "a <|im_end|>\n", "＜image＞"):
-        assert prompted_row_id(digest, words) != sha256(f"{digest}\n{words}".encode()).hexdigest()
+        assert row_id(digest, words) != sha256(f"{digest}\n{words}".encode()).hexdigest()
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip2"])

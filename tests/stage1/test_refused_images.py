@@ -205,7 +205,7 @@ def test_vectors_of_files_are_kept_before_the_bad_are_told(
 ) -> None:
     extractor = ImageTextExtractor(semantic)
     sources = {
-        name: Source(path)
+        name: Source(name, path)
         for name, path in zip(with_odd.frame["image_id"], with_odd.paths(), strict=True)
     }
     with pytest.raises(BadImagesError, match=r"3\.png") as caught:

@@ -111,7 +111,7 @@ def test_damaged_rows_of_a_pack_are_computed(
 def test_a_changed_prompt_of_an_image_never_takes_the_old_ones_vector(
     table: ImagesTable, semantic: Semantic, tmp_path: Path, write_prompts: Callable[..., str]
 ) -> None:
-    """The fingerprint does not hold the image's own prompt, and a pack is keyed by image."""
+    """The fingerprint does not hold the image's own prompt, but the ids of the pack's rows do."""
     questions = {"own": "Does it show {image_prompt}?", "plain": "Is it good?"}
     settings = dataclasses.replace(semantic, prompts=write_prompts(questions))
     store, ledger = tmp_path / "tiny.zarr", tmp_path / "ledger"
@@ -125,7 +125,7 @@ def test_a_changed_prompt_of_an_image_never_takes_the_old_ones_vector(
     prompts = ["a dog" if row == 3 else "a cat" for row in range(len(table.frame))]
     changed = dataclasses.replace(table, frame=table.frame.assign(prompt=prompts))
     result = extract(changed, ImageTextExtractor(settings), store, ledger=ledger)
-    assert result.computed == 10  # "own" of all images; "plain" comes from the pack
+    assert result.computed == 2  # of the one image; the others come from the pack
     fresh = tmp_path / "fresh.zarr"
     extract(changed, ImageTextExtractor(settings), fresh, ledger=tmp_path / "other")
     assert files(store) == files(fresh) != before

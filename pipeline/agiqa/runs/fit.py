@@ -16,11 +16,16 @@ from agiqa.core.run_folders import require_free_run
 from agiqa.data.prompts import prompt_set_text
 from agiqa.runs.files import CURVES, Run, save_run
 from agiqa.runs.provenance import describe_run, known_images
-from agiqa.stage2.features import choose_vectors, describe_store, require_settings
+from agiqa.stage2.features import (
+    choose_vectors,
+    describe_store,
+    require_settings,
+    without_left_out,
+)
 from agiqa.stage2.fit_data import dataset_folder, load_fit_data, load_rated_data, store_path
 from agiqa.stage2.fitting import Fitted, fit
 from agiqa.stage2.joining import join
-from agiqa.stage2.paper.inputs import experts, semantic_order, without_left_out
+from agiqa.stage2.paper.inputs import experts, semantic_order
 from agiqa.stage2.paper.pixels import describe_pixels
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
 from agiqa.stage2.presets import LIGHT
@@ -105,7 +110,7 @@ def import_run(
     rated = load_rated_data(cached, settings)
     path = store_path(rated.table, cached, params.semantic)
     store = read_pack(path)
-    rated = rated.of(without_left_out(rated.table, store))
+    rated = rated.of(without_left_out(rated.table, [store]))
     chosen = choose_vectors(store.names, settings.vectors, str(path))
     order = semantic_order(store.names, chosen, str(path))
     ensemble = read_reference_checkpoint(checkpoint, params.paper.network)

@@ -41,7 +41,7 @@ class ImageScorer(ABC):
 
     @abstractmethod
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, "Score"]:
-        """Score images by id, in order, through the ledger; for who has hashed or decoded them.
+        """Score images by row id, in order, through the ledger; for who has hashed or decoded them.
 
         Raises:
             BadImagesError: the models do not take some of them.
@@ -55,7 +55,7 @@ class ImageScorer(ABC):
 
     @abstractmethod
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
-        """The images, of those by id, that no model need look at again."""
+        """The images, of those by row id, that no model need look at again."""
 
     @overload
     def __call__(
@@ -130,13 +130,14 @@ class ImageScorer(ABC):
     ) -> list["Score"]:
         prompts = self._image_prompts(files, image_prompts)
         own: Sequence[str | None] = prompts or [None] * len(files)
-        given = [Source(Path(file), prompt) for file, prompt in zip(files, own, strict=True)]
-        ids = [image_id(source.path) for source in given]
-        rounds = _rounds(ids, given)
-        scores = [self.score_sources(sources) for sources in rounds]
+        given = [
+            Source(image_id(Path(file)), Path(file), prompt)
+            for file, prompt in zip(files, own, strict=True)
+        ]
+        scores = self.score_sources({source.row_id: source for source in given})
         return [
-            replace(scores[_round_of(rounds, name, source)][name], image=str(file))
-            for file, name, source in zip(files, ids, given, strict=True)
+            replace(scores[source.row_id], image=str(file))
+            for file, source in zip(files, given, strict=True)
         ]
 
     def _score_decodable(
@@ -196,22 +197,3 @@ class ImageScorer(ABC):
                 f"{len(image_prompts)}."
             )
         return list(image_prompts)
-
-
-def _rounds(ids: Sequence[str], sources: Sequence[Source]) -> list[dict[str, Source]]:
-    """Divide sources into such by id; an image with two prompts is in two of them."""
-    rounds: list[dict[str, Source]] = []
-    for name, source in zip(ids, sources, strict=True):
-        number = _round_of(rounds, name, source)
-        if number == len(rounds):
-            rounds.append({})
-        rounds[number].setdefault(name, source)
-    return rounds
-
-
-def _round_of(rounds: Sequence[Mapping[str, Source]], name: str, source: Source) -> int:
-    """Find the round that the image is in with this prompt, or the first without the image."""
-    for number, sources in enumerate(rounds):
-        if name not in sources or sources[name].image_prompt == source.image_prompt:
-            return number
-    return len(rounds)

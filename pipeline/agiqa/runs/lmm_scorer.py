@@ -14,7 +14,7 @@ from PIL import Image
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.score import Score
 from agiqa.runs.scorer_file import ScorerFile
-from agiqa.stage1.extractors import VectorSubset, semantic_extractor
+from agiqa.stage1.extractors import VectorSubset, asks_image_prompt, semantic_extractor
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
 from agiqa.store import ANSWERS
@@ -49,7 +49,7 @@ class LmmScorer(ImageScorer):
         stores = [vector.store for vector in extractor.vectors]
         answers = [place for place, store in enumerate(stores) if store == ANSWERS]
         self.semantic = VectorSubset(extractor, answers)
-        self.asks_image_prompt = any(vector.asks_image_prompt for vector in self.semantic.vectors)
+        self.asks_image_prompt = asks_image_prompt(self.semantic.vectors)
         low, high = scorer.scale
         self.provenance = {
             "scorer": scorer.name,
@@ -67,7 +67,7 @@ class LmmScorer(ImageScorer):
         }
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
-        """Score images by id, in order, through the ledger.
+        """Score images by row id, in order, through the ledger.
 
         Raises:
             BadImagesError: the model does not take some of them; the others' answers are kept.
@@ -83,7 +83,7 @@ class LmmScorer(ImageScorer):
         return self._scores([str(index) for index in range(len(images))], answers)
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
-        """The images, of those by id, whose answers are known."""
+        """The images, of those by row id, whose answers are known."""
         return in_ledger(sources, self.semantic, self.ledger)
 
     def _scores(self, names: Sequence[str], answers: Sequence[np.ndarray]) -> list[Score]:

@@ -26,7 +26,12 @@ from agiqa.runs.visual_inputs import (
     side_by_side,
     visual_input,
 )
-from agiqa.stage1.extractors import Extractor, VectorSubset, semantic_extractor
+from agiqa.stage1.extractors import (
+    Extractor,
+    VectorSubset,
+    asks_image_prompt,
+    semantic_extractor,
+)
 from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
@@ -73,7 +78,7 @@ class Scorer(ImageScorer):
         self.semantic = _wanted(whole, run, where)
         vectors = self.semantic.vectors
         self.vectors = [each for each in vectors if each.store != ANSWERS]  # the answers follow
-        self.asks_image_prompt = any(each.asks_image_prompt for each in vectors)
+        self.asks_image_prompt = asks_image_prompt(vectors)
         names, width = [each.name for each in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
         self.visual = visual_input(run, ledger, engine)
@@ -101,14 +106,17 @@ class Scorer(ImageScorer):
         return self._scores(names, vectors[:count], visual)
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
-        """Score images by id, in order, through the ledger; for who has hashed or decoded them.
+        """Score images by row id, in order, through the ledger; for who has hashed or decoded them.
 
         Raises:
             BadImagesError: the run's models do not take some of them.
         """
         semantic = vectors_of_files(sources, self.semantic, self.ledger, self.engine)
         scores = self._scores(list(sources), semantic, self.visual.files(sources))
-        return {name: self.marked(score, name) for name, score in zip(sources, scores, strict=True)}
+        return {
+            name: self.marked(score, sources[name].image_id)
+            for name, score in zip(sources, scores, strict=True)
+        }
 
     def marked(self, score: Score, image_id: str) -> Score:
         """The score of an image by its id, with what the run's training knew of it."""
@@ -116,7 +124,7 @@ class Scorer(ImageScorer):
         return replace(score, trained_on=known, held_out=held_out)
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
-        """The images, of those by id, that an extractor need not look at again."""
+        """The images, of those by row id, that an extractor need not look at again."""
         return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(sources)
 
     def ordered(self, vectors: Sequence[np.ndarray]) -> np.ndarray:

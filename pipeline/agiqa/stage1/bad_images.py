@@ -77,7 +77,7 @@ def changed(sources: Mapping[str, Source], jobs: Sequence[Job], workers: int) ->
 
     def check(name: str) -> tuple[str, str | None]:
         try:
-            same = image_id(sources[name].path) == name
+            same = image_id(sources[name].path) == sources[name].image_id
         except ImageError as error:
             return name, error.reason
         return name, None if same else "has changed since prepare"

@@ -1,18 +1,15 @@
 """What the present settings would make: an extractor's vectors, and their rows in the ledger."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params
-from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extractors import ANSWERS, Vector, VisionExtractor, semantic_extractor
-from agiqa.stage1.ledger_rows import row_id
 from agiqa.store import Fingerprint, Shelf
 from agiqa.store.ledger.roots import shelf_folder
-from agiqa.store.row_ids import sources_of
 
 SEMANTIC, VISUAL = "semantic", "visual"
 
@@ -57,12 +54,6 @@ def rows_there(ledger: Path, fingerprint: Fingerprint) -> frozenset[str]:
     """
     folder = shelf_folder(ledger, fingerprint)
     return Shelf.at(folder).ids() if folder.exists() else frozenset()
-
-
-def row_ids(vector: Vector, table: ImagesTable, ids: Sequence[str]) -> list[str]:
-    """What the vector's shelf knows these images of the table by."""
-    sources = sources_of(table)
-    return [row_id(vector, name, sources[name].image_prompt) for name in ids]
 
 
 def settings_fingerprints(params: Params) -> Iterator[Fingerprint]:

@@ -77,7 +77,7 @@ class _Images:
     def __getitem__(self, row: int) -> tuple[str, Sample | Exception]:
         name, source = self.items[row]
         try:  # of the very bytes that the row is named after
-            image = source.image or decode(source.path, name)
+            image = source.image or decode(source.path, source.image_id)
             return name, self.extractor.preprocess(image, source.image_prompt)
         except Exception as error:  # raised by the process that asked
             return name, error

@@ -100,7 +100,6 @@ def foreseen(
     smallest and the longest are tried; no pixel is decoded.
     """
     bad: dict[str, str] = {}
-    asks = any(vector.asks_image_prompt for vector in extractor.vectors)
     cases: dict[tuple[tuple[int, int], str | None], list[str]] = {}
     for name in ids:
         try:
@@ -108,7 +107,7 @@ def foreseen(
         except ImageError as error:
             bad[name] = error.reason
             continue
-        case = (size, sources[name].image_prompt if asks else None)
+        case = (size, sources[name].image_prompt)
         cases.setdefault(case, []).append(name)
     chosen = {
         case

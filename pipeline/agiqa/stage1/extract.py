@@ -28,7 +28,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage
 from agiqa.stage1.bad_images import BadImages, without_prompt
 from agiqa.stage1.batches import not_finite
-from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.extractors import Extractor, asks_image_prompt
 from agiqa.stage1.ledger_rows import Job, LedgerRows, RowsToPack, count
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.reuse_packs import Packs, pack_of
@@ -44,7 +44,7 @@ class Extraction:
     """What an extraction did; of several processes each tells of its share but who packs."""
 
     store: Path
-    images: int  # distinct images in the store, or in the share
+    images: int  # distinct images in the store, or in the share; by prompt where that is asked
     vectors: int  # P, for each image, what lies in the store of answers included
     width: int  # D
     cached: int  # vectors that were there already
@@ -69,7 +69,8 @@ def extract(
     """Bring the ledger up to date for `table` and write the pack `store`, and `<store>-answers`.
 
     Args:
-        table: the images; byte-identical files are computed once.
+        table: the images; byte-identical files are computed once, or once for each prompt that
+            they were made from where a question holds it.
         extractor: what makes the vectors.
         store: the pack to write, `.zarr` or `.h5`.
         ledger: the ledger's folder; by default `store.default_root()`.
@@ -87,8 +88,9 @@ def extract(
             Finished rows stay in every case.
     """
     process = process or this_process()
-    sources, is_alone = sources_of(table), process.world == 1
-    packs = Packs(store, extractor, sources)
+    sources = sources_of(table, asks_image_prompt(extractor.vectors))
+    is_alone = process.world == 1
+    packs = Packs(store, extractor)
     packs.require_replaceable()
     rows, ids = LedgerRows(extractor, sources, ledger, process.rank), list(sources)
     bad = BadImages(table.name, sources, skip_bad, whole=is_alone)
@@ -164,7 +166,7 @@ def _complete(work: _Work, ids: Sequence[str]) -> int:
     what the model does not take when all others are done.
     """
     rows, bad = work.rows, work.bad
-    work.packs.give(rows.missing(ids), rows.root, rows.rank)
+    work.packs.give(rows, rows.missing(ids))
     rows.pull(ids)
     bad.add(
         without_prompt(rows.sources, rows.missing(ids), rows.extractor),
@@ -236,7 +238,7 @@ def missing_rows(
 
     Nothing is created in the ledger: a shelf that is not there is one in a temporary folder.
     """
-    sources = sources_of(table)
+    sources = sources_of(table, asks_image_prompt(extractor.vectors))
     with TemporaryDirectory(prefix="agiqa-") as nowhere:
         rows = LedgerRows(extractor, sources, ledger, absent=Path(nowhere))
         return sources, rows.missing_everywhere(list(sources))

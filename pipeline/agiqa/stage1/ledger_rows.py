@@ -1,7 +1,8 @@
 """Rows of an extractor's vectors in the ledger, by image: which there are, which are missing.
 
 The hero of stage 1: `extract` asks here what to compute, and packs from here. A vector's shelf
-knows an image by its bytes, and by its own prompt where the vector's question holds it.
+knows an image by its bytes, and by its own prompt where the vector's question holds it; an image
+with two prompts is then two of the sources, which share the rows of all other vectors.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from agiqa.stage1.extractors import Extractor, Vector
 from agiqa.store import DESCRIPTION, Shelf, default_root, pull, shared_shelves
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.shelf_check import repair_shelf
-from agiqa.store.row_ids import Source, prompted_row_id
+from agiqa.store.row_ids import Source
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +28,16 @@ class Job:
     """Images that lack the same vectors."""
 
     wanted: tuple[int, ...]  # places of vectors
-    image_ids: tuple[str, ...]
+    image_ids: tuple[str, ...]  # as the sources are named: by `Source.row_id`
 
     def without(self, image_ids: Mapping[str, object]) -> "Job":
         """Leave some images out."""
         return Job(self.wanted, tuple(name for name in self.image_ids if name not in image_ids))
 
 
-def row_id(vector: Vector, image_id: str, image_prompt: str | None) -> str:
+def ledger_id(vector: Vector, source: Source) -> str:
     """What the ledger knows a vector by: the image's bytes, and its prompt where that is asked."""
-    return prompted_row_id(image_id, image_prompt) if vector.asks_image_prompt else image_id
+    return source.row_id if vector.asks_image_prompt else source.image_id
 
 
 def count(jobs: Sequence[Job]) -> int:
@@ -79,7 +80,7 @@ class LedgerRows:
     def row_ids(self, index: int, ids: Sequence[str]) -> list[str]:
         """What the shelf of a vector knows the images by."""
         vector = self.extractor.vectors[index]
-        return [row_id(vector, name, self.sources[name].image_prompt) for name in ids]
+        return [ledger_id(vector, self.sources[name]) for name in ids]
 
     def by_shelf(self, ids: Sequence[str]) -> list[list[str]]:
         """The images' row ids, shelf by shelf."""
@@ -103,9 +104,10 @@ class LedgerRows:
     def _jobs(self, ids: Sequence[str], present: Sequence[frozenset[str]]) -> list[Job]:
         wanted: dict[str, list[int]] = {}
         for index, there in enumerate(present):
-            row_ids = self.row_ids(index, ids)
-            for place in [p for p, name in enumerate(row_ids) if name not in there]:
-                wanted.setdefault(ids[place], []).append(index)
+            first = dict(zip(reversed(self.row_ids(index, ids)), reversed(ids), strict=True))
+            for row in reversed(first):
+                if row not in there:
+                    wanted.setdefault(first[row], []).append(index)
         jobs: dict[tuple[int, ...], list[str]] = {}
         for name in ids:
             if name in wanted:

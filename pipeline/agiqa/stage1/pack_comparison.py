@@ -5,15 +5,17 @@ renamed), and a shelf, whose vector has no name, with the vector that differs le
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agiqa.core.params import Params
-from agiqa.data.datasets.table import IMAGES_CSV, ImagesTable, read_table
-from agiqa.stage1.current_vectors import Present, present_vectors, row_ids, rows_there
+from agiqa.data.datasets.table import IMAGES_CSV, read_table
+from agiqa.stage1.current_vectors import Present, present_vectors, rows_there
+from agiqa.stage1.extractors import asks_image_prompt
+from agiqa.stage1.ledger_rows import ledger_id
 from agiqa.store import Fingerprint, Shelf, difference, digest
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
-from agiqa.store.row_ids import sources_of
+from agiqa.store.row_ids import Source, sources_of
 from agiqa.store.upkeep.stores import PACK, label
 
 Fields = Sequence[tuple[str, object, object]]
@@ -114,44 +116,44 @@ def compare_with_settings(
 def _missing_of_pack(
     path: Path, there: Mapping[str, Fingerprint], present: Present, ledger: Path
 ) -> Missing:
-    packed = open_pack(path).image_ids
-    left_out = set(read_pack_metadata(path).get("left_out", ()))
-    table = read_table(path.parent) if (path.parent / IMAGES_CSV).exists() else None
-    files = _files(table) if table is not None else {name: name for name in packed}
-    wanted = [name for name in files if name not in left_out]
+    pack = open_pack(path)
+    packed, has_table = set(pack.image_ids), (path.parent / IMAGES_CSV).exists()
+    left_out = set(pack.metadata.get("left_out", ()))
+    sources = _sources(path, present) if has_table else [Source(i, Path(i)) for i in pack.image_ids]
+    in_pack_as = {s: s.row_id if pack.by_prompt else s.image_id for s in sources}
+    wanted = [source for source in sources if in_pack_as[source] not in left_out]
     made = {digest(each) for each in there.values()}
-    count, lost, in_pack = {}, dict.fromkeys(wanted, False), 0
+    count, lost, in_pack = {}, set[Source](), 0
     for vector in present.vectors:
-        rows = row_ids(vector, table, wanted) if table is not None else wanted
         there_now = rows_there(ledger, vector.fingerprint)
-        lacking = [name for name, row in zip(wanted, rows, strict=True) if row not in there_now]
+        by_row = {ledger_id(vector, source): source for source in reversed(wanted)}
+        lacking = [source for row, source in by_row.items() if row not in there_now]
         count[vector.name] = len(lacking)
-        lost.update(dict.fromkeys(lacking, True))
+        lost.update(lacking)
         if digest(vector.fingerprint) in made:
-            in_pack += len(set(lacking).intersection(packed))
+            in_pack += sum(in_pack_as[source] in packed for source in lacking)
     notes = []
-    if table is None:
+    if not has_table:
         notes.append(f"no images table beside it ({IMAGES_CSV}): its own images are counted")
     if left_out:
         notes.append(f"{len(left_out)} images that --skip-bad left out are not counted")
     return Missing(
         images=len(wanted),
         vectors=count,
-        missing_images=tuple(files[name] for name in wanted if lost[name]),
-        new_images=tuple(files[name] for name in wanted if name not in set(packed)),
-        gone_images=len(set(packed).difference(files)),
+        missing_images=tuple(source.path.as_posix() for source in wanted if source in lost),
+        new_images=tuple(s.path.as_posix() for s in wanted if in_pack_as[s] not in packed),
+        gone_images=len(packed.difference(in_pack_as.values())),
         in_pack=in_pack,
         notes=tuple(notes),
     )
 
 
-def _files(table: ImagesTable) -> dict[str, str]:
-    """Each distinct image's file, relative to the data set's root, by image id."""
-    sources = sources_of(table)
-    relative = dict(zip(table.frame["image_id"], table.frame["path"], strict=True))
-    return {name: str(relative[name]) for name in sources}
+def _sources(pack: Path, present: Present) -> list[Source]:
+    """The rows that `extract` would make of the table beside a pack, by relative path."""
+    table = replace(read_table(pack.parent), root=Path())
+    return list(sources_of(table, asks_image_prompt(present.vectors)).values())
 
 
 def image_ids(kind: str, path: Path) -> frozenset[str]:
-    """The images, or rows, that a store has."""
+    """The rows that a store has."""
     return frozenset(open_pack(path).image_ids) if kind == PACK else Shelf.at(path).ids()

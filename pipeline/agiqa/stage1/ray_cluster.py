@@ -114,7 +114,8 @@ class RayCluster:
     def _place(self, rows: LedgerRows, name: str) -> Place:
         source = rows.sources[name]
         below = f"{self.images.rstrip('/')}/{source.path.as_posix()}"
-        return Place(below if self.images else str(source.path.absolute()), source.image_prompt)
+        address = below if self.images else str(source.path.absolute())
+        return Place(source.image_id, address, source.image_prompt)
 
 
 @dataclass

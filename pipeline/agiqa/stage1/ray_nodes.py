@@ -22,13 +22,13 @@ from agiqa.data.images import MAX_BYTES, ImageError, decode
 from agiqa.stage1.batches import NewRows, Trying, in_batches
 from agiqa.stage1.decoding import why_bad
 from agiqa.stage1.extractors import Extractor, Recipe, Sample
-from agiqa.stage1.ledger_rows import row_id
 from agiqa.store import Fingerprint, RemoteError, digest, require_same
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.segment_folders import LocalSegments, RemoteSegments, SegmentFolder
 from agiqa.store.ledger.segment_rows import SegmentRows
 from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.ledger.shelf import FLUSH_SECONDS
+from agiqa.store.row_ids import row_id
 from agiqa.store.shared.remote import Remote
 
 MOST_STARTS = 3  # of a unit: then it is what ends the processes
@@ -63,8 +63,9 @@ class Roll:
 
 
 class Place(NamedTuple):
-    """Where an image lies, and its prompt."""
+    """An image, where it lies, and its prompt where that is asked."""
 
+    image_id: str
     address: str  # a path or a URL
     image_prompt: str | None
 
@@ -74,7 +75,7 @@ class Unit(NamedTuple):
 
     number: int
     wanted: tuple[int, ...]
-    places: Mapping[str, Place]  # by image id
+    places: Mapping[str, Place]  # by row id
 
 
 @dataclass
@@ -96,7 +97,7 @@ def decode_unit(row: Row, work: Work) -> Row:
         extractor = extractor_here(work)
         for name, place in unit.places.items():
             try:
-                image = decode(_source(place.address, result, name), name)
+                image = decode(_source(place.address, result, name), place.image_id)
                 samples.append((name, extractor.preprocess(image, place.image_prompt)))
             except Exception as error:
                 result.bad[name] = why_bad(error)
@@ -211,9 +212,9 @@ class Output:
             folder.write(*build(kind, ids, np.concatenate([part.vectors for part in parts])))
         self.result.rows.clear()
 
-    def _row_id(self, index: int, image_id: str) -> str:
-        vector, place = self.extractor.vectors[index], self.unit.places[image_id]
-        return row_id(vector, image_id, place.image_prompt)
+    def _row_id(self, index: int, name: str) -> str:
+        vector, place = self.extractor.vectors[index], self.unit.places[name]
+        return row_id(place.image_id, place.image_prompt if vector.asks_image_prompt else None)
 
 
 _made: dict[str, Extractor] = {}  # by its fingerprints; a process has one at a time
@@ -249,7 +250,7 @@ def node_name() -> str:
     return f"{ray.util.get_node_ip_address()} ({socket.gethostname()})"
 
 
-def _source(address: str, result: Result, image_id: str) -> Path | bytes:
+def _source(address: str, result: Result, row: str) -> Path | bytes:
     """The file, or the bytes at a URL; a file that is not here is noted as unseen.
 
     Raises:
@@ -259,7 +260,7 @@ def _source(address: str, result: Result, image_id: str) -> Path | bytes:
     if not is_url(address):
         path = Path(address)
         if not path.exists():
-            result.unseen[image_id] = node_name()
+            result.unseen[row] = node_name()
         return path
     folder, _, name = address.rpartition("/")
     try:

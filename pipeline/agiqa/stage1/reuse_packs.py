@@ -6,12 +6,12 @@ the ledger is not. Its rows have the fingerprints that are asked for, or they ar
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors import Extractor
-from agiqa.stage1.ledger_rows import Job, row_id
+from agiqa.stage1.ledger_rows import Job, LedgerRows
 from agiqa.store import (
     IMPORTED,
     PackError,
@@ -22,7 +22,7 @@ from agiqa.store import (
     read_pack_metadata,
     require_replaceable,
 )
-from agiqa.store.row_ids import Source
+from agiqa.store.upkeep.own_prompts import own_prompt_rows
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,11 @@ def pack_of(store: Path, kind: str) -> Path:
 class Packs:
     """The packs that an extraction is to write, as they are before it."""
 
-    def __init__(self, store: Path, extractor: Extractor, sources: Mapping[str, Source]) -> None:
+    def __init__(self, store: Path, extractor: Extractor) -> None:
         self.store = store
         kinds = dict.fromkeys(vector.store for vector in extractor.vectors)
         self.paths = [pack_of(store, kind) for kind in kinds]
         self.digests = [digest(vector.fingerprint) for vector in extractor.vectors]
-        self.row_ids = {
-            digest(vector.fingerprint): {
-                name: row_id(vector, name, source.image_prompt) for name, source in sources.items()
-            }
-            for vector in extractor.vectors
-            if vector.asks_image_prompt
-        }
 
     def require_replaceable(self) -> None:
         """Refuse before any work what could not be written after it.
@@ -63,18 +56,19 @@ class Packs:
                     "would replace; give another semantic.name"
                 )
 
-    def give(self, jobs: Sequence[Job], root: Path, rank: int) -> None:
-        """Add to the ledger `root` what the jobs lack and the packs have whole.
+    def give(self, rows: LedgerRows, jobs: Sequence[Job]) -> None:
+        """Add to the ledger what the jobs lack and the packs have whole.
 
         Raises:
             AgiqaError: a pack's width is not the ledger's, another writer, a full disk.
         """
-        wanted = self._wanted(jobs)
+        wanted, sources = self._wanted(rows, jobs), rows.sources.values()
         for path in self.paths:
             if not wanted or is_free(path):
                 continue
             try:
-                by_name = add_pack(path, root, self.row_ids, wanted, rank)
+                row_ids = own_prompt_rows(path, sources=sources)
+                by_name = add_pack(path, rows.root, row_ids, wanted, rows.rank)
             except PackError as error:
                 log.warning("nothing is taken from the old pack: %s", error)
                 continue
@@ -87,10 +81,10 @@ class Packs:
             if damaged := sum(len(column.damaged) for column in columns):
                 log.warning("%s: %d vectors are damaged and not taken", path, damaged)
 
-    def _wanted(self, jobs: Sequence[Job]) -> dict[str, set[str]]:
-        """Image ids by the digest of a fingerprint."""
+    def _wanted(self, rows: LedgerRows, jobs: Sequence[Job]) -> dict[str, set[str]]:
+        """The ledger's row ids by the digest of a fingerprint."""
         wanted: defaultdict[str, set[str]] = defaultdict(set)
         for job in jobs:
             for index in job.wanted:
-                wanted[self.digests[index]].update(job.image_ids)
+                wanted[self.digests[index]].update(rows.row_ids(index, job.image_ids))
         return dict(wanted)

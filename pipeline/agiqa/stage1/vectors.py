@@ -23,10 +23,10 @@ from agiqa.store.row_ids import Source
 def vectors_of_files(
     sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, engine: Engine
 ) -> list[np.ndarray]:
-    """Each of the extractor's vectors `(N, D)` of images by id, through the ledger.
+    """Each of the extractor's vectors `(N, D)` of images by row id, through the ledger.
 
     Args:
-        sources: an existing, decodable file for each image id.
+        sources: an existing, decodable file for each row id.
         extractor: what makes the vectors.
         ledger: the ledger's folder; by default `store.default_root()`.
         engine: what computes those that the ledger lacks.
@@ -45,7 +45,7 @@ def vectors_of_files(
 
 
 def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:
-    """The images, of those by id, whose vectors need not be computed."""
+    """The images, of those by row id, whose vectors need not be computed."""
     rows = LedgerRows(extractor, sources, ledger)
     return set(sources).difference(*(job.image_ids for job in rows.missing(list(sources))))
 

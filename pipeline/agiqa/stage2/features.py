@@ -1,6 +1,7 @@
 """Features: the rows of an images table joined with its stores; all that stage 2 sees.
 
-Nothing here knows which extractor made a vector. Byte-identical images share a row.
+Nothing here knows which extractor made a vector. Byte-identical images share a row of a store, or
+one for each of their prompts where the store's questions hold them.
 """
 
 import fnmatch
@@ -73,24 +74,32 @@ def load_features(
     chosen = choose_vectors(stores["semantic"].names, patterns, str(semantic))
     if answers:
         stores[ANSWERS] = _read_answers(semantic)
-    left_out = frozenset().union(*(store.left_out for store in stores.values()))
-    absent = table.frame["image_id"].isin(left_out)
-    if absent.any():
-        log.warning("%d images have no vectors and are left out, as extract was told", absent.sum())
-        table = replace(table, frame=table.frame[~absent].reset_index(drop=True))
-    ids = list(table.frame["image_id"])
-    rows = {kind: store.rows(ids).astype(np.float32) for kind, store in stores.items()}
+    table = without_left_out(table, list(stores.values()))
+    rows = {
+        kind: store.rows(store.row_ids(table)).astype(np.float32) for kind, store in stores.items()
+    }
     vectors = rows["semantic"][:, chosen]
     described = {kind: describe_store(store) for kind, store in stores.items()}
     described["semantic"] = describe_store(stores["semantic"], chosen)
     names = tuple(described["semantic"]["names"])
     features = Features(
-        visual=rows["visual"].reshape(len(ids), -1),
+        visual=rows["visual"].reshape(len(table.frame), -1),
         semantic=with_answers(vectors, rows[ANSWERS]) if answers else vectors,
         prompts=(*names, ANSWERS) if answers else names,
         stores=described,
     )
     return table, features
+
+
+def without_left_out(table: ImagesTable, stores: Sequence[FeatureStore]) -> ImagesTable:
+    """The table without the images that `extract --skip-bad` left out of one of the stores."""
+    absent = np.zeros(len(table.frame), dtype=bool)
+    for store in stores:
+        absent |= np.isin(store.row_ids(table), list(store.left_out))
+    if not absent.any():
+        return table
+    log.warning("%d images have no vectors and are left out, as extract was told", absent.sum())
+    return replace(table, frame=table.frame[~absent].reset_index(drop=True))
 
 
 def choose_vectors(names: Sequence[str], patterns: Sequence[str], where: str) -> list[int]:

@@ -156,7 +156,7 @@ def _rated_splits(splits: pd.DataFrame, table: ImagesTable, columns: Sequence[st
     Raises:
         AgiqaError: no image of some side has them.
     """
-    splits = splits[splits["image_id"].isin(table.frame["image_id"])]
+    splits = splits[splits["name"].isin(table.frame["path"])]
     missing = table.frame[list(columns)].isna()
     unknown = splits["name"].isin(table.frame["path"][missing.any(axis=1)])
     if not unknown.any():

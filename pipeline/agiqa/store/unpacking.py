@@ -1,13 +1,13 @@
 """From a pack back into the ledger: `merge` takes all of it, `extract` what it would compute.
 
-A pack has its rows by image id. Where the ledger knows a vector by more (its question holds the
-image's own prompt), the pack has a digest of those row ids, and the caller says which they should
-be; only if the two agree is the vector taken, else a changed prompt would find the old one's rows.
+Most vectors' rows have the same ids in both. Where they have not (`upkeep/own_prompts.py`), the
+caller says what the ledger's are. A pack of an earlier version has a digest of those: only if the
+two agree is the vector taken, else a changed prompt would find the old one's rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agiqa.store.fingerprint import Fingerprint, digest
@@ -19,9 +19,9 @@ from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.rows import Vectors, id_bytes, row_checksums
 
 RowIds = Mapping[str, Mapping[str, str]]
-"""By the digest of a fingerprint: the row id of each image id, where it is another."""
-Wanted = Mapping[str, Collection[str]]
-"""By the digest of a fingerprint: the images whose rows are wanted."""
+"""By the digest of a fingerprint: the ledger's id by the pack's, where the two differ."""
+Wanted = Mapping[str, Collection[str] | None]
+"""By the digest of a fingerprint: the rows that are wanted, by the ledger's ids; None: all."""
 
 
 def add_pack(
@@ -36,7 +36,7 @@ def add_pack(
     Args:
         path: the pack.
         root: the ledger's folder.
-        row_ids: what the ledger knows rows by, for vectors that are not known by image id alone.
+        row_ids: what the ledger knows rows by, of vectors that it knows by another id.
         wanted: the rows that are wanted; None: all of all.
         rank: of this process among several that write at once.
 
@@ -59,7 +59,7 @@ class PackVector:
         self.fingerprint: Fingerprint = pack.metadata["fingerprints"][place]
         self.width, self.dtype = int(pack.metadata["width"]), str(pack.metadata["dtype"])
         self.refused = ""  # why nothing of it is taken
-        self.ids: dict[str, str] = {}  # row id by image id, of what is wanted
+        self.ids: dict[str, str] = {}  # the ledger's id by the pack's, of what is wanted
         self.crc32: dict[str, int | None] = {}
         self.siblings = [self]  # the pack's vectors, for all of which it is read once
 
@@ -91,13 +91,25 @@ def pack_vectors(
     vectors = [PackVector(pack, place) for place in range(len(pack.metadata["names"]))]
     for vector in vectors:
         key = digest(vector.fingerprint)
-        known, chosen, vector.siblings = (row_ids or {}).get(key), pack.image_ids, vectors
-        if wanted is not None:
-            chosen = tuple(name for name in chosen if name in wanted.get(key, ()))
-        vector.refused = _refusal(pack, vector.name, known) if chosen else ""
+        known, vector.siblings = (row_ids or {}).get(key), vectors
+        chosen = None if wanted is None else wanted.get(key, ())
+        if chosen is None or chosen:
+            vector.refused = _refusal(pack, vector.name, known)
         if not vector.refused:
-            vector.ids = {name: (known or {}).get(name, name) for name in chosen}
+            vector.ids = _wanted_ids(pack.image_ids, known, chosen)
     return vectors
+
+
+def _wanted_ids(
+    ids: Sequence[str], known: Mapping[str, str] | None, wanted: Collection[str] | None
+) -> dict[str, str]:
+    """The ledger's id by the pack's of what is wanted; of an image's rows with several prompts one.
+
+    Rows that are not `known` are left out.
+    """
+    named = {name: name for name in ids} if known is None else known
+    first = {named[name]: name for name in reversed(ids) if name in named}
+    return {first[row]: row for row in reversed(first) if wanted is None or row in wanted}
 
 
 def _take_checksums(pack: PackRows, vectors: list[PackVector]) -> None:
@@ -115,10 +127,12 @@ def _take_checksums(pack: PackRows, vectors: list[PackVector]) -> None:
 def _refusal(pack: PackRows, name: str, row_ids: Mapping[str, str] | None) -> str:
     """Why a vector's row ids are not certain; "" where they are."""
     recorded = pack.metadata.get("row_ids", {}).get(name)
-    if row_ids is None and recorded is None:
+    if row_ids is None and (recorded is None or pack.by_prompt):
         return ""
     if not row_ids:
         return "its rows depend on the images' own prompts, and no images table says which"
+    if pack.by_prompt:
+        return ""
     if recorded is None:
         return "its rows depend on the images' own prompts, and the pack does not say on which"
     if any(image_id not in row_ids for image_id in pack.image_ids) or recorded != row_ids_digest(

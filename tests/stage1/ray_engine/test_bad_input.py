@@ -40,7 +40,7 @@ def table(make_images: Callable[[int], ImagesTable]) -> ImagesTable:
 
 @pytest.fixture
 def rows(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> LedgerRows:
-    return LedgerRows(ImageTextExtractor(semantic), sources_of(table), tmp_path / "l")
+    return LedgerRows(ImageTextExtractor(semantic), sources_of(table, False), tmp_path / "l")
 
 
 @pytest.fixture
@@ -206,3 +206,24 @@ def test_without_the_extra(
     told: Any = {"ledger": tmp_path / "l", "engine": RayCluster()}
     with pytest.raises(AgiqaError, match=r"--engine ray needs Ray .*pip install 'agiqa\[ray\]'"):
         extract(table, ImageTextExtractor(semantic), tmp_path / "s.zarr", **told)
+
+
+def test_one_picture_made_from_two_prompts(
+    table: ImagesTable,
+    semantic: Semantic,
+    work: Work,
+    write_prompts: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two rows of what holds the prompt, one of what does not."""
+    asked = write_prompts({"own": "Is it {image_prompt}?", "plain": "Is it good?"})
+    extractor = ImageTextExtractor(dataclasses.replace(semantic, prompts=asked))
+    first = table.frame.iloc[[0, 0]].assign(prompt=["a cat", "a dog"])
+    sources = sources_of(dataclasses.replace(table, frame=first), True)
+    rows = LedgerRows(extractor, sources, work.ledger)
+    prints = tuple(dict(vector.fingerprint) for vector in extractor.vectors)
+    two = dataclasses.replace(work, recipe=extractor.recipe(), fingerprints=prints)
+    for unit in RayCluster()._units(rows, rows.missing(list(sources)), Pool(1)):
+        assert run(unit, two, monkeypatch).bad == {}
+    assert rows.missing(list(sources)) == []
+    assert [len(shelf.ids()) for shelf in rows.shelves] == [2, 1]

@@ -123,8 +123,8 @@ def test_a_unit_that_was_begun_before_is_looked_up(
     cluster: Any, table: ImagesTable, semantic: Semantic, ray_environment: Path, tmp_path: Path
 ) -> None:
     """Its rows are there, its result was lost with its node: nothing is computed twice."""
-    ids = list(sources_of(table))
-    rows = LedgerRows(SlowExtractor(semantic), sources_of(table), tmp_path / "l")
+    ids = list(sources_of(table, False))
+    rows = LedgerRows(SlowExtractor(semantic), sources_of(table, False), tmp_path / "l")
     unit = next(RayCluster()._units(rows, rows.missing(ids), Pool(1)))
     with ray_cluster._shared_work(rows) as work:
         decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
@@ -159,7 +159,7 @@ def test_a_killed_driver_goes_on(
     with subprocess.Popen(command, env=environment, cwd=tmp_path) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
-    rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table), ledger)
+    rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table, False), ledger)
     safe = sum(len(shelf.ids()) for shelf in rows.shelves)
     assert safe > 0
     again = subprocess.run(

@@ -11,7 +11,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.store import PackError, Shelf, digest, row_ids_digest, write_pack
-from agiqa.store.row_ids import prompted_row_id
+from agiqa.store.row_ids import row_id
 from agiqa.store.upkeep.merge import Merged, merge
 
 ROWS, WIDTH = 20, 4
@@ -120,7 +120,7 @@ def test_the_images_own_prompts_come_from_the_table_beside_the_pack(
         {"extractor": "lmm", "prompt": {"text": text}}
         for text in ("Good?", "Is it {image_prompt}?")
     ]
-    row_ids = [prompted_row_id(*pair) for pair in zip(IDS, prompts, strict=True)]
+    row_ids = [row_id(*pair) for pair in zip(IDS, prompts, strict=True)]
     pack, vectors = tmp_path / "tiny" / f"nano{suffix}", numbers(0, ROWS, 2, WIDTH)
     here = tmp_path / "here"
     write_pack(

@@ -120,5 +120,5 @@ def test_a_decoded_image_is_neither_hashed_nor_decoded_again(
             continue
         name, image = image_id(path), decode(path)
         path.unlink()
-        scores.append(scorer.score_sources({name: Source(path, None, image)})[name])
+        scores.append(scorer.score_sources({name: Source(name, path, None, image)})[name])
     assert replace(scores[1], image=scores[0].image) == scores[0]

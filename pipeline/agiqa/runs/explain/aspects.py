@@ -31,6 +31,7 @@ from agiqa.store import (
     read_pack_metadata,
     require_same,
 )
+from agiqa.store.row_ids import row_id
 
 ASPECTS = "aspects"  # the word in a store's name by which it is preferred to others
 LEAST_ANSWERS = 2
@@ -63,25 +64,26 @@ class Aspects:
         self.run, self.rated, self.visual, self.ledger = run, rated, visual, ledger
         self.words = words(read_pack_metadata(path)["fingerprints"][0], path)
         self.store = read_pack(path)
-        self.known = set(self.store.image_ids)
-        training = np.array([row for row in rated.rows("train") if rated.ids[row] in self.known])
+        self.known, self.row_ids = set(self.store.image_ids), self.store.row_ids(rated.table)
+        training = self._known_rows("train")
         mos = rated.mos[training] if len(training) else np.empty(0)
         high = training[mos >= np.quantile(mos, WELL)] if len(training) else training
-        self.well = np.array([rated.ids[row] for row in high])
+        self.well = np.array([rated.ids[row] for row in high])  # image ids (R,)
         if len(self.well) < LEAST_WELL:
             raise AgiqaError(
                 f"{path}: answers about {len(self.well)} well-rated training images, too few to "
                 "compare with; run `agiqa extract`."
             )
-        self.well_answers = self.store.rows(list(self.well)).astype(np.float64)  # (R, A, K)
+        answers = self.store.rows([self.row_ids[row] for row in high])
+        self.well_answers = answers.astype(np.float64)  # (R, A, K)
         self.well_levels = levels(self.well_answers)
 
     @cached_property
     def validity(self) -> list[AspectValidity]:
         """Each aspect's relation to MOS and residual over the validation sides."""
         rated = self.rated
-        rows = np.array([row for row in rated.rows("val") if rated.ids[row] in self.known])
-        validated = levels(self.store.rows([rated.ids[row] for row in rows]))
+        rows = self._known_rows("val")
+        validated = levels(self.store.rows([self.row_ids[row] for row in rows]))
         scores = self._validation_scores()
         residual = None if scores is None else rated.mos[rows] - scores[rows]
         groups = rated.groups(rows)
@@ -96,11 +98,13 @@ class Aspects:
         """Reasons of each image; `ids` are None for images in memory."""
         if not any(relation.shown for relation in self.validity):
             return [[] for _ in images]
-        stored = [place for place, name in enumerate(ids) if name in self.known]
-        new = [place for place, name in enumerate(ids) if name not in self.known]
+        given = image_prompts or [""] * len(images)
+        rows = [self._row_id(name, prompt) for name, prompt in zip(ids, given, strict=True)]
+        stored = [place for place, row in enumerate(rows) if row in self.known]
+        new = [place for place, row in enumerate(rows) if row not in self.known]
         answers = np.empty((len(images), len(self.store.names), len(self.words)))
         if stored:
-            answers[stored] = self.store.rows([str(ids[place]) for place in stored])
+            answers[stored] = self.store.rows([str(rows[place]) for place in stored])
         if new:
             prompts = None if image_prompts is None else [image_prompts[place] for place in new]
             asked = self._vectors([images[place] for place in new], prompts)
@@ -112,6 +116,16 @@ class Aspects:
             reference = self.well_levels[others]
             reasons.append(word_reasons(level, answer, reference, usual, self.words, self.validity))
         return reasons
+
+    def _known_rows(self, side: str) -> np.ndarray:
+        """Row numbers of rated images on that side of some split about which there are answers."""
+        return np.array([row for row in self.rated.rows(side) if self.row_ids[row] in self.known])
+
+    def _row_id(self, image_id: str | None, prompt: str) -> str | None:
+        """The id in the store of an image, with the prompt given or that of the data set."""
+        if image_id is None or not self.store.by_prompt:
+            return image_id
+        return row_id(image_id, prompt or self.rated.prompts.get(image_id))
 
     @cached_property
     def _vectors(self) -> ImageVectors:
@@ -179,14 +193,15 @@ class Aspects:
         semantic = read_pack(path)
         answers = read_pack(pack_beside(path, ANSWERS)) if self.run.params.fit.answers else None
         chosen = choose_vectors(semantic.names, self.run.params.fit.vectors, str(path))
-        present = set(semantic.image_ids) & set(self.visual.image_ids)
+        ids = semantic.row_ids(rated.table), self.visual.row_ids(rated.table)
+        present = np.isin(ids[0], semantic.image_ids) & np.isin(ids[1], self.visual.image_ids)
         total, times = np.zeros((2, len(rated.ids)))
         for place, split in enumerate(ensemble.splits):
-            rows = [row for row in rated.sides[split.seed]["val"] if rated.ids[row] in present]
+            rows = [row for row in rated.sides[split.seed]["val"] if present[row]]
             if not rows:
                 continue
-            names = [rated.ids[row] for row in rows]
-            visual = self.visual.rows(names).astype(np.float32).reshape(len(names), -1)
+            names, images = ([those[row] for row in rows] for those in ids)
+            visual = self.visual.rows(images).astype(np.float32).reshape(len(rows), -1)
             vectors = semantic.rows(names)[:, chosen].astype(np.float32)
             if answers is not None:
                 vectors = with_answers(vectors, answers.rows(names).astype(np.float32))

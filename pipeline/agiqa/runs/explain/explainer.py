@@ -84,7 +84,8 @@ class Explainer:
         in_memory(images)
         ensemble = self.run.ensemble
         if not isinstance(ensemble, Ensemble):
-            scores = self.scorer(images, image_prompts)
+            asked = image_prompts if self.scorer.asks_image_prompt else None
+            scores = self.scorer(images, asked)
             return [_of_paper(score.quality_map) for score in scores]
         visual, semantic = self.visual_and_semantic(images, image_prompts)
         return light_maps(ensemble, self.vision, pictures(images), visual, semantic)

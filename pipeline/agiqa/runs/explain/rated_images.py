@@ -89,6 +89,11 @@ class RatedImages:
         """The text that each image was made from, by image id; "" where nobody knows."""
         return dict(zip(self.ids, self.table.frame["prompt"].astype(str), strict=True))
 
+    @cached_property
+    def prompt_of_path(self) -> dict[str, str]:
+        """The same by path: one image may stand in the table with several."""
+        return dict(zip(self.table.frame["path"], self.table.frame["prompt"], strict=True))
+
     def rows(self, side: str) -> np.ndarray:
         """Row numbers of rated images that are on that side of some split, each once."""
         parts = [sides[side] for sides in self.sides.values() if side in sides]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import as_rgb, decode, image_id
-from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.extractors import Extractor, asks_image_prompt
 from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.vectors import vectors_of_files, vectors_of_images
 from agiqa.store.row_ids import Source
@@ -30,7 +30,7 @@ class ImageVectors:
 
     def __init__(self, extractor: Extractor, ledger: Path | None, workers: int) -> None:
         self.extractor, self.ledger, self.engine = extractor, ledger, OneMachine(workers)
-        self.asks_image_prompt = any(each.asks_image_prompt for each in extractor.vectors)
+        self.asks_image_prompt = asks_image_prompt(extractor.vectors)
         self._kept: OrderedDict[tuple[str, str], list[np.ndarray]] = OrderedDict()
 
     def __call__(
@@ -60,18 +60,14 @@ class ImageVectors:
         return list(given)
 
     def _of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> list[list[np.ndarray]]:
-        keys = [(image_id(path), prompt) for path, prompt in zip(paths, prompts, strict=True)]
-        by_key: dict[tuple[str, str], list[np.ndarray]] = {}
-        for prompt in dict.fromkeys(prompts):  # a file may be asked about with several
-            sources = {
-                name: Source(path, prompt or None)
-                for path, (name, own_prompt) in zip(paths, keys, strict=True)
-                if own_prompt == prompt
-            }
-            vectors = vectors_of_files(sources, self.extractor, self.ledger, self.engine)
-            for row, name in enumerate(sources):
-                by_key[name, prompt] = [np.asarray(each[row]) for each in vectors]
-        return [by_key[key] for key in keys]
+        given = [
+            Source(image_id(path), path, prompt or None)
+            for path, prompt in zip(paths, prompts, strict=True)
+        ]
+        sources = {source.row_id: source for source in given}
+        vectors = vectors_of_files(sources, self.extractor, self.ledger, self.engine)
+        rows = {name: row for row, name in enumerate(sources)}
+        return [[np.asarray(each[rows[source.row_id]]) for each in vectors] for source in given]
 
     def _of_images(
         self, images: Sequence[Image.Image], prompts: Sequence[str]

@@ -264,6 +264,12 @@ class _Asking:
             )
         return reasons, neighbours
 
+    def _prompt(self, image: Chosen) -> str:
+        """What an image was made from: as was given, else as the data set says of that path."""
+        rated = self.explainer.rated
+        own = "" if rated is None else rated.prompt_of_path.get(image.name, "")
+        return self.image_prompt or own
+
     def _of_good(
         self, ask: Ask[Answer], places: Sequence[int]
     ) -> tuple[dict[int, Answer], dict[int, str]]:
@@ -272,9 +278,10 @@ class _Asking:
         left = list(places)
         while left:
             files = [self.chosen[place].file or Path(self.chosen[place].name) for place in left]
-            prompts = None if self.image_prompt is None else [self.image_prompt] * len(left)
+            prompts = [self._prompt(self.chosen[place]) for place in left]
             try:
-                answers = ask(files, prompts, [self.chosen[place].image_id for place in left])
+                ids = [self.chosen[place].image_id for place in left]
+                answers = ask(files, prompts if any(prompts) else None, ids)
                 return dict(zip(left, answers, strict=True)), bad
             except BadImagesError as error:
                 reasons = {image.path: image.reason for image in error.bad}

@@ -10,6 +10,7 @@ from agiqa.stage1.extractors.contract import (
     Sample,
     Vector,
     VectorSubset,
+    asks_image_prompt,
 )
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
@@ -29,6 +30,7 @@ __all__ = [
     "Vector",
     "VectorSubset",
     "VisionExtractor",
+    "asks_image_prompt",
     "semantic_extractor",
 ]
 

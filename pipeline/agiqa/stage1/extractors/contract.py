@@ -1,6 +1,6 @@
 """What stage 1 asks of an extractor, whatever model stands behind it."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -18,6 +18,7 @@ __all__ = [
     "Sample",
     "Vector",
     "VectorSubset",
+    "asks_image_prompt",
     "at_any_folder",
     "batch",
 ]
@@ -53,6 +54,11 @@ class Sample:
     texts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     # Of a blank image of the same size, where the likelihood of the prompt is compared with that.
     blank: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def asks_image_prompt(vectors: Iterable[Vector]) -> bool:
+    """Tell whether one of them depends on the prompt that an image was made from."""
+    return any(vector.asks_image_prompt for vector in vectors)
 
 
 class Extractor(Protocol):

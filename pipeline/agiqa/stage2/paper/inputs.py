@@ -1,11 +1,10 @@
 """What the `paper` presets train on and are tested on: pixels, and two semantic vectors an image.
 
-Beside `features`, which does the same for the `light` preset. Byte-identical images share a row.
+Beside `features`, which does the same for the `light` preset, with rows as there.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.stage2.features import VISUAL, choose_vectors, describe_store
+from agiqa.stage2.features import VISUAL, choose_vectors, describe_store, without_left_out
 from agiqa.stage2.paper.network import SEMANTIC
 from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels
-from agiqa.store import FeatureStore, read_pack
-
-log = logging.getLogger(__name__)
+from agiqa.store import read_pack
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +62,7 @@ def load_paper_inputs(
     store = read_pack(semantic)
     chosen = choose_vectors(store.names, patterns, str(semantic))
     order = semantic_order(store.names, chosen, str(semantic))
-    table = without_left_out(table, store)
+    table = without_left_out(table, [store])
     ids = list(table.frame["image_id"])
     files = dict(zip(reversed(ids), reversed(table.paths()), strict=True))
     pixels = open_pixels({name: files[name] for name in dict.fromkeys(ids)}, size, ledger, workers)
@@ -73,19 +70,11 @@ def load_paper_inputs(
     inputs = PaperInputs(
         image_ids=tuple(ids),
         pixels=Pixels(pixels.file, np.array([row_of[name] for name in ids])),
-        semantic=store.rows(ids)[:, order].astype(np.float32),
+        semantic=store.rows(store.row_ids(table))[:, order].astype(np.float32),
         prompts=tuple(store.names[p] for p in order),
         stores={"semantic": describe_store(store, chosen), "visual": describe_pixels(size)},
     )
     return table, inputs
-
-
-def without_left_out(table: ImagesTable, store: FeatureStore) -> ImagesTable:
-    """The table without the images that `extract --skip-bad` left out of the store."""
-    absent = table.frame["image_id"].isin(store.left_out)
-    if absent.any():
-        log.warning("%d images have no vectors and are left out, as extract was told", absent.sum())
-    return replace(table, frame=table.frame[~absent].reset_index(drop=True))
 
 
 def experts(prompts: Sequence[str]) -> tuple[str, ...]:

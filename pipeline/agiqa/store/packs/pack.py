@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -28,8 +28,12 @@ from agiqa.store.packs.pack_layout import (
     verify_metadata,
 )
 from agiqa.store.packs.pack_rows import PackRows, Stored
+from agiqa.store.row_ids import row_ids
 from agiqa.store.rows import Vectors
 from agiqa.store.shared.fetch import local_copy
+
+if TYPE_CHECKING:
+    from agiqa.data.datasets.table import ImagesTable
 
 
 class PackFormat(Protocol):
@@ -68,12 +72,30 @@ class FeatureStore:
     extractor: str
     names: tuple[str, ...]  # of the P vectors
     fingerprints: tuple[Fingerprint, ...]  # one for each name
-    image_ids: tuple[str, ...]  # in order of the rows
+    image_ids: tuple[str, ...]  # of the rows in order: the image's, or as `row_ids` makes them
     vectors: Vectors  # (N, P, D)
-    left_out: frozenset[str] = frozenset()  # images that `extract --skip-bad` left out
+    left_out: frozenset[str] = frozenset()  # rows that `extract --skip-bad` left out
+    by_prompt: bool = False  # whether a row is of an image with its own prompt
+    asks_image_prompt: bool = False  # whether a vector's question holds that prompt
+
+    def row_ids(self, table: ImagesTable) -> list[str]:
+        """List the id that each row of the images table has in this pack: how the two are joined.
+
+        Raises:
+            AgiqaError: an earlier version packed an image with two prompts once.
+        """
+        ids = row_ids(table, self.by_prompt)
+        if self.asks_image_prompt and not self.by_prompt:
+            whole = row_ids(table, by_prompt=True)
+            if len(set(whole)) > len(set(ids)):
+                raise AgiqaError(
+                    f"{self.path}: expected a row for each image and prompt, found one for images "
+                    "that have several; run `agiqa extract`, which computes only the missing ones"
+                )
+        return ids
 
     def rows(self, image_ids: Sequence[str]) -> Vectors:
-        """The rows of `image_ids`, in that order and as a copy: (n, P, D).
+        """The rows of these ids, in that order and as a copy: (n, P, D).
 
         AgiqaError says how many are missing.
         """
@@ -142,6 +164,8 @@ def read_pack(path: Path | str) -> FeatureStore:
         image_ids=pack.image_ids,
         vectors=pack.everything(),
         left_out=frozenset(pack.metadata.get("left_out", ())),
+        by_prompt=pack.by_prompt,
+        asks_image_prompt="row_ids" in pack.metadata,
     )
 
 

@@ -3,13 +3,14 @@
 pack.py writes and reads packs; pack_zarr.py and pack_hdf5.py put the arrays on the disk:
 
     vectors     (N, P, D) float16 or float32, chunks of 256 rows: P vectors for each image
-    image_id    (N, 32) uint8, the sha256 of each image file's bytes
-    row_crc32   (N,) uint32, the CRC-32 of the row's image id and vectors, little-endian
+    image_id    (N, 32) uint8, the id of each row (../row_ids.py): the sha256 of the image file's
+                bytes, mixed with its own prompt where a vector's question holds it
+    row_crc32   (N,) uint32, the CRC-32 of the row's id and vectors, little-endian
 
 Metadata: format, layout, extractor, names (P), fingerprints (P), rows, width, dtype, and `check`,
 the sha256 of the other metadata's canonical JSON. Where `extract` was told to leave bad images out,
-`left_out` holds their ids. Vectors whose rows the ledger does not know by the image id alone (their
-question holds the image's own prompt) have the digest of their row ids in `row_ids`, by name.
+`left_out` holds their ids. Vectors whose question holds the image's own prompt have the digest of
+their row ids in `row_ids`, by name: in packs of earlier versions `image_id` was the image's alone.
 Vectors pass in blocks, so that no pack has to fit into memory.
 """
 
@@ -273,6 +274,12 @@ def damaged(path: Path, found: str) -> PackError:
 def row_ids_digest(row_ids: Sequence[str]) -> str:
     """The sha256 of the ledger's row ids, one for each row of the pack and in its order."""
     return hashlib.sha256(b"".join(id_bytes(row_ids))).hexdigest()
+
+
+def is_by_prompt(metadata: Mapping[str, Any], ids: Sequence[str]) -> bool:
+    """Tell whether the ids of a pack's rows are of an image with its own prompt."""
+    recorded = metadata.get("row_ids", {}).values()
+    return bool(recorded) and row_ids_digest(ids) in recorded
 
 
 def _check(metadata: Mapping[str, Any]) -> str:

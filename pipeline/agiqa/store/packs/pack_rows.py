@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ import numpy as np
 
 from agiqa.store.durable import disk_errors
 from agiqa.store.own_files import open_own
-from agiqa.store.packs.pack_layout import ROWS_A_CHUNK, row_blocks, strange_files
+from agiqa.store.packs.pack_layout import (
+    ROWS_A_CHUNK,
+    is_by_prompt,
+    row_blocks,
+    strange_files,
+)
 from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, several_at_once, whole_rows
 
 
@@ -36,8 +42,13 @@ class PackRows:
 
     path: Path
     metadata: Mapping[str, Any]  # checked
-    image_ids: tuple[str, ...]  # different ones
+    image_ids: tuple[str, ...]  # of the rows (../row_ids.py), different ones
     stored: Stored
+
+    @cached_property
+    def by_prompt(self) -> bool:
+        """Whether rows are of an image with its own prompt, not of an image alone."""
+        return is_by_prompt(self.metadata, self.image_ids)
 
     @property
     def shape(self) -> tuple[int, int, int]:

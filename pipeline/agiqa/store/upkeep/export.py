@@ -4,9 +4,11 @@ One array a vector, named `vectors/<name>` (N, D): whoever wants one of a dozen 
 one alone, and nobody has to look up what place in a common array a name has. Beside them
 
     image_id    of each row: in npz 64 hexadecimal digits, in safetensors, which has no text, the
-                32 bytes (N, 32)
+                32 bytes (N, 32); an image with several prompts that are asked about stands in it
+                once for each
     path        of each row, where the images table lies beside the pack, and of byte-identical
-                files the first: in npz an array of text, in safetensors `paths` in the metadata
+                files the first (with that prompt): in npz an array of text, in safetensors `paths`
+                in the metadata
     metadata    JSON: extractor, names, fingerprints, images left out; in safetensors it is what the
                 file's own metadata has as `agiqa`
 
@@ -14,7 +16,8 @@ No pickle: `np.load` reads the npz with `allow_pickle=False`, its default. Same 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from agiqa.core.errors import AgiqaError, one_line
 from agiqa.data.datasets.table import DATASET_JSON, read_table
 from agiqa.store import FeatureStore, read_pack
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.store.row_ids import sources_of
 
 SUFFIXES = (".safetensors", ".npz")
 FORMAT = "agiqa-export"
@@ -61,7 +65,7 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
             f"unpack an npz into files, found {', '.join(store.names)}; rename the prompts"
         )
     vectors = {f"vectors/{name}": store.vectors[:, p] for p, name in enumerate(store.names)}
-    paths = _paths(store)
+    ids, paths = _ids_and_paths(store)
     metadata = {
         "format": FORMAT,
         "layout": 1,
@@ -73,34 +77,37 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
     with disk_errors("write", out), folder_aside(out) as aside:
         new = aside / out.name
         write = _write_npz if out.suffix == ".npz" else _write_safetensors
-        names = write(new, vectors, store.image_ids, paths, metadata)
+        names = write(new, vectors, ids, paths, metadata)
         sync_tree(aside)
         put_in_place(new, out)
     return names
 
 
-def _paths(store: FeatureStore) -> list[str] | None:
-    """The path of each row, if the images table lies beside the pack."""
+def _ids_and_paths(store: FeatureStore) -> tuple[Sequence[str], list[str] | None]:
+    """The image id of each row, and its path if the images table lies beside the pack."""
     folder = store.path.parent
     if not (folder / DATASET_JSON).is_file():
-        return None
-    frame = read_table(folder).frame
-    first: dict[str, str] = {}
-    for name, path in zip(frame["image_id"], frame["path"], strict=True):
-        first.setdefault(name, path)
+        if store.by_prompt:
+            raise AgiqaError(
+                f"{store.path}: its rows are of images with their prompts: expected the images "
+                f"table beside it that says which ({DATASET_JSON}), found none; copy it there"
+            )
+        return store.image_ids, None
+    first = sources_of(replace(read_table(folder), root=Path()), store.by_prompt)
     if missing := [name for name in store.image_ids if name not in first]:
         raise AgiqaError(
             f"{folder}: expected the images table of {store.path.name}, found one without "
             f"{len(missing)} of its {len(store.image_ids)} images (first: {missing[0]}); run "
             "`agiqa extract` again, or export a copy of the pack that lies elsewhere"
         )
-    return [first[name] for name in store.image_ids]
+    rows = [first[name] for name in store.image_ids]
+    return [row.image_id for row in rows], [row.path.as_posix() for row in rows]
 
 
 def _write_npz(
     file: Path,
     vectors: Mapping[str, np.ndarray],
-    image_ids: tuple[str, ...],
+    image_ids: Sequence[str],
     paths: list[str] | None,
     metadata: Mapping[str, Any],
 ) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ def _write_npz(
 def _write_safetensors(
     file: Path,
     vectors: Mapping[str, np.ndarray],
-    image_ids: tuple[str, ...],
+    image_ids: Sequence[str],
     paths: list[str] | None,
     metadata: Mapping[str, Any],
 ) -> tuple[str, ...]:

@@ -1,45 +1,66 @@
 """What the ledger knows a pack's rows by, where a question holds the image's own prompt.
 
-The images table beside the pack says the prompts. It may have changed since the pack was written,
-so the feature store compares the row ids made here with the digest that the pack has of its own.
+Such a pack has its rows by image and prompt. A vector in it whose question does not hold the prompt
+is known to the ledger by the image alone; in packs of earlier versions every row was. The images
+table says which image and prompt a row is of. It may have changed since the pack was written, so
+`add_pack` compares.
 """
 
 import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import DATASET_JSON, read_table
 from agiqa.data.prompts import IMAGE_PROMPT
-from agiqa.store import digest, read_pack_metadata
-from agiqa.store.row_ids import prompted_row_id, sources_of
+from agiqa.store import digest, open_pack, read_pack_metadata
+from agiqa.store.packs.pack_layout import is_by_prompt
+from agiqa.store.row_ids import Source, sources_of
+from agiqa.store.unpacking import RowIds
 
 log = logging.getLogger(__name__)
 
 
-def own_prompt_rows(pack: Path) -> dict[str, dict[str, str]]:
-    """Row id by image id, for each such vector by the digest of its fingerprint.
+def own_prompt_rows(
+    pack: Path, ids: Sequence[str] = (), sources: Iterable[Source] | None = None
+) -> RowIds:
+    """List by vector what the ledger knows rows by, where that is another id than the pack's.
 
-    Empty ones where no usable images table lies beside the pack: `add_pack` then takes none of
-    these vectors.
+    Args:
+        pack: its metadata is read.
+        ids: of its rows; by default they are read, too.
+        sources: the rows of the images table, by image and prompt; by default of the table beside
+            the pack. Without a usable one the ids are empty, and `add_pack` takes none of them.
+
+    Raises:
+        PackError: the pack is absent, foreign, newer or damaged.
     """
     metadata = read_pack_metadata(pack)
-    recorded = metadata.get("row_ids", {})
-    digests = [
-        digest(fingerprint)
-        for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True)
-        if name in recorded or IMAGE_PROMPT in str(fingerprint.get("prompt"))
-    ]
-    if not digests:
+    digests = dict(zip(metadata["names"], map(digest, metadata["fingerprints"]), strict=True))
+    own = {
+        key
+        for (name, key), fingerprint in zip(digests.items(), metadata["fingerprints"], strict=True)
+        if name in metadata.get("row_ids", {}) or IMAGE_PROMPT in str(fingerprint.get("prompt"))
+    }
+    if not own:
         return {}
-    known: dict[str, str] = {}
-    if (pack.parent / DATASET_JSON).is_file():
-        try:
-            table = read_table(pack.parent)
-        except AgiqaError as error:
-            log.warning("%s", error)
-        else:
-            known = {
-                name: prompted_row_id(name, source.image_prompt)
-                for name, source in sources_of(table).items()
-            }
-    return dict.fromkeys(digests, known)
+    known = _sources_beside(pack) if sources is None else sources
+    if is_by_prompt(metadata, ids or open_pack(pack).image_ids):
+        image_ids = {source.row_id: source.image_id for source in known}
+        return dict.fromkeys(set(digests.values()) - own, image_ids)
+    row_ids: dict[str, str] = {}
+    for source in known:
+        row_ids.setdefault(source.image_id, source.row_id)
+    return dict.fromkeys(own, row_ids)
+
+
+def _sources_beside(pack: Path) -> Iterable[Source]:
+    if not (pack.parent / DATASET_JSON).is_file():
+        return ()
+    try:
+        table = replace(read_table(pack.parent), root=Path())  # no image is opened
+        return sources_of(table, by_prompt=True).values()
+    except AgiqaError as error:
+        log.warning("%s", error)
+        return ()

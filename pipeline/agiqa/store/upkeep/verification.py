@@ -4,9 +4,10 @@ A shelf drops its bad rows and takes what it lacks from packs; a pack is packed 
 ledger. What neither layer has is left for `agiqa extract` to compute.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ from agiqa.store.ledger.roots import find_shelves, shelf_folder
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
-from agiqa.store.row_ids import sources_of
+from agiqa.store.packs.pack_layout import is_by_prompt
+from agiqa.store.row_ids import row_ids
 from agiqa.store.upkeep.lost_shelves import KnownFingerprints, recover
 from agiqa.store.upkeep.own_prompts import own_prompt_rows
 from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
@@ -77,8 +79,7 @@ def _refill(folder: Path, caches: Sequence[Path]) -> int:
     for path in (path for cache in caches for path in find_packs(cache)):
         if wanted in read_pack_store(path).digests:
             with suppress(PackError):
-                ids = open_pack(path).image_ids
-                add_pack(path, folder.parent, own_prompt_rows(path), {wanted: set(ids)})
+                add_pack(path, folder.parent, own_prompt_rows(path), {wanted: None})
     return len(shelf.ids()) - before
 
 
@@ -91,8 +92,8 @@ def restore_pack(path: Path, ledger: Path) -> str:
     """
     metadata = read_pack_metadata(path)
     width, dtype, left_out = (metadata.get(key, ()) for key in ("width", "dtype", "left_out"))
-    ids = _packed_images(path, left_out, int(metadata["rows"]))
-    own_rows, vectors = own_prompt_rows(path), []
+    ids = _packed_rows(path, metadata)
+    own_rows, vectors = own_prompt_rows(path, ids), []
     for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
         folder, known = shelf_folder(ledger, fingerprint), own_rows.get(digest(fingerprint))
         rows = ids if known is None else [known.get(image_id, "") for image_id in ids]
@@ -124,17 +125,18 @@ def restore_pack(path: Path, ledger: Path) -> str:
     return f"{path}: {len(ids)} rows packed again from the ledger"
 
 
-def _packed_images(path: Path, left_out: Iterable[str], rows: int) -> Sequence[str]:
-    """The images of the pack in order: from itself, else as `extract` would order the table's."""
+def _packed_rows(path: Path, metadata: Mapping[str, Any]) -> Sequence[str]:
+    """The ids of the pack's rows: from itself, else as `extract` would order the table's."""
     with suppress(AgiqaError):
         return open_pack(path).image_ids
-    ids: list[str] = []
+    rows, gone = metadata["rows"], set(metadata.get("left_out", ()))
     if (path.parent / IMAGES_CSV).exists():
-        gone = set(left_out)
-        ids = [name for name in sources_of(read_table(path.parent)) if name not in gone]
-    if len(ids) != rows:
-        raise AgiqaError(
-            f"{path}: cannot be packed again: its image ids are damaged, and there is no table of "
-            f"{rows} images beside it; run `agiqa extract`"
-        )
-    return ids
+        table = read_table(path.parent)
+        for by_prompt in (True, False) if "row_ids" in metadata else (False,):
+            ids = [name for name in dict.fromkeys(row_ids(table, by_prompt)) if name not in gone]
+            if len(ids) == rows and (not by_prompt or is_by_prompt(metadata, ids)):
+                return ids
+    raise AgiqaError(
+        f"{path}: cannot be packed again: its image ids are damaged, and there is no table of "
+        f"{rows} images beside it; run `agiqa extract`"
+    )

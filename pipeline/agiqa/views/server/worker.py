@@ -14,7 +14,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -25,7 +25,7 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.score import Score, Scorer
-from agiqa.store.row_ids import Source
+from agiqa.store.row_ids import Source, row_id
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.uploads import KeptImage
 
@@ -206,14 +206,14 @@ class RememberingScorer:
         self, scorer: Scorer, remembered: int, on_batch: Callable[[int], object] = lambda _: None
     ) -> None:
         self.scorer = scorer
-        self._known: LRUCache[tuple[str, str], Answer] = LRUCache(remembered)
+        self._known: LRUCache[str, Answer] = LRUCache(remembered)  # by row id
         self._lock = threading.Lock()  # of `_known`
         self._on_batch = on_batch
 
     def known(self, image_id: str, prompt: str = "") -> Answer | None:
         """The answer where it was given before."""
         with self._lock:
-            return self._known.get((image_id, self._prompt(prompt)))
+            return self._known.get(row_id(image_id, self._prompt(prompt)))
 
     def warm_up(self) -> None:
         """Load the models, by scoring a grey square that is not kept."""
@@ -222,48 +222,45 @@ class RememberingScorer:
 
     def __call__(self, questions: Sequence[Question]) -> list[Answer | Exception]:
         """Answer each question, in order, or say what stood against it."""
-        keys = [(question.image_id, self._prompt(question.prompt)) for question in questions]
-        missing, answers = dict(zip(keys, questions, strict=True)), dict[Any, Answer | Exception]()
-        for key in list(missing):
-            if (known := self.known(*key)) is not None:
-                answers[key] = known
-                del missing[key]
-        while missing:  # the scorer takes an image once in a call: other prompts wait for the next
-            part = {image_id: (image_id, prompt) for image_id, prompt in missing}
-            batch = [missing.pop(key) for key in part.values()]
-            answers.update(zip(part.values(), self._score(batch), strict=True))
+        sources = [
+            Source(q.image_id, q.kept.path, self._prompt(q.prompt), q.kept.image) for q in questions
+        ]
+        missing, answers = dict[str, Source](), dict[str, Answer | Exception]()
+        for source in sources:
+            if (known := self.known(source.image_id, source.image_prompt or "")) is not None:
+                answers[source.row_id] = known
+            else:
+                missing[source.row_id] = source
+        if missing:
+            answers.update(zip(missing, self._score(missing), strict=True))
         with self._lock:
             for key, answer in answers.items():
                 if isinstance(answer, Answer):
                     self._known[key] = replace(answer, outcome=REMEMBERED)
-        return [answers[key] for key in keys]
+        return [answers[source.row_id] for source in sources]
 
-    def _prompt(self, prompt: str) -> str:
-        return prompt if self.scorer.asks_image_prompt else ""
+    def _prompt(self, prompt: str) -> str | None:
+        return prompt if prompt and self.scorer.asks_image_prompt else None
 
-    def _score(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
-        self._on_batch(len(questions))
-        sources = {
-            q.image_id: Source(q.kept.path, self._prompt(q.prompt) or None, q.kept.image)
-            for q in questions
-        }
+    def _score(self, sources: Mapping[str, Source]) -> Sequence[Answer | Exception]:
+        self._on_batch(len(sources))
         try:
             in_ledger = self.scorer.in_ledger(sources)
             return [
-                _answer(score, LEDGER if image_id in in_ledger else SCORED)
-                for image_id, score in self.scorer.score_sources(sources).items()
+                _answer(score, LEDGER if name in in_ledger else SCORED)
+                for name, score in self.scorer.score_sources(sources).items()
             ]
         except Exception as error:
-            if len(questions) > 1:  # one of them, whatever it is: the others are not to suffer
-                return [answer for question in questions for answer in self._score([question])]
+            if len(sources) > 1:  # one of them, whatever it is: the others are not to suffer
+                return [answer for part in sources.items() for answer in self._score(dict([part]))]
             log.debug("%s; scored in memory", error)
-        ((image_id, source),) = sources.items()
+        (source,) = sources.values()
 
         def in_memory() -> Answer | AgiqaError:
             image = source.image or decode(source.path)
             prompts = [source.image_prompt] if source.image_prompt else None
             score = self.scorer([image], prompts)[0]
-            return _answer(self.scorer.marked(score, image_id), SCORED)
+            return _answer(self.scorer.marked(score, source.image_id), SCORED)
 
         return [_outcome(in_memory, "An image could not be scored")]
 
