@@ -1,4 +1,4 @@
-"""`agiqa evaluate`: the test sides of a run."""
+"""`agiqa evaluate`: the test sides of a run, or of a data set under a published scorer."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,43 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, cache_or_url, run_argument
+from agiqa.cli.options import FOLDER, as_json, cache_or_url, remote_code, replace_run
 from agiqa.cli.output import echo, print_table, show
 
 WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
 
 
 @click.command("evaluate", cls=Command)
-@run_argument
+@click.argument("run", metavar="RUN|DATASET")
+@click.option(
+    "--scorer",
+    metavar="NAME|FILE",
+    help="A published scorer (agiqa score --help lists them) on DATASET, instead of a run.",
+)
+@click.option(
+    "--target", metavar="NAME", default="", help="With --scorer: what to measure against."
+)
+@click.option(
+    "--protocol", metavar="NAME", help="With --scorer: whose test sides.  [default: auto]"
+)
+@click.option(
+    "-o", "--out", type=FOLDER, help="With --scorer: default runs/DATASET/SCORER/PROTOCOL."
+)
+@replace_run
 @cache_or_url
+@remote_code
 @as_json
-def command(run: Path, cache: Path | str, as_json: bool) -> None:
+def command(
+    run: str,
+    scorer: str | None,
+    target: str,
+    protocol: str | None,
+    out: Path | None,
+    replace: bool,
+    cache: Path | str,
+    remote_code: str,
+    as_json: bool,
+) -> None:
     r"""Score the test side of every split of RUN, once, and write metrics.json.
 
     SRCC, KRCC, PLCC, RMSE and MAE of raw scores; PLCC and RMSE also after the 4-parameter logistic,
@@ -24,13 +50,32 @@ def command(run: Path, cache: Path | str, as_json: bool) -> None:
     raters' own noise as the ceiling; below, why something has a dash.
     --json gives the first data set and target; those of others lie in RUN/datasets, RUN/targets.
 
+    With --scorer, a published scorer, to which nothing is fitted, is measured on the same test
+    sides of DATASET; `agiqa table` and `compare` set its results beside runs, marked zero-shot.
+
     \b
     agiqa evaluate runs/demo/grouped
     agiqa evaluate runs/agiqa-3k/grouped --json
+    agiqa evaluate agiqa-3k --scorer vqascore --target alignment
     """
-    from agiqa.runs.interface import evaluate
+    if scorer is None:
+        from agiqa.runs.interface import evaluate
 
-    evaluations = evaluate(run, cache=cache)
+        given = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
+        if unfit := [name for name, value in given.items() if value]:
+            raise click.UsageError(f"{unfit[0]} goes with --scorer: a run has its own.")
+        evaluations = evaluate(run, cache=cache)
+    else:
+        from agiqa.runs.zero_shot import evaluate_scorer
+
+        if not isinstance(cache, Path):
+            raise click.UsageError("--scorer reads the images, so --cache is a folder here.")
+        evaluations = [
+            evaluate_scorer(
+                scorer, run, target=target, protocol=protocol or "auto", out=out,
+                replace=replace, cache=cache, remote_code=remote_code,
+            )
+        ]  # fmt: skip
     if as_json:
         show(evaluations[0].metrics, as_json)
         return
@@ -88,7 +133,7 @@ def _print(metrics: dict[str, Any]) -> None:
             rows,
             title=title if first else "",
             caption="" if first else caption,
-            bold=[models.index("moe")],
+            bold=[models.index("moe")] if "moe" in models else [],
         )
     dashed = dashes(metrics["models"].values(), WITH_INTERVAL)
     for line in (dashed, outside_scale(metrics), gate_line(metrics), coverage_line(metrics)):

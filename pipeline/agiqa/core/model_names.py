@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+ZERO_SHOT = "zero_shot"
 # By name, in the order of a table: what it is, and what it sees.
 MODELS = {
+    ZERO_SHOT: ("Published scorer", "not trained on these ratings"),
     "ridge": ("Ridge regression", "visual and semantic"),
     "ridge_visual": ("Ridge regression", "visual only"),
     "ridge_semantic": ("Ridge regression", "semantic only"),

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.core.model_names import in_order
+from agiqa.core.model_names import ZERO_SHOT, in_order
+from agiqa.core.run_folders import PROVENANCE
 from agiqa.data.metric_names import FIGURES, FITTED, LEAST_FOR_FITTED
 from agiqa.data.metrics import METRICS as MEASURES
 from agiqa.runs.files import provenance_of
 from agiqa.runs.predictions import PREDICTIONS, read_predictions
-from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.records import METRICS, read_metrics, read_provenance
 from agiqa.stage2.presets import MIXTURE
 
 COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
@@ -51,7 +52,8 @@ def read_contenders(given: Sequence[str]) -> list[Contender]:
             _contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])
         ]
     return [
-        _contender(name, folder, model or MIXTURE, runs[folder]) for name, folder, model in wanted
+        _contender(name, folder, model or _main(runs[folder]), runs[folder])
+        for name, folder, model in wanted
     ]
 
 
@@ -66,7 +68,7 @@ Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
 
 
 def _read(folder: Path) -> Read:
-    provenance = provenance_of(folder)
+    provenance = _provenance(folder)
     per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
     frame = read_predictions(folder, COLUMNS)
     sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
@@ -79,6 +81,18 @@ def _read(folder: Path) -> Read:
                     "run `agiqa evaluate` again"
                 )
     return provenance, per_split, frame
+
+
+def _main(read: Read) -> str:
+    """The mixture of a run; a published scorer's results are of one model."""
+    return ZERO_SHOT if ZERO_SHOT in read[1] else MIXTURE
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """Of a run, of results in one, or of a published scorer's results, which have no model."""
+    if (folder / PROVENANCE).is_file() and "scorer" in (about := read_provenance(folder, True)):
+        return about
+    return provenance_of(folder)
 
 
 def _contender(name: str, folder: Path, model: str, read: Read) -> Contender:

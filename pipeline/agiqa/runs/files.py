@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.json_text import write_json
+from agiqa.core.model_names import ZERO_SHOT
 from agiqa.core.params import Params, dump, from_tree, of_a_run, without_permission
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.core.trees import read_yaml
@@ -244,8 +245,8 @@ def write_results(folder: Path, results: Evaluation) -> None:
     """Add predictions, metrics, their summary and the scatter to a run, or to a folder in it."""
     predictions, metrics = results.predictions, results.metrics
     predictions.to_csv(folder / PREDICTIONS, index=False, float_format="%.6g")
-    mixture = predictions[predictions["model"] == MIXTURE]
-    scatter = mixture.groupby("path", as_index=False)[["mos", "score"]].mean()
+    main = predictions[predictions["model"].isin((MIXTURE, ZERO_SHOT))]
+    scatter = main.groupby("path", as_index=False)[["mos", "score"]].mean()
     scatter.to_csv(folder / SCATTER, index=False, float_format="%.6g")
     summary = {
         model: {name: round(values["median"], 4) for name, values in figures.items()}

@@ -7,6 +7,7 @@ seconds, and a score depends on no other image.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,6 +66,12 @@ class LmmScorer(ImageScorer):
             "mos": {"low": low, "high": high},
             "experts": [],
         }
+
+    @property
+    def provenance_of_results(self) -> dict[str, Any]:
+        """What a folder of its results says of it, beside the data set's description."""
+        told = ("scorer", "model", "citation", "model_trained_on", "published")
+        return {"preset": "zero-shot"} | {key: self.provenance[key] for key in told}
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
         """Score images by row id, in order, through the ledger.

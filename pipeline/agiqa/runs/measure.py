@@ -35,6 +35,7 @@ def measure(
     extra_models: Sequence[str],
     experts: Sequence[str],
     gating: Mapping[str, Any] | None = None,
+    main: str = MIXTURE,
 ) -> dict[str, Any]:
     """Figures by model, generator and expert.
 
@@ -43,6 +44,7 @@ def measure(
         extra_models: which of the models are the mixture on some of the images alone.
         experts: names of the gate's weights.
         gating: of `describe_gating`, where validation chose between a gate and a constant mixture.
+        main: the model whose figures stand by generator.
     """
     sides = {
         str(model): [part for _, part in rows.groupby("seed", sort=False)]
@@ -57,7 +59,7 @@ def measure(
         for model, parts in sides.items()
     }
     whole = {model: parts for model, parts in sides.items() if model not in extra_models}
-    drawn = draw(whole[MIXTURE])
+    drawn = draw(whole[main])
     intervals = model_intervals(whole, per_split, drawn)
     for extra in extra_models:  # on fewer images than the others
         intervals |= model_intervals({extra: sides[extra]}, per_split, draw(sides[extra]))
@@ -74,7 +76,7 @@ def measure(
             | ({"why": own.why[name]} if name in own.why else {})
             for name in FIGURES
         }
-    mixture = predictions[predictions["model"] == MIXTURE]
+    mixture = predictions[predictions["model"] == main]
     return {
         "models": models,
         "intervals": {"level": LEVEL, "of": "median over splits", **_about(drawn)},

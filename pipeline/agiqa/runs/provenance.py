@@ -18,7 +18,7 @@ LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", 
 
 def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> dict[str, Any]:
     """Describe a fit: the first data set at the top, further ones under `others`."""
-    first, *others = map(_describe_data, data)
+    first, *others = map(describe_data, data)
     return {
         "preset": params.fit.preset,
         **first,
@@ -30,7 +30,8 @@ def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> d
     }
 
 
-def _describe_data(data: RatedData) -> dict[str, Any]:
+def describe_data(data: RatedData) -> dict[str, Any]:
+    """Describe a data set: its scores, splits with their digest, and what these leak."""
     table, splits, target = data.table, data.splits, data.columns[0]
     scores = table.frame[target]
     return {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.core.model_names import MODELS, in_order
+from agiqa.core.model_names import MODELS, ZERO_SHOT, in_order
 from agiqa.core.run_folders import PROVENANCE, provenance_files
 from agiqa.runs.records import METRICS, read_metrics, read_provenance
 from agiqa.views.tables.grids import CROSS, FIGURES, LEAKED, Result, Value
@@ -80,7 +80,7 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
     known = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
     if unknown := [model for model in models if model not in (*known, "all")]:
         raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(known)}, all")
-    chosen = known if "all" in models else [model for model in known if model in models]
+    chosen = [model for model in known if model in (*models, ZERO_SHOT) or "all" in models]
     results = [
         _result(file, model)
         for model in chosen
@@ -151,7 +151,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
             if name in metrics["models"][model]
         },
         ours=True,
-        said=f"{in_words}; {splits} split{'s' * (splits > 1)}",
+        said=f"{in_words}; {splits} split{'s' * (splits > 1)}" + _untrained(provenance, model),
         source=printable(file.path.parent),
         model=model,
         splits=splits,
@@ -167,6 +167,8 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
     """What made the scores: the model, and the extractors whose vectors it sees."""
     what, sees = MODELS.get(model, (model, ""))
     preset = provenance.get("preset")
+    if model == ZERO_SHOT:
+        return f"{printable(provenance.get('scorer', 'a scorer'))}, zero-shot"
     if preset in NETWORKS:
         imported = "imported" in provenance
         what = "the authors' checkpoint" if imported else NETWORKS[preset]
@@ -187,6 +189,14 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
         if isinstance(several, list) and len(several) > 1:
             what += f", {verb} {' and '.join(map(str, several))}"
     return what
+
+
+def _untrained(provenance: Mapping[str, Any], model: str) -> str:
+    """What a published scorer has seen, after the protocol."""
+    if model != ZERO_SHOT:
+        return ""
+    seen = printable(provenance.get("model_trained_on", "")).rstrip(".")
+    return "; not trained on these ratings" + (f"; its model saw {seen}" if seen else "")
 
 
 def _value(figures: Mapping[str, Any], splits: int) -> Value:
