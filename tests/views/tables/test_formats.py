@@ -87,7 +87,7 @@ def test_a_row_is_a_method_and_a_gap_is_empty(rendered: Callable[..., str], form
     assert rows["MA-AGIQA"] == [*[""] * 4, *published, *[""] * 4]
     assert rows["IPCE"][2] == f".8841 {selected}"
     assert rows["M3-AGIQA"][6] == f".9045 {leaked}{selected}"
-    assert rows["DeQA-Score"] == [*[""] * 6, ".729 to .745", *[""] * 3]
+    assert rows["DeQA-Score, zero-shot"] == [*[""] * 6, ".729 to .745", *[""] * 3]
     ours = rows["agiqa: mixture of experts on nano and nano-vision"]
     twice = [".885 ± .009", "1.250 ± .009"]
     assert ours == [*twice, "", "", f".8929 {leaked}", f"1.2500 {leaked}", "", "", *twice]
@@ -135,7 +135,7 @@ def test_csv_for_programs(rendered: Callable[..., str]) -> None:
         "0.8939", "0.3756", "", "false")  # fmt: skip
     assert theirs["marks"] == single["marks"] == "test prompts are in training"
     assert ours["marks"] == ""
-    spread = by["DeQA-Score", "agiqa-3k", "as published", ""]
+    spread = by["DeQA-Score, zero-shot", "agiqa-3k", "as published", ""]
     assert (spread["srcc"], spread["srcc_from"], spread["srcc_to"]) == ("", "0.729", "0.745")
     assert by[method, ODD, "grouped", ""]["synthetic"] == "true"
     assert by["MA-AGIQA", "agiqa-3k", "cross", "aigiqa-20k"]["krcc"] == "0.6083"

@@ -43,7 +43,9 @@ def test_published_results_stand_in_their_own_columns(write_run: Callable[..., P
     assert cells["IPCE"] == [None, 0.8841, None, None]
     assert cells["M3-AGIQA"] == [None, None, None, 0.9045]
     assert cells["agiqa: mixture of experts on nano and nano-vision"] == [0.8848, None, None, None]
-    (spread,) = (row for row in grid.rows if row.method == "DeQA-Score")  # has no single value
+    (spread,) = (
+        row for row in grid.rows if row.method == "DeQA-Score, zero-shot"
+    )  # has no single value
     assert spread.cells[3].figures["srcc"].ends == (0.729, 0.745)
 
 

@@ -26,7 +26,7 @@ def result(method: str, dataset: str = "agiqa-3k", target: str = "quality") -> R
         ("ACL-IQA", ("0.8969", "0.9282"), (TEST_SELECTED,)),
         ("M3-AGIQA", ("0.9045", "0.9317"), (LEAKED, TEST_SELECTED)),
         ("SF-IQA", ("0.9024", "0.9314"), (NOT_SEEN,)),
-        ("OneAlign", ("0.801", "0.838"), ()),
+        ("OneAlign, zero-shot", ("0.801", "0.838"), ()),
     ],
 )
 def test_a_system_has_its_figures_and_its_marks(

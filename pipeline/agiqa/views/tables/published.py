@@ -72,7 +72,7 @@ def _result(entry: Mapping[str, Any], where: str) -> Result:
         NOT_SEEN: selection == "unknown" and not trained_on,
     }
     return Result(
-        method=entry["method"],
+        method=entry["method"] + ", zero-shot" * (selection == "untrained"),
         dataset=entry["dataset"],
         target=entry["target"],
         protocol=protocol,
