@@ -207,7 +207,7 @@ class Paper:
 
 @dataclass(frozen=True)
 class Params:
-    """All of `params.yaml`."""
+    """All settings of `params.yaml`, by section."""
 
     datasets: tuple[str, ...] = ("demo",)
     protocols: tuple[str, ...] = ("grouped", "random")

@@ -34,7 +34,7 @@ class Contender:
 
     @property
     def seeds(self) -> list[int]:
-        """Of its splits."""
+        """List the seeds of its splits."""
         return [int(row["seed"]) for row in self.figures]
 
 

@@ -130,7 +130,7 @@ class Outside(TypedDict):
 
 
 class Generator(TypedDict):
-    """A generator's test images."""
+    """Figures within one generator's test images."""
 
     images: int
     splits: NotRequired[int]
@@ -186,7 +186,7 @@ class Coverage(Covered):
 
 
 class Metrics(TypedDict):
-    """metrics.json."""
+    """The fields of metrics.json, as `evaluate` writes it."""
 
     models: dict[str, dict[str, Summary]]
     dataset: NotRequired[str]

@@ -98,7 +98,7 @@ def _predictions(scorer: LmmScorer, rated: RatedData) -> pd.DataFrame:
 def _metrics(
     rated: RatedData, provenance: dict[str, Any], predictions: pd.DataFrame
 ) -> dict[str, Any]:
-    """Everything that metrics.json says."""
+    """Build everything that metrics.json says of the scorer."""
     told = ("preset", "dataset", "synthetic", "target", "mos", "protocol", "splits_sha256", "leaks")
     metrics = {
         **{key: provenance[key] for key in told},

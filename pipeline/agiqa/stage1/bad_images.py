@@ -54,7 +54,7 @@ class BadImages:
         return [name for name in ids if name not in self.reasons]
 
     def listed(self) -> tuple[BadImage, ...]:
-        """All of them."""
+        """List the bad images with their reasons."""
         return bad_images(self.sources, self.reasons)
 
 

@@ -31,7 +31,7 @@ class Job:
     image_ids: tuple[str, ...]  # as the sources are named: by `Source.row_id`
 
     def without(self, image_ids: Mapping[str, object]) -> "Job":
-        """Leave some images out."""
+        """Give the job without some of its images."""
         return Job(self.wanted, tuple(name for name in self.image_ids if name not in image_ids))
 
 

@@ -62,7 +62,7 @@ class OneMachine:
         return changed(rows.sources, jobs, self.workers)
 
     def compute(self, rows: LedgerRows, jobs: Sequence[Job]) -> Mapping[str, str]:
-        """Compute the jobs here."""
+        """Compute the jobs in this process."""
         if self.several is not None:
             rows = LedgerRows(self.several, rows.sources, rows.root, rows.rank)
             jobs = rows.missing(images_of(jobs))
@@ -142,7 +142,7 @@ class _Behind:
         return self
 
     def run(self, work: Any, *given: Any) -> None:
-        """Do `work(*given)` soon."""
+        """Queue `work(*given)` for the writing thread."""
         while len(self._pending) > 1:
             self._pending.pop(0).result()
         self._pending.append(self._pool.submit(work, *given))

@@ -43,7 +43,7 @@ class RatedData:
 
     @property
     def name(self) -> str:
-        """The data set's."""
+        """Give the data set's name."""
         return self.table.name
 
     @cached_property

@@ -30,5 +30,5 @@ class Report:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Say whether nothing is wrong in the store."""
         return not self.findings

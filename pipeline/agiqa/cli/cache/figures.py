@@ -44,6 +44,6 @@ def moment_text(written: float) -> str:
 
 
 def count_text(count: int, what: str) -> str:
-    """`1 row`, `2,408 rows`."""
+    """Write a count with its noun, as `1 row` or `2,408 rows`."""
     many = "shelves" if what == "shelf" else f"{what}s"
     return f"{count:,} {what if count == 1 else many}"

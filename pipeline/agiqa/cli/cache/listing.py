@@ -57,7 +57,7 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
 
 
 def _row(store: "Store") -> dict[str, Any]:
-    """The store by COLUMNS."""
+    """Give a store's cells in the order of COLUMNS."""
     return {
         "kind": store.kind,
         "store": str(store.path),

@@ -40,7 +40,7 @@ class QualityMap:
 
     @property
     def peak(self) -> float:
-        """The largest absolute value."""
+        """Give the largest absolute value of the map."""
         return float(np.abs(self.values).max())
 
     @property

@@ -66,7 +66,7 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """Name the store: `cache/<dataset>/<name>.zarr`."""
+        """Name the store, as in `cache/<dataset>/<name>.zarr`."""
 
     @property
     def vectors(self) -> tuple[Vector, ...]:

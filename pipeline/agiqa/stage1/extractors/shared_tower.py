@@ -43,7 +43,7 @@ class SharedTower:
         return [*rows, *(self._pooled(encoded, samples, seen) if seen else [])]
 
     def recipe(self) -> Recipe:
-        """Give both extractors' recipes."""
+        """Give the recipes of both extractors."""
         return Recipe(SharedTower, (self.semantic.recipe(), self.visual.recipe()))
 
     def _pooled(

@@ -112,7 +112,7 @@ def open_pixels(
 
 
 class _Cache:
-    """The rows on disk."""
+    """The decoded images as rows of a file on disk."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.shape = folder, (size, size, 3)

@@ -24,15 +24,15 @@ class Vector(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What made them."""
+        """Give what the vectors were made by."""
 
     @property
     def width(self) -> int:
-        """Numbers in each."""
+        """Give the numbers of a vector."""
 
     @property
     def dtype(self) -> str:
-        """float16 or float32."""
+        """Give the numbers' type, float16 or float32."""
 
 
 class Source(Vector, Protocol):

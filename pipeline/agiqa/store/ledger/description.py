@@ -48,7 +48,7 @@ class MisnamedShelfError(AgiqaError):
 
 @dataclass(frozen=True)
 class Description:
-    """What one shelf holds."""
+    """What one shelf holds: its fingerprint, width and dtype."""
 
     fingerprint: Fingerprint
     width: int
@@ -64,7 +64,7 @@ class Description:
         return json.dumps(self.tree(), indent=2) + "\n"
 
     def tree(self) -> dict[str, object]:
-        """As JSON values."""
+        """Give the description as JSON values."""
         return {
             "format": FORMAT,
             "layout": LAYOUT,

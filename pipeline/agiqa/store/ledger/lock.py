@@ -33,7 +33,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems th
 
 
 class LockedError(AgiqaError):
-    """Another process writes here."""
+    """Another process writes to this ledger."""
 
 
 @contextmanager

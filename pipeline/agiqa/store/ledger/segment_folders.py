@@ -32,7 +32,7 @@ class LocalSegments:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """Name the folder, as messages show it."""
         return str(self.folder.parent)
 
     def sizes(self) -> dict[str, int]:
@@ -110,7 +110,7 @@ class RemoteSegments:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """Name the folder, as messages show it."""
         return shown(self.remote.url)
 
     def sizes(self) -> dict[str, int]:

@@ -43,7 +43,7 @@ class VanishedError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One segment's rows."""
+    """The rows of one segment, checked as they are read."""
 
     name: str
     layout: Layout

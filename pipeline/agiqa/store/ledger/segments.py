@@ -68,7 +68,7 @@ class Kind:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a vector."""
+        """Give the bytes of one vector."""
         return self.width * np.dtype(self.dtype).itemsize
 
 
@@ -88,13 +88,13 @@ class Layout:
 
     @cached_property
     def starts(self) -> dict[str, int]:
-        """Where each array starts."""
+        """Give the byte at which each array starts."""
         arrays = {name: about for name, about in self._tree.items() if name != "__metadata__"}
         return {n: len(self.header) + about["data_offsets"][0] for n, about in arrays.items()}
 
     @property
     def size(self) -> int:
-        """Bytes of the whole."""
+        """Give the bytes of the whole segment."""
         return len(self.header) + self.rows * (self.kind.row_bytes + 4 + ID_BYTES)
 
     @cached_property

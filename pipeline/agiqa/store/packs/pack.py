@@ -43,7 +43,7 @@ class PackFormat(Protocol):
         """Write a new pack; durability and placement are the caller's."""
 
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
-        """Read the metadata, unchecked."""
+        """Read the metadata without checking them."""
 
     def find_arrays(self, path: Path, metadata: Mapping[str, Any]) -> Stored:
         """Find the arrays, rows unchecked; PackError unless structure and bounds are as expected.

@@ -57,11 +57,11 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, P, D)."""
+        """Give the vectors' shape (N, P, D)."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float16 or float32."""
+        """Give the numbers' type, float16 or float32."""
 
     def __getitem__(self, rows: slice, /) -> Vectors:
         """The rows of a slice with start and stop."""
@@ -81,7 +81,7 @@ class Contents:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, P, D)."""
+        """Give the vectors' shape (N, P, D)."""
         wanted = self.metadata
         return wanted["rows"], len(wanted["names"]), wanted["width"]
 

@@ -52,12 +52,12 @@ class PackRows:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, P, D)."""
+        """Give the vectors' shape (N, P, D)."""
         return self.metadata["rows"], len(self.metadata["names"]), self.metadata["width"]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """float16 or float32, little-endian."""
+        """Give the numbers' type, float16 or float32, little-endian."""
         return np.dtype(DTYPES[self.metadata["dtype"]])
 
     def __getitem__(self, rows: slice) -> Vectors:

@@ -57,7 +57,7 @@ class ZarrArray:
         return self.chunk_rows * math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
     def file(self, number: int) -> Path:
-        """Name a chunk's file."""
+        """Give the path of a chunk's file."""
         return self.folder / ".".join(["c", str(number), *("0" for _ in self.shape[1:])])
 
     def number(self, name: str) -> int | None:

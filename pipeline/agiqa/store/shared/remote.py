@@ -150,7 +150,7 @@ class _Bound(Callback):
         return _Bound(self.sizes, str(path_1), self.sizes.get(str(path_2)))
 
     def call(self, hook_name: str | None = None, **options: Any) -> None:
-        """Bytes have arrived."""
+        """Stop a transfer of more bytes than were listed."""
         del hook_name, options
         if self.most is not None and self.value > self.most:
             raise RemoteError(

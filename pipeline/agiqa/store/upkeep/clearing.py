@@ -186,7 +186,7 @@ def remove_shelf(folder: Path) -> None:
 
 
 def _folders(cache: Path) -> list[Path]:
-    """Data sets' folders."""
+    """List the folders of data sets under `cache/`."""
     return [p for p in sorted(cache.glob("*")) if p.is_dir() and not p.name.startswith(".")]
 
 

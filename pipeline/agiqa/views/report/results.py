@@ -34,7 +34,7 @@ class Further:
 
 @dataclass(frozen=True)
 class Results:
-    """One evaluated run."""
+    """One evaluated run, as its report reads it."""
 
     folder: Path
     provenance: dict[str, Any]

@@ -222,7 +222,7 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 split`, `10 splits`."""
+    """Write a count with its noun, as `1 split` or `10 splits`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

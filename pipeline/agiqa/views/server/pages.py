@@ -42,7 +42,7 @@ async def get_docs_file(name: str) -> Response:
 
 @router.get("/favicon.ico")
 async def get_icon() -> FileResponse:
-    """Give the page's sign."""
+    """Answer with the page's icon."""
     return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 

@@ -19,7 +19,7 @@ STOPPING = "The server is stopping; try again later."
 
 
 async def refuse(send: Send, status: int, detail: str) -> None:
-    """Answer with a `Problem`."""
+    """Answer a request with a `Problem`."""
     body = json_text({"detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 503:
@@ -61,7 +61,7 @@ class UnderWay:
         return sum(method == "POST" for method in self._tasks.values())
 
     def add(self, task: "asyncio.Task[None]", method: str) -> None:
-        """Count a request."""
+        """Count a request that has come in."""
         self._tasks[task] = method
 
     def remove(self, task: "asyncio.Task[None]") -> None:

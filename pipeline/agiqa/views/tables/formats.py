@@ -43,7 +43,7 @@ LATEX = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """A grid in words."""
+    """A grid in words, the same for all formats."""
 
     title: str
     caption: str

@@ -15,7 +15,7 @@ class Mlp(nn.Module):
         self.contract = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Expand, GELU, contract."""
+        """Expand the tokens, apply GELU, contract them."""
         contracted: Tensor = self.contract(functional.gelu(self.expand(x)))
         return contracted
 

@@ -109,7 +109,7 @@ class SwinLayer(nn.Module):
         self.convolution = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Blocks, then the convolution."""
+        """Run the blocks, then the convolution."""
         channels_last = self.blocks(x).permute(0, 3, 1, 2)
         convolved: Tensor = self.convolution(channels_last).relu().permute(0, 2, 3, 1)
         return convolved
