@@ -36,6 +36,8 @@ NOT_RUN = {
     "shards/": "the same; tests/runs/test_image_inputs.py reads tars",
     "best-of-each": "of those scores; tests/runs/test_select.py",
     "--engine ray": "needs Ray: tests/stage1/ray_engine",
+    "agiqa publish": "its model would have to be on the hub: tests/runs/test_publish.py",
+    "hf://": "needs a hub: the same",
     "s3://": "needs a bucket: tests/sharing has one",
     "mplug-owl2": "16 GB of weights; tests/mplug_owl2 has a tiny checkpoint",
     "--scorer": "gigabytes of weights; tests/runs/test_lmm_scorer.py has tiny ones",

@@ -1,10 +1,11 @@
-"""A tiny Hugging Face hub on this machine: one data set's files, by the hub's own HTTP interface.
+"""A tiny Hugging Face hub on this machine: one repository's files, by the hub's own HTTP interface.
 
-It serves what `snapshot_download` and the checksum check ask for, ranges included, and nothing
-else. `break_after` cuts the first answer with a file's content after so many bytes, as a broken
-connection does.
+It serves what `snapshot_download` and the checksum check ask for, ranges included, takes what
+`upload_folder` commits, and nothing else. `break_after` cuts the first answer with a file's content
+after so many bytes, as a broken connection does.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -26,8 +27,10 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes], stated: dict[str, bytes], break_after: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = files
-        self.stated = files | stated  # the contents of which checksums are stated
+        self.stated = stated  # contents of which checksums are stated instead of the files' own
         self.break_after = break_after
+        self.created: list[dict[str, Any]] = []  # repositories, as they were asked for
+        self.sizes: dict[str, int] = {}  # stated instead of the files' own
         self.ranges: list[str] = []  # asked for
 
     @property
@@ -35,7 +38,7 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def sha256(self, name: str) -> str:
-        return hashlib.sha256(self.stated[name]).hexdigest()
+        return hashlib.sha256(self.stated.get(name, self.files[name])).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,6 +53,32 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path
+        text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if path == "/api/repos/create":
+            self.server.created.append(json.loads(text))
+            self._json({"url": f"{self.server.address}/tester/run", "name": "tester/run"}, True)
+        elif "/preupload/" in path:
+            names = [file["path"] for file in json.loads(text)["files"]]
+            mode = {"uploadMode": "regular", "shouldIgnore": False}
+            modes = [{"path": name, **mode} for name in names]
+            self._json({"files": modes}, True)
+        elif "/commit/" in path:
+            for line in map(json.loads, text.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.server.files[line["value"]["path"]] = content
+            self._json(
+                {
+                    "commitUrl": f"{self.server.address}/tester/run/commit/{COMMIT}",
+                    "commitOid": COMMIT,
+                },
+                True,
+            )
+        else:
+            self._json({"errors": [], "warnings": []}, True)  # the card's YAML is good
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
@@ -57,9 +86,14 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         asked = re.search(r"/(revision|tree|resolve)/([^/]+)/?(.*)$", path)
         what, revision, name = asked.groups() if asked else ("", "", "")
+        if re.fullmatch("/api/models/[^/]+/[^/]+", path):
+            what = "revision"
         commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else COMMIT
         if what == "revision":
-            siblings = [{"rfilename": name} for name in self.server.files]
+            siblings = [
+                {"rfilename": name, "size": self.server.sizes.get(name, len(content))}
+                for name, content in self.server.files.items()
+            ]
             self._json({"id": "owner/set", "sha": commit, "siblings": siblings}, body)
         elif what == "tree":
             self._json([self._entry(name) for name in self.server.files], body)

@@ -32,6 +32,7 @@ COMMANDS = {
     "select": ("select", "Images chosen by their scores: listed, copied or linked."),
     "explain": ("explain", "Why: maps, reasons and rated neighbours of images."),
     "serve": ("serve", "A page to drop images on, and a JSON API."),
+    "publish": ("publish", "A run as a folder for others, with a card; on the hub if you like."),
     "cache": ("cache", "Care for the stores of vectors: list, verify, merge, export ..."),
 }
 

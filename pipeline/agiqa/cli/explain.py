@@ -10,12 +10,12 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
     ANY,
     FOLDER,
+    RUN,
     as_json,
     cache_or_url,
     image_prompt,
     number,
     remote_code,
-    run_argument,
 )
 from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", cls=Command)
-@run_argument
+@click.argument("run", type=RUN)
 @click.argument("images", nargs=-1, type=ANY)
 @number(
     "--worst", 24, "Without IMAGES: so many of the largest misses on the test sides.", metavar="N"
@@ -84,7 +84,10 @@ def command(
     from agiqa.runs.score import Scorer
     from agiqa.store.cache_folder import at_hand
 
-    dataset = str(load_provenance(run)["dataset"])
+    provenance = load_provenance(run)
+    if out is None and "published" in provenance:
+        raise click.UsageError("A published RUN stays as it is: say where to write, -o FOLDER.")
+    dataset = str(provenance["dataset"])
     folder = out or run / FOLDER
     require_replaceable(folder)
     files = files_of(images) if images else []

@@ -25,6 +25,23 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class RunFolder(click.Path):
+    """A run's folder; of `hf://user/name[@revision]` the one that it is fetched into."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fetch what is on the hub; a failure is one line."""
+        if isinstance(value, str) and value.startswith("hf://"):
+            from agiqa.runs.hub import fetch_run
+
+            return fetch_run(value)
+        return super().convert(value, param, ctx)
+
+
+RUN = RunFolder(path_type=Path, file_okay=False)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What `--params` and `--set` say."""
@@ -161,6 +178,7 @@ runs_argument = partial(
     click.argument, "runs", nargs=-1, required=True, metavar="RUN...", callback=different
 )
 run_argument = click.argument("run", type=FOLDER)
+run_option = partial(click.option, "--run", type=RUN, metavar="FOLDER|hf://USER/NAME")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 list_as_json = click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 cache = click.option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, FOLDER, engine, image_prompt, out_file, remote_code
+from agiqa.cli.options import FILE, engine, image_prompt, out_file, remote_code, run_option
 from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import json_text
@@ -34,9 +34,7 @@ SUFFIXES = {
 
 @click.command("score", cls=Command)
 @click.argument("images", nargs=-1, required=True)
-@click.option(
-    "--run", type=FOLDER, help="The run to score with. Default: the one that comes with agiqa."
-)
+@run_option(help="The run to score with. Default: the one that comes with agiqa.")
 @click.option(
     "--scorer",
     "published",

@@ -10,14 +10,12 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FOLDER, cache, number, remote_code
+from agiqa.cli.options import FOLDER, cache, number, remote_code, run_option
 from agiqa.cli.output import echo
 
 
 @click.command("serve", cls=Command)
-@click.option(
-    "--run", type=FOLDER, help="The run to serve. Default: the one that comes with agiqa."
-)
+@run_option(help="The run to serve. Default: the one that comes with agiqa.")
 @click.option("--images", type=FOLDER, help="A folder of yours that the page offers to rank.")
 @cache
 @remote_code

@@ -6,7 +6,10 @@ from pathlib import Path
 from agiqa.core.errors import AgiqaError, printable, some
 
 PROVENANCE = "provenance.json"
-FITTED = ("model.safetensors", "params.yaml", "prompts.yaml", PROVENANCE, "curves.csv", "dvclive")
+CARD = "README.md"  # of a published run
+FITTED = (
+    "model.safetensors", "params.yaml", "prompts.yaml", PROVENANCE, "curves.csv", "dvclive", CARD
+)  # fmt: skip
 # What is made from a run later, and lies in it: by evaluate, cross, explain and report.
 MADE_FROM_IT = (
     "predictions.csv", "metrics.json", "summary.json", "scatter.csv", "targets", "datasets",

@@ -14,6 +14,7 @@ from agiqa.core.run_folders import PROVENANCE
 from agiqa.data.metric_names import FIGURES, FITTED, LEAST_FOR_FITTED
 from agiqa.data.metrics import METRICS as MEASURES
 from agiqa.runs.files import provenance_of
+from agiqa.runs.hub import START, fetch_run, is_on_hub
 from agiqa.runs.predictions import PREDICTIONS, read_predictions
 from agiqa.runs.records import METRICS, read_metrics, read_provenance
 from agiqa.stage2.presets import MIXTURE
@@ -58,6 +59,9 @@ def read_contenders(given: Sequence[str]) -> list[Contender]:
 
 
 def _run_and_model(name: str) -> tuple[Path, str]:
+    if is_on_hub(name):
+        address, _, model = name.removeprefix(START).partition(":")
+        return fetch_run(START + address), model
     folder, separator, model = name.rpartition(":")
     if separator and not Path(name).exists():
         return Path(folder), model

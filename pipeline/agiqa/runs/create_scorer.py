@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import Run, load_run
+from agiqa.runs.hub import fetch_run, is_on_hub
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.lmm_scorer import LmmScorer
 from agiqa.runs.pictures import Picture
@@ -23,7 +24,8 @@ def create_scorer(
 
     Args:
         what: nothing, for the scorer that comes with agiqa; the name of a published one
-            ("q-align") or its YAML file; a run or its folder.
+            ("q-align") or its YAML file; a run or its folder; a run on the hub
+            (`hf://user/name[@revision]`).
         ledger: where vectors of files are kept; by default `agiqa.store.default_root()`.
         remote_code: `MODEL@DIGEST`, which lets the model run just that Python of its own; the
             refusal of a model that needs it says what to give.
@@ -37,12 +39,14 @@ def create_scorer(
         what = what.folder
     if what is not None and not isinstance(what, Path | str):
         raise AgiqaError(f"Expected a scorer's name or a run's folder, found {what!r}.")
-    if what and _is_published(what):
+    if is_on_hub(what):
+        what = fetch_run(str(what))
+    if what and _is_scorer_file(what):
         return LmmScorer(read_scorer(str(what)), ledger, remote_code, engine)
     return Scorer(load_run(what or default_run(), remote_code), ledger, engine)
 
 
-def _is_published(what: Path | str) -> bool:
+def _is_scorer_file(what: Path | str) -> bool:
     """Whether it is a YAML file, or a word: a known scorer's name, or the name of nothing here."""
     if isinstance(what, Path) or Path(what).name != what:
         return Path(what).suffix in (".yaml", ".yml")

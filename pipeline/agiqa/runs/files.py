@@ -19,7 +19,8 @@ A run is written beside its place and moved there whole.
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,19 @@ class Evaluation:
         return f"Evaluation({', '.join(about)}; median SRCC {srcc})"
 
 
+@contextmanager
+def whole_run(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, which takes the place of `folder` once all is written into it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        staged = Path(temporary) / "run"
+        staged.mkdir()
+        yield staged
+        if folder.exists():
+            folder.rename(Path(temporary) / "old")
+        staged.rename(folder)
+
+
 def save_run(
     folder: Path,
     ensemble: AnyEnsemble,
@@ -108,10 +122,7 @@ def save_run(
         AgiqaError: the weights hold NaN or infinity, or the disk refuses them, such as for want of
             space.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        staged = Path(temporary) / "run"
-        staged.mkdir()
+    with whole_run(folder) as staged:
         tensors = ensemble.tensors()
         tensors[IMAGES] = torch.tensor(
             [list(bytes.fromhex(name)) for name in sorted(images)], dtype=torch.uint8
@@ -138,9 +149,6 @@ def save_run(
         pd.DataFrame(curves, columns=CURVE).to_csv(
             staged / CURVES, index=False, float_format="%.6g"
         )
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        staged.rename(folder)
 
 
 def load_run(folder: Path | str, remote_code: str = "") -> Run:

@@ -79,6 +79,7 @@ class Provenance(About):
     versions: NotRequired[dict[str, str]]
     git_revision: NotRequired[str | None]
     fit_seconds: NotRequired[float]
+    published: NotRequired[str]  # under which name
 
 
 class Summary(TypedDict, total=False):
@@ -232,6 +233,7 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
         for about in [provenance, *provenance.get("others", [])]:
             _check_about(about)
         _require_names(provenance.get("trained_on", []), "trained_on")
+        _require_names([provenance.get("published", "-")], "published")
         if not partial:
             _check_sizes(provenance)
     except ValueError as error:

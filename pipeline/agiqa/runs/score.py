@@ -72,9 +72,9 @@ class Scorer(ImageScorer):
         self.run, self.ledger, self.provenance = run, ledger, run.provenance
         self.label = str(run.folder)
         self.title = f"The run's prompt set '{run.params.semantic.prompts}'"
-        _require_extractor(run)
+        require_extractor(run)
         where = f"Model '{run.params.semantic.model}'"
-        whole = semantic_extractor(replace(run.params.semantic, prompts=_prompt_set(run)))
+        whole = semantic_extractor(replace(run.params.semantic, prompts=prompt_set_of(run)))
         self.semantic = _wanted(whole, run, where)
         vectors = self.semantic.vectors
         self.vectors = [each for each in vectors if each.store != ANSWERS]  # the answers follow
@@ -91,7 +91,7 @@ class Scorer(ImageScorer):
             "visual": self.visual.describe(),
         }
         trained = run.provenance["stores"]
-        if run.folder == default_run():
+        if "published" in run.provenance:
             trained = _with_own_libraries(trained, described)
         require_same_stores(trained, described)
 
@@ -198,7 +198,7 @@ def default_run() -> Path:
     return bundled_folder(SCORERS) / DEFAULT
 
 
-def _require_extractor(run: Run) -> None:
+def require_extractor(run: Run) -> None:
     """Refuse runs whose vectors nothing here can make of a new image."""
     prints = run.provenance["stores"]["semantic"]["fingerprints"]
     if any(each.get("extractor") == IMPORTED for each in prints):
@@ -212,7 +212,7 @@ def _require_extractor(run: Run) -> None:
 def _with_own_libraries(
     trained: Mapping[str, Any], described: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """The stores that the shipped run was fitted on, as if with the libraries that are here.
+    """The stores that a published run was fitted on, as if with the libraries that are here.
 
     It is used with whichever versions are installed; a line says so where they are others. The
     same libraries have to be there: another one may be another model.
@@ -229,8 +229,8 @@ def _with_own_libraries(
         stores[kind] = {**store, "fingerprints": prints}
     if others:
         log.warning(
-            "The scorer that comes with agiqa was fitted with other versions than are here, so "
-            "scores may differ in their last digits: %s.", ", ".join(sorted(others)),
+            "The published run was fitted with other versions than are here, so scores may differ "
+            "in their last digits: %s.", ", ".join(sorted(others)),
         )  # fmt: skip
     return stores
 
@@ -256,7 +256,7 @@ def _wanted(extractor: Extractor, run: Run, where: str) -> VectorSubset:
     return VectorSubset(extractor, wanted)
 
 
-def _prompt_set(run: Run) -> str:
+def prompt_set_of(run: Run) -> str:
     """The run's own prompt set, wherever it was fitted from.
 
     Raises:

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def run_name(run: Run) -> str:
-    """The last two parts of its folder, such as `demo/grouped`; no more of the disk is told."""
-    return "/".join(run.folder.resolve().parts[-2:])
+    """Its name where it is published, else the last two parts of its folder: `demo/grouped`."""
+    return str(run.provenance.get("published", "/".join(run.folder.resolve().parts[-2:])))
 
 
 def run_facts(

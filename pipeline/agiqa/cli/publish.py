@@ -1,0 +1,86 @@
+"""`agiqa publish`: a run as a folder for others, on the hub if you like."""
+
+import re
+from pathlib import Path
+
+import click
+
+from agiqa.cli.lazy import Command
+from agiqa.cli.options import FILE, FOLDER, as_json, replace_run, run_argument
+from agiqa.cli.output import show
+
+
+@click.command("publish", cls=Command)
+@run_argument
+@click.option("-o", "--out", type=FOLDER, required=True, help="The folder to make.")
+@click.option(
+    "--push", metavar="USER/NAME", help="Upload it to the Hugging Face hub, under this name."
+)
+@click.option("--private", is_flag=True, help="With --push: a new repository is for you alone.")
+@click.option(
+    "--licence",
+    default="unknown",
+    show_default=True,
+    metavar="ID",
+    help="Of the run, as the hub spells it: apache-2.0, mit, cc-by-nc-4.0 ...",
+)
+@click.option("--notes", type=FILE, help="Markdown that the card ends in.")
+@click.option(
+    "--results",
+    is_flag=True,
+    help="Publish figures, names, ratings and scores of the tested images, too: for compare.",
+)
+@replace_run
+@as_json
+def command(
+    run: Path,
+    out: Path,
+    push: str | None,
+    private: bool,
+    licence: str,
+    notes: Path | None,
+    results: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    r"""Make a folder of an evaluated RUN that scores images anywhere, with a model card.
+
+    It holds weights, settings, prompts and provenance: no image, no file's name, no prompt of an
+    image, nothing of this machine. But the scores of the training images can be reckoned from the
+    weights: publish what the data's licence allows. `--run` of score, serve, explain and compare
+    takes the folder, and `hf://user/name[@revision]` once it is on the hub.
+
+    \b
+    agiqa publish runs/mine/grouped -o published/mine --licence apache-2.0
+    agiqa publish runs/mine/grouped -o published/mine --push me/mine
+    agiqa score pictures/ --run hf://me/mine
+    """
+    from agiqa.core.regular_files import MIB, read_regular
+    from agiqa.runs.files import load_run
+    from agiqa.runs.hub import START, push_run, require_repository
+    from agiqa.runs.publish import publish_run
+    from agiqa.views.model_card import Publication, model_card
+
+    if private and push is None:
+        raise click.UsageError("--private goes with --push USER/NAME.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        raise click.UsageError(
+            f"--licence expects the hub's word for it, such as apache-2.0; found '{licence}'."
+        )
+    address = START + require_repository(push) if push else out.resolve().name
+    try:
+        own = read_regular(notes, MIB).decode("utf-8") if notes else ""
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--notes {notes}: not a readable text ({error}).") from error
+    loaded = load_run(run)
+    card = model_card(loaded, Publication(address, licence, own, results))
+    files = publish_run(loaded, out, card, results=results, replace=replace)
+    about = {
+        "folder": str(out),
+        "files": ", ".join(files),
+        "licence": f"{licence} (--licence says which)" if licence == "unknown" else licence,
+        "licence of the data": str(loaded.provenance.get("licence", "unknown")),
+    }
+    if push:
+        about["on the hub"] = push_run(out, push, private)
+    show(about | {"next": f"agiqa score pictures/ --run {address if push else out}"}, as_json)

@@ -1,0 +1,100 @@
+"""What of a run is published: all that scoring needs, and nothing of this machine or its images.
+
+A published folder is a run without curves, results and pictures, with a card (`views.model_card`).
+Its weights hold projected vectors of the images that it was fitted on and the kernels' solutions,
+out of which their scores can be reckoned; the card says so.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.json_text import write_json
+from agiqa.core.params import Params, dump
+from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
+from agiqa.data.prompts import prompt_set_text, read_prompt_set
+from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, whole_run
+from agiqa.runs.hub import RESULTS
+from agiqa.runs.records import read_metrics
+from agiqa.runs.score import prompt_set_of, require_extractor
+
+ELSEWHERE_TOO = re.compile(r"nano|[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # names of models on the hub
+
+
+def published_settings(run: Run) -> Params:
+    """The settings that scoring needs; where the data lay and how prompts were called is left out.
+
+    Raises:
+        AgiqaError: a model is a folder of this machine, which others do not have.
+    """
+    semantic, visual, paper = run.params.semantic, run.params.visual, run.params.paper
+    models = {"semantic.model": semantic.model}
+    if "visual" in run.provenance["stores"]:
+        models["visual.model"] = visual.model
+    for setting, model in models.items():
+        if not ELSEWHERE_TOO.fullmatch(model) or Path(model).is_dir():
+            raise AgiqaError(
+                f"{printable(run.folder)}: {setting} is '{printable(model)}', a folder of this "
+                "machine, which others do not have: put the model on the hub, and fit with its id "
+                "there (vectors are known by the model's bytes and are not computed again)."
+            )
+    prompts = read_prompt_set(prompt_set_of(run)).name
+    return Params(
+        semantic=replace(semantic, prompts=re.sub(r"[^\w.-]", "-", prompts)),
+        visual=visual,
+        fit=run.params.fit,
+        paper=replace(paper, backbone="none"),  # its weights are the run's own
+    )
+
+
+def published_provenance(run: Run, name: str) -> dict[str, Any]:
+    """The provenance without names of files here, this repository's commit, and times."""
+    kept = _without_files(run.provenance)
+    kept["others"] = [_without_files(about) for about in kept["others"]]
+    if "imported" in kept:
+        kept["imported"] = {"sha256": kept["imported"].get("sha256", "")}
+    return kept | {"git_revision": None, "fit_seconds": 0.0, "published": name}
+
+
+def _without_files(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a data set, but for a source that is no page of others': a file's name."""
+    is_page = "://" in str(about.get("source", ""))
+    return {name: value for name, value in about.items() if name != "source" or is_page}
+
+
+def publish_run(
+    run: Run, folder: Path, card: str, *, results: bool = False, replace: bool = False
+) -> list[str]:
+    """Write what is published of a run into a folder of its own.
+
+    Args:
+        run: evaluated, and able to score new images.
+        folder: to be made.
+        card: its README.md.
+        results: also the figures and each tested image's name, rating and score.
+        replace: overwrite a run that stands there.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        AgiqaError: it is not evaluated or rests on models of this machine alone; or the folder
+            holds other things.
+    """
+    read_metrics(run.folder)
+    require_extractor(run)
+    require_free_run(folder, replace)
+    settings, prompts = published_settings(run), prompt_set_text(prompt_set_of(run))
+    with whole_run(folder) as staged:
+        shutil.copyfile(run.folder / MODEL, staged / MODEL)
+        (staged / PARAMS).write_text(dump(settings, permissions=False), encoding="utf-8")
+        (staged / PROMPTS).write_text(prompts, encoding="utf-8")
+        write_json(staged / PROVENANCE, published_provenance(run, folder.name))
+        for name in RESULTS if results else ():
+            shutil.copyfile(run.folder / name, staged / name)
+        (staged / CARD).write_text(card, encoding="utf-8")
+        return sorted(path.name for path in staged.iterdir())

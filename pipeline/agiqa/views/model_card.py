@@ -1,0 +1,176 @@
+"""The card of a published run: what it was fitted on, how it was tested, what it may not do.
+
+In the hub's format (huggingface.co/docs/hub/model-cards): YAML between two lines of dashes, with
+the held-out figures as a model-index, then Markdown (model_card.md.j2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from agiqa import __version__
+from agiqa.core.errors import printable
+from agiqa.runs.files import DATASETS, TARGETS, Run
+from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.score_notes import kind
+from agiqa.stage2.presets import LIGHT, MIXTURE
+from agiqa.views.kit.number import DASH, in_percent, interval, number
+
+TEMPLATE = Path(__file__).with_suffix(".md.j2")
+SHOWN = {  # figure of metrics.json: the hub's name of it, and ours
+    "srcc": ("spearmanr", "SRCC"),
+    "plcc_logistic": ("pearsonr", "PLCC after the 4-parameter logistic"),
+    "rmse_raw": ("rmse", "RMSE, raw"),
+}
+SHARED = {"same_prompt": "prompt", "same_group": "group", "same_file": "file"}
+TASK = "image-quality-assessment"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What the publisher says of the run."""
+
+    address: str  # where it will be found: a folder's name, or hf://user/name
+    licence: str = "unknown"  # of the run, as the hub spells it
+    notes: str = ""  # in Markdown, of the publisher's own
+    results: bool = False  # ratings and scores of the tested images are published too
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.address.rpartition("/")[2]
+
+
+def model_card(run: Run, publication: Publication) -> str:
+    """Write the card of an evaluated run.
+
+    Raises:
+        AgiqaError: the run is not evaluated, or its figures are damaged.
+    """
+    results, params, about = _read_results(run.folder), run.params, run.provenance
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, finalize=_cell, keep_trailing_newline=True
+    )
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        front_matter=Verbatim(_front_matter(results, publication)),
+        name=publication.name,
+        address=publication.address,
+        scores=kind(about),
+        synthetic=about["synthetic"],
+        semantic=params.semantic.model,
+        prompts=", ".join(about["stores"]["semantic"]["names"]),
+        visual=params.visual if params.fit.preset == LIGHT else None,
+        preset=params.fit.preset,
+        experts=", ".join(about["experts"]),
+        data_sets=[_data_set(data) for data in (about, *about["others"])],
+        licence=publication.licence,
+        version=about.get("versions", {}).get("agiqa", __version__),
+        figures=[_figures(metrics) for metrics in results],
+        images=len(run.images),
+        results=publication.results,
+        notes=Verbatim(publication.notes.strip()),
+    )
+
+
+class Verbatim(str):
+    """Text of several lines that is put in as it is."""
+
+    __slots__ = ()
+
+
+def _cell(value: object) -> object:
+    """What stands in the card: on one line, and in one cell of a table."""
+    plain = isinstance(value, str) and not isinstance(value, Verbatim)
+    return printable(value).replace("|", "\\|") if plain else value
+
+
+def _read_results(run: Path) -> list[dict[str, Any]]:
+    """The figures of every target and data set that a run was fitted on, its own first."""
+    further = [
+        path.parent
+        for pattern in (f"{TARGETS}/*", f"{DATASETS}/*", f"{DATASETS}/*/{TARGETS}/*")
+        for path in sorted(run.glob(f"{pattern}/{METRICS}"))
+    ]
+    needed = ("models", "dataset", "target", "protocol")
+    return [read_metrics(folder, needed) for folder in (run, *further)]
+
+
+def _front_matter(results: Sequence[Mapping[str, Any]], publication: Publication) -> str:
+    """The YAML at the top, in which the hub looks for licence, tags and figures."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    measured = [
+        EvalResult(
+            task_type=TASK,
+            task_name="Image quality assessment",
+            dataset_type=str(metrics["dataset"]),
+            dataset_name=str(metrics["dataset"]),
+            dataset_config=f"{metrics['target']}, {metrics['protocol']}",
+            dataset_split="test",
+            metric_type=hub_name,
+            metric_name=f"{heading}, median over {metrics.get('splits', 1)} test sides",
+            metric_value=round(_figure(metrics, name)["median"], 4),
+            metric_args={"95 %": _bounds(metrics, name)},
+        )
+        for metrics in results
+        for name, (hub_name, heading) in SHOWN.items()
+        if _figure(metrics, name).get("median") is not None
+    ]
+    synthetic = any(metrics.get("synthetic") for metrics in results)
+    data = ModelCardData(
+        license=publication.licence,
+        library_name="agiqa",
+        tags=[TASK, "ai-generated-images", *["synthetic-scores"] * synthetic],
+        metrics=sorted({result.metric_type for result in measured}),
+        model_name=publication.name,
+        eval_results=measured or None,
+    )
+    return str(data.to_yaml())
+
+
+def _data_set(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of a data set that the run was fitted on."""
+    source = f" ({about['source']})" if "://" in str(about.get("source", "")) else ""
+    digests = {"scores": about.get("scores_sha256"), "splits": about.get("splits_sha256")}
+    return {
+        "name": f"{about['dataset']}{source}",
+        "images": about["images"],
+        "targets": ", ".join(about["targets"]),
+        "scale": " to ".join(number(about["mos"][end], 2) for end in ("low", "high")),
+        "licence": about.get("licence", "unknown"),
+        "digests": ", ".join(f"{what} {sha}" for what, sha in digests.items() if sha) or DASH,
+    }
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the table of held-out figures, and what test sides share with training."""
+    leaks = metrics.get("leaks") or []
+    test = sum(leak["test"] for leak in leaks)
+    shared = [
+        f"{sum(leak.get(key, leak['same_group']) for leak in leaks):,} a {what}"
+        for key, what in SHARED.items()
+    ]
+    medians = {name: number(_figure(metrics, name).get("median")) for name in SHOWN}
+    return {
+        "about": ", ".join(str(metrics[key]) for key in ("dataset", "target", "protocol")),
+        "srcc": f"{medians['srcc']} ({_bounds(metrics, 'srcc')})",
+        "plcc": medians["plcc_logistic"],
+        "rmse": medians["rmse_raw"],
+        "held": in_percent((metrics.get("coverage") or {}).get("covered")),
+        "leaks": f"of {test:,} in {len(leaks)} splits, {', '.join(shared)}"
+        if test
+        else "not counted",
+    }
+
+
+def _figure(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A figure of the mixture, whose scores the run gives; empty where it was not measured."""
+    figure: Mapping[str, Any] = metrics["models"].get(MIXTURE, {}).get(name, {})
+    return figure
+
+
+def _bounds(metrics: Mapping[str, Any], name: str) -> str:
+    return interval(_figure(metrics, name)).replace("…", " to ")

@@ -1,0 +1,148 @@
+"""`agiqa publish`: a folder that scores anywhere as the run does, and tells of nobody's machine."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import agiqa
+from agiqa.cli import main
+from agiqa.core.errors import AgiqaError
+from agiqa.runs.files import load_run
+from agiqa.runs.score import default_run
+from kit.hub_server import COMMIT, serve
+from kit.publishing import make_publishable, use_hub
+
+FILES = {"README.md", "model.safetensors", "params.yaml", "prompts.yaml", "provenance.json"}
+
+
+@pytest.fixture
+def run(
+    tiny_workspace: Path, tiny_lmm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """An evaluated run whose model is on the hub; the process stands beside it."""
+    made = make_publishable(tiny_workspace, tmp_path, tiny_lmm)
+    use_hub(monkeypatch, tmp_path / "hub")
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def publish(*words: str, status: int = 0) -> str:
+    done = CliRunner().invoke(main, ["publish", "run", "-o", "out", *words])
+    assert done.exit_code == status, done.output
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == (status > 0)
+    return lines[0] if lines else done.stdout
+
+
+def scored(*words: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(main, ["score", "new.png", "--format", "json", *words])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)["scores"]
+
+
+def test_a_published_folder_scores_as_the_run(run: Path, tiny_workspace: Path) -> None:
+    shutil.copy(tiny_workspace / "images/03.png", "new.png")
+    said = publish("--licence", "apache-2.0")
+    assert re.search(r"next +agiqa score pictures/ --run out", said)
+    shutil.rmtree("run/targets")
+    expected, ours = scored("--run", "run"), scored("--run", "out")
+    assert ours[0].pop("held_out") is None  # a rating would be needed to know it
+    assert expected[0].pop("held_out") is not None
+    assert ours == expected
+    assert agiqa.create_scorer("out")("new.png").score == ours[0]["score"]
+
+
+def test_nothing_of_the_machine_or_its_images_is_in_it(run: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((run / "params.yaml").read_text())
+    settings["sources"] = {"mine": {"kind": "csv", "path": "/home/someone/labels.csv"}}
+    settings["semantic"]["prompts"] = "/home/someone/mine.yaml"
+    settings["paper"]["backbone"] = "/home/someone/vit.safetensors"
+    (run / "params.yaml").write_text(yaml.safe_dump(settings))
+    about = json.loads((run / "provenance.json").read_text())
+    about |= {"git_revision": "c0ffee", "imported": {"file": "someone.pt", "sha256": "ab"}}
+    assert about["source"] == "labels.csv"
+    (run / "provenance.json").write_text(json.dumps(about))
+    publish()
+    assert {path.name for path in Path("out").iterdir()} == FILES
+    private = ("someone", "labels.csv", "c0ffee", str(tmp_path), "0.png", str(Path.home()))
+    for path in Path("out").iterdir():
+        content = path.read_bytes()
+        assert [word for word in private if word.encode() in content] == [], path
+    loaded = load_run("out")
+    assert loaded.provenance["published"] == "out"
+    assert loaded.provenance["imported"] == {"sha256": "ab"}
+    assert loaded.images == load_run(run).images
+
+
+def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_path: Path) -> None:
+    (run / "metrics.json").rename(tmp_path / "metrics.json")
+    assert "expected metrics.json, found none: run `agiqa evaluate` first" in publish(status=1)
+    (tmp_path / "metrics.json").rename(run / "metrics.json")
+    text = (run / "params.yaml").read_text()
+    for local in (str(tiny_lmm), "./tiny", "~/tiny", "a/b/c", "hub"):  # hub: a folder here
+        (run / "params.yaml").write_text(text.replace("tester/tiny", local))
+        line = publish(status=1)
+        assert f"semantic.model is '{local}', a folder of this machine" in line
+        assert "fit with its id there" in line
+    (run / "params.yaml").write_text(text)
+    assert not Path("out").exists()
+    publish()
+    assert "a run stands there, which would be lost: give --replace" in publish(status=1)
+    publish("--replace")
+    Path("out/thesis.tex").write_text("mine")
+    assert "found what is no run's (thesis.tex)" in publish("--replace", status=1)
+    assert "expects the hub's word for it" in publish("--licence", "Apache 2.0", status=2)
+    assert "--private goes with --push" in publish("--private", status=2)
+    assert "Expected user/name on the hub, found 'run'" in publish("--push", "run", status=2)
+    assert "--notes none.md: not a readable text" in publish("--notes", "none.md", status=2)
+
+
+def test_there_and_back_through_a_hub(
+    run: Path, tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploaded, fetched by address, and there without a network from then on."""
+    shutil.copy(tiny_workspace / "images/03.png", "new.png")
+    Path("run/notes.txt").write_text("not for others")
+    with serve({}) as hub:
+        use_hub(monkeypatch, tmp_path / "hub", hub.address)
+        said = publish("--push", "tester/run", "--private", "--results")
+        assert f"hf://tester/run@{COMMIT}" in said
+        assert hub.created[0] | {"name": "run", "organization": "tester"} == hub.created[0]
+        assert hub.created[0].get("private") or hub.created[0].get("visibility") == "private"
+        assert hub.files.keys() == FILES | {"metrics.json", "predictions.csv"}
+        card = hub.files["README.md"].decode()
+        assert "--run hf://tester/run" in card
+        assert "predictions.csv has the names, ratings and scores" in card
+        hub.files["evil.py"] = b"raise SystemExit"
+        hub.files["../up.json"] = b"{}"
+        compared = CliRunner().invoke(main, ["compare", "hf://tester/run:moe", "run"])
+        assert compared.exit_code == 0, compared.output
+    use_hub(monkeypatch, tmp_path / "hub")
+    (snapshot,) = (tmp_path / "hub/models--tester--run/snapshots").iterdir()
+    assert {path.name for path in snapshot.iterdir()} == FILES - {"README.md"} | {
+        "metrics.json", "predictions.csv",
+    }  # fmt: skip
+    expected = scored("--run", "run")
+    for address in ("hf://tester/run", f"hf://tester/run@{COMMIT}", "hf://tester/run@main"):
+        assert scored("--run", address) == expected
+    explained = CliRunner().invoke(main, ["explain", "hf://tester/run", "new.png"])
+    assert explained.exit_code == 2
+    assert "say where to write, -o FOLDER" in explained.stderr
+    Path("plain").mkdir()
+    monkeypatch.chdir("plain")
+    with pytest.raises(AgiqaError, match=r"hf://tester/none cannot be fetched \(Offline"):
+        agiqa.create_scorer("hf://tester/none")
+
+
+def test_the_scorer_that_ships_is_a_published_run() -> None:
+    names = {path.name for path in default_run().iterdir()}
+    assert names == FILES
+    assert load_run(default_run()).provenance["published"] == "agiqa-3k"
