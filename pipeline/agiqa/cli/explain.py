@@ -8,9 +8,8 @@ import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
-    ANY,
     FOLDER,
-    RUN,
+    RUN_OR_IMAGE,
     as_json,
     cache_or_url,
     image_prompt,
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", cls=Command)
-@click.argument("run", type=RUN)
-@click.argument("images", nargs=-1, type=ANY)
+@click.argument("paths", nargs=-1, required=True, type=RUN_OR_IMAGE, metavar="[RUN] [IMAGES]...")
 @number(
     "--worst", 24, "Without IMAGES: so many of the largest misses on the test sides.", metavar="N"
 )
@@ -46,14 +44,13 @@ if TYPE_CHECKING:
     "--out",
     type=FOLDER,
     metavar="FOLDER",
-    help="What to write. Default: RUN/explanations.",
+    help="What to write. Default: RUN/explanations; without RUN: explanations.",
 )
 @cache_or_url
 @remote_code
 @as_json
 def command(
-    run: Path,
-    images: tuple[Path, ...],
+    paths: tuple[Path, ...],
     worst: int,
     best: int,
     lowest: int,
@@ -73,22 +70,32 @@ def command(
     aspect is shown only if its answers relate to the MOS or the run's error on the validation
     sides. All goes to RUN/explanations, where `agiqa report` finds it.
 
+    Without RUN, the scorer that comes with agiqa is explained: scores and maps.
+
     \b
+    agiqa explain pictures/
     agiqa explain runs/agiqa-3k/grouped
     agiqa explain runs/agiqa-3k/grouped --worst 6 --best 0 --lowest 0
     agiqa explain runs/agiqa-3k/grouped pictures/ -o why/ --aspects nano-aspects
     """  # fmt: skip
     from agiqa.runs.explain import Explainer, explain_run
-    from agiqa.runs.explain.write import FOLDER, choose, chosen_files, require_replaceable
+    from agiqa.runs.explain.write import (
+        FOLDER,
+        choose,
+        chosen_files,
+        require_replaceable,
+        with_scores,
+    )
     from agiqa.runs.files import load_provenance, load_run
     from agiqa.runs.score import Scorer
     from agiqa.store.cache_folder import at_hand
 
+    run, images = _run_and_images(paths)
     provenance = load_provenance(run)
-    if out is None and "published" in provenance:
+    if out is None and run == paths[0] and "published" in provenance:
         raise click.UsageError("A published RUN stays as it is: say where to write, -o FOLDER.")
     dataset = str(provenance["dataset"])
-    folder = out or run / FOLDER
+    folder = out or (run / FOLDER if run == paths[0] else Path(FOLDER))
     require_replaceable(folder)
     files = files_of(images) if images else []
     scorer = Scorer(load_run(run, remote_code))
@@ -102,6 +109,7 @@ def command(
         raise AgiqaError(explainer.available["reasons"])
     if images:
         chosen, bad = chosen_files(explainer, files, skip_bad)
+        chosen = with_scores(explainer, chosen, image_prompt)
         for unusable in bad:
             echo(f"Skipped {unusable.path}: {unusable.reason}", err=True)
     else:
@@ -116,6 +124,19 @@ def command(
         _show(image, done.folder)
     _say_how_well(done)
     echo(f"Written to {done.folder}.")
+
+
+def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """Tell the run from the images: what is an image, or holds some, is no run."""
+    from agiqa.core.run_folders import PROVENANCE
+    from agiqa.data.datasets.folder import find_images
+    from agiqa.runs.score import default_run
+
+    first = paths[0]
+    holds_images = first.is_dir() and not (first / PROVENANCE).is_file() and find_images(first)
+    if first.is_file() or holds_images:
+        return default_run(), paths
+    return first, paths[1:]
 
 
 def files_of(images: Sequence[Path]) -> list[Path]:

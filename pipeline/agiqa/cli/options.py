@@ -40,6 +40,7 @@ class RunFolder(click.Path):
 
 
 RUN = RunFolder(path_type=Path, file_okay=False)
+RUN_OR_IMAGE = RunFolder(path_type=Path)
 
 
 @dataclass(frozen=True)

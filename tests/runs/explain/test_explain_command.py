@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
+import agiqa
 from agiqa.cli import main
 from agiqa.data.images import decode
 from kit.spoilt_images import World, spoilt
@@ -137,6 +139,24 @@ def test_images_that_went_keep_what_the_cache_knows(
     assert done.stdout.count("no map   does not exist") == 3
 
 
+def test_images_alone_are_explained_by_the_scorer_that_comes_with_agiqa(
+    world: World,
+    explain: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("agiqa.runs.score.default_run", lambda: world.run)
+    shutil.copy(world.images / "03.png", tmp_path / "new.png")
+    Image.open(tmp_path / "new.png").resize((80, 60)).save(tmp_path / "new.png")
+    for given in (tmp_path, tmp_path / "new.png"):
+        done = explain(given, "-o", tmp_path / "why", "--cache", "empty")
+        assert done.exit_code == 0, done.output
+        assert f"{agiqa.create_scorer(world.run)(tmp_path / 'new.png').score:.2f}" in done.stdout
+        assert "pulled down most" in done.stdout
+        assert "expected the rated images of 'mine', found no folder" in done.stdout
+    assert len(list((tmp_path / "why/maps").iterdir())) == 1
+
+
 def test_noise_alone_is_said_plainly(
     world: World, explain: Callable[..., Result], write_aspects: Callable[..., Path]
 ) -> None:
@@ -154,7 +174,7 @@ def test_one_line_for_what_a_user_gets_wrong(
     _one_line(explain("nowhere"), "nowhere: not a run")
     _one_line(explain(run, "nothing.png"), "nothing.png: no such file")
     _one_line(explain(run, "--aspects", "other"), "expected the answers of 'other'")
-    _one_line(explain(run, "--cache", "empty"), "empty/mine: expected images.csv")
+    _one_line(explain(run, "--cache", "empty"), "empty/mine: expected the rated images of 'mine'")
     _one_line(explain(run, "-o", "images"), "images: expected a folder that `agiqa explain` wrote")
     _one_line(explain(run, "--worst", 0, "--best", 0, "--lowest", 0), "No images to explain")
     (tmp_path / "text.png").write_text("no image")

@@ -110,7 +110,7 @@ def test_what_is_missing_is_said_in_one_sentence(world: World, tmp_path: Path) -
     with pytest.raises(AgiqaError, match="No cache folder is given"):
         alone.neighbours([world.images / "00.png"])
     empty = Explainer(scorer, tmp_path)
-    assert f"{tmp_path / 'mine'}: expected images.csv" in empty.available["neighbours"]
+    assert f"{tmp_path / 'mine'}: expected the rated images" in empty.available["neighbours"]
     for call in (alone.maps, empty.maps):
         with pytest.raises(AgiqaError, match="No images"):
             call([])

@@ -171,8 +171,14 @@ class Explainer:
     def _dataset(self) -> tuple[Path, RatedImages]:
         if self.cache is None:
             raise AgiqaError("No cache folder is given, so no rated images are known.")
-        folder = self.cache / str(self.run.provenance["dataset"])
+        dataset = str(self.run.provenance["dataset"])
+        folder = self.cache / dataset
         if self._rated is None:
+            if not folder.is_dir():
+                raise AgiqaError(
+                    f"{folder}: expected the rated images of '{dataset}', found no folder: run "
+                    f"`agiqa prepare {dataset}`, or name the cache that has it (--cache)"
+                )
             self._rated = RatedImages.read(self.run, folder)
         return folder, self._rated
 

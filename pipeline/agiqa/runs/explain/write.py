@@ -10,7 +10,7 @@ The folder is written beside its place and moved there whole.
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class Chosen:
     name: str  # as in predictions.csv, or as it was given
     file: Path | None  # None: it is not on this machine
     image_id: str
-    score: float | None  # mean over the splits that test it
+    score: float | None  # mean over the splits that test it; of another image, the run's
     mos: float | None
 
 
@@ -139,6 +139,20 @@ def chosen_files(
         known = mos if np.isfinite(mos) else None
         chosen.append(Chosen(path, file, name, rated.scores.get(path), known))
     return chosen, bad
+
+
+def with_scores(
+    explainer: Explainer, chosen: Sequence[Chosen], image_prompt: str | None = None
+) -> list[Chosen]:
+    """Score the images that no split has tested; those that the models refuse stay without."""
+    unscored = [image.file for image in chosen if image.score is None and image.file is not None]
+    prompts = None if image_prompt is None else [image_prompt] * len(unscored)
+    scores, _ = explainer.scorer.score_good(unscored, prompts) if unscored else ([], [])
+    score_of = {score.image: score.score for score in scores}
+    return [
+        replace(image, score=score_of.get(str(image.file))) if image.score is None else image
+        for image in chosen
+    ]
 
 
 def explain_run(
