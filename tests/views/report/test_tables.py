@@ -55,7 +55,7 @@ def test_comparisons_pair_the_splits() -> None:
     )
     assert said[0].startswith("+0.010 SRCC against ridge regression on the same features")
     assert said[0].endswith("(median; better in 2 of 3 splits where both are defined, of 4)")
-    assert "−0.150 SRCC against the same network without the semantic vectors" in said[1]
+    assert "−0.150 SRCC against the visual expert alone" in said[1]
     assert "better in 0 of 4 splits" in said[1]
     assert len(said) == 2
 

@@ -106,8 +106,8 @@ def comparisons(metrics: Mapping[str, Any]) -> list[str]:
     sentences = []
     for name, what in (
         ("ridge", "ridge regression on the same features"),
-        ("visual", "the same network without the semantic vectors"),
-        ("semantic", "the same network without the visual feature"),
+        ("visual", "the visual expert alone"),
+        ("semantic", "the semantic experts alone"),
     ):
         gains = [
             ours[row["seed"]] - row["srcc"]
