@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import agiqa
 from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import load_run
+from agiqa.runs.publish import published_settings
 from agiqa.runs.score import default_run
 from kit.hub_server import COMMIT, serve
 from kit.publishing import make_publishable, use_hub
@@ -97,12 +99,29 @@ def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_pat
     publish()
     assert "a run stands there, which would be lost: give --replace" in publish(status=1)
     publish("--replace")
+    done = CliRunner().invoke(main, ["publish", "run", "-o", "run", "--replace"])
+    assert (done.exit_code, "run: a run that was fitted stands there" in done.stderr) == (
+        1, True,
+    )  # fmt: skip
+    assert (run / "predictions.csv").is_file()
     Path("out/thesis.tex").write_text("mine")
     assert "found what is no run's (thesis.tex)" in publish("--replace", status=1)
     assert "expects the hub's word for it" in publish("--licence", "Apache 2.0", status=2)
     assert "--private goes with --push" in publish("--private", status=2)
     assert "Expected user/name on the hub, found 'run'" in publish("--push", "run", status=2)
     assert "--notes none.md: not a readable text" in publish("--notes", "none.md", status=2)
+
+
+def test_the_paper_s_network_needs_no_visual_model(run: Path) -> None:
+    loaded = load_run(run)
+    params = replace(
+        loaded.params,
+        fit=replace(loaded.params.fit, preset="paper"),
+        visual=replace(loaded.params.visual, model="/home/someone/vit"),
+    )
+    told = published_settings(replace(loaded, params=params))
+    assert told.visual.model == "nano"
+    assert told.semantic.model == "tester/tiny"
 
 
 def test_there_and_back_through_a_hub(

@@ -14,15 +14,32 @@ from typing import Any
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.json_text import write_json
-from agiqa.core.params import Params, dump
+from agiqa.core.params import Params, Visual, dump
 from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
 from agiqa.data.prompts import prompt_set_text, read_prompt_set
 from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, whole_run
 from agiqa.runs.hub import RESULTS
-from agiqa.runs.records import read_metrics
+from agiqa.runs.records import read_metrics, read_provenance
 from agiqa.runs.score import prompt_set_of, require_extractor
+from agiqa.stage2.presets import LIGHT
 
 ELSEWHERE_TOO = re.compile(r"nano|[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # names of models on the hub
+
+
+def _require_place(run: Run, folder: Path, replace: bool) -> None:
+    """Refuse a folder of other things, and a run that is no copy of another, replaced or not.
+
+    Raises:
+        AgiqaError: names what would be lost.
+    """
+    require_free_run(folder, replace)
+    stands = (folder / PROVENANCE).is_file()
+    own = folder.resolve() == run.folder.resolve()
+    if own or (stands and "published" not in read_provenance(folder, partial=True)):
+        raise AgiqaError(
+            f"{printable(folder)}: a run that was fitted stands there, which would be lost: "
+            "publish into another folder."
+        )
 
 
 def published_settings(run: Run) -> Params:
@@ -31,10 +48,9 @@ def published_settings(run: Run) -> Params:
     Raises:
         AgiqaError: a model is a folder of this machine, which others do not have.
     """
-    semantic, visual, paper = run.params.semantic, run.params.visual, run.params.paper
-    models = {"semantic.model": semantic.model}
-    if "visual" in run.provenance["stores"]:
-        models["visual.model"] = visual.model
+    semantic, fit = run.params.semantic, run.params.fit
+    visual = run.params.visual if fit.preset == LIGHT else Visual()  # the paper's sees pixels
+    models = {"semantic.model": semantic.model, "visual.model": visual.model}
     for setting, model in models.items():
         if not ELSEWHERE_TOO.fullmatch(model) or Path(model).is_dir():
             raise AgiqaError(
@@ -46,8 +62,8 @@ def published_settings(run: Run) -> Params:
     return Params(
         semantic=replace(semantic, prompts=re.sub(r"[^\w.-]", "-", prompts)),
         visual=visual,
-        fit=run.params.fit,
-        paper=replace(paper, backbone="none"),  # its weights are the run's own
+        fit=fit,
+        paper=replace(run.params.paper, backbone="none"),  # its weights are the run's own
     )
 
 
@@ -87,7 +103,7 @@ def publish_run(
     """
     read_metrics(run.folder)
     require_extractor(run)
-    require_free_run(folder, replace)
+    _require_place(run, folder, replace)
     settings, prompts = published_settings(run), prompt_set_text(prompt_set_of(run))
     with whole_run(folder) as staged:
         shutil.copyfile(run.folder / MODEL, staged / MODEL)
