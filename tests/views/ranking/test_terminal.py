@@ -70,10 +70,10 @@ def test_bars_show_the_score_and_the_gate() -> None:
     high, low = (Score(n, s, s - 1, s + 1, 0, {"visual": 1 - g, "semantic_content": g})
                  for n, s, g in (("a", 5.0, 0.0), ("b", 2.0, 0.5)))  # fmt: skip
     rows = [line for line in shown([high, low]) if line.strip().startswith(("1", "2"))]
-    assert rows[0].count("▆") == 20
-    assert rows[0].count("▄") == 24  # the score's whole bar; no weight of the second expert
-    assert rows[1].count("▄") - 10 == 24 / 4  # a quarter of the scale, and the second's half
-    assert rows[1].count("▆") == 10
+    assert rows[0].count("▆") == 12
+    assert rows[0].count("▄") == 14  # the score's whole bar; no weight of the second expert
+    assert rows[1].count("▄") - 6 == 3 and "▖" in rows[1]  # a quarter of the scale; half the gate
+    assert rows[1].count("▆") == 6
 
 
 def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) -> str:

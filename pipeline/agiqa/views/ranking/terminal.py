@@ -27,7 +27,7 @@ HEIGHTS = "▆▄▂▁"  # of an expert each: told apart without colour, too
 ASCII_FULL, ASCII_TRACK, ASCII_HEIGHTS = "#", ".", "#=-."
 # Okabe and Ito's palette, readable on dark and light grounds.
 COLOURS = ("#3a87c8", "#d9821f", "#1f9e77", "#c46fa0")
-WIDE, MEDIUM, NARROW = 100, 72, 48  # columns of a terminal
+WIDE, MEDIUM, NARROW = 120, 72, 48  # columns of a terminal
 NAME_AT_LEAST = 12
 GAP = 2  # columns between columns
 THUMBNAIL = 6  # columns of one
