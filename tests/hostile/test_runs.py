@@ -183,6 +183,13 @@ def test_without_its_prompts_a_run_names_no_file_here(good_run: Path, tmp_path: 
             agiqa.create_scorer(good_run)
 
 
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "", "..", "\x1b[2J", "x" * 300, 3, None])
+def test_a_published_name_is_a_name(good_run: Path, name: object) -> None:
+    about = json.loads((good_run / "provenance.json").read_text())
+    (good_run / "provenance.json").write_text(json.dumps(about | {"published": name}))
+    assert "published: expected" in refusal(good_run)
+
+
 def test_weights_beyond_all_numbers_score_nothing(good_run: Path, workspace: Path) -> None:
     tensors = load_file(good_run / "model.safetensors")
     tensors["split.0.mixture.moe.scale"] = torch.full_like(

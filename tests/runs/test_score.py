@@ -33,15 +33,13 @@ def run(tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path / RUN
 
 
-def test_scores_from_files_memory_and_the_command_line_agree(run: Path, tmp_path: Path) -> None:
+def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path) -> None:
     files = sorted((tmp_path / "images").glob("*.png"))[:5]
     scorer = agiqa.create_scorer(run)
     from_files = scorer(files)
-    in_memory = scorer([decode(path) for path in files])
-    for ours, theirs in zip(from_files, in_memory, strict=True):
-        assert ours.score == pytest.approx(theirs.score, abs=1e-4)
-        assert sum(ours.gate.values()) == pytest.approx(1, abs=1e-4)
-        assert ours.disagreement > 0
+    for score in from_files:
+        assert sum(score.gate.values()) == pytest.approx(1, abs=1e-4)
+        assert score.disagreement > 0
     shown = CliRunner().invoke(
         main, ["score", *map(str, files), "--run", str(run), "--format", "json"]
     )
@@ -140,7 +138,6 @@ def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> Non
     scorer = agiqa.create_scorer(run)
     (expected,) = scorer([path])
     assert scorer(str(path)) == scorer(path) == expected
-    assert scorer(decode(path)).score == pytest.approx(expected.score, abs=1e-4)
     for wrong in ([3], [b"00.png"], [None], 3):
         with pytest.raises(
             AgiqaError, match="Expected paths, Pillow images, arrays or tensors to score, found"

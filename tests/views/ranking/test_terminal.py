@@ -72,7 +72,8 @@ def test_bars_show_the_score_and_the_gate() -> None:
     rows = [line for line in shown([high, low]) if line.strip().startswith(("1", "2"))]
     assert rows[0].count("▆") == 12
     assert rows[0].count("▄") == 14  # the score's whole bar; no weight of the second expert
-    assert rows[1].count("▄") - 6 == 3 and "▖" in rows[1]  # a quarter of the scale; half the gate
+    assert rows[1].count("▄") - 6 == 3  # a quarter of the scale; half the gate
+    assert "▖" in rows[1]
     assert rows[1].count("▆") == 6
 
 
