@@ -199,7 +199,9 @@ def _connect(address: str) -> None:
 def _require_answer(address: str) -> None:
     """Refuse a host and port where nothing listens: Ray would try for many minutes."""
     if address.startswith("ray://"):
-        raise ConnectionError("a client's address, over which Ray Data does not run; be on a node")
+        raise ConnectionError(
+            "a client's address, over which Ray Data does not run; be on a node, or submit a job"
+        )
     host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host, int(port)), REACH_SECONDS).close()
