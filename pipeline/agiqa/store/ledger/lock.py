@@ -1,10 +1,10 @@
 """A courtesy among writers: a lock that the kernel holds, and a note of who has it.
 
 Two extractions of the same images would compute everything twice, so the second is refused; each
-of a launcher's processes has a lock of its own. The kernel drops a lock when its owner dies, so none is
-ever stale. No row rests on it: where locks do not reach, or lie, writers only do more than they
-need. The note (`owner.json`) serves messages: a stage orphaned by a killed `dvc` is named by its
-process id, host and start. Readers take no lock.
+of a launcher's processes has a lock of its own. The kernel drops a lock when its owner dies, so
+none is ever stale. No row rests on it: where locks do not reach, or lie, writers only do more than
+they need. The note (`owner.json`) serves messages: a stage orphaned by a killed `dvc` is named by
+its process id, host and start. Readers take no lock.
 """
 
 from __future__ import annotations
