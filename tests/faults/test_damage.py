@@ -80,7 +80,7 @@ def test_damage_is_named_costs_its_own_rows_and_can_be_repaired(filled: Shelf, d
     (path,) = (filled.folder / "segments").glob("*-100.safetensors")
     spoil(path)
     assert len(right(filled)) == ROWS - cost
-    found = [(each.path, each.what) for each in check_shelf(filled.folder).findings]
+    found = [(each.path, each.problem) for each in check_shelf(filled.folder).findings]
     assert found == ([(path, what)] if what else [])
     try:
         done = repair_shelf(filled.folder)
@@ -168,7 +168,7 @@ def test_a_bucket_that_fails_in_the_middle(tmp_path: Path, count: Callable) -> N
             writer.add(IDS[trial * 10 : trial * 10 + 30], VECTORS[trial * 10 : trial * 10 + 30])
         for shelf in (a, Shelf.open(tmp_path / f"b{trial}", FINGERPRINT, WIDTH)):
             shared = SharedShelf(shelf, url)
-            shared._there.folder = Flaky(Remote(shared.remote.url))
+            shared._remote_rows.folder = Flaky(Remote(shared.remote.url))
             for _ in range(3):
                 try:
                     pulled += pull([shared], [IDS])
@@ -181,7 +181,7 @@ def test_a_bucket_that_fails_in_the_middle(tmp_path: Path, count: Callable) -> N
         last = SharedShelf(a, url)  # the server is well again
         last.look()
         pushed += last.push(IDS)
-        assert not last.lacking(IDS)
+        assert not last.unpushed(IDS)
     c = Shelf.open(tmp_path / "c", FINGERPRINT, WIDTH)
     everything = IDS[: (trials - 1) * 10 + 30]
     assert pull([SharedShelf(c, url)], [IDS]) == len(everything)

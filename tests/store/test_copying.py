@@ -32,9 +32,9 @@ def test_missing_rows_are_added_once(tmp_path: Path) -> None:
     source = fill(tmp_path / "a", ids[300:], vectors[300:], rank=2)
     target = fill(tmp_path / "b", ids[100:150], vectors[100:150])
     found = add_shelf(source, target)
-    assert (found.rows, found.added, found.there, found.kept) == (ROWS, ROWS - 50, 50, ())
+    assert (found.rows, found.added, found.present, found.kept) == (ROWS, ROWS - 50, 50, ())
     again = add_shelf(source, Shelf.at(target.folder))
-    assert (again.added, again.there, again.damaged) == (0, ROWS, ())
+    assert (again.added, again.present, again.damaged) == (0, ROWS, ())
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
 
 
@@ -43,7 +43,7 @@ def test_rows_with_other_numbers_stay_and_are_counted(tmp_path: Path) -> None:
     source = fill(tmp_path / "a", ids, theirs)
     target = fill(tmp_path / "b", ids[:5], ours[:5])
     found = add_shelf(source, target)
-    assert (found.added, found.there, found.kept) == (15, 0, tuple(ids[:5]))
+    assert (found.added, found.present, found.kept) == (15, 0, tuple(ids[:5]))
     assert np.array_equal(target.read(ids), np.concatenate([ours[:5], theirs[5:]]))
 
 
@@ -60,7 +60,7 @@ def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     path.write_bytes(data)
     found = add_shelf(source, target)
     assert found.damaged == (ids[3], ids[599])
-    assert (found.added, found.there) == (ROWS - 12, 10)
+    assert (found.added, found.present) == (ROWS - 12, 10)
     assert np.array_equal(target.read(ids[4:599]), vectors[4:599])
 
 
@@ -105,5 +105,5 @@ def test_what_stops_in_the_middle_loses_nothing_and_goes_on(
     assert len(there) == 20 * done
     assert np.array_equal(target.read(there), vectors[[ids.index(name) for name in there]])
     found = add_shelf(source, Shelf.at(target.folder))
-    assert (found.added, found.there) == (ROWS - len(there), len(there))
+    assert (found.added, found.present) == (ROWS - len(there), len(there))
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)

@@ -47,7 +47,7 @@ def test_every_row_is_taken_over_once(old: Path, tmp_path: Path) -> None:
     )
     assert sorted(old.rglob("*")) == before
     again = merge([old], root)
-    assert [(each.rows.added, each.rows.there) for each in again] == [(0, 29), (0, 10)]
+    assert [(each.rows.added, each.rows.present) for each in again] == [(0, 29), (0, 10)]
 
 
 def test_the_commands_name_it_and_none_touches_it(
@@ -106,7 +106,7 @@ def test_no_field_of_a_journal_is_trusted(old: Path, tmp_path: Path) -> None:
                 body = json.dumps(entry | {field: value}, separators=(",", ":")).encode()
                 journal.write_bytes(whole + b'{"check":"%08x",%b\n' % (zlib.crc32(body), body[1:]))
                 found = add_shelf(OldShelf(shelf), Shelf.open(tmp_path / "new", NANO, 4))
-                assert found.added + found.there >= 28
+                assert found.added + found.present >= 28
     np.testing.assert_array_equal(
         Shelf.open(tmp_path / "new", NANO, 4).read([IDS[row] for row in THERE]), VECTORS[THERE]
     )

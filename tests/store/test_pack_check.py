@@ -47,7 +47,7 @@ def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path) -> None:
     assert [(each.path.name, each.image_ids) for each in found] == [
         ("vectors", (make_ids(ROWS)[300],))
     ]
-    assert found[0].what == "chunk 1 has rows that are missing, changed or not finite"
+    assert found[0].problem == "chunk 1 has rows that are missing, changed or not finite"
 
 
 @pytest.mark.parametrize("name", ["vectors/c.1.0.0", "image_id/c.0.0", "row_crc32/c.0"])

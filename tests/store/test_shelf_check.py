@@ -48,7 +48,7 @@ def flip_row(path: Path, row: int, rows: int = LARGE) -> None:
 
 
 def findings(folder: Path) -> list[tuple[str, str]]:
-    return [(each.path.name, each.what) for each in check_shelf(folder).findings]
+    return [(each.path.name, each.problem) for each in check_shelf(folder).findings]
 
 
 def test_a_whole_shelf_is_counted_and_nothing_is_changed(shelf: Shelf) -> None:
@@ -101,7 +101,7 @@ def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(shelf: S
     shelf.rows.add(ids, vectors)
     (bad,) = check_shelf(shelf.folder).findings
     assert bad.image_ids == (ids[0],)
-    assert "fail their checksums or are not finite" in bad.what
+    assert "fail their checksums or are not finite" in bad.problem
     assert shelf.damaged() == (ids[0],)
     repair_shelf(shelf.folder)
     assert Shelf.at(shelf.folder).ids() == {*make_ids(ROWS), ids[1]}
@@ -178,7 +178,9 @@ def test_a_wrong_width_in_the_description_costs_no_row(shelf: Shelf) -> None:
     path.write_text(whole.replace(f'"width": {WIDTH}', f'"width": {WIDTH + 1}'))
     assert path.read_text() != whole
     (finding,) = check_shelf(shelf.folder).findings
-    assert f"says width {WIDTH + 1}, float16, but the vectors are of width {WIDTH}" in finding.what
+    assert (
+        f"says width {WIDTH + 1}, float16, but the vectors are of width {WIDTH}" in finding.problem
+    )
     with pytest.raises(AgiqaError, match="verify --repair"):
         repair_shelf(shelf.folder)
     assert restore_description(shelf.folder, [FINGERPRINT])

@@ -49,7 +49,7 @@ def test_a_pack_gives_the_ledger_back(
         assert (found[name].rows, found[name].added, found[name].damaged) == (ROWS, ROWS, ())
         assert np.array_equal(read(tmp_path / "ledger", place, ids), vectors[:, place])
     again = add_pack(pack, tmp_path / "ledger")
-    assert [(each.added, each.there) for each in again.values()] == [(0, ROWS)] * 2
+    assert [(each.added, each.present) for each in again.values()] == [(0, ROWS)] * 2
 
 
 @both_formats

@@ -64,14 +64,14 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     title = f"{result['dataset']}, {result['target']}, protocol {result['protocol']}"
     if result["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
-    one = result["splits"] == 1
+    is_single = result["splits"] == 1
     for names in (CORRELATIONS, ERRORS):
         rows = [
             [_named(contender), *(with_deviation(contender["figures"][name], 4) for name in names)]
             for contender in result["contenders"]
         ]
         headings = ["run", *(FIGURES[name].heading for name in names)]
-        above = title if one else f"{title}: median ± sd over splits"
+        above = title if is_single else f"{title}: median ± sd over splits"
         print_table(headings, rows, title=above, markdown=markdown)
     if "across" in result:
         _print_across(result, markdown)

@@ -58,8 +58,8 @@ def command(
 def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
     from agiqa.data.metric_names import FIGURES
 
-    about = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
-    return about | {name: metrics["models"][model][name] for name in FIGURES}
+    setting = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
+    return setting | {name: metrics["models"][model][name] for name in FIGURES}
 
 
 def _print(tested: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
@@ -68,17 +68,17 @@ def _print(tested: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> 
     from agiqa.views.kit.number import dashes, outside_scale, with_deviation
 
     columns, last = list(tested[0][1]), list(FIGURES)[-1]
-    for figure, about in FIGURES.items():
+    for figure, description in FIGURES.items():
         rows = []
         for folder, metrics in tested:
             cells = [f"{folder} ({' + '.join(next(iter(metrics.values()))['trained_on'])})"]
             for name in columns:
                 values = metrics[name]["models"][model][figure]
-                own = "" if metrics[name]["protocol"] == "cross" else " (own)"
-                cells.append(with_deviation(values) + own)
+                mark = "" if metrics[name]["protocol"] == "cross" else " (own)"
+                cells.append(with_deviation(values) + mark)
             rows.append(cells)
         print_table(
-            [f"{about.heading}: trained on", *(f"tested on {name}" for name in columns)],
+            [f"{description.heading}: trained on", *(f"tested on {name}" for name in columns)],
             rows,
             title=label(model) if figure == "srcc" else "",
             caption="median ± sd over splits, test sides" if figure == last else "",

@@ -49,13 +49,13 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
     names = (facts.name, *(alias for alias, name in ALIASES.items() if name == facts.name))
     prepared = next((cache / n for n in names if (cache / n / "images.csv").is_file()), None)
     folder, problem = known_folder(facts.name, params), ""
-    here = "prepared" if prepared else "no"
+    presence = "prepared" if prepared else "no"
     if folder is not None and folder.exists():
         try:
             adapter.find(folder)
-            here = "prepared" if prepared else "in place"
+            presence = "prepared" if prepared else "in place"
         except AgiqaError as error:
-            here, problem = "prepared" if prepared else "incomplete", str(error)
+            presence, problem = "prepared" if prepared else "incomplete", str(error)
     return {
         "name": facts.name,
         "title": facts.title,
@@ -67,7 +67,7 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
         "get": facts.get,
         "download": facts.hub.repository if facts.hub else None,
         "gigabytes": facts.hub.gigabytes if facts.hub else None,
-        "here": here,
+        "here": presence,
         "place": str(folder) if folder is not None and folder.exists() else None,
         "prepared": str(prepared) if prepared else None,
         "problem": problem,
@@ -77,12 +77,12 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
 def _cells(data_set: dict[str, Any]) -> list[str]:
     """The data set's row, by COLUMNS."""
     ranges = [f"{name} {low:g}…{high:g}" for name, (low, high) in data_set["targets"].items()]
-    where = data_set["prepared"] or data_set["place"] or ""
+    path = data_set["prepared"] or data_set["place"] or ""
     get = f"--download ({data_set['gigabytes']:g} GB)" if data_set["download"] else "by hand"
-    name, licence, here = (data_set[key] for key in ("name", "licence", "here"))
+    name, licence, presence = (data_set[key] for key in ("name", "licence", "here"))
     images = f"{data_set['images']:,}" if data_set["images"] else "unknown"
     address = f"{data_set['address']}, {get}"
-    return [name, images, ", ".join(ranges), licence, here, where, address]
+    return [name, images, ", ".join(ranges), licence, presence, path, address]
 
 
 def _table(data_sets: Sequence[dict[str, Any]]) -> None:
@@ -96,8 +96,8 @@ def _table(data_sets: Sequence[dict[str, Any]]) -> None:
     table.add_column("licence", max_width=16)
     table.add_column("here", overflow="fold")
     for data_set in data_sets:
-        name, images, targets, licence, here, where, _ = _cells(data_set)
-        where_text = f"{here}: {where}" if where else here
+        name, images, targets, licence, presence, path, _ = _cells(data_set)
+        where_text = f"{presence}: {path}" if path else presence
         table.add_row(name, images, targets.replace(", ", "\n"), licence, where_text)
         table.add_section()
     console().print(table)

@@ -61,8 +61,8 @@ def command(
     if scorer is None:
         from agiqa.runs.interface import evaluate
 
-        given = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
-        if unfit := [name for name, value in given.items() if value]:
+        options = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
+        if unfit := [name for name, value in options.items() if value]:
             raise click.UsageError(f"{unfit[0]} goes with --scorer: a run has its own.")
         evaluations = evaluate(run, cache=cache)
     else:

@@ -38,7 +38,7 @@ def command(as_json: bool) -> None:
 
 
 def _cells(model: "Known") -> list[str]:
-    """The model's row, by COLUMNS."""
+    """Give the model's row, by COLUMNS."""
     size, tokens = f"{model.billions:.2f} B", f"{'up to ' if model.dynamic else ''}{model.tokens}"
     return [model.model, model.kind, size, model.licence, str(model.width), tokens, model.note]
 

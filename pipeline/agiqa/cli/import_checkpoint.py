@@ -52,11 +52,11 @@ def command(
     from agiqa.runs.fit import import_run
 
     params = settings.read(*((f"fit.target={target}",) if target else ()))
-    made = import_run(file, dataset, cache, params, run, replace)
-    stores = made.provenance["stores"]
+    imported = import_run(file, dataset, cache, params, run, replace)
+    stores = imported.provenance["stores"]
     result = {
-        "run": str(made.folder),
+        "run": str(imported.folder),
         "semantic": stores["semantic"]["extractor"],
-        "next": f"agiqa evaluate {made.folder}",
+        "next": f"agiqa evaluate {imported.folder}",
     }
     show(result, as_json)

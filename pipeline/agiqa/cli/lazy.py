@@ -12,7 +12,7 @@ class Command(click.Command):
     """A command that refuses an option given twice, of which click would take the last."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, once it is clear what is meant."""
+        """Parse as click does, once no option is given twice."""
         _, _, order = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(order).items():
             if not isinstance(option, click.Option) or option.multiple or option.count:
@@ -32,7 +32,7 @@ class LazyGroup(click.Group):
         self.loads = loads
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the work."""
+        """List the commands in the order of the work."""
         return list(self.loads)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -50,9 +50,9 @@ class Settings:
     file: Path | None
     overrides: tuple[str, ...]
 
-    def read(self, *more: str) -> Params:
+    def read(self, *extra: str) -> Params:
         """Read the settings, with `more` overrides as `--set` takes them."""
-        return load(self.file, (*self.overrides, *more))
+        return load(self.file, (*self.overrides, *extra))
 
 
 def settings(function: Command) -> Command:
@@ -73,9 +73,9 @@ def settings(function: Command) -> Command:
     )
     @wraps(function)
     def with_settings(
-        *given: Any, params_file: Path | None, overrides: tuple[str, ...], **named: Any
+        *values: Any, params_file: Path | None, overrides: tuple[str, ...], **named: Any
     ) -> Any:
-        return function(*given, settings=Settings(params_file, overrides), **named)
+        return function(*values, settings=Settings(params_file, overrides), **named)
 
     return with_settings  # type: ignore[return-value]
 
@@ -102,15 +102,15 @@ def engine(function: Command) -> Command:
     )
     @wraps(function)
     def with_engine(
-        *given: Any, name: str | None, ray_address: str | None, actors: int | None, **named: Any
+        *values: Any, name: str | None, ray_address: str | None, actors: int | None, **named: Any
     ) -> Any:
         if name is None:
             if ray_address or actors:
                 raise click.UsageError("--ray-address and --actors go with --engine ray.")
-            return function(*given, engine=None, **named)
+            return function(*values, engine=None, **named)
         from agiqa.stage1.ray_cluster import RayCluster
 
-        return function(*given, engine=RayCluster(ray_address or "", actors or 0), **named)
+        return function(*values, engine=RayCluster(ray_address or "", actors or 0), **named)
 
     return with_engine  # type: ignore[return-value]
 

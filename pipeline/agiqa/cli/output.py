@@ -35,8 +35,8 @@ def console(**options: Any) -> "Console":
     class PlainConsole(Console):
         """Its own control sequences pass, those in the text do not."""
 
-        def render(self, *given: Any, **named: Any) -> Iterable[Segment]:
-            for text, style, control in super().render(*given, **named):
+        def render(self, *arguments: Any, **keywords: Any) -> Iterable[Segment]:
+            for text, style, control in super().render(*arguments, **keywords):
                 yield Segment(text if control else printable(text, lines=True), style, control)
 
     return PlainConsole(**options)

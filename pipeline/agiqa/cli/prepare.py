@@ -109,10 +109,10 @@ def command(
 
     plain_name(name, "NAME")
     params = settings.read()
-    given = {key: value for key, value in columns.items() if value}
-    given |= {"path": str(path)} if path else {}
-    given |= {"kind": kind} if kind else {}
-    source = replace(params.sources.get(name, Source()), **given)
+    overrides = {key: value for key, value in columns.items() if value}
+    overrides |= {"path": str(path)} if path else {}
+    overrides |= {"kind": kind} if kind else {}
+    source = replace(params.sources.get(name, Source()), **overrides)
     if only_sources:
         note_what_is_there(name, source, cache=cache, params=params)
         return

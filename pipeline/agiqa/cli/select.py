@@ -76,19 +76,19 @@ def command(
     choice = Choice(group_by, best, worst, above, below, worst_share)
     if choice == Choice(group_by):
         raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
-    chosen = select(read_scores(scores), choice)
-    if chosen.empty:
+    selection = select(read_scores(scores), choice)
+    if selection.empty:
         echo("No image is like that.", err=True)
         return
     for folder, link in ((copy_to, False), (link_to, True)):
         if folder is not None:
             with disk_errors("write", folder):
-                count = put_images(list(chosen["image"]), folder, link)
+                count = put_images(list(selection["image"]), folder, link)
             echo(f"{count:,} images in {folder}", err=True)
     if out is not None:
-        text = chosen.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
+        text = selection.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
         with disk_errors("write", out):
             write_file(out, text.encode())
     elif copy_to is None and link_to is None:
-        for image in chosen["image"]:
+        for image in selection["image"]:
             echo(image)

@@ -19,7 +19,7 @@ FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
 
 @click.command("table", cls=Command)
 @click.argument(
-    "places",
+    "folders",
     nargs=-1,
     metavar="[RUN|FOLDER]...",
     type=ANY,
@@ -53,7 +53,7 @@ FIGURES = ("srcc", "plcc_logistic", "plcc", "krcc", "rmse_raw", "mae", "rmse")
     help="Published results on the same data sets beside ours, each with its source.",
 )
 def command(
-    places: tuple[Path, ...],
+    folders: tuple[Path, ...],
     form: str | None,
     out: Path | None,
     figures: tuple[str, ...],
@@ -85,13 +85,13 @@ def command(
     named = [name.strip() for name in models.split(",") if name.strip()]
     if not named:
         raise click.UsageError("--models expects names such as moe,ridge, or all; found none.")
-    results = find_results(places or (RUNS,), named)
+    results = find_results(folders or (RUNS,), named)
     shown = [  # the fitted error never without the raw one
         figure for name in figures or ("srcc", "plcc_logistic")
         for figure in (("rmse_raw", name) if name == "rmse" else (name,))
     ]  # fmt: skip
-    others = published_results() if published else []
-    grids = grids_of(results.results, others, tuple(dict.fromkeys(shown)))
+    from_papers = published_results() if published else []
+    grids = grids_of(results.results, from_papers, tuple(dict.fromkeys(shown)))
     for run in results.not_evaluated:
         echo(f"Left out, not evaluated: {run} (agiqa evaluate {run})", err=True)
     for error in results.damaged:

@@ -11,7 +11,7 @@ class Finding:
     """One thing that is wrong with a store."""
 
     path: Path  # the file
-    what: str  # in words, to be read after the path
+    problem: str  # in words, to be read after the path
     image_ids: tuple[str, ...] = ()  # of the rows that are bad by it, where they are known
 
 

@@ -46,7 +46,7 @@ def plain(value: object, field: str = "fingerprint") -> object:
             raise TypeError(f"{field}: expected string keys, found {wrong[0]!r}")
         return {key: plain(value[key], f"{field}.{key}") for key in sorted(value)}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{field}.{place}") for place, item in enumerate(value)]
+        return [plain(item, f"{field}.{index}") for index, item in enumerate(value)]
     if value is None or type(value) in (str, int, bool):
         return value
     if type(value) is float and value - value == 0.0:  # neither NaN nor infinite
@@ -68,7 +68,7 @@ def difference(a: object, b: object) -> list[tuple[str, object, object]]:
     """Name each differing field as (dotted field, value in a, value in b), sorted by field.
 
     A field that is on one side only shows `ABSENT` for the other. Lists of equal length are
-    compared place by place ("layers.2"); lists of other lengths count as one value.
+    compared item by item ("layers.2"); lists of other lengths count as one value.
     """
     return _difference(plain(a), plain(b), "")
 
@@ -77,14 +77,14 @@ def _difference(a: object, b: object, field: str) -> list[tuple[str, object, obj
     if isinstance(a, dict) and isinstance(b, dict):
         pairs = {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in sorted({*a, *b})}
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        pairs = {str(place): pair for place, pair in enumerate(zip(a, b, strict=True))}
+        pairs = {str(index): pair for index, pair in enumerate(zip(a, b, strict=True))}
     else:
         same = a is b or (ABSENT not in (a, b) and json.dumps(a) == json.dumps(b))
         return [] if same else [(field, a, b)]
-    found = []
-    for key, (left, right) in pairs.items():
-        found += _difference(left, right, f"{field}.{key}" if field else key)
-    return found
+    fields = []
+    for key, (value_a, value_b) in pairs.items():
+        fields += _difference(value_a, value_b, f"{field}.{key}" if field else key)
+    return fields
 
 
 def require_same(
@@ -101,10 +101,10 @@ def require_same(
     fields = difference(expected, found)
     if not fields:
         return
-    field, wanted, got = fields[0]
+    field, value, found_value = fields[0]
     more = f" (and {len(fields) - 1} more: {', '.join(f[0] for f in fields[1:4])})"
     raise FingerprintMismatchError(
-        f"{where}: expected {field or 'fingerprint'} = {_short(wanted)}, found {_short(got)}"
+        f"{where}: expected {field or 'fingerprint'} = {_short(value)}, found {_short(found_value)}"
         f"{more if len(fields) > 1 else ''}; {advice}",
         fields,
     )

@@ -88,18 +88,18 @@ def _strange(path: Path, mode: int, wanted: str) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; links in it count as nothing, but DVC's.
+    """Sum the bytes of a file, or of all files below a folder; of links only DVC's count.
 
     What vanishes meanwhile, or cannot be followed, counts as nothing, too.
     """
-    size, left = 0, [os.path.realpath(path)]
-    while left:
-        name = left.pop()
+    size, pending = 0, [os.path.realpath(path)]
+    while pending:
+        name = pending.pop()
         try:
             mode = os.lstat(name).st_mode
             if stat.S_ISDIR(mode):
                 with os.scandir(name) as entries:
-                    left += [entry.path for entry in entries]
+                    pending += [entry.path for entry in entries]
             elif not stat.S_ISLNK(mode) or _DVC.fullmatch(os.path.realpath(name)):
                 size += Path(name).stat().st_size
         except OSError as error:

@@ -109,7 +109,7 @@ def whole_rows(ids: Sequence[bytes], vectors: Vectors, checksums: Vectors) -> Ve
     whole = np.zeros(len(vectors), bool)
     step = max(1, CHECKED_BYTES // max(1, vectors[:1].nbytes))
     for start in range(0, len(vectors), step):
-        some = slice(start, start + step)
-        fits = np.array(row_checksums(ids[some], vectors[some]), dtype=np.uint32) == checksums[some]
-        whole[some] = fits & finite_rows(vectors[some])
+        block = slice(start, start + step)
+        computed = np.array(row_checksums(ids[block], vectors[block]), dtype=np.uint32)
+        whole[block] = (computed == checksums[block]) & finite_rows(vectors[block])
     return whole

@@ -53,10 +53,10 @@ def add_pack(
 class PackVector:
     """One vector of a pack, as a source of rows for its shelf."""
 
-    def __init__(self, pack: PackRows, place: int) -> None:
-        self.pack, self.place = pack, place
-        self.name = str(pack.metadata["names"][place])
-        self.fingerprint: Fingerprint = pack.metadata["fingerprints"][place]
+    def __init__(self, pack: PackRows, index: int) -> None:
+        self.pack, self.index = pack, index
+        self.name = str(pack.metadata["names"][index])
+        self.fingerprint: Fingerprint = pack.metadata["fingerprints"][index]
         self.width, self.dtype = int(pack.metadata["width"]), str(pack.metadata["dtype"])
         self.refused = ""  # why nothing of it is taken
         self.ids: dict[str, str] = {}  # the ledger's id by the pack's, of what is wanted
@@ -80,7 +80,7 @@ class PackVector:
         """Whole rows of the wanted ids, (n, D) at a time."""
         images = {name for name, row_id in self.ids.items() if row_id in wanted}
         for image_ids, vectors in self.pack.blocks(images):
-            yield [self.ids[name] for name in image_ids], vectors[:, self.place]
+            yield [self.ids[name] for name in image_ids], vectors[:, self.index]
 
 
 def pack_vectors(
@@ -88,26 +88,26 @@ def pack_vectors(
 ) -> list[PackVector]:
     """Open a pack's vectors, each with what is wanted of it, or why not; see `add_pack`."""
     pack = open_pack(path)
-    vectors = [PackVector(pack, place) for place in range(len(pack.metadata["names"]))]
+    vectors = [PackVector(pack, index) for index in range(len(pack.metadata["names"]))]
     for vector in vectors:
         key = digest(vector.fingerprint)
-        known, vector.siblings = (row_ids or {}).get(key), vectors
-        chosen = None if wanted is None else wanted.get(key, ())
-        if chosen is None or chosen:
-            vector.refused = _refusal(pack, vector.name, known)
+        ledger_ids, vector.siblings = (row_ids or {}).get(key), vectors
+        wanted_ids = None if wanted is None else wanted.get(key, ())
+        if wanted_ids is None or wanted_ids:
+            vector.refused = _refusal(pack, vector.name, ledger_ids)
         if not vector.refused:
-            vector.ids = _wanted_ids(pack.image_ids, known, chosen)
+            vector.ids = _wanted_ids(pack.image_ids, ledger_ids, wanted_ids)
     return vectors
 
 
 def _wanted_ids(
-    ids: Sequence[str], known: Mapping[str, str] | None, wanted: Collection[str] | None
+    ids: Sequence[str], ledger_ids: Mapping[str, str] | None, wanted: Collection[str] | None
 ) -> dict[str, str]:
     """The ledger's id by the pack's of what is wanted; of an image's rows with several prompts one.
 
-    Rows that are not `known` are left out.
+    Rows that are not in `ledger_ids` are left out.
     """
-    named = {name: name for name in ids} if known is None else known
+    named = {name: name for name in ids} if ledger_ids is None else ledger_ids
     first = {named[name]: name for name in reversed(ids) if name in named}
     return {first[row]: row for row in reversed(first) if wanted is None or row in wanted}
 
@@ -120,7 +120,7 @@ def _take_checksums(pack: PackRows, vectors: list[PackVector]) -> None:
         for vector in vectors:
             rows = [row for row, name in enumerate(image_ids) if name in vector.ids]
             names = [vector.ids[image_ids[row]] for row in rows]
-            crc32 = row_checksums(id_bytes(names), block[rows, vector.place])
+            crc32 = row_checksums(id_bytes(names), block[rows, vector.index])
             vector.crc32.update(zip(names, crc32, strict=True))
 
 

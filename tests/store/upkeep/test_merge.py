@@ -31,7 +31,7 @@ def fill(root: Path, prompt: str, rows: slice, seed: int = 0, width: int = WIDTH
 
 def counts(found: list[Merged]) -> list[tuple[int, int, int, int]]:
     return [
-        (each.rows.added, each.rows.there, len(each.rows.kept), len(each.rows.damaged))
+        (each.rows.added, each.rows.present, len(each.rows.kept), len(each.rows.damaged))
         for each in found
     ]
 

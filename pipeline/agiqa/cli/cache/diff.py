@@ -45,69 +45,73 @@ def command(
 
     kind, path = choose_store(store, default_root())
     if other is not None:
-        _two(kind, path, *choose_store(other, default_root()), as_json)
+        _print_two(kind, path, *choose_store(other, default_root()), as_json)
         return
     from agiqa.stage1.pack_comparison import compare_with_settings
 
     params = settings.read()
-    present, found, missing = compare_with_settings(kind, path, params, default_root())
+    present, comparison, missing = compare_with_settings(kind, path, params, default_root())
     if as_json:
-        print_json(_tree(found) | _missing_tree(missing))
+        print_json(_tree(comparison) | _missing_tree(missing))
         return
     how = "" if present.by_name or kind != "pack" else f", by what it holds: {path.stem} is no name"
     how = how and f"{how} in the settings"
     echo(f"{path}, against the settings of section {present.section}{how}")
-    _print(found, ("there", "now"))
+    _print(comparison, ("there", "now"))
     _print_missing(missing)
 
 
-def _two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> None:
+def _print_two(kind: str, path: Path, other_kind: str, other: Path, as_json: bool) -> None:
     from agiqa.stage1.pack_comparison import compare, image_ids, named_fingerprints, nearest
 
-    there, now = named_fingerprints(kind, path), named_fingerprints(other_kind, other)
+    first, second = named_fingerprints(kind, path), named_fingerprints(other_kind, other)
     if kind != "pack":  # its vector has no name
-        name = nearest(next(iter(there.values())), now)
-        there = {name: next(iter(there.values()))}
+        name = nearest(next(iter(first.values())), second)
+        first = {name: next(iter(first.values()))}
     elif other_kind != "pack":
-        name = nearest(next(iter(now.values())), there)
-        now = {name: next(iter(now.values()))}
-    found = compare(there, now)
-    one, two = image_ids(kind, path), image_ids(other_kind, other)
-    counts = {"both": len(one & two), "only_first": len(one - two), "only_second": len(two - one)}
+        name = nearest(next(iter(second.values())), first)
+        second = {name: next(iter(second.values()))}
+    comparison = compare(first, second)
+    first_ids, second_ids = image_ids(kind, path), image_ids(other_kind, other)
+    counts = {
+        "both": len(first_ids & second_ids),
+        "only_first": len(first_ids - second_ids),
+        "only_second": len(second_ids - first_ids),
+    }
     if as_json:
-        print_json(_tree(found) | {"images": counts})
+        print_json(_tree(comparison) | {"images": counts})
         return
     echo(f"first:  {path}\nsecond: {other}")
-    _print(found, ("first", "second"))
+    _print(comparison, ("first", "second"))
     echo(
         f"{count_text(counts['both'], 'image')} in both, {counts['only_first']} only in the first, "
         f"{counts['only_second']} only in the second"
     )
-    equal = not (found.changed or found.removed or found.added)
+    equal = not (comparison.changed or comparison.removed or comparison.added)
     echo("the same vectors" if equal else "different vectors")
 
 
-def _print(found: "Comparison", sides: tuple[str, str]) -> None:
+def _print(comparison: "Comparison", sides: tuple[str, str]) -> None:
     """The fields that differ: first those that do so alike in every vector, then the rest."""
-    fields = list(found.changed.values())
-    keys = [{_key(field) for field in each} for each in fields]
+    fields = list(comparison.changed.values())
+    keys = [{_key(field) for field in differences} for differences in fields]
     alike = set.intersection(*keys) if len(keys) > 1 else set()
     if alike:
-        echo(f"in {count_text(len(fields), 'vector')} ({', '.join(found.changed)})")
+        echo(f"in {count_text(len(fields), 'vector')} ({', '.join(comparison.changed)})")
         for field in fields[0]:
             if _key(field) in alike:
                 print_difference(*field, sides)
-    for name, each in found.changed.items():
-        own = [field for field in each if _key(field) not in alike]
-        if own:
+    for name, differences in comparison.changed.items():
+        own_fields = [field for field in differences if _key(field) not in alike]
+        if own_fields:
             echo(f"in {name}")
-            for field in own:
+            for field in own_fields:
                 print_difference(*field, sides)
-    for name, new in found.renamed.items():
+    for name, new in comparison.renamed.items():
         echo(f"renamed: {name} -> {new} (nothing else changed)")
-    for what in ("removed", "added", "same"):
-        if names := getattr(found, what):
-            print_wrapped(f"{'unchanged' if what == 'same' else what}: {', '.join(names)}")
+    for group in ("removed", "added", "same"):
+        if names := getattr(comparison, group):
+            print_wrapped(f"{'unchanged' if group == 'same' else group}: {', '.join(names)}")
 
 
 def _print_missing(missing: "Missing") -> None:
@@ -121,13 +125,13 @@ def _print_missing(missing: "Missing") -> None:
     if not total:
         echo("nothing would be computed")
         return
-    lacking = {name: count for name, count in missing.vectors.items() if count}
-    width = max(map(len, lacking))
+    missing_counts = {name: count for name, count in missing.vectors.items() if count}
+    width = max(map(len, missing_counts))
     echo(f"not in the ledger, of {count_text(missing.images, 'image')}")
-    if len(lacking) > 2 and len(set(lacking.values())) == 1:
-        echo(f"  each of {len(lacking)} vectors  {max(lacking.values())}")
-        lacking = {}
-    for name, count in lacking.items():
+    if len(missing_counts) > 2 and len(set(missing_counts.values())) == 1:
+        echo(f"  each of {len(missing_counts)} vectors  {max(missing_counts.values())}")
+        missing_counts = {}
+    for name, count in missing_counts.items():
         echo(f"  {name:<{width}}  {count}")
     if len(missing.missing_images) < missing.images:
         print_wrapped(f"images: {_some(missing.missing_images)}")
@@ -149,22 +153,22 @@ def _key(field: tuple[str, object, object]) -> tuple[str, str, str]:
     return field[0], value_text(field[1]), value_text(field[2])
 
 
-def _tree(found: "Comparison") -> dict[str, Any]:
+def _tree(comparison: "Comparison") -> dict[str, Any]:
     from agiqa.store import ABSENT
 
-    def fields(each: Any) -> list[dict[str, Any]]:
+    def fields(differences: Any) -> list[dict[str, Any]]:
         names = ("field", "there", "now")
         return [
-            {key: value for key, value in zip(names, one, strict=True) if value is not ABSENT}
-            for one in each
+            {key: value for key, value in zip(names, values, strict=True) if value is not ABSENT}
+            for values in differences
         ]
 
     return {
-        "unchanged": list(found.same),
-        "renamed": dict(found.renamed),
-        "changed": {name: fields(each) for name, each in found.changed.items()},
-        "removed": list(found.removed),
-        "added": list(found.added),
+        "unchanged": list(comparison.same),
+        "renamed": dict(comparison.renamed),
+        "changed": {name: fields(differences) for name, differences in comparison.changed.items()},
+        "removed": list(comparison.removed),
+        "added": list(comparison.added),
     }
 
 

@@ -24,10 +24,10 @@ def print_tree(tree: Mapping[str, object]) -> None:
             echo(f"{INDENT}{'':<{width}}  {line}")
 
 
-def print_difference(field: str, there: object, now: object, sides: tuple[str, str]) -> None:
+def print_difference(field: str, before: object, now: object, sides: tuple[str, str]) -> None:
     """A field and its two values: in one line where they fit, else one under the other."""
     room = _room()
-    values = value_text(there), value_text(now)
+    values = value_text(before), value_text(now)
     line = f"{INDENT}{field}: {values[0]} -> {values[1]}"
     if len(line) <= room:
         echo(line)
@@ -46,7 +46,7 @@ def print_wrapped(line: str, indent: str = INDENT) -> None:
 
 
 def _room() -> int:
-    """Columns of the terminal; off a terminal a line stays a line."""
+    """Measure the terminal's columns; off a terminal a line stays a line."""
     return shutil.get_terminal_size((100_000, 24)).columns
 
 

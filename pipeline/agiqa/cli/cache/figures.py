@@ -18,7 +18,7 @@ runs = click.option(
 
 
 def size_text(size: int) -> str:
-    """Bytes in decimal units: 4.2 MB."""
+    """Write bytes in decimal units: 4.2 MB."""
     if size < 1000:
         return f"{size} B"
     value = float(size)
@@ -43,7 +43,7 @@ def moment_text(written: float) -> str:
     return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
 
 
-def count_text(count: int, what: str) -> str:
+def count_text(count: int, noun: str) -> str:
     """Write a count with its noun, as `1 row` or `2,408 rows`."""
-    many = "shelves" if what == "shelf" else f"{what}s"
-    return f"{count:,} {what if count == 1 else many}"
+    plural = "shelves" if noun == "shelf" else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"

@@ -21,10 +21,10 @@ UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
     """A time such as 30d, in seconds."""
-    found = re.fullmatch(r"(\d+)([hdw])", value)
-    if found is None:
+    match = re.fullmatch(r"(\d+)([hdw])", value)
+    if match is None:
         raise click.BadParameter(f"{value!r} is no age such as 12h, 30d or 8w")
-    return int(found[1]) * UNITS[found[2]]
+    return int(match[1]) * UNITS[match[2]]
 
 
 @click.command("gc", cls=Command)
@@ -84,20 +84,20 @@ def command(
     from agiqa.store.upkeep.clearing import carry_out, plan
 
     run_folders = runs or ((RUNS,) if RUNS.is_dir() else ())  # nothing may have been fitted yet
-    given = (default_root(), caches or (CACHE,), run_folders, unused, older_than)
-    planned = plan(*given)
-    found = planned.orphans
+    arguments = (default_root(), caches or (CACHE,), run_folders, unused, older_than)
+    planned = plan(*arguments)
+    orphans = planned.orphans
     if not as_json:
         _print(planned)
-    elif dry_run or not found:
-        print_json(_tree(found, planned.kept))
-    if not found or dry_run:
+    elif dry_run or not orphans:
+        print_json(_tree(orphans, planned.kept))
+    if not orphans or dry_run:
         return
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise AgiqaError("expected --yes, or a terminal to ask at; nothing was removed")
         click.confirm("Remove all this?", abort=True)
-    removed, refused = carry_out(planned, plan(*given))
+    removed, refused = carry_out(planned, plan(*arguments))
     if as_json:
         print_json(_tree(removed, refused))
     else:
@@ -107,21 +107,20 @@ def command(
 
 
 def _print(planned: "Plan") -> None:
-    found = planned.orphans
-    width = max((len(size_text(each.size)) for each in found), default=0)
-    for each in found:
-        echo(f"{size_text(each.size):>{width}}  {each.path}: {each.why}")
+    orphans = planned.orphans
+    width = max((len(size_text(orphan.size)) for orphan in orphans), default=0)
+    for orphan in orphans:
+        echo(f"{size_text(orphan.size):>{width}}  {orphan.path}: {orphan.why}")
     for line in planned.kept:
         echo(f"kept: {line}")
-    echo(f"can go: {_sum(found)}" if found else "nothing can go")
+    echo(f"can go: {_sum(orphans)}" if orphans else "nothing can go")
 
 
-def _sum(found: "list[Orphan]") -> str:
-    size = sum(each.size for each in found)
-    return f"{count_text(len(found), 'item')}, {size_text(size)} ({size:,} bytes)"
+def _sum(orphans: "list[Orphan]") -> str:
+    size = sum(orphan.size for orphan in orphans)
+    return f"{count_text(len(orphans), 'item')}, {size_text(size)} ({size:,} bytes)"
 
 
-def _tree(found: "list[Orphan]", kept: list[str]) -> dict[str, Any]:
-    items = [{"path": str(each.path), "why": each.why, "bytes": each.size} for each in found]
-    size = sum(each.size for each in found)
-    return {"items": items, "bytes": size, "kept": kept}
+def _tree(orphans: "list[Orphan]", kept: list[str]) -> dict[str, Any]:
+    items = [{"path": str(item.path), "why": item.why, "bytes": item.size} for item in orphans]
+    return {"items": items, "bytes": sum(item.size for item in orphans), "kept": kept}

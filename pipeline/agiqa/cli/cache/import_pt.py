@@ -57,7 +57,7 @@ def command(
     plain_name(name, "--name")
     table = read_table(cache / dataset)
     pack = cache / dataset / f"{name}.{suffix}"
-    found = import_pt(
+    imported = import_pt(
         folder,
         table,
         pack,
@@ -66,17 +66,17 @@ def command(
         model=model,
         skip_missing=skip_missing,
     )
-    for bad in found.skipped:
+    for bad in imported.skipped:
         echo(f"Skipped {bad.path}: {bad.reason}", err=True)
     result = {
-        "pack": str(found.pack),
-        "images": found.images,
-        "width": found.width,
-        "saved_as": found.saved_as,
-        "skipped": [f"{bad.path}: {bad.reason}" for bad in found.skipped]
+        "pack": str(imported.pack),
+        "images": imported.images,
+        "width": imported.width,
+        "saved_as": imported.saved_as,
+        "skipped": [f"{bad.path}: {bad.reason}" for bad in imported.skipped]
         if as_json
-        else len(found.skipped),
-        "unused_files": found.unused,
+        else len(imported.skipped),
+        "unused_files": imported.unused,
         "next": f"agiqa fit {dataset} --set semantic.name={name}"
         + (f" --set semantic.format={suffix}" if suffix != "zarr" else ""),
     }

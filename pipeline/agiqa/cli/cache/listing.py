@@ -42,8 +42,8 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
     from agiqa.store.upkeep.users import find_runs
 
     ledger = default_root()
-    found, unreadable = find_runs([runs])
-    shelves, packs = survey(ledger, [cache], found)
+    all_runs, unreadable = find_runs([runs])
+    shelves, packs = survey(ledger, [cache], all_runs)
     for path in unreadable:
         echo(f"{path}: says not what the run read; it is left out", err=True)
     if as_json:
@@ -86,13 +86,13 @@ def print_tables(
     out = console(highlight=False)
     total = size_text(sum(shelf.size for shelf in shelves))
     out.print(f"[bold]Ledger[/] {ledger}: {count_text(len(shelves), 'shelf')}, {total}")
-    if good := [shelf for shelf in shelves if not shelf.problem]:
-        out.print(_shelf_table(good, out.width))
+    if readable := [shelf for shelf in shelves if not shelf.problem]:
+        out.print(_shelf_table(readable, out.width))
     _print_lines(shelves)
     total = size_text(sum(pack.size for pack in packs))
     out.print(f"[bold]Packs[/] in {cache}: {len(packs)}, {total}")
-    if good := [pack for pack in packs if not pack.problem]:
-        out.print(_pack_table(good))
+    if readable := [pack for pack in packs if not pack.problem]:
+        out.print(_pack_table(readable))
     _print_lines(packs)
 
 

@@ -38,39 +38,39 @@ def command(sources: tuple[Path, ...], as_json: bool) -> None:
     from agiqa.store import default_root
     from agiqa.store.upkeep.merge import merge
 
-    found = merge(sources, default_root())
+    results = merge(sources, default_root())
     if as_json:
         merged = [
             {
-                "source": str(each.source),
-                "vector": each.name,
-                "rows": each.rows.rows,
-                "added": each.rows.added,
-                "there": each.rows.there,
-                "kept": list(each.rows.kept),
-                "damaged": list(each.rows.damaged),
-                "refused": each.rows.refused,
+                "source": str(result.source),
+                "vector": result.name,
+                "rows": result.rows.rows,
+                "added": result.rows.added,
+                "there": result.rows.present,
+                "kept": list(result.rows.kept),
+                "damaged": list(result.rows.damaged),
+                "refused": result.rows.refused,
             }
-            for each in found
+            for result in results
         ]
         show({"ledger": str(default_root()), "merged": merged}, as_json)
-    for each in found:
-        rows, name = each.rows, f" {each.name}" if each.name else ""
+    for result in results:
+        rows, name = result.rows, f" {result.name}" if result.name else ""
         if rows.refused:
-            echo(f"{each.source}{name}: nothing taken: {rows.refused}", err=True)
+            echo(f"{result.source}{name}: nothing taken: {rows.refused}", err=True)
         elif not as_json:
             echo(
-                f"{each.source}{name}: {rows.rows} rows, {rows.added} added, {rows.there} there "
-                "already"
+                f"{result.source}{name}: {rows.rows} rows, {rows.added} added, {rows.present} "
+                "there already"
                 + (f", {len(rows.kept)} there with other numbers and kept" if rows.kept else "")
                 + (f", {len(rows.damaged)} damaged and left out" if rows.damaged else "")
             )
         for row in rows.damaged:
-            echo(f"Damaged in {each.source}{name}: {row}", err=True)
-    left = sum(len(each.rows.damaged) for each in found)
-    refused = sum(bool(each.rows.refused) for each in found)
-    if left or refused:
+            echo(f"Damaged in {result.source}{name}: {row}", err=True)
+    lost = sum(len(result.rows.damaged) for result in results)
+    refused = sum(bool(result.rows.refused) for result in results)
+    if lost or refused:
         raise AgiqaError(
-            f"{left} damaged rows and {refused} whole vectors were left out, as listed; all others "
+            f"{lost} damaged rows and {refused} whole vectors were left out, as listed; all others "
             f"are in {default_root()}. What is left out is computed again by `agiqa extract`."
         )

@@ -34,29 +34,29 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
     from agiqa.store.upkeep.choice import choose_store
     from agiqa.store.upkeep.details import details
 
-    found, more = details(*choose_store(store, default_root()), [cache], [runs])
+    described, extra = details(*choose_store(store, default_root()), [cache], [runs])
     if as_json:
-        about = {
-            "kind": found.kind,
-            "store": str(found.path),
-            "bytes": found.size,
-            "written": moment_text(found.written),
-            "rows": found.rows,
-            "width": found.width,
-            "dtype": found.dtype,
-            "vectors": list(found.vectors),
-            "digests": list(found.digests),
-            "fingerprints": list(found.fingerprints),
-            "used_by": list(found.users),
-            "written_by": list(found.writers),
-            **more,
+        tree = {
+            "kind": described.kind,
+            "store": str(described.path),
+            "bytes": described.size,
+            "written": moment_text(described.written),
+            "rows": described.rows,
+            "width": described.width,
+            "dtype": described.dtype,
+            "vectors": list(described.vectors),
+            "digests": list(described.digests),
+            "fingerprints": list(described.fingerprints),
+            "used_by": list(described.users),
+            "written_by": list(described.writers),
+            **extra,
         }
-        print_json(about)
+        print_json(tree)
         return
-    _print(found, more)
+    _print(described, extra)
 
 
-def _print(store: "Store", more: dict[str, Any]) -> None:
+def _print(store: "Store", extra: dict[str, Any]) -> None:
     from agiqa.cli.cache.fields import print_tree
     from agiqa.store.upkeep.details import shared_fields
 
@@ -69,19 +69,19 @@ def _print(store: "Store", more: dict[str, Any]) -> None:
     echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
     for writer in store.writers:
         echo(f"being written by {writer}")
-    if "segments" in more:
-        echo(f"in {count_text(len(more['segments']), 'segment')}")
-    if left_out := more.get("left_out"):
+    if "segments" in extra:
+        echo(f"in {count_text(len(extra['segments']), 'segment')}")
+    if left_out := extra.get("left_out"):
         echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
         for image_id in left_out:
             echo(f"  {image_id}")
     echo("damaged rows: unknown until `agiqa cache verify`")
-    shared, own = shared_fields(store.fingerprints)
+    shared, own_fields = shared_fields(store.fingerprints)
     if count > 1:
         echo("\nwhat all vectors share")
         print_tree(shared)
         shared = {}
-    for place, digest in enumerate(store.digests):
-        name = store.vectors[place] if place < len(store.vectors) else "vector"
+    for index, digest in enumerate(store.digests):
+        name = store.vectors[index] if index < len(store.vectors) else "vector"
         echo(f"\n{name}: {digest}")
-        print_tree({**shared, **own[place]})
+        print_tree({**shared, **own_fields[index]})

@@ -78,9 +78,9 @@ def command(
     if repair:
         params = settings.read()
         known = KnownFingerprints([cache], [runs], lambda: settings_fingerprints(params))
-    chosen = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
+    selected = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
     outcomes = []
-    for kind, path in chosen:
+    for kind, path in selected:
         with _quiet():
             outcome = _verify(kind, path, ledger, known)
         outcomes.append(outcome)
@@ -96,7 +96,7 @@ def command(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings of files that are none of the shelf: they are printed as findings."""
+    """Silence warnings of files that are not the shelf's: they are printed as findings."""
     logger = logging.getLogger("agiqa.store.ledger.segment_rows")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -138,7 +138,7 @@ def _print(outcome: _Outcome) -> None:
     echo(f"{state}  {_name(report)}  {count_text(report.rows, 'row')}")
     for finding in report.findings:
         inside = _inside(finding.path, report.store)
-        print_wrapped(f"  {inside}{finding.what}{_rows(finding.image_ids)}", "    ")
+        print_wrapped(f"  {inside}{finding.problem}{_rows(finding.image_ids)}", "    ")
     for note in report.notes:
         print_wrapped(f"  note: {_shorter(note, report.store)}", "    ")
     for line in outcome.done:
@@ -172,12 +172,12 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
     bad = sum(not outcome.is_whole for outcome in outcomes)
     stores = count_text(sum(not report.is_whole for report in reports), "store")
     advice = "" if repair else "; --repair drops bad rows and packs bad packs again"
-    left = ""
+    outcome_text = ""
     if repair:
-        left = f"; {count_text(bad, 'store')} still bad" if bad else "; all repaired"
+        outcome_text = f"; {count_text(bad, 'store')} still bad" if bad else "; all repaired"
     echo(
         f"{count_text(findings, 'finding')} in {stores}, {count_text(rows, 'bad row')}"
-        f"{left}{advice}"
+        f"{outcome_text}{advice}"
     )
 
 
@@ -214,8 +214,8 @@ def _tree(outcome: _Outcome) -> dict[str, Any]:
         "chunks": report.chunks,
         "bytes": report.size,
         "findings": [
-            {"file": str(each.path), "what": each.what, "rows": list(each.image_ids)}
-            for each in report.findings
+            {"file": str(finding.path), "what": finding.problem, "rows": list(finding.image_ids)}
+            for finding in report.findings
         ],
         "notes": report.notes,
         "repaired": outcome.done,

@@ -62,10 +62,10 @@ def command(
 
     folder = cache / dataset
     table = read_table(folder)
-    chosen = protocols or tuple(protocols_there(folder))
-    if not chosen:
+    selected = protocols or tuple(protocols_there(folder))
+    if not selected:
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
-    splits = {protocol: read_protocol(folder, table, protocol) for protocol in chosen}
+    splits = {protocol: read_protocol(folder, table, protocol) for protocol in selected}
     near = near_hashes(perceptual_hashes(table), distance)
     audits = {
         protocol: audit(table, frame, near, pairs=pairs) for protocol, frame in splits.items()
@@ -78,16 +78,14 @@ def command(
 
 
 def _print(dataset: str, distance: int, audits: "dict[str, Audit]", own_groups: bool) -> None:
-
     measures = [name for name in MEASURES if own_groups or name != "same_group"]
     rows = []
     for protocol, counted in audits.items():
-        sides = list(dict.fromkeys((one.side, one.other) for one in counted.across))
-        for side, other in sides:
-            counts = [one for one in counted.across if (one.side, one.other) == (side, other)]
-            images = sum(one.images for one in counts)
-            cells = [_share(sum(getattr(one, m) for one in counts), images) for m in measures]
-            rows.append([protocol, str(len(counts)), f"{side} in {other}", f"{images:,}", *cells])
+        for side, other in dict.fromkeys((split.side, split.other) for split in counted.across):
+            splits = [s for s in counted.across if (s.side, s.other) == (side, other)]
+            images = sum(split.images for split in splits)
+            cells = [_share(sum(getattr(split, m) for split in splits), images) for m in measures]
+            rows.append([protocol, str(len(splits)), f"{side} in {other}", f"{images:,}", *cells])
     print_table(
         ["protocol", "splits", "sides", "images", *(MEASURES[name] for name in measures)],
         rows,
@@ -112,9 +110,9 @@ def _print(dataset: str, distance: int, audits: "dict[str, Audit]", own_groups: 
                 "same file" if pair.same_file else str(pair.distance),
                 "same" if pair.same_prompt else "other",
                 " / ".join(f"{score:.2f}" for score in pair.scores or ()),
-                ", ".join(where),
+                ", ".join(splits),
             ]
-            for pair, where in sorted(worst.values(), key=lambda counted: counted[0].distance)
+            for pair, splits in sorted(worst.values(), key=lambda counted: counted[0].distance)
         ],
         title="The worst pairs",
     )

@@ -36,7 +36,7 @@ def list_(dataset: str, cache: Path, as_json: bool) -> None:
         raise AgiqaError(f"{folder}/splits: no split files; run `agiqa prepare {dataset}`")
     listed: list[dict[str, Any]] = []
     prompts = bool((table.frame["prompt"].str.strip() != "").any())
-    own = has_own_groups(table.frame)
+    has_groups = has_own_groups(table.frame)
     for protocol in protocols:
         try:
             splits = read_protocol(folder, table, protocol)
@@ -52,7 +52,7 @@ def list_(dataset: str, cache: Path, as_json: bool) -> None:
                 "val": [leak.val for leak in counts],
                 "test": [leak.test for leak in counts],
                 "same_prompt": sum(leak.same_prompt for leak in counts) if prompts else None,
-                "same_group": sum(leak.same_group for leak in counts) if own else None,
+                "same_group": sum(leak.same_group for leak in counts) if has_groups else None,
                 "same_file": sum(leak.same_file for leak in counts),
                 "sha256": split_digest(splits),
             }
@@ -60,28 +60,28 @@ def list_(dataset: str, cache: Path, as_json: bool) -> None:
     if as_json:
         print_json(listed)
         return
-    _print_protocols(listed, own)
+    _print_protocols(listed, has_groups)
 
 
-def _print_protocols(listed: list[dict[str, Any]], own: bool) -> None:
+def _print_protocols(listed: list[dict[str, Any]], has_groups: bool) -> None:
     from agiqa.data.splits import percent
 
     rows = []
-    for about in listed:
-        if "unusable" in about:
-            rows.append([about["protocol"], "unusable", *[""] * (4 + own)])
+    for entry in listed:
+        if "unusable" in entry:
+            rows.append([entry["protocol"], "unusable", *[""] * (4 + has_groups)])
             continue
-        shared, test = about["same_prompt"], sum(about["test"])
-        sizes = [min(about[side]) for side in ("train", "val", "test")]
+        shared, test = entry["same_prompt"], sum(entry["test"])
+        sizes = [min(entry[side]) for side in ("train", "val", "test")]
         rows.append(
             [
-                about["protocol"],
-                str(about["splits"]),
+                entry["protocol"],
+                str(entry["splits"]),
                 "/".join(f"{size:,}" for size in sizes),
                 "no prompts known" if shared is None else percent(shared, test),
-                *([percent(about["same_group"], test)] if own else []),
-                f"{about['same_file'] / about['splits']:.1f}",
-                about["sha256"][:12],
+                *([percent(entry["same_group"], test)] if has_groups else []),
+                f"{entry['same_file'] / entry['splits']:.1f}",
+                entry["sha256"][:12],
             ]
         )
     print_table(
@@ -90,7 +90,7 @@ def _print_protocols(listed: list[dict[str, Any]], own: bool) -> None:
             "splits",
             "train/val/test",
             "prompt in train",
-            *(["group in train"] if own else []),
+            *(["group in train"] if has_groups else []),
             "file in train",
             "sha256",
         ],
@@ -98,9 +98,9 @@ def _print_protocols(listed: list[dict[str, Any]], own: bool) -> None:
         caption="sizes: the least of the splits; in train: share of the test images, and images "
         "a split",
     )
-    for about in listed:
-        if "unusable" in about:
-            echo(f"{about['protocol']}: {about['unusable']}", err=True)
+    for entry in listed:
+        if "unusable" in entry:
+            echo(f"{entry['protocol']}: {entry['unusable']}", err=True)
 
 
 @click.command("import", cls=Command)
@@ -195,11 +195,11 @@ def export(dataset: str, protocol: str, seed: int | None, out: Path | None, cach
 
     splits = read_protocol(cache / dataset, read_table(cache / dataset), protocol)
     if seed is not None:
-        chosen = splits[splits["seed"] == seed]
-        if chosen.empty:
+        split = splits[splits["seed"] == seed]
+        if split.empty:
             seeds = ", ".join(map(str, splits["seed"].unique()))
             raise AgiqaError(f"{dataset}, {protocol}: no split of seed {seed}; there are: {seeds}")
-        splits = chosen
+        splits = split
     text = splits[["name", "side", "seed", "image_id"]].to_csv(index=False, lineterminator="\n")
     if out is None:
         echo(text, nl=False)

@@ -51,20 +51,20 @@ class Added:
 
     rows: int  # that were offered
     added: int = 0
-    there: int = 0  # already, with the same numbers
+    present: int = 0  # already, with the same numbers
     kept: tuple[str, ...] = ()  # ids of those there already with other numbers, which stay
     damaged: tuple[str, ...] = ()  # ids of those that cannot be read, and are not there either
     refused: str = ""  # why none was taken
 
 
 def compare(
-    offered: Mapping[str, int | None], there: Mapping[str, int]
+    offered: Mapping[str, int | None], present: Mapping[str, int]
 ) -> tuple[int, tuple[str, ...]]:
-    """Of rows by checksum: how many are there already, and ids of those with other numbers."""
+    """Count the offered rows that are present with the same numbers; ids of those with others."""
     kept = tuple(
-        name for name, crc32 in offered.items() if crc32 not in (None, there.get(name, crc32))
+        name for name, crc32 in offered.items() if crc32 not in (None, present.get(name, crc32))
     )
-    return sum(name in there for name in offered) - len(kept), kept
+    return sum(name in present for name in offered) - len(kept), kept
 
 
 def add_shelf(source: Source, target: Shelf) -> Added:
@@ -74,16 +74,17 @@ def add_shelf(source: Source, target: Shelf) -> Added:
     then stays, and the same call goes on.
     """
     offered = source.checksums()
-    there, kept = compare(offered, target.checksums())
-    left, added = set(offered).difference(target.ids()), 0
-    if left:
+    present, kept = compare(offered, target.checksums())
+    missing_ids, added = set(offered).difference(target.ids()), 0
+    if missing_ids:
         with target.writer() as writer:
-            left -= target.ids()  # of another process, until the lock was ours
-            for ids, vectors in source.blocks(left):
+            missing_ids -= target.ids()  # of another process, until the lock was ours
+            for ids, vectors in source.blocks(missing_ids):
                 writer.add(ids, vectors)
-                left.difference_update(ids)
+                missing_ids.difference_update(ids)
                 added += len(ids)
-    return Added(len(offered), added, there, kept, tuple(name for name in offered if name in left))
+    damaged = tuple(row_id for row_id in offered if row_id in missing_ids)
+    return Added(len(offered), added, present, kept, damaged)
 
 
 def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
@@ -93,16 +94,16 @@ def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
         root: the ledger's folder.
         vectors: what is to be added to it, and where it is from.
     """
-    seen: dict[str, tuple[int, str, Path]] = {}
+    layouts: dict[str, tuple[int, str, Path]] = {}
     for source, vector in vectors:
         key, folder = digest(vector.fingerprint), shelf_folder(root, vector.fingerprint)
-        if key not in seen and (folder / DESCRIPTION).exists():
+        if key not in layouts and (folder / DESCRIPTION).exists():
             target = Shelf.at(folder)
-            seen[key] = target.width, target.dtype, folder
-        width, dtype, where = seen.setdefault(key, (vector.width, vector.dtype, source))
+            layouts[key] = target.width, target.dtype, folder
+        width, dtype, holder = layouts.setdefault(key, (vector.width, vector.dtype, source))
         if (vector.width, vector.dtype) != (width, dtype):
             raise AgiqaError(
-                f"{source}: expected vectors of width {width}, {dtype}, as {where} has under the "
+                f"{source}: expected vectors of width {width}, {dtype}, as {holder} has under the "
                 f"same fingerprint, found width {vector.width}, {vector.dtype}; one of the two is "
                 "wrong: find out which (`agiqa cache show`) and move it away"
             )
@@ -111,7 +112,7 @@ def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
 def differing(
     root: Path, fingerprint: Fingerprint, row_ids: Sequence[str], vectors: Vectors
 ) -> tuple[str, ...]:
-    """Ids of those rows `vectors` (n, D) that the ledger has with other numbers."""
+    """List ids of the rows `vectors` (n, D) that the ledger has with other numbers."""
     folder = shelf_folder(root, fingerprint)
     if not (folder / DESCRIPTION).exists():
         return ()

@@ -56,11 +56,11 @@ class Description:
 
     @property
     def kind(self) -> Kind:
-        """What its segments have in common."""
+        """Give what its segments have in common."""
         return Kind(digest(self.fingerprint), self.width, self.dtype)
 
     def text(self) -> str:
-        """As the file has it."""
+        """Write the description as the file has it."""
         return json.dumps(self.tree(), indent=2) + "\n"
 
     def tree(self) -> dict[str, object]:
@@ -172,8 +172,8 @@ def contradiction(folder: Path, description: Description) -> str | None:
     kind = kind_of(folder)
     if kind in (None, description.kind) or kind is None or kind.digest != description.kind.digest:
         return None
-    said = f"width {description.width}, {description.dtype}"
-    return f"says {said}, but the vectors are of width {kind.width}, {kind.dtype}"
+    stated = f"width {description.width}, {description.dtype}"
+    return f"says {stated}, but the vectors are of width {kind.width}, {kind.dtype}"
 
 
 def restore_description(

@@ -86,25 +86,25 @@ class OldShelf:
 
     def blocks(self, wanted: Collection[str]) -> Iterator[tuple[list[str], Vectors]]:
         """Whole rows of the wanted ids, (n, D) at a time, in the order of the files."""
-        left = set(wanted)
+        missing_ids = set(wanted)
         step = min(ROWS_A_CHUNK, rows_a_block(self.width, self.dtype))
         for rows in self._sections:
             chunks: defaultdict[Path, list[str]] = defaultdict(list)
-            for name in sorted(left & rows.keys(), key=lambda name: rows[name]):
+            for name in sorted(missing_ids & rows.keys(), key=lambda name: rows[name]):
                 chunks[rows[name].array / f"c.{rows[name].position // ROWS_A_CHUNK}.0"].append(name)
             for path, names in chunks.items():
                 for start in range(0, len(names), step):
-                    some = {name: rows[name] for name in names[start : start + step]}
+                    batch = {name: rows[name] for name in names[start : start + step]}
                     with disk_errors("read", path):
-                        found = self._read(path, some)
-                    left.difference_update(found)
-                    if found:
-                        yield list(found), np.stack(list(found.values()))
+                        whole = self._read(path, batch)
+                    missing_ids.difference_update(whole)
+                    if whole:
+                        yield list(whole), np.stack(list(whole.values()))
 
     def _read(self, path: Path, rows: Mapping[str, _Row]) -> dict[str, Vectors]:
         """The whole ones of some rows in a chunk's file, by id."""
         size = self.width * np.dtype(self.dtype).itemsize
-        found: dict[str, Vectors] = {}
+        whole: dict[str, Vectors] = {}
         try:
             with open_own(path) as file:
                 length = os.fstat(file.fileno()).st_size
@@ -116,10 +116,10 @@ class OldShelf:
                     vector = np.frombuffer(data, dtype=DTYPES[self.dtype])[None]
                     crc32 = np.array([row.crc32], dtype=np.uint32)
                     if whole_rows([bytes.fromhex(name)], vector, crc32)[0]:
-                        found[name] = vector[0]
+                        whole[name] = vector[0]
         except FileNotFoundError:
             pass
-        return found
+        return whole
 
 
 def _valid_rows(section: Path) -> dict[str, _Row]:

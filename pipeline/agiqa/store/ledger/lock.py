@@ -40,13 +40,13 @@ class LockedError(AgiqaError):
 def writer_lock(folder: Path, rank: int = 0) -> Iterator[None]:
     """Be the one writer of this rank in `folder`; LockedError, within a second, names the owner."""
     lock, note = _files(folder, rank)
-    held = filelock.FileLock(lock)
+    file_lock = filelock.FileLock(lock)
     try:
-        held.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
+        file_lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
     except filelock.Timeout:
-        who = f" of rank {rank}" if rank else ""
+        of_rank = f" of rank {rank}" if rank else ""
         raise LockedError(
-            f"{folder}: expected to be the only writer{who}, found {_owner(note)}; "
+            f"{folder}: expected to be the only writer{of_rank}, found {_owner(note)}; "
             "wait until it ends or stop it, then run the same command again"
         ) from None
     except (OSError, NotImplementedError) as error:
@@ -63,7 +63,7 @@ def writer_lock(folder: Path, rank: int = 0) -> Iterator[None]:
     finally:
         with suppress(OSError):
             note.unlink(missing_ok=True)
-        held.release()
+        file_lock.release()
 
 
 @contextmanager
@@ -84,13 +84,13 @@ def is_locked(folder: Path, rank: int = 0) -> bool:
     lock, _ = _files(folder, rank)
     if not lock.exists():
         return False
-    held = filelock.FileLock(lock)
+    file_lock = filelock.FileLock(lock)
     with disk_errors("lock", folder):
         try:
-            held.acquire(timeout=0)
+            file_lock.acquire(timeout=0)
         except filelock.Timeout:
             return True
-        held.release()
+        file_lock.release()
     return False
 
 
@@ -113,7 +113,7 @@ def writer_of(folder: Path) -> str | None:
 
 
 def _files(folder: Path, rank: int) -> tuple[Path, Path]:
-    """A rank's lock and note.
+    """Name a rank's lock and note.
 
     StrangeFileError where a stranger put links in the places that a lock empties and writes.
     """

@@ -42,18 +42,18 @@ def merge_small(rows: SegmentRows, everything: bool = False) -> int:
 def _groups(rows: SegmentRows, everything: bool) -> Iterator[list[Segment]]:
     """Segments to be merged, each group into one; the smallest first."""
     most = rows_a_segment(rows.kind)
-    small = [one for one in rows.segments().values() if one.layout.rows < most]
+    small = [segment for segment in rows.segments().values() if segment.layout.rows < most]
     sizes: defaultdict[int, int] = defaultdict(int)
-    for one in small:
-        sizes[one.layout.rows.bit_length() // 4] += 1
+    for segment in small:
+        sizes[segment.layout.rows.bit_length() // 4] += 1
     crowded = [size for size, count in sizes.items() if count >= MANY]
     if not everything:
         largest = max(crowded, default=-1)
-        small = [one for one in small if one.layout.rows.bit_length() // 4 <= largest]
+        small = [segment for segment in small if segment.layout.rows.bit_length() // 4 <= largest]
     group: list[Segment] = []
-    for one in sorted(small, key=lambda segment: order(segment.name)):
-        group.append(one)
-        if sum(each.layout.rows for each in group) >= most:
+    for segment in sorted(small, key=lambda segment: order(segment.name)):
+        group.append(segment)
+        if sum(segment.layout.rows for segment in group) >= most:
             yield group
             group = []
     yield group
@@ -64,17 +64,18 @@ def _merge(rows: SegmentRows, group: Sequence[Segment]) -> int:
 
     A segment with a damaged row is left as it is, for `verify`.
     """
-    whole = [one for one in group if is_whole(rows, one)]
+    whole = [segment for segment in group if is_whole(rows, segment)]
     if len(whole) < 2:
         return 0
     whole.sort(key=lambda segment: order(segment.name), reverse=True)
-    made, ids = whole[0].name, list(dict.fromkeys(name for one in whole for name in one.ids))
+    merged = whole[0].name
+    ids = list(dict.fromkeys(row_id for segment in whole for row_id in segment.ids))
     if len(ids) > len(whole[0].ids):
         vectors, damaged = rows.read(ids)
         if damaged:
             return 0
-        made = rows.add(ids, vectors)
-    gone = [one.name for one in whole if order(one.name) < order(made)]
+        merged = rows.add(ids, vectors)
+    gone = [segment.name for segment in whole if order(segment.name) < order(merged)]
     rows.folder.remove(gone)
     rows.refresh()
     return len(gone)
@@ -93,27 +94,27 @@ def is_whole(rows: SegmentRows, segment: Segment) -> bool:
 
 def redundant(rows: SegmentRows) -> list[Segment]:
     """Segments all of whose rows lie in greater ones, by their ids; nothing is compared yet."""
-    found, seen = [], set[str]()
+    removable, greater_ids = [], set[str]()
     segments = rows.segments().values()
-    for one in sorted(segments, key=lambda segment: order(segment.name), reverse=True):
-        if one.ids and seen.issuperset(one.ids):
-            found.append(one)
-        seen.update(one.ids)
-    return found
+    for segment in sorted(segments, key=lambda segment: order(segment.name), reverse=True):
+        if segment.ids and greater_ids.issuperset(segment.ids):
+            removable.append(segment)
+        greater_ids.update(segment.ids)
+    return removable
 
 
 def remove_redundant(rows: SegmentRows, segment: Segment) -> bool:
     """Remove a segment if all its rows lie in greater whole ones, as of now; whether it went."""
     rows.refresh()
-    left = set(segment.ids)
+    uncovered = set(segment.ids)
     for other in rows.segments().values():
-        greater = order(other.name) > order(segment.name) and not left.isdisjoint(other.ids)
+        greater = order(other.name) > order(segment.name) and not uncovered.isdisjoint(other.ids)
         if greater and not damage(rows, other)[0]:
-            left.difference_update(other.ids)
-    if not left:
+            uncovered.difference_update(other.ids)
+    if not uncovered:
         rows.folder.remove([segment.name])
         rows.refresh()
-    return not left
+    return not uncovered
 
 
 def damage(rows: SegmentRows, segment: Segment) -> tuple[str, list[str]]:
@@ -122,10 +123,9 @@ def damage(rows: SegmentRows, segment: Segment) -> tuple[str, list[str]]:
     VanishedError where it is there no more: its rows are in a larger one.
     """
     bad = [
-        name
+        names[row]
         for names, _, whole in checked_rows(rows, segment)
-        for name, good in zip(names, whole.tolist(), strict=True)
-        if not good
+        for row in np.flatnonzero(~whole).tolist()
     ]
     if lost := segment.layout.rows - len(segment.ids):
         return f"is cut short: {lost} of {segment.layout.rows} rows are lost", bad
@@ -145,6 +145,6 @@ def checked_rows(
     step = rows_a_block(rows.kind.width, rows.kind.dtype)
     for start in range(0, len(segment.ids), step):
         ids = segment.ids[start : start + step]
-        places = np.arange(start, start + len(ids), dtype=np.int64)
-        vectors, whole = rows.rows_of_segment(segment, places)
+        indices = np.arange(start, start + len(ids), dtype=np.int64)
+        vectors, whole = rows.rows_of_segment(segment, indices)
         yield ids, vectors, whole

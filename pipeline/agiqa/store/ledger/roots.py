@@ -23,8 +23,8 @@ def default_root() -> Path:
     """
     if url := default_url():
         return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
-    if chosen := os.environ.get("AGIQA_STORE"):
-        return Path(chosen).expanduser()
+    if folder := os.environ.get("AGIQA_STORE"):
+        return Path(folder).expanduser()
     return own_root()
 
 
@@ -42,8 +42,8 @@ def other_roots(root: Path) -> list[Path]:
 
 def default_url() -> str | None:
     """The URL of the shared ledger, where $AGIQA_STORE is one."""
-    chosen = os.environ.get("AGIQA_STORE", "")
-    return chosen.rstrip("/") if is_url(chosen) else None
+    store = os.environ.get("AGIQA_STORE", "")
+    return store.rstrip("/") if is_url(store) else None
 
 
 def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:

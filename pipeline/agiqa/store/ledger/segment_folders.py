@@ -36,8 +36,8 @@ class LocalSegments:
         return str(self.folder.parent)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each segment by name."""
-        found: dict[str, int] = {}
+        """Give the bytes of each segment by name."""
+        sizes: dict[str, int] = {}
         with disk_errors("read", self.folder), suppress(FileNotFoundError):
             require_own_folder(self.folder)
             with os.scandir(self.folder) as entries:
@@ -47,12 +47,12 @@ class LocalSegments:
                             status = entry.stat(follow_symlinks=False)
                             if not stat.S_ISREG(status.st_mode):  # a link that DVC makes, or none
                                 status = require_own_file(Path(entry.path)).stat()
-                            found[entry.name] = status.st_size
-        return found
+                            sizes[entry.name] = status.st_size
+        return sizes
 
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
-        """Bytes of each part, fewer where a file is shorter; None where there is no such file."""
-        found: list[bytes | None] = []
+        """Read each part, less where a file is shorter; None where there is no such file."""
+        blocks: list[bytes | None] = []
         name, file = "", None
         with disk_errors("read", self.folder):
             try:
@@ -61,11 +61,11 @@ class LocalSegments:
                         if file is not None:
                             file.close()
                         name, file = part[0], self._opened(part[0])
-                    found.append(None if file is None else _read(file, *part[1:]))
+                    blocks.append(None if file is None else _read(file, *part[1:]))
             finally:
                 if file is not None:
                     file.close()
-        return found
+        return blocks
 
     def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
         """Put a new segment there: temporary name, fsync, rename, fsync of the folder."""
@@ -114,14 +114,14 @@ class RemoteSegments:
         return shown(self.remote.url)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each segment by name."""
+        """Give the bytes of each segment by name."""
         files = self.remote.files(SEGMENTS)
-        return {name: about.size for name, about in files.items() if rows_of(name)}
+        return {name: file.size for name, file in files.items() if rows_of(name)}
 
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
-        """Bytes of each part; None where there is no such file."""
-        there = [(f"{SEGMENTS}/{name}", start, stop) for name, start, stop in parts]
-        return self.remote.read_parts(there)
+        """Read each part; None where there is no such file."""
+        remote_parts = [(f"{SEGMENTS}/{name}", start, stop) for name, start, stop in parts]
+        return self.remote.read_parts(remote_parts)
 
     def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
         """Put a new segment there; on object stores it appears at once or not at all."""

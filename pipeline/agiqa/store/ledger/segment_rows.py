@@ -34,7 +34,7 @@ from agiqa.store.rows import Vectors, id_bytes, rows_a_block, several_at_once, w
 logger = logging.getLogger(__name__)
 
 LISTINGS = 20  # until two agree, or a segment that vanished is found in a larger one
-_ROWS = 32  # bits of a place that say which row of its segment it is
+_ROWS = 32  # bits of an address that say which row of its segment it is
 
 
 class VanishedError(Exception):
@@ -64,19 +64,19 @@ class SegmentRows:
         self._segments: dict[int, Segment] = {}  # by number, in the order in which they were met
         self._numbers: dict[str, int] = {}  # by name
         self._sizes: dict[str, int] = {}  # of all that was looked at: one that is copied grows
-        self._places: dict[str, int] = {}  # of rows, by id: number of the segment, row in it
+        self._addresses: dict[str, int] = {}  # of rows, by id: segment's number, row in it
         self._counter = itertools.count()
 
     def segments(self) -> dict[str, Segment]:
-        """Those that hold rows, by name, as of the last `refresh`."""
+        """Give the segments that hold rows, by name, as of the last `refresh`."""
         return {segment.name: segment for segment in self._segments.values()}
 
     def ids(self) -> frozenset[str]:
-        """Ids of all rows, as of the last `refresh`."""
-        return frozenset(self._places)
+        """Give the ids of all rows, as of the last `refresh`."""
+        return frozenset(self._addresses)
 
     def __contains__(self, row_id: str) -> bool:
-        return row_id in self._places
+        return row_id in self._addresses
 
     def refresh(self) -> None:
         """List the segments again, until a listing shows nothing new.
@@ -116,25 +116,26 @@ class SegmentRows:
             self._sizes[name] = layout.size
             self._take_in([Segment(name, layout, list(ids))])
 
-    def _take_in(self, found: Iterable[Segment], anew: bool = False) -> None:
-        """Note segments that are there now; with `anew` find all rows' places again."""
-        for segment in found:
+    def _take_in(self, segments: Iterable[Segment], anew: bool = False) -> None:
+        """Note segments that are there now; with `anew` find all rows' addresses again."""
+        for segment in segments:
             number = self._numbers[segment.name] = next(self._counter)
             self._segments[number] = segment
             if not anew:
                 self._find(segment)
         if anew:
-            self._places = {}
-            for segment in sorted(self.segments().values(), key=lambda one: order(one.name)):
-                self._find(segment)
+            self._addresses = {}
+            by_name = self.segments()
+            for name in sorted(by_name, key=order):
+                self._find(by_name[name])
 
     def _find(self, segment: Segment) -> None:
         first = self._numbers[segment.name] << _ROWS
-        for place, row_id in enumerate(segment.ids, first):
-            known = self._places.setdefault(row_id, place)
-            greatest = self._segments[known >> _ROWS]
+        for address, row_id in enumerate(segment.ids, first):
+            current = self._addresses.setdefault(row_id, address)
+            greatest = self._segments[current >> _ROWS]
             if greatest is not segment and order(greatest.name) < order(segment.name):
-                self._places[row_id] = place
+                self._addresses[row_id] = address
 
     def _read_ids(self, sizes: Mapping[str, int]) -> list[Segment]:
         """New segments with their ids; a few bytes of each are read. Strangers' are noted."""
@@ -148,26 +149,26 @@ class SegmentRows:
             else:
                 parts.append((name, 0, len(layout.header)))
                 parts.append((name, layout.starts["image_id"], min(sizes[name], layout.size)))
-        found, data = [], self.folder.read_parts(parts)
-        for place in range(0, len(parts), 2):
-            name, head, tail = parts[place][0], data[place], data[place + 1]
+        segments, data = [], self.folder.read_parts(parts)
+        for index in range(0, len(parts), 2):
+            name, head, tail = parts[index][0], data[index], data[index + 1]
             if head is None or tail is None:
                 continue  # it vanished: the next listing shows where its rows are
             self._sizes[name] = sizes[name]
             if layouts[name].is_header(head):
-                found.append(Segment(name, layouts[name], ids_in(tail)))
+                segments.append(Segment(name, layouts[name], ids_in(tail)))
             else:
                 self._refuse(name, "rows of another layout or fingerprint")
-        return found
+        return segments
 
-    def _refuse(self, name: str, found: str) -> None:
-        self.unusable[name] = found
+    def _refuse(self, name: str, reason: str) -> None:
+        self.unusable[name] = reason
         logger.warning(
             "%s/segments/%s: expected whole rows, found %s; none of it is taken, what it held is "
             "computed again: restore the file, or remove it",
             self.folder.where,
             name,
-            found,
+            reason,
         )
 
     def read(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
@@ -175,32 +176,32 @@ class SegmentRows:
 
         AgiqaError where an id is unknown.
         """
-        if unknown := [row_id for row_id in ids if row_id not in self._places]:
+        if unknown := [row_id for row_id in ids if row_id not in self._addresses]:
             raise AgiqaError(
                 f"{self.folder.where}: expected rows for {len(ids)} images, found "
                 f"{len(ids) - len(unknown)} (first missing: {unknown[0]}); run `agiqa extract`"
             )
         different = list(dict.fromkeys(ids))
-        to = {row_id: row for row, row_id in enumerate(different)}
+        row_of = {row_id: row for row, row_id in enumerate(different)}
         vectors: Vectors = np.empty((len(different), self.kind.width), self.kind.dtype)
 
         def take(block: Block) -> list[str]:
-            names, found = self._whole_rows(block)
-            rows = [to[name] for name in names]
+            names, whole = self._whole_rows(block)
+            rows = [row_of[name] for name in names]
             if rows and rows == list(range(rows[0], rows[0] + len(rows))):
-                vectors[rows[0] : rows[0] + len(rows)] = found  # other threads run meanwhile
+                vectors[rows[0] : rows[0] + len(rows)] = whole  # other threads run meanwhile
             else:
-                vectors[rows] = found
+                vectors[rows] = whole
             return names
 
-        left = set(different)
+        missing_ids = set(different)
         with several_at_once(vectors.nbytes) as at_once:
-            for names in self._work_through(left, take, at_once):
-                left.difference_update(names)
-        damaged = [row_id for row_id in different if row_id in left]
-        vectors[[to[row_id] for row_id in damaged]] = np.nan
+            for names in self._work_through(missing_ids, take, at_once):
+                missing_ids.difference_update(names)
+        damaged = [row_id for row_id in different if row_id in missing_ids]
+        vectors[[row_of[row_id] for row_id in damaged]] = np.nan
         if len(different) < len(ids):
-            vectors = vectors[[to[row_id] for row_id in ids]]
+            vectors = vectors[[row_of[row_id] for row_id in ids]]
         return vectors, damaged
 
     def blocks(self, wanted: Iterable[str]) -> Iterator[tuple[list[str], Vectors]]:
@@ -208,26 +209,26 @@ class SegmentRows:
 
         AgiqaError where segments vanish again and again.
         """
-        left = self._places.keys() & set(wanted)
-        for names, vectors in self._work_through(left, self._whole_rows, map):
-            left.difference_update(names)
+        missing_ids = self._addresses.keys() & set(wanted)
+        for names, vectors in self._work_through(missing_ids, self._whole_rows, map):
+            missing_ids.difference_update(names)
             if names:
                 yield names, vectors
 
     def _work_through(
         self,
-        left: set[str],
+        missing_ids: set[str],
         work: Callable[[Block], Result],
         at_once: Callable[[Callable[[Block], Result], Iterable[Block]], Iterable[Result]],
     ) -> Iterator[Result]:
-        """Do `work` with the blocks that have the rows `left`, from which the caller takes them.
+        """Do `work` with the blocks that have rows `missing_ids`; the caller removes those it got.
 
         Each is read in the greatest segment that has it, then, if it was not whole, in all others.
         """
         for _ in range(LISTINGS):
             try:
-                yield from at_once(work, self._blocks_of(self._greatest(left)))
-                yield from at_once(work, self._blocks_of(self._all_of(left)))
+                yield from at_once(work, self._blocks_of(self._greatest(missing_ids)))
+                yield from at_once(work, self._blocks_of(self._all_of(missing_ids)))
                 return
             except VanishedError:
                 self.refresh()
@@ -236,33 +237,34 @@ class SegmentRows:
             "vanish again and again; run the same command again"
         )
 
-    def _greatest(self, left: set[str]) -> dict[int, list[int]]:
-        """By the segment's number the rows of it that serve."""
+    def _greatest(self, missing_ids: set[str]) -> dict[int, list[int]]:
+        """Find, by the segment's number, the rows of it that serve."""
         rows: defaultdict[int, list[int]] = defaultdict(list)
-        for row_id in left:
-            if (place := self._places.get(row_id)) is not None:  # else it vanished for good
-                number, row = divmod(place, 1 << _ROWS)
+        for row_id in missing_ids:
+            if (address := self._addresses.get(row_id)) is not None:  # else it vanished for good
+                number, row = divmod(address, 1 << _ROWS)
                 rows[number].append(row)
         return rows
 
-    def _all_of(self, left: set[str]) -> dict[int, list[int]]:
-        """By the segment's number all rows of it that are `left`."""
-        found = {
-            number: [row for row, row_id in enumerate(segment.ids) if row_id in left]
-            for number, segment in (self._segments.items() if left else ())
+    def _all_of(self, missing_ids: set[str]) -> dict[int, list[int]]:
+        """Find, by the segment's number, all rows of it that are missing."""
+        missing_rows = {
+            number: [row for row, row_id in enumerate(segment.ids) if row_id in missing_ids]
+            for number, segment in (self._segments.items() if missing_ids else ())
         }
-        return {number: rows for number, rows in found.items() if rows}
+        return {number: rows for number, rows in missing_rows.items() if rows}
 
     def _blocks_of(self, rows: Mapping[int, list[int]]) -> list[Block]:
         step = rows_a_block(self.kind.width, self.kind.dtype)
-        return [
-            (self._segments[number], some[start : start + step])
-            for number, some in ((n, np.sort(np.array(found))) for n, found in sorted(rows.items()))
-            for start in range(0, len(some), step)
-        ]
+        blocks = []
+        for number, unsorted in sorted(rows.items()):
+            in_order = np.sort(np.array(unsorted))
+            for start in range(0, len(in_order), step):
+                blocks.append((self._segments[number], in_order[start : start + step]))
+        return blocks
 
     def _whole_rows(self, block: Block) -> tuple[list[str], Vectors]:
-        """Those of a block's rows that are whole: ids, vectors (n, D)."""
+        """Read the rows of a block that are whole: ids, vectors (n, D)."""
         segment, rows = block
         vectors, whole = self.rows_of_segment(segment, rows)
         names = [segment.ids[row] for row in rows[whole].tolist()]
@@ -286,27 +288,27 @@ class SegmentRows:
         blocks = [as_rows(block or b"", self.kind) for block in data]
         if any(len(b) != stop - first for b, (first, stop) in zip(blocks, runs, strict=True)):
             return np.zeros((len(rows), 0)), np.zeros(len(rows), dtype=bool)  # shorter than listed
-        found = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        vectors = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         if len(blocks) == 1 and (np.diff(rows) != 1).any():  # other rows lie between
-            found = found[rows - rows[0]]
+            vectors = vectors[rows - rows[0]]
         keys = id_bytes([segment.ids[row] for row in rows.tolist()])
-        return found, whole_rows(keys, found, np.frombuffer(padded, "<u4")[rows])
+        return vectors, whole_rows(keys, vectors, np.frombuffer(padded, "<u4")[rows])
 
     def checksums(self) -> dict[str, int]:
         """The CRC-32 of each row by its id, as the greatest segment that has it says."""
-        found: dict[str, int] = {}
-        for segment in sorted(self.segments().values(), key=lambda one: order(one.name)):
+        sums: dict[str, int] = {}
+        for segment in sorted(self.segments().values(), key=lambda segment: order(segment.name)):
             start = segment.layout.starts["row_crc32"]
             part = (segment.name, start, start + 4 * segment.layout.rows)
             (data,) = self.folder.read_parts([part])
             if data is not None:
                 values = np.frombuffer(data, "<u4", len(data) // 4).tolist()
-                found.update(zip(segment.ids, values, strict=False))
-        return found
+                sums.update(zip(segment.ids, values, strict=False))
+        return sums
 
 
 def _runs(rows: Vectors) -> list[tuple[int, int]]:
-    """Rows in ascending order as (first, stop); all in one where many of a stretch are wanted."""
+    """Join ascending rows into (first, stop); one where most rows of a stretch are wanted."""
     first, stop = int(rows[0]), int(rows[-1]) + 1
     if stop - first <= 2 * len(rows):
         return [(first, stop)]

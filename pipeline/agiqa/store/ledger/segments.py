@@ -89,8 +89,8 @@ class Layout:
     @cached_property
     def starts(self) -> dict[str, int]:
         """Give the byte at which each array starts."""
-        arrays = {name: about for name, about in self._tree.items() if name != "__metadata__"}
-        return {n: len(self.header) + about["data_offsets"][0] for n, about in arrays.items()}
+        arrays = {name: array for name, array in self._tree.items() if name != "__metadata__"}
+        return {name: len(self.header) + array["data_offsets"][0] for name, array in arrays.items()}
 
     @property
     def size(self) -> int:
@@ -107,24 +107,24 @@ class Layout:
         }
         if kind.dtype == "float32":  # safetensors puts wide types first
             arrays = {name: arrays[name] for name in ("vectors", "row_crc32", "image_id")}
-        about = {"format": FORMAT, "layout": LAYOUT, "fingerprint": kind.digest}
-        tree: dict[str, Any] = {"__metadata__": about}
+        metadata = {"format": FORMAT, "layout": LAYOUT, "fingerprint": kind.digest}
+        tree: dict[str, Any] = {"__metadata__": metadata}
         start = 0
         for name, (dtype, shape, size) in arrays.items():
             tree[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
             start += size
         return tree
 
-    def is_header(self, found: bytes) -> bool:
-        """Whether a segment that starts so is of this shelf, be its header damaged."""
-        if len(found) != len(self.header):
+    def is_header(self, head: bytes) -> bool:
+        """Tell whether a segment that begins with `head` is of this shelf, a few bytes damaged."""
+        if len(head) != len(self.header):
             return False
-        pair = np.frombuffer(found, np.uint8), np.frombuffer(self.header, np.uint8)
+        pair = np.frombuffer(head, np.uint8), np.frombuffer(self.header, np.uint8)
         if int(np.count_nonzero(pair[0] != pair[1])) <= _FLIPPED:
             return True
         try:  # metadata of several keys has no order
-            same = _sorted(parse_json(found[8:], strict=True)) == _sorted(self._tree)
-            return same and found[:8] == self.header[:8]
+            same = _sorted(parse_json(head[8:], strict=True)) == _sorted(self._tree)
+            return same and head[:8] == self.header[:8]
         except ValueError:
             return False
 
@@ -140,10 +140,10 @@ def build(kind: Kind, ids: Sequence[str], vectors: Vectors) -> tuple[str, list[b
         "image_id": b"".join(keys),
     }
     parts = [layout.header, *(arrays[name] for name in sorted(arrays, key=layout.starts.get))]  # type: ignore[arg-type]
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for part in parts:
-        whole.update(part)
-    return f"{whole.hexdigest()}-{len(keys)}.safetensors", parts
+        sha256.update(part)
+    return f"{sha256.hexdigest()}-{len(keys)}.safetensors", parts
 
 
 def ids_in(data: bytes) -> list[str]:
@@ -153,7 +153,7 @@ def ids_in(data: bytes) -> list[str]:
 
 
 def described(head: bytes) -> Kind | None:
-    """Of which shelf a segment is that starts so; None where its header does not say.
+    """Tell from a segment's first bytes which shelf it is of; None where they do not say.
 
     For shelves whose own description is lost.
     """
@@ -163,9 +163,9 @@ def described(head: bytes) -> Kind | None:
     try:
         tree = parse_json(head[8 : 8 + length], strict=True)
         dtypes = {name: dtype for dtype, name in _SAFETENSORS.items()}
-        about, vectors = tree["__metadata__"], tree["vectors"]
+        metadata, vectors = tree["__metadata__"], tree["vectors"]
         rows, width = vectors["shape"]
-        kind = Kind(about["fingerprint"], width, dtypes[vectors["dtype"]])
+        kind = Kind(metadata["fingerprint"], width, dtypes[vectors["dtype"]])
     except (ValueError, KeyError, TypeError):
         return None
     plausible = type(rows) is int and type(width) is int and 1 <= width <= WIDEST

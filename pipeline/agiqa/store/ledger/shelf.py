@@ -149,11 +149,11 @@ class Shelf:
     def damaged(self, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """Check the rows of `ids`, or all; the image ids of those that cannot be read back."""
         self.rows.refresh()
-        chosen = sorted(self.rows.ids()) if ids is None else [i for i in ids if i in self.rows]
-        step, found = rows_a_block(self.width, self.dtype), list[str]()
-        for start in range(0, len(chosen), step):
-            found += self.rows.read(chosen[start : start + step])[1]
-        return tuple(found)
+        checked_ids = sorted(self.rows.ids()) if ids is None else [i for i in ids if i in self.rows]
+        step, damaged_ids = rows_a_block(self.width, self.dtype), list[str]()
+        for start in range(0, len(checked_ids), step):
+            damaged_ids += self.rows.read(checked_ids[start : start + step])[1]
+        return tuple(damaged_ids)
 
     def checksums(self) -> dict[str, int]:
         """The CRC-32 of each row by its id."""
@@ -218,10 +218,10 @@ class ShelfWriter:
         self._check_open()
         check_vectors(ids, vectors, (self.shelf.width,), self.shelf.dtype)
         id_bytes(ids)
-        there, pending = self.shelf.has, self._pending
+        is_stored, pending = self.shelf.has, self._pending
         new: dict[str, int] = {}
         for row, row_id in enumerate(ids):
-            if row_id not in pending and not there(row_id):
+            if row_id not in pending and not is_stored(row_id):
                 new.setdefault(row_id, row)
         if len(new) < len(ids):
             vectors = vectors[list(new.values())]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from agiqa.core.errors import AgiqaError
 from agiqa.core.whole_files import PARTIAL
 from agiqa.store.durable import disk_errors
@@ -36,9 +38,9 @@ def check_shelf(folder: Path) -> Report:
     except AgiqaError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        found = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
+        message = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
         if (folder / DESCRIPTION).exists() or (folder / SEGMENTS).exists() or is_layout_1(folder):
-            report.findings.append(Finding(folder, found))
+            report.findings.append(Finding(folder, message))
         else:
             report.notes.append("not a shelf: nothing of agiqa is in it")
         return report
@@ -50,10 +52,10 @@ def check_shelf(folder: Path) -> Report:
     for segment in shelf.rows.segments().values():
         with suppress(VanishedError):  # merged meanwhile: its rows are in a larger one
             report.segments += 1
-            what, bad = damage(shelf.rows, segment)
-            if what:
+            problem, bad = damage(shelf.rows, segment)
+            if problem:
                 path = shelf.files.folder / segment.name
-                report.findings.append(Finding(path, what, tuple(bad)))
+                report.findings.append(Finding(path, problem, tuple(bad)))
     report.notes += [f"{path}: nothing of agiqa; move it away" for path in strangers(folder)]
     return report
 
@@ -67,7 +69,7 @@ def repair_shelf(folder: Path) -> list[str]:
     shelf = Shelf.at(folder)
     shelf.rows.refresh()
     done: list[str] = []
-    damaged = [one for one in shelf.rows.segments().values() if _is_damaged(shelf, one)]
+    damaged = [segment for segment in shelf.rows.segments().values() if _is_damaged(shelf, segment)]
     if damaged:
         with sole_writer(folder):
             for segment in damaged:
@@ -97,7 +99,7 @@ def _repair_segment(shelf: Shelf, segment: Segment) -> str:
     """Write a damaged segment's whole rows anew, all of them, and then remove it."""
     saved, named = 0, segment.layout.rows
     for ids, vectors, whole in checked_rows(shelf.rows, segment):
-        kept = [name for name, good in zip(ids, whole.tolist(), strict=True) if good]
+        kept = [ids[row] for row in np.flatnonzero(whole).tolist()]
         if kept:
             shelf.rows.add(kept, vectors[whole])
             saved += len(kept)
@@ -110,12 +112,12 @@ def _repair_segment(shelf: Shelf, segment: Segment) -> str:
 
 
 def strangers(folder: Path) -> list[Path]:
-    """What lies in a shelf's folder and is nothing of agiqa's; hidden files are let be."""
+    """List what lies in a shelf's folder and is not agiqa's; hidden files are left alone."""
     with disk_errors("read", folder):
-        own = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-        found = [
+        paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+        foreign = [
             path
-            for path in own
+            for path in paths
             if path.name not in (DESCRIPTION, SEGMENTS)
             and not LOCK_NAMES.fullmatch(path.name)
             and not path.name.endswith(PARTIAL)
@@ -123,5 +125,5 @@ def strangers(folder: Path) -> list[Path]:
         inside = folder / SEGMENTS
         if inside.is_dir() and not inside.is_symlink():
             names = sorted(inside.iterdir())
-            found += [p for p in names if not rows_of(p.name) and not p.name.startswith(".")]
-    return found
+            foreign += [p for p in names if not rows_of(p.name) and not p.name.startswith(".")]
+    return foreign

@@ -32,10 +32,10 @@ def convert_pack(path: Path, target: Path, force: bool = False) -> bool:
             target holds something else; the disk fails, which leaves the target as it was.
     """
     if pack_format(path) is pack_format(target):
-        other = next(suffix for suffix in FORMATS if suffix != path.suffix)
+        suffix = next(suffix for suffix in FORMATS if suffix != path.suffix)
         raise AgiqaError(
-            f"{target}: expected a name that ends in {other}, found {target.suffix}, the format "
-            f"that {path} has already; copy it as it is, or name a *{other}"
+            f"{target}: expected a name that ends in {suffix}, found {target.suffix}, the format "
+            f"that {path} has already; copy it as it is, or name a *{suffix}"
         )
     pack = open_pack(path)
     if not is_free(target):
@@ -53,13 +53,13 @@ def convert_pack(path: Path, target: Path, force: bool = False) -> bool:
 def _is_same(pack: PackRows, target: Path) -> bool:
     """Whether the target is a whole pack with the same contents."""
     try:
-        other = open_pack(target)
+        existing = open_pack(target)
         return (
-            other.metadata == pack.metadata
-            and other.image_ids == pack.image_ids
-            and np.array_equal(other.stored.row_crc32, pack.stored.row_crc32)
+            existing.metadata == pack.metadata
+            and existing.image_ids == pack.image_ids
+            and np.array_equal(existing.stored.row_crc32, pack.stored.row_crc32)
             and all(
-                np.array_equal(pack[rows], other[rows])
+                np.array_equal(pack[rows], existing[rows])
                 for rows in row_blocks(pack.shape, pack.dtype.itemsize)
             )
         )

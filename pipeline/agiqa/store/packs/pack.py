@@ -99,19 +99,18 @@ class FeatureStore:
 
         AgiqaError says how many are missing.
         """
-        if missing := [image_id for image_id in image_ids if image_id not in self._places]:
+        if missing := [image_id for image_id in image_ids if image_id not in self._row_numbers]:
             raise AgiqaError(
                 f"{self.path}: expected rows for {len(image_ids)} images, found "
                 f"{len(image_ids) - len(missing)} (first missing: {missing[0]}); "
                 "run `agiqa extract`, which computes only the missing ones"
             )
-        places = np.array([self._places[image_id] for image_id in image_ids], dtype=np.int64)
-        chosen: Vectors = self.vectors[places]
-        return chosen
+        rows = np.array([self._row_numbers[image_id] for image_id in image_ids], dtype=np.int64)
+        return np.asarray(self.vectors[rows])
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {image_id: place for place, image_id in enumerate(self.image_ids)}
+    def _row_numbers(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
 
 def write_pack(
@@ -138,12 +137,12 @@ def write_pack(
 
 def put_contents(path: Path, contents: Contents) -> None:
     """Write what `build` made as the pack `path`, as `write_pack` says."""
-    chosen = pack_format(path)
+    module = pack_format(path)
     with disk_errors("write the pack", path):
         require_replaceable(path)
         with folder_aside(path) as aside:
             new = aside / path.name
-            chosen.write(new, contents)
+            module.write(new, contents)
             sync_tree(aside)
             put_in_place(new, path)
 
@@ -189,11 +188,11 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
 
     PackError where it is absent, foreign, of a newer layout or damaged.
     """
-    chosen = pack_format(path)
+    module = pack_format(path)
     if not path.exists():
         raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
     with disk_errors("read the pack", path):
-        metadata = chosen.read_metadata(path)
+        metadata = module.read_metadata(path)
         verify_metadata(path, metadata)
     return metadata
 

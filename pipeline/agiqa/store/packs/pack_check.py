@@ -25,16 +25,16 @@ def check_pack(path: Path) -> Report:
     """
     report = Report(path, "pack")
     try:
-        metadata, chosen = read_pack_metadata(path), pack_format(path)
+        metadata, module = read_pack_metadata(path), pack_format(path)
         with disk_errors("read the pack", path):
             report.size, report.rows = size_of(path), int(metadata["rows"])
-            structure = chosen.structure_damage(path, metadata)
-            report.findings = [Finding(file, what) for file, what in structure]
+            structure = module.structure_damage(path, metadata)
+            report.findings = [Finding(file, problem) for file, problem in structure]
             if report.is_whole:
                 _check_rows(open_pack(path), report)
             if report.is_whole:
-                content = chosen.content_damage(path, metadata)
-                report.findings = [Finding(file, what) for file, what in content]
+                content = module.content_damage(path, metadata)
+                report.findings = [Finding(file, problem) for file, problem in content]
     except AgiqaError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
             raise
@@ -51,5 +51,5 @@ def _check_rows(pack: PackRows, report: Report) -> None:
         if pack.stored.chunks[number] is None:
             report.findings.append(Finding(array, f"chunk {number} is missing or cut short", names))
         elif names:
-            what = f"chunk {number} has rows that are missing, changed or not finite"
-            report.findings.append(Finding(array, what, names))
+            problem = f"chunk {number} has rows that are missing, changed or not finite"
+            report.findings.append(Finding(array, problem, names))

@@ -55,11 +55,11 @@ class _Sink(io.FileIO):
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self.fileno(), 0, reserve)
 
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place; the end is that of what was written."""
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to an offset; the end is that of what was written."""
         if whence == os.SEEK_END:
-            return super().seek(self._length + place)
-        return super().seek(place, whence)
+            return super().seek(self._length + offset)
+        return super().seek(offset, whence)
 
     def write(self, data: Any) -> int:
         """Write all of `data`, or drop it once the disk has failed."""
@@ -185,11 +185,11 @@ def _file(path: Path) -> Iterator[h5py.File]:
     unpack a small file into gigabytes, all on the way to a data set that is asked for by name.
     So headers are looked at first, link by link and message by message.
     """
-    own = Path(os.path.realpath(path))  # the pack itself may be a link, as DVC makes them
-    with open_own(own) as raw:
+    real_path = Path(os.path.realpath(path))  # the pack itself may be a link, as DVC makes them
+    with open_own(real_path) as raw:
         if raw.read(len(_SIGNATURE)) != _SIGNATURE:
             raise OSError("no signature of HDF5")
-    with h5py.File(own, "r") as file:
+    with h5py.File(real_path, "r") as file:
         _require_messages(file.id, b".", _GROUP_MESSAGES)
         if file.id.get_num_objs() > len(DATA_SETS):
             raise _OtherLayoutError(f"more than its {len(DATA_SETS)} data sets")
@@ -206,12 +206,12 @@ _ARRAY_MESSAGES = frozenset({0, 1, 3, 4, 5, 8, 11, 16, 18})  # space, type, fill
 
 
 def _require_messages(file: h5py.h5g.GroupID, name: bytes, allowed: frozenset[int]) -> None:
-    about = h5py.h5o.get_info(file, name)
-    found = {bit for bit in range(64) if about.hdr.mesg.present >> bit & 1}
-    if about.hdr.mesg.shared or about.meta_size.attr.heap_size or not found <= allowed:
-        where = "the root" if name == b"." else f"data set {name.decode()}"
+    info = h5py.h5o.get_info(file, name)
+    message_kinds = {bit for bit in range(64) if info.hdr.mesg.present >> bit & 1}
+    if info.hdr.mesg.shared or info.meta_size.attr.heap_size or not message_kinds <= allowed:
+        part = "the root" if name == b"." else f"data set {name.decode()}"
         raise _OtherLayoutError(
-            f"{where} with parts that no pack of agiqa has (links, external files …)"
+            f"{part} with parts that no pack of agiqa has (links, external files …)"
         )
 
 
@@ -235,15 +235,15 @@ def _dataset(
     _require_messages(file.id, key, _ARRAY_MESSAGES)
     if h5py.h5o.get_info(file.id, key).type != h5py.h5o.TYPE_DATASET:
         raise _OtherLayoutError(f"no data set {name}")
-    found = h5py.h5d.open(file.id, key)
-    plan = found.get_create_plist()
-    filters = [plan.get_filter(place)[0] for place in range(plan.get_nfilters())]
+    array = h5py.h5d.open(file.id, key)
+    plan = array.get_create_plist()
+    filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
     if plan.get_layout() != h5py.h5d.CHUNKED or plan.get_external_count():
         raise _OtherLayoutError(f"data set {name} laid out in another way (virtual, external …)")
     if filters != [h5py.h5z.FILTER_FLETCHER32]:
         raise _OtherLayoutError(f"data set {name} with other filters than fletcher32")
-    space = found.get_space()
-    if space.get_simple_extent_type() != h5py.h5s.SIMPLE or not found.get_type().equal(
+    space = array.get_space()
+    if space.get_simple_extent_type() != h5py.h5s.SIMPLE or not array.get_type().equal(
         h5py.h5t.py_create(np.dtype(dtype))
     ):
         raise _OtherLayoutError(f"data set {name} of another type than {np.dtype(dtype)}")
@@ -259,7 +259,7 @@ def _dataset(
         )
     if math.prod(shape) * np.dtype(dtype).itemsize > file.id.get_filesize():
         raise _OtherLayoutError(f"data set {name} larger than the file")
-    return h5py.Dataset(found)
+    return h5py.Dataset(array)
 
 
 @contextmanager
@@ -309,13 +309,13 @@ def content_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, 
     del metadata
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        (left,) = struct.unpack("<Q", file.read(48)[40:])  # where HDF5 ends, by the superblock
-        if left + len(TRAILER % bytes(64)) != size:
-            return [(path, f"has {size:,} bytes, not {left:,} and a checksum of them")]
+        (remaining,) = struct.unpack("<Q", file.read(48)[40:])  # where HDF5 ends, by the superblock
+        if remaining + len(TRAILER % bytes(64)) != size:
+            return [(path, f"has {size:,} bytes, not {remaining:,} and a checksum of them")]
         file.seek(0)
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
+        while remaining > 0 and (block := file.read(min(remaining, 1 << 20))):
             digest.update(block)
-            left -= len(block)
+            remaining -= len(block)
         if file.read() == TRAILER % digest.hexdigest().encode():
             return []
     return [(path, "its bytes do not give the sha256 at its end")]

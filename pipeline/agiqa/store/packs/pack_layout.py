@@ -82,11 +82,11 @@ class Contents:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Give the vectors' shape (N, P, D)."""
-        wanted = self.metadata
-        return wanted["rows"], len(wanted["names"]), wanted["width"]
+        metadata = self.metadata
+        return metadata["rows"], len(metadata["names"]), metadata["width"]
 
     def blocks(self) -> Iterator[tuple[slice, Vectors]]:
-        """Rows after rows (n, P, D), little-endian and checked, and where they belong.
+        """Yield rows (n, P, D) block by block, little-endian and checked, with their slice.
 
         Raises:
             AgiqaError: NaN or infinity, naming the image.
@@ -175,8 +175,8 @@ def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         newer = type(layout) is int and layout > LAYOUT
         advice = "upgrade agiqa" if newer else "run `agiqa extract` again"
         raise PackError(f"{path}: expected pack layout {LAYOUT}, found {_short(layout)}; {advice}")
-    rest = {key: value for key, value in metadata.items() if key != "check"}
-    if metadata.get("check") != _check(rest):
+    fields = {key: value for key, value in metadata.items() if key != "check"}
+    if metadata.get("check") != _check(fields):
         raise damaged(path, "metadata that fails its checksum")
     for name, wanted in FIELDS.items():
         if name not in metadata and name not in OPTIONAL:
@@ -263,10 +263,10 @@ def strange_files(path: Path) -> Iterator[None]:
         raise PackError(text if str(path) in text else f"{path}: {text}") from error
 
 
-def damaged(path: Path, found: str) -> PackError:
+def damaged(path: Path, problem: str) -> PackError:
     """The error for a pack whose parts do not fit together."""
     return PackError(
-        f"{path}: expected a whole pack, found {found}; delete it and run `agiqa extract`, "
+        f"{path}: expected a whole pack, found {problem}; delete it and run `agiqa extract`, "
         "which packs it again from the ledger"
     )
 

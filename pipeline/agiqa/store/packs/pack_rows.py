@@ -67,7 +67,7 @@ class PackRows:
         return vectors
 
     def everything(self) -> Vectors:
-        """All rows (N, P, D), several threads at once; DamagedRowsError names those not whole."""
+        """Read all rows (N, P, D) in several threads; DamagedRowsError names those not whole."""
         absent = [
             np.arange(self.shape[0])[rows]
             for rows, chunk in zip(self.chunk_rows(), self.stored.chunks, strict=True)
@@ -87,15 +87,15 @@ class PackRows:
     ) -> Iterator[tuple[Sequence[str], Vectors]]:
         """Whole rows, or those of the wanted images: image ids, vectors (n, P, D)."""
         for rows in row_blocks(self.shape, self.dtype.itemsize):
-            chosen = np.array([wanted is None or name in wanted for name in self.image_ids[rows]])
-            if chosen.any():
+            mask = np.array([wanted is None or name in wanted for name in self.image_ids[rows]])
+            if mask.any():
                 vectors, whole = self.read(rows)
-                chosen &= whole
-                names = [self.image_ids[rows.start + row] for row in np.flatnonzero(chosen)]
-                yield names, vectors if chosen.all() else vectors[chosen]
+                mask &= whole
+                names = [self.image_ids[rows.start + row] for row in np.flatnonzero(mask)]
+                yield names, vectors if mask.all() else vectors[mask]
 
     def chunk_rows(self) -> list[slice]:
-        """The rows of each chunk."""
+        """Give the rows of each chunk as a slice."""
         starts = range(0, self.shape[0], ROWS_A_CHUNK)
         return [slice(start, min(start + ROWS_A_CHUNK, self.shape[0])) for start in starts]
 

@@ -60,13 +60,13 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
             group = parse_json(read_own(path / "zarr.json", MOST_JSON), strict=True)
         if group["node_type"] == "group" and isinstance(group["attributes"], dict):
             return dict(group["attributes"])
-        found = "data of another program"
+        reason = "data of another program"
     except (FileNotFoundError, NotADirectoryError):
-        found = "nothing that looks like one"
+        reason = "nothing that looks like one"
     except (ValueError, KeyError, TypeError) as error:
-        found = f"a zarr.json that is damaged or of another program ({one_line(error)})"
+        reason = f"a zarr.json that is damaged or of another program ({one_line(error)})"
     raise PackError(
-        f"{path}: expected a Zarr v3 pack of agiqa, found {found}; "
+        f"{path}: expected a Zarr v3 pack of agiqa, found {reason}; "
         "name the pack that `agiqa extract` wrote, or run it again"
     )
 
@@ -75,15 +75,15 @@ def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
     with strange_files(path):
         if damage := structure_damage(path, metadata):
-            file, what = damage[0]
-            raise damaged(path, f"that {file.relative_to(path)} {what}")
+            file, problem = damage[0]
+            raise damaged(path, f"that {file.relative_to(path)} {problem}")
         arrays = _arrays(path, metadata)
         vectors = arrays["vectors"]
         sizes, size = vectors.sizes(), vectors.chunk_bytes
-        if size > max(LARGEST_ABSENT_CHUNK, there := sum(sizes.values())):
-            raise damaged(
-                path, f"chunks of {size:,} bytes in its metadata and {there:,} bytes in its files"
-            )
+        total = sum(sizes.values())
+        if size > max(LARGEST_ABSENT_CHUNK, total):
+            found = f"chunks of {size:,} bytes in its metadata and {total:,} bytes in its files"
+            raise damaged(path, found)
         return Stored(
             image_id=_whole(path, arrays["image_id"]),
             row_crc32=_whole(path, arrays["row_crc32"]),
@@ -102,7 +102,7 @@ def _arrays(path: Path, metadata: Mapping[str, Any]) -> dict[str, ZarrArray]:
 
 
 def _whole(path: Path, array: ZarrArray) -> Vectors:
-    """All rows of an array whose every chunk is there and sound; PackError else."""
+    """Read all rows of an array; PackError unless every chunk is there and sound."""
     for number in range(array.chunks):  # before memory is taken for what may not be there
         with suppress(FileNotFoundError):
             if array.file(number).stat().st_size == array.chunk_bytes + 4:

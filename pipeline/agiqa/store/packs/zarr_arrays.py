@@ -53,7 +53,7 @@ class ZarrArray:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of each, without its checksum."""
+        """Give the bytes of a chunk, without its checksum."""
         return self.chunk_rows * math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
     def file(self, number: int) -> Path:
@@ -115,7 +115,7 @@ class ZarrArray:
         }
 
     def sizes(self) -> dict[int, int]:
-        """Bytes of the chunks that are there, by number; StrangeFileError for links and pipes."""
+        """Give the bytes of each present chunk by number; StrangeFileError for links and pipes."""
         sizes: dict[int, int] = {}
         with os.scandir(self.folder) as entries:
             for entry in entries:

@@ -22,14 +22,14 @@ from agiqa.store.durable import disk_errors, folder_aside, put_in_place
 from agiqa.store.shared.remote import Remote, RemoteError, RemoteFile, is_inside
 
 
-def local_copy(place: Path | str, check: Callable[[Path], object]) -> Path:
+def local_copy(path: Path | str, check: Callable[[Path], object]) -> Path:
     """A path as it is; of a URL the path of a copy that passed `check`, under the same name."""
-    if not isinstance(place, str):
-        return place
-    if not is_url(place):
-        return Path(place)
-    parent = place.rstrip("/").rpartition("/")[0]
-    return fetch(place, copies_folder(parent), check)
+    if not isinstance(path, str):
+        return path
+    if not is_url(path):
+        return Path(path)
+    parent = path.rstrip("/").rpartition("/")[0]
+    return fetch(path, copies_folder(parent), check)
 
 
 def copies_folder(url: str) -> Path:
@@ -52,11 +52,11 @@ def fetch(url: str, folder: Path, check: Callable[[Path], object]) -> Path:
         raise RemoteError(
             f"{shown(url)}: expected a file or folder, found nothing; correct the URL"
         )
-    origin = json.dumps({path: about.version for path, about in sorted(files.items())})
+    origin = json.dumps({path: file.version for path, file in sorted(files.items())})
     with disk_errors("write a copy to", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / f".{name}.lock"), disk_errors("write a copy to", folder):
-        if all(about.version for about in files.values()) and _is_current(copy, note, origin):
+        if all(file.version for file in files.values()) and _is_current(copy, note, origin):
             return copy
         with folder_aside(copy) as aside:
             new = aside / name
@@ -82,16 +82,16 @@ def _is_current(copy: Path, note: Path, origin: str) -> bool:
 def _get(remote: Remote, files: dict[str, RemoteFile], new: Path) -> None:
     """Copy all files of a listing; RemoteError where one arrives cut short, or has no room."""
     paths = {path: new / path if path else new for path in files}
-    size, free = sum(about.size for about in files.values()), shutil.disk_usage(new.parent).free
+    size, free = sum(file.size for file in files.values()), shutil.disk_usage(new.parent).free
     if size > free:
         raise RemoteError(
             f"{shown(remote.url)}: expected at most the {free:,} bytes that are free here, found "
             f"{size:,}; make room, or copy less"
         )
-    remote.get({path: (paths[path], about.size) for path, about in files.items()})
-    for path, about in files.items():
-        if (found := paths[path].stat().st_size) != about.size:
+    remote.get({path: (paths[path], file.size) for path, file in files.items()})
+    for path, file in files.items():
+        if (copied := paths[path].stat().st_size) != file.size:
             raise RemoteError(
-                f"{shown(remote.url)}/{path}: expected {about.size} bytes, found {found}; "
+                f"{shown(remote.url)}/{path}: expected {file.size} bytes, found {copied}; "
                 "run the same command again"
             )

@@ -51,67 +51,67 @@ class Remote:
     url: str
 
     def files(self, folder: str = "") -> dict[str, RemoteFile]:
-        """All files in or below `folder`, or itself under the name "" where it is a file.
+        """List the files in or below `folder`, or itself under the name "" where it is a file.
 
         RemoteError where the bucket is missing or access denied; none where the folder is empty.
         """
-        with remote_errors("list", place := _join(self.url, folder)):
-            system, path = fsspec.core.url_to_fs(place)
+        with remote_errors("list", address := _join(self.url, folder)):
+            system, path = fsspec.core.url_to_fs(address)
             system.invalidate_cache()
-            found: Mapping[str, Any]
+            listing: Mapping[str, Any]
             if _protocols(system) & {"http", "https"}:
                 # A web server lists no folders; fsspec would read a whole page of any length.
-                found = {path: system.info(path)}
+                listing = {path: system.info(path)}
             else:
-                found = system.find(path, detail=True)
+                listing = system.find(path, detail=True)
         files = {}
-        for name, about in found.items():
-            if about.get("type", "file") == "file" and not name.endswith("/"):
+        for name, entry in listing.items():
+            if entry.get("type", "file") == "file" and not name.endswith("/"):
                 inner = name.removeprefix(path.rstrip("/")).removeprefix("/")
-                size = about.get("size")
+                size = entry.get("size")
                 if inner and not is_inside(inner):
                     raise RemoteError(
-                        f"{shown(place)}: expected plain names of files inside the folder, found "
+                        f"{shown(address)}: expected plain names of files inside the folder, found "
                         f"{inner[:200]!r}; remove it"
                     )
                 if not isinstance(size, int) or size < 0:
                     raise RemoteError(
-                        f"{shown(place)}/{inner}: expected a server that says how large a file is, "
-                        "found one that does not; copy it by hand and name the copy"
+                        f"{shown(address)}/{inner}: expected a server that says how large a file "
+                        "is, found one that does not; copy it by hand and name the copy"
                     )
-                files[inner] = RemoteFile(size, _version(about))
+                files[inner] = RemoteFile(size, _version(entry))
         return files
 
     def read(self, name: str, most: int) -> bytes:
         """A file's bytes; RemoteError where there are more than `most`."""
-        with remote_errors("read", place := _join(self.url, name)):
-            system, path = fsspec.core.url_to_fs(place)
+        with remote_errors("read", address := _join(self.url, name)):
+            system, path = fsspec.core.url_to_fs(address)
             with system.open(path, "rb") as file:
                 data: bytes = file.read(most + 1)
         if len(data) > most:
             raise RemoteError(
-                f"{shown(place)}: expected at most {most:,} bytes, found more; remove it"
+                f"{shown(address)}: expected at most {most:,} bytes, found more; remove it"
             )
         return data
 
     def read_parts(self, parts: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
-        """Bytes from start to stop of each (name, start, stop), at once; None: no such file."""
+        """Read from start to stop of each (name, start, stop), at once; None: no such file."""
         if not parts:
             return []
         with remote_errors("read", self.url):
             system, path = fsspec.core.url_to_fs(self.url)
             names, starts, stops = zip(*parts, strict=True)
             paths = [_join(path, name) for name in names]
-            found = system.cat_ranges(paths, list(starts), list(stops), on_error="return")
-            for each in found:
-                if isinstance(each, Exception) and not isinstance(each, FileNotFoundError):
-                    raise each
-        return [each if isinstance(each, bytes) else None for each in found]
+            blocks = system.cat_ranges(paths, list(starts), list(stops), on_error="return")
+            for block in blocks:
+                if isinstance(block, Exception) and not isinstance(block, FileNotFoundError):
+                    raise block
+        return [block if isinstance(block, bytes) else None for block in blocks]
 
     def write(self, name: str, data: bytes) -> None:
         """Put a whole file; on object stores it appears at once or not at all."""
-        with remote_errors("write", place := _join(self.url, name)):
-            system, path = fsspec.core.url_to_fs(place)
+        with remote_errors("write", address := _join(self.url, name)):
+            system, path = fsspec.core.url_to_fs(address)
             if isinstance(system, LocalFileSystem):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 write_file(Path(path), data)
@@ -145,7 +145,7 @@ class _Bound(Callback):
         self.most = most
 
     def branched(self, path_1: str, path_2: str, **options: Any) -> _Bound:
-        """That of one file, on its way from `path_1` to `path_2`."""
+        """Give the limit of one file, on its way from `path_1` to `path_2`."""
         del options
         return _Bound(self.sizes, str(path_1), self.sizes.get(str(path_2)))
 
@@ -190,19 +190,19 @@ def remote_errors(doing: str, url: str) -> Iterator[None]:
 
 def _explain(error: Exception, url: str) -> tuple[str, str]:
     """What went wrong, and what to do."""
-    said = one_line(error) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     protocol = re.split(r"::|://", url)[0]
     again = "then run the same command again"
     if isinstance(error, ImportError):
         advice = _EXTRAS.get(protocol, "install the package that it names")
-        return f"no package for {protocol}:// ({said})", advice
-    if isinstance(error, ValueError) and "rotocol" in said:
-        return said, "give a URL that fsspec knows, such as s3://bucket/folder"
+        return f"no package for {protocol}:// ({text})", advice
+    if isinstance(error, ValueError) and "rotocol" in text:
+        return text, "give a URL that fsspec knows, such as s3://bucket/folder"
     if isinstance(error, FileNotFoundError):
-        return f"nothing there ({said})", "correct the URL, or create the bucket"
+        return f"nothing there ({text})", "correct the URL, or create the bucket"
     if isinstance(error, PermissionError) or "redential" in type(error).__name__:
-        return f"no access ({said})", f"check the credentials and what they allow, {again}"
-    return f"{type(error).__name__}: {said}", f"check the network and the server's address, {again}"
+        return f"no access ({text})", f"check the credentials and what they allow, {again}"
+    return f"{type(error).__name__}: {text}", f"check the network and the server's address, {again}"
 
 
 def _join(folder: str, name: str) -> str:
@@ -214,6 +214,6 @@ def _protocols(system: Any) -> set[str]:
     return {named} if isinstance(named, str) else set(named)
 
 
-def _version(about: Mapping[str, Any]) -> str:
-    known = [f"{key}={about[key]}" for key in _VERSIONS if about.get(key)]
-    return f"size={about.get('size')} {known[0]}" if known else ""
+def _version(entry: Mapping[str, Any]) -> str:
+    versions = [f"{key}={entry[key]}" for key in _VERSIONS if entry.get(key)]
+    return f"size={entry.get('size')} {versions[0]}" if versions else ""

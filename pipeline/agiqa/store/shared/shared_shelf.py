@@ -41,18 +41,18 @@ class SharedShelf:
         self.shelf = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype, shelf.rank)
         self.remote = Remote(f"{url.rstrip('/')}/{shelf.folder.name}")
         self._description = Description(shelf.fingerprint, shelf.width, shelf.dtype)
-        self._there = SegmentRows(RemoteSegments(self.remote), self._description.kind)
+        self._remote_rows = SegmentRows(RemoteSegments(self.remote), self._description.kind)
         self._damaged: set[str] = set()  # rows at the URL that fail their checksums
         self._described = False
 
     def ids(self) -> frozenset[str]:
-        """Rows that lay at the URL when `look`, `pull` or `push` saw it last."""
-        return self._there.ids() - self._damaged
+        """Give ids of rows that were at the URL when `look`, `pull` or `push` saw it last."""
+        return self._remote_rows.ids() - self._damaged
 
-    def lacking(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that are here and, as far as is known, not there."""
-        here, there = self.shelf.ids(), self.ids()
-        return [name for name in ids if name in here and name not in there]
+    def unpushed(self, ids: Sequence[str]) -> list[str]:
+        """List those of `ids` that are here and, as far as is known, not at the URL."""
+        local_ids, remote_ids = self.shelf.ids(), self.ids()
+        return [name for name in ids if name in local_ids and name not in remote_ids]
 
     def look(self) -> None:
         """Take in which rows lie at the URL now.
@@ -62,11 +62,11 @@ class SharedShelf:
         """
         self._described = DESCRIPTION in self.remote.files()
         if self._described:
-            where = shown(self.remote.url)
+            url = shown(self.remote.url)
             text = self.remote.read(DESCRIPTION, most=MOST_BYTES)
-            described = parse_description(text, f"{where}/{DESCRIPTION}")
-            require_same_shelf(described, self._description, where=where)
-        self._there.refresh()
+            described = parse_description(text, f"{url}/{DESCRIPTION}")
+            require_same_shelf(described, self._description, where=url)
+        self._remote_rows.refresh()
 
     def pull(self, ids: Sequence[str]) -> int:
         """Add those of `ids` that this machine lacks and the URL has; how many.
@@ -76,20 +76,20 @@ class SharedShelf:
         of the disk.
         """
         self.look()
-        wanted, count = set(ids) - self.shelf.ids(), 0
-        if not wanted:
+        missing_ids, count = set(ids) - self.shelf.ids(), 0
+        if not missing_ids:
             return 0
         with self.shelf.writer() as writer:
-            for names, vectors in self._found(wanted):
+            for names, vectors in self._wanted_rows(missing_ids):
                 writer.add(names, vectors)
-                wanted.difference_update(names)
+                missing_ids.difference_update(names)
                 count += len(names)
-        if damaged := wanted & self._there.ids():
+        if damaged := missing_ids & self._remote_rows.ids():
             self._damaged |= damaged
             logger.warning(
                 "%s: expected whole rows, found %d that fail their checksums (first: image %s); "
                 "they are computed and pushed again",
-                self._there.folder.where,
+                self._remote_rows.folder.where,
                 len(damaged),
                 min(damaged),
             )
@@ -106,28 +106,28 @@ class SharedShelf:
 
         RemoteError where it cannot be reached, with what was pushed before taken note of.
         """
-        count, lacking = 0, self.lacking(ids)
+        count, unpushed = 0, self.unpushed(ids)
         step = rows_a_segment(self._description.kind)
-        for start in range(0, len(lacking), step):
+        for start in range(0, len(unpushed), step):
             self.describe()
-            names, vectors = _whole(self.shelf, lacking[start : start + step])
+            names, vectors = _whole(self.shelf, unpushed[start : start + step])
             if names:
-                self._there.add(names, vectors)
+                self._remote_rows.add(names, vectors)
                 self._damaged.difference_update(names)
                 count += len(names)
         return count
 
-    def _found(self, wanted: set[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
-        """Rows that are wanted: of the user's own ledger, then of the URL, while any are."""
-        own, shelf = own_root() / self.shelf.folder.name, self.shelf
-        if own != shelf.folder and (own / DESCRIPTION).is_file():
-            mine = Shelf.open(own.parent, shelf.fingerprint, shelf.width, shelf.dtype)
-            yield from mine.blocks(wanted & mine.ids())
-        yield from self._there.blocks(set(wanted))
+    def _wanted_rows(self, wanted: set[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
+        """Yield wanted rows: from the user's own ledger, then those still missing from the URL."""
+        own_folder, shelf = own_root() / self.shelf.folder.name, self.shelf
+        if own_folder != shelf.folder and (own_folder / DESCRIPTION).is_file():
+            own_shelf = Shelf.open(own_folder.parent, shelf.fingerprint, shelf.width, shelf.dtype)
+            yield from own_shelf.blocks(wanted & own_shelf.ids())
+        yield from self._remote_rows.blocks(set(wanted))
 
 
 def _whole(shelf: Shelf, ids: Sequence[str]) -> tuple[list[str], Vectors]:
-    """Rows (N, D) of those of `ids` that can be read back."""
+    """Read rows (N, D) of those `ids` that can be read back."""
     vectors, damaged = shelf.read_present(ids)
-    good = [place for place, name in enumerate(ids) if name not in set(damaged)]
-    return [ids[place] for place in good], vectors[good]
+    whole = [index for index, name in enumerate(ids) if name not in set(damaged)]
+    return [ids[index] for index in whole], vectors[whole]

@@ -32,38 +32,38 @@ def shared_shelves(shelves: Sequence[Shelf], own_folder: bool = False) -> list[S
 
 
 def pull(
-    shared: Sequence[SharedShelf], known: Sequence[Sequence[str]], or_warn: bool = False
+    shared: Sequence[SharedShelf], row_ids: Sequence[Sequence[str]], or_warn: bool = False
 ) -> int:
-    """Bring here what this machine lacks of the row ids `known`, shelf by shelf; how many.
+    """Bring here what this machine lacks of `row_ids`, shelf by shelf; how many.
 
     RemoteError where the URL cannot be reached: computing what others may have would be a waste.
     With `or_warn`, for later on, only a warning.
     """
     started, count = time.monotonic(), 0
     try:
-        for each, ids in zip(shared, known, strict=bool(shared)):
-            count += each.pull(ids)
+        for shelf, ids in zip(shared, row_ids, strict=bool(shared)):
+            count += shelf.pull(ids)
     except RemoteError as error:
         if or_warn:
             logger.warning("%s; extraction goes on here", error)
             return count
         raise RemoteError(f"{error}; or unset AGIQA_STORE to work alone") from error
     if count:
-        where, seconds = shown(shared[0].remote.url.rpartition("/")[0]), time.monotonic() - started
-        logger.info("%d vectors from %s in %.1f s", count, where, seconds)
+        url, seconds = shown(shared[0].remote.url.rpartition("/")[0]), time.monotonic() - started
+        logger.info("%d vectors from %s in %.1f s", count, url, seconds)
     return count
 
 
 @contextmanager
 def pushing(
-    shared: Sequence[SharedShelf], known: Sequence[Sequence[str]], seconds: float = PUSH_SECONDS
+    shared: Sequence[SharedShelf], row_ids: Sequence[Sequence[str]], seconds: float = PUSH_SECONDS
 ) -> Iterator[None]:
-    """Push rows of the ids `known`, shelf by shelf, every `seconds` and at the end.
+    """Push rows of `row_ids`, shelf by shelf, every `seconds` and at the end.
 
     A URL that cannot be reached stops nothing: a warning says so once, and at the end how many
     rows are not there. Those are pushed by the next `extract` of the same images.
     """
-    work = list(zip(shared, known, strict=bool(shared)))
+    work = list(zip(shared, row_ids, strict=bool(shared)))
     if not work:
         yield
         return
@@ -89,8 +89,8 @@ def _push_every(
     failing = False
     while not stop.wait(seconds):
         try:
-            for each, ids in work:
-                each.push(ids)
+            for shelf, ids in work:
+                shelf.push(ids)
             failing = False
         except AgiqaError as error:
             if not failing:
@@ -100,20 +100,20 @@ def _push_every(
 
 def _push_last(work: Sequence[tuple[SharedShelf, Sequence[str]]]) -> None:
     started, count = time.monotonic(), 0
-    where = shown(work[0][0].remote.url.rpartition("/")[0])
+    url = shown(work[0][0].remote.url.rpartition("/")[0])
     try:
-        for each, ids in work:
-            if each.lacking(ids):
-                each.look()  # others may have pushed the same by now
-                count += each.push(ids)
+        for shelf, ids in work:
+            if shelf.unpushed(ids):
+                shelf.look()  # others may have pushed the same by now
+                count += shelf.push(ids)
     except AgiqaError as error:
-        left = sum(len(each.lacking(ids)) for each, ids in work)
+        missing_count = sum(len(shelf.unpushed(ids)) for shelf, ids in work)
         logger.warning(
             "%d vectors are not at %s yet (they are safe here): %s to push them",
-            left,
-            where,
+            missing_count,
+            url,
             error,
         )
         return
     if count:
-        logger.info("%d vectors to %s in %.1f s", count, where, time.monotonic() - started)
+        logger.info("%d vectors to %s in %.1f s", count, url, time.monotonic() - started)

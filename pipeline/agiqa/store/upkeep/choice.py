@@ -28,18 +28,18 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
         )
     if "/" in text or path.suffix in FORMATS or not text:
         raise AgiqaError(f"{text}: no such store; `agiqa cache ls` lists them")
-    found = [folder for folder in find_shelves(ledger) if _begins(folder, text)]
-    if not found:
+    shelves = [folder for folder in find_shelves(ledger) if _begins(folder, text)]
+    if not shelves:
         raise AgiqaError(
             f"{text}: neither a file here nor the beginning of a shelf's name or digest in "
             f"{ledger}; `agiqa cache ls` lists the stores"
         )
-    if len(found) > 1:
-        names = some([folder.name for folder in found])
+    if len(shelves) > 1:
+        names = some([folder.name for folder in shelves])
         raise AgiqaError(
-            f"{text}: expected one shelf, found {len(found)}: {names}; give more of it"
+            f"{text}: expected one shelf, found {len(shelves)}: {names}; give more of it"
         )
-    return SHELF, found[0]
+    return SHELF, shelves[0]
 
 
 def _begins(folder: Path, text: str) -> bool:

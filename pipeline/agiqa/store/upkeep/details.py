@@ -29,17 +29,17 @@ def details(
 
     AgiqaError where it is foreign or damaged.
     """
-    found, _ = find_runs(runs)
+    all_runs, _ = find_runs(runs)
     if kind != SHELF:
         metadata = read_pack_metadata(path)
         pack = read_pack_store(path)
         keys = ("format", "layout", "extractor", "check", "left_out")
-        more = {key: metadata[key] for key in keys if key in metadata}
-        return replace(pack, users=runs_of(pack, found)), more
+        extra = {key: metadata[key] for key in keys if key in metadata}
+        return replace(pack, users=runs_of(pack, all_runs)), extra
     sizes = LocalSegments(Shelf.at(path).folder).sizes()
     segments = [{"file": n, "rows": rows_of(n), "bytes": size} for n, size in sorted(sizes.items())]
-    packs = [read_pack_store(each) for cache in caches for each in find_packs(cache)]
-    packs = [replace(pack, users=runs_of(pack, found)) for pack in packs]
+    packs = [read_pack_store(pack_path) for cache in caches for pack_path in find_packs(cache)]
+    packs = [replace(pack, users=runs_of(pack, all_runs)) for pack in packs]
     shelf = named(read_shelf_store(path), packs)
     through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
     users = (*shelf.users, *dict.fromkeys(through))
@@ -52,15 +52,16 @@ def shared_fields(
     """The fields that all fingerprints have with one value; and the rest of each."""
     first = fingerprints[0] if fingerprints else {}
     shared = {k: v for k, v in first.items() if all(f.get(k) == v for f in fingerprints)}
-    rest: list[dict[str, object]] = []
-    for each in fingerprints:
-        rest.append({key: value for key, value in each.items() if key not in shared})
-    nested = [key for key in first if all(isinstance(own.get(key), Mapping) for own in rest)]
+    rest: list[dict[str, object]] = [
+        {key: value for key, value in fingerprint.items() if key not in shared}
+        for fingerprint in fingerprints
+    ]
+    nested = [key for key in first if all(isinstance(fields.get(key), Mapping) for fields in rest)]
     for key in nested:
-        parts = [dict(own[key]) for own in rest]  # type: ignore[call-overload]
+        parts = [dict(fields[key]) for fields in rest]  # type: ignore[call-overload]
         inner, own_parts = shared_fields(parts)
         if inner:
             shared[key] = inner
-            for own, part in zip(rest, own_parts, strict=True):
-                own[key] = part
+            for fields, part in zip(rest, own_parts, strict=True):
+                fields[key] = part
     return shared, rest

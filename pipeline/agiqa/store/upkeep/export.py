@@ -132,9 +132,9 @@ def _write_safetensors(
     ids = np.frombuffer(bytes.fromhex("".join(image_ids)), dtype=np.uint8).reshape(-1, 32)
     arrays = {name: np.ascontiguousarray(rows) for name, rows in vectors.items()}
     arrays["image_id"] = ids.copy()
-    about = dict(metadata) if paths is None else {**metadata, "paths": paths}
+    record = dict(metadata) if paths is None else {**metadata, "paths": paths}
     try:
-        save_file(arrays, file, {"agiqa": json.dumps(about)})  # one key: several have no order
+        save_file(arrays, file, {"agiqa": json.dumps(record)})  # one key: several have no order
     except SafetensorError as error:  # it wraps what the disk said
         raise AgiqaError(
             f"{file.name}: cannot be written ({one_line(error)}); make room and run it again"

@@ -98,13 +98,13 @@ def import_pt(
     prints = [fingerprint(vector, saved_as, source, model) for vector in VECTORS]
     width, dtype = vectors.shape[-1], str(vectors.dtype)
     require_fits(root, [(folder, Description(made_by, width, dtype)) for made_by in prints])
-    for place, made_by in enumerate(prints):
-        _require_same_numbers(root, made_by, ids, vectors[:, place], folder)
-    for place, made_by in enumerate(prints):
+    for index, made_by in enumerate(prints):
+        _require_same_numbers(root, made_by, ids, vectors[:, index], folder)
+    for index, made_by in enumerate(prints):
         shelf = Shelf.open(root, made_by, width, dtype)
         if not shelf.ids().issuperset(ids):
             with shelf.writer() as writer:
-                writer.add(ids, vectors[:, place])
+                writer.add(ids, vectors[:, index])
     left_out = sorted(set(table.frame["image_id"]).difference(ids))
     write_pack(pack, IMPORTED, VECTORS, prints, ids, vectors, left_out)
     return Imported(pack, len(ids), width, saved_as, bad, matched.unused)
@@ -131,11 +131,11 @@ def _read(matched: Matched) -> tuple[list[str], np.ndarray, str, list[BadImage]]
     first: tuple[int, str] | None = None
     for image_id, files in track(list(matched.files.items()), "Read .pt files"):
         try:
-            found = [read_vector(file) for file in files]
+            loaded = [read_vector(file) for file in files]
         except UnusableError as error:
             bad.append(BadImage(str(error.file), error.reason))
             continue
-        for file, (vector, saved_as) in zip(files, found, strict=True):
+        for file, (vector, saved_as) in zip(files, loaded, strict=True):
             first = first or (len(vector), saved_as)
             if (len(vector), saved_as) != first:
                 raise AgiqaError(
@@ -143,7 +143,7 @@ def _read(matched: Matched) -> tuple[list[str], np.ndarray, str, list[BadImage]]
                     f"found {len(vector)} of {saved_as}; import the files of one model only"
                 )
         ids.append(image_id)
-        rows.append(np.stack([vector for vector, _ in found]))
+        rows.append(np.stack([vector for vector, _ in loaded]))
     vectors = np.stack(rows) if rows else np.empty((0, len(VECTORS), 0), np.float16)
     return ids, vectors, first[1] if first else UNKNOWN, bad
 
@@ -152,9 +152,9 @@ def _require_same_numbers(
     root: Path, made_by: Fingerprint, ids: list[str], vectors: np.ndarray, folder: Path
 ) -> None:
     """Refuse two imports of which nobody could say later which is which."""
-    if others := differing(root, made_by, ids, vectors):
+    if differing_ids := differing(root, made_by, ids, vectors):
         raise AgiqaError(
             f"{folder}: expected the same numbers as at an earlier import of source "
-            f"'{made_by['source']}', model '{made_by['model']}', found others for {len(others)} of "
-            f"{len(ids)} images; say with --source what tells the two apart"
+            f"'{made_by['source']}', model '{made_by['model']}', found others for "
+            f"{len(differing_ids)} of {len(ids)} images; say with --source what tells the two apart"
         )

@@ -37,18 +37,19 @@ class KnownFingerprints:
     of_settings: Callable[[], Iterable[Fingerprint]]  # looks at models, so it is asked last
 
     def fingerprints(self, shelf: Path) -> Iterator[tuple[str, Fingerprint]]:
-        """All that are known, with where they are from; models are looked at last."""
+        """Yield known fingerprints with their origin; models are looked at last."""
         with suppress(AgiqaError, OSError, ValueError):  # it may be wrong in something else alone
-            own = read_own(shelf / DESCRIPTION, MOST_BYTES)
-            yield "itself", parse_description(own, DESCRIPTION).fingerprint
+            text = read_own(shelf / DESCRIPTION, MOST_BYTES)
+            yield "itself", parse_description(text, DESCRIPTION).fingerprint
         for path in (pack for cache in self.caches for pack in find_packs(cache)):
-            yield from ((str(path), found) for found in read_pack_store(path).fingerprints)
+            for fingerprint in read_pack_store(path).fingerprints:
+                yield str(path), fingerprint
         for run in find_runs(self.runs)[0]:
-            yield from ((str(run.folder), found) for found in run.fingerprints)
+            yield from ((str(run.folder), fingerprint) for fingerprint in run.fingerprints)
         for root in other_roots(shelf.parent):
             with suppress(AgiqaError):
                 yield str(root / shelf.name), read_description(root / shelf.name).fingerprint
-        yield from (("the settings", found) for found in self.of_settings())
+        yield from (("the settings", fingerprint) for fingerprint in self.of_settings())
 
 
 def recover(shelf: Path, known: KnownFingerprints) -> str:
@@ -57,9 +58,9 @@ def recover(shelf: Path, known: KnownFingerprints) -> str:
     AgiqaError where nothing known has its fingerprint: how many rows are unusable, and how to free
     them.
     """
-    for where, fingerprint in known.fingerprints(shelf):
+    for origin, fingerprint in known.fingerprints(shelf):
         if is_of(shelf, fingerprint) and restore_description(shelf, [fingerprint]):
-            return f"{shelf / DESCRIPTION}: written anew, out of {where}"
+            return f"{shelf / DESCRIPTION}: written anew, out of {origin}"
     rows = sum(rows_of(name) or 0 for name in LocalSegments(shelf).sizes())
     raise AgiqaError(
         f"{shelf}: expected a fingerprint whose digest begins with {shelf.name[-SHORT:]} in a "

@@ -38,21 +38,22 @@ def own_prompt_rows(
     """
     metadata = read_pack_metadata(pack)
     digests = dict(zip(metadata["names"], map(digest, metadata["fingerprints"]), strict=True))
-    own = {
+    prompted = {
         key
         for (name, key), fingerprint in zip(digests.items(), metadata["fingerprints"], strict=True)
         if name in metadata.get("row_ids", {}) or IMAGE_PROMPT in str(fingerprint.get("prompt"))
     }
-    if not own:
+    if not prompted:
         return {}
-    known = _sources_beside(pack) if sources is None else sources
+    if sources is None:
+        sources = _sources_beside(pack)
     if is_by_prompt(metadata, ids or open_pack(pack).image_ids):
-        image_ids = {source.row_id: source.image_id for source in known}
-        return dict.fromkeys(set(digests.values()) - own, image_ids)
+        image_ids = {source.row_id: source.image_id for source in sources}
+        return dict.fromkeys(set(digests.values()) - prompted, image_ids)
     row_ids: dict[str, str] = {}
-    for source in known:
+    for source in sources:
         row_ids.setdefault(source.image_id, source.row_id)
-    return dict.fromkeys(own, row_ids)
+    return dict.fromkeys(prompted, row_ids)
 
 
 def _sources_beside(pack: Path) -> Iterable[Source]:

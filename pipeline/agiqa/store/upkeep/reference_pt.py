@@ -52,12 +52,12 @@ def match(folder: Path, table: ImagesTable) -> Matched:
     """
     if not folder.is_dir():
         raise AgiqaError(f"{folder}: expected a folder of *_{VECTORS[0]}.pt files, found none")
-    found = {vector: _Files(folder, vector) for vector in VECTORS}
-    if empty := [vector for vector in VECTORS if not found[vector].by_key]:
-        there = len(list(folder.rglob("*.pt")))
+    files_of = {vector: _Files(folder, vector) for vector in VECTORS}
+    if empty := [vector for vector in VECTORS if not files_of[vector].by_key]:
+        file_count = len(list(folder.rglob("*.pt")))
         raise AgiqaError(
             f"{folder}: expected files named *_{VECTORS[0]}.pt and *_{VECTORS[1]}.pt, found none "
-            f"named *_{empty[0]}.pt among {there} .pt files; name the folder that MA-AGIQA's "
+            f"named *_{empty[0]}.pt among {file_count} .pt files; name the folder that MA-AGIQA's "
             "getFeature.py wrote (its tensor_root)"
         )
     paths = list(zip(table.frame["image_id"], table.frame["path"], strict=True))
@@ -70,20 +70,20 @@ def match(folder: Path, table: ImagesTable) -> Matched:
     for image_id, path in paths:
         key = _key(path)
         clear = len(owners[key]) == 1, stems[_stem(key)] == 1
-        chosen = [found[vector].choose(key, *clear) for vector in VECTORS]
+        choices = [files_of[vector].choose(key, *clear) for vector in VECTORS]
         wrong = [
             f"{reason} *_{vector}.pt"
-            for vector, reason in zip(VECTORS, chosen, strict=True)
+            for vector, reason in zip(VECTORS, choices, strict=True)
             if isinstance(reason, str)
         ]
         if wrong:
             bad.setdefault(image_id, BadImage(path, "has " + " and ".join(wrong)))
         else:
-            files.setdefault(image_id, tuple(file for file in chosen if isinstance(file, Path)))
-    taken = {file for each in files.values() for file in each}
-    unused = sum(len(each.by_key) for each in found.values()) - len(taken)
-    lacking = tuple(each for image_id, each in bad.items() if image_id not in files)
-    return Matched(files, lacking, unused)
+            files.setdefault(image_id, tuple(file for file in choices if isinstance(file, Path)))
+    used = {file for paths in files.values() for file in paths}
+    unused = sum(len(vector_files.by_key) for vector_files in files_of.values()) - len(used)
+    bad_images = tuple(image for image_id, image in bad.items() if image_id not in files)
+    return Matched(files, bad_images, unused)
 
 
 class _Files:

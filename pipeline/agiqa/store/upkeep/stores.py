@@ -37,13 +37,13 @@ class Store:
 
     @property
     def name(self) -> str:
-        """Short: the shelf's folder, or the pack with its data set's folder."""
+        """Give a short name: the shelf's folder, or the pack with its data set's folder."""
         return self.path.name if self.kind == SHELF else "/".join(self.path.parts[-2:])
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Of the fingerprints, in full."""
-        return tuple(digest(each) for each in self.fingerprints)
+        """Give the digests of the fingerprints, in full."""
+        return tuple(digest(fingerprint) for fingerprint in self.fingerprints)
 
 
 def find_packs(cache: Path) -> list[Path]:
@@ -51,14 +51,14 @@ def find_packs(cache: Path) -> list[Path]:
     if not cache.is_dir():
         return []
     names = [f"{folder}*{suffix}" for folder in ("", "*/") for suffix in FORMATS]
-    found = {path for name in names for path in cache.glob(name)}
-    return sorted(p for p in found if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
+    paths = {path for name in names for path in cache.glob(name)}
+    return sorted(p for p in paths if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
 
 
 def survey(
     ledger: Path, caches: Sequence[Path], runs: Sequence[RunStores]
 ) -> tuple[list[Store], list[Store]]:
-    """All shelves in `ledger` and all packs under `caches`, with who uses them.
+    """List all shelves in `ledger` and all packs under `caches`, with who uses them.
 
     A pack's users are the runs of its data set that read vectors of its fingerprints, wherever
     the run's own copy of the pack was.
@@ -115,9 +115,10 @@ def named(shelf: Store, packs: Iterable[Store]) -> Store:
     names: dict[str, None] = {}
     users = []
     for pack in packs:
-        here = [n for n, d in zip(pack.vectors, pack.digests, strict=True) if d in shelf.digests]
-        names.update(dict.fromkeys(here))
-        users += [pack.name] if here else []
+        pairs = zip(pack.vectors, pack.digests, strict=True)
+        vectors = [vector for vector, digest in pairs if digest in shelf.digests]
+        names.update(dict.fromkeys(vectors))
+        users += [pack.name] if vectors else []
     return replace(shelf, vectors=tuple(names), users=tuple(users))
 
 
@@ -137,11 +138,11 @@ def label(fingerprint: Mapping[str, Any]) -> str:
 
 def runs_of(pack: Store, runs: Iterable[RunStores]) -> tuple[str, ...]:
     """The runs of the pack's data set that read vectors of its fingerprints."""
-    mine, dataset = set(pack.digests), pack.path.parent.name
+    pack_digests, dataset = set(pack.digests), pack.path.parent.name
     return tuple(
         str(run.folder)
         for run in runs
-        if run.dataset == dataset and any(store and store <= mine for store in run.stores)
+        if run.dataset == dataset and any(store and store <= pack_digests for store in run.stores)
     )
 
 

@@ -24,7 +24,7 @@ class RunStores:
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
     """The runs below `folders`; and files that ought to say what a run read, and do not."""
-    found, unreadable = [], []
+    runs, unreadable = [], []
     for path in sorted({path for folder in folders for path in provenance_files(folder)}):
         try:
             tree = read_json(path)
@@ -33,9 +33,9 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
                 for store in tree["stores"].values()
                 if isinstance(store, Mapping) and "fingerprints" in store
             ]
-            digests = tuple(frozenset(digest(made) for made in prints) for prints in stores)
-            prints = tuple(made for prints in stores for made in prints)
-            found.append(RunStores(path.parent, str(tree["dataset"]), digests, prints))
+            digests = tuple(frozenset(map(digest, fingerprints)) for fingerprints in stores)
+            every = tuple(fingerprint for fingerprints in stores for fingerprint in fingerprints)
+            runs.append(RunStores(path.parent, str(tree["dataset"]), digests, every))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             unreadable.append(path)
-    return found, unreadable
+    return runs, unreadable

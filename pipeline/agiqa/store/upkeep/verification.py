@@ -75,11 +75,11 @@ def mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list[
 def _refill(folder: Path, caches: Sequence[Path]) -> int:
     """Add to a shelf what it lacks and packs have whole under its fingerprint: how many rows."""
     shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
-    wanted = digest(shelf.fingerprint)
+    shelf_digest = digest(shelf.fingerprint)
     for path in (path for cache in caches for path in find_packs(cache)):
-        if wanted in read_pack_store(path).digests:
+        if shelf_digest in read_pack_store(path).digests:
             with suppress(PackError):
-                add_pack(path, folder.parent, own_prompt_rows(path), {wanted: None})
+                add_pack(path, folder.parent, own_prompt_rows(path), {shelf_digest: None})
     return len(shelf.ids()) - before
 
 
@@ -95,8 +95,8 @@ def restore_pack(path: Path, ledger: Path) -> str:
     ids = _packed_rows(path, metadata)
     own_rows, vectors = own_prompt_rows(path, ids), []
     for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
-        folder, known = shelf_folder(ledger, fingerprint), own_rows.get(digest(fingerprint))
-        rows = ids if known is None else [known.get(image_id, "") for image_id in ids]
+        folder, ledger_ids = shelf_folder(ledger, fingerprint), own_rows.get(digest(fingerprint))
+        rows = ids if ledger_ids is None else [ledger_ids.get(image_id, "") for image_id in ids]
         recorded = metadata.get("row_ids", {}).get(name)
         if not folder.exists():
             reason = f"{ledger} has no vectors '{name}' of its fingerprint"
@@ -129,11 +129,11 @@ def _packed_rows(path: Path, metadata: Mapping[str, Any]) -> Sequence[str]:
     """The ids of the pack's rows: from itself, else as `extract` would order the table's."""
     with suppress(AgiqaError):
         return open_pack(path).image_ids
-    rows, gone = metadata["rows"], set(metadata.get("left_out", ()))
+    rows, left_out = metadata["rows"], set(metadata.get("left_out", ()))
     if (path.parent / IMAGES_CSV).exists():
         table = read_table(path.parent)
         for by_prompt in (True, False) if "row_ids" in metadata else (False,):
-            ids = [name for name in dict.fromkeys(row_ids(table, by_prompt)) if name not in gone]
+            ids = [i for i in dict.fromkeys(row_ids(table, by_prompt)) if i not in left_out]
             if len(ids) == rows and (not by_prompt or is_by_prompt(metadata, ids)):
                 return ids
     raise AgiqaError(
