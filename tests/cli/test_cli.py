@@ -261,7 +261,7 @@ def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
     theirs["Set"] = ["training"] * 40 + ["testing"] * 20
     theirs.to_csv("smith.csv", index=False)
     arguments = ["splits", "import", "mine", "smith.csv", "--protocol", "smith2024"]
-    _one_line(_run(*arguments), "no val side (found train 40, test 20)", "--val-share 0.1")
+    _one_line(_run(*arguments), "no val side (found train 40, test 20)", "--val-share 0.125")
     given = _run(*arguments, "--val-share", "0.2")
     assert given.exit_code == 0, given.output
     assert "1 x 32/8/20" in given.stdout

@@ -88,13 +88,13 @@ def _audit(protocol: str) -> dict[str, int]:
     )
     assert done.exit_code == 0, done.output
     across = json.loads(done.stdout)["protocols"][protocol]["across"]
-    rows = [row for row in across if (row["side"], row["other"]) == ("test", "train")]
+    rows = [row for row in across if (row["side"], row["other"]) == ("test", "train and val")]
     return {kind: sum(row[kind] for row in rows) for kind in ("same_prompt", "same_group")}
 
 
 def test_prompts_that_differ_in_white_space_stand_on_one_side(work: Path) -> None:
     result = _prepare(_labels(work))
-    assert "; 0 % of test images share a prompt with training" in result["split_grouped"]
+    assert "; 0 % of test images share a prompt with training or val" in result["split_grouped"]
     table = read_table(Path("cache/mine"))
     assert table.frame["group"].nunique() == 20
     assert _audit("grouped") == {"same_prompt": 0, "same_group": 0}
@@ -118,7 +118,7 @@ def test_own_groups_are_names_and_leaked_prompts_are_counted_beside(
     assert counted["same_group"] == 0
     assert counted["same_prompt"] > 20
     shown = CliRunner().invoke(main, ["splits", "show", "mine"]).stdout
-    assert "group in train" in shown
+    assert "group shared" in shown
     frame = read_table(Path("cache/mine")).frame
     assert list(frame["group"][:2]) == ["s0", "S0"]
 

@@ -74,6 +74,23 @@ def test_json_lists_of_objects_as_m3_agiqa_has_them(table: ImagesTable, tmp_path
     assert imported.splits["side"].value_counts().to_dict() == {"train": 16, "test": 6, "val": 2}
 
 
+def test_one_object_a_line(table: ImagesTable, tmp_path: Path) -> None:
+    sides = ["train"] * 16 + ["val"] * 2 + ["test"] * 6
+    lines = [
+        json.dumps({"image": name, "side": side})
+        for name, side in zip(table.frame["path"], sides, strict=True)
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(lines) + "\n")
+    assert list(import_splits(tmp_path / "s.jsonl", table, "s").splits["side"]) == sides
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '["p0_00.png", "p1_02.png"]'])
+def test_names_without_sides_are_one_line(table: ImagesTable, tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(AgiqaError, match="names and no sides: give a folder with a file train"):
+        import_splits(tmp_path / "s.json", table, "s")
+
+
 def test_a_json_object_of_lists_and_a_list_with_sides(table: ImagesTable, tmp_path: Path) -> None:
     sides = {"train": names(table, 0, 16), "valid": names(table, 16, 18), "test": []}
     sides["test"] = names(table, 18, 24)
@@ -119,6 +136,9 @@ def test_a_name_may_be_of_two_columns(make_table: MakeTable, tmp_path: Path) -> 
         ({"train.csv": "name\na", "trn.csv": "name\na"}, "two files of the side train"),
         ({"train.json": "{"}, "train.json: is not a readable JSON file"),
         ({"train.json": "[3]"}, "train.json: expected a list of names, a list of objects"),
+        ({"train.json": '{"train": ["a"], "test": ["b", "c"]}'}, "train.json: expected the names"),
+        ({"train.json": "[]", "test.json": "[]"}, "found 0 names and no sides"),
+        ({"train.jsonl": '{"name": "a"}\n{"name"'}, "train.jsonl: is not a readable JSON file"),
         ({"train.csv": "name\nz9.png", "test.csv": "name\ny9.png"}, "2 of 2 names are of no image"),
     ],
 )

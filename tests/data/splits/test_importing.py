@@ -11,6 +11,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits import import_splits, make_splits, read_protocol, split_digest, write_splits
 
 MakeTable = Callable[..., ImagesTable]
+SIDES_OF_EIGHT = ("train",) * 5 + ("val", "test", "test")
 PATHS = ["a/1.png", "a/2.png", "b/1.png", "b/3.png", "sd1.5_x_000.jpg", "c.png", "c.jpg", "d.png"]
 
 
@@ -77,7 +78,10 @@ def test_a_column_split_may_count_beside_one_of_sets(table: ImagesTable, write: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,side\nz.png,train\n", r"1 of 1 names are of no image of tiny: z.png; .* a/1.png"),
+        (
+            "name,side\nz.png,train\n",
+            r"1 of 1 names are of no image of tiny: z.png; .* a/1.png: import these splits into",
+        ),
         ("name,side\n1.png,train\n", r"1 names fit several images of tiny \(1.png\)"),
         ("name,side\nc,train\n", r"1 names fit several images of tiny \(c\): give their paths"),
         ("name,side\n,train\n", "1 of 1 names are of no image"),
@@ -89,12 +93,23 @@ def test_a_column_split_may_count_beside_one_of_sets(table: ImagesTable, write: 
             r"expected a column of sides \(side, set, .*found file, p",
         ),
         ("title,side\na/1.png,train\n", r"expected a column of images \(name, path, .*title, side"),
-        ("name,side\na/1.png,train\n", r"split 0 has no val or test side \(found train 1\)"),
+        (
+            "name,side\na/1.png,train\n",
+            r"split 0 has no val or test side \(found train 1\): add their images, or import the",
+        ),
+        ("name,side\n", "found 0 names and no sides: give a folder with a file train"),
+        (
+            "name,side\na/1.png,train\nz.png,test\n",
+            "1 of 2 names are of .*: remove these rows, or prepare tiny with these images",
+        ),
         (
             "name,side\na/1.png,train\na/2.png,test\n",
             r"no val side \(found train 1, test 1\): take a share of train for it \(--val-share",
         ),
-        ("name,side,image_id\na/1.png,train,77\n", "1 images are other files here .*a/1.png"),
+        (
+            "name,side,image_id\na/1.png,train,77\n",
+            "1 images are other files here .*a/1.png.*; prepare the files",
+        ),
         ("", "is not a readable CSV"),
     ],
 )
@@ -143,6 +158,26 @@ def test_validation_is_taken_from_train_by_group(make_table: MakeTable, write: W
     group = imported.splits["name"].map(dict(zip(table.frame["path"], table.frame["group"],
                                                  strict=True)))  # fmt: skip
     assert (imported.splits["side"].groupby(group).agg(set).map(len) == 1).all()
+
+
+def test_validation_is_taken_where_a_split_has_none(table: ImagesTable, write: Write) -> None:
+    """Split 1 names its validation side, split 2 does not, split 3 has no test side."""
+    named = [f"{path},1,{side}" for path, side in zip(PATHS, SIDES_OF_EIGHT, strict=True)]
+    rest = [row.replace(",1,", ",2,").replace(",val", ",train") for row in named]
+    file = write("\n".join(["name,seed,side", *named, *rest, f"{PATHS[0]},3,train"]))
+    with pytest.raises(AgiqaError, match=r"split 2 has no val side .*--val-share"):
+        import_splits(file, table, "s", only=(1, 2))
+    with pytest.raises(
+        AgiqaError, match=r"split 3 has no val or test side .*other splits alone .--only-spl"
+    ):
+        import_splits(file, table, "s", val_share=0.2)
+    with pytest.raises(AgiqaError, match="splits numbered 7 to 9, found 1, 2, 3"):
+        import_splits(file, table, "s", only=(7, 9))
+    imported = import_splits(file, table, "s", val_share=0.2, only=(1, 2))
+    first, second = (split for _, split in imported.splits.groupby("seed"))
+    assert list(first["side"]) == list(SIDES_OF_EIGHT)
+    assert set(second["side"]) == {"train", "val", "test"}
+    assert imported.val_from_train == (second["side"] == "val").sum()
 
 
 @settings(max_examples=25)

@@ -181,7 +181,7 @@ def test_leaks_are_counted(make_table: MakeTable) -> None:
     splits["side"] = splits["name"].map(side)
     # Tests: a (in train), no group but the same file, a (in train), c (only in val).
     assert leaks(splits, table) == [
-        Leak("random", 0, 3, 2, 4, same_group=2, same_file=1, same_prompt=2)
+        Leak("random", 0, 3, 2, 4, same_group=3, same_file=1, same_prompt=3)
     ]
 
 

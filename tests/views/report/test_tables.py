@@ -74,11 +74,13 @@ def test_no_leak_in_words(tiny_run: Callable[..., Path]) -> None:
     found = leaks(results, prompts_known=True)
     assert found.clean
     assert found.sentences[0] == (
-        "No test image shares its prompt or its file with a training image."
+        "No test image shares its prompt or its file with a training or validation image."
     )
     unknown = leaks(results, prompts_known=False)
     assert unknown.sentences[0].startswith("The data set names no prompts")
-    assert unknown.sentences[1] == "No test image shares its file with a training image."
+    assert (
+        unknown.sentences[1] == "No test image shares its file with a training or validation image."
+    )
 
 
 def test_every_model_that_evaluate_measures_has_a_label() -> None:

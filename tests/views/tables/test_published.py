@@ -1,5 +1,6 @@
 """The shipped file names each system, with its split, how its epoch was chosen, and its source."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.views.tables import published_results
 from agiqa.views.tables.grids import LEAKED, NOT_SEEN, TEST_SELECTED, Result
+
+RESULTS = Path(__file__).parents[3] / "docs/results"
 
 
 def result(method: str, dataset: str = "agiqa-3k", target: str = "quality") -> Result:
@@ -25,6 +28,7 @@ def result(method: str, dataset: str = "agiqa-3k", target: str = "quality") -> R
         ("IPCE", ("0.8841", "0.9246"), (TEST_SELECTED,)),
         ("ACL-IQA", ("0.8969", "0.9282"), (TEST_SELECTED,)),
         ("M3-AGIQA", ("0.9045", "0.9317"), (LEAKED, TEST_SELECTED)),
+        ("MANIQA, MA-AGIQA's backbone alone", ("0.8618", "0.9115"), (LEAKED, NOT_SEEN)),
         ("SF-IQA", ("0.9024", "0.9314"), (NOT_SEEN,)),
         ("OneAlign, zero-shot", ("0.801", "0.838"), ()),
     ],
@@ -41,7 +45,32 @@ def test_what_was_counted_in_released_splits_is_said() -> None:
     assert "the prompts of 597 of 597 test images are in training" in result("M3-AGIQA").said
     assert "the prompts of 0 of 5,958 test images are in training" in result("IPCE").said
     # its AIGCIQA2023 splits are by image, whatever those of AGIQA-3K are
-    assert result("IPCE", "aigciqa2023").marks == (LEAKED, TEST_SELECTED)
+    for method in ("IPCE", "ACL-IQA", "M3-AGIQA"):
+        for target in ("quality", "authenticity", "correspondence"):
+            assert result(method, "aigciqa2023", target).marks == (LEAKED, TEST_SELECTED)
+
+
+def test_every_count_of_leaked_prompts_is_one_of_the_released_splits() -> None:
+    systems = json.loads((RESULTS / "released-splits.json").read_text())["systems"]
+    for published in published_results():
+        system = published.method.removesuffix(", its released weights")
+        system = system.removesuffix(", trained again by a user")
+        counted = systems.get(system, {}).get(published.dataset)
+        if "test images are in training" in published.said:
+            leaked, images = counted["whose_prompt_is_in_training"], counted["test_images"]
+            assert f"the prompts of {leaked:,} of {images:,} test" in published.said
+            assert (LEAKED in published.marks) == (leaked > 0)
+        elif counted and not published.trained_on:
+            pytest.fail(f"{published.method} on {published.dataset}: counted, and not said")
+
+
+@pytest.mark.parametrize("name", ["agiqa-3k-ipce-quality", "agiqa-3k-ipce-alignment"])
+def test_our_results_on_the_released_splits_are_of_the_published_split_file(name: str) -> None:
+    ours = json.loads((RESULTS / f"{name}.json").read_text())["splits_sha256"]
+    counted = json.loads((RESULTS / "agiqa-3k-splits.json").read_text())["splits"]["ipce"]
+    assert ours == counted["sha256"]
+    published = {result("IPCE", target=target).splits_sha256 for target in ("quality", "align")}
+    assert published == {ours[:12]}
 
 
 def test_across_data_sets() -> None:
@@ -63,8 +92,9 @@ def test_only_a_split_that_is_ours_image_for_image_has_a_protocol_and_its_digest
     ours = [r for r in published_results() if r.protocol not in ("as published", "cross")]
     assert {(r.method, r.target, r.protocol, r.splits_sha256) for r in ours} == {
         ("MA-AGIQA", "quality", "paper", "ca202e225b4b"),
+        ("MANIQA, MA-AGIQA's backbone alone", "quality", "paper", "ca202e225b4b"),
         *(
-            (method, target, "ipce", "a13c0b976a67")
+            (method, target, "ipce", "a4ced5e6f02b")
             for method in ("IPCE", "ACL-IQA")
             for target in ("quality", "align")
         ),

@@ -1,5 +1,6 @@
 """`agiqa splits show`, `import` and `export`: split files, ours and other people's."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import ANY, as_json, cache, out_file
 from agiqa.cli.output import echo, print_json, print_table, show
-from agiqa.core.errors import AgiqaError
+from agiqa.core.errors import AgiqaError, UsageError
 
 
 @click.command("show", cls=Command)
@@ -18,8 +19,8 @@ from agiqa.core.errors import AgiqaError
 def list_(dataset: str, cache: Path, as_json: bool) -> None:
     r"""List DATASET's split files: how many splits, their sizes, their leaks, their sha256.
 
-    Leaks are test images that share a prompt, or a byte-identical file, with training; `agiqa
-    splits audit` looks at the pictures too.
+    Leaks are test images that share a prompt, or a byte-identical file, with training or
+    validation; `agiqa splits audit` looks at the pictures too.
 
     \b
     agiqa splits show agiqa-3k
@@ -89,14 +90,14 @@ def _print_protocols(listed: list[dict[str, Any]], has_groups: bool) -> None:
             "protocol",
             "splits",
             "train/val/test",
-            "prompt in train",
-            *(["group in train"] if has_groups else []),
-            "file in train",
+            "prompt shared",
+            *(["group shared"] if has_groups else []),
+            "file shared",
             "sha256",
         ],
         rows,
-        caption="sizes: the least of the splits; in train: share of the test images, and images "
-        "a split",
+        caption="sizes: the least of the splits; shared with training or validation: of the test "
+        "images, and images a split",
     )
     for entry in listed:
         if "unusable" in entry:
@@ -118,8 +119,9 @@ def _print_protocols(listed: list[dict[str, Any]], has_groups: bool) -> None:
     "--val-share",
     type=click.FloatRange(0, 0.5),
     default=0.0,
-    help="Share of train to take for validation where the file has none.",
+    help="Share of train to take for validation where a split has none.",
 )
+@click.option("--only-splits", default="", help="Of several, those numbered so: 0-9, or 3.")
 @click.option("--replace", is_flag=True, help="Overwrite other splits of this protocol name.")
 @cache
 @as_json
@@ -131,6 +133,7 @@ def import_(
     side_column: str,
     seed_column: str,
     val_share: float,
+    only_splits: str,
     replace: bool,
     cache: Path,
     as_json: bool,
@@ -144,8 +147,8 @@ def import_(
 
     \b
     agiqa splits import agiqa-3k smith2024.csv --protocol smith2024
-    agiqa splits import agiqa-3k IPCE/Database/AGIQA-3K --protocol ipce --val-share 0.1
-    agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.1
+    agiqa splits import agiqa-3k IPCE/Database/AGIQA-3K --protocol ipce --val-share 0.125
+    agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.125
     """
     from agiqa.data.datasets.table import read_table
     from agiqa.data.splits import import_splits, shared, write_imported
@@ -160,6 +163,7 @@ def import_(
         side_column=side_column,
         seed_column=seed_column,
         val_share=val_share,
+        only=_numbers(only_splits),
     )
     leaks = write_imported(imported, table, folder, protocol, file, replace)
     result = {
@@ -172,6 +176,16 @@ def import_(
         "next": f"agiqa fit {dataset} --protocol {protocol}",
     }
     show(result, as_json)
+
+
+def _numbers(text: str) -> tuple[int, int] | None:
+    """Read the first and the last number of `0-9` or `3`; None of no text."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+    if match is None:
+        raise UsageError(f"--only-splits: expected numbers such as 0-9 or 3, found {text!r}")
+    return int(match[1]), int(match[2] or match[1])
 
 
 @click.command("export", cls=Command)

@@ -3,7 +3,7 @@
 | layout | sides | splits |
 |---|---|---|
 | a CSV or TSV | a column | a column of seeds, else one |
-| a JSON list of objects | a key | a key, else one |
+| a JSON list of objects, or one object a line | a key | a key, else one |
 | a JSON object of lists, `{"train": [...], "test": [...]}` | its keys | one |
 | a .mat of index lists (`train_idx`, `test_idx`) | the variables' names | one |
 | a folder of files of names, `train.csv`, `val.csv` | the files' names | one |
@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
-from agiqa.core.trees import read_json
+from agiqa.core.regular_files import read_regular
+from agiqa.core.trees import MOST_JSON, parse_json
 from agiqa.data.datasets.matlab import read_lists
 from agiqa.data.datasets.text_table import read_text_csv
 
@@ -32,7 +33,7 @@ SPELLINGS = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "te", "holdout", "held_out"), "test"),
 }
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")  # of files of names; some .jsonl are one JSON list
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")  # of files of names
 MOST_SPLITS = 10_000
 SIDE, SEED = "side", "seed"
 
@@ -45,15 +46,21 @@ def read_foreign(file: Path, paths: Sequence[str]) -> pd.DataFrame:
         paths: of the data set's images, in the order of its labels: what indices count.
 
     Raises:
-        AgiqaError: no such layout, or a file of it that cannot be read.
+        AgiqaError: no such layout, or a file of it that cannot be read or names no side.
     """
     if file.is_dir():
-        return _folder(file)
-    if file.suffix.lower() == ".mat":
-        return _indices(file, paths)
-    frame = _names(file) if file.suffix.lower() in (".json", ".jsonl") else read_text_csv(file)
-    if isinstance(frame, dict):
-        return _sides({_side(key, file): names for key, names in frame.items()})
+        frame = _folder(file)
+    elif file.suffix.lower() == ".mat":
+        frame = _indices(file, paths)
+    else:
+        frame = _names(file)
+    if isinstance(frame, dict) and frame:
+        frame = _sides({_side(key, file): names for key, names in frame.items()})
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        raise AgiqaError(
+            f"{file}: expected names and their sides, found {len(frame):,} names and no sides: "
+            "give a folder with a file train... and a file test..., or a table with a column of sides"
+        )
     return frame
 
 
@@ -98,7 +105,13 @@ def _split(folder: Path) -> pd.DataFrame:
         )
     if "test" not in files and "val" in files:
         files["test"] = files.pop("val")
-    return _sides({side: _names(path) for side, path in files.items()})
+    names = {side: _names(path) for side, path in files.items()}
+    if several := next((files[side] for side in names if isinstance(names[side], dict)), None):
+        raise AgiqaError(
+            f"{several}: expected the names of one side, found an object of lists: give this file "
+            "instead of its folder if it has all sides"
+        )
+    return _sides(names)
 
 
 def _sides(by_side: Mapping[str, Any]) -> pd.DataFrame:
@@ -115,7 +128,7 @@ def _names(file: Path) -> Any:
     if file.suffix.lower() not in (".json", ".jsonl"):
         return read_text_csv(file)
     try:
-        tree = read_json(file)
+        tree = _json(file)
     except FileNotFoundError:
         raise AgiqaError(f"{file}: does not exist; expected a file of splits") from None
     except (OSError, ValueError) as error:
@@ -132,6 +145,18 @@ def _names(file: Path) -> Any:
         f"{file}: expected a list of names, a list of objects with a name each, or an object with "
         "lists of names by side"
     )
+
+
+def _json(file: Path) -> Any:
+    """Read a JSON file, or one of a JSON text a line, as the list of them."""
+    data = read_regular(file, MOST_JSON)
+    try:
+        return parse_json(data)
+    except ValueError:
+        lines = data.splitlines()
+        if file.suffix.lower() != ".jsonl" or len(lines) < 2:
+            raise
+        return [parse_json(line) for line in lines if line.strip()]
 
 
 def _are_texts(tree: Any) -> bool:

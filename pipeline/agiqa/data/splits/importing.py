@@ -64,6 +64,7 @@ def import_splits(
     side_column: str = "",
     seed_column: str = "",
     val_share: float = 0.0,
+    only: tuple[int, int] | None = None,
 ) -> Imported:
     """Read names and sides, with an optional seed (or repeat) for several splits.
 
@@ -74,8 +75,9 @@ def import_splits(
         name_column: of the images, several with slashes between them ("model/image"); "" finds it.
         side_column: "" finds it.
         seed_column: "" finds it, and takes a file without one as a single split.
-        val_share: of the training images, taken for validation where the file has none; images
-            of one group stay together.
+        val_share: of the training images, taken for validation in each split that has none;
+            images of one group stay together.
+        only: take the splits numbered from the first to the second alone.
 
     Raises:
         AgiqaError: a name that fits no image or several, an image twice in one split or without a
@@ -87,6 +89,15 @@ def import_splits(
             "give the imported splits another one, such as smith2024"
         )
     frame = read_foreign(file, list(table.frame["path"]))
+    seeds = _seeds(frame, file, seed_column)
+    if only is not None:
+        chosen = (seeds >= only[0]) & (seeds <= only[1])
+        if not chosen.any():
+            raise AgiqaError(
+                f"{file}: expected splits numbered {only[0]} to {only[1]}, found "
+                f"{some([str(seed) for seed in np.unique(seeds)], 20)}: choose among these"
+            )
+        frame, seeds = frame[chosen].reset_index(drop=True), seeds[chosen]
     columns = [
         frame[_column(frame, file, "images", NAME_COLUMNS, name)] for name in name_column.split("/")
     ]
@@ -97,15 +108,13 @@ def import_splits(
         {
             "name": table.frame["path"].to_numpy()[rows],
             "image_id": table.frame["image_id"].to_numpy()[rows],
-            "seed": _seeds(frame, file, seed_column),
+            "seed": seeds,
             "side": sides,
             "protocol": protocol,
         }
     )
     _check(splits, frame, table, file)
-    taken = 0
-    if not (splits["side"] == "val").any() and val_share > 0:
-        splits, taken = _take_val(splits, table, val_share)
+    splits, taken = _take_val(splits, table, val_share)
     _require_sides(splits, file)
     unused = set(with_scores(table).frame["path"]) - set(splits["name"])
     return Imported(splits[list(COLUMNS)], matched, len(unused), taken)
@@ -197,7 +206,12 @@ def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int],
         raise AgiqaError(
             f"{file}: {len(unknown)} of {len(names)} names are of no image of {table.name}"
             f"{skipped}: {some(list(dict.fromkeys(unknown)), 3)}; expected names such as "
-            f"{some(list(table.frame['path']), 1).split(' and ')[0]}"
+            f"{some(list(table.frame['path']), 1).split(' and ')[0]}: "
+            + (
+                "import these splits into the data set that they divide"
+                if len(unknown) == len(names)
+                else f"remove these rows, or prepare {table.name} with these images"
+            )
         )
     if ambiguous:
         raise AgiqaError(
@@ -234,17 +248,21 @@ def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: 
         if len(changed):
             raise AgiqaError(
                 f"{file}: {len(changed)} images are other files here than those that were split "
-                f"({some(list(dict.fromkeys(changed)), 3)}): their image_id differs"
+                f"({some(list(dict.fromkeys(changed)), 3)}): their image_id differs; prepare the "
+                "files that were split, or remove the column image_id to take these by name"
             )
 
 
 def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[pd.DataFrame, int]:
-    """Take a share of each training side as validation, and count how many images that is."""
+    """Take a share of training as validation where a split has none, and count the images."""
     splits = splits.reset_index(drop=True)
     row_of = {path: row for row, path in enumerate(table.frame["path"])}
     taken = 0
     for seed in splits["seed"].unique():
-        train = splits[(splits["seed"] == seed) & (splits["side"] == "train")]
+        split = splits[splits["seed"] == seed]
+        train = split[split["side"] == "train"]
+        if not share or len(train) < 2 or (split["side"] == "val").any():
+            continue
         train_rows = train.sort_values("name").index.to_numpy()  # whatever the file's own order
         part = table.frame.iloc[[row_of[name] for name in splits["name"].iloc[train_rows]]]
         images = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
@@ -260,9 +278,9 @@ def _require_sides(splits: pd.DataFrame, file: Path) -> None:
         sizes = split["side"].value_counts()
         if missing := [side for side in SIDES if side not in sizes]:
             present = ", ".join(f"{side} {sizes[side]:,}" for side in SIDES if side in sizes)
-            hint = "every split needs all three"
+            hint = "add their images, or import the other splits alone (--only-splits)"
             if missing == ["val"]:
-                hint = "take a share of train for it (--val-share 0.1), or add its rows"
+                hint = "take a share of train for it (--val-share 0.125), or add its rows"
             raise AgiqaError(
                 f"{file}: split {seed} has no {' or '.join(missing)} side (found {present}): {hint}"
             )

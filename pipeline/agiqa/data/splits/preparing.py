@@ -27,7 +27,7 @@ LEAKS = "leaks.json"
 OFFERED = {"official": has_official, "paper": has_paper}  # protocols of some data sets alone
 # What a test side needs before its figures say something.
 LEAST_CORRELATED = 3  # images
-VAL_SHARE = 0.1  # of a training side, where somebody's splits have no validation
+VAL_SHARE = 0.125  # of a training side, where somebody's splits (80/20) have no validation
 LEAST_FITTED = 30  # images, before the logistic curve stops flattering
 LEAST_GROUPS = 5  # prompts, for intervals that draw them anew
 

@@ -185,7 +185,7 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
 
 
 def leaks(results: Results, prompts_known: bool) -> Leaks:
-    """How many test images share a prompt, or a whole file, with training."""
+    """How many test images share a prompt, or a whole file, with training or validation."""
     counts = results.provenance.get("leaks", [])
     test = sum(leak["test"] for leak in counts)
     if not test:
@@ -198,21 +198,23 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
         sentences.append("The data set names no prompts, so shared prompts cannot be counted.")
     elif prompt:
         sentences.append(
-            f"{_share(prompt, test)} of the test images share their prompt with a training image: "
-            "the figures hold for prompts that training saw, not for new ones."
+            f"{_share(prompt, test)} of the test images share their prompt with a training or "
+            "validation image: the figures hold for prompts that training saw, not for new ones."
         )
     if group and not (prompts_known and group == prompt):
         sentences.append(
-            f"{_share(group, test)} of the test images share their group with a training image."
+            f"{_share(group, test)} of the test images share their group with a training or "
+            "validation image."
         )
     if file:
         sentences.append(
-            f"{_share(file, test)} of the test images are byte-identical to a training image."
+            f"{_share(file, test)} of the test images are byte-identical to a training or "
+            "validation image."
         )
     clean = not prompt and not group and not file
     if clean:
         what = "its prompt or its file" if prompts_known else "its file"
-        sentences.append(f"No test image shares {what} with a training image.")
+        sentences.append(f"No test image shares {what} with a training or validation image.")
     sizes = [sorted(leak[side] for leak in counts) for side in ("train", "val", "test")]
     train, val, tested = (_range(size) for size in sizes)
     sentences.append(
