@@ -44,6 +44,8 @@ NOT_RUN = {
     "agiqa serve": "goes on until it is stopped: tests/serving",
     "agiqa-3k/authors": "the authors' weights; tests/paper_training imports tiny ones",
     "agiqa-3k/paper": "the paper's network; tests/paper_training trains a tiny one",
+    "visual.tokens": "the tiny model has three blocks; tests/stage2/tuned trains one",
+    "--preset tuned": "the same",
     "--extractor": "an entry that the reader writes into params.yaml; tests/dvc_matrix has two",
     "aigciqa2023": "AGIQA-3K alone is here; tests/runs/test_several.py trains and tests across",
     "--on koniq-10k": "the same",

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option(
     "--only",
-    type=click.Choice(["semantic", "visual"]),
-    help="Only the LMM's vectors, or only the visual backbone's. Default: both.",
+    type=click.Choice(["semantic", "visual", "tokens"]),
+    help="Only the LMM's vectors, the visual backbone's, or its tokens (visual.tokens). Default: "
+    "all.",
 )
 @click.option(
     "--skip-bad",
@@ -74,6 +75,7 @@ def command(
     agiqa extract demo
     agiqa extract agiqa-3k --only semantic --dry-run
     agiqa extract agiqa-3k --only visual --set visual.image_size=448
+    agiqa extract agiqa-3k --set visual.tokens=10
     agiqa extract mine --set semantic.model=~/models/my-lmm --set semantic.name=my-lmm
     agiqa extract mine --only semantic --extractor qwen
     agiqa extract mine --engine ray --ray-address auto
@@ -96,7 +98,7 @@ def command(
     def tell_estimate(kind: "Kind", result: "Estimate") -> None:
         results[kind] = asdict(result)
         if not as_json:
-            _print_estimate(result, getattr(params, kind))
+            _print_estimate(result, params.semantic if kind == "semantic" else params.visual)
 
     steps = (
         partial(estimate_data_set, tell=tell_estimate)

@@ -72,9 +72,11 @@ def command(
     Several DATASETs train together, each on the scale of its own raters; new images are scored on
     the first one's.
 
-    The presets paper and paper-fixed train MA-AGIQA's own network on the images and the semantic
-    vectors, one split after the other, and want a GPU; a stopped fit goes on after its last epoch
-    when started again. Several GPUs: accelerate launch .venv/bin/agiqa fit ...
+    The preset tuned also trains the visual backbone's last blocks, from the tokens that `agiqa
+    extract --set visual.tokens=N` keeps. The presets paper and paper-fixed train MA-AGIQA's own
+    network on the images and the semantic vectors. Both go from split to split and want a GPU; a
+    stopped fit goes on after its last epoch when started again. Several GPUs: accelerate launch
+    .venv/bin/agiqa fit ...
 
     \b
     agiqa fit demo
@@ -82,6 +84,7 @@ def command(
     agiqa fit agiqa-3k --target quality --target alignment -o runs/agiqa-3k/both
     agiqa fit agiqa-3k aigciqa2023
     agiqa fit agiqa-3k --preset paper --protocol paper -o runs/agiqa-3k/ma-agiqa
+    agiqa fit agiqa-3k --preset tuned -o runs/agiqa-3k/tuned
     agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """

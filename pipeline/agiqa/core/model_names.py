@@ -12,6 +12,8 @@ MODELS = {
     "visual": ("Kernel ridge", "visual only"),
     "semantic": ("Kernel ridges, one constant mixture", "semantic only"),
     "constant": ("Kernel ridges, one constant mixture", "visual and semantic"),
+    "light": ("Mixture of frozen experts", "visual and semantic"),
+    "tuned": ("Tuned blocks", "visual and semantic"),
     "moe": ("Mixture of experts", "visual and semantic"),
     "moe_drop_last": ("The same", "as the authors count: the last batch dropped"),
 }

@@ -44,7 +44,7 @@ Share = Annotated[float, Holds("from 0 to 1", lambda share: 0 <= share <= 1)]
 StoreName = Annotated[  # a file's, in the folder of its data set
     str, Matching("a plain name, as a file can have", r"[\w][\w .+@=-]{0,99}")
 ]
-Preset = Literal["light", "paper", "paper-fixed"]
+Preset = Literal["light", "tuned", "paper", "paper-fixed"]
 DType = Literal["float32", "bfloat16", "float16"]
 DeviceMap = Literal["", "auto", "balanced", "balanced_low_0", "sequential"]
 # transformers' own kernels. It takes names of repositories as well, whose code it fetches and runs.
@@ -128,6 +128,10 @@ class Visual:
     image_size: Pixels = 336  # pixels a side; position embeddings are interpolated where it differs
     # Pixels a side of which the centre, the model's own size, is seen too; 0: no.
     closeup: Annotated[int, Range(0, 8192)] = 512
+    # Block whose hidden states are kept for the preset tuned, which trains those behind; 0: none.
+    tokens: Annotated[int, Range(0, 1000)] = 0
+    token_size: Pixels = 224  # pixels a side of the image that they are of
+    token_pool: Annotated[int, Range(1, 2)] = 1  # patches a side that become one token, by mean
     dtype: DType = "float32"
     attention: Attention = "sdpa"
     batch_size: Size = 16
@@ -140,7 +144,8 @@ class Visual:
 class Fit:
     """Stage 2, and all of its `light` preset: a mixture of experts on cached vectors."""
 
-    preset: Preset = "light"  # light, or the paper's network: paper, paper-fixed (section paper)
+    # light; tuned (section tuned); or the paper's network: paper, paper-fixed (section paper)
+    preset: Preset = "light"
     target: str = "quality"  # the MOS column to predict, or several with commas between
     protocol: str = "auto"  # auto, grouped, random, paper, official, or an imported one's name
     vectors: tuple[str, ...] = ()  # semantic vectors, by names or patterns (*.last); empty: all
@@ -156,7 +161,25 @@ class Fit:
     gate: Literal["softmax", "linear"] = "softmax"  # softmax, or linear as in the paper
     epochs: Large = 300  # most passes over the training side; validation ends a training sooner
     lr: Rate = 0.03  # the larger of the two rates that are tried
-    seed: Seed = 0  # of the presets paper; nothing of light is drawn but the anchors, by split
+    # Of the presets tuned and paper; nothing of light is drawn but the anchors, by split.
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Stage 2, the preset `tuned`: the backbone's last blocks, trained beside `light`."""
+
+    epochs: Large = 3  # most passes over the training side
+    patience: Count = 1  # epochs without a gain on validation that end a training
+    batch_size: Size = 32  # images a step, over all GPUs together
+    lr: Rate = 5e-4  # of the part of the head where visual and semantic vectors meet
+    block_lr: Rate = 2e-5  # of the last block and of the line behind it
+    layer_decay: Share = 0.7  # times the rate, for each block before
+    weight_decay: Weight = 0.05
+    warmup: BelowOne = 0.1  # share of the steps with a rising learning rate
+    ema: BelowOne = 0.98  # decay of the averaged weights; 0: none
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"  # of training, as in section paper
+    micro_batch: SizeOrZero = 0  # images at a time on a GPU; 0: all, halved where memory runs out
 
 
 @dataclass(frozen=True)
@@ -218,6 +241,7 @@ class Params:
     extractors: Mapping[str, Semantic] = field(default_factory=dict)  # by store name; each whole
     visual: Visual = field(default_factory=Visual)
     fit: Fit = field(default_factory=Fit)
+    tuned: Tuned = field(default_factory=Tuned)
     paper: Paper = field(default_factory=Paper)
 
 

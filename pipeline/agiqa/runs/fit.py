@@ -29,6 +29,7 @@ from agiqa.stage2.paper.inputs import experts, semantic_order
 from agiqa.stage2.paper.pixels import describe_pixels
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
 from agiqa.stage2.presets import LIGHT
+from agiqa.stage2.tuned.inputs import TunedInputs
 from agiqa.store import read_pack
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def fit_run(
     for one in data:
         require_settings(one.features.stores, params)
     features, targets, sides = join(data)
+    if isinstance(features, TunedInputs):
+        params = replace(params, visual=features.settings(params.visual))
     fitted = fit(features, targets, sides, params)
     if fitted is None:
         return None

@@ -21,6 +21,7 @@ from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.visual_inputs import (
     PixelInput,
+    TunedInput,
     VisualInput,
     describe_vectors,
     side_by_side,
@@ -88,7 +89,7 @@ class Scorer(ImageScorer):
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
             ANSWERS: describe_vectors(whole.name, vectors[len(self.vectors) :]),
-            "visual": self.visual.describe(),
+            **self.visual.describe(),
         }
         trained = run.provenance["stores"]
         if "published" in run.provenance:
@@ -238,9 +239,13 @@ def _with_own_libraries(
 def _with_visual(
     semantic: Extractor, wanted: Sequence[int], visual: VisualInput | PixelInput
 ) -> Extractor | None:
-    """Make the wanted semantic vectors and the visual ones in one pass, where they can be."""
-    both = shared_tower(semantic, visual.extractor) if isinstance(visual, VisualInput) else None
-    if both is None:
+    """Make the wanted semantic vectors and the visual ones in one pass, where they can be.
+
+    Not where tokens are wanted, too, which end in the middle of the tower.
+    """
+    if isinstance(visual, TunedInput) or not isinstance(visual, VisualInput):
+        return None
+    if (both := shared_tower(semantic, visual.extractor)) is None:
         return None
     return VectorSubset(both, [*wanted, *range(len(semantic.vectors), len(both.vectors))])
 

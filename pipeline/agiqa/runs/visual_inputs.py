@@ -8,11 +8,14 @@ import numpy as np
 from PIL import Image
 
 from agiqa.runs.files import Run
-from agiqa.stage1.extractors import Vector, VisionExtractor
+from agiqa.stage1.extractors import TokenExtractor, Vector, VisionExtractor
+from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine, OneMachine
-from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import completed_rows, in_ledger, vectors_of_files, vectors_of_images
 from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels, resized
-from agiqa.stage2.presets import LIGHT
+from agiqa.stage2.presets import LIGHT, TUNED
+from agiqa.stage2.tuned.inputs import TunedVisual
+from agiqa.store import TOKENS
 from agiqa.store.row_ids import Source
 
 
@@ -24,10 +27,10 @@ class VisualInput:
         self.engine = engine or OneMachine(run.params.visual.workers, whole=False)
 
     def describe(self) -> dict[str, Any]:
-        """Describe them as a run's provenance does its stores."""
-        return describe_vectors(self.extractor.name, self.extractor.vectors)
+        """Describe their store as a run's provenance does."""
+        return {"visual": describe_vectors(self.extractor.name, self.extractor.vectors)}
 
-    def files(self, sources: Mapping[str, Source]) -> np.ndarray:
+    def files(self, sources: Mapping[str, Source]) -> Any:
         """Look at files by image id, through the ledger."""
         return side_by_side(vectors_of_files(sources, self.extractor, self.ledger, self.engine))
 
@@ -35,9 +38,50 @@ class VisualInput:
         """The ids that no model has to look at."""
         return in_ledger(sources, self.extractor, self.ledger)
 
-    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def images(self, images: Sequence[Image.Image]) -> Any:
         """Look at images in memory."""
         return side_by_side(vectors_of_images(images, self.extractor))
+
+
+class LedgerTokens:
+    """Tokens of N images, read from the ledger as they are asked for."""
+
+    def __init__(self, rows: LedgerRows, ids: Sequence[str]) -> None:
+        self.rows, self.ids = rows, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, images: np.ndarray) -> np.ndarray:
+        """Tokens `(n, L * C)` of the images at these places."""
+        return self.rows.read([self.ids[place] for place in images])[0]
+
+
+class TunedInput(VisualInput):
+    """The same, and the tokens of the images."""
+
+    def __init__(self, run: Run, ledger: Path | None, engine: Engine | None) -> None:
+        super().__init__(run, ledger, engine)
+        self.tokens = TokenExtractor(run.params.visual, self.extractor)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe both stores as a run's provenance does."""
+        tokens = describe_vectors(self.tokens.name, self.tokens.vectors)
+        return {**super().describe(), TOKENS: tokens}
+
+    def files(self, sources: Mapping[str, Source]) -> TunedVisual:
+        """Look at files by image id, through the ledger; their tokens stay in it."""
+        rows = completed_rows(sources, self.tokens, self.ledger, self.engine)
+        return TunedVisual(super().files(sources), LedgerTokens(rows, list(sources)))
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The ids that no model has to look at."""
+        return super().in_ledger(sources) & in_ledger(sources, self.tokens, self.ledger)
+
+    def images(self, images: Sequence[Image.Image]) -> TunedVisual:
+        """Look at images in memory."""
+        (tokens,) = vectors_of_images(images, self.tokens)
+        return TunedVisual(super().images(images), tokens)
 
 
 class PixelInput:
@@ -48,8 +92,8 @@ class PixelInput:
         self.workers = run.params.paper.workers
 
     def describe(self) -> dict[str, Any]:
-        """Describe them as a run's provenance does its stores."""
-        return describe_pixels(self.size)
+        """Describe their store as a run's provenance does."""
+        return {"visual": describe_pixels(self.size)}
 
     def files(self, sources: Mapping[str, Source]) -> Pixels:
         """Look at files by image id, through the ledger."""
@@ -69,8 +113,10 @@ def visual_input(
     run: Run, ledger: Path | None, engine: Engine | None = None
 ) -> VisualInput | PixelInput:
     """What the run's preset sees; pixels are decoded in this process, whatever the engine."""
-    is_light = run.params.fit.preset == LIGHT
-    return VisualInput(run, ledger, engine) if is_light else PixelInput(run, ledger)
+    if run.params.fit.preset in (LIGHT, TUNED):
+        kind = VisualInput if run.params.fit.preset == LIGHT else TunedInput
+        return kind(run, ledger, engine)
+    return PixelInput(run, ledger)
 
 
 def describe_vectors(extractor: str, vectors: Sequence[Vector]) -> dict[str, Any]:

@@ -7,8 +7,14 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params
-from agiqa.stage1.extractors import ANSWERS, Vector, VisionExtractor, semantic_extractor
-from agiqa.store import Fingerprint, Shelf
+from agiqa.stage1.extractors import (
+    ANSWERS,
+    TokenExtractor,
+    Vector,
+    VisionExtractor,
+    semantic_extractor,
+)
+from agiqa.store import TOKENS, Fingerprint, Shelf
 from agiqa.store.ledger.roots import shelf_folder
 
 SEMANTIC, VISUAL = "semantic", "visual"
@@ -32,13 +38,18 @@ def present_vectors(pack: Path | None, fingerprint: Fingerprint, params: Params)
         AgiqaError: the model or the prompt set of the settings is not there.
     """
     answers = f"{params.semantic.name}-{ANSWERS}"
-    names = {params.visual.name: VISUAL, params.semantic.name: SEMANTIC, answers: SEMANTIC}
+    tokens = f"{params.visual.name}-{TOKENS}"
+    names = {
+        **{params.visual.name: VISUAL, tokens: VISUAL},
+        **{params.semantic.name: SEMANTIC, answers: SEMANTIC},
+    }
     section = names.get(pack.stem, "") if pack else ""
     by_name = bool(section)
     if not section:
         section = VISUAL if fingerprint.get("extractor") == "vision" else SEMANTIC
     if section == VISUAL:
-        return Present(section, by_name, VisionExtractor(params.visual).vectors)
+        kind = TokenExtractor if "token_pool" in fingerprint else VisionExtractor
+        return Present(section, by_name, kind(params.visual).vectors)
     vectors = semantic_extractor(params.semantic).vectors
     if pack is not None:
         store = ANSWERS if pack.stem.endswith(f"-{ANSWERS}") else ""
@@ -60,6 +71,8 @@ def settings_fingerprints(params: Params) -> Iterator[Fingerprint]:
     """List the fingerprint of each vector that the settings name and whose model is there."""
     with suppress(AgiqaError):
         yield from (vector.fingerprint for vector in VisionExtractor(params.visual).vectors)
+    with suppress(AgiqaError):
+        yield TokenExtractor(params.visual).vectors[0].fingerprint
     for semantic in (params.semantic, *params.extractors.values()):
         with suppress(AgiqaError):
             yield from (vector.fingerprint for vector in semantic_extractor(semantic).vectors)

@@ -1,4 +1,4 @@
-"""Stage 1 of a prepared data set: the LMM's store and the visual backbone's, one after the other.
+"""Stage 1 of a prepared data set: the stores of the LMM and the visual backbone, one by one.
 
 `extract` (extract.py) takes a table and an extractor; here both come from `cache/NAME` and the
 settings. Images that one extractor refuses do not keep the other from its work.
@@ -15,13 +15,19 @@ from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import BadImage, BadImagesError
 from agiqa.stage1.estimate import Estimate, estimate
 from agiqa.stage1.extract import Extraction, extract
-from agiqa.stage1.extractors import Extractor, VisionExtractor, semantic_extractor
+from agiqa.stage1.extractors import (
+    Extractor,
+    TokenExtractor,
+    VisionExtractor,
+    semantic_extractor,
+)
 from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
+from agiqa.store import TAIL, TOKENS, pack_beside
 
-Kind = Literal["semantic", "visual"]
+Kind = Literal["semantic", "visual", "tokens"]
 Result = TypeVar("Result", Extraction, Estimate)
-KINDS: tuple[Kind, ...] = ("semantic", "visual")
+KINDS: tuple[Kind, ...] = ("semantic", "visual", "tokens")
 
 
 class StoreJob(NamedTuple):
@@ -52,7 +58,7 @@ def extract_data_set(
 
     Args:
         dataset: a name that was prepared.
-        only: one of the two stores; by default both.
+        only: one of the stores; by default all, tokens where `visual.tokens` names a block.
         extractor: an entry of `extractors` in the settings, instead of section semantic.
         cache: folder of images tables and feature stores.
         params: all settings; by default those of ./params.yaml.
@@ -65,18 +71,20 @@ def extract_data_set(
         AgiqaError: no such data set, a table older than its sources, a model that does not load,
             a full disk. Finished rows stay.
     """
+    params = with_extractor(settings(params), extractor)
+    folder = Path(cache) / dataset
 
     def extracted(job: StoreJob) -> Extraction:
         here = OneMachine(job.workers, job.several)
         result = extract(
             job.table, job.extractor, job.store, engine=engine or here, skip_bad=skip_bad
         )
+        if isinstance(job.extractor, TokenExtractor) and result.awaited is None:
+            job.extractor.write_tail(folder / f"{params.visual.name}{TAIL}")
         if tell:
             tell(job.kind, result)
         return result
 
-    params = with_extractor(settings(params), extractor)
-    folder = Path(cache) / dataset
     table = _images_of(folder, skip_bad, engine)
     return _done(_jobs(table, folder, only, params), extracted)
 
@@ -123,20 +131,28 @@ def _images_of(folder: Path, skip_bad: bool, engine: Engine | None) -> ImagesTab
 def _jobs(
     table: ImagesTable, folder: Path, only: Kind | None, params: Params
 ) -> Iterator[StoreJob]:
-    """Make the extractors; weights load on use, and none outlives its job in the memory."""
-    made: dict[Kind, Extractor] = {}
-    for kind in (only,) if only else KINDS:
-        made[kind] = (
-            semantic_extractor(params.semantic)
-            if kind == "semantic"
-            else VisionExtractor(params.visual)
-        )
-    several = shared_tower(*made.values()) if not only else None
-    for kind in list(made):
+    """Make the extractors; none outlives its job in the memory."""
+    wanted = (only,) if only else KINDS if params.visual.tokens else KINDS[:2]
+    made = {kind: _extractor(kind, params) for kind in wanted}
+    several = shared_tower(made["semantic"], made["visual"]) if not only else None
+    for kind in wanted:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
         store = folder / f"{chosen.name}.{chosen.format}"
+        if kind == "tokens":
+            store = pack_beside(store, TOKENS)
         yield StoreJob(kind, table, made.pop(kind), chosen.workers, store, several)
         several = None
+
+
+def _extractor(kind: Kind, params: Params) -> Extractor:
+    """Make the extractor of a store; its weights load on use."""
+    match kind:
+        case "semantic":
+            return semantic_extractor(params.semantic)
+        case "visual":
+            return VisionExtractor(params.visual)
+        case "tokens":
+            return TokenExtractor(params.visual)
 
 
 def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[Kind, Result]:

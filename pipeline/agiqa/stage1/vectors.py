@@ -35,13 +35,20 @@ def vectors_of_files(
         BadImagesError: images that the extractor cannot be used with; the vectors of all others
             are in the ledger.
     """
+    return completed_rows(sources, extractor, ledger, engine).read(list(sources))
+
+
+def completed_rows(
+    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, engine: Engine
+) -> LedgerRows:
+    """The extractor's rows in the ledger, with all of these images; takes and raises the same."""
     rows, ids = LedgerRows(extractor, sources, ledger), list(sources)
     rows.drop_damaged(ids)
     if jobs := rows.missing(ids):
         bad = engine.compute(rows, jobs)
         if bad:
             raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
-    return rows.read(ids)
+    return rows
 
 
 def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:

@@ -8,7 +8,7 @@ larger than the weights that they gave.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from agiqa.core.weight_files import Entry
 
+Named = TypeVar("Named")  # a tensor, or what a file's header says of it
 Header = Mapping[str, Entry]  # of a file: its tensors by name
 Expected = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # by name: possible types, and shape
 
@@ -46,7 +47,7 @@ def nested(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def inside(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def inside(prefix: str, tensors: Mapping[str, Named]) -> dict[str, Named]:
     """What `nested` was given, of a larger mapping."""
     start = f"{prefix}."
     return {name[len(start) :]: t for name, t in tensors.items() if name.startswith(start)}

@@ -96,6 +96,11 @@ def without_left_out(table: ImagesTable, stores: Sequence[FeatureStore]) -> Imag
     absent = np.zeros(len(table.frame), dtype=bool)
     for store in stores:
         absent |= np.isin(store.row_ids(table), list(store.left_out))
+    return leave_out(table, absent)
+
+
+def leave_out(table: ImagesTable, absent: np.ndarray) -> ImagesTable:
+    """Drop the images `absent` `(N,)` from the table, with a warning: they have no vectors."""
     if not absent.any():
         return table
     log.warning("%d images have no vectors and are left out, as extract was told", absent.sum())

@@ -20,12 +20,14 @@ from agiqa.data.datasets.origin import require_fresh
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.datasets.targets import find_target
 from agiqa.data.splits import default_protocol, read_protocol, side_rows, split_digest
-from agiqa.stage2.features import Features, load_features
-from agiqa.stage2.paper.inputs import PaperInputs, load_paper_inputs
-from agiqa.stage2.paper.training import start_processes
-from agiqa.stage2.presets import LIGHT
+from agiqa.stage2.features import load_features
+from agiqa.stage2.paper.inputs import load_paper_inputs
+from agiqa.stage2.predictors import AnyInputs
+from agiqa.stage2.presets import LIGHT, TUNED
 from agiqa.stage2.targets import Sides
-from agiqa.store import ANSWERS, pack_beside
+from agiqa.stage2.training.epochs import start_processes
+from agiqa.stage2.tuned.inputs import load_tuned_inputs
+from agiqa.store import ANSWERS, TAIL, TOKENS, pack_beside
 from agiqa.store.cache_folder import at_hand
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class RatedData:
 class FitData(RatedData):
     """The same with features, ready for a fit or an evaluation."""
 
-    features: Features | PaperInputs  # a row for each row of the table
+    features: AnyInputs  # a row for each row of the table
 
 
 def load_fit_data(dataset: str, cache: Path | str, params: Params) -> FitData:
@@ -136,10 +138,15 @@ def targets_of(settings: Fit, table: ImagesTable) -> tuple[str, ...]:
 def _packs(params: Params) -> list[str]:
     """Names of the packs that the preset reads."""
     semantic = f"{params.semantic.name}.{params.semantic.format}"
-    if params.fit.preset != LIGHT:
-        return [semantic]
-    answers = [pack_beside(Path(semantic), ANSWERS).name] if params.fit.answers else []
-    return [semantic, f"{params.visual.name}.{params.visual.format}", *answers]
+    visual = f"{params.visual.name}.{params.visual.format}"
+    match params.fit.preset:
+        case preset if preset == LIGHT:
+            answers = [pack_beside(Path(semantic), ANSWERS).name] if params.fit.answers else []
+            return [semantic, visual, *answers]
+        case preset if preset == TUNED:
+            tokens = pack_beside(Path(visual), TOKENS).name
+            return [semantic, visual, tokens, f"{params.visual.name}{TAIL}"]
+    return [semantic]
 
 
 def store_path(table: ImagesTable, folder: Path, settings: Semantic | Visual) -> Path:
@@ -177,9 +184,7 @@ def _rated_splits(splits: pd.DataFrame, table: ImagesTable, columns: Sequence[st
     return scored
 
 
-def _features(
-    table: ImagesTable, folder: Path, params: Params
-) -> tuple[ImagesTable, Features | PaperInputs]:
+def _features(table: ImagesTable, folder: Path, params: Params) -> tuple[ImagesTable, AnyInputs]:
     """The table without what `extract --skip-bad` left out, and what the preset sees of it."""
     semantic, patterns = store_path(table, folder, params.semantic), params.fit.vectors
     if params.fit.preset == LIGHT:
@@ -187,9 +192,12 @@ def _features(
         return load_features(table, semantic, visual, patterns, params.fit.answers)
     if params.fit.answers:
         raise AgiqaError(
-            f"fit.answers is for the preset {LIGHT}: the network of {params.fit.preset} takes two "
-            "semantic vectors and no more. Set it to false."
+            f"fit.answers is for the preset {LIGHT}: {params.fit.preset} takes semantic vectors "
+            "and no more. Set it to false."
         )
+    if params.fit.preset == TUNED:
+        visual = store_path(table, folder, params.visual)
+        return load_tuned_inputs(table, semantic, visual, pack_beside(visual, TOKENS), patterns)
     with start_processes().main_process_first():  # the first one decodes the images for all
         size, workers = params.paper.network.image_size, params.paper.workers
         return load_paper_inputs(table, semantic, size, workers, patterns=patterns)

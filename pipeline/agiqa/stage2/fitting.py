@@ -7,11 +7,13 @@ from typing import Any
 from agiqa.core.params import Params
 from agiqa.stage2.features import Features
 from agiqa.stage2.light.training import fit_light
-from agiqa.stage2.paper.inputs import PaperInputs
-from agiqa.stage2.paper.resume import FitState
-from agiqa.stage2.paper.training import fit_paper, start_processes
-from agiqa.stage2.predictors import AnyEnsemble
+from agiqa.stage2.paper.training import PaperFit, fit_paper
+from agiqa.stage2.predictors import AnyEnsemble, AnyInputs
 from agiqa.stage2.targets import Sides, Targets
+from agiqa.stage2.training.epochs import start_processes
+from agiqa.stage2.training.resume import FitState
+from agiqa.stage2.tuned.inputs import TunedInputs
+from agiqa.stage2.tuned.training import TunedFit, fit_tuned
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,7 @@ class Fitted:
             state.remove()
 
 
-def fit(
-    features: Features | PaperInputs, targets: Targets, sides: Sides, params: Params
-) -> Fitted | None:
+def fit(features: AnyInputs, targets: Targets, sides: Sides, params: Params) -> Fitted | None:
     """Fit on every split, as the preset does.
 
     Args:
@@ -52,7 +52,11 @@ def fit(
         ensemble, curves = fit_light(features, targets, sides, params.fit)
         return Fitted(ensemble, *inputs, curves)
     accelerator = start_processes()
-    fitted = fit_paper(features, targets.mos[:, 0], sides, params, accelerator)
+    fitted: PaperFit | TunedFit
+    if isinstance(features, TunedInputs):
+        fitted = fit_tuned(features, targets, sides, params, accelerator)
+    else:
+        fitted = fit_paper(features, targets.mos[:, 0], sides, params, accelerator)
     accelerator.end_training()
     if not accelerator.is_main_process:
         return None

@@ -10,7 +10,7 @@ from agiqa.core.errors import AgiqaError, some
 from agiqa.data.splits.split_rules import SIDES
 from agiqa.stage2.features import Features, require_same_stores
 from agiqa.stage2.fit_data import FitData, RatedData
-from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.predictors import AnyInputs
 from agiqa.stage2.targets import Sides, Targets
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 GROUPED = "grouped"  # the protocol that keeps groups on one side, of one data set or several
 
 
-def join(data: Sequence[FitData]) -> tuple[Features | PaperInputs, Targets, Sides]:
+def join(data: Sequence[FitData]) -> tuple[AnyInputs, Targets, Sides]:
     """All data sets as one: rows in their order, split by split.
 
     An image of which another data set tests or validates a copy, or under `grouped` an image of

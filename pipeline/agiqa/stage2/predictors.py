@@ -17,27 +17,31 @@ from agiqa.stage2.light.ensemble import CHUNK, Ensemble
 from agiqa.stage2.light.split_model import RIDGES, VARIANTS
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
-from agiqa.stage2.presets import LIGHT, MIXTURE, recipe
+from agiqa.stage2.presets import LIGHT, MIXTURE, TUNED, recipe
+from agiqa.stage2.tuned.ensemble import TunedEnsemble
+from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual
 
 BASELINES = (*RIDGES, *(variant for variant in VARIANTS if variant != MIXTURE))
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
 
 
-AnyEnsemble = Ensemble | PaperEnsemble
+AnyEnsemble = Ensemble | TunedEnsemble | PaperEnsemble
+AnyInputs = Features | TunedInputs | PaperInputs
+ENSEMBLES: dict[str, type[AnyEnsemble]] = {LIGHT: Ensemble, TUNED: TunedEnsemble}
 
 
-def ensemble_class(preset: str) -> type[Ensemble] | type[PaperEnsemble]:
+def ensemble_class(preset: str) -> type[AnyEnsemble]:
     """The kind of ensemble that a preset's fit yields."""
-    return Ensemble if preset == LIGHT else PaperEnsemble
+    return ENSEMBLES.get(preset, PaperEnsemble)
 
 
 def make_predictor(
     ensemble: AnyEnsemble,
-    features: Features | PaperInputs,
+    features: AnyInputs,
     params: Params,
     name: str,
     dataset: int = 0,
-) -> "LightPredictor | PaperPredictor":
+) -> "LightPredictor | TunedPredictor | PaperPredictor":
     """The ensemble's models on the images; the features are of the ensemble's preset.
 
     Args:
@@ -54,6 +58,8 @@ def make_predictor(
         case PaperEnsemble(), PaperInputs():
             ensemble.require_width(features.semantic.shape[-1], f"The store of '{name}'")
             return PaperPredictor(ensemble, features, params)
+        case TunedEnsemble(), TunedInputs():
+            return TunedPredictor(ensemble, features)
         case Ensemble(), Features():
             return LightPredictor(ensemble, features, dataset)
     raise TypeError(f"{type(features).__name__} are not for a {type(ensemble).__name__}")
@@ -106,6 +112,45 @@ class LightPredictor:
         reaches = [reach(split.errors(t, self.dataset)) for t in range(score.shape[1])]
         scores[MIXTURE] = SplitScores(score, weights, np.array(reaches))
         return scores
+
+
+class TunedPredictor:
+    """The frozen experts and the tail together; each of the two alone, and what `light` has."""
+
+    models: tuple[str, ...] = (*BASELINES, LIGHT, TAIL, MIXTURE)
+
+    def __init__(self, ensemble: TunedEnsemble, inputs: TunedInputs) -> None:
+        self.ensemble, self.inputs = ensemble, inputs
+        self.light = LightPredictor(ensemble.light, inputs.features, 0)
+        self.extra_models: Mapping[str, Callable[[int], np.ndarray]] = {}
+        self._key: tuple[int, bytes] | None = None  # whose `_scores` are: a split and rows
+        self._scores: dict[str, SplitScores] = {}
+
+    def gate_epochs(self, target: int) -> None:
+        """None: what the gate adds is told of the frozen experts alone, by a run of `light`."""
+
+    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
+        """Score the images `rows` `(n,)` by a model of the split at `place`."""
+        if model in BASELINES:
+            return self.light.predict(model, place, rows)
+        if (key := (place, rows.tobytes())) != self._key:
+            self._key, self._scores = key, self._score_split(place, rows)
+        return self._scores[model]
+
+    def _score_split(self, place: int, rows: np.ndarray) -> dict[str, SplitScores]:
+        """Score the images by the frozen mixture, the tail and both."""
+        one = self.ensemble.only(place)
+        seen = TunedVisual(self.inputs.features.visual[rows], self.inputs.tokens.of(rows))
+        prediction = one.predict(seen, self.inputs.semantic[rows])
+        frozen, tail = one.both(seen, self.inputs.semantic[rows])
+        scales = one.light.splits[0].scales
+        alone = {
+            name: SplitScores(scales.restore(score[0].numpy()[:, None], 0), None)
+            for name, score in ((LIGHT, frozen), (TAIL, tail))
+        }
+        reaches = np.array([reach(one.errors(0))])
+        whole = SplitScores(prediction.score[0].numpy(), prediction.gate[0].numpy(), reaches)
+        return {**alone, MIXTURE: whole}
 
 
 class PaperPredictor:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, replace
 
 from agiqa.core.params import PRESET, Params
 
-LIGHT = "light"  # the other preset: regressors on cached vectors, `light/training.py`
+LIGHT = "light"  # another preset: regressors on cached vectors, `light/training.py`
+TUNED = "tuned"  # and another: those, and the backbone's last blocks, `tuned/training.py`
 MIXTURE = "moe"  # the model that every run has, whatever its preset; others stand beside it
 
 

@@ -3,11 +3,11 @@
 At the URL lies what `prepare` and `extract` wrote: images.csv, dataset.json, splits/ and packs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV
-from agiqa.store import copies_folder, fetch, read_pack
+from agiqa.store import TAIL, TOKENS, copies_folder, fetch, open_pack, read_pack
 
 SPLITS = "splits"
 
@@ -18,7 +18,7 @@ def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     Args:
         cache: a folder here, or a URL.
         dataset: its name.
-        packs: names of the packs that are needed.
+        packs: names of the packs that are needed, and of a tail's weights.
 
     Raises:
         AgiqaError: the URL cannot be read, lacks one of them, or holds a damaged one.
@@ -29,9 +29,19 @@ def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     for name in (IMAGES_CSV, DATASET_JSON, SPLITS):
         fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _whatever)
     for name in packs:
-        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, read_pack)
+        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _check_of(name))
     return folder
 
 
+def _check_of(name: str) -> Callable[[Path], object]:
+    """Choose what looks at a copy: a pack is read, one of tokens, too large for that, opened."""
+    if name.endswith(TAIL):
+        return _whatever
+    return open_pack if Path(name).stem.endswith(f"-{TOKENS}") else read_pack
+
+
 def _whatever(_: Path) -> None:
-    """images.csv is compared with dataset.json, and the splits with both, when they are read."""
+    """images.csv is compared with dataset.json, and the splits with both, when they are read.
+
+    A tail's weights are looked at then, too.
+    """

@@ -21,7 +21,8 @@ from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 from agiqa.stage2.paper.network.weights import DEAD
 from agiqa.stage2.paper.pixels import Pixels
-from agiqa.stage2.paper.training import PaperFit, fit_paper, start_processes
+from agiqa.stage2.paper.training import PaperFit, fit_paper
+from agiqa.stage2.training.epochs import start_processes
 from agiqa.store import write_pack
 
 IMAGES = 44

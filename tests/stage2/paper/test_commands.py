@@ -196,7 +196,7 @@ def test_a_killed_fit_goes_on_to_the_bit(
 ) -> None:
     """SIGKILL, the real thing, after the second of some epochs."""
     fit = ["fit", "mine", "--set", "paper.epochs=4"]
-    slow = "import time, agiqa.stage2.paper.training as t; step = t.Steps.step\n"
+    slow = "import time, agiqa.stage2.training.steps as t; step = t.Steps.step\n"
     slow += "t.Steps.step = lambda *a: (time.sleep(0.02), step(*a))[1]\n"
     command = [*python, "-c", slow + AGIQA[1], *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -15,13 +15,14 @@ from scipy.stats import spearmanr
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Network, Params, load
-from agiqa.stage2.paper import training as paper_training
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperRegressor
 from agiqa.stage2.paper.pixels import Pixels
-from agiqa.stage2.paper.steps import Steps
-from agiqa.stage2.paper.training import PaperFit, Training
+from agiqa.stage2.paper.training import PaperFit
+from agiqa.stage2.training import epochs
+from agiqa.stage2.training.epochs import Training, in_bf16
+from agiqa.stage2.training.steps import Steps
 
 Fit = Callable[..., PaperFit]
 Sides = dict[int, dict[str, np.ndarray]]
@@ -278,13 +279,13 @@ def test_both_presets_train_in_float32_unless_told_otherwise(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also on a GPU that has bfloat16, and where the settings say nothing."""
-    monkeypatch.setattr(paper_training, "is_bf16_available", lambda **_: True)
+    monkeypatch.setattr(epochs, "is_bf16_available", lambda **_: True)
     gpu = SimpleNamespace(device=torch.device("cuda"))
     stated = load(Path(__file__).parents[3] / "params.yaml", [f"fit.preset={preset}"])
     for params in (stated, Params()):
-        assert not paper_training._in_bf16(params.paper.precision, gpu)
-    assert paper_training._in_bf16("auto", gpu)
-    assert paper_training._in_bf16("bfloat16", gpu)
+        assert not in_bf16(params.paper.precision, gpu)
+    assert in_bf16("auto", gpu)
+    assert in_bf16("bfloat16", gpu)
 
 
 def test_neither_training_nor_scoring_uses_tf32(

@@ -2,6 +2,7 @@
 
     explainer.py      `Explainer`: the three, for files or images in memory
     maps.py           maps of the preset light
+    tail_maps.py      of the preset tuned
     quality_map.py    a map, and how it is drawn over its image
     aspects.py        reasons: the store of answers, the model for new images
     reasons.py        which aspects may speak, and what they say

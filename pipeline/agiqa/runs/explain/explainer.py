@@ -13,12 +13,15 @@ from agiqa.runs.explain.maps import light_maps
 from agiqa.runs.explain.quality_map import WHOLE, QualityMap
 from agiqa.runs.explain.rated_images import Alikeness, Neighbour, RatedImages
 from agiqa.runs.explain.reasons import AspectValidity, Reason
+from agiqa.runs.explain.tail_maps import tuned_maps
 from agiqa.runs.explain.vectors import ImageVectors, Pictures, ids_of, in_memory, pictures
 from agiqa.runs.score import Scorer
-from agiqa.runs.visual_inputs import VisualInput
+from agiqa.runs.visual_inputs import TunedInput, VisualInput
 from agiqa.stage1.extractors import VisionExtractor
 from agiqa.stage2.features import describe_store, require_same_stores
 from agiqa.stage2.light.ensemble import Ensemble
+from agiqa.stage2.paper.ensemble import PaperEnsemble
+from agiqa.stage2.tuned.ensemble import TunedEnsemble
 from agiqa.store import read_pack
 
 log = logging.getLogger(__name__)
@@ -83,12 +86,15 @@ class Explainer:
         self._require(MAPS)
         in_memory(images)
         ensemble = self.run.ensemble
-        if not isinstance(ensemble, Ensemble):
+        if isinstance(ensemble, PaperEnsemble):
             asked = image_prompts if self.scorer.asks_image_prompt else None
             scores = self.scorer(images, asked)
             return [_of_paper(score.quality_map) for score in scores]
-        visual, semantic = self.visual_and_semantic(images, image_prompts)
-        return light_maps(ensemble, self.vision, pictures(images), visual, semantic)
+        seen = pictures(images), *self.visual_and_semantic(images, image_prompts)
+        if isinstance(ensemble, TunedEnsemble) and isinstance(self.scorer.visual, TunedInput):
+            return tuned_maps(ensemble, self.vision, self.scorer.visual.tokens, *seen)
+        assert isinstance(ensemble, Ensemble)
+        return light_maps(ensemble, self.vision, *seen)
 
     def visual_and_semantic(
         self, images: Pictures, image_prompts: Sequence[str] | None = None
@@ -159,7 +165,7 @@ class Explainer:
             raise AgiqaError(self.available[kind])
 
     def _require_maps(self) -> None:
-        if isinstance(self.run.ensemble, Ensemble) and not set(PLACED) & set(
+        if not isinstance(self.run.ensemble, PaperEnsemble) and not set(PLACED) & set(
             self.run.params.visual.pool
         ):
             raise AgiqaError(

@@ -33,6 +33,7 @@ def light_maps(
     images: Sequence[Image.Image],
     visual: np.ndarray,
     semantic: np.ndarray,
+    weights: Sequence[float] = (),
 ) -> list[QualityMap]:
     """Make the maps of B images.
 
@@ -42,8 +43,9 @@ def light_maps(
         images: RGB.
         visual: their features `(B, F)`.
         semantic: their semantic vectors `(B, P, D)`.
+        weights: of each split's score in the whole; by default 1.
     """
-    gradient = score_gradient(ensemble, visual, semantic)
+    gradient = score_gradient(ensemble, visual, semantic, weights)
     maps = []
     for start in range(0, len(images), AT_ONCE):
         samples = [extractor.preprocess(image) for image in images[start : start + AT_ONCE]]
@@ -57,7 +59,9 @@ def light_maps(
     return maps
 
 
-def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray) -> np.ndarray:
+def score_gradient(
+    ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray, weights: Sequence[float] = ()
+) -> np.ndarray:
     """Derivatives of the scores, on the MOS scale, by the visual features.
 
     By the ensemble's own path: projection, the visual expert's kernel ridge, the gate; the semantic
@@ -68,6 +72,7 @@ def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray)
         ensemble: of the preset light.
         visual: vectors `(B, F)`.
         semantic: vectors `(B, P, D)`.
+        weights: of each split's score in the mean; by default 1.
 
     Returns:
         `(B, F)` float32.
@@ -80,7 +85,8 @@ def score_gradient(ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray)
         (first.kernel(components), *inputs.kernels[1:]),
     )
     scores = torch.stack([split.mix(moved)[0][:, 0] for split in ensemble.splits])  # (S, B)
-    (by_component,) = torch.autograd.grad(scores.mean(dim=0).sum(), components)
+    weighed = scores * torch.tensor(weights)[:, None] if weights else scores
+    (by_component,) = torch.autograd.grad(weighed.mean(dim=0).sum(), components)
     by_feature = (by_component.numpy() @ first.projection.wide.T) / first.projection.scale
     return np.asarray(by_feature, dtype=np.float32)
 

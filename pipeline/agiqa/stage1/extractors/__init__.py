@@ -17,6 +17,7 @@ from agiqa.stage1.extractors.image_text import ImageTextExtractor
 from agiqa.stage1.extractors.loading import find_model, trust
 from agiqa.stage1.extractors.mplug_owl2 import MplugOwl2Extractor
 from agiqa.stage1.extractors.remote_code import read_config
+from agiqa.stage1.extractors.tokens import TokenExtractor
 from agiqa.stage1.extractors.vision import VisionExtractor
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MplugOwl2Extractor",
     "Recipe",
     "Sample",
+    "TokenExtractor",
     "Vector",
     "VectorSubset",
     "VisionExtractor",

@@ -83,6 +83,16 @@ class VisionExtractor:
         """Pixels a side of a patch."""
         return int(self._config.patch_size)
 
+    @property
+    def depth(self) -> int:
+        """Number of the tower's blocks."""
+        return int(getattr(self._config, "num_hidden_layers", 0))
+
+    @property
+    def config(self) -> Any:
+        """The tower's, as transformers reads it."""
+        return self._config
+
     def recipe(self) -> Recipe:
         """Give the class and its arguments."""
         return Recipe(type(self), (at_any_folder(self.settings),))
@@ -144,12 +154,14 @@ class VisionExtractor:
         import torch
 
         images = torch.from_numpy(pixels).to(self.tower.device, self.tower.dtype)
-        side = pixels.shape[-1]
-        options: dict[str, Any] = {"output_hidden_states": True}
-        if side != self._config.image_size:
-            options["interpolate_pos_encoding"] = True
+        options = {"output_hidden_states": True, **self.interpolation(pixels)}
         hidden = self.tower(pixel_values=images, **options).hidden_states
         return [hidden[layer] for layer in layers]
+
+    def interpolation(self, pixels: np.ndarray) -> dict[str, bool]:
+        """Say to the tower that pixels `(B, 3, H, H)` are of another size than its own."""
+        own = pixels.shape[-1] == self._config.image_size
+        return {} if own else {"interpolate_pos_encoding": True}
 
     def pool(self, states: Any, count: int) -> Any:
         """Pool hidden states `(B, others + patches, C)` to `(B, pools * C)` in float32."""
@@ -184,7 +196,7 @@ class VisionExtractor:
         return towers[0]
 
     def _check(self) -> None:
-        depth = int(getattr(self._config, "num_hidden_layers", 0))
+        depth = self.depth
         wrong = [layer for layer in self.settings.layers if not 1 <= layer <= depth]
         if wrong or not self.settings.layers:
             raise AgiqaError(

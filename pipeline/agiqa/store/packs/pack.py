@@ -62,6 +62,8 @@ FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
 
 IMPORTED = "reference-pt"  # the extractor of vectors that other code made (upkeep/import_pt.py)
 ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's vectors
+TOKENS = "tokens"  # the pack of a block's hidden states beside that of visual vectors
+TAIL = "-tail.safetensors"  # ends the name of the weights behind that block, beside both
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agiqa.stage2.paper.network.config import PaperConfig
-from agiqa.stage2.paper.network.layers import Mlp, run
+from agiqa.stage2.paper.network.layers import Activation, Mlp, run
 
 EPS = 1e-6
 DEVIATION = 0.02  # of random weights, as timm starts them
@@ -37,12 +37,20 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block: `(B, L, C)` to `(B, L, C)`."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int = 0,
+        eps: float = EPS,
+        bend: Activation = functional.gelu,
+    ) -> None:
+        """Make the block; `hidden` is the MLP's width, by default four times the tokens'."""
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = Mlp(width, MLP_RATIO * width)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, hidden or MLP_RATIO * width, bend)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention, then the MLP, each beside its input."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage2.paper.resume import FitState
+from agiqa.stage2.training.resume import FitState
 
 RECORD = {"epoch": 2, "best_epoch": 2, "best": 1.7000000000000002}
 

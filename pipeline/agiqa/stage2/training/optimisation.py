@@ -5,7 +5,8 @@ Their whole state is named tensors, so that a fit that was stopped goes on to th
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +17,35 @@ HALF_CYCLE = 50  # steps from the full rate to 0 in the authors' schedule (T_max
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of each parameter
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with L2 on everything, as the authors, or AdamW that spares biases and norms."""
+def make_optimiser(
+    model: nn.Module, recipe: Recipe, groups: Sequence[dict[str, Any]] = ()
+) -> torch.optim.Optimizer:
+    """Adam with L2 on everything, as the authors, or AdamW that spares biases and norms.
+
+    AdamW may be given groups of parameters, of which each has its decay and share of the rate.
+    """
     if recipe.optimiser == "adam":
         parameters = list(model.parameters())
         return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.AdamW(groups or decayed(model.parameters(), recipe), lr=recipe.lr)
+
+
+def decayed(
+    parameters: Iterable[nn.Parameter], recipe: Recipe, share: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups of parameters whose matrices decay; biases and norms do not.
+
+    Args:
+        parameters: of a network, or of a part of it.
+        recipe: has the decay.
+        share: of the learning rate.
+    """
+    every = list(parameters)
+    return [
+        {"params": [p for p in every if (p.ndim > 1) == matrices], "share": share,
+         "weight_decay": recipe.weight_decay if matrices else 0.0}
+        for matrices in (True, False)
+    ]  # fmt: skip
 
 
 def rate(step: int, steps: int, recipe: Recipe) -> float:

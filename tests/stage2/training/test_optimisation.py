@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from agiqa.stage2.paper.optimisation import (
+from agiqa.stage2.presets import RECIPES, Recipe
+from agiqa.stage2.training.optimisation import (
     MovingAverage,
     make_optimiser,
     optimiser_state,
     rate,
     restore_optimiser,
 )
-from agiqa.stage2.presets import RECIPES, Recipe
 
 PAPER, FIXED = RECIPES["paper"], RECIPES["paper-fixed"]
 

@@ -1,45 +1,70 @@
-"""The steps of a `paper` training: images in, weights moved, whatever the number of processes.
+"""The steps of a network's training: images in, weights moved, whatever the number of processes.
 
-Below `training`, which decides what is shown when. Every process has the whole network and
-takes its part of each step's images. The gradients are summed after the last of them rather than
-while they arise (DistributedDataParallel): so a step that runs out of memory in one process is
-repeated by all, with half as many images at a time and as many in all.
+Below `epochs`, which decides what is shown when; what is learnt is the task's. Every process has
+the whole network and takes its part of each step's images. The gradients are summed after the last
+of them rather than while they arise (DistributedDataParallel): so a step that runs out of memory in
+one process is repeated by all, with half as many images at a time and as many in all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import halve, ran_out, with_halving
-from agiqa.stage2.paper.augmentation import Draws, as_input, augment
-from agiqa.stage2.paper.ensemble import BATCH, score_rows
-from agiqa.stage2.paper.inputs import PaperInputs
-from agiqa.stage2.paper.network import NetworkOutput, PaperRegressor
-from agiqa.stage2.paper.optimisation import (
+from agiqa.stage2.presets import Recipe
+from agiqa.stage2.training.optimisation import (
     MovingAverage,
     make_optimiser,
     optimiser_state,
     restore_optimiser,
 )
-from agiqa.stage2.presets import Recipe
 
-ADVICE = (
-    "set paper.gradient_checkpointing=true, or use one with more memory; finished epochs are kept"
-)
+
+class Draws(Protocol):
+    """What chance does to each of a step's images."""
+
+    def __getitem__(self, rows: slice, /) -> "Draws": ...
+
+
+class Task(Protocol):
+    """What is learnt: a network, and what it makes of images, which go by their rows `(n,)`."""
+
+    batch: int  # images scored at a time, at most
+    advice: str  # what to do where memory runs out with a single image
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """Parameters for AdamW that differ in `weight_decay` and `share`, of the learning rate."""
+
+    def start(self, device: torch.device) -> None:
+        """Prepare the network, where a training begins."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> Draws:
+        """Draw what happens to `count` images."""
+
+    def loss(self, rows: np.ndarray, draws: Draws, device: torch.device) -> Tensor:
+        """Loss summed over the images."""
+
+    def scores(
+        self, forward: Callable[..., Any], rows: np.ndarray, size: int, device: torch.device
+    ) -> Tensor:
+        """Scores `(n,)`, `size` images at a time; `forward` is the network with other weights."""
 
 
 class Steps:
-    """A network, its optimiser and its moving average, on accelerate's device.
+    """A task's network, its optimiser and its moving average, on accelerate's device.
 
     Args:
-        network: to be trained.
-        inputs: of all N images.
-        mos: scores `(N,)`.
+        task: what is learnt.
         recipe: what a step does.
         bf16: whether to train in bfloat16 autocast.
         at_a_time: most images at a time; less where memory runs out.
@@ -47,28 +72,26 @@ class Steps:
     """
 
     def __init__(
-        self,
-        network: PaperRegressor,
-        inputs: PaperInputs,
-        mos: np.ndarray,
-        recipe: Recipe,
-        bf16: bool,
-        at_a_time: int,
-        accelerator: Accelerator,
+        self, task: Task, recipe: Recipe, bf16: bool, at_a_time: int, accelerator: Accelerator
     ) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
-        self.inputs, self.recipe, self.bf16 = inputs, recipe, bf16
-        self.at_a_time = at_a_time
-        self.mos = torch.from_numpy(mos.astype(np.float32))
-        self.network = network.to(self.device)
-        self.optimiser = make_optimiser(self.network, recipe)
+        self.task, self.recipe, self.bf16, self.at_a_time = task, recipe, bf16, at_a_time
+        self.network = task.network.to(self.device)
+        self.optimiser = make_optimiser(self.network, recipe, task.groups(recipe))
         self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
+
+    def start(self) -> None:
+        """Prepare the network for its first epoch."""
+        with self._autocast():
+            self.task.start(self.device)
+        if self.average is not None:
+            self.average = MovingAverage(self.network, self.recipe.ema)
 
     def step(self, rate: float, rows: np.ndarray, draws: Draws) -> Tensor:
         """One update by the images `rows` `(B,)`; this process's share of the mean loss."""
         self.network.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         loss = self._repeat_until_it_fits(rows, draws)
         self._sum_gradients()
         self.optimiser.step()
@@ -84,16 +107,15 @@ class Steps:
         processes = self.accelerator.num_processes
         share = -(-len(rows) // processes)
         own = np.resize(rows, share * processes)[self.accelerator.process_index :: processes]
-        pixels, semantic = self.inputs.pixels, self.inputs.semantic
         self.network.eval()
         with self._autocast():
-            output = with_halving(
-                lambda size: score_rows(self._kept, self.device, pixels, semantic, own, size),
-                BATCH,
+            scored = with_halving(
+                lambda size: self.task.scores(self._kept, own, size, self.device),
+                self.task.batch,
                 "validation",
-                ADVICE,
+                self.task.advice,
             )
-        gathered = self.accelerator.gather(output.score.to(self.device)).cpu()
+        gathered = self.accelerator.gather(scored.to(self.device)).cpu()
         scores: np.ndarray = gathered.view(processes, share).T.flatten()[: len(rows)].numpy()
         return scores
 
@@ -128,17 +150,19 @@ class Steps:
             if not self._anywhere(loss is None) and loss is not None:
                 return loss
             doing = f"training, still {self.recipe.batch_size} a step"
-            self.at_a_time = halve(self.at_a_time, doing, ADVICE)
+            self.at_a_time = halve(self.at_a_time, doing, self.task.advice)
 
     def _gradients(self, rows: np.ndarray, draws: Draws, whole: int) -> Tensor | None:
-        """Gradients of the mean squared error over `whole` images; None if memory ran out."""
+        """Gradients of the mean loss over `whole` images; None if memory ran out."""
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
         try:
             with full_float32():
                 for start in range(0, len(rows), self.at_a_time):
                     part = slice(start, start + self.at_a_time)
-                    loss = self._squared_error(rows[part], draws[part]) / whole
+                    with self._autocast():
+                        summed = self.task.loss(rows[part], draws[part], self.device)
+                    loss = summed / whole
                     loss.backward()
                     total += loss.detach()
         except RuntimeError as error:
@@ -146,15 +170,6 @@ class Steps:
                 raise
             return None
         return total
-
-    def _squared_error(self, rows: np.ndarray, draws: Draws) -> Tensor:
-        """Summed over the images `rows`, on the raw scale of the MOS."""
-        pixels = torch.from_numpy(self.inputs.pixels[rows]).to(self.device)
-        image = as_input(augment(pixels, draws, self.recipe.flip))
-        semantic = torch.from_numpy(self.inputs.semantic[rows]).to(self.device)
-        with self._autocast():
-            score: Tensor = self.network(image, semantic).score
-        return (score.float() - self.mos[rows].to(self.device)).square().sum()
 
     def _sum_gradients(self) -> None:
         if self.accelerator.num_processes == 1:
@@ -170,10 +185,9 @@ class Steps:
         flag = torch.tensor(float(happened), device=self.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def _kept(self, image: Tensor, semantic: Tensor) -> NetworkOutput:
+    def _kept(self, *given: Tensor) -> Any:
         """The network with the weights that would be kept."""
-        output: NetworkOutput = functional_call(self.network, self._averaged(), (image, semantic))
-        return output
+        return functional_call(self.network, self._averaged(), given)
 
     def _averaged(self) -> dict[str, Tensor]:
         return self.average.weights if self.average is not None else {}

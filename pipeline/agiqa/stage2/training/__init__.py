@@ -1,0 +1,1 @@
+"""What the presets that train networks share: epochs, steps, rates, and going on after a stop."""

@@ -1,0 +1,236 @@
+"""A network's training from epoch to epoch: what the presets `paper` and `tuned` share.
+
+Every random draw follows from the seed, the split and the epoch, so that a fit stopped at an
+epoch's end goes on to the bit (`resume`); several GPUs (`accelerate launch`) share each step's
+images (`steps`). The validation side picks the epoch; the test side is not touched.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import is_bf16_available
+from torch import nn
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.memory import ran_out
+from agiqa.core.progress import track
+from agiqa.data.metrics import plcc, srcc
+from agiqa.stage2.targets import Side
+from agiqa.stage2.training.optimisation import rate
+from agiqa.stage2.training.resume import FitState
+from agiqa.stage2.training.steps import Steps
+
+log = logging.getLogger(__name__)
+
+JOINING = timedelta(hours=2)  # of the other processes, while the first decodes the images
+
+
+def start_processes() -> Accelerator:
+    """Join the processes that `accelerate launch` or torchrun started; without them, be alone."""
+    return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=JOINING)])
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is shown to a network, and what names it."""
+
+    model: str  # its name in curves
+    section: str  # of the settings, for messages
+    split: int  # the split's seed
+    seed: int  # of the fit
+    train: np.ndarray  # rows of the images
+    val: np.ndarray
+    mos: np.ndarray  # (N,)
+    patience: int = 0  # epochs without a gain that end the training; 0: it takes all of them
+
+
+class Training:
+    """One split's network, from epoch to epoch."""
+
+    def __init__(self, steps: Steps, course: Course) -> None:
+        self.steps, self.course = steps, course
+        self.accelerator, self.recipe = steps.accelerator, steps.recipe
+
+    def run_saved(self, identity: Mapping[str, object], ledger: Path | None) -> "Trained":
+        """Train to the end, or go on where a fit of that identity stopped, in all processes.
+
+        Args:
+            identity: everything that determines the result.
+            ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
+        """
+        state = FitState(identity, ledger)
+        with state.writer() if self.accelerator.is_main_process else nullcontext():
+            record = self.run(state)
+        self.accelerator.wait_for_everyone()
+        return Trained(state, record)
+
+    def run(self, state: FitState) -> dict[str, Any]:
+        """Train to the last epoch, from where `state` stands; returns the last record."""
+        record: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": -math.inf, "curves": []}
+        saved = state.load()
+        if saved is None:
+            self.steps.start()
+        else:
+            record = saved.record
+            self._say("Split %d goes on after epoch %d.", self.course.split, record["epoch"])
+            if saved.tensors:  # none after the last epoch
+                self.steps.restore(saved.tensors, record["updates"])
+                self.steps.at_a_time = min(self.steps.at_a_time, record["at_a_time"])
+        while not self._is_last(record):
+            record = self._record(record, self._epoch(record["epoch"] + 1))
+            if self.accelerator.is_main_process:
+                tensors = {} if self._is_last(record) else self.steps.state()
+                best = self.steps.kept() if record["best_epoch"] == record["epoch"] else None
+                state.save(tensors, record, best)
+        return record
+
+    def _is_last(self, record: Mapping[str, Any]) -> bool:
+        """Whether no epoch follows: all are done, or the last ones gained nothing."""
+        since, patience = record["epoch"] - record["best_epoch"], self.course.patience
+        return bool(record["epoch"] >= self.recipe.epochs or 0 < patience <= since)
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        """Train and validate; a row of the curves."""
+        course, started = self.course, time.monotonic()
+        try:
+            loss = self._train(epoch)
+            score, mos = self.steps.scores(course.val), course.mos[course.val]
+        except RuntimeError as error:  # beyond what halving can do: the optimiser itself
+            if not ran_out(error):
+                raise
+            raise AgiqaError(
+                f"Memory ran out in epoch {epoch}; finished epochs are kept: start again with "
+                f"{course.section}.micro_batch={max(1, self.steps.at_a_time // 2)}."
+            ) from error
+        ends = {"train_loss": loss, "val_srcc": srcc(mos, score), "val_plcc": plcc(mos, score)}
+        self._say(
+            "Split %d, epoch %d of %d: loss %.4f, validation SRCC %.4f, PLCC %.4f, %.1f s",
+            *(course.split, epoch, self.recipe.epochs, *ends.values(), time.monotonic() - started),
+        )
+        return {"model": course.model, "seed": course.split, "epoch": epoch, **ends}
+
+    def _train(self, epoch: int) -> float:
+        """One pass over the training side; the mean loss of its steps."""
+        rng = self._rng(epoch)
+        order, size = rng.permutation(self.course.train), self.recipe.batch_size
+        dropped = self.recipe.drop_last_train
+        steps = len(order) // size if dropped else -(-len(order) // size)
+        losses = []
+        for step in self._shown(range(steps), f"Epoch {epoch}"):
+            rows = order[step * size : (step + 1) * size]
+            now = rate((epoch - 1) * steps + step, self.recipe.epochs * steps, self.recipe)
+            draws = self.steps.task.draw(len(rows), rng)
+            losses.append(self.steps.step(now, rows, draws))
+        loss = float(self.accelerator.reduce(sum(losses), "sum")) / steps
+        if not math.isfinite(loss):
+            raise AgiqaError(
+                f"The loss of epoch {epoch} is not finite: lower {self.course.section}.lr, which "
+                f"is {self.recipe.lr:g}. Finished epochs are kept."
+            )
+        return loss
+
+    def _record(self, before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+        """The record after an epoch; the first is best until one validates better."""
+        value = row["val_srcc"] + row["val_plcc"]
+        value = value if math.isfinite(value) else -math.inf  # all scores the same
+        better = before["best_epoch"] == 0 or value > before["best"]
+        average = self.steps.average
+        return {
+            "epoch": row["epoch"],
+            "best_epoch": row["epoch"] if better else before["best_epoch"],
+            "best": value if better else before["best"],
+            "at_a_time": self.steps.at_a_time,
+            "updates": average.updates if average is not None else 0,
+            "curves": [*before["curves"], row],
+        }
+
+    def _rng(self, epoch: int) -> np.random.Generator:
+        """The epoch's random draws; torch's, for dropout, follow from them."""
+        text = f"{self.course.seed} {self.course.split} {epoch}"
+        rng = np.random.default_rng(int(hashlib.sha256(text.encode()).hexdigest(), 16))
+        torch.manual_seed(int(rng.integers(2**62)) + self.accelerator.process_index)
+        return rng
+
+    def _shown(self, steps: range, what: str) -> Iterable[int]:
+        if not self.accelerator.is_main_process:
+            return steps
+        return track(steps, what, unit=self.recipe.batch_size)
+
+    def _say(self, message: str, *values: object) -> None:
+        if self.accelerator.is_main_process:
+            log.info(message, *values)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that has come to its end."""
+
+    state: FitState
+    record: dict[str, Any]
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """One row an epoch: model, seed, epoch, train_loss, val_srcc, val_plcc."""
+        return list(self.record["curves"])
+
+    def best(self) -> dict[str, Any]:
+        """The weights of the best epoch, mapped into memory."""
+        return dict(self.state.best(self.record))
+
+
+def in_bf16(precision: str, accelerator: Accelerator) -> bool:
+    """Whether to train in bfloat16 autocast; `auto`: on GPUs that have it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    return accelerator.device.type != "cpu" and bool(is_bf16_available(ignore_tpu=True))
+
+
+def require_images(
+    mos: np.ndarray, sides: Mapping[int, Side], least: Mapping[str, int], why: str
+) -> None:
+    """Refuse splits with fewer images of a side than `least`, or whose scores are all the same.
+
+    Raises:
+        AgiqaError: names the split; `why` ends the message.
+    """
+    for seed, side in sides.items():
+        for name, count in least.items():
+            if len(side[name]) < count:
+                raise AgiqaError(
+                    f"Split {seed} has {len(side[name])} {name} images; fit needs at least {count} "
+                    f"{why}."
+                )
+        if float(np.ptp(mos[side["train"]])) == 0:
+            raise AgiqaError(f"All training images of split {seed} have the same score.")
+
+
+def digest_weights(network: nn.Module) -> str:
+    """A sha256 of a network's weights, names included."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.contiguous().numpy().data)
+    return sha.hexdigest()
+
+
+def digest_data(ids: Sequence[str], arrays: Sequence[np.ndarray], side: Side) -> str:
+    """A sha256 of the images by id, and of what each array has of them: train and val in order."""
+    sha = hashlib.sha256()
+    for name in ("train", "val"):
+        rows = side[name]
+        sha.update(json.dumps([name, *(ids[row] for row in rows)]).encode())
+        for array in arrays:
+            sha.update(array[rows].data)
+    return sha.hexdigest()

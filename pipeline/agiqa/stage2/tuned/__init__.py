@@ -1,0 +1,1 @@
+"""The preset `tuned`: the backbone's last blocks, trained from cached tokens, beside `light`."""

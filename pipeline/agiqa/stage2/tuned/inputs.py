@@ -1,0 +1,196 @@
+"""What the preset `tuned` trains on and is tested on: the vectors of `light`, and tokens.
+
+Tokens stay in their pack: a batch's rows are read, and checked, as they are asked for, so that
+memory does not grow with the data set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.params import Visual
+from agiqa.core.trees import parse_json
+from agiqa.core.weight_files import read_header, require_finite
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage2.features import Features, leave_out, load_features
+from agiqa.stage2.tuned.tail import TailStart
+from agiqa.store import TAIL as WEIGHTS
+from agiqa.store import TOKENS, digest, open_pack, require_same
+from agiqa.store.packs.pack_rows import PackRows
+from agiqa.store.row_ids import row_ids
+
+TAIL = "tuned"  # the tail as an expert of the mixture
+SETTINGS = {"tokens": "layer", "token_size": "token_size", "token_pool": "token_pool"}
+
+
+class TokenRows(Protocol):
+    """Tokens of N images: an array, or rows of a pack."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, images: np.ndarray, /) -> np.ndarray:
+        """Tokens `(n, L * C)` float16 or float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTokens:
+    """N images of a pack of tokens."""
+
+    pack: PackRows
+    rows: np.ndarray  # (N,): where the images lie in it
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, images: np.ndarray) -> np.ndarray:
+        """Read the images' tokens `(n, L * C)`; DamagedRowsError where one is not whole."""
+        return np.concatenate([self.pack[row : row + 1][:, 0] for row in self.rows[images]])
+
+    def of(self, images: np.ndarray) -> "PackedTokens":
+        """The tokens of some of the images, still in the pack."""
+        return PackedTokens(self.pack, self.rows[images])
+
+
+class TunedVisual(NamedTuple):
+    """What is seen of N images."""
+
+    features: np.ndarray  # (N, F) float32, as light takes them
+    tokens: TokenRows
+
+
+@dataclass(frozen=True, eq=False)
+class TunedInputs:
+    """One row for each row of the images table."""
+
+    image_ids: tuple[str, ...]  # of the N images
+    features: Features
+    tokens: PackedTokens
+    made_by: Mapping[str, Any]  # the tokens' fingerprint
+    tail_file: Path  # the backbone's blocks behind them, from which a fit starts
+
+    @property
+    def semantic(self) -> np.ndarray:
+        """Semantic vectors `(N, P, D)`."""
+        return self.features.semantic
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of the experts in the gate's order: the frozen ones, then the tail."""
+        return (*self.features.experts, TAIL)
+
+    @property
+    def stores(self) -> Mapping[str, Any]:
+        """What the vectors and tokens were made by, for provenance."""
+        return {**self.features.stores, TOKENS: describe_tokens(self.tokens.pack)}
+
+    def settings(self, visual: Visual) -> Visual:
+        """Section visual, with what the tokens were made by; the run scores with it.
+
+        Raises:
+            AgiqaError: the settings ask for other tokens.
+        """
+        stored = {name: self.made_by[field] for name, field in SETTINGS.items()}
+        if visual.tokens:
+            require_same(
+                {name: getattr(visual, name) for name in stored},
+                stored,
+                where=str(self.tokens.pack.path),
+                advice="run `agiqa extract --only tokens` with these settings, or give `fit` those "
+                "of the store",
+            )
+        return replace(visual, **stored)
+
+
+def load_tuned_inputs(
+    table: ImagesTable, semantic: Path, visual: Path, tokens: Path, patterns: Sequence[str]
+) -> tuple[ImagesTable, TunedInputs]:
+    """Read the stores of vectors in bulk, open that of tokens, align them with the table.
+
+    Args:
+        table: the images.
+        semantic: the store of semantic vectors.
+        visual: the store of visual vectors.
+        tokens: the store of tokens.
+        patterns: names of the semantic vectors to take, as `load_features` has them.
+
+    Raises:
+        AgiqaError: a store is absent, damaged or foreign, or lacks images of the table; the tokens
+            are of another backbone than the visual vectors.
+    """
+    if not tokens.exists():
+        raise AgiqaError(
+            f"No store of tokens {tokens}: run `agiqa extract {table.name} --set visual.tokens=N`, "
+            "N the block behind which the preset tuned trains."
+        )
+    pack = open_pack(tokens)
+    (made_by, *others), places = pack.metadata["fingerprints"], _places(pack)
+    if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
+        raise AgiqaError(f"{tokens}: expected tokens of one block, found other vectors.")
+    left_out = list(pack.metadata.get("left_out", ()))
+    table = leave_out(table, np.isin(row_ids(table, pack.by_prompt), left_out))
+    table, features = load_features(table, semantic, visual, patterns)
+    backbone = features.stores["visual"]["fingerprints"][0].get("model")
+    if backbone is not None and weights_of(backbone) != weights_of(made_by["model"]):
+        raise AgiqaError(
+            f"{tokens}: tokens of another backbone than the vectors in {visual}: run `agiqa "
+            "extract` again with the same visual.model for both."
+        )
+    ids = tuple(table.frame["image_id"])
+    keys = row_ids(table, pack.by_prompt)
+    if missing := [name for name in keys if name not in places]:
+        raise AgiqaError(
+            f"{tokens}: expected rows for {len(ids)} images, {len(missing)} of them are missing "
+            f"(first: {missing[0]}); run `agiqa extract`, which computes only those."
+        )
+    rows = np.array([places[name] for name in keys], dtype=np.int64)
+    tail = visual.with_name(visual.stem + WEIGHTS)
+    return table, TunedInputs(ids, features, PackedTokens(pack, rows), made_by, tail)
+
+
+def read_tail_start(inputs: TunedInputs) -> TailStart:
+    """Read the backbone's blocks behind the tokens, which `extract` wrote beside them.
+
+    Raises:
+        AgiqaError: they are absent, damaged, or behind other tokens.
+    """
+    path, again = inputs.tail_file, "run `agiqa extract --only tokens` again"
+    if not path.is_file():
+        raise AgiqaError(f"No {path}, the blocks behind the tokens: {again}.")
+    read_header(path, again)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = parse_json(file.metadata()["tail"])
+        start = TailStart(load_file(path), about["heads"], about["activation"], about["eps"])
+        require_finite(start.tensors)
+        made_by = about["made_by"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise AgiqaError(f"{path}: damaged weights ({one_line(error)}); {again}.") from error
+    if made_by != digest(inputs.made_by):
+        raise AgiqaError(f"{path}: blocks behind other tokens than {inputs.tokens.pack.path} has; "
+                         f"{again}.")  # fmt: skip
+    return start
+
+
+def describe_tokens(pack: PackRows) -> dict[str, Any]:
+    """Describe a pack as a run's provenance does its stores."""
+    about = pack.metadata
+    return {
+        "extractor": about["extractor"],
+        "names": list(about["names"]),
+        "fingerprints": [dict(made_by) for made_by in about["fingerprints"]],
+    }
+
+
+def _places(pack: PackRows) -> dict[str, int]:
+    return {name: place for place, name in enumerate(pack.image_ids)}
+
+
+def weights_of(model: Any) -> Any:
+    """What tells the weights of one model from another's."""
+    return model.get("sha256", model) if isinstance(model, Mapping) else model

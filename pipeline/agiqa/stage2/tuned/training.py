@@ -1,0 +1,261 @@
+"""Stage 2, `fit` with the preset `tuned`: `light` on every split, and beside it a tail.
+
+The tail trains on the training side by squared error, correlation and ranking, few epochs, ended by
+the validation side. What it says of training images is no left-out score, so it cannot join the
+mixture that is fitted on those: the validation side sets its share beside the frozen experts'
+mixture (`ensemble.Blend`), 0 where it does not help. That side has then chosen epoch, ridge penalty
+and share, so that its errors, from which the intervals come, are a little too small.
+"""
+
+import importlib.metadata
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from agiqa.core.params import Params, Tuned
+from agiqa.stage2.light.ridge import fit_ridge
+from agiqa.stage2.light.training import fit_light
+from agiqa.stage2.presets import RECIPES, Recipe
+from agiqa.stage2.targets import Scales, Side, Sides, Targets
+from agiqa.stage2.training.epochs import (
+    Course,
+    Training,
+    digest_data,
+    digest_weights,
+    in_bf16,
+    require_images,
+)
+from agiqa.stage2.training.optimisation import decayed
+from agiqa.stage2.training.resume import FitState
+from agiqa.stage2.training.steps import Draws, Steps
+from agiqa.stage2.tuned.ensemble import (
+    BATCH,
+    Blend,
+    TunedEnsemble,
+    fit_blend,
+    tail_scores,
+    tokens_on,
+)
+from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual, read_tail_start
+from agiqa.stage2.tuned.tail import Tail, as_kept, start_tail, tail_config
+
+log = logging.getLogger(__name__)
+
+LEAST = {"train": 60, "val": 20}  # images a split needs: of fewer the tail learns noise
+RANK_WEIGHT = 0.3  # of the ranking loss, as FAST-VQA has it
+SMALL = 1e-6
+
+
+class TunedFit(NamedTuple):
+    """What a fit yields, and the states that may be forgotten once it is written."""
+
+    ensemble: TunedEnsemble
+    curves: list[dict[str, Any]]  # model, seed, epoch, train_loss, val_srcc, val_plcc
+    states: tuple[FitState, ...]
+
+
+def fit_tuned(
+    inputs: TunedInputs,
+    targets: Targets,
+    sides: Sides,
+    params: Params,
+    accelerator: Accelerator,
+    ledger: Path | None = None,
+) -> TunedFit:
+    """Fit `light` and train a tail on every split, in turn.
+
+    Args:
+        inputs: of all N images.
+        targets: their scores, of one target and one data set.
+        sides: by split seed, row numbers of train and val (a test side is not looked at).
+        params: all settings.
+        accelerator: of `start_processes`.
+        ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
+
+    Raises:
+        AgiqaError: too few images, scores without spread, no blocks to start from or of another
+            kind, a loss that is not finite, or too little memory for one image.
+    """
+    mos = targets.mos[:, 0]
+    require_images(mos, sides, LEAST, "of the preset tuned; take --preset light")
+    start = read_tail_start(inputs)
+    config = tail_config(
+        start,
+        int(inputs.made_by["tokens"]),
+        int(inputs.made_by["patches"]),
+        inputs.semantic.shape[1:],
+        params.fit.gate == "softmax",
+    )
+    light, curves = fit_light(inputs.features, targets, sides, params.fit)
+    tails, blends, states = [], [], []
+    whole = TunedEnsemble(light, config, (), ())
+    for place, (seed, side) in enumerate(sides.items()):
+        scales = Scales.of(targets, side["train"])
+        wanted = scales.standardise(targets.mos, targets.dataset_of)[:, 0].astype(np.float32)
+        tail = start_tail(config, start, params.fit.seed)
+        task = TailTask(tail, inputs, wanted, side, params.tuned)
+        trained = _train(task, inputs, seed, side, params, accelerator, ledger)
+        tails.append(as_kept(trained.best()))
+        curves += trained.curves
+        states.append(trained.state)
+        alone = replace(whole, light=light.only(place), tails=(tails[-1],))
+        blends.append(_blend(alone, inputs, wanted, side["val"]))
+        log.info("Split %d: share of the tail %.2f", seed, blends[-1].share)
+    return TunedFit(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
+
+
+def _train(
+    task: "TailTask",
+    inputs: TunedInputs,
+    seed: int,
+    side: Side,
+    params: Params,
+    accelerator: Accelerator,
+    ledger: Path | None,
+) -> Any:
+    """Train a split's tail, or go on where it was stopped."""
+    settings, chosen = params.tuned, tuned_recipe(params.tuned)
+    bf16 = in_bf16(settings.precision, accelerator)
+    identity = {
+        "preset": TAIL,
+        "settings": asdict(settings),
+        "gate": params.fit.gate,
+        "seed": params.fit.seed,
+        "split": seed,
+        "bf16": bf16,
+        "initial_sha256": digest_weights(task.network),
+        "data_sha256": digest_data(inputs.image_ids, (task.wanted, inputs.semantic), side),
+        "tokens": dict(inputs.made_by),
+        "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
+    }
+    share = -(-chosen.batch_size // accelerator.num_processes)
+    at_a_time = min(share, settings.micro_batch or share)
+    steps = Steps(task, chosen, bf16, at_a_time, accelerator)
+    patience = settings.patience
+    rows = side["train"], side["val"]
+    course = Course(TAIL, TAIL, seed, params.fit.seed, *rows, task.wanted, patience)
+    return Training(steps, course).run_saved(identity, ledger)
+
+
+def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
+    """Set the share of the one split's tail on its validation side, by the scores it will give."""
+    seen = TunedVisual(inputs.features.visual[val], inputs.tokens.of(val))
+    frozen, tail = alone.both(seen, inputs.semantic[val])
+    return fit_blend(frozen[0], tail[0], torch.from_numpy(wanted[val]))
+
+
+def tuned_recipe(settings: Tuned) -> Recipe:
+    """What a step of the tail does, as the settings say."""
+    return replace(
+        RECIPES["paper-fixed"],
+        **{
+            name: getattr(settings, name)
+            for name in ("epochs", "batch_size", "lr", "weight_decay", "warmup", "ema")
+        },
+        flip="none",
+    )
+
+
+class TailTask:
+    """A tail on tokens and semantic vectors; the MOS in units of the training deviation."""
+
+    batch = BATCH
+    advice = "set tuned.micro_batch lower; finished epochs are kept"
+
+    def __init__(
+        self, tail: Tail, inputs: TunedInputs, wanted: np.ndarray, side: Side, settings: Tuned
+    ) -> None:
+        self.network, self.inputs, self.side, self.settings = tail, inputs, side, settings
+        self.wanted = wanted
+        self.mos = torch.from_numpy(wanted)
+
+    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+        """The mixture at `lr`; the last block, norm and line at `block_lr`, earlier ones lower."""
+        tail, share = self.network, self.settings.block_lr / recipe.lr
+        head = [*tail.head.experts.parameters(), *tail.head.gate.parameters()]
+        groups = decayed([*head, *tail.head.mixed.parameters()], recipe)
+        groups += decayed([*tail.norm.parameters(), *tail.head.line.parameters()], recipe, share)
+        for block in reversed(tail.blocks):
+            groups += decayed(block.parameters(), recipe, share)
+            share *= self.settings.layer_decay
+        return groups
+
+    def start(self, device: torch.device) -> None:
+        """Fit the head's line to the frozen states: a ridge, its penalty set on validation."""
+        head, rows = self.network.head, (self.side["train"], self.side["val"])
+        self.network.eval()
+        train, val = (self._pooled(part, device) for part in rows)
+        centre, scale = train.mean(axis=0), train.std(axis=0) + SMALL
+        mos, val_mos = (self.wanted[part][:, None].astype(float) for part in rows)
+        ridge = fit_ridge((train - centre) / scale, mos, (val - centre) / scale, val_mos)
+        semantic = self.inputs.semantic[rows[0]]
+        with torch.no_grad():
+            for own, new in (
+                (head.centre, centre),
+                (head.scale, scale),
+                (head.semantic_centre, semantic.mean(axis=0)),
+                (head.semantic_scale, semantic.std(axis=0) + SMALL),
+                (head.line.weight, ridge.weights.T),
+                (head.line.bias, ridge.bias),
+            ):
+                own.copy_(torch.from_numpy(np.ascontiguousarray(new, dtype=np.float32)))
+
+    def draw(self, count: int, rng: np.random.Generator) -> Draws:
+        """Nothing: tokens are neither flipped nor turned."""
+        return _NoDraws()
+
+    def loss(self, rows: np.ndarray, draws: Draws, device: torch.device) -> Tensor:
+        """Squared error, correlation and ranking of the images, times their number."""
+        tokens = tokens_on(self.inputs.tokens[rows], self.network.config, device)
+        semantic = torch.from_numpy(self.inputs.semantic[rows]).to(device)
+        score: Tensor = self.network(tokens, semantic)
+        return len(rows) * combined_loss(score, self.mos[rows].to(device))
+
+    def scores(
+        self, forward: Callable[..., Tensor], rows: np.ndarray, size: int, device: torch.device
+    ) -> Tensor:
+        """Scores `(n,)` of the images, in units of the training deviation."""
+        tokens, semantic = self.inputs.tokens.of(rows), self.inputs.semantic[rows]
+        return tail_scores(forward, self.network.config, tokens, semantic, size, device)
+
+    def _pooled(self, rows: np.ndarray, device: torch.device) -> np.ndarray:
+        """Pooled states of the images by the blocks as they are."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(rows), BATCH):
+                tokens = self.inputs.tokens[rows[start : start + BATCH]]
+                states = tokens_on(tokens, self.network.config, device)
+                parts.append(self.network.pooled(states).cpu().numpy())
+        return np.concatenate(parts)
+
+
+class _NoDraws:
+    """What chance does to images that it leaves alone."""
+
+    def __getitem__(self, rows: slice) -> "_NoDraws":
+        return self
+
+
+def combined_loss(score: Tensor, mos: Tensor) -> Tensor:
+    """Squared error, (1 - PLCC) / 2, and the pairs in the wrong order by how far they are apart.
+
+    The last two as FAST-VQA (Wu et al., ECCV 2022) has them, over the images of a step that a
+    process has at a time.
+
+    Args:
+        score: `(B,)`, in units of the training deviation.
+        mos: `(B,)`, in the same.
+    """
+    off, wanted = score - score.mean(), mos - mos.mean()
+    plcc = (off * wanted).sum() / (off.norm() * wanted.norm() + SMALL)
+    apart, order = score[:, None] - score, torch.sign(mos[:, None] - mos)
+    ranking = torch.relu(-apart * order).mean()
+    loss: Tensor = (score - mos).square().mean() + (1 - plcc) / 2 + RANK_WEIGHT * ranking
+    return loss
