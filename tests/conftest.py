@@ -3,6 +3,7 @@ tiny random models that transformers itself builds and saves."""
 
 import functools
 import os
+import uuid
 
 # Before torch is loaded: threads of tiny models wait for each other, and `make test` has a process
 # for each core already.
@@ -300,6 +301,15 @@ def _save_processor(folder: Path) -> None:
     transformers.CLIPImageProcessorPil(
         size={"height": 32, "width": 32}, do_center_crop=False
     ).save_pretrained(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_model_is_known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test finds out of a model is its own (extractors/model_memory.py)."""
+    file = tmp_path_factory.getbasetemp() / f"known-{uuid.uuid4().hex}.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agiqa.stage1.extractors.model_memory.memory_file", lambda: file)
+        yield
 
 
 @pytest.fixture

@@ -19,9 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
-from scipy.special import expit
-from scipy.stats import kendalltau, rankdata
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.data.metric_names import FITTED, LEAST_FOR_FITTED, TOO_FEW_TO_FIT
@@ -41,6 +38,8 @@ def srcc(mos: ArrayLike, score: ArrayLike) -> float:
     >>> round(srcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
     0.8
     """
+    from scipy.stats import rankdata
+
     mos, score = _pair(mos, score)
     return _pearson(rankdata(mos), rankdata(score)) if _defined(mos, score) else math.nan
 
@@ -51,6 +50,8 @@ def krcc(mos: ArrayLike, score: ArrayLike) -> float:
     >>> round(krcc([1, 2, 3, 4], [10, 20, 40, 30]), 6)
     0.666667
     """
+    from scipy.stats import kendalltau
+
     mos, score = _pair(mos, score)
     if not _defined(mos, score):
         return math.nan
@@ -193,6 +194,8 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
 
 def _fit_unit(y: Array, x: Array) -> Array:
     """Fit as `fit_logistic` does, for sides `(N,)` that have mean 0 and deviation 1."""
+    from scipy.optimize import least_squares
+
     # Where scores say little, the fit has many optima, and a last digit decides between them.
     y, x = y.round(FIT_DECIMALS), x.round(FIT_DECIMALS)
     best = float(np.mean(x * y)) * x
@@ -224,12 +227,16 @@ def _fit_unit(y: Array, x: Array) -> Array:
 
 
 def _logistic(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
+    from scipy.special import expit
+
     width = max(abs(b4), 1e-9)
     return np.asarray(b2 + (b1 - b2) * expit((x - b3) / width), dtype=np.float64)
 
 
 def _slopes(x: Array, b1: float, b2: float, b3: float, b4: float) -> Array:
     """Compute derivatives of `_logistic` by its four parameters, `(N, 4)`."""
+    from scipy.special import expit
+
     width = max(abs(b4), 1e-9)
     z = (x - b3) / width
     part = expit(z)

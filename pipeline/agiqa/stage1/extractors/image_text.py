@@ -19,13 +19,14 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
-from agiqa.stage1.extractors.batch_size import Remembered, batch_size
+from agiqa.stage1.extractors.batch_size import Remembered, batch_size, device_name
 from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.inputs import image_features
 from agiqa.stage1.extractors.lmm.texts import Texts
 from agiqa.stage1.extractors.loading import ModelFolder, find_model, load_config, load_model, trust
+from agiqa.stage1.extractors.model_memory import code_sha256, recall, remember
 from agiqa.stage1.extractors.processors import load_processor, names_processor
 from agiqa.stage1.extractors.vision import PARTS
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from agiqa.stage1.extractors.lmm.forward import Tokens
     from agiqa.stage1.extractors.lmm.pooling import Vectors
 
+CODE_OF_SHARING = [
+    f"stage1/extractors/{name}.py"
+    for name in ("image_text", "lmm/forward", "lmm/pooling", "lmm/inputs", "lmm/texts")
+]
 PROOF = 2  # images that prove what prompts can share, several times over
 
 log = logging.getLogger(__name__)
@@ -123,7 +128,8 @@ class ImageTextExtractor:
         import torch
 
         if self._model is None:
-            self._model = _Model(self.settings, self.folder, self._texts)
+            prints = [vector.fingerprint for vector in self.vectors]
+            self._model = _Model(self.settings, self.folder, self._texts, prints)
         self._model.when_encoded = self.when_encoded
         key, weight = samples[0].key, sum(array.size for array in samples[0].arrays.values())
         if key not in self._at_a_time:
@@ -236,7 +242,13 @@ class ImageTextExtractor:
 class _Model:
     """The loaded model: samples and prompts to pooled states and answers' probabilities."""
 
-    def __init__(self, settings: Semantic, folder: ModelFolder, texts: Texts) -> None:
+    def __init__(
+        self,
+        settings: Semantic,
+        folder: ModelFolder,
+        texts: Texts,
+        fingerprints: Sequence[Mapping[str, object]],
+    ) -> None:
         import torch
         import transformers
 
@@ -244,6 +256,7 @@ class _Model:
         from agiqa.stage1.extractors.lmm.forward import SharedForward, decoder_blocks
 
         self.prompt_set, self.texts = texts.prompt_set, texts
+        self.made_by = {"vectors": fingerprints, "device_map": settings.device_map}
         auto = transformers.AutoModelForImageTextToText
         self.model = load_model(auto, folder, settings.dtype, settings.attention, settings)
         if not hasattr(self.model, "get_image_features"):
@@ -283,10 +296,35 @@ class _Model:
     def _prove(
         self, samples: Sequence[Sample], names: Sequence[str], scored: Collection[str]
     ) -> None:
-        """Find out what these prompts can share, on a few images."""
+        """Find out what these prompts can share, on a few images; once on this machine.
+
+        A finding is kept by all that it could depend on, but for the pixels; prompts that each
+        image has of its own are proven anew.
+        """
+        from agiqa.stage1.extractors.lmm.forward import LEVELS
+
+        cause = None if samples[0].texts else self._cause_of_sharing(samples, names, scored)
+        known = recall(cause)
+        if type(known) is int and known in range(len(LEVELS)):
+            self.forward.shares = LEVELS[known]
+            self._proven.update(names)
+            return
         encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
         self.forward.prove(encoded, [self._tokens(name, samples, name in scored) for name in names])
         self._proven.update(names)
+        remember(cause, LEVELS.index(self.forward.shares))
+
+    def _cause_of_sharing(
+        self, samples: Sequence[Sample], names: Sequence[str], scored: Collection[str]
+    ) -> Mapping[str, object]:
+        return {
+            **self.made_by,
+            "prompts": [[name, name in scored] for name in names],
+            "images": len(samples),
+            "shape": repr(samples[0].key),
+            "device": device_name(),
+            "code": code_sha256(*CODE_OF_SHARING),
+        }
 
     def _read(
         self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]

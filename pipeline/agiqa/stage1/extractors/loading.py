@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,18 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, one_line
-from agiqa.core.hashing import file_sha256
 from agiqa.core.params import Semantic
 from agiqa.core.processes import device
 from agiqa.core.weight_files import read_header, require_weights
 from agiqa.data.images import fit_for_square
 from agiqa.stage1.extractors.environment import refuse_adapter
 from agiqa.stage1.extractors.failures import refused
+from agiqa.stage1.extractors.model_memory import (
+    files_as_they_are,
+    known_sha256,
+    recall,
+    remember,
+)
 from agiqa.stage1.extractors.remote_code import (
     allowed_code,
     no_questions,
@@ -56,7 +61,7 @@ class ModelFolder:
         files = {p for pattern in WEIGHTS for p in self.path.glob(pattern)}
         files |= set(self.path.rglob("*.py")) if code else set()
         listing = {
-            p.relative_to(self.path).as_posix(): file_sha256(p)
+            p.relative_to(self.path).as_posix(): known_sha256(p)
             for p in sorted(files)
             if p.name not in NOT_IDENTITY
         }
@@ -68,23 +73,35 @@ class ModelFolder:
 
         Where no safetensors file has such tensors, that of the whole folder.
         """
-        import torch
-        from safetensors import SafetensorError, safe_open
+        files = sorted(self.path.glob("*.safetensors"))
+        cause = files_as_they_are(files, part=part) if files else None
+        sha256 = recall(cause)
+        if not isinstance(sha256, str):
+            sha256 = _part_sha256(files, part)
+            if sha256 and cause == files_as_they_are(files, part=part):
+                remember(cause, sha256)
+        return {"sha256": sha256} if sha256 else self.identity()
 
-        sha = hashlib.sha256()
-        has_part = False
-        for path in sorted(self.path.glob("*.safetensors")):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    tensors = {name: file.get_tensor(name) for name in file.keys() if part in name}  # noqa: SIM118
-            except SafetensorError as error:
-                raise AgiqaError(f"{path}: damaged weights ({error}); copy them again.") from error
-            for name, tensor in sorted(tensors.items()):
-                has_part = True
-                dtype = str(tensor.dtype).removeprefix("torch.")
-                sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
-                sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-        return {"sha256": sha.hexdigest()} if has_part else self.identity()
+
+def _part_sha256(files: Sequence[Path], part: str) -> str:
+    """Digest the tensors of safetensors files whose name holds `part`; "" where none does."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    sha = hashlib.sha256()
+    has_part = False
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys() if part in name}  # noqa: SIM118
+        except SafetensorError as error:
+            raise AgiqaError(f"{path}: damaged weights ({error}); copy them again.") from error
+        for name, tensor in sorted(tensors.items()):
+            has_part = True
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest() if has_part else ""
 
 
 def find_model(name: str, revision: str = "") -> ModelFolder:

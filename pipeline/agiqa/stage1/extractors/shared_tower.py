@@ -16,7 +16,7 @@ from agiqa.stage1.extractors.vision import VisionExtractor
 
 PIXELS = "pixel_values"  # as transformers' processors call them
 PREPROCESSING = "preprocessing"  # in fingerprints
-SAME = ("dtype", "attention", "precision", "batch_size")  # settings that have to agree
+SAME = ("dtype", "attention", "precision")  # settings that have to agree
 
 
 class SharedTower:
@@ -80,6 +80,7 @@ def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
         len(visual.views) == 1
         and semantic.folder.path == visual.folder.path
         and all(getattr(settings, name) == getattr(other, name) for name in SAME)
+        and semantic.batch_size == visual.batch_size
         and settings.dtype == "float32"  # else vectors that overflow are computed again
         and settings.quantization == "none"
         and semantic.vectors[0].fingerprint[PREPROCESSING]

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.storage import LocalStore
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
@@ -44,6 +42,9 @@ LARGEST_ABSENT_CHUNK = 64 << 20  # bytes that a chunk may take though it is not 
 
 def write(path: Path, contents: Contents) -> None:
     """Write a new folder; the caller makes it durable and moves it into place."""
+    import zarr
+    from zarr.storage import LocalStore
+
     zarr.create_group(LocalStore(path), attributes=dict(contents.metadata))
     arrays = _arrays(path, contents.metadata)
     vectors = arrays["vectors"].create()

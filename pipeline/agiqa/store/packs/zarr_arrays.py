@@ -16,17 +16,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec
-from zarr.storage import LocalStore
 
 from agiqa.store.own_files import open_own, read_json, require_own_file
 from agiqa.store.packs.pack_layout import MOST_JSON
 from agiqa.store.rows import Vectors
+
+if TYPE_CHECKING:
+    import zarr
 
 _SHOWN = 200  # characters of a value in a message
 # Fields that may be left out, where they say nothing.
@@ -67,6 +67,10 @@ class ZarrArray:
 
     def create(self) -> zarr.Array[Any]:
         """Make the empty array: chunks with crc32c, not compressed."""
+        import zarr
+        from zarr.codecs import Crc32cCodec
+        from zarr.storage import LocalStore
+
         return zarr.create_array(
             LocalStore(self.folder),
             shape=self.shape,
