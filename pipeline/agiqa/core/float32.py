@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Products and convolutions of float32 in float32 while it lasts; then as it was."""
+    """Compute products and convolutions of float32 in float32; afterwards as before."""
     import torch
 
     cudnn: Any = torch.backends.cudnn

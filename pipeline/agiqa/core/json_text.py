@@ -71,7 +71,7 @@ def plain_json(value: object) -> Any:
 
 
 def _key(key: object) -> str:
-    """Keys as `json` writes them, NumPy's numbers too."""
+    """Write a key as `json` does, NumPy's numbers too."""
     key = key.item() if isinstance(key, np.generic) else key
     if not isinstance(key, str | int):
         raise TypeError(f"no key of a JSON object: {type(key).__name__} {key!r}")

@@ -27,7 +27,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def halve(size: int, doing: str, advice: str) -> int:
-    """Half of `size`, after freeing what the failed attempt held.
+    """Give half of `size`, after freeing what the failed attempt held.
 
     Args:
         size: images at a time.

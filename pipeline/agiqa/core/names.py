@@ -13,25 +13,25 @@ _DATA_SET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _UNFIT = re.compile(r"""[/\\,:*?"<>|]""")  # in names of folders, or between targets
 
 
-def data_set_name(name: object, what: str = "data set") -> str:
+def data_set_name(name: object, prefix: str = "data set") -> str:
     """The name as it is, if a data set, store or extractor may have it.
 
     Raises:
-        AgiqaError: it may not; `what` begins the message.
+        AgiqaError: it may not; `prefix` begins the message.
     """
     if not isinstance(name, str) or not _DATA_SET.fullmatch(name):
         raise AgiqaError(
-            f"{what}: expected a plain name, found {name!r}: give one of up to 64 letters, digits, "
-            "dashes and underscores that begins with a letter or digit, such as my-set_2"
+            f"{prefix}: expected a plain name, found {name!r}: give one of up to 64 letters, "
+            "digits, dashes and underscores that begins with a letter or digit, such as my-set_2"
         )
     return name
 
 
-def target_name(name: object, what: str) -> str:
+def target_name(name: object, prefix: str) -> str:
     """The name as it is, if a target may have it.
 
     Raises:
-        AgiqaError: it may not; `what` begins the message.
+        AgiqaError: it may not; `prefix` begins the message.
     """
     if (
         not isinstance(name, str)
@@ -42,8 +42,8 @@ def target_name(name: object, what: str) -> str:
         or _UNFIT.search(name)
     ):
         raise AgiqaError(
-            f"{what}: expected the name of a score to have up to 100 printable characters, none of "
-            f'/ \\ , : * ? " < > |, no dot or dash before and no space around it, found {name!r}: '
-            "rename it"
+            f"{prefix}: expected the name of a score to have up to 100 printable characters, "
+            f'none of / \\ , : * ? " < > |, no dot or dash before and no space around it, found '
+            f"{name!r}: rename it"
         )
     return name

@@ -79,12 +79,12 @@ def device() -> "torch.device":
 
     process = this_process()
     with _without(_LAUNCHED):
-        chosen: torch.device = Accelerator().device
-    if process.world == 1 or chosen.type == "cpu":
-        return chosen
-    chosen = torch.device(chosen.type, process.local_rank % torch.accelerator.device_count())
-    torch.accelerator.set_device_index(chosen.index)
-    return chosen
+        selected: torch.device = Accelerator().device
+    if process.world == 1 or selected.type == "cpu":
+        return selected
+    selected = torch.device(selected.type, process.local_rank % torch.accelerator.device_count())
+    torch.accelerator.set_device_index(selected.index)
+    return selected
 
 
 def _number(environment: Mapping[str, str], name: str, together: Sequence[str]) -> int:

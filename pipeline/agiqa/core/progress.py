@@ -19,7 +19,7 @@ LINE_EVERY = 20.0  # seconds between plain lines
 
 def track(
     items: Iterable[Item],
-    what: str,
+    label: str,
     unit: int = 1,
     total: int | None = None,
     size: Callable[[Item], int] | None = None,
@@ -28,25 +28,25 @@ def track(
 
     Args:
         items: what to iterate over; must have a length, or a total be given.
-        what: what is being done, in a word or two.
+        label: what is being done, in a word or two.
         unit: images an item stands for, so that the rate counts images.
         total: images in all; by default items times `unit`.
         size: images that an item stands for, where items differ.
     """
-    length = len(items) if isinstance(items, Sized) else 0
-    whole = total if total is not None else length * unit
+    if total is None:
+        total = len(items) * unit if isinstance(items, Sized) else 0
     count = size or (lambda _: unit)
     process = this_process()
     if process.world > 1:
-        what = f"{what}, {process}"
+        label = f"{label}, {process}"
     if process.rank > 0:
         yield from items
     else:
-        yield from (_bar if sys.stderr.isatty() else _lines)(items, what, count, whole)
+        yield from (_bar if sys.stderr.isatty() else _lines)(items, label, count, total)
 
 
 def _bar(
-    items: Iterable[Item], what: str, size: Callable[[Item], int], whole: int
+    items: Iterable[Item], label: str, size: Callable[[Item], int], total: int
 ) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import (
@@ -66,18 +66,18 @@ def _bar(
     )
     started = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=whole, rate="")
+        task = progress.add_task(label, total=total, rate="")
         done = 0
         for item in items:
             yield item
             done += size(item)
-            count = min(done, whole)
+            count = min(done, total)
             rate = count / max(time.monotonic() - started, 1e-9)
             progress.update(task, completed=count, rate=f"{rate:.1f}/s")
 
 
 def _lines(
-    items: Iterable[Item], what: str, size: Callable[[Item], int], whole: int
+    items: Iterable[Item], label: str, size: Callable[[Item], int], total: int
 ) -> Iterator[Item]:
     started = last = time.monotonic()
     done = 0
@@ -85,11 +85,11 @@ def _lines(
         yield item
         now = time.monotonic()
         done += size(item)
-        count = min(done, whole)
-        if now - last >= LINE_EVERY and count < whole:
+        count = min(done, total)
+        if now - last >= LINE_EVERY and count < total:
             rate = count / (now - started)
-            left = (whole - count) / rate
-            log.info("%s: %d of %d, %.1f/s, %.0f s left", what, count, whole, rate, left)
+            seconds_left = (total - count) / rate
+            log.info("%s: %d of %d, %.1f/s, %.0f s left", label, count, total, rate, seconds_left)
             last = now
     if last != started:
-        log.info("%s: %d done in %.0f s", what, whole, time.monotonic() - started)
+        log.info("%s: %d done in %.0f s", label, total, time.monotonic() - started)

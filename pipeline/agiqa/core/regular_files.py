@@ -33,13 +33,13 @@ def open_regular(path: Path | str) -> io.BufferedReader:
 
 
 def read_bounded(file: BinaryIO, most: int) -> bytes:
-    """All that is left of an open file, or one byte more than `most` of it.
+    """Read all that is left of an open file, or one byte more than `most` of it.
 
     `read(n)` takes n bytes of memory at once, however short the file is: so as many as it has.
     """
-    left = max(os.fstat(file.fileno()).st_size - file.tell(), 0)
-    content = file.read(min(left, most) + 1)
-    if left < len(content) <= most:  # it has grown since, or does not say its size
+    remaining = max(os.fstat(file.fileno()).st_size - file.tell(), 0)
+    content = file.read(min(remaining, most) + 1)
+    if remaining < len(content) <= most:  # it has grown since, or does not say its size
         content += file.read(most + 1 - len(content))
     return content
 

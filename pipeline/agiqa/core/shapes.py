@@ -14,35 +14,35 @@ MOST_INT, MOST_FLOAT = 1 << 63, 1e300  # beyond which sums of them are no number
 NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
 
 
-def require(tree: object, hint: Any, place: str = "", partial: bool = False) -> None:
+def require(tree: object, hint: Any, path: str = "", partial: bool = False) -> None:
     """Refuse a tree that is not as `hint` says.
 
     Args:
         tree: what was read.
         hint: the type.
-        place: where the tree stands in its file, such as `stores.semantic`.
+        path: where the tree stands in its file, such as `stores.semantic`.
         partial: whether keys may be missing at this level.
 
     Raises:
-        ValueError: names the first place that is otherwise, what was expected and what was found.
+        ValueError: names the first value that is otherwise, what was expected and what was found.
     """
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return
     if typing.is_typeddict(hint):
-        _require_keys(_of_kind(tree, dict, place), hint, place, partial)
+        _require_keys(_of_kind(tree, dict, path), hint, path, partial)
     elif origin is dict:
-        for key, value in _of_kind(tree, dict, place).items():
-            require(value, inner[1], _within(place, key))
+        for key, value in _of_kind(tree, dict, path).items():
+            require(value, inner[1], _within(path, key))
     elif origin is list:
-        for number, value in enumerate(_of_kind(tree, list, place)):
-            require(value, inner[0], f"{place}[{number}]")
+        for number, value in enumerate(_of_kind(tree, list, path)):
+            require(value, inner[0], f"{path}[{number}]")
     elif origin in (types.UnionType, typing.Union):
         if tree is not None or types.NoneType not in inner:
             (kind,) = [option for option in inner if option is not types.NoneType]
-            require(tree, kind, place)
+            require(tree, kind, path)
     elif not _is_plain(tree, hint):
-        raise ValueError(f"{place}: expected {NAMES[hint]}, found {shown(tree)}")
+        raise ValueError(f"{path}: expected {NAMES[hint]}, found {shown(tree)}")
 
 
 def shown(tree: object) -> str:
@@ -53,18 +53,18 @@ def shown(tree: object) -> str:
     return text if len(text) <= 60 else f"{text[:50]}…"
 
 
-def _require_keys(tree: dict[str, Any], hint: Any, place: str, partial: bool) -> None:
+def _require_keys(tree: dict[str, Any], hint: Any, path: str, partial: bool) -> None:
     for key, kind in typing.get_type_hints(hint).items():
         if key in tree:
-            require(tree[key], kind, _within(place, key))
+            require(tree[key], kind, _within(path, key))
         elif key in hint.__required_keys__ and not partial:
-            raise ValueError(f"{_within(place, key)} is missing")
+            raise ValueError(f"{_within(path, key)} is missing")
 
 
-def _of_kind(tree: object, kind: type, place: str) -> Any:
+def _of_kind(tree: object, kind: type, path: str) -> Any:
     if not isinstance(tree, kind):
         expected = "an object" if kind is dict else "a list"
-        raise ValueError(f"{place or 'it'}: expected {expected}, found {shown(tree)}")
+        raise ValueError(f"{path or 'it'}: expected {expected}, found {shown(tree)}")
     return tree
 
 
@@ -77,6 +77,6 @@ def _is_plain(value: object, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _within(place: str, key: str) -> str:
+def _within(path: str, key: str) -> str:
     short = printable(key)[:40]
-    return f"{place}.{short}" if place else short
+    return f"{path}.{short}" if path else short

@@ -39,12 +39,12 @@ def parse_json(text: str | bytes, strict: bool = False) -> Any:
     With `strict`, for what only agiqa writes, also for more than MOST_VALUES values, for numbers
     that are not finite or wider than 64 bits, and for half of a surrogate pair.
     """
-    more: dict[str, Any] = {}
+    hooks: dict[str, Any] = {}
     if strict:
         _require_few(text)
-        more = {"parse_int": _integer, "parse_float": _finite, "parse_constant": _finite}
+        hooks = {"parse_int": _integer, "parse_float": _finite, "parse_constant": _finite}
     try:
-        tree = json.loads(text, object_pairs_hook=_object, **more)
+        tree = json.loads(text, object_pairs_hook=_object, **hooks)
     except RecursionError:
         raise ValueError(f"more than {MOST_LEVELS} levels deep") from None
     level, depth = [tree], 0

@@ -63,14 +63,14 @@ class Matching:
         return "" if re.fullmatch(self.pattern, value) else f"expects {self.words}"
 
 
-def build(cls: type[Class], tree: Mapping[str, Any], prefix: str, where: str) -> Class:
+def build(cls: type[Class], tree: Mapping[str, Any], prefix: str, file: str) -> Class:
     """Make a dataclass of a mapping; what it leaves out has its default.
 
     Args:
         cls: the dataclass.
         tree: values, nested as its fields are.
         prefix: what stands before the keys in messages, such as `paper.`.
-        where: begins a message, such as the file's name.
+        file: begins a message, such as the file's name.
 
     Raises:
         AgiqaError: an unknown key, with the nearest known one, or a wrong value.
@@ -81,8 +81,8 @@ def build(cls: type[Class], tree: Mapping[str, Any], prefix: str, where: str) ->
             near = [name for name in hints if str(key).startswith(name)]  # lrate: lr, not gate
             near = near or difflib.get_close_matches(str(key), hints, n=1)
             hint = f"did you mean '{prefix}{near[0]}'?" if near else f"valid: {', '.join(hints)}."
-            raise AgiqaError(f"{where}: unknown setting '{prefix}{key}'; {hint}")
-    return cls(**{key: _field(tree[key], hints[key], f"{prefix}{key}", where) for key in tree})
+            raise AgiqaError(f"{file}: unknown setting '{prefix}{key}'; {hint}")
+    return cls(**{key: _field(tree[key], hints[key], f"{prefix}{key}", file) for key in tree})
 
 
 def annotations(cls: type) -> dict[str, Any]:
@@ -90,32 +90,32 @@ def annotations(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
-def _field(value: Any, hint: Any, key: str, where: str) -> object:
+def _field(value: Any, hint: Any, key: str, file: str) -> object:
     """Convert one field: a section, a mapping of sections or of values, or a value."""
     if typing.get_origin(hint) is Mapping:
         item = typing.get_args(hint)[1]
-        entries = _section(value, key, where, may_be_empty=True)
+        entries = _section(value, key, file, may_be_empty=True)
         if not dataclasses.is_dataclass(item):
-            return {k: convert(v, item, f"{key}.{k}", where) for k, v in entries.items()}
-        sections = {k: _section(v, f"{key}.{k}", where, True) for k, v in entries.items()}
+            return {k: convert(v, item, f"{key}.{k}", file) for k, v in entries.items()}
+        sections = {k: _section(v, f"{key}.{k}", file, True) for k, v in entries.items()}
         return {
-            k: build(typing.cast(type, item), section, f"{key}.{k}.", where)
+            k: build(typing.cast(type, item), section, f"{key}.{k}.", file)
             for k, section in sections.items()
         }
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), _section(value, key, where), f"{key}.", where)
-    return convert(value, hint, key, where)
+        return build(typing.cast(type, hint), _section(value, key, file), f"{key}.", file)
+    return convert(value, hint, key, file)
 
 
-def _section(value: Any, key: str, where: str, may_be_empty: bool = False) -> Mapping[str, Any]:
+def _section(value: Any, key: str, file: str, may_be_empty: bool = False) -> Mapping[str, Any]:
     if value is None and may_be_empty:
         return {}
     if not isinstance(value, Mapping):
-        raise AgiqaError(f"{where}: '{key}' is a section, found a {kind_of(value)}.")
+        raise AgiqaError(f"{file}: '{key}' is a section, found a {kind_of(value)}.")
     return value
 
 
-def convert(value: Any, hint: Any, key: str, where: str) -> object:
+def convert(value: Any, hint: Any, key: str, file: str) -> object:
     """Give the value as its annotation has it; ints pass for floats, lists become tuples.
 
     Raises:
@@ -123,8 +123,8 @@ def convert(value: Any, hint: Any, key: str, where: str) -> object:
     """
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise AgiqaError(f"{where}: '{key}' expects a list, found {_shown(value)}.")
-        return tuple(convert(entry, typing.get_args(hint)[0], key, where) for entry in value)
+            raise AgiqaError(f"{file}: '{key}' expects a list, found {_shown(value)}.")
+        return tuple(convert(entry, typing.get_args(hint)[0], key, file) for entry in value)
     word = ""  # that may stand instead of the value
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint, other = typing.get_args(hint)
@@ -140,13 +140,13 @@ def convert(value: Any, hint: Any, key: str, where: str) -> object:
         value = _as_float(value)
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
         expected = _NAMES[plain] + (f" or {word}" if word else "")
-        raise AgiqaError(f"{where}: '{key}' expects {expected}, found {_shown(value)}.")
+        raise AgiqaError(f"{file}: '{key}' expects {expected}, found {_shown(value)}.")
     if choices and value not in choices:
-        raise AgiqaError(f"{where}: '{key}' is one of {', '.join(choices)}; found {_shown(value)}.")
+        raise AgiqaError(f"{file}: '{key}' is one of {', '.join(choices)}; found {_shown(value)}.")
     if plain is float and limit is None:
         limit = Range()
     if limit is not None and (wrong := limit.refusal(value)):
-        raise AgiqaError(f"{where}: '{key}' {wrong}, found {_shown(value)}.")
+        raise AgiqaError(f"{file}: '{key}' {wrong}, found {_shown(value)}.")
     return value
 
 

@@ -7,9 +7,9 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
 _USER = re.compile(r"(?<=://)[^/@]*@")
 
 
-def is_url(place: object) -> bool:
-    """Whether a place is named by a URL (`s3://bucket/cache`) and not by a path."""
-    return isinstance(place, str) and _SCHEME.match(place) is not None
+def is_url(address: object) -> bool:
+    """Tell whether an address is a URL (`s3://bucket/cache`) and not a path."""
+    return isinstance(address, str) and _SCHEME.match(address) is not None
 
 
 def shown(url: str) -> str:

@@ -75,8 +75,8 @@ def _entry(name: str, entry: object, room: int) -> Entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]}:
             if not all(type(n) is int and n >= 0 for n in shape):
                 raise ValueError(f"tensor {shown} has the shape {shape[:8]}")
-            told = math.prod(shape) * BYTES.get(dtype, 0)
-            if not 0 <= start <= end <= room or (dtype in BYTES and told != end - start):
+            byte_count = math.prod(shape) * BYTES.get(dtype, 0)
+            if not 0 <= start <= end <= room or (dtype in BYTES and byte_count != end - start):
                 raise ValueError(f"tensor {shown} does not lie where the header says")
             return Entry(dtype, tuple(shape))
     raise ValueError(f"tensor {shown} is described otherwise than by type, shape and place")

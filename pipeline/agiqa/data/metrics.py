@@ -254,7 +254,7 @@ def _pair(mos: ArrayLike, score: ArrayLike) -> tuple[Array, Array]:
     return mos, score
 
 
-def _numbers(values: ArrayLike, what: str) -> Array:
+def _numbers(values: ArrayLike, label: str) -> Array:
     """Convert to float64; what a masked array hides is NaN. What is no number is refused."""
     try:
         if isinstance(values, np.ma.MaskedArray):
@@ -264,7 +264,7 @@ def _numbers(values: ArrayLike, what: str) -> Array:
             raise TypeError(f"{array.dtype} is no type of number")
         return array.astype(np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AgiqaError(f"expected {what} as a row of numbers: {one_line(error)}") from error
+        raise AgiqaError(f"expected {label} as a row of numbers: {one_line(error)}") from error
 
 
 def _measured(mos: Array, score: Array) -> bool:

@@ -22,32 +22,32 @@ def named_files(kind: str) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
-def find_named(name: str, kind: str, what: str) -> Path:
+def find_named(name: str, kind: str, content: str) -> Path:
     """Find the file of that name, or at that path where it ends in .yaml.
 
     Args:
         name: `ma_agiqa`, or a path.
         kind: the folder's name: `prompts`.
-        what: what such a file holds, for messages: `prompt set`.
+        content: what such a file holds, for messages: `prompt set`.
 
     Raises:
         AgiqaError: there is none; the known ones are listed.
     """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise AgiqaError(f"{what.capitalize()} {name} does not exist.")
+            raise AgiqaError(f"{content.capitalize()} {name} does not exist.")
         return Path(name)
-    known = named_files(kind)
-    if name in known:
-        return known[name]
+    files = named_files(kind)
+    if name in files:
+        return files[name]
     raise AgiqaError(
-        f"Unknown {what} '{name}'; known: {', '.join(sorted(known))}. A path to a YAML file works "
-        "too."
+        f"Unknown {content} '{name}'; known: {', '.join(sorted(files))}. A path to a YAML file "
+        "works too."
     )
 
 
 def read_mapping(
-    path: Path, what: str, keys: Sequence[str], optional: Sequence[str]
+    path: Path, content: str, keys: Sequence[str], optional: Sequence[str]
 ) -> dict[str, Any]:
     """Read a file that has all of `keys`, perhaps the optional ones, and no others.
 
@@ -57,7 +57,7 @@ def read_mapping(
     try:
         tree = read_yaml(path)
     except (OSError, ValueError) as error:
-        raise AgiqaError(f"{path}: not a readable {what}: {one_line(error)}") from error
+        raise AgiqaError(f"{path}: not a readable {content}: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise AgiqaError(f"{path}: expected the keys {', '.join(keys)}.")
     _require_keys(path, tree, keys, optional)

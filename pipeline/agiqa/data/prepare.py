@@ -98,8 +98,8 @@ def prepare(
     ]
     if few := small_test_sides(splits, table):
         notes.append(f"{few}.")
-    kept = count_near(near) if near else ""
-    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes), kept)
+    kept_together = count_near(near) if near else ""
+    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes), kept_together)
 
 
 def _with_near(table: ImagesTable, params: Params) -> ImagesTable | None:
@@ -121,8 +121,8 @@ def note_what_is_there(
     data_set_name(name, "NAME")
     _require_free_name(name, cache)
     try:
-        known = find_source(name, source, params)
-        note_sources(origin_of(known), cache / name, params.prepare.workers)
+        located = find_source(name, source, params)
+        note_sources(origin_of(located), cache / name, params.prepare.workers)
     except AbsentError as error:
         if not (cache / name / SOURCES).is_file():
             raise

@@ -135,8 +135,8 @@ def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
     prompts, reply = _prompts(tree["prompts"]), _reply(tree.get("reply", ""))
     for name, text in prompts.items():
         if (text + reply).count(IMAGE_PROMPT) > 1:
-            where = f"prompt '{name}'" + (" with the reply" if IMAGE_PROMPT in reply else "")
-            raise AgiqaError(f"{where} holds {IMAGE_PROMPT} twice; once is the most.")
+            label = f"prompt '{name}'" + (" with the reply" if IMAGE_PROMPT in reply else "")
+            raise AgiqaError(f"{label} holds {IMAGE_PROMPT} twice; once is the most.")
     answers, over = _answers(tree.get("answers"), tree.get("answers_over"))
     if over == LIKELIHOOD and not reply.endswith(IMAGE_PROMPT):
         raise AgiqaError(
@@ -178,16 +178,16 @@ def _template(template: object, order: str) -> str:
 
 
 def _poolings(pooling: object) -> tuple[str, ...]:
-    given: Sequence[object] = pooling if isinstance(pooling, list) else [pooling]
-    for name in given:
+    poolings: Sequence[object] = pooling if isinstance(pooling, list) else [pooling]
+    for name in poolings:
         if name not in POOLINGS:
             raise AgiqaError(
                 f"pooling is one of {', '.join(POOLINGS)}, or a list of them; found {name!r}."
             )
-    _refuse_twice("pooling", given)
-    if not given:
+    _refuse_twice("pooling", poolings)
+    if not poolings:
         raise AgiqaError(f"pooling is an empty list; give one or more of {', '.join(POOLINGS)}.")
-    return tuple(map(str, given))
+    return tuple(map(str, poolings))
 
 
 def _prompts(prompts: object) -> dict[str, str]:
@@ -215,11 +215,11 @@ def _reply(reply: object) -> str:
     return reply
 
 
-def _require_known_places(text: str, where: str) -> None:
+def _require_known_places(text: str, label: str) -> None:
     for placeholder in PLACE.findall(text):
         if f"{{{placeholder}}}" != IMAGE_PROMPT:
             raise AgiqaError(
-                f"unknown placeholder {{{placeholder}}} in {where}; the only one is "
+                f"unknown placeholder {{{placeholder}}} in {label}; the only one is "
                 f"{IMAGE_PROMPT}, the text that the image was generated from."
             )
 
@@ -247,7 +247,7 @@ def _answers(answers: object, over: object) -> tuple[tuple[str, ...], str]:
     return tuple(answers), str(over or WORDS)
 
 
-def _refuse_twice(what: str, given: Sequence[object]) -> None:
-    for entry in given:
-        if given.count(entry) > 1:
-            raise AgiqaError(f"{what} {entry!r} stands twice; name each once.")
+def _refuse_twice(field: str, values: Sequence[object]) -> None:
+    for entry in values:
+        if values.count(entry) > 1:
+            raise AgiqaError(f"{field} {entry!r} stands twice; name each once.")

@@ -34,22 +34,22 @@ def canonical(name: str) -> str:
     return ALIASES.get(lower, lower if lower in KINDS else name)
 
 
-def find_source(name: str, given: Source | Path | str | None, params: Params) -> Source:
+def find_source(name: str, path_or_source: Source | Path | str | None, params: Params) -> Source:
     """Complete a source: of what kind it is, and where.
 
     Args:
         name: of the data set, which says both where nothing else does.
-        given: the source itself, or where it is; None: as the settings have it.
+        path_or_source: the source itself, or where it is; None: as the settings have it.
         params: all settings.
 
     Raises:
         UsageError: a CSV's setting for another kind, or a path for the demo.
         AgiqaError: an unknown data set or kind, or nothing says where it is.
     """
-    known = params.sources.get(name, Source())
-    source = known if given is None else given
+    configured = params.sources.get(name, Source())
+    source = configured if path_or_source is None else path_or_source
     if not isinstance(source, Source):
-        source = replace(known, path=str(source))
+        source = replace(configured, path=str(source))
     path, named = source.path, canonical(name)
     kind = canonical(source.kind) or (named if named in KINDS else "")
     if not kind and path:
@@ -76,19 +76,19 @@ def find_source(name: str, given: Source | Path | str | None, params: Params) ->
                 "AGIQA_DATA to the folder that holds your data sets."
             )
         path = str(folder)
-    _require_fitting(name, kind, source, known)
+    _require_fitting(name, kind, source, configured)
     return replace(source, kind=kind, path=path)
 
 
-def _require_fitting(name: str, kind: str, source: Source, known: Source) -> None:
+def _require_fitting(name: str, kind: str, source: Source, configured: Source) -> None:
     """Refuse what was given beyond the settings if it means nothing for a source of this kind."""
     names = [field.name for field in fields(Source) if field.name not in ("kind", "splits")]
-    given = [key for key in names if getattr(source, key) != getattr(known, key)]
-    if "path" in given and kind == "demo":
+    changed = [key for key in names if getattr(source, key) != getattr(configured, key)]
+    if "path" in changed and kind == "demo":
         raise UsageError(
             f"--from: '{name}' is made by agiqa itself: give your own data another name, or --kind."
         )
-    if kind != "csv" and (columns := [key for key in given if key != "path"]):
+    if kind != "csv" and (columns := [key for key in changed if key != "path"]):
         option = "--" + columns[0].replace("_columns", "-column").replace("_", "-")
         raise UsageError(f"{option} is for a CSV; '{name}' is read as {kind}.")
 

@@ -127,11 +127,11 @@ def test_what_changed_a_moment_ago_is_not_remembered(work: Path) -> None:
     real = digests.sha256([old, new, Path("none")])
     assert real[0] == real[1]
     assert real[2] is None
-    state, _ = digests._known[str(old.absolute())]
-    digests._known[str(old.absolute())] = ((state[0], 1, 1), "0" * 64)
+    state, _ = digests._noted[str(old.absolute())]
+    digests._noted[str(old.absolute())] = ((state[0], 1, 1), "0" * 64)
     digests.save([old, new])
     again = FileDigests(Path("cache/mine"))
-    assert again._known == {str(old.absolute()): ((state[0], 1, 1), "0" * 64)}
+    assert again._noted == {str(old.absolute()): ((state[0], 1, 1), "0" * 64)}
     assert again.sha256([old, new]) == real[:2]  # of other times than those: read
     Path("cache/mine/file_digests.txt").write_bytes(b"\xff damaged")
     assert FileDigests(Path("cache/mine")).sha256([old]) == real[:1]

@@ -49,8 +49,8 @@ FACTS = Facts(
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
     folders = bases(source, FACTS, FOLDER)
-    what = f"{LABELS} beside the folder {FOLDER}"
-    csv = find_file([folder / LABELS for folder in folders], what, FACTS, source)
+    part = f"{LABELS} beside the folder {FOLDER}"
+    csv = find_file([folder / LABELS for folder in folders], part, FACTS, source)
     images = csv.parent / FOLDER
     return Parts({"labels": csv}, images if images.is_dir() else csv.parent)
 

@@ -89,9 +89,9 @@ def build_table(
         logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
     rows["path"] = rows["path"].astype(str)
     rows["image_id"] = [image for image in checked if isinstance(image, str)]
-    same = int(rows["image_id"].duplicated().sum())
-    if same:
-        logger.info("%s: %d images are byte-identical to an earlier one", name, same)
+    duplicates = int(rows["image_id"].duplicated().sum())
+    if duplicates:
+        logger.info("%s: %d images are byte-identical to an earlier one", name, duplicates)
     texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
     scores = [*targets, *deviations.values(), *raters.values()]
     frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))

@@ -82,10 +82,10 @@ def prepare(
     raters = {target: f"{target}_raters" for target in targets if raters_column}
     for own_column in raters.values():
         rows[own_column] = numbers(labels, str(raters_column), image_column, csv)
-    if taken := {*deviations.values(), *raters.values()} & set(targets):
+    if reserved := {*deviations.values(), *raters.values()} & set(targets):
         raise AgiqaError(
-            f"a score column cannot be called {some(sorted(taken))}, as the table calls deviations "
-            "and numbers of ratings: rename it in the CSV"
+            f"a score column cannot be called {some(sorted(reserved))}, as the table calls "
+            "deviations and numbers of ratings: rename it in the CSV"
         )
     least = dict.fromkeys(deviations.values(), 0) | dict.fromkeys(raters.values(), 1)
     _require_least(rows, least, csv)
@@ -137,10 +137,10 @@ def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
     if not columns:
         raise AgiqaError("expected at least one score column, found none: name one, or use folder")
     targets = {target_name(column.strip(), str(csv)): column for column in columns}
-    if taken := [name for name in targets if name in (*TEXT_COLUMNS, SET_COLUMN)]:
+    if reserved := [name for name in targets if name in (*TEXT_COLUMNS, SET_COLUMN)]:
         raise AgiqaError(
-            f"a score column cannot be called {some(taken)}, which the images table uses itself: "
-            "rename it in the CSV"
+            f"a score column cannot be called {some(reserved)}, which the images table uses "
+            "itself: rename it in the CSV"
         )
     if len({name.casefold() for name in targets}) < len(columns):  # folders of a run go by them
         raise AgiqaError(f"a score column is named twice: {', '.join(columns)}")

@@ -58,9 +58,9 @@ def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator
     """Let 2 to all 16 of 4 x 4 tiles change places."""
     boxes = _tiles(image)
     order = rng.permutation(len(boxes))
-    chosen = order[: max(2, _pieces("tiles_shuffled", severity))]
+    moved = order[: max(2, _pieces("tiles_shuffled", severity))]
     spoilt = image.copy()
-    for source, target in zip(chosen, np.roll(chosen, 1), strict=True):
+    for source, target in zip(moved, np.roll(moved, 1), strict=True):
         spoilt.paste(image.crop(boxes[source]), boxes[target][:2])
     return spoilt
 
@@ -69,9 +69,9 @@ def tiles_turned(image: Image.Image, severity: float, rng: np.random.Generator) 
     """Turn 1 to all 16 of 4 x 4 tiles upside down."""
     boxes = _tiles(image)
     spoilt = image.copy()
-    for chosen in rng.permutation(len(boxes))[: _pieces("tiles_turned", severity)]:
-        turned = image.crop(boxes[chosen]).transpose(Image.Transpose.ROTATE_180)
-        spoilt.paste(turned, boxes[chosen][:2])
+    for tile in rng.permutation(len(boxes))[: _pieces("tiles_turned", severity)]:
+        turned = image.crop(boxes[tile]).transpose(Image.Transpose.ROTATE_180)
+        spoilt.paste(turned, boxes[tile][:2])
     return spoilt
 
 
@@ -83,8 +83,8 @@ def halves_swapped(image: Image.Image, severity: float, rng: np.random.Generator
     width, height = image.size
     half, band = width // 2, height // BANDS
     spoilt = image.copy()
-    for chosen in rng.permutation(BANDS // 2)[: _pieces("halves_swapped", severity)]:
-        top = (2 * int(chosen) + 1) * band
+    for pair in rng.permutation(BANDS // 2)[: _pieces("halves_swapped", severity)]:
+        top = (2 * int(pair) + 1) * band
         spoilt.paste(image.crop((0, top, half, top + band)), (width - half, top))
         spoilt.paste(image.crop((width - half, top, width, top + band)), (0, top))
     return spoilt
@@ -103,8 +103,8 @@ def regions_duplicated(
     mask.paste(255, (edge, edge, width - edge, height - edge))
     mask = mask.filter(ImageFilter.GaussianBlur(edge / 2))
     spoilt = image.copy()
-    for chosen in rng.permutation(len(cells))[: _pieces("regions_duplicated", severity)]:
-        spoilt.paste(region, cells[chosen], mask)
+    for index in rng.permutation(len(cells))[: _pieces("regions_duplicated", severity)]:
+        spoilt.paste(region, cells[index], mask)
     return spoilt
 
 

@@ -57,8 +57,9 @@ def download(facts: Facts, folder: Path) -> None:
 
 
 def _require_room(facts: Facts, hub: HubCopy, folder: Path) -> None:
-    here = sum((folder / name).stat().st_size for name in hub.files if (folder / name).is_file())
-    free, needed = shutil.disk_usage(folder).free, 2e9 * hub.gigabytes - here
+    paths = [folder / name for name in hub.files]
+    fetched = sum(path.stat().st_size for path in paths if path.is_file())
+    free, needed = shutil.disk_usage(folder).free, 2e9 * hub.gigabytes - fetched
     if free < needed:
         raise AgiqaError(
             f"{folder}: {facts.title} needs {needed / 1e9:.1f} GB there, packed and unpacked; "

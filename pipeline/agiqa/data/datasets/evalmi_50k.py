@@ -47,8 +47,8 @@ def find(source: Path) -> Parts:
     """Locate both workbooks and the folder of images; reads none."""
     folders = bases(source, FACTS, "MOS&QA", "LMM4LMM", "LMM4LMM/MOS&QA", "EvalMi-50K")
     labels = {
-        what: find_file([folder / name for folder in folders], name, FACTS, source)
-        for what, name in (("labels", LABELS), ("prompts", PROMPTS))
+        key: find_file([folder / name for folder in folders], name, FACTS, source)
+        for key, name in (("labels", LABELS), ("prompts", PROMPTS))
     }
     images = [folder / FOLDER for folder in folders if (folder / FOLDER).is_dir()]
     return Parts(labels, images[0] if images else source)

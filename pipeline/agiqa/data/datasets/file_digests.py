@@ -30,31 +30,31 @@ class FileDigests:
     def __init__(self, folder: Path) -> None:
         """Read the memory of the data set's `folder`; a damaged one is as good as none."""
         self._path = folder / FILE
-        self._known: dict[str, tuple[State, str]] = {}
+        self._noted: dict[str, tuple[State, str]] = {}
         try:
             for line in self._path.read_text("utf-8").split("\n")[:-1]:
                 digest, size, content, change, path = line.split(" ", 4)
-                self._known[path] = ((int(size), int(content), int(change)), digest)
+                self._noted[path] = ((int(size), int(content), int(change)), digest)
         except (OSError, ValueError):
-            self._known = {}
+            self._noted = {}
 
     def sha256(self, paths: Sequence[Path], workers: int | None = None) -> list[str | None]:
         """Give the digest of each file or folder of files; None where none can be read."""
         with ThreadPoolExecutor(workers, thread_name_prefix="hash-files") as pool:
-            return list(pool.map(self._one, map(os.path.abspath, paths)))
+            return list(pool.map(self._file_or_folder, map(os.path.abspath, paths)))
 
-    def _one(self, path: str) -> str | None:
+    def _file_or_folder(self, path: str) -> str | None:
         before = state(path)
         if before is None:
             return self._folder(Path(path))
-        known = self._known.get(path)
-        if known is not None and known[0] == before:
-            return known[1]
+        noted = self._noted.get(path)
+        if noted is not None and noted[0] == before:
+            return noted[1]
         try:
             digest = file_sha256(path)
         except (OSError, ValueError):
             return None
-        self._known[path] = (before, digest)
+        self._noted[path] = (before, digest)
         return digest
 
     def _folder(self, folder: Path) -> str | None:
@@ -62,7 +62,7 @@ class FileDigests:
         files = sorted(islice(folder.rglob("*"), MOST_FILES + 1)) if folder.is_dir() else []
         if not 0 < len(files) <= MOST_FILES:
             return None
-        lines = (f"{file.relative_to(folder)} {self._one(str(file))}" for file in files
+        lines = (f"{file.relative_to(folder)} {self._file_or_folder(str(file))}" for file in files
                  if file.is_file())  # fmt: skip
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -71,17 +71,17 @@ class FileDigests:
         for path, digest in zip(map(os.path.abspath, paths), digests, strict=True):
             now = state(path)
             if now is not None and max(now[1:]) < since:
-                self._known[path] = (now, digest)
+                self._noted[path] = (now, digest)
 
     def save(self, paths: Iterable[Path]) -> None:
         """Keep what is known of these files, and of no others."""
         settled = time.time_ns() - STEP
         lines = []
         for path in dict.fromkeys(map(os.path.abspath, paths)):
-            if path in self._known and printable(path) == path:
-                known, digest = self._known[path]
-                if max(known[1:]) < settled:
-                    lines.append(" ".join((digest, *map(str, known), path)) + "\n")
+            if path in self._noted and printable(path) == path:
+                noted_state, digest = self._noted[path]
+                if max(noted_state[1:]) < settled:
+                    lines.append(" ".join((digest, *map(str, noted_state), path)) + "\n")
         write_whole(self._path, "".join(lines).encode())
 
 

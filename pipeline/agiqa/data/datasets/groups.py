@@ -105,6 +105,6 @@ class Relatives:
 
         What a group is the other table says: its prompts, or names of its own.
         """
-        held = set(relatives._groups.iloc[rows]) - {""}
-        named = self._groups.isin(held)
-        return (named | self._prompts.isin(held) if relatives._by_prompt else named).to_numpy()
+        names = set(relatives._groups.iloc[rows]) - {""}
+        named = self._groups.isin(names)
+        return (named | self._prompts.isin(names) if relatives._by_prompt else named).to_numpy()

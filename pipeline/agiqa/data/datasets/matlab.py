@@ -74,8 +74,8 @@ def read_lists(path: Path) -> dict[str, np.ndarray]:
     lists: dict[str, np.ndarray] = {}
     for name, kind, numbers in _read(path, lambda data: _variables(data, path)):
         values = np.empty((0, 0)) if numbers is None else numbers
-        whole = 0 < values.size == max(values.shape) and (values % 1 == 0).all()
-        if not whole or name in lists:
+        is_list = 0 < values.size == max(values.shape) and (values % 1 == 0).all()
+        if not is_list or name in lists:
             shape = kind or " x ".join(map(str, values.shape))
             raise AgiqaError(
                 f"{path}: expected one list of whole numbers under each name, found "

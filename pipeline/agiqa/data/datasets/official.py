@@ -112,7 +112,7 @@ def bases(source: Path, facts: Facts, *folders: str) -> list[Path]:
     return [source, *(source / name for name in folders if (source / name).is_dir())]
 
 
-def find_file(candidates: Sequence[Path], what: str, facts: Facts, source: Path) -> Path:
+def find_file(candidates: Sequence[Path], part: str, facts: Facts, source: Path) -> Path:
     """Find the first of the candidates that is a file.
 
     Raises:
@@ -120,7 +120,7 @@ def find_file(candidates: Sequence[Path], what: str, facts: Facts, source: Path)
     """
     file = next((path for path in candidates if path.is_file()), None)
     if file is None:
-        raise absent(source, what, facts)
+        raise absent(source, part, facts)
     return file
 
 
@@ -132,11 +132,11 @@ def find_folder(parents: Iterable[Path], name: str, facts: Facts, source: Path) 
     return folder
 
 
-def absent(source: Path, what: str, facts: Facts) -> AgiqaError:
+def absent(source: Path, part: str, facts: Facts) -> AgiqaError:
     """Make the error for a part of the download that is not in the folder."""
     present = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"
     return AgiqaError(
-        f"{source}: expected {what} of {facts.title}, found {present}: give the folder that the "
+        f"{source}: expected {part} of {facts.title}, found {present}: give the folder that the "
         f"official download unpacks to; {facts.how}"
     )
 
@@ -232,7 +232,7 @@ def _disagreement(download: Download, skip: bool) -> list[BadImage]:
     """List images without a label, to be left out; `build_table` sees labels without an image."""
     root, labels, title = download.root, download.labels, download.facts.title
     listed = list(download.rows["path"])
-    present, wanted = set(download.present), set(listed)
+    present, listed_paths = set(download.present), set(listed)
     missing = [path for path in listed if path not in present and not (root / path).exists()]
     if len(missing) == len(listed):
         raise AgiqaError(
@@ -240,7 +240,7 @@ def _disagreement(download: Download, skip: bool) -> list[BadImage]:
             f"{some([printable(path) for path in listed], 1)}: unpack the images of {title} "
             "there"
         )
-    unlabelled = [printable(path) for path in download.present if path not in wanted]
+    unlabelled = [printable(path) for path in download.present if path not in listed_paths]
     if (missing or unlabelled) and not skip:
         faults = []
         if missing:

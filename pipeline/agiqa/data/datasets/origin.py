@@ -202,8 +202,8 @@ def note_imported(folder: Path, protocol: str, file: Path) -> None:
     sources = {"kind": "", "labels": {}, "splits": {}} | noted_sources(folder)
     digest = FileDigests(folder).sha256([file])[0]
     sources["splits"] = {**sources["splits"], protocol: [str(file.absolute()), digest]}
-    here = read_json(path) | {"sources": sources | {MARK: machine_mark(sources)}}
-    write_whole(path, json_text(here, ascii_only=True).encode())
+    root_record = read_json(path) | {"sources": sources | {MARK: machine_mark(sources)}}
+    write_whole(path, json_text(root_record, ascii_only=True).encode())
 
 
 def machine_mark(sources: Mapping[str, Any]) -> str:
@@ -250,8 +250,8 @@ def require_fresh(
     now = digests.sha256([Path(file) for file in files])
     changed_files = [
         Path(file).name
-        for (file, then), digest in zip(files.items(), now, strict=True)
-        if digest not in (None, then)
+        for (file, noted_digest), digest in zip(files.items(), now, strict=True)
+        if digest not in (None, noted_digest)
     ]
     changed_images = _changed_images(table, digests, noted["kind"] == "folder")
     if changed_images and skip_bad:
@@ -273,14 +273,14 @@ def _changed_images(table: ImagesTable, digests: FileDigests, is_listing: bool) 
     """Name images that are others than the table's; of a whole folder also those it lacks."""
     if table.root is None or not table.root.is_dir():
         return []
-    names, then = list(table.frame["path"]), list(table.frame["image_id"])
+    names, noted_ids = list(table.frame["path"]), list(table.frame["image_id"])
     changed = [
         printable(name)
-        for name, old, new in zip(names, then, digests.sha256(table.paths()), strict=True)
+        for name, old, new in zip(names, noted_ids, digests.sha256(table.paths()), strict=True)
         if new not in (None, old)
     ]
     if is_listing:
-        known = {*names, *(bad.path for bad in table.skipped)}
+        table_paths = {*names, *(bad.path for bad in table.skipped)}
         listed = [path.relative_to(table.root).as_posix() for path in find_images(table.root)]
-        changed += [printable(name) for name in listed if printable(name) not in known]
+        changed += [printable(name) for name in listed if printable(name) not in table_paths]
     return changed

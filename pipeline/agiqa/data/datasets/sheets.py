@@ -71,11 +71,11 @@ def _require_bounded(file: io.BufferedReader) -> None:
     if len({part.filename for part in parts}) < len(parts):
         raise ValueError("two parts of one name")
     large = sum(part.file_size for part in parts if _is_large(part.filename))
-    others = [part.file_size for part in parts if not _is_large(part.filename)]
-    if large > MOST_UNPACKED or max(others, default=0) > MOST_OTHER or len(parts) > 1000:
+    other_sizes = [part.file_size for part in parts if not _is_large(part.filename)]
+    if large > MOST_UNPACKED or max(other_sizes, default=0) > MOST_OTHER or len(parts) > 1000:
         raise ValueError(
-            f"its sheets unpack to {large:,} bytes, other parts to {sum(others):,}; the most that "
-            f"are read are {MOST_UNPACKED:,} and {MOST_OTHER:,} each"
+            f"its sheets unpack to {large:,} bytes, other parts to {sum(other_sizes):,}; the "
+            f"most that are read are {MOST_UNPACKED:,} and {MOST_OTHER:,} each"
         )
 
 

@@ -94,14 +94,14 @@ class ImagesTable:
         return self.root
 
 
-def inner_path(path: str, what: str) -> str:
+def inner_path(path: str, prefix: str) -> str:
     """Spell the relative path plainly (`./a//b.png` is `a/b.png`).
 
     Only the spelling is judged: links inside the folder may point where their owner likes (DVC
     keeps whole data sets as links).
 
     Raises:
-        AgiqaError: it is empty, absolute, or climbs out of the folder; `what` begins the message.
+        AgiqaError: it is empty, absolute, or climbs out of the folder; `prefix` begins the message.
     """
     parts: list[str] = []
     for part in PurePosixPath(path).parts:
@@ -116,7 +116,7 @@ def inner_path(path: str, what: str) -> str:
         if parts and not absolute and "\0" not in path:
             return "/".join(parts)
     raise AgiqaError(
-        f"{what}: the path {printable(path)!r} is not inside the data folder: "
+        f"{prefix}: the path {printable(path)!r} is not inside the data folder: "
         "give paths relative to it, without leaving it"
     )
 
@@ -159,7 +159,7 @@ def write_table(
     csv = table.frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
     root, inside = table.folder().resolve(), folder.resolve()
     recorded = root.relative_to(inside).as_posix() if root.is_relative_to(inside) else str(root)
-    about = {
+    description = {
         "layout": LAYOUT,
         "name": table.name,
         "images": len(table.frame),
@@ -170,10 +170,10 @@ def write_table(
         "source": table.source,
         "skipped": [asdict(bad) for bad in table.skipped],
     }
-    here = {"root": recorded} | ({} if sources is None else {"sources": sources})
+    local_record = {"root": recorded} | ({} if sources is None else {"sources": sources})
     write_whole(folder / IMAGES_CSV, csv)
-    write_whole(folder / ROOT_JSON, json_text(here, ascii_only=True).encode("utf-8"))
-    text = json_text(about, indent=2) + "\n"
+    write_whole(folder / ROOT_JSON, json_text(local_record, ascii_only=True).encode("utf-8"))
+    text = json_text(description, indent=2) + "\n"
     write_whole(folder / DATASET_JSON, text.encode("utf-8"))
 
 
@@ -213,29 +213,29 @@ def read_table(folder: Path | str) -> ImagesTable:
     return replace(table, frame=frame, root=_root(folder, recorded_root))
 
 
-def _described(about: Any, folder: Path, advice: str) -> tuple[ImagesTable, str, object]:
+def _described(tree: Any, folder: Path, advice: str) -> tuple[ImagesTable, str, object]:
     """Make a table without rows or root of dataset.json; with the CSV's sha256 and layout 1's root.
 
     Raises:
         AgiqaError: a layout that this version does not read.
         ValueError, KeyError, TypeError, AttributeError: a field is absent or of a wrong kind.
     """
-    if about["layout"] not in READABLE:
+    if tree["layout"] not in READABLE:
         raise AgiqaError(
-            f"{folder / DATASET_JSON}: layout {about['layout']} is none of those that this "
+            f"{folder / DATASET_JSON}: layout {tree['layout']} is none of those that this "
             f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {advice}"
         )
-    targets = tuple(_target(**target) for target in about["targets"])
-    skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in about["skipped"])
-    name, sha256, licence, source = _texts(about, "name", "images_csv_sha256", "licence", "source")
-    synthetic = about["synthetic"]
+    targets = tuple(_target(**target) for target in tree["targets"])
+    skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in tree["skipped"])
+    name, sha256, licence, source = _texts(tree, "name", "images_csv_sha256", "licence", "source")
+    synthetic = tree["synthetic"]
     if not isinstance(synthetic, bool):
         raise ValueError(f"synthetic is {synthetic!r}")
     columns = [*(scores := _score_columns(targets)), *TEXT_COLUMNS, SET_COLUMN]
     if len(set(columns)) < len(columns):
         raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
     table = ImagesTable(name, None, pd.DataFrame(), targets, synthetic, licence, source, skipped)
-    return table, sha256, about.get("root")
+    return table, sha256, tree.get("root")
 
 
 def _score_columns(targets: Sequence[Target]) -> list[str]:

@@ -12,14 +12,7 @@ from agiqa.data.image_formats.bmp import read_bmp
 from agiqa.data.image_formats.gif import read_gif
 from agiqa.data.image_formats.jpeg import read_jpeg
 from agiqa.data.image_formats.jpeg2000 import BOXES, CODESTREAM, read_jpeg2000
-from agiqa.data.image_formats.picture import (
-    MAX_PIXELS,
-    MAX_RATIO,
-    MAX_SIDE,
-    FormatError,
-    Picture,
-    UnknownFormatError,
-)
+from agiqa.data.image_formats.picture import MAX_PIXELS, FormatError, Picture, UnknownFormatError
 from agiqa.data.image_formats.png import SIGNATURE, read_png
 from agiqa.data.image_formats.pnm import read_pnm
 from agiqa.data.image_formats.tiff import read_tiff
@@ -59,13 +52,4 @@ def read_picture(data: bytes) -> Picture:
         raise FormatError("is truncated (it ends within its header)") from None
 
 
-__all__ = [
-    "FORMATS",
-    "MAX_PIXELS",
-    "MAX_RATIO",
-    "MAX_SIDE",
-    "FormatError",
-    "Picture",
-    "UnknownFormatError",
-    "read_picture",
-]
+__all__ = ["FORMATS", "MAX_PIXELS", "FormatError", "read_picture"]

@@ -30,14 +30,14 @@ def read_bmp(data: bytes) -> Picture:
     def unpack() -> Image.Image:
         return _look_up(data[pixels:], palette, (width, height), bits, entry)
 
-    own = bits in (1, 4, 8) and compression == RAW
+    has_palette = bits in (1, 4, 8) and compression == RAW
     return Picture(
         "BMP",
         width,
         abs(height),
         data,
         isolated=compression in RLE,
-        unpack=unpack if own else None,
+        unpack=unpack if has_palette else None,
     )
 
 

@@ -27,7 +27,7 @@ def read_jpeg(data: bytes) -> Picture:
     Raises:
         FormatError: truncated, of a kind that is not read, or too much work.
     """
-    kept, frame, xmp = [data[:2]], b"", b""
+    segments, frame, xmp = [data[:2]], b"", b""
     exif: list[bytes] = []
     offset, parts, tables = 2, 0, 0
     while True:
@@ -50,7 +50,7 @@ def read_jpeg(data: bytes) -> Picture:
             elif segment.startswith(ADOBE_XMP, 2):
                 xmp = xmp or segment
         elif marker in (APP0, APP14) or not APP0 <= marker <= COM:
-            kept.append(b"\xff" + bytes([marker]) + segment)
+            segments.append(b"\xff" + bytes([marker]) + segment)
             if (tables := tables + len(segment)) > MAX_HEADER:
                 raise FormatError(f"has more than {MAX_HEADER:,} bytes of tables: save it again")
         offset += len(segment)
@@ -59,10 +59,10 @@ def read_jpeg(data: bytes) -> Picture:
     kind, bits, height, width = struct.unpack_from(">BxxBHH", frame)
     if bits != 8:
         raise FormatError(f"is a JPEG of {bits} bits a sample, which is not read: save it with 8")
-    rest = data[offset - 2 :]
-    if (scans := rest.count(b"\xff\xda")) > 1:
-        rest = rest[: _end(rest)]
-        scans = rest.count(b"\xff\xda")
+    scan_data = data[offset - 2 :]
+    if (scans := scan_data.count(b"\xff\xda")) > 1:
+        scan_data = scan_data[: _end(scan_data)]
+        scans = scan_data.count(b"\xff\xda")
         if scans > MAX_SCANS or scans * width * height > MAX_WORK:
             raise FormatError(
                 f"has {scans:,} scans of {width} x {height} pixels, too much work: save it again "
@@ -72,7 +72,7 @@ def read_jpeg(data: bytes) -> Picture:
         "JPEG",
         width,
         height,
-        b"".join([*kept, rest]),
+        b"".join([*segments, scan_data]),
         orientation(b"".join(exif), xmp),
         isolated=kind not in HUFFMAN,
     )

@@ -88,12 +88,12 @@ def read_tiff(data: bytes) -> Picture:
     if planes == 2 and bits != 8:
         raise FormatError(f"has separate planes of {bits} bits: save it with its colours together")
     _require_work(tags, data)
-    kept = {tag: tags[tag] for tag in sorted(KEPT & tags.keys())}
+    kept_tags = {tag: tags[tag] for tag in sorted(KEPT & tags.keys())}
     return Picture(
         "TIFF",
         width,
         height,
-        _rewritten(data, kept, layout),
+        _rewritten(data, kept_tags, layout),
         value(ORIENTATION, 1) if value(ORIENTATION, 1) in range(1, 9) else 1,
         peak=(1 << bits) - 1 if bits > 8 else 65535,
         inverted=photometric == WHITE_IS_0 and bits > 8,
@@ -144,10 +144,10 @@ def _directory(data: bytes, start: int, layout: _Layout) -> dict[int, _Tag]:
         length = number * struct.calcsize("<" + unit)
         if length > MAX_VALUE:
             raise FormatError("is made of too many parts: save it again")
-        where = offset + size - len(raw)
+        position = offset + size - len(raw)
         if length > len(raw):
-            (where,) = struct.unpack(layout.order + layout.word, raw)
-        values = struct.unpack_from(f"{layout.order}{number * len(unit)}{unit[0]}", data, where)
+            (position,) = struct.unpack(layout.order + layout.word, raw)
+        values = struct.unpack_from(f"{layout.order}{number * len(unit)}{unit[0]}", data, position)
         tags[tag] = _Tag(kind, number, raw, values)
     return tags
 

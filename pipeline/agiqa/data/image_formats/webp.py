@@ -31,18 +31,18 @@ def read_webp(data: bytes) -> Picture:
     flags, sides = content[0], content[4:10] + b"\0"
     width = (struct.unpack_from("<I", sides, 0)[0] & 0xFFFFFF) + 1
     height = (struct.unpack_from("<I", sides, 3)[0] & 0xFFFFFF) + 1
-    kept: list[bytes] = []
+    chunks: list[bytes] = []
     exif = xmp = b""
     for chunk in _chunks(data, 12)[1:]:
         kind = chunk[:4]
-        if kind in (b"ANIM", b"ALPH", *PICTURE) and not (kept and kept[-1][:4] in PICTURE):
-            kept.append(chunk)
+        if kind in (b"ANIM", b"ALPH", *PICTURE) and not (chunks and chunks[-1][:4] in PICTURE):
+            chunks.append(chunk)
         elif kind == b"EXIF":
             exif = chunk[8:]
         elif kind == b"XMP ":
             xmp = chunk[8:]
     header = data[12:20] + bytes([flags & (ANIMATED | ALPHA)]) + content[1:10]
-    return Picture("WEBP", width, height, _riff([header, *kept]), orientation(exif, xmp))
+    return Picture("WEBP", width, height, _riff([header, *chunks]), orientation(exif, xmp))
 
 
 def _chunks(data: bytes, offset: int) -> list[bytes]:

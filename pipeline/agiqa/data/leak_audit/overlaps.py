@@ -135,8 +135,8 @@ def _near(near: NearHashes, files: Codes, rows: Codes, other_rows: Codes) -> npt
     low, high = np.full(count, len(files)), np.full(count, -1)  # of the files there with this hash
     np.minimum.at(low, near.row[other_rows], files[other_rows])
     np.maximum.at(high, near.row[other_rows], files[other_rows])
-    hashes, own = near.row[rows], files[rows]
-    alike = present[hashes] & ((low[hashes] != own) | (high[hashes] != own))
+    hashes, own_files = near.row[rows], files[rows]
+    alike = present[hashes] & ((low[hashes] != own_files) | (high[hashes] != own_files))
     return np.asarray(reached[hashes] | alike)
 
 
@@ -146,7 +146,7 @@ def _worst(
     files: Codes,
     prompts: Codes,
     side_codes: npt.NDArray[np.int8],
-    wanted: int,
+    most_pairs: int,
 ) -> tuple[Pair, ...]:
     """List the nearest pairs that stand on test and train of some split; most splits first."""
     listed = list(islice(_related(near), MOST_LISTED))
@@ -172,7 +172,7 @@ def _worst(
         )
         for k in rank
         if splits[k]
-    )[:wanted]
+    )[:most_pairs]
 
 
 def _related(near: NearHashes) -> Iterator[tuple[int, int, int]]:

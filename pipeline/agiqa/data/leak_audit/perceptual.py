@@ -51,13 +51,13 @@ class NearHashes:
 
 def hashes_file() -> Path:
     """Name the cache: one SQLite file for each pair of versions that hash alike."""
-    chosen = os.environ.get("AGIQA_HASHES")
-    folder = Path(chosen) if chosen else platformdirs.user_cache_path("agiqa") / "hashes"
+    configured = os.environ.get("AGIQA_HASHES")
+    folder = Path(configured) if configured else platformdirs.user_cache_path("agiqa") / "hashes"
     versions = [importlib.metadata.version(name) for name in ("imagehash", "pillow")]
     return folder / f"phash{BITS}-imagehash{versions[0]}-pillow{versions[1]}.sqlite"
 
 
-def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDArray[np.uint64]:
+def perceptual_hashes(table: ImagesTable) -> npt.NDArray[np.uint64]:
     """Give one hash for each row of the table `(N,)`, from the cache where it has them.
 
     Raises:
@@ -68,11 +68,11 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
     ids = list(table.frame["image_id"])
     paths = dict(zip(ids, table.paths(), strict=True))  # of duplicates one
     with _cache(hashes_file()) as cache:
-        known = _known(cache, list(paths))
-        missing = [image_id for image_id in paths if image_id not in known]
+        hash_of = _cached_hashes(cache, list(paths))
+        missing = [image_id for image_id in paths if image_id not in hash_of]
         bad: list[ImageError] = []
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-        with ThreadPoolExecutor(workers, thread_name_prefix="perceptual-hash") as pool:
+        with ThreadPoolExecutor(thread_name_prefix="perceptual-hash") as pool:
             for chunk in track(chunks, "Perceptual hashes", total=len(missing), size=len):
                 hashes = pool.map(lambda image_id: _hash(paths[image_id], image_id), chunk)
                 hashed: dict[str, bytes] = {}
@@ -82,7 +82,7 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
                     else:
                         hashed[image_id] = result
                 keep_hashes(cache, list(hashed), list(hashed.values()))
-                known |= hashed
+                hash_of |= hashed
     if bad:
         raise BadImagesError(
             f"{len(bad)} images of '{table.name}' are not as they were at prepare: "
@@ -90,7 +90,7 @@ def perceptual_hashes(table: ImagesTable, workers: int | None = None) -> npt.NDA
             "hashes are kept.",
             [BadImage(printable(error.path), error.reason) for error in bad],
         )
-    return np.array([int.from_bytes(known[image_id], "big") for image_id in ids], dtype=np.uint64)
+    return np.array([int.from_bytes(hash_of[image_id], "big") for image_id in ids], dtype=np.uint64)
 
 
 def near_hashes(hashes: npt.NDArray[np.uint64], distance: int) -> NearHashes:
@@ -103,8 +103,8 @@ def near_hashes(hashes: npt.NDArray[np.uint64], distance: int) -> NearHashes:
     firsts, seconds, distances, total = [], [], [], 0
     for start in range(0, len(distinct), BLOCK):
         block = distinct[start : start + BLOCK]
-        rest = distinct[start:]
-        bits = np.bitwise_count(block[:, None] ^ rest[None, :])
+        following = distinct[start:]
+        bits = np.bitwise_count(block[:, None] ^ following[None, :])
         first, second = np.nonzero(bits <= distance)
         later = second > first  # each pair once, no hash with itself
         first, second = first[later], second[later]
@@ -170,13 +170,13 @@ def _hash(path: Path, expected: str) -> bytes | ImageError:
     return np.packbits(imagehash.phash(image, hash_size=8).hash.ravel()).tobytes()
 
 
-def _known(cache: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
-    known: dict[str, bytes] = {}
+def _cached_hashes(cache: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
+    hash_of: dict[str, bytes] = {}
     for start in range(0, len(ids), QUERY):
-        part = ids[start : start + QUERY]
-        marks = ",".join("?" * len(part))
-        known.update(cache.execute(f"SELECT * FROM hashes WHERE image_id IN ({marks})", part))
-    return known
+        batch = ids[start : start + QUERY]
+        marks = ",".join("?" * len(batch))
+        hash_of.update(cache.execute(f"SELECT * FROM hashes WHERE image_id IN ({marks})", batch))
+    return hash_of
 
 
 @contextmanager

@@ -95,8 +95,8 @@ def _split(folder: Path) -> pd.DataFrame:
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             side = _side(path.stem, folder)
             if side in files:
-                both = f"{printable(files[side].name)} and {printable(path.name)}"
-                raise AgiqaError(f"{folder}: two files of the side {side} ({both}): keep one")
+                pair = f"{printable(files[side].name)} and {printable(path.name)}"
+                raise AgiqaError(f"{folder}: two files of the side {side} ({pair}): keep one")
             files[side] = path
     if not files:
         present = some(sorted(printable(path.name) for path in folder.iterdir())) or "nothing"
@@ -138,10 +138,11 @@ def _names(file: Path) -> Any:
         return tree
     if _are_texts(tree):
         return tree
-    if isinstance(tree, list) and all(isinstance(one, dict) for one in tree):
-        return pd.DataFrame([{k: v for k, v in one.items() if _is_plain(v)} for one in tree]).map(
-            lambda cell: "" if pd.isna(cell) else str(cell)
-        )
+    if isinstance(tree, list) and all(isinstance(entry, dict) for entry in tree):
+        rows = [
+            {k: v for k, v in entry.items() if isinstance(v, str | int | float)} for entry in tree
+        ]
+        return pd.DataFrame(rows).map(lambda cell: "" if pd.isna(cell) else str(cell))
     raise AgiqaError(
         f"{file}: expected a list of names, a list of objects with a name each, or an object with "
         "lists of names by side"
@@ -161,11 +162,7 @@ def _json(file: Path) -> Any:
 
 
 def _are_texts(tree: Any) -> bool:
-    return isinstance(tree, list) and all(isinstance(one, str) for one in tree)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+    return isinstance(tree, list) and all(isinstance(text, str) for text in tree)
 
 
 def _indices(file: Path, paths: Sequence[str]) -> pd.DataFrame:
@@ -184,4 +181,4 @@ def _indices(file: Path, paths: Sequence[str]) -> pd.DataFrame:
         raise AgiqaError(
             f"{file}: names row {rows.max():,}, the data set has {last:,}: is it of this data set?"
         )
-    return _sides({side: [paths[row - first] for row in one] for side, one in lists.items()})
+    return _sides({side: [paths[row - first] for row in rows] for side, rows in lists.items()})

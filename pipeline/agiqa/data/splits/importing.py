@@ -114,37 +114,37 @@ def import_splits(
         }
     )
     _check(splits, frame, table, file)
-    splits, taken = _take_val(splits, table, val_share)
+    splits, val_count = _take_val(splits, table, val_share)
     _require_sides(splits, file)
     unused = set(with_scores(table).frame["path"]) - set(splits["name"])
-    return Imported(splits[list(COLUMNS)], matched, len(unused), taken)
+    return Imported(splits[list(COLUMNS)], matched, len(unused), val_count)
 
 
-def _column(frame: pd.DataFrame, file: Path, what: str, usual: Sequence[str], given: str) -> str:
-    """Find the column that holds `what`: the one given, or the first with a usual name."""
-    for name in (_plain(given),) if given else usual:
-        alike = [str(column) for column in frame.columns if _plain(str(column)) == name]
-        if given in alike:
-            return given
+def _column(frame: pd.DataFrame, file: Path, content: str, usual: Sequence[str], name: str) -> str:
+    """Find the column that holds `content`, by its name or else by the first usual one."""
+    for spelling in (_plain(name),) if name else usual:
+        alike = [str(column) for column in frame.columns if _plain(str(column)) == spelling]
+        if name in alike:
+            return name
         if len(alike) > 1:
             raise AgiqaError(
-                f"{file}: {' and '.join(map(repr, alike))} may both be the column of {what}: name "
-                f"it with {OPTIONS[what]}"
+                f"{file}: {' and '.join(map(repr, alike))} may both be the column of {content}: "
+                f"name it with {OPTIONS[content]}"
             )
         if alike:
             return alike[0]
     raise AgiqaError(
-        f"{file}: expected a column of {what} ({quoted(given) or ', '.join(usual)}), found "
+        f"{file}: expected a column of {content} ({quoted(name) or ', '.join(usual)}), found "
         f"{some([quoted(str(column)) for column in frame.columns], 20)}: "
-        + (separator_hint(list(frame.columns)) or f"name it with {OPTIONS[what]}")
+        + (separator_hint(list(frame.columns)) or f"name it with {OPTIONS[content]}")
     )
 
 
-def _sides(frame: pd.DataFrame, file: Path, given: str) -> list[str]:
+def _sides(frame: pd.DataFrame, file: Path, side_column: str) -> list[str]:
     spelled = {_plain(str(column)) for column in frame.columns}
     usual = [name for name in SIDE_COLUMNS if name in spelled]
-    column = _column(frame, file, "sides", SIDE_COLUMNS, given)
-    if not given:  # `split` may count the splits beside a column `set`
+    column = _column(frame, file, "sides", SIDE_COLUMNS, side_column)
+    if not side_column:  # `split` may count the splits beside a column `set`
         for name in usual:
             candidate = _column(frame, file, "sides", [name], "")
             if all(side_of(value) for value in frame[candidate]):
@@ -159,11 +159,11 @@ def _sides(frame: pd.DataFrame, file: Path, given: str) -> list[str]:
     return [side_of(value) for value in values]
 
 
-def _seeds(frame: pd.DataFrame, file: Path, given: str) -> npt.NDArray[np.int_]:
+def _seeds(frame: pd.DataFrame, file: Path, seed_column: str) -> npt.NDArray[np.int_]:
     spelled = {_plain(str(column)) for column in frame.columns}
-    if not given and not spelled & set(SEED_COLUMNS):
+    if not seed_column and not spelled & set(SEED_COLUMNS):
         return np.zeros(len(frame), dtype=int)
-    column = _column(frame, file, "seeds", SEED_COLUMNS, given)
+    column = _column(frame, file, "seeds", SEED_COLUMNS, seed_column)
     seeds = pd.to_numeric(frame[column], errors="coerce")
     wrong = frame[column][seeds.isna() | (seeds % 1 != 0)]
     if len(wrong):
@@ -191,13 +191,13 @@ def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int],
     matched = {"path": 0, "name": 0, "stem": 0}
     for name in names:
         parts = _parts(name)
-        candidates, by = by_path.get(parts, []), "path"
+        candidates, matched_by = by_path.get(parts, []), "path"
         if not candidates and parts:
-            candidates, by = _longest(parts, by_end), "name"
+            candidates, matched_by = _longest(parts, by_end), "name"
         if not candidates and parts:
-            candidates, by = _longest((*parts[:-1], _stem(parts[-1])), by_stem), "stem"
+            candidates, matched_by = _longest((*parts[:-1], _stem(parts[-1])), by_stem), "stem"
         if len(candidates) == 1:
-            matched[by] += 1
+            matched[matched_by] += 1
             rows.append(candidates[0])
         else:
             (ambiguous if candidates else unknown).append(printable(name))
@@ -236,8 +236,8 @@ def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: 
             f"{file}: {len(twice)} images stand twice in one split "
             f"({some(list(dict.fromkeys(twice['name'])), 3)}): one row for each image and split"
         )
-    known = set(with_scores(table).frame["path"])
-    silent = [name for name in dict.fromkeys(splits["name"]) if name not in known]
+    scored_paths = set(with_scores(table).frame["path"])
+    silent = [name for name in dict.fromkeys(splits["name"]) if name not in scored_paths]
     if silent:
         raise AgiqaError(
             f"{file}: {len(silent)} images have no score in {table.name} ({some(silent, 3)}): "
@@ -257,20 +257,20 @@ def _take_val(splits: pd.DataFrame, table: ImagesTable, share: float) -> tuple[p
     """Take a share of training as validation where a split has none, and count the images."""
     splits = splits.reset_index(drop=True)
     row_of = {path: row for row, path in enumerate(table.frame["path"])}
-    taken = 0
+    val_count = 0
     for seed in splits["seed"].unique():
         split = splits[splits["seed"] == seed]
         train = split[split["side"] == "train"]
         if not share or len(train) < 2 or (split["side"] == "val").any():
             continue
         train_rows = train.sort_values("name").index.to_numpy()  # whatever the file's own order
-        part = table.frame.iloc[[row_of[name] for name in splits["name"].iloc[train_rows]]]
-        images = ImagesTable(**{**vars(table), "frame": part.reset_index(drop=True)})
+        train_frame = table.frame.iloc[[row_of[name] for name in splits["name"].iloc[train_rows]]]
+        images = ImagesTable(**{**vars(table), "frame": train_frame.reset_index(drop=True)})
         deal = deal_grouped if named_groups(images) > 2 else deal_random
         _, _, val = deal(images, int(seed), (1 - share, 0.0, share))
         splits.loc[train_rows[val], "side"] = "val"
-        taken += len(val)
-    return splits, taken
+        val_count += len(val)
+    return splits, val_count
 
 
 def _require_sides(splits: pd.DataFrame, file: Path) -> None:
@@ -295,7 +295,7 @@ def _parts(path: str) -> tuple[str, ...]:
 def _stem(name: str) -> str:
     """Cut off an image's suffix; other dots belong to the name (`sd1.5_normal_000`)."""
     lower = name.lower()
-    suffix = next((known for known in IMAGE_SUFFIXES if lower.endswith(known)), "")
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if lower.endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
 
 

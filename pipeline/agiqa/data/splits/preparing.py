@@ -87,16 +87,16 @@ def small_test_sides(prepared: Prepared, table: ImagesTable) -> str:
     test = splits[splits["side"] == "test"]
     images = int(test.groupby("seed").size().min())
     groups = int(test["name"].map(group).groupby(test["seed"]).nunique().min())
-    known = bool((table.frame["group"] != "").any())
+    has_groups = bool((table.frame["group"] != "").any())
     needs = {
         f"correlations need {LEAST_CORRELATED} images": images < LEAST_CORRELATED,
         f"figures after a fitted curve {LEAST_FITTED}": images < LEAST_FITTED,
-        f"95 % intervals {LEAST_GROUPS} prompts": known and groups < LEAST_GROUPS,
+        f"95 % intervals {LEAST_GROUPS} prompts": has_groups and groups < LEAST_GROUPS,
     }
     if not any(needs.values()):
         return ""
     sizes = f"{images} image{'s' * (images != 1)}"
-    if known:
+    if has_groups:
         sizes += f" of {groups} prompt{'s' * (groups != 1)}"
     return (
         f"{table.name}: a test side of protocol {protocol} has {sizes}, too few for results "

@@ -82,19 +82,19 @@ def make_splits(
         )
     seeds = FIXED.get(protocol, range(seed, seed + count))
     deal = PROTOCOLS[protocol]
-    parts = []
+    frames = []
     for split_seed in seeds:
         sides = deal(table, split_seed, ratio)
-        empty = [side for side, chosen in zip(SIDES, sides, strict=True) if not chosen]
+        empty = [side for side, rows in zip(SIDES, sides, strict=True) if not rows]
         if empty and (ratio[1] > 0 or empty != ["val"]):
             raise AgiqaError(
                 f"protocol {protocol} leaves no image to {' and '.join(empty)}: {table.name} has "
                 f"{len(table.frame)} images with a score, too few for it"
             )
-        for side, chosen in zip(SIDES, sides, strict=True):
-            part = table.frame.iloc[chosen][["path", "image_id"]].rename(columns={"path": "name"})
-            parts.append(part.assign(seed=split_seed, side=side, protocol=protocol))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+        for side, rows in zip(SIDES, sides, strict=True):
+            frame = table.frame.iloc[rows][["path", "image_id"]].rename(columns={"path": "name"})
+            frames.append(frame.assign(seed=split_seed, side=side, protocol=protocol))
+    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
 def default_protocol(table: ImagesTable) -> str:

@@ -34,10 +34,10 @@ def with_scores(table: ImagesTable) -> ImagesTable:
     if not table.targets:
         return table
     scores = table.frame[[target.name for target in table.targets]].to_numpy(dtype=float)
-    known = np.isfinite(scores).any(axis=1)
-    if known.all():
+    scored = np.isfinite(scores).any(axis=1)
+    if scored.all():
         return table
-    return replace(table, frame=table.frame[known].reset_index(drop=True))
+    return replace(table, frame=table.frame[scored].reset_index(drop=True))
 
 
 def deal_grouped(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:

@@ -55,7 +55,7 @@ class Ceiling:
 
 
 def noise_ceiling(
-    mos: Array, deviation: Array, raters: float | Array, draws: int = DRAWS, seed: int = 0
+    mos: Array, deviation: Array, raters: float | Array, draws: int = DRAWS
 ) -> Ceiling:
     """Estimate the ceiling for N images with a MOS and the raters' standard deviation.
 
@@ -65,17 +65,16 @@ def noise_ceiling(
         deviation: of the single ratings, in the units of the MOS `(N,)`.
         raters: ratings an image, one number or `(N,)`.
         draws: simulated panels, for SRCC and KRCC.
-        seed: of the draws.
 
     Returns:
         NaN figures for fewer than three images, or where all targets are equal; a reliability of 0,
         and correlations of 0, where the raters' noise explains all of the MOS's variance.
     """
     counts = np.broadcast_to(np.asarray(raters, dtype=float), mos.shape)
-    known = np.isfinite(mos) & np.isfinite(deviation) & np.isfinite(counts)
-    known &= (counts > 0) & (deviation >= 0)
-    mos, error = mos[known], deviation[known] / np.sqrt(counts[known])
-    raters = float(counts[known].mean()) if known.any() else math.nan
+    usable = np.isfinite(mos) & np.isfinite(deviation) & np.isfinite(counts)
+    usable &= (counts > 0) & (deviation >= 0)
+    mos, error = mos[usable], deviation[usable] / np.sqrt(counts[usable])
+    raters = float(counts[usable].mean()) if usable.any() else math.nan
     if len(mos) < 3 or (mos == mos[0]).all():
         return Ceiling(raters, len(mos), *[math.nan] * 6)
     noise = float(np.mean(np.square(error)))
@@ -84,7 +83,7 @@ def noise_ceiling(
     if reliability == 0:
         return Ceiling(raters, len(mos), 0.0, 0.0, 0.0, 0.0, math.sqrt(noise), mae)
     true = mos.mean() + math.sqrt(reliability) * (mos - mos.mean())
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     panels = [true + rng.normal(0, error) for _ in range(draws)]
     return Ceiling(
         raters,
@@ -111,24 +110,24 @@ def ceilings_of(
     Raises:
         AgiqaError: no deviations are known.
     """
-    known = [about for about in table.targets if about.deviation]
-    wanted = [about for about in known if target in ("", about.name)]
-    if not wanted:
+    measured = [rated for rated in table.targets if rated.deviation]
+    selected = [rated for rated in measured if target in ("", rated.name)]
+    if not selected:
         raise AgiqaError(
             f"{table.name}: the raters' deviations are known for "
-            f"{', '.join(about.name for about in known) or 'no target'}"
+            f"{', '.join(rated.name for rated in measured) or 'no target'}"
             f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
             "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
             "sets built in, agiqa-3k and koniq-10k have them"
         )
     rows = []
-    for about in wanted:
-        spread, own = deviations(table, about), known_raters(table, about)
+    for rated in selected:
+        spread, stated = deviations(table, rated), known_raters(table, rated)
         assert spread is not None
-        mos = table.frame[about.name].to_numpy(dtype=float)
-        panels: Sequence[Any] = raters or (PANELS if own is None else [own])
+        mos = table.frame[rated.name].to_numpy(dtype=float)
+        panels: Sequence[Any] = raters or (PANELS if stated is None else [stated])
         rows += [
-            {"target": about.name, **asdict(noise_ceiling(mos, spread, count))} for count in panels
+            {"target": rated.name, **asdict(noise_ceiling(mos, spread, count))} for count in panels
         ]
     return rows
 

@@ -87,8 +87,8 @@ class Drawn:
         least = min(self.sizes, default=0)
         if least >= LEAST_UNITS:
             return ""
-        what = self.unit.removesuffix("s") if least == 1 else self.unit
-        return f"{least} {what} on a test side; intervals need {LEAST_UNITS}"
+        unit = self.unit.removesuffix("s") if least == 1 else self.unit
+        return f"{least} {unit} on a test side; intervals need {LEAST_UNITS}"
 
     def blocks(self) -> "Sequence[NDArray[np.uint16]]":
         """Draw counts of units `(b, U)`, block after block, the same at every call."""
@@ -142,8 +142,8 @@ def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[
 
 def over_splits(values: Array, drawn: Drawn) -> Array:
     """Reduce resamples by split `(S, B)` to the median over splits drawn again `(B,)`."""
-    chosen = np.take_along_axis(values.T, drawn.splits, axis=1)
-    return np.asarray(np.median(chosen, axis=1))
+    drawn_values = np.take_along_axis(values.T, drawn.splits, axis=1)
+    return np.asarray(np.median(drawn_values, axis=1))
 
 
 def percentile_interval(values: Array) -> Bounds:
