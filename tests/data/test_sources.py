@@ -119,6 +119,10 @@ def test_the_list_for_people_and_for_cut(shelf: Path) -> None:
     assert first["images"] == "2,982"
     assert first["targets"] == "quality 0…4.489, align 0.021…4.286"
     assert (first["licence"], first["here"]) == ("MIT", "no")
+    assert (first["made by"], first["raters"]) == (
+        "6 generators, 300 prompts",
+        "21 (arXiv 2306.04717)",
+    )
     assert "github.com/lcysyzxdxc/AGIQA-3k-Database" in first["get"]
     data_set = _listed()["spaq"]
     assert data_set["here"] == "incomplete"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agiqa.core.params import Params
     from agiqa.data.datasets import Adapter
 
-COLUMNS = ("name", "images", "targets", "licence", "here", "where", "get")
+COLUMNS = ("name", "images", "targets", "licence", "here", "where", "made by", "raters", "get")
 
 
 @click.command("datasets", cls=Command)
@@ -26,7 +26,8 @@ COLUMNS = ("name", "images", "targets", "licence", "here", "where", "get")
 def command(cache: Path, settings: Settings, as_json: bool) -> None:
     r"""List the data sets whose official downloads `agiqa prepare` reads.
 
-    Images, targets with their published range of the MOS, licence, and where to get them. Here is
+    Images, targets with their published range of the MOS, licence, generators, prompts and raters
+    where they are known, and where to get them. Here is
     prepared (CACHE/NAME has its table), in place (labels and images are in sources.NAME.path or
     $AGIQA_DATA/NAME), incomplete (something of it is there) or no.
 
@@ -62,6 +63,9 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
         "images": facts.images,
         "targets": dict(facts.targets),
         "scale": facts.scale,
+        "generators": facts.generators,
+        "prompts": facts.prompts,
+        "raters": facts.raters,
         "licence": facts.licence,
         "address": facts.address,
         "get": facts.get,
@@ -81,8 +85,10 @@ def _cells(data_set: dict[str, Any]) -> list[str]:
     get = f"--download ({data_set['gigabytes']:g} GB)" if data_set["download"] else "by hand"
     name, licence, presence = (data_set[key] for key in ("name", "licence", "here"))
     images = f"{data_set['images']:,}" if data_set["images"] else "unknown"
-    address = f"{data_set['address']}, {get}"
-    return [name, images, ", ".join(ranges), licence, presence, path, address]
+    made_by = f"{data_set['generators']} generators" if data_set["generators"] else "cameras"
+    made_by += f", {data_set['prompts']:,} prompts" if data_set["prompts"] else ""
+    origin = [made_by, data_set["raters"], f"{data_set['address']}, {get}"]
+    return [name, images, ", ".join(ranges), licence, presence, path, *origin]
 
 
 def _table(data_sets: Sequence[dict[str, Any]]) -> None:
@@ -96,12 +102,13 @@ def _table(data_sets: Sequence[dict[str, Any]]) -> None:
     table.add_column("licence", max_width=16)
     table.add_column("here", overflow="fold")
     for data_set in data_sets:
-        name, images, targets, licence, presence, path, _ = _cells(data_set)
+        name, images, targets, licence, presence, path, *_ = _cells(data_set)
         where_text = f"{presence}: {path}" if path else presence
         table.add_row(name, images, targets.replace(", ", "\n"), licence, where_text)
         table.add_section()
     console().print(table)
     for data_set in data_sets:  # below the table, so that an address stays in one piece
-        echo(f"{data_set['name']:<11}  {_cells(data_set)[-1]}")
+        *_, made_by, raters, address = _cells(data_set)
+        echo(f"{data_set['name']:<12}  {made_by}; raters a score: {raters}; {address}")
         if data_set["here"] == "incomplete":
-            echo(f"{'':<11}  {data_set['problem']}")
+            echo(f"{'':<12}  {data_set['problem']}")

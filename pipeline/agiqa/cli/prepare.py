@@ -51,8 +51,9 @@ from agiqa.data.sources import KINDS
 )
 @click.option(
     "--lower-is-better",
-    is_flag=True,
-    help="csv: turn the scores round within --scale (DMOS); in the table higher is better.",
+    multiple=True,
+    help="csv: score column to turn round within --scale (DMOS); in the table higher is better. "
+    "Repeatable.",
 )
 @click.option("--root", help="csv: folder of the images. Default: that of the CSV.")
 @click.option(

@@ -76,7 +76,7 @@ class Source:
     deviation_columns: tuple[str, ...] = ()  # csv: the raters' deviations, one for each score
     raters_column: str = ""  # csv: number of ratings
     scale: tuple[float, ...] = ()  # csv: the two ends of the raters' scale
-    lower_is_better: bool = False  # csv: of the scores, as of a DMOS; wants the scale
+    lower_is_better: tuple[str, ...] = ()  # csv: scores to turn round within the scale (DMOS)
     root: str = ""  # csv: folder of the images; by default that of the CSV
     splits: Mapping[str, str] = field(default_factory=dict)  # protocol: file or folder
 

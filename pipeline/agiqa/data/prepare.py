@@ -36,6 +36,7 @@ class PreparedDataSet:
     absent: Mapping[str, str]  # protocols that it has no splits of, and why
     notes: tuple[str, ...] = ()  # why results on it will say little
     kept_together: str = ""  # what `splits.keep_together: near` found, in words
+    turned: str = ""  # score columns of which lower was better
 
     def summary(self) -> dict[str, Any]:
         """Tell in one line each of the table, its images, its targets and its protocols."""
@@ -46,6 +47,8 @@ class PreparedDataSet:
             "skipped": len(self.table.skipped),
             "targets": ", ".join(_with_range(self.table, target) for target in targets) or "none",
         }
+        if self.turned:
+            lines["turned"] = f"{self.turned}: lower was better, higher is from here on"
         if self.kept_together:
             lines["kept_together"] = self.kept_together
         for protocol in dict.fromkeys(leak.protocol for leak in self.leaks):
@@ -98,8 +101,15 @@ def prepare(
     ]
     if few := small_test_sides(splits, table):
         notes.append(f"{few}.")
-    kept_together = count_near(near) if near else ""
-    return PreparedDataSet(folder, table, leaks, splits.absent, tuple(notes), kept_together)
+    return PreparedDataSet(
+        folder,
+        table,
+        leaks,
+        splits.absent,
+        tuple(notes),
+        kept_together=count_near(near) if near else "",
+        turned=", ".join(source.lower_is_better),
+    )
 
 
 def _with_near(table: ImagesTable, params: Params) -> ImagesTable | None:

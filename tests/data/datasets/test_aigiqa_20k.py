@@ -51,7 +51,7 @@ def test_the_training_side_alone(official: Path, caplog: pytest.LogCaptureFixtur
         shutil.rmtree(official / side)
         (official / f"info_{side}.csv").unlink()
     assert len(aigiqa_20k.prepare(official).frame) == 18
-    assert "expected 20,000 images, the official number; the labels list 18" in caplog.text
+    assert "expected 20,000 rows, sha256 not known; found 18, sha256" in caplog.text
 
 
 def test_scores_that_came_later_are_read(official: Path) -> None:

@@ -208,16 +208,21 @@ def test_score_columns_that_cannot_be(csv: Path, columns: list[str], message: st
 
 
 def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
-    table = csv_file.prepare(csv, "image", ["mos"], scale=(1, 5), lower_is_better=True)
+    text = csv.read_text("utf-8").splitlines()
+    scored = [f"{row},{cell}" for row, cell in zip(text, ("sharp", 1, 2, 3), strict=True)]
+    csv.write_text("\n".join(scored), "utf-8")
+    table = csv_file.prepare(csv, "image", ["mos", "sharp"], scale=(1, 5), lower_is_better=["mos"])
     assert table.frame["mos"].tolist() == [4.5, 4.0, 1.5]
-    assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, turned round on 1…5")
+    assert table.frame["sharp"].tolist() == [1, 2, 3]  # higher is better, as it was
+    assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, mos turned round on 1…5")
     assert csv_file.prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"lower_is_better": True}, "within their scale: give its ends, such as --scale 0 100"),
+        ({"lower_is_better": ["mos"]}, "within their scale: give its ends, such as --scale 0 100"),
+        ({"lower_is_better": ["dmos"], "scale": (1, 5)}, "better in dmos: expected score columns"),
         ({"scale": (0, 2)}, "mos must be on the scale 0 to 2; found Αθήνα 猫.png: 4.5"),
         ({"scale": (5, 1)}, r"expected two ends, the lower first, found \[5, 1\]"),
         ({"scale": (1, float("inf"))}, "expected two ends"),

@@ -107,10 +107,13 @@ def test_labels_of_another_version_are_told(
     folder = official_downloads.agiqa_1k(tmp_path)
     with caplog.at_level(logging.WARNING):
         agiqa_1k.prepare(folder)
-    assert "expected 1,080 images, the official number; the labels list 17" in caplog.text
+    assert "expected 1,080 rows, sha256 08befc166117…; found 17, sha256" in caplog.text
     facts = agiqa_1k.FACTS
     monkeypatch.setattr(agiqa_1k, "FACTS", type(facts)(**{**vars(facts), "images": 17}))
-    with caplog.at_level(logging.WARNING):
+    next(folder.rglob("deepai*.jpg")).unlink()  # refuses the download, after the warning
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), pytest.raises(AgiqaError, match="disagree: 1 of the"):
         agiqa_1k.prepare(folder)
-    assert "AIGC_all.csv has the official number of rows and another content" in caplog.text
-    assert "the official 08be" in caplog.text
+    (line,) = caplog.messages
+    assert "AIGC_all.csv is of another version: expected 17 rows, sha256 08be" in line
+    assert "fetch it from https://github.com/lcysyzxdxc/AGIQA-1k-Database; go on only" in line

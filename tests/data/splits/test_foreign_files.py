@@ -87,7 +87,7 @@ def test_one_object_a_line(table: ImagesTable, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[]", "{}", '["p0_00.png", "p1_02.png"]'])
 def test_names_without_sides_are_one_line(table: ImagesTable, tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(AgiqaError, match="names and no sides: give a folder with a file train"):
+    with pytest.raises(AgiqaError, match="names and no sides: give a folder with files train"):
         import_splits(tmp_path / "s.json", table, "s")
 
 

@@ -97,7 +97,7 @@ def test_a_column_split_may_count_beside_one_of_sets(table: ImagesTable, write: 
             "name,side\na/1.png,train\n",
             r"split 0 has no val or test side \(found train 1\): add their images, or import the",
         ),
-        ("name,side\n", "found 0 names and no sides: give a folder with a file train"),
+        ("name,side\n", "found 0 names and no sides: give a folder with files train"),
         (
             "name,side\na/1.png,train\nz.png,test\n",
             "1 of 2 names are of .*: remove these rows, or prepare tiny with these images",

@@ -52,6 +52,9 @@ FACTS = Facts(
     get=f"fetch {LABELS} from https://github.com/lcysyzxdxc/AGIQA-1k-Database and follow its links "
     "to the images",
     labels_sha256="08befc166117f5b7bd9239c62ec1bda2612465ebb7d7d8b3d26c472ac1015be9",
+    generators=2,
+    prompts=720,
+    raters="unknown; the scores are in steps of 1/22",
 )
 
 

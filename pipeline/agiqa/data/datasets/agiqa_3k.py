@@ -43,6 +43,9 @@ FACTS = Facts(
     get="follow the links at https://github.com/lcysyzxdxc/AGIQA-3k-Database",
     hub=iqa_pytorch("AGIQA-3K.zip", 0.1),
     labels_sha256="4b1945c2137e196d9378b9cf4a114de2267b97a4724f0743e260287eb2ddd6c0",
+    generators=6,  # in 10 variants
+    prompts=300,
+    raters="21 (arXiv 2306.04717)",
 )
 
 

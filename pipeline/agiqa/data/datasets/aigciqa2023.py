@@ -65,6 +65,8 @@ FACTS = Facts(
         0.9,
         "the authors' own",
     ),
+    generators=GENERATORS,
+    prompts=TEXTS,
 )
 
 

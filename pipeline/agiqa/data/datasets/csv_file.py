@@ -32,7 +32,7 @@ def prepare(
     deviation_columns: Sequence[str] = (),
     raters_column: str | None = None,
     scale: Sequence[float] = (),
-    lower_is_better: bool = False,
+    lower_is_better: Sequence[str] = (),
     root: Path | None = None,
     name: str | None = None,
     skip_bad: bool = False,
@@ -50,8 +50,8 @@ def prepare(
         deviation_columns: hold the raters' standard deviations, one for each score column.
         raters_column: holds the number of ratings behind an image's scores.
         scale: the two ends of the raters' scale, the same for all scores, where they are known.
-        lower_is_better: turn the scores round within the scale (a DMOS), since in a table higher
-            is better.
+        lower_is_better: of the score columns those to turn round within the scale (a DMOS), since
+            in a table higher is better.
         root: the folder that the paths are relative to; by default the CSV's.
         name: of the data set; by default the CSV's, without its suffix.
         skip_bad: leave bad images out instead of stopping.
@@ -75,7 +75,13 @@ def prepare(
     rows["generator"] = labels[generator_column] if generator_column else ""
     for target, column in targets.items():
         rows[target] = numbers(labels, column, image_column, csv)
-    ends = _on_scale(rows, list(targets), scale, lower_is_better, csv)
+    if unknown := sorted(set(lower_is_better) - set(targets.values())):
+        raise AgiqaError(
+            f"{csv}: lower is better in {some(unknown)}: expected score columns "
+            f"({some(list(targets.values()))}): name one of these"
+        )
+    turned = [target for target, column in targets.items() if column in lower_is_better]
+    ends = _on_scale(rows, list(targets), scale, turned, csv)
     deviations = _deviations(list(targets), deviation_columns)
     for column, own_column in zip(deviation_columns, deviations.values(), strict=True):
         rows[own_column] = numbers(labels, column, image_column, csv)
@@ -95,8 +101,8 @@ def prepare(
         rows,
         list(targets),
         licence="the owner's own",
-        source=f"{csv.name}, turned round on {scale[0]:g}…{scale[1]:g}"
-        if lower_is_better
+        source=f"{csv.name}, {' and '.join(turned)} turned round on {scale[0]:g}…{scale[1]:g}"
+        if turned
         else csv.name,
         scale=ends,
         deviations=deviations,
@@ -107,11 +113,11 @@ def prepare(
 
 
 def _on_scale(
-    rows: pd.DataFrame, targets: list[str], scale: Sequence[float], reverse: bool, csv: Path
+    rows: pd.DataFrame, targets: list[str], scale: Sequence[float], turned: list[str], csv: Path
 ) -> tuple[float, float] | None:
-    """Hold scores against the scale, and turn them round within it where lower is better."""
+    """Hold scores against the scale, and turn those round within it of which lower is better."""
     if not scale:
-        if reverse:
+        if turned:
             raise AgiqaError(
                 f"{csv}: scores of which the lower is better are turned round within their scale: "
                 "give its ends, such as --scale 0 100"
@@ -127,7 +133,7 @@ def _on_scale(
             raise AgiqaError(
                 f"{csv}: {target} must be on the scale {low:g} to {high:g}; found {some(named)}"
             )
-        if reverse:
+        if target in turned:
             rows[target] = low + high - rows[target]
     return low, high
 

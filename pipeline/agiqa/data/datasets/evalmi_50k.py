@@ -40,6 +40,9 @@ FACTS = Facts(
     get=f"fetch {LABELS} and {PROMPTS} from https://github.com/IntMeGroup/LMM4LMM/tree/main/MOS%26QA"
     " and the images with `huggingface-cli download IntMeGroup/EvalMi-50K --repo-type dataset`",
     labels_sha256="49c98b75e5a0dd30efcb581d7453e6f3833a7e0f4b91b68e61234db48630a0d2",
+    generators=24,
+    prompts=2100,
+    raters="16 (arXiv 2504.08358)",
 )
 
 

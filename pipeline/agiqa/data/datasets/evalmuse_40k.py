@@ -40,6 +40,8 @@ FACTS = Facts(
     address="https://huggingface.co/datasets/DY-Evalab/EvalMuse",
     get=f"fetch {LABELS} and images.zip.part-* (54 GB) from "
     "https://huggingface.co/datasets/DY-Evalab/EvalMuse, join the parts and unzip them",
+    generators=20,
+    raters="3 or 6, counted in its labels",
 )
 
 

@@ -44,6 +44,7 @@ FACTS = Facts(
     get="fetch the images from https://database.mmsp-kn.de/koniq-10k-database.html and "
     f"{LABELS} from https://github.com/subpic/koniq/tree/master/metadata",
     hub=iqa_pytorch("koniq10k.tgz", 6.4),
+    raters="about 100, counted in its labels",
 )
 
 

@@ -52,6 +52,9 @@ class Facts:
     get: str  # what a person does to have it
     hub: HubCopy | None = None
     labels_sha256: str = ""  # of the (first) file of labels, where it was seen
+    generators: int = 0  # 0: photographs
+    prompts: int = 0  # 0: none, or not counted
+    raters: str = "unknown"  # number of ratings of a score, and who says so
 
     @property
     def source(self) -> str:
@@ -208,24 +211,26 @@ def _check(download: Download, skip_bad: bool) -> list[BadImage]:
         raise AgiqaError(f"{labels}: expected one row an image, found only the header")
     refuse_duplicates(rows["path"], labels)
     _check_scores(download, download.scale or facts.scale)
-    unlabelled = _disagreement(download, skip_bad)
-    if facts.images not in (0, len(rows)):
-        logger.warning(
-            "%s: expected %s images, the official number; the labels list %s",
-            facts.name,
-            f"{facts.images:,}",
-            f"{len(rows):,}",
-        )
-    elif facts.labels_sha256 and (digest := file_sha256(labels)) != facts.labels_sha256:
-        logger.warning(
-            "%s: %s has the official number of rows and another content (sha256 %s…, the official "
-            "%s…): labels of another version?",
-            facts.name,
-            labels.name,
-            digest[:12],
-            facts.labels_sha256[:12],
-        )
-    return unlabelled
+    _warn_of_another_version(facts, len(rows), labels)
+    return _disagreement(download, skip_bad)
+
+
+def _warn_of_another_version(facts: Facts, count: int, labels: Path) -> None:
+    """Log where labels are others than the official ones, by their number and digest."""
+    digest = file_sha256(labels)
+    if facts.images in (0, count) and facts.labels_sha256 in ("", digest):
+        return
+    logger.warning(
+        "%s: %s is of another version: expected %s rows, sha256 %s; found %s, sha256 %s: fetch it "
+        "from %s; go on only if you mean to",
+        facts.name,
+        labels.name,
+        f"{facts.images:,}" if facts.images else "not known how many",
+        f"{facts.labels_sha256[:12]}…" if facts.labels_sha256 else "not known",
+        f"{count:,}",
+        f"{digest[:12]}…",
+        facts.address,
+    )
 
 
 def _disagreement(download: Download, skip: bool) -> list[BadImage]:

@@ -59,8 +59,7 @@ def read_foreign(file: Path, paths: Sequence[str]) -> pd.DataFrame:
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise AgiqaError(
             f"{file}: expected names and their sides, found {len(frame):,} names and no sides: "
-            "give a folder with a file train... and a file test..., or a table with a column of "
-            "sides"
+            "give a folder with files train... and test..., or a table with a column of sides"
         )
     return frame
 

@@ -118,7 +118,7 @@ def ceilings_of(
             f"{', '.join(rated.name for rated in measured) or 'no target'}"
             f"{f', not for {target}' if target else ''}: without them there is no ceiling. Name "
             "their columns in a CSV of your own (agiqa prepare --deviation-column); of the data "
-            "sets built in, agiqa-3k and koniq-10k have them"
+            "sets built in, agiqa-3k, koniq-10k and evalmuse-40k have them"
         )
     rows = []
     for rated in selected:
