@@ -39,13 +39,30 @@ def test_other_versions_of_libraries_are_said_and_other_models_refused(
     for store in described.values():
         for made in store["fingerprints"]:
             made["libraries"]["torch"] = "3.0"
-    require_same_stores(_with_own_libraries(trained, described), described)
+    models = {"semantic": "nano", "visual": "nano"}
+    require_same_stores(_with_own_libraries(trained, described, models), described)
     assert "may differ in their last digits: torch 3.0 (2." in caplog.text
     for change in ({"model": "other"}, {"libraries": {"torch": "3.0"}}):
         changed = copy.deepcopy(described)
         changed["semantic"]["fingerprints"][0] |= change
         with pytest.raises(AgiqaError, match="the run was trained on other features"):
-            require_same_stores(_with_own_libraries(trained, changed), changed)
+            require_same_stores(_with_own_libraries(trained, changed, models), changed)
+
+
+def test_nano_may_be_assembled_by_another_transformers_and_no_other_model() -> None:
+    """A stranger's pip brings the newest one, which writes its version into nano's config.json."""
+    trained = json.loads((default_run() / "provenance.json").read_text())["stores"]
+    described = copy.deepcopy(trained)
+    for store in described.values():
+        for made in store["fingerprints"]:
+            made["libraries"]["transformers"] = "6.0"
+            made["model"] = {"sha256": "0" * 64}
+    models = {"semantic": "nano", "visual": "nano"}
+    require_same_stores(_with_own_libraries(trained, described, models), described)
+    for kind in models:
+        other = {**models, kind: "somebody/else"}
+        with pytest.raises(AgiqaError, match="the run was trained on other features"):
+            require_same_stores(_with_own_libraries(trained, described, other), described)
 
 
 @pytest.mark.nano

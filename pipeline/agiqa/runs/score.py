@@ -42,6 +42,7 @@ from agiqa.store.row_ids import Source
 
 SCORERS, DEFAULT = "scorers", "agiqa-3k"  # the folder of scorers, and in it the one that is a run
 
+NANO = "nano"  # the embedded model, which agiqa assembles itself
 log = logging.getLogger(__name__)
 
 
@@ -93,7 +94,13 @@ class Scorer(ImageScorer):
         }
         trained = run.provenance["stores"]
         if "published" in run.provenance:
-            trained = _with_own_libraries(trained, described)
+            params = run.params
+            models = {
+                "semantic": params.semantic.model,
+                ANSWERS: params.semantic.model,
+                "visual": params.visual.model,
+            }
+            trained = _with_own_libraries(trained, described, models)
         require_same_stores(trained, described)
 
     def score_loaded(
@@ -211,12 +218,18 @@ def require_extractor(run: Run) -> None:
 
 
 def _with_own_libraries(
-    trained: Mapping[str, Any], described: Mapping[str, Any]
+    trained: Mapping[str, Any], described: Mapping[str, Any], models: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """The stores that a published run was fitted on, as if with the libraries that are here.
 
     It is used with whichever versions are installed; a line says so where they are others. The
-    same libraries have to be there: another one may be another model.
+    same libraries have to be there: another one may be another model. `nano` is assembled here
+    out of files with known digests, but another transformers writes other words around them.
+
+    Args:
+        trained: stores of the run.
+        described: stores that are made here.
+        models: the model of each kind, as the run's settings name it.
     """
     stores, others = {}, set[str]()
     for kind, store in trained.items():
@@ -226,6 +239,8 @@ def _with_own_libraries(
             if made.keys() == here.keys():
                 others |= {f"{n} {here[n]} ({made[n]})" for n in made if made[n] != here[n]}
                 own = {**own, "libraries": here}
+                if models.get(kind) == NANO and made["transformers"] != here["transformers"]:
+                    own["model"] = other["model"]
             prints.append(own)
         stores[kind] = {**store, "fingerprints": prints}
     if others:

@@ -11,6 +11,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.nano.assemble import (
+    CONFIG_VERSION,
     VISUAL_TOKENS,
     ensure_nano,
     load_strictly,
@@ -151,7 +152,9 @@ def test_assembled_nano_is_what_it_says(nano: Path, tmp_path: Path) -> None:
     assert np.isfinite(visual.numpy()).all()
     written = (nano / "model.safetensors").stat().st_mtime_ns
     # Nothing of the machine or of chance, or each machine has a nano of its own.
-    assert '"_name_or_path"' not in (nano / "config.json").read_text()
+    config = (nano / "config.json").read_text()
+    assert '"_name_or_path"' not in config
+    assert f'"transformers_version": "{CONFIG_VERSION}"' in config
     assert not model.get_input_embeddings().weight[-1].any()
     assert ensure_nano() == nano
     assert (nano / "model.safetensors").stat().st_mtime_ns == written

@@ -43,7 +43,8 @@ PATCH_SIZE = 16  # pixels a side
 VISUAL_TOKENS = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # 49, after the pixel shuffle
 PROJECTOR_WIDTH = 1152  # two halves of a SwiGLU
 FEATURE_LAYER = -2  # as LLaVA does with CLIP: the last block serves the class token
-FORMAT = 2  # raise when assembly itself changes
+FORMAT = 3  # raise when assembly itself changes
+CONFIG_VERSION = "5.23.0"  # of transformers, whose form config.json has; a part of nano's identity
 
 
 def projector_file() -> Path:
@@ -171,12 +172,21 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}  # the whole image: no crop, aspect ignored
     transformers.CLIPImageProcessorPil(size=size, do_center_crop=False).save_pretrained(out)
+    for name in ("config.json", "generation_config.json"):
+        _pin_version(out / name, transformers.__version__)
     record = {
         "parts": {part.requirement: part.sha256 for part in PARTS},
         "projector_sha256": file_sha256(projector),
         "licences": {part.requirement: part.licence for part in PARTS},
     }
     write_json(out / "nano.json", record)
+
+
+def _pin_version(file: Path, version: str) -> None:
+    """Put CONFIG_VERSION where transformers wrote its own: nano is the same under any version."""
+    text = file.read_text("utf-8")
+    written = f'"transformers_version": "{version}"'
+    file.write_text(text.replace(written, f'"transformers_version": "{CONFIG_VERSION}"'), "utf-8")
 
 
 def load_strictly(module: Any, weights: "dict[str, torch.Tensor]", what: str) -> None:
