@@ -21,7 +21,7 @@ from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, whole_run
 from agiqa.runs.hub import RESULTS
 from agiqa.runs.records import read_metrics, read_provenance
 from agiqa.runs.score import prompt_set_of, require_extractor
-from agiqa.stage2.presets import LIGHT
+from agiqa.stage2.presets import RECIPES
 
 ELSEWHERE_TOO = re.compile(r"nano|[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # names of models on the hub
 
@@ -49,7 +49,7 @@ def published_settings(run: Run) -> Params:
         AgiqaError: a model is a folder of this machine, which others do not have.
     """
     semantic, fit = run.params.semantic, run.params.fit
-    visual = run.params.visual if fit.preset == LIGHT else Visual()  # the paper's sees pixels
+    visual = Visual() if fit.preset in RECIPES else run.params.visual  # the paper's sees pixels
     models = {"semantic.model": semantic.model, "visual.model": visual.model}
     for setting, model in models.items():
         if not ELSEWHERE_TOO.fullmatch(model) or Path(model).is_dir():

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.runs.explain import Explainer
 from agiqa.runs.explain.tail_maps import _effects
 from agiqa.runs.files import load_run
+from agiqa.runs.publish import published_settings
 from agiqa.runs.score import Scorer
 from agiqa.stage2.training.epochs import Training
 from agiqa.stage2.tuned.ensemble import TunedEnsemble, fit_blend
@@ -77,6 +79,14 @@ def test_it_scores_as_it_was_evaluated(workspace: Path, fitted: Path) -> None:
     assert scores[0].gate.keys() == {"visual", "semantic_content", "coherence", "tuned"}
     again = scorer(Image.open(paths[0]))
     assert again.score == pytest.approx(scores[0].score, abs=2e-3)
+
+
+def test_a_published_run_keeps_what_its_tokens_are(workspace: Path, fitted: Path) -> None:
+    run = load_run(fitted)
+    own = {name: replace(getattr(run.params, name), model="them/model")
+           for name in ("semantic", "visual")}  # fmt: skip
+    settings = published_settings(replace(run, params=replace(run.params, **own)))
+    assert (settings.visual.tokens, settings.visual.token_size) == (2, 32)
 
 
 def test_a_map_is_of_both_parts(workspace: Path, fitted: Path) -> None:
