@@ -43,7 +43,7 @@ def test_reasons_neighbours_maps_and_validity_are_read(tmp_path: Path) -> None:
         ROWS,
         [1, 0],
     )
-    assert found.there
+    assert found.available
     assert found.images == {
         0: {
             "reasons": [["hands", "odd", 0.1, 2, 1.5]],

@@ -42,8 +42,10 @@ def test_a_system_has_its_figures_and_its_marks(
 
 
 def test_what_was_counted_in_released_splits_is_said() -> None:
-    assert "the prompts of 597 of 597 test images are in training" in result("M3-AGIQA").said
-    assert "the prompts of 0 of 5,958 test images are in training" in result("IPCE").said
+    assert (
+        "the prompts of 597 of 597 test images are in training" in result("M3-AGIQA").protocol_note
+    )
+    assert "the prompts of 0 of 5,958 test images are in training" in result("IPCE").protocol_note
     # its AIGCIQA2023 splits are by image, whatever those of AGIQA-3K are
     for method in ("IPCE", "ACL-IQA", "M3-AGIQA"):
         for target in ("quality", "authenticity", "correspondence"):
@@ -56,9 +58,9 @@ def test_every_count_of_leaked_prompts_is_one_of_the_released_splits() -> None:
         system = published.method.removesuffix(", its released weights")
         system = system.removesuffix(", trained again by a user")
         counted = systems.get(system, {}).get(published.dataset)
-        if "test images are in training" in published.said:
+        if "test images are in training" in published.protocol_note:
             leaked, images = counted["whose_prompt_is_in_training"], counted["test_images"]
-            assert f"the prompts of {leaked:,} of {images:,} test" in published.said
+            assert f"the prompts of {leaked:,} of {images:,} test" in published.protocol_note
             assert (LEAKED in published.marks) == (leaked > 0)
         elif counted and not published.trained_on:
             pytest.fail(f"{published.method} on {published.dataset}: counted, and not said")

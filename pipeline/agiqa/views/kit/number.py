@@ -18,9 +18,9 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
 
 
-def in_percent(share: float | None, digits: int = 3) -> str:
+def in_percent(share: float | None) -> str:
     """A share as `90.3 %`; a dash for what is not defined."""
-    return DASH if share is None or not math.isfinite(share) else f"{100 * share:.{digits}g} %"
+    return DASH if share is None or not math.isfinite(share) else f"{100 * share:.3g} %"
 
 
 def with_deviation(values: Mapping[str, Any], digits: int = 3) -> str:
@@ -52,7 +52,7 @@ def ends(low: float | None, high: float | None, digits: int = 4) -> str:
 
 
 def better(values: Mapping[str, Any]) -> str:
-    """In how many splits a difference is for the better, `7 of 10`."""
+    """Say in how many splits a difference is for the better, `7 of 10`."""
     return DASH if values["better"] is None else f"{values['better']} of {values['splits']}"
 
 
@@ -78,8 +78,8 @@ def dashes(rows: Iterable[Mapping[str, Mapping[str, Any]]], intervals: Sequence[
         for name, values in row.items():
             reason, missing = values.get("why"), number(values.get("median")) == DASH
             if reason and (missing or name in intervals):
-                what = FIGURES[name].heading if missing else f"95 % of {FIGURES[name].heading}"
-                by_reason.setdefault(str(reason), {})[what] = None
+                heading = FIGURES[name].heading if missing else f"95 % of {FIGURES[name].heading}"
+                by_reason.setdefault(str(reason), {})[heading] = None
     return " ".join(f"{DASH} {', '.join(names)}: {why}." for why, names in by_reason.items())
 
 
@@ -124,8 +124,8 @@ def gate_line(metrics: Mapping[str, Any]) -> str:
     if not moving:
         return "gate: constant, validation found nothing better."
     line = f"gate: moves with the image in {len(moving)} of {len(epochs)} splits"
-    kept = f"{min(moving)}" if min(moving) == max(moving) else f"{min(moving)} to {max(moving)}"
-    line += f" (epoch {kept} kept), by ± {number(gating['deviation'])} over a test side's images"
+    epoch = f"{min(moving)}" if min(moving) == max(moving) else f"{min(moving)} to {max(moving)}"
+    line += f" (epoch {epoch} kept), by ± {number(gating['deviation'])} over a test side's images"
     line += f"; SRCC {number(gain['mean'], 4, signed=True)} beside one constant mixture"
     bounds = interval(gain, 4)
     return f"{line}." if bounds == DASH else f"{line} (95 %: {bounds}, p = {number(gain['p'])})."

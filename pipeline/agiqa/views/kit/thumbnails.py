@@ -43,9 +43,8 @@ def make_pictures(
     budget: int,
     important: Sequence[int],
     large: Sequence[int] = (),
-    what: str = "Thumbnails",
+    label: str = "Thumbnails",
     sides: Sequence[int] = SIDES,
-    workers: int | None = None,
 ) -> Thumbnails:
     """Read the files once and make their pictures.
 
@@ -55,30 +54,29 @@ def make_pictures(
         important: rows, the most important first: what is kept where not even the smallest
             pictures of all fit.
         large: rows that are shown larger.
-        what: what is being made, for the progress bar.
+        label: what is being made, for the progress bar.
         sides: pixels of the longer side to choose from, falling.
-        workers: threads that decode; None: one for each core.
     """
     problems = {row: file for row, file in enumerate(files) if isinstance(file, str)}
     paths = {row: file for row, file in enumerate(files) if isinstance(file, Path)}
-    with ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="thumbnails") as pool:
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="thumbnails") as pool:
         side, cost = _largest_side(pool, list(paths.values()), budget, sides)
         if side == sides[-1] and cost * len(paths) > budget:
-            kept = set([row for row in important if row in paths][: int(budget / cost)])
-            problems |= dict.fromkeys(set(paths) - kept, TOO_MANY)
-            paths = {row: path for row, path in paths.items() if row in kept}
-        wanted = set(large) if side < LARGE else set()
+            kept_rows = set([row for row in important if row in paths][: int(budget / cost)])
+            problems |= dict.fromkeys(set(paths) - kept_rows, TOO_MANY)
+            paths = {row: path for row, path in paths.items() if row in kept_rows}
+        large_rows = set(large) if side < LARGE else set()
 
         def make(row: int) -> tuple[int, bytes, bytes, str]:
             try:
                 image = decode(paths[row])
             except ImageError as error:
                 return row, b"", b"", error.reason
-            return row, webp(image, side), webp(image, LARGE) if row in wanted else b"", ""
+            return row, webp(image, side), webp(image, LARGE) if row in large_rows else b"", ""
 
         small, larger = [b""] * len(files), {}
-        made = pool.map(make, sorted(paths))
-        for row, picture, big, problem in track(made, what, total=len(paths)):
+        results = pool.map(make, sorted(paths))
+        for row, picture, big, problem in track(results, label, total=len(paths)):
             small[row] = picture
             if big:
                 larger[row] = big
@@ -108,8 +106,8 @@ def _largest_side(
     pool: ThreadPoolExecutor, files: Sequence[Path], budget: int, sides: Sequence[int]
 ) -> tuple[int, float]:
     """The largest side whose pictures fit, and what one takes in the page."""
-    places = np.unique(np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).astype(int))
-    sizes = list(pool.map(partial(_sizes, sides=sides), [files[place] for place in places]))
+    indices = np.unique(np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).astype(int))
+    sizes = list(pool.map(partial(_sizes, sides=sides), [files[index] for index in indices]))
     if not any(sizes):
         return sides[0], 1.0
     costs = np.mean([size for size in sizes if size], axis=0) * IN_BASE64
@@ -120,7 +118,7 @@ def _largest_side(
 
 
 def _sizes(path: Path, sides: Sequence[int]) -> list[int]:
-    """Bytes of the picture at each side; empty where there is none."""
+    """Measure the picture's bytes at each side; empty where there is none."""
     try:
         image = decode(path)
     except ImageError:

@@ -25,7 +25,6 @@ def write_gallery(
     run: Path,
     provenance: Mapping[str, Any],
     out: Path,
-    workers: int | None = None,
 ) -> Path:
     """Write the page about scored files.
 
@@ -37,7 +36,6 @@ def write_gallery(
         run: the run that made them.
         provenance: the run's own.
         out: the HTML file.
-        workers: threads that decode; None: one for each core.
 
     Returns:
         `out`.
@@ -48,7 +46,7 @@ def write_gallery(
     count = len(scores)
     files = [Path(score.image) for score in scores]
     from_the_ends = sorted(range(count), key=lambda row: min(row, count - 1 - row))
-    pictures = make_pictures(files, SIZE, from_the_ends, sides=SIDES, workers=workers)
+    pictures = make_pictures(files, SIZE, from_the_ends, sides=SIDES)
     low, high = float(provenance["mos"]["low"]), float(provenance["mos"]["high"])
     data = {
         "scale": {"low": low, "high": high},

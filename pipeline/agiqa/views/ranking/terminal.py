@@ -75,32 +75,32 @@ def print_ranking(
         table.add_column("")
     table.add_column("image", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
-    taken = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
-    others = list(provenance["targets"][1:]) if widths.interval else []
-    for name in others:
+    used = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
+    other_targets = list(provenance["targets"][1:]) if widths.interval else []
+    for name in other_targets:
         table.add_column(Text(printable(name)), justify="right", no_wrap=True)
-        taken += max(len(name), len("0.00")) + GAP
+        used += max(len(name), len("0.00")) + GAP
     trained = widths.interval > 0 and any(score.trained_on for score in scores)
     if trained:
         table.add_column("held out", justify="right", no_wrap=True)
-        taken += len("held out") + GAP
+        used += len("held out") + GAP
     for width, head in ((widths.interval, "90 %"), (widths.bar, ""), (widths.gate, "gate")):
         if width:
             table.add_column(head, justify="right" if head == "90 %" else "left", no_wrap=True)
-            taken += width + GAP
-    room = max(NAME_AT_LEAST, console.width - taken)
+            used += width + GAP
+    room = max(NAME_AT_LEAST, console.width - used)
     plain = console.options.ascii_only
-    places = list(enumerate(scores, start=1))
-    for place, score in places[:best] + places[len(places) - worst :]:
-        if worst and place == len(scores) - worst + 1:
+    ranked = list(enumerate(scores, start=1))
+    for rank, score in ranked[:best] + ranked[len(ranked) - worst :]:
+        if worst and rank == len(scores) - worst + 1:
             between = f"{len(scores) - best - worst:,} more"
             table.add_row("", *([""] if picture else []), Text(between, style="dim italic"))
-        cells: list[RenderableType] = [Text(f"{place:,}", style="dim")]
+        cells: list[RenderableType] = [Text(f"{rank:,}", style="dim")]
         if picture:
             file = Path(score.image)  # not of an image that lies in a shard or at a URL
             cells.append(picture(file) if file.is_file() else Text(""))
         cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
-        cells += [Text(f"{score.targets[name]:.2f}") for name in others]
+        cells += [Text(f"{score.targets[name]:.2f}") for name in other_targets]
         if trained:
             cells.append(Text("–" if score.held_out is None else f"{score.held_out:.2f}"))
         if widths.interval:
@@ -150,12 +150,12 @@ def _gate(score: "Score", experts: Sequence[str], width: int, plain: bool) -> "T
         top = max(experts, key=lambda name: score.gate[name])
         weight = f" {score.gate[top]:.2f}"
         return Text(printable(top)[: width - len(weight)] + weight)
-    whole = sum(score.gate.values()) or 1.0
-    edges = [round(edge / whole * width) for edge in accumulate(score.gate[e] for e in experts)]
+    total = sum(score.gate.values()) or 1.0
+    edges = [round(edge / total * width) for edge in accumulate(score.gate[e] for e in experts)]
     drawn = Text()
     for number, (start, end) in enumerate(zip([0, *edges], edges, strict=False)):
-        part = (ASCII_HEIGHTS if plain else HEIGHTS)[number]
-        drawn.append(part * max(end - start, 0), style=COLOURS[number])
+        sign = (ASCII_HEIGHTS if plain else HEIGHTS)[number]
+        drawn.append(sign * max(end - start, 0), style=COLOURS[number])
     return drawn
 
 
@@ -194,5 +194,5 @@ def _print_beneath(
     best, worst = shown
     if best + worst < len(scores):
         ends = f"the {best:,} best" + (f" and the {worst:,} worst" if worst else "")
-        more = f"{ends} of {len(scores):,} images; --top N shows other numbers, --html FILE all"
-        console.print(Text(more, style="dim"))
+        hint = f"{ends} of {len(scores):,} images; --top N shows other numbers, --html FILE all"
+        console.print(Text(hint, style="dim"))

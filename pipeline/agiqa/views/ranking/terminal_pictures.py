@@ -56,9 +56,9 @@ def pictures(mode: str) -> "Picture | None":
         return None
 
     def picture(path: Path) -> Any:
-        made = drawn(_small(path), width="auto", height=ROWS)
+        thumbnail = drawn(_small(path), width="auto", height=ROWS)
         below = drawn is not renderable.SixelImage  # which leaves a line free by itself
-        return Padding(made, (0, 0, int(below), 0))
+        return Padding(thumbnail, (0, 0, int(below), 0))
 
     return picture
 

@@ -73,8 +73,8 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         "gate_line": gate_line(metrics),
         "coverage": coverage_line(metrics),
         "covered_ranges": [
-            (number(part["low"], 2), number(part["high"], 2), in_percent(part["covered"]))
-            for part in (metrics.get("coverage") or {}).get("ranges", [])
+            (number(span["low"], 2), number(span["high"], 2), in_percent(span["covered"]))
+            for span in (metrics.get("coverage") or {}).get("ranges", [])
         ],
         "gate": {
             name.replace("_", " "): (number(weight["mean"]), number(weight["sd"]))
@@ -111,7 +111,7 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "against": comparison["contenders"][0]["name"],
         "other": comparison["contenders"][1]["name"],
         "several": several,
-        "why": difference_dashes(other["figures"] for other in comparison["comparisons"]),
+        "why": difference_dashes(pair["figures"] for pair in comparison["comparisons"]),
     }
 
 
@@ -137,10 +137,10 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigur
     if experts:
         weights = summaries.gate_by_generator(results.predictions, experts)
         along_mos = summaries.gate_by_mos(images, experts)
-        for place, pair in enumerate(figures.gate_figures(weights, along_mos, truth)):
-            drawn |= {f"gate-{place}": pair[0], f"gate-mos-{place}": pair[1]}
-    for place, figure in enumerate(figures.learning_curves(results.curves)):
-        drawn[f"curves-{place}"] = figure
+        for index, pair in enumerate(figures.gate_figures(weights, along_mos, truth)):
+            drawn |= {f"gate-{index}": pair[0], f"gate-mos-{index}": pair[1]}
+    for index, figure in enumerate(figures.learning_curves(results.curves)):
+        drawn[f"curves-{index}"] = figure
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
@@ -225,15 +225,15 @@ def _commands(results: Results, dataset: Path) -> list[str]:
     name, run = shlex.quote(dataset.name), shlex.quote(printable(results.folder))
     params = shlex.quote(printable(results.folder / "params.yaml"))
     cache = printable(dataset.parent)
-    where = "" if cache == "cache" else f" --cache {shlex.quote(cache)}"
-    fit = f"agiqa fit {name}{where} --params {params} --out {run}"
+    cached = "" if cache == "cache" else f" --cache {shlex.quote(cache)}"
+    fit = f"agiqa fit {name}{cached} --params {params} --out {run}"
     if imported := results.provenance.get("imported"):
         file = shlex.quote(imported["file"])
-        fit = f"agiqa import-checkpoint {file} {run} --dataset {name}{where} --params {params}"
+        fit = f"agiqa import-checkpoint {file} {run} --dataset {name}{cached} --params {params}"
     return [
-        f"agiqa prepare {name}{where} --params {params}",
-        f"agiqa extract {name}{where} --params {params}",
+        f"agiqa prepare {name}{cached} --params {params}",
+        f"agiqa extract {name}{cached} --params {params}",
         fit,
-        f"agiqa evaluate {run}{where}",
-        f"agiqa report {run}{where}",
+        f"agiqa evaluate {run}{cached}",
+        f"agiqa report {run}{cached}",
     ]

@@ -49,8 +49,8 @@ def write_plots(run: Path, dataset: Path) -> Path:
         write_whole(folder / f"{name}.csv", text.encode("utf-8"))
     error = images["error"].abs()
     for name, order in (("worst", error.nlargest), ("best", error.nsmallest)):
-        chosen = images.loc[order(SHEET[0] * SHEET[1]).index]
-        write_whole(folder / f"{name}.jpg", contact_sheet(chosen, table, results.truth))
+        selected = images.loc[order(SHEET[0] * SHEET[1]).index]
+        write_whole(folder / f"{name}.jpg", contact_sheet(selected, table, results.truth))
     return folder
 
 
@@ -89,19 +89,19 @@ def contact_sheet(images: pd.DataFrame, table: ImagesTable, truth: str) -> bytes
     across, down = SHEET
     sheet = Image.new("RGB", (across * TILE, down * (TILE + LINE)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    known = set(table.frame["path"])
-    for place, (path, mos, score) in enumerate(
+    listed_paths = set(table.frame["path"])
+    for index, (path, mos, score) in enumerate(
         zip(images["path"], images["mos"], images["score"], strict=True)
     ):
-        left, top = place % across * TILE, place // across * (TILE + LINE)
+        left, top = index % across * TILE, index // across * (TILE + LINE)
         picture = Image.new("RGB", (TILE - 4, TILE - 4), "#d0d0d0")
-        if path in known and table.root is not None:
+        if path in listed_paths and table.root is not None:
             with contextlib.suppress(ImageError):  # stays grey; the page says which and why
                 picture = decode(table.root / path)
         picture.thumbnail((TILE - 4, TILE - 4), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left + (TILE - picture.width) // 2, top + 2))
-        said = truth.split()[0]  # "true", of synthetic data
-        words = f"{said} {number(mos)} score {number(score)}".replace("−", "-")
+        truth_word = truth.split()[0]  # "true", of synthetic data
+        words = f"{truth_word} {number(mos)} score {number(score)}".replace("−", "-")
         pen.text((left + 4, top + TILE), words, fill="black", font=font)
     file = io.BytesIO()
     sheet.save(file, "JPEG", quality=80)

@@ -30,7 +30,7 @@ class ExplainedImages:
     validity: tuple[tuple[str, ...], ...] = ()  # aspect, rho with MOS, with residual, interval
     deletion: tuple[tuple[str, str], ...] = ()  # what, figure
     left_out: int = 0  # images whose reasons the page has no room for
-    there: bool = False
+    available: bool = False
 
 
 def read_explanations(
@@ -50,8 +50,8 @@ def read_explanations(
     if not (folder / FILE).is_file():
         return ExplainedImages()
     try:
-        written = read_json(folder / FILE, 4 * MOST_JSON)
-        by_row = {rows[path]: image for path, image in written["images"].items() if path in rows}
+        record = read_json(folder / FILE, 4 * MOST_JSON)
+        by_row = {rows[path]: image for path, image in record["images"].items() if path in rows}
         overlays = {
             row: folder / inner_path(str(image["overlay"]), f"{printable(folder / FILE)}: overlay")
             for row, image in by_row.items()
@@ -68,8 +68,8 @@ def read_explanations(
         return ExplainedImages(
             images,
             overlays,
-            tuple(map(_validity, written.get("reasons_validity") or ())),
-            _deletion(written.get("deletion") or {}),
+            tuple(map(_validity, record.get("reasons_validity") or ())),
+            _deletion(record.get("deletion") or {}),
             len(ordered) - len(images),
             True,
         )

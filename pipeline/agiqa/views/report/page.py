@@ -149,16 +149,16 @@ def _pictures(
     if not explained.overlays:
         return pictures, Thumbnails(0, [], {}, {})
     maps: list[Path | str] = [explained.overlays.get(row, "") for row in range(len(images))]
-    rest = room - reserve - sum(map(len, pictures.small))
-    return pictures, make_pictures(maps, rest, by_error, what="Maps", sides=(LARGE_SIDE, *SIDES))
+    room -= reserve + sum(map(len, pictures.small))
+    return pictures, make_pictures(maps, room, by_error, label="Maps", sides=(LARGE_SIDE, *SIDES))
 
 
 def _blocks(pictures: Thumbnails, maps: Thumbnails) -> list[tuple[str, Markup]]:
     """Inert scripts: their ids and their JSON; first the large pictures, which start.js needs."""
     blocks = [("picture-large", inert(pictures.large))]
     for kind, small in (("picture", pictures.small), ("map", maps.small)):
-        for place, start in enumerate(range(0, len(small), BLOCK)):
-            blocks.append((f"{kind}-{place}", inert(small[start : start + BLOCK])))
+        for block, start in enumerate(range(0, len(small), BLOCK)):
+            blocks.append((f"{kind}-{block}", inert(small[start : start + BLOCK])))
     return blocks
 
 

@@ -27,8 +27,8 @@ FURTHER = {
 class Further:
     """Results beside the run's own: on another target, or on another data set."""
 
-    place: str  # inside the run, such as targets/align
-    what: str  # one sentence
+    folder: str  # inside the run, such as targets/align
+    meaning: str  # one sentence
     metrics: dict[str, Any]
 
 

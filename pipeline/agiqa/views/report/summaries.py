@@ -64,14 +64,14 @@ def prompt_share(images: pd.DataFrame) -> float:
     The one-way random-effects intraclass correlation for groups of unequal size (Shrout and
     Fleiss's ICC(1), with the usual mean group size), cut at 0.
     """
-    known = images[images["group"] != ""]
-    sizes = known.groupby("group")["error"].size().to_numpy()
+    grouped = images[images["group"] != ""]
+    sizes = grouped.groupby("group")["error"].size().to_numpy()
     count, groups = int(sizes.sum()), len(sizes)
     if groups < 2 or count <= groups:
         return float("nan")
-    within = known["error"] - known.groupby("group")["error"].transform("mean")
+    within = grouped["error"] - grouped.groupby("group")["error"].transform("mean")
     squares = float((within**2).sum())
-    total = float(((known["error"] - known["error"].mean()) ** 2).sum())
+    total = float(((grouped["error"] - grouped["error"].mean()) ** 2).sum())
     between, inside = (total - squares) / (groups - 1), squares / (count - groups)
     size = (count - float((sizes**2).sum()) / count) / (groups - 1)
     below = between + (size - 1) * inside
@@ -84,9 +84,9 @@ def calibration(images: pd.DataFrame) -> pd.DataFrame:
     Columns: score and mos (means), images, sd (of the MOS), p10, q1, median, q3, p90 (of the MOS).
     """
     rows = [
-        {"score": float(part["score"].mean()), "mos": float(part["mos"].mean())}
-        | _spread(part["mos"])
-        for part in _bins(images, "score")
+        {"score": float(bin_images["score"].mean()), "mos": float(bin_images["mos"].mean())}
+        | _spread(bin_images["mos"])
+        for bin_images in _bins(images, "score")
     ]
     columns = ["score", "mos", *(name for name in _SPREAD if name != "mean")]
     return pd.DataFrame(rows, columns=["score", "mos", *_SPREAD])[columns]
@@ -116,9 +116,9 @@ def gate_by_mos(images: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
     Columns: expert, mos (mean of the bin), images, mean, sd, p10, q1, median, q3, p90.
     """
     rows = [
-        {"expert": expert, "mos": float(part["mos"].mean())} | _spread(part[GATE + expert])
+        {"expert": expert, "mos": float(group["mos"].mean())} | _spread(group[GATE + expert])
         for expert in experts
-        for part in _bins(images, "mos")
+        for group in _bins(images, "mos")
     ]
     return pd.DataFrame(rows, columns=["expert", "mos", *_SPREAD])
 
@@ -127,9 +127,9 @@ _SPREAD = ["images", "mean", "sd", *QUANTILES]
 
 
 def _spread(values: "pd.Series[float]") -> dict[str, float]:
-    known = values.dropna()
-    points = {name: float(known.quantile(q)) for name, q in QUANTILES.items()}
-    return {"images": len(known), "mean": float(known.mean()), "sd": float(known.std())} | points
+    values = values.dropna()
+    points = {name: float(values.quantile(q)) for name, q in QUANTILES.items()}
+    return {"images": len(values), "mean": float(values.mean()), "sd": float(values.std())} | points
 
 
 def _bins(images: pd.DataFrame, column: str) -> list[pd.DataFrame]:

@@ -102,25 +102,25 @@ def model_rows(metrics: Mapping[str, Any]) -> list[ReportRow]:
 
 def comparisons(metrics: Mapping[str, Any]) -> list[str]:
     """The mixture of experts against the others, split by split: SRCC gained, splits won."""
-    ours = {row["seed"]: row["srcc"] for row in metrics["per_split"].get(MODEL, [])}
+    mixture_srcc = {row["seed"]: row["srcc"] for row in metrics["per_split"].get(MODEL, [])}
     sentences = []
-    for name, what in (
+    for name, description in (
         ("ridge", "ridge regression on the same features"),
         ("visual", "the visual expert alone"),
         ("semantic", "the semantic experts alone"),
     ):
         gains = [
-            ours[row["seed"]] - row["srcc"]
+            mixture_srcc[row["seed"]] - row["srcc"]
             for row in metrics["per_split"].get(name, [])
-            if row["srcc"] is not None and ours.get(row["seed"]) is not None
+            if row["srcc"] is not None and mixture_srcc.get(row["seed"]) is not None
         ]
         if gains:
             won = sum(gain > 0 for gain in gains)
             splits = counted(len(gains), "split")
-            if len(gains) < len(ours):
-                splits += f" where both are defined, of {len(ours)}"
+            if len(gains) < len(mixture_srcc):
+                splits += f" where both are defined, of {len(mixture_srcc)}"
             sentences.append(
-                f"{number(median(gains), signed=True)} SRCC against {what} "
+                f"{number(median(gains), signed=True)} SRCC against {description} "
                 f"(median; better in {won} of {splits})"
             )
     return sentences
@@ -173,13 +173,13 @@ def difference_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
     """Each run against the first, a row for each figure: both intervals and their p."""
     several = len(comparison["comparisons"]) > 1
     rows = []
-    for other in comparison["comparisons"]:
+    for pair in comparison["comparisons"]:
         for name, figure in FIGURES.items():
-            values = other["figures"][name]
+            values = pair["figures"][name]
             mean = Cell(number(values["mean"], 4, True), number(values["sd"], 4).replace(DASH, ""))
             texts = [*over_splits(values), *over_images(values)]
             texts[3:3] = [probability(values["p_holm"])] if several else []
-            note = f"{other['name']} against {other['against']}" if several else ""
+            note = f"{pair['name']} against {pair['against']}" if several else ""
             rows.append(ReportRow(figure.heading, note, (mean, *map(Cell, texts))))
     return rows
 
@@ -213,8 +213,8 @@ def leaks(results: Results, prompts_known: bool) -> Leaks:
         )
     clean = not prompt and not group and not file
     if clean:
-        what = "its prompt or its file" if prompts_known else "its file"
-        sentences.append(f"No test image shares {what} with a training or validation image.")
+        shared = "its prompt or its file" if prompts_known else "its file"
+        sentences.append(f"No test image shares {shared} with a training or validation image.")
     sizes = [sorted(leak[side] for leak in counts) for side in ("train", "val", "test")]
     train, val, tested = (_range(size) for size in sizes)
     sentences.append(

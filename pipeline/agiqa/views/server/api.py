@@ -23,7 +23,7 @@ from agiqa.views.server.schemas import (
     Scores,
 )
 from agiqa.views.server.service import Service
-from agiqa.views.server.uploads import Given, shown_name
+from agiqa.views.server.uploads import RequestImage, shown_name
 
 PROBLEMS = {
     400: "The request is not as described, or its Host header is no name of this server.",
@@ -42,21 +42,21 @@ BODY = (408, 413, 415)  # and those that take a body
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The failures of a route, for its description; "default" keeps FastAPI's 422 out of it."""
-    named: dict[int | str, dict[str, Any]] = {
+    descriptions: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": PROBLEMS[status]} for status in statuses
     }
-    if 503 in named:
-        named[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-    return {**named, "default": {"model": Problem, "description": "Any other failure."}}
+    if 503 in descriptions:
+        descriptions[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return {**descriptions, "default": {"model": Problem, "description": "Any other failure."}}
 
 
 def media_type(wanted: str) -> Any:
     """A dependency that refuses bodies of another media type."""
 
     async def check(request: Request) -> None:
-        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if given != wanted:
-            raise HTTPException(415, f"Expected a body of type {wanted}, found {given or 'none'}.")
+        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if sent != wanted:
+            raise HTTPException(415, f"Expected a body of type {wanted}, found {sent or 'none'}.")
         if wanted == "application/json":
             try:
                 parse_json(await request.body())
@@ -66,14 +66,14 @@ def media_type(wanted: str) -> Any:
     return Depends(check)
 
 
-def require_once(given: ImmutableMultiDict[str, Any], *names: str) -> None:
+def require_once(fields: ImmutableMultiDict[str, Any], *names: str) -> None:
     """Refuse a query or a form that names a thing twice, of which one would be taken.
 
     Raises:
         HTTPException: 400, with the name.
     """
     for name in names:
-        if len(given.getlist(name)) > 1:
+        if len(fields.getlist(name)) > 1:
             raise HTTPException(400, f"Expected {name} once, found it twice.")
 
 
@@ -117,11 +117,11 @@ async def post_scores(
     """Scores in the request's order; files that cannot be used are in `refused`, with why."""
     service = service_of(request)
     prompts = service.prompts(image_prompts or [], len(images))
-    given = [
-        Given(shown_name(image.filename), prompt, image.file)
+    inputs = [
+        RequestImage(shown_name(image.filename), prompt, image.file)
         for image, prompt in zip(images, prompts, strict=True)
     ]
-    return await service.score(given, request.is_disconnected)
+    return await service.score(inputs, request.is_disconnected)
 
 
 @router.post(
@@ -143,8 +143,8 @@ async def post_explanations(
     require_once(await request.form(), "image", "image_prompt")
     service = service_of(request)
     (prompt,) = service.prompts([image_prompt], 1)
-    given = Given(shown_name(image.filename), prompt, image.file)
-    return await service.explain(given, kinds or list(Kind), request.is_disconnected)
+    image_input = RequestImage(shown_name(image.filename), prompt, image.file)
+    return await service.explain(image_input, kinds or list(Kind), request.is_disconnected)
 
 
 @router.get(
@@ -179,8 +179,8 @@ async def post_folder_scores(request: Request, wanted: FolderNumbers) -> Scores:
             f"{len(wanted.numbers)}.",
         )
     prompts = service.prompts([wanted.image_prompt], len(wanted.numbers))
-    given = [_listed(service, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
-    return await service.score(given, request.is_disconnected)
+    inputs = [_listed(service, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
+    return await service.score(inputs, request.is_disconnected)
 
 
 @router.post(
@@ -196,8 +196,8 @@ async def post_folder_explanations(
     """As for a file, by number."""
     service = service_of(request)
     (prompt,) = service.prompts([wanted.image_prompt], 1)
-    given = _listed(service, number, prompt)
-    return await service.explain(given, wanted.kinds or list(Kind), request.is_disconnected)
+    image_input = _listed(service, number, prompt)
+    return await service.explain(image_input, wanted.kinds or list(Kind), request.is_disconnected)
 
 
 @router.get(
@@ -232,12 +232,12 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def _listed(service: Service, number: int, prompt: str) -> Given:
+def _listed(service: Service, number: int, prompt: str) -> RequestImage:
     if not 0 <= number < len(service.listed):
         raise HTTPException(
             404, f"There is no image {number}: the folder has {len(service.listed)}."
         )
-    return Given(service.listed[number], prompt, service.pictures.paths[number])
+    return RequestImage(service.listed[number], prompt, service.pictures.paths[number])
 
 
 async def _jpeg(pictures: Pictures, number: int, size: Size) -> Response:

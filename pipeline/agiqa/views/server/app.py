@@ -24,7 +24,7 @@ CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
 
 
 def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
-    """The app.
+    """Make the app.
 
     Args:
         service: what it serves; its thread starts and stops with the app.
@@ -104,5 +104,5 @@ def _answer(status: int) -> Callable[[Request, Exception], Response]:
 
 def _first(errors: Sequence[Any]) -> str:
     """The first thing wrong with a request, in a line."""
-    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
-    return f"{place or 'body'}: {errors[0]['msg']}"
+    field = ".".join(str(part) for part in errors[0]["loc"] if part != "body")
+    return f"{field or 'body'}: {errors[0]['msg']}"

@@ -42,12 +42,12 @@ def limited_by_descriptors(limits: Limits) -> Limits:
 
     The soft limit of descriptors is raised where it can be.
     """
-    wanted = limits.connections + limits.backlog + RESERVED
+    descriptors = limits.connections + limits.backlog + RESERVED
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        hard = max(soft, wanted)
-    if soft < wanted:
-        soft = min(wanted, hard)
+        hard = max(soft, descriptors)
+    if soft < descriptors:
+        soft = min(descriptors, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft - RESERVED - limits.backlog >= limits.connections:
         return limits
@@ -209,9 +209,9 @@ class SeldomRepeated(logging.Filter):
         """Whether the record is shown; descriptors that have run out are said in one line."""
         error: Any = record.exc_info[1] if record.exc_info else None
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             record.msg = "No file descriptors are left (limit %d): new connections wait."
-            record.args, record.exc_info, record.exc_text = (most,), None, None
+            record.args, record.exc_info, record.exc_text = (limit,), None, None
         elif error is not None and record.name != "asyncio":
             return True  # a failure of ours, which is to be seen each time
         kind, now = record.msg, time.monotonic()

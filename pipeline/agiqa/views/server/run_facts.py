@@ -35,17 +35,17 @@ def run_facts(
         limits: what a request may hold.
     """
     run, (low, high) = scorer.run, scorer.scale
-    about = run.provenance
+    provenance = run.provenance
     return RunFacts(
         run=run_name(run),
-        dataset=str(about["dataset"]),
-        target=str(about["target"]),
-        protocol=str(about["protocol"]),
-        preset=str(about["preset"]),
-        synthetic=bool(about["synthetic"]),
-        licence=str(about.get("licence", "")),
-        images=int(about["images"]),
-        experts=list(about["experts"]),
+        dataset=str(provenance["dataset"]),
+        target=str(provenance["target"]),
+        protocol=str(provenance["protocol"]),
+        preset=str(provenance["preset"]),
+        synthetic=bool(provenance["synthetic"]),
+        licence=str(provenance.get("licence", "")),
+        images=int(provenance["images"]),
+        experts=list(provenance["experts"]),
         scale=Scale(low=low, high=high),
         asks_image_prompt=scorer.asks_image_prompt,
         tested=_tested(run),

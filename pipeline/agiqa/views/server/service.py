@@ -17,7 +17,7 @@ from agiqa.views.server.limits import Limits
 from agiqa.views.server.meters import Meters
 from agiqa.views.server.run_facts import run_facts
 from agiqa.views.server.schemas import Explanation, ImageScore, Kind, RefusedFile, Scores
-from agiqa.views.server.uploads import Given, Uploads
+from agiqa.views.server.uploads import RequestImage, Uploads
 from agiqa.views.server.worker import SCORED, Answer, ModelThread, Question, RememberingScorer
 
 POLL_SECONDS = 0.5  # between looks whether the client is still there
@@ -77,19 +77,19 @@ class Service:
         count = None if listed is None else len(paths)
         self.facts = run_facts(scorer, self.explanations.available, count, limits)
 
-    def prompts(self, given: Sequence[str], count: int) -> list[str]:
+    def prompts(self, image_prompts: Sequence[str], count: int) -> list[str]:
         """A generation prompt for each of `count` images, "" for none.
 
         Raises:
             BadRequestError: neither one for all nor one for each, one is too long, or they are
                 needed and missing.
         """
-        if len(given) not in (0, 1, count):
+        if len(image_prompts) not in (0, 1, count):
             raise BadRequestError(
                 f"Expected no image_prompts, one for all, or one for each of {count} images; "
-                f"found {len(given)}."
+                f"found {len(image_prompts)}."
             )
-        prompts = [prompt.strip() for prompt in given] or [""]
+        prompts = [prompt.strip() for prompt in image_prompts] or [""]
         try:
             longest = max(len(prompt.encode()) for prompt in prompts)
         except UnicodeEncodeError:
@@ -107,7 +107,7 @@ class Service:
             )
         return prompts
 
-    async def score(self, images: Sequence[Given], gone: Gone) -> Scores:
+    async def score(self, images: Sequence[RequestImage], gone: Gone) -> Scores:
         """Score all that can be scored; each of the others gets a reason.
 
         Raises:
@@ -116,7 +116,7 @@ class Service:
         """
         answers: dict[int, tuple[str, Answer]] = {}  # by place in the request, with image ids
         refused: dict[int, str] = {}
-        asked: dict[int, Question] = {}
+        questions: dict[int, Question] = {}
         futures: list[Future[Answer]] = []
         try:
             for index, image in enumerate(images):
@@ -124,22 +124,22 @@ class Service:
                     raise ClientGoneError
                 try:
                     image_id = await image.image_id()
-                    if (known := self.remembering.known(image_id, image.prompt)) is not None:
-                        answers[index] = image_id, known
+                    if (remembered := self.remembering.known(image_id, image.prompt)) is not None:
+                        answers[index] = image_id, remembered
                     else:
                         kept = await self.uploads.take(image)
-                        asked[index] = Question(image_id, kept, image.prompt)
+                        questions[index] = Question(image_id, kept, image.prompt)
                 except UndecodableError as error:
                     refused[index] = str(error)
-            futures = self.models.ask(list(asked.values()))
+            futures = self.models.ask(list(questions.values()))
         finally:
             if not futures:  # nobody else will
-                for question in asked.values():
+                for question in questions.values():
                     self.uploads.remove(question.kept)
-        for future, question in zip(futures, asked.values(), strict=True):
+        for future, question in zip(futures, questions.values(), strict=True):
             future.add_done_callback(partial(self.uploads.remove, question.kept))
         await _finished(futures, gone)
-        for future, (index, question) in zip(futures, asked.items(), strict=True):
+        for future, (index, question) in zip(futures, questions.items(), strict=True):
             if (failure := future.exception()) is None:
                 answers[index] = question.image_id, future.result()
             else:
@@ -166,7 +166,7 @@ class Service:
             ],
         )
 
-    async def explain(self, image: Given, kinds: Sequence[Kind], gone: Gone) -> Explanation:
+    async def explain(self, image: RequestImage, kinds: Sequence[Kind], gone: Gone) -> Explanation:
         """Explain what is asked for and can be explained.
 
         Raises:

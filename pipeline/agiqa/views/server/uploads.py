@@ -37,7 +37,7 @@ def shown_name(name: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Given:
+class RequestImage:
     """One image of a request: where it lies, or the bytes that came."""
 
     name: str  # for display
@@ -73,18 +73,18 @@ class Uploads:
         self.folder, self.decoders = folder, decoders
         self._room, self._lock = image_bytes, threading.Lock()
 
-    async def take(self, given: Given) -> KeptImage:
+    async def take(self, image_input: RequestImage) -> KeptImage:
         """Decode an image, once and in full; whoever takes it has it removed.
 
         Raises:
             UndecodableError: it cannot be used, or not be kept.
         """
         path = self.folder / uuid.uuid4().hex
-        if isinstance(given.source, Path):
-            path = given.source
+        if isinstance(image_input.source, Path):
+            path = image_input.source
         try:
-            if not isinstance(given.source, Path):
-                await in_thread(_keep, given.source, path)
+            if not isinstance(image_input.source, Path):
+                await in_thread(_keep, image_input.source, path)
             image = await self.decoders.rgb(path)
         except BaseException as error:
             self.remove(KeptImage(path, None))
@@ -109,9 +109,9 @@ class Uploads:
             return fits
 
 
-async def in_thread(work: Callable[..., Result], *given: Any) -> Result:
-    """Do `work(*given)` away from the loop; where the request is given up, its end is awaited."""
-    task = asyncio.ensure_future(to_thread.run_sync(work, *given))
+async def in_thread(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Do `work(*arguments)` off the loop; its end is awaited where the request is given up."""
+    task = asyncio.ensure_future(to_thread.run_sync(work, *arguments))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -113,10 +113,10 @@ class ModelThread(Generic[Asked, Result]):
             self._change.notify_all()
         return future
 
-    def _require_room(self, more: int) -> None:
+    def _require_room(self, count: int) -> None:
         if self._stopping:
             raise QueueFullError("The server is stopping.")
-        if self.length + more > self._limits.queue:
+        if self.length + count > self._limits.queue:
             raise QueueFullError(
                 f"{self.length} images wait, of at most {self._limits.queue}; try again later."
             )
@@ -227,8 +227,8 @@ class RememberingScorer:
         ]
         missing, answers = dict[str, Source](), dict[str, Answer | Exception]()
         for source in sources:
-            if (known := self.known(source.image_id, source.image_prompt or "")) is not None:
-                answers[source.row_id] = known
+            if (remembered := self.known(source.image_id, source.image_prompt or "")) is not None:
+                answers[source.row_id] = remembered
             else:
                 missing[source.row_id] = source
         if missing:
@@ -252,7 +252,7 @@ class RememberingScorer:
             ]
         except Exception as error:
             if len(sources) > 1:  # one of them, whatever it is: the others are not to suffer
-                return [answer for part in sources.items() for answer in self._score(dict([part]))]
+                return [answer for item in sources.items() for answer in self._score(dict([item]))]
             log.debug("%s; scored in memory", error)
         (source,) = sources.values()
 

@@ -43,22 +43,22 @@ class EvaluatedRuns:
     damaged: list[AgiqaError]  # what is wrong with results below the folders, which are left out
 
 
-def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> EvaluatedRuns:
-    """Results of every evaluated run in or below `places`.
+def find_results(folders: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> EvaluatedRuns:
+    """Results of every evaluated run in or below `folders`.
 
     Args:
-        places: runs, or folders of runs.
+        folders: runs, or folders of runs.
         models: of each run, by name; "all" stands for every one.
 
     Raises:
         AgiqaError: no such folder, no run in it, a run named by itself that is not evaluated, none
             that is, damaged results of a run named by itself or of all, or a model of no run.
     """
-    runs = dict.fromkeys(run for place in places for run in _runs(place))
+    runs = dict.fromkeys(run for folder in folders for run in _runs(folder))
     by_run = {run: [path for inside in INSIDE for path in sorted(run.glob(inside))] for run in runs}
     without = [run for run, files in by_run.items() if not files]
     for run in without:
-        if run in places:
+        if run in folders:
             raise AgiqaError(
                 f"{printable(run)}: expected {METRICS}, found none: run `agiqa evaluate "
                 f"{printable(run)}` first"
@@ -72,43 +72,43 @@ def find_results(places: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> 
         try:
             files.append(_read(run, path))
         except AgiqaError as error:
-            if run in places:
+            if run in folders:
                 raise
             damaged.append(error)
     if damaged and not files:
         raise damaged[0]
-    known = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
-    if unknown := [model for model in models if model not in (*known, "all")]:
-        raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(known)}, all")
-    chosen = [model for model in known if model in (*models, ZERO_SHOT) or "all" in models]
+    named = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
+    if unknown := [model for model in models if model not in (*named, "all")]:
+        raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(named)}, all")
+    selected = [model for model in named if model in (*models, ZERO_SHOT) or "all" in models]
     results = [
         _result(file, model)
-        for model in chosen
+        for model in selected
         for file in files
         if model in file.metrics["models"]
     ]
     return EvaluatedRuns(results, without, damaged)
 
 
-def _runs(place: Path) -> list[Path]:
+def _runs(folder: Path) -> list[Path]:
     """The run that a folder is, or those below it."""
-    if not place.is_dir():
-        kind = "a file" if place.exists() else "none"
+    if not folder.is_dir():
+        kind = "a file" if folder.exists() else "none"
         raise AgiqaError(
-            f"{printable(place)}: expected a run or a folder of runs, found {kind}: make runs "
+            f"{printable(folder)}: expected a run or a folder of runs, found {kind}: make runs "
             "with `agiqa fit` and `agiqa evaluate`"
         )
-    if (place / PROVENANCE).is_file():
-        return [place]
+    if (folder / PROVENANCE).is_file():
+        return [folder]
     runs = sorted(
         path.parent
-        for path in provenance_files(place)
-        if not any(part.startswith(".") for part in path.relative_to(place).parts)  # half written
+        for path in provenance_files(folder)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)  # half written
     )
     if not runs:
-        inside = some(sorted(printable(path.name) for path in place.iterdir()), 3) or "nothing"
+        inside = some(sorted(printable(path.name) for path in folder.iterdir()), 3) or "nothing"
         raise AgiqaError(
-            f"{printable(place)}: expected runs ({PROVENANCE}), found {inside}: make them with "
+            f"{printable(folder)}: expected runs ({PROVENANCE}), found {inside}: make them with "
             "`agiqa fit` and `agiqa evaluate`"
         )
     return runs
@@ -139,7 +139,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
     metrics, provenance = file.metrics, file.provenance
     splits = metrics["splits"]
     protocol, leaks = metrics["protocol"], metrics.get("leaks", ())
-    in_words = PROTOCOLS.get(protocol, "an imported split file")
+    words = PROTOCOLS.get(protocol, "an imported split file")
     return Result(
         method=f"agiqa: {_method(provenance, model)}",
         dataset=metrics["dataset"],
@@ -151,7 +151,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
             if name in metrics["models"][model]
         },
         ours=True,
-        said=f"{in_words}; {splits} split{'s' * (splits > 1)}" + _untrained(provenance, model),
+        protocol_note=f"{words}; {splits} split{'s' * (splits > 1)}{_untrained(provenance, model)}",
         source=printable(file.path.parent),
         model=model,
         splits=splits,
@@ -165,17 +165,17 @@ def _result(file: _MetricsFile, model: str) -> Result:
 
 def _method(provenance: Mapping[str, Any], model: str) -> str:
     """What made the scores: the model, and the extractors whose vectors it sees."""
-    what, sees = MODELS.get(model, (model, ""))
+    description, sees = MODELS.get(model, (model, ""))
     preset = provenance.get("preset")
     if model == ZERO_SHOT:
         return f"{printable(provenance.get('scorer', 'a scorer'))}, zero-shot"
     if preset in NETWORKS:
         imported = "imported" in provenance
-        what = "the authors' checkpoint" if imported else NETWORKS[preset]
+        description = "the authors' checkpoint" if imported else NETWORKS[preset]
         if model != MIXTURE:
-            what += f", {sees}"
+            description += f", {sees}"
     else:
-        what = what.lower()
+        description = description.lower()
     stores = provenance.get("stores")
     names = [
         str(store["extractor"])
@@ -183,20 +183,20 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
         if isinstance(store, Mapping) and store.get("extractor", "pixels") != "pixels"
         if not sees.endswith("only") or sees.startswith(str(kind))
     ]
-    what = f"{what} on {' and '.join(names)}" if names else what
+    description = f"{description} on {' and '.join(names)}" if names else description
     for key, verb in (("trained_on", "trained on"), ("targets", "learning")):
         several = provenance.get(key)
         if isinstance(several, list) and len(several) > 1:
-            what += f", {verb} {' and '.join(map(str, several))}"
-    return what
+            description += f", {verb} {' and '.join(map(str, several))}"
+    return description
 
 
 def _untrained(provenance: Mapping[str, Any], model: str) -> str:
     """What a published scorer has seen, after the protocol."""
     if model != ZERO_SHOT:
         return ""
-    seen = printable(provenance.get("model_trained_on", "")).rstrip(".")
-    return "; not trained on these ratings" + (f"; its model saw {seen}" if seen else "")
+    sources = printable(provenance.get("model_trained_on", "")).rstrip(".")
+    return "; not trained on these ratings" + (f"; its model saw {sources}" if sources else "")
 
 
 def _value(figures: Mapping[str, Any], splits: int) -> Value:

@@ -144,15 +144,15 @@ def _latex_table(sheet: Sheet) -> str:
         r"\toprule",
     ]
     for head in sheet.heads:
-        cells, rules, place = [""], "", 2
+        cells, rules, column = [""], "", 2
         for text, span in head:
             cells.append(rf"\multicolumn{{{span}}}{{c}}{{{latex_escaped(text)}}}")
-            rules += rf"\cmidrule(lr){{{place}-{place + span - 1}}}"
-            place += span
+            rules += rf"\cmidrule(lr){{{column}-{column + span - 1}}}"
+            column += span
         lines += [" & ".join(cells) + r" \\", rules]
     lines += [line(["Method", *sheet.figures]), r"\midrule"]
-    for place, (_, rows) in enumerate(groupby(sheet.rows, key=lambda row: row[1])):
-        lines += [r"\midrule"] * (place > 0) + [line([name, *cells]) for name, _, cells in rows]
+    for group, (_, rows) in enumerate(groupby(sheet.rows, key=lambda row: row[1])):
+        lines += [r"\midrule"] * (group > 0) + [line([name, *cells]) for name, _, cells in rows]
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip\raggedright\footnotesize"]
     sources = [rf"\item {latex_escaped(source)}" for source in sheet.sources]
     return "\n".join([*lines, r"\begin{itemize}", *sources, r"\end{itemize}", r"\end{table}", ""])
@@ -164,7 +164,7 @@ def _html(grids: Sequence[Grid], intervals: bool) -> str:
     return render_page("tables/page.html.j2", {"sheets": sheets}, ["tables/page.css"])
 
 
-def _csv(grids: Sequence[Grid], _: bool = True) -> str:
+def _csv(grids: Sequence[Grid], _: bool) -> str:
     """One table of all grids, a line for each result, what is not known left empty."""
     figures = list(dict.fromkeys(figure for grid in grids for figure in grid.figures))
     out = io.StringIO()
@@ -186,7 +186,7 @@ def _csv_line(row: GridRow, result: Result, figures: Sequence[str]) -> list[str]
     shown = {name: vars(value) for name, value in result.figures.items() if name in figures}
     note = " ".join(filter(None, (result.note, dashes([shown], figures))))
     marks = "; ".join(MARKS[mark] for mark in result.marks)
-    return [*cells, marks, result.said, result.source, note]
+    return [*cells, marks, result.protocol_note, result.source, note]
 
 
 def _csv_value(value: Value) -> list[str]:

@@ -50,7 +50,7 @@ class Result:
     protocol: str
     figures: Mapping[str, Value]  # those that are known, by their name in FIGURES
     ours: bool
-    said: str  # the protocol in words
+    protocol_note: str  # the protocol in words
     source: str  # a run's folder, or a publication
     model: str = ""  # of ours: its name in the run
     note: str = ""
@@ -102,7 +102,7 @@ class Grid:
 
     @property
     def results(self) -> list[Result]:
-        """Those in the cells, row by row."""
+        """List the results in the cells, row by row."""
         return [cell for row in self.rows for cell in row.cells if cell is not None]
 
 
@@ -116,20 +116,21 @@ def grids_of(
     """
     grids, ours = [], _by_split_file(ours, published)
     for across in (False, True):
-        own = [result for result in ours if (result.protocol == CROSS) == across]
-        covered = {_subject(result) for result in own if not result.synthetic}
-        others = [
+        our_results = [result for result in ours if (result.protocol == CROSS) == across]
+        covered = {_subject(result) for result in our_results if not result.synthetic}
+        cited = [
             result
             for result in published
             if (result.protocol == CROSS) == across and _subject(result) in covered
         ]
-        grids.append(_grid([*others, *own], CROSS_FIGURES if across else tuple(figures), across))
+        shown = CROSS_FIGURES if across else tuple(figures)
+        grids.append(_grid([*cited, *our_results], shown, across))
     return [grid for grid in grids if grid.rows]
 
 
 def _by_split_file(ours: Sequence[Result], published: Sequence[Result]) -> list[Result]:
     """Give our results of a published protocol by another split file a column of their own."""
-    digests = {_column(other): other.splits_sha256 for other in published if other.splits_sha256}
+    digests = {_column(cited): cited.splits_sha256 for cited in published if cited.splits_sha256}
     return [
         replace(result, protocol=f"{result.protocol}, {ANOTHER}")
         if not result.splits_sha256.startswith(digests.get(_column(result), ""))
@@ -150,12 +151,12 @@ def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> 
     columns = sorted({_column(result) for result in results}, key=_order)
     cells = {(_key(result), _column(result)): result for result in results}
     rows = []
-    for key, ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
+    for key, is_ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
         row = tuple(cells.get((key, column)) for column in columns)
-        rows.append(GridRow(*key, ours=ours, cells=row))
-    whose = {(_column(result), result.ours) for result in results if result.protocol != CROSS}
+        rows.append(GridRow(*key, ours=is_ours, cells=row))
+    pairs = {(_column(result), result.ours) for result in results if result.protocol != CROSS}
     columns = [
-        replace(column, comparable={(column, True), (column, False)} <= whose) for column in columns
+        replace(column, comparable={(column, True), (column, False)} <= pairs) for column in columns
     ]
     return Grid(across, figures, tuple(columns), tuple(rows))
 
@@ -182,18 +183,18 @@ def _told_apart(results: Sequence[Result]) -> list[Result]:
 def _ordered(results: Sequence[Result]) -> list[Result]:
     """Published ones first, in their order; then ours by model and name."""
     models = in_order(dict.fromkeys(result.model for result in results if result.ours))
-    own = [result for result in results if result.ours]
-    own.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
-    return [*(result for result in results if not result.ours), *own]
+    our_results = [result for result in results if result.ours]
+    our_results.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
+    return [*(result for result in results if not result.ours), *our_results]
 
 
 def _order(column: Column) -> tuple[object, ...]:
-    places: list[object] = []
-    for value, known in (
+    sort_key: list[object] = []
+    for value, listed in (
         (column.dataset, DATASETS),
         (column.target, TARGETS),
         (column.protocol, PROTOCOLS),
     ):
         last = value == AS_PUBLISHED
-        places += [last, known.index(value) if value in known else len(known), value]
-    return (*places, column.synthetic)
+        sort_key += [last, listed.index(value) if value in listed else len(listed), value]
+    return (*sort_key, column.synthetic)

@@ -45,26 +45,27 @@ def published_results(path: Path = PUBLISHED) -> list[Result]:
         raise AgiqaError(f"{path}: expected a list of systems, each with its keys")
     results = []
     for row, system in enumerate(systems, 1):
-        where = f"{path.name}, entry {row}"
-        own = system.get("results")
-        if not isinstance(own, list) or not own or not all(isinstance(one, dict) for one in own):
-            raise AgiqaError(f"{where}: expected results, a list with their keys: add it")
+        label = f"{path.name}, entry {row}"
+        entries = system.get("results")
+        is_list = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+        if not is_list or not entries:
+            raise AgiqaError(f"{label}: expected results, a list with their keys: add it")
         common = {key: value for key, value in system.items() if key != "results"}
-        results += [_result(common | result, where) for result in own]
+        results += [_result(common | result, label) for result in entries]
     return results
 
 
-def _result(entry: Mapping[str, Any], where: str) -> Result:
-    _check_keys(entry, where)
-    figures = {name: _value(entry[name], where) for name in FIGURES if name in entry}
+def _result(entry: Mapping[str, Any], label: str) -> Result:
+    _check_keys(entry, label)
+    figures = {name: _value(entry[name], label) for name in FIGURES if name in entry}
     if not figures:
-        raise AgiqaError(f"{where}: expected a figure ({', '.join(FIGURES)}), found none: add it")
+        raise AgiqaError(f"{label}: expected a figure ({', '.join(FIGURES)}), found none: add it")
     trained_on = tuple(entry.get("trained_on", ()))
     protocol = CROSS if trained_on else str(entry.get("protocol", AS_PUBLISHED))
     splits = str(entry.get("splits_sha256", ""))
     if bool(splits) != (protocol not in (CROSS, AS_PUBLISHED)):
-        raise AgiqaError(f"{where}: a protocol of ours and splits_sha256 go together")
-    leaked, in_words = _leaked(entry.get("leaked"), where)
+        raise AgiqaError(f"{label}: a protocol of ours and splits_sha256 go together")
+    leaked, in_words = _leaked(entry.get("leaked"), label)
     selection = str(entry["selection"])
     holds = {
         LEAKED: leaked > 0,
@@ -78,7 +79,7 @@ def _result(entry: Mapping[str, Any], where: str) -> Result:
         protocol=protocol,
         figures=figures,
         ours=False,
-        said="; ".join(filter(None, (entry["said"], SELECTIONS[selection], in_words))),
+        protocol_note="; ".join(filter(None, (entry["said"], SELECTIONS[selection], in_words))),
         source=f"{entry['source']}, {CHECKED[entry['checked']]}",
         note=entry.get("note", ""),
         trained_on=trained_on,
@@ -87,36 +88,36 @@ def _result(entry: Mapping[str, Any], where: str) -> Result:
     )
 
 
-def _check_keys(entry: Mapping[str, Any], where: str) -> None:
+def _check_keys(entry: Mapping[str, Any], label: str) -> None:
     """Refuse a result that lacks a key, or has an unknown key or word."""
     if missing := [key for key in (*ABOUT, *OWN) if not entry.get(key)]:
-        raise AgiqaError(f"{where}: expected {', '.join(missing)}, found none: add it")
+        raise AgiqaError(f"{label}: expected {', '.join(missing)}, found none: add it")
     valid = (*ABOUT, *OWN, *OPTIONAL)
     if unknown := sorted(set(entry) - set(valid)):
-        raise AgiqaError(f"{where}: unknown key {', '.join(unknown)}; valid: {', '.join(valid)}")
+        raise AgiqaError(f"{label}: unknown key {', '.join(unknown)}; valid: {', '.join(valid)}")
     for key, words in (("selection", SELECTIONS), ("checked", CHECKED)):
         if entry[key] not in words:
-            raise AgiqaError(f"{where}: {key} is one of {', '.join(words)}; found {entry[key]!r}")
+            raise AgiqaError(f"{label}: {key} is one of {', '.join(words)}; found {entry[key]!r}")
 
 
-def _leaked(given: object, where: str) -> tuple[int, str]:
+def _leaked(count: object, label: str) -> tuple[int, str]:
     """Count the test images whose prompt is in training, and say so; -1 where nobody counted."""
-    if given is None:
+    if count is None:
         return -1, ""
     try:
-        part, whole = map(int, str(given).split(" of "))
-        if not 0 <= part <= whole:
+        leaked, total = map(int, str(count).split(" of "))
+        if not 0 <= leaked <= total:
             raise ValueError("more than all")
     except ValueError as error:
         raise AgiqaError(
-            f"{where}: leaked is such as 0 of 597, found {given!r} ({error})"
+            f"{label}: leaked is such as 0 of 597, found {count!r} ({error})"
         ) from error
-    return part, f"the prompts of {part:,} of {whole:,} test images are in training"
+    return leaked, f"the prompts of {leaked:,} of {total:,} test images are in training"
 
 
-def _value(given: object, where: str) -> Value:
+def _value(figure: object, label: str) -> Value:
     """Read a figure in quotes, or the two ends of a range."""
-    texts: Sequence[object] = given if isinstance(given, list) else [given]
+    texts: Sequence[object] = figure if isinstance(figure, list) else [figure]
     try:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("not in quotes")
@@ -127,6 +128,6 @@ def _value(given: object, where: str) -> Value:
         low, high = numbers
     except ValueError as error:
         raise AgiqaError(
-            f"{where}: expected a number in quotes, or a list of two, found {given!r} ({error})"
+            f"{label}: expected a number in quotes, or a list of two, found {figure!r} ({error})"
         ) from error
     return Value(ends=(low, high), printed=printed)

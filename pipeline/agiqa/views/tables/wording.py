@@ -72,8 +72,8 @@ def row_name(row: GridRow) -> str:
     """The method, and across data sets what it was trained on."""
     if not row.trained_on:
         return row.method
-    by = f" ({row.trained_by})" if row.trained_by else ""
-    return f"{row.method}, trained on {' + '.join(row.trained_on)}{by}"
+    trained_by = f" ({row.trained_by})" if row.trained_by else ""
+    return f"{row.method}, trained on {' + '.join(row.trained_on)}{trained_by}"
 
 
 def caption(grid: Grid, intervals: bool = False) -> str:
@@ -112,16 +112,16 @@ def sources(grid: Grid) -> list[str]:
     for row in grid.rows:
         for result in filter(None, row.cells):
             note = f" ({result.note})" if result.note else ""
-            about = f"{result.said}. {_capital(result.source)}{note}."
+            statement = f"{result.protocol_note}. {_capital(result.source)}{note}."
             column = Column(result.dataset, result.target, result.protocol, result.synthetic)
             text = data(column) if grid.across else f"{data(column)}, {result.protocol}"
-            columns.setdefault((row_name(row), row.ours, about), []).append(text)
+            columns.setdefault((row_name(row), row.ours, statement), []).append(text)
     merged: dict[tuple[str, ...], list[str]] = {}
-    for (name, ours, about), texts in columns.items():  # the models of one run say the same
-        merged.setdefault((about, "" if ours else name, *texts), []).append(name)
+    for (name, ours, statement), texts in columns.items():  # the models of one run say the same
+        merged.setdefault((statement, "" if ours else name, *texts), []).append(name)
     return [
-        f"{_together(names)}. {'; '.join(texts)}: {about}"
-        for (about, _, *texts), names in merged.items()
+        f"{_together(names)}. {'; '.join(texts)}: {statement}"
+        for (statement, _, *texts), names in merged.items()
     ]
 
 

@@ -37,12 +37,12 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
     """
     named = [str(name) for name in images["generator"].value_counts().index]
     series = [
-        (name or "all images", [name], SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)])
-        for place, name in enumerate(named[:MOST_SERIES])
+        (name or "all images", [name], SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)])
+        for index, name in enumerate(named[:MOST_SERIES])
     ]
-    if rest := named[MOST_SERIES:]:  # beneath the others
-        series.insert(0, (f"{len(rest)} others", rest, FAINT, "circle"))
-    many = len(images) > 4000
+    if other_names := named[MOST_SERIES:]:  # beneath the others
+        series.insert(0, (f"{len(other_names)} others", other_names, FAINT, "circle"))
+    is_crowded = len(images) > 4000
     data: list[Json] = [
         MARKERS
         | {
@@ -50,8 +50,8 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
             "meta": {"generators": generators},
             "hoverinfo": "none",
             "marker": {
-                "size": 4 if many else 6,
-                "opacity": 0.45 if many else 0.6,
+                "size": 4 if is_crowded else 6,
+                "opacity": 0.45 if is_crowded else 0.6,
                 "color": colour,
                 "symbol": symbol,
             },
@@ -138,7 +138,7 @@ def _logistic(images: pd.DataFrame) -> tuple[Any, Any]:
 def _ends(images: pd.DataFrame) -> tuple[float, float]:
     if images.empty:
         return 0.0, 1.0
-    both = images[["score", "mos"]].to_numpy()
-    low, high = float(both.min()), float(both.max())
+    values = images[["score", "mos"]].to_numpy()
+    low, high = float(values.min()), float(values.max())
     room = 0.04 * (high - low) or 0.5
     return round(low - room, 3), round(high + room, 3)

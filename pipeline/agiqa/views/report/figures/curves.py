@@ -65,9 +65,9 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
     middle, low, high = (figures.get(key) for key in ("median", "low", "high"))
     if middle is None or not math.isfinite(middle):
         return []
-    known = low is not None and high is not None
+    has_interval = low is not None and high is not None
     bar = {"type": "data", "array": rounded([high - middle]), "arrayminus": rounded([middle - low]),
-           "color": INK, "thickness": 1.5, "width": 5} if known else {}  # fmt: skip
+           "color": INK, "thickness": 1.5, "width": 5} if has_interval else {}  # fmt: skip
     return [
         MARKERS
         | {
@@ -75,7 +75,7 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
             "y": [row],
             "error_x": bar,
             "hovertemplate": "median %{x:.4f}"
-            + (f", 95 % from {low:.4f} to {high:.4f}" if known else "")
+            + (f", 95 % from {low:.4f} to {high:.4f}" if has_interval else "")
             + "<extra></extra>",
             "marker": {"size": 9, "symbol": "diamond", "color": INK},
             "showlegend": False,
@@ -89,23 +89,23 @@ def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
     Args:
         curves: model, seed, epoch, val_srcc.
     """
-    made = []
-    for place, model in enumerate(NETWORKS):
+    figures = []
+    for index, model in enumerate(NETWORKS):
         rows = curves[(curves["model"] == model) & curves["val_srcc"].notna()]
         if rows.empty:
             continue
-        what = MODELS[model][0] + (", " + MODELS[model][1] if model != MODEL else "")
+        title = MODELS[model][0] + (", " + MODELS[model][1] if model != MODEL else "")
         data: list[Json] = [
             LINES
             | {
-                "x": rounded(part["epoch"]),
-                "y": rounded(part["val_srcc"]),
+                "x": rounded(split_rows["epoch"]),
+                "y": rounded(split_rows["val_srcc"]),
                 "opacity": 0.45,
-                "line": {"color": SERIES[place], "width": 1.2},
+                "line": {"color": SERIES[index], "width": 1.2},
                 "hovertemplate": f"split {seed}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
                 "showlegend": False,
             }
-            for seed, part in rows.groupby("seed", sort=False)
+            for seed, split_rows in rows.groupby("seed", sort=False)
         ]
         by_epoch = rows.groupby("epoch")["val_srcc"]
         most = by_epoch.count() * 2 >= rows["seed"].nunique()  # of the rest the median says little
@@ -115,8 +115,8 @@ def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
             | {
                 "x": rounded(middle.index),
                 "y": rounded(middle),
-                "line": {"color": SERIES[place], "width": 3},
-                "marker": {"size": 6, "color": SERIES[place]},
+                "line": {"color": SERIES[index], "width": 3},
+                "marker": {"size": 6, "color": SERIES[index]},
                 "hovertemplate": "median, epoch %{x}: %{y:.4f}<extra></extra>",
                 "showlegend": False,
             }
@@ -126,6 +126,6 @@ def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
             "yaxis": {"title": {"text": "validation SRCC"}, "nticks": 6},
             "height": 280,
         }
-        spoken = f"Learning curves of {len(data) - 1} splits: {what}."
-        made.append(PlotlyFigure(what, "", spoken, {"data": data, "layout": layout}))
-    return made
+        spoken = f"Learning curves of {len(data) - 1} splits: {title}."
+        figures.append(PlotlyFigure(title, "", spoken, {"data": data, "layout": layout}))
+    return figures

@@ -33,10 +33,10 @@ def gate_figures(
     ends = pd.concat([table[["p10", "p90"]] for table in (by_generator, by_mos)])
     axis = [min(0.0, float(ends["p10"].min())), max(1.0, float(ends["p90"].max()))]
     pairs = []
-    for place, (expert, part) in enumerate(by_generator.groupby("expert", sort=False)):
-        name, colour = str(expert).replace("_", " "), SERIES[place % len(SERIES)]
+    for index, (expert, rows) in enumerate(by_generator.groupby("expert", sort=False)):
+        name, colour = str(expert).replace("_", " "), SERIES[index % len(SERIES)]
         along = _along(by_mos[by_mos["expert"] == expert], name, truth, colour, axis)
-        pairs.append((_generators(part.reset_index(drop=True), name, colour, axis), along))
+        pairs.append((_generators(rows.reset_index(drop=True), name, colour, axis), along))
     return pairs
 
 

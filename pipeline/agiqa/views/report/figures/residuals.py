@@ -22,7 +22,7 @@ BOXES = "Boxes hold half of the images, whiskers 80 %; the diamond is the mean."
 
 
 def by_generator(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Residuals of each generator.
+    """Draw the residuals of each generator.
 
     Args:
         table: of `summaries.residuals_by_generator`.
@@ -48,7 +48,7 @@ def by_generator(table: pd.DataFrame, truth: str) -> PlotlyFigure:
 
 
 def by_range(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Residuals along the MOS.
+    """Draw the residuals along the MOS.
 
     Args:
         table: of `summaries.residuals_by_range`.

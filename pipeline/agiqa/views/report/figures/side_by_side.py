@@ -28,16 +28,16 @@ def difference_figure(comparison: Mapping[str, Any]) -> PlotlyFigure:
     Args:
         comparison: of `agiqa.runs.compare.compare`.
     """
-    others = comparison["comparisons"]
-    rows = [float(row) for row in range(len(others))][::-1]
-    names = [safe(shortened(other["name"], 40)) for other in others]
-    figures = [other["figures"]["srcc"] for other in others]
+    comparisons = comparison["comparisons"]
+    rows = [float(row) for row in range(len(comparisons))][::-1]
+    names = [safe(shortened(pair["name"], 40)) for pair in comparisons]
+    figures = [pair["figures"]["srcc"] for pair in comparisons]
     return PlotlyFigure(
         "SRCC gained or lost",
         f"Mean difference from {comparison['contenders'][0]['name']} over the same splits, with "
         "95 % intervals: over splits by the corrected resampled t-test, over images by the paired "
         "bootstrap.",
-        f"Differences in SRCC of {len(others)} runs from the first.",
+        f"Differences in SRCC of {len(comparisons)} runs from the first.",
         {
             "data": [
                 _bars(figures, [row + 0.12 for row in rows], "", "over splits", 0),
@@ -76,7 +76,7 @@ def _bars(
 def splits_figure(runs: Sequence[Results]) -> PlotlyFigure:
     """SRCC of every split for every run, joined so that pairs are seen."""
     data: list[Json] = []
-    for place, run in enumerate(runs):
+    for index, run in enumerate(runs):
         rows = run.metrics["per_split"][MODEL]
         data.append(
             DOTTED_LINES
@@ -85,10 +85,10 @@ def splits_figure(runs: Sequence[Results]) -> PlotlyFigure:
                 "x": [str(row["seed"]) for row in rows],
                 "y": rounded([row["srcc"] for row in rows]),
                 "line": {
-                    "color": SERIES[place % len(SERIES)], "width": 1.6,
-                    "dash": DASHES[place % len(DASHES)],
+                    "color": SERIES[index % len(SERIES)], "width": 1.6,
+                    "dash": DASHES[index % len(DASHES)],
                 },
-                "marker": {"size": 8, "symbol": SYMBOLS[place % len(SYMBOLS)]},
+                "marker": {"size": 8, "symbol": SYMBOLS[index % len(SYMBOLS)]},
                 "hovertemplate": "split %{x}: %{y:.4f}<extra></extra>",
             }
         )  # fmt: skip

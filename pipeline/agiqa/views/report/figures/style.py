@@ -8,7 +8,7 @@ import pandas as pd
 
 INK, FAINT, RULE = "--ink", "--muted", "--rule"
 # Okabe and Ito's palette, shifted for contrast on each ground in report.css.
-SERIES = tuple(f"--series-{place}" for place in range(1, 9))
+SERIES = tuple(f"--series-{number}" for number in range(1, 9))
 SYMBOLS = (
     "circle", "diamond", "square", "triangle-up", "cross", "x", "triangle-down", "pentagon",
     "star-diamond", "hourglass",
@@ -76,7 +76,7 @@ def shortened(text: str, most: int = 30) -> str:
 
 
 def row_labels(names: Sequence[str], most: int = 30) -> list[str]:
-    """Names of a figure's rows: cut, safe, and still different where their beginnings are alike."""
+    """Cut and escape names of a figure's rows; those that begin alike stay different."""
     labels: list[str] = []
     for name in names:
         label, again = shortened(name, most), 1
@@ -88,7 +88,7 @@ def row_labels(names: Sequence[str], most: int = 30) -> list[str]:
 
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
-    """Numbers for JSON: rounded, None where not defined."""
+    """Round numbers for JSON; None where not defined."""
     column = pd.Series(values, dtype=float)
     return [None if pd.isna(value) else round(float(value), digits) for value in column]
 
@@ -108,10 +108,10 @@ def boxes(
         across: rows lie one above another, values go across.
         width: of a box, in units of the rows' axis.
     """
-    value, place, error = ("x", "y", "error_x") if across else ("y", "x", "error_y")
+    value, position, error = ("x", "y", "error_x") if across else ("y", "x", "error_y")
     low, high = [*table["q1"], *table["median"]], [*table["median"], *table["q3"]]
     ends, nothing = [*table["q1"], *table["q3"]], [0.0] * len(table)
-    shared = {place: [*names, *names], "showlegend": False, "hoverinfo": "skip"}
+    shared = {position: [*names, *names], "showlegend": False, "hoverinfo": "skip"}
     return [
         MARKERS
         | {
@@ -142,7 +142,7 @@ def boxes(
 def means(
     table: pd.DataFrame,
     names: Sequence[Any],
-    asked: list[Any],
+    filters: list[Any],
     across: bool,
     spoken: Sequence[str] | None = None,
 ) -> Json:
@@ -161,7 +161,7 @@ def means(
     return MARKERS | {
         "x": values if across else names,
         "y": names if across else values,
-        "customdata": asked,
+        "customdata": filters,
         "hovertemplate": [text + "<extra></extra>" for text in words],
         "marker": {"color": INK, "size": 7, "symbol": "diamond"},
         "showlegend": False,
@@ -170,12 +170,12 @@ def means(
 
 def line(across: float | None = None, up: float | None = None) -> Json:
     """A faint dashed line through the whole plot, at a height or at a place across."""
-    where = (
+    ends = (
         {"xref": "paper", "x0": 0, "x1": 1, "y0": across, "y1": across}
         if across is not None
         else {"yref": "paper", "y0": 0, "y1": 1, "x0": up, "x1": up}
     )
-    return {"type": "line", **where, "layer": "below",
+    return {"type": "line", **ends, "layer": "below",
             "line": {"color": FAINT, "width": 1, "dash": "dash"}}  # fmt: skip
 
 
