@@ -262,7 +262,9 @@ def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
     theirs.to_csv("smith.csv", index=False)
     arguments = ["splits", "import", "mine", "smith.csv", "--protocol", "smith2024"]
     _one_line(_run(*arguments), "no val side (found train 40, test 20)", "--val-share 0.125")
-    given = _run(*arguments, "--val-share", "0.2")
+    assert "expected numbers such as 0-9 or 3" in _run(*arguments, "--only-splits", "1-x").stderr
+    _one_line(_run(*arguments, "--only-splits", "1-9"), "splits numbered 1 to 9, found 0")
+    given = _run(*arguments, "--val-share", "0.2", "--only-splits", "0-9")
     assert given.exit_code == 0, given.output
     assert "1 x 32/8/20" in given.stdout
     assert "60 by stem" in given.stdout

@@ -3,7 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import csv_file
 
@@ -216,6 +218,16 @@ def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
     assert table.frame["sharp"].tolist() == [1, 2, 3]  # higher is better, as it was
     assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, mos turned round on 1…5")
     assert csv_file.prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
+
+
+def test_what_was_turned_round_is_said(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(csv.parent)
+    options = ["--image-column", "image", "--score-column", "mos", "--scale", "1", "5", "--json"]
+    done = CliRunner().invoke(
+        main, ["prepare", "mine", "--from", str(csv), *options, "--lower-is-better", "mos"]
+    )
+    assert done.exit_code == 0, done.output
+    assert '"turned": "mos: lower was better, higher is from here on"' in done.stdout
 
 
 @pytest.mark.parametrize(
