@@ -33,6 +33,7 @@ OTHERS = {
 # Parts of our own command lines.
 NOT_RUN = {
     "my-images": "needs nano: tests/runs/test_default_scorer.py",
+    "scores.parquet": "of those; tests/runs/test_select.py",
     "shards/": "the same; tests/runs/test_image_inputs.py reads tars",
     "best-of-each": "of those scores; tests/runs/test_select.py",
     "--engine ray": "needs Ray: tests/stage1/ray_engine",

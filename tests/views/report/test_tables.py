@@ -5,7 +5,7 @@ from typing import Any
 from agiqa.core.model_names import MODELS, ZERO_SHOT
 from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.stage2.predictors import BASELINES, DROPPED
-from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.presets import LIGHT, MIXTURE, TUNED
 from agiqa.views.kit.number import DASH
 from agiqa.views.report.content import why_dashes
 from agiqa.views.report.results import read_results
@@ -84,7 +84,7 @@ def test_no_leak_in_words(tiny_run: Callable[..., Path]) -> None:
 
 
 def test_every_model_that_evaluate_measures_has_a_label() -> None:
-    assert tuple(MODELS) == (ZERO_SHOT, *BASELINES, MIXTURE, DROPPED)
+    assert tuple(MODELS) == (ZERO_SHOT, *BASELINES, LIGHT, TUNED, MIXTURE, DROPPED)
 
 
 def test_what_is_not_defined_is_one_dash_without_a_deviation() -> None:
