@@ -28,7 +28,7 @@ Cause = Mapping[str, object]
 
 
 def memory_file() -> Path:
-    """Name the file."""
+    """Name the file that keeps what is known of models."""
     return models_root() / "known.json"
 
 

@@ -72,7 +72,7 @@ class TokenExtractor:
 
     @property
     def width(self) -> int:
-        """C, of a token."""
+        """Give the numbers of a token, C."""
         return int(self._own.width // len(self.settings.pool))
 
     @property

@@ -71,7 +71,7 @@ class PaperTask:
         """Nothing: the network starts as it was made."""
 
     def draw(self, count: int, rng: np.random.Generator) -> Draws:
-        """Draw flips and turns."""
+        """Draw the flips and turns of a step."""
         return draw(count, self.recipe, rng)
 
     def loss(self, rows: np.ndarray, draws: Any, device: torch.device) -> Tensor:

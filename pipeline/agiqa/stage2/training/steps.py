@@ -40,7 +40,7 @@ class Task(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """What is trained."""
+        """Give the network that is trained."""
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
         """Parameters for AdamW that differ in `weight_decay` and `share`, of the learning rate."""

@@ -37,7 +37,7 @@ class Blend:
 
     @property
     def share(self) -> float:
-        """Of the tail."""
+        """Give the weight of the tail in the mixture."""
         return float(self.mixture.shares[1, 0])
 
     def tensors(self) -> dict[str, Tensor]:

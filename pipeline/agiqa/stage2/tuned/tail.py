@@ -27,7 +27,7 @@ FLOOR = 1e-6  # under the root of a deviation
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's approximation of GELU."""
+    """Apply CLIP's approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 

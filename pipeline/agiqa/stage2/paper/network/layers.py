@@ -20,7 +20,7 @@ class Mlp(nn.Module):
         self.contract = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Expand, bend, contract."""
+        """Expand the tokens, apply the activation, contract them."""
         contracted: Tensor = self.contract(self.bend(self.expand(x)))
         return contracted
 
