@@ -198,6 +198,10 @@ def _of_this_layout(tree: Any, layout: int, where: str) -> Any:
         AgiqaError: a run of the preset light from before its models became what they are.
     """
     fit = tree.get("fit", {}) if isinstance(tree, dict) else None
+    sources = tree.get("sources") if isinstance(tree, dict) else None
+    for source in sources.values() if isinstance(sources, dict) else ():
+        if isinstance(source, dict) and isinstance(source.get("lower_is_better"), bool):
+            del source["lower_is_better"]  # yes or no, before it named columns
     if layout == LAYOUT or not isinstance(fit, dict):
         return tree
     if fit.get("preset", LIGHT) == LIGHT:
