@@ -181,9 +181,9 @@ def _app(browser: Any, run: Path, cache: Path, images: list[Path], work: Path, o
                         _shot(page, out / "app-empty.webp")
                     page.locator("input[type=file]").first.set_input_files(dropped)
                     page.get_by_text(dropped[0].name).first.wait_for(timeout=300_000)
-                    neighbours = page.get_by_text("Looking for neighbours")  # after the map
-                    neighbours.first.wait_for(state="hidden", timeout=300_000)
-                    page.wait_for_timeout(1_000)
+                    page.wait_for_timeout(2_000)  # maps and neighbours come after the score
+                    for waiting in ("Making the map", "Looking for"):
+                        page.get_by_text(waiting).first.wait_for(state="hidden", timeout=300_000)
                     _shot(page, out / f"app-{scheme}.webp")
         finally:
             process.terminate()
