@@ -341,9 +341,7 @@ def test_audit_for_people_and_programs(workspace: Path, monkeypatch: pytest.Monk
 
 
 def test_ceiling_needs_deviations(workspace: Path) -> None:
-    _one_line(
-        _run("ceiling", "mine"), "deviations are known for no target", "agiqa-3k and koniq-10k"
-    )
+    _one_line(_run("ceiling", "mine"), "deviations are known for no target", "agiqa-3k, ")
     table = read_table(Path("cache/mine"))
     frame = table.frame.assign(mos_sd=0.5)
     targets = (replace(table.targets[0], deviation="mos_sd"),)
@@ -429,7 +427,7 @@ def test_images_added_after_extraction_are_named(workspace: Path) -> None:
         (["prepare", "../out", "--from", "."], "expected a plain name, found '../out'"),
         (["prepare", "demo", "--root", "absent"], "--root is for a CSV; 'demo' is read as demo"),
         (["nano", "--wheels", "not/there"], "'not/there' does not exist"),
-        (["fit", "demo", "--preset", "odd"], "'odd' is not one of 'light', 'paper'"),
+        (["fit", "demo", "--preset", "odd"], "'odd' is not one of 'light', 'tuned', 'paper'"),
     ],
 )
 def test_wrong_usage_exits_with_2(command: list[str], message: str) -> None:

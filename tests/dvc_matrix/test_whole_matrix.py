@@ -71,6 +71,7 @@ def project(
         | stage_1,
         "fit": SMALL,
         "paper": {"workers": 1},
+        "tuned": {},
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setenv("AGIQA_DATA", str(shelf))

@@ -70,7 +70,7 @@ class LmmScorer(ImageScorer):
     @property
     def provenance_of_results(self) -> dict[str, Any]:
         """What a folder of its results says of it, beside the data set's description."""
-        told = ("scorer", "model", "citation", "model_trained_on", "published")
+        told = ("scorer", "model", "citation", "model_trained_on")
         return {"preset": "zero-shot"} | {key: self.provenance[key] for key in told}
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
