@@ -39,6 +39,7 @@ def workspace(
         "trained_on": "letters alone",
     }  # fmt: skip
     (folder / "letters.yaml").write_text(yaml.safe_dump(about))
+    (folder / "far.yaml").write_text(yaml.safe_dump(about | {"model": "nobody/has-it"}))
     return folder
 
 
@@ -84,6 +85,7 @@ def test_a_table_marks_it_zero_shot_beside_fitted_models() -> None:
         (["mine", "--scorer", RUN], "expected a published scorer, found a run"),
         (["mine", "--scorer", "letters.yaml", "--target", "beauty"], "has no target 'beauty'"),
         (["absent", "--scorer", "letters.yaml"], "absent"),
+        (["absent", "--scorer", "far.yaml"], "absent"),  # before a model is fetched
         (["mine", "--scorer", "letters.yaml"], "a run stands there"),
         ([RUN, "--target", "quality"], "--target goes with --scorer"),
         (["mine", "--scorer", "no-such"], "known:"),

@@ -56,6 +56,7 @@ def test_what_changes_the_tokens_changes_the_fingerprint(tokens: Visual) -> None
     ("change", "message"),
     [
         ({"tokens": 3}, "expects a block from 1 to 2 of .* found 3"),
+        ({"tokens": 99}, r"visual.tokens expects .* found \[99\]"),
         ({"token_size": 40, "token_pool": 2}, "expects a multiple of 16 .* found 40"),
         ({"token_size": 33}, "expects a multiple of 8"),
     ],

@@ -17,7 +17,7 @@ from agiqa.cli.options import (
     remote_code,
 )
 from agiqa.cli.output import echo, print_json
-from agiqa.core.errors import AgiqaError
+from agiqa.core.errors import AgiqaError, printable
 
 if TYPE_CHECKING:
     from agiqa.runs.explain import Explanations
@@ -133,6 +133,8 @@ def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     from agiqa.runs.score import default_run
 
     first = paths[0]
+    if not first.exists():
+        raise AgiqaError(f"{printable(first)}: no such run, image or folder.")
     holds_images = first.is_dir() and not (first / PROVENANCE).is_file() and find_images(first)
     if first.is_file() or holds_images:
         return default_run(), paths

@@ -15,12 +15,12 @@ from agiqa.core.json_text import write_json
 from agiqa.core.model_names import ZERO_SHOT
 from agiqa.core.params import Fit
 from agiqa.core.run_folders import PROVENANCE, require_free_run
-from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.files import Evaluation, write_all_results
 from agiqa.runs.lmm_scorer import LmmScorer
 from agiqa.runs.measure import best_possible, measure
 from agiqa.runs.provenance import describe_data
 from agiqa.runs.records import LAYOUT
+from agiqa.runs.scorer_file import read_scorer
 from agiqa.stage2.fit_data import RatedData, load_rated_data
 
 
@@ -53,16 +53,17 @@ def evaluate_scorer(
         AgiqaError: no such scorer, data set, target or split file, a run instead of a scorer,
             results in the folder, or an image that the model does not take.
     """
-    scorer = create_scorer(name, remote_code=remote_code)
-    if not isinstance(scorer, LmmScorer):
+    if (Path(name) / PROVENANCE).is_file():
         raise AgiqaError(
             f"{printable(name)}: expected a published scorer, found a run, which knows scores of "
             f"its own data sets: `agiqa cross {printable(name)} --on {printable(dataset)}`."
         )
-    settings = Fit(target=target or scorer.scorer.target, protocol=protocol)
+    asked = read_scorer(name)
+    settings = Fit(target=target or asked.target, protocol=protocol)
     rated = load_rated_data(cache / dataset, settings)
-    folder = out or runs / dataset / scorer.label / rated.protocol
+    folder = out or runs / dataset / asked.name / rated.protocol
     require_free_run(folder, replace)
+    scorer = LmmScorer(asked, remote_code=remote_code)  # it may fetch gigabytes, so it comes last
     predictions = _predictions(scorer, rated)
     provenance = describe_data(rated) | scorer.provenance_of_results
     results = Evaluation(predictions, _metrics(rated, provenance, predictions))

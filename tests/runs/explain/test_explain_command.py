@@ -171,7 +171,9 @@ def test_one_line_for_what_a_user_gets_wrong(
     world: World, explain: Callable[..., Result], tmp_path: Path
 ) -> None:
     run = "runs/mine/grouped"
-    _one_line(explain("nowhere"), "nowhere: not a run")
+    _one_line(explain("nowhere"), "nowhere: no such run, image or folder")
+    _one_line(explain("nowhere.png"), "nowhere.png: no such run, image or folder")
+    _one_line(explain("cache"), "cache: expected images")
     _one_line(explain(run, "nothing.png"), "nothing.png: no such file")
     _one_line(explain(run, "--aspects", "other"), "expected the answers of 'other'")
     _one_line(explain(run, "--cache", "empty"), "empty/mine: expected the rated images of 'mine'")

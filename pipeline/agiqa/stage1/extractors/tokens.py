@@ -63,7 +63,11 @@ class TokenExtractor:
             image_size=settings.token_size,
             closeup=0,
         )
-        self._own, self._loaded = VisionExtractor(own), visual
+        try:
+            self._own, self._loaded = VisionExtractor(own), visual
+        except AgiqaError as error:  # in the words of the settings that were given
+            message = str(error).replace("visual.layers", "visual.tokens")
+            raise AgiqaError(message.replace("visual.image_size", "visual.token_size")) from error
         self.name = f"{settings.name}-{TOKENS}"
         self.batch_size, self.precision = settings.batch_size, settings.precision
         self._check()
