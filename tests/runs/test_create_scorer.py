@@ -119,6 +119,8 @@ def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]
         ours([None])
     with pytest.raises(AgiqaError, match=r"array \(H, W, 3\) of uint8, found \(3, 24, 32\)"):
         ours(np.zeros((3, 24, 32), np.uint8))
+    with pytest.raises(AgiqaError, match="Expected a path of an image to score, found an empty"):
+        ours([files[0], ""])
     with pytest.raises(AgiqaError, match="not both in one call"):
         ours([files[0], Image.new("RGB", (8, 8))])
 

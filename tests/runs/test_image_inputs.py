@@ -192,6 +192,17 @@ def test_a_tar_s_headers_and_members_are_bounded(tmp_path: Path) -> None:
     assert next(images).problem == "has 1,099,511,627,776 bytes, too many"
 
 
+def test_a_name_that_stands_twice_in_a_tar_is_said(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for data in (b"abc", b"abcd"):
+            member = tarfile.TarInfo("a.png")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    images = sorted(read_inputs([str(tmp_path / "s.tar")]), key=lambda image: image.problem)
+    assert [image.content for image in images] == [b"abc", None]
+    assert images[1].problem == "stands twice in the shard; the first counts"
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".parquet", ".arrow", ".csv", ".txt"])
 @given(data=st.binary(max_size=300))
 def test_any_bytes_end_in_one_line(
@@ -215,6 +226,11 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(AgiqaError, match=message):
             contents(tmp_path / named)
+    with pytest.raises(AgiqaError, match="expected a path, found an empty one"):
+        contents("")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(AgiqaError, match=r"column model \(--keep\), found a folder of images"):
+        contents(tmp_path, columns=Columns(kept=["model"]))
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(AgiqaError, match="found a, b: name it with --image-column"):
         contents(tmp_path / "t.csv")

@@ -99,6 +99,8 @@ def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_pat
     publish()
     assert "a run stands there, which would be lost: give --replace" in publish(status=1)
     publish("--replace")
+    again = CliRunner().invoke(main, ["publish", "out", "-o", "twice"])
+    assert "out: is published already: use the folder as it is" in again.stderr
     done = CliRunner().invoke(main, ["publish", "run", "-o", "run", "--replace"])
     assert (done.exit_code, "run: a run that was fitted stands there" in done.stderr) == (
         1, True,

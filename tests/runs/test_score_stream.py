@@ -145,7 +145,7 @@ def test_bytes_leave_nothing_on_the_disk(
         assert first == second
         assert (first["image"], first["score"]) == ("x:a.png", 60.0)
         assert first["columns"] == {"prompt": "a prompt", "seed": "1"}
-        assert rows.has_prompts()
+        assert rows.has_values("prompt")
     assert list(spool.iterdir()) == []
 
 
@@ -153,8 +153,17 @@ def test_rows_that_are_no_rows_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "s.csv.unfinished").write_bytes(b"nothing of the kind" * 100)
     with pytest.raises(AgiqaError, match="expected unfinished scores, or a place to keep them"):
         ScoreRows(tmp_path / "s.csv", "")
-    with pytest.raises(AgiqaError, match="expected unfinished scores, or a place to keep them"):
+    with pytest.raises(AgiqaError, match=r"expected the folder .*none, found none: make it"):
         ScoreRows(tmp_path / "none" / "s.csv", "")
+
+
+def test_columns_in_which_something_stands(tmp_path: Path) -> None:
+    with ScoreRows(tmp_path / "s.csv", "about") as rows:
+        rows.add([NumberedRow(0, "", 1.0, {"columns": {"model": "", 'a"b': ""}})])
+        rows.add([NumberedRow(1, "", 1.0, {"columns": {"model": "x", 'a"b': ""}})])
+        assert rows.has_values("model")
+        assert not rows.has_values('a"b')
+        assert not rows.has_values("absent")
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:

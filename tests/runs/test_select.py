@@ -60,6 +60,7 @@ def test_every_kind_of_table(tmp_path: Path, suffix: str) -> None:
     [
         ("s.csv", "image,mos\na,1\n", "expected the column score; found image, mos"),
         ("s.csv", "image,score\na,good\n", "column score must hold a number in every row"),
+        ("s.csv", "image,score\n", "expected scores of images, found none"),
         ("s.jsonl", "{", "expected scores, found another or a damaged file"),
         ("s.jsonl", "[1]\n3", "expected scores, found another or a damaged file"),
         ("s.parquet", "PAR1", "expected scores, found another or a damaged file"),
@@ -75,6 +76,11 @@ def test_what_is_no_table_of_scores(tmp_path: Path, name: str, content: str, mes
 def test_a_column_that_is_not_there() -> None:
     with pytest.raises(AgiqaError, match="a column model to group by, found image, score, prompt"):
         select(TABLE, Choice(best=1, group_by="model"))
+
+
+def test_a_column_in_which_nothing_stands() -> None:
+    with pytest.raises(AgiqaError, match="the column prompt to group by is empty"):
+        select(TABLE.assign(prompt=""), Choice(best=1, group_by="prompt"))
 
 
 @pytest.fixture
@@ -126,6 +132,25 @@ def test_what_cannot_be_put_there(scored: Path) -> None:
     assert (scored / "out/a.png").read_bytes() == b"another"
     assert "copy it (--copy-to)" in run(scored, "--worst", "1", "--link-to", "links").stderr
     (scored / "x/a.png").unlink()
-    assert "no such file" in run(scored, "--best", "1", "--copy-to", "new").stderr
-    assert run(scored, "--worst-share", "110%").exit_code == 2
-    assert "expected --best" in run(scored).stderr
+    gone = run(scored, "--best", "2", "--copy-to", "new").stderr
+    assert "1 of 2 images are not there, the others are in new: x/a.png is no longer there" in gone
+    assert (scored / "new/2-a.png").read_bytes() == b"y/a.png"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "expected --best"),
+        (["--worst-share", "110%"], "110%"),
+        (["--above", "nan"], "--above: expected a number, found nan"),
+        (["--best", "1", "-o", "best.txt"], "expected a name that ends in .csv"),
+        (["--best", "1", "-o", "x/../scores.csv"], "is the table of scores itself"),
+        (["--best", "1", "-o", "new/best.csv"], "expected the folder new, found none"),
+    ],
+)
+def test_options_that_cannot_be(scored: Path, options: list[str], message: str) -> None:
+    before = (scored / "scores.csv").read_bytes()
+    result = run(scored, *options)
+    assert result.exit_code
+    assert message in result.stderr
+    assert (scored / "scores.csv").read_bytes() == before

@@ -84,7 +84,8 @@ def test_a_table_marks_it_zero_shot_beside_fitted_models() -> None:
     [
         (["mine", "--scorer", RUN], "expected a published scorer, found a run"),
         (["mine", "--scorer", "letters.yaml", "--target", "beauty"], "has no target 'beauty'"),
-        (["absent", "--scorer", "letters.yaml"], "absent"),
+        (["absent", "--scorer", "letters.yaml"], "prepared there: mine"),
+        ([RUN, "--scorer", "letters.yaml"], "expected a data set's name, found a run"),
         (["absent", "--scorer", "far.yaml"], "absent"),  # before a model is fetched
         (["mine", "--scorer", "letters.yaml"], "a run stands there"),
         ([RUN, "--target", "quality"], "--target goes with --scorer"),

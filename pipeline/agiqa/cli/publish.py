@@ -56,9 +56,8 @@ def command(
     agiqa score pictures/ --run hf://me/mine
     """
     from agiqa.core.regular_files import MIB, read_regular
-    from agiqa.runs.files import load_run
     from agiqa.runs.hub import START, push_run, require_repository
-    from agiqa.runs.publish import publish_run
+    from agiqa.runs.publish import load_publishable, publish_run
     from agiqa.views.model_card import Publication, model_card
 
     if private and push is None:
@@ -72,7 +71,7 @@ def command(
         own = read_regular(notes, MIB).decode("utf-8") if notes else ""
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--notes {notes}: not a readable text ({error}).") from error
-    loaded = load_run(run)
+    loaded = load_publishable(run)
     card = model_card(loaded, Publication(address, licence, own, results))
     files = publish_run(loaded, out, card, results=results, replace=replace)
     about = {

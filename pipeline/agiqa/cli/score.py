@@ -183,7 +183,7 @@ def command(
             with disk_errors("write", html):
                 write_gallery(list(ranked()), Path(scorer.label), scorer.provenance, html)
             echo(f"Gallery: {html}", err=True)
-        columns = [*(["prompt"] if rows.has_prompts() else []), *keep]
+        columns = [*(["prompt"] if rows.has_values("prompt") else []), *keep]
         scores = Scores(partial(ranked, top), bad, list(dict.fromkeys(columns)))
         if out is not None:
             with disk_errors("write", out), whole_file(out) as file:
@@ -200,6 +200,9 @@ def command(
                 echo(note, err=True)
         for image in bad:
             echo(f"Skipped {image.path}: {image.reason}", err=True)
+        for column in keep:
+            if not rows.has_values(column):
+                echo(f"--keep {column}: no image came with anything in that column", err=True)
         rows.finish()
 
 

@@ -1,5 +1,6 @@
 """`agiqa select`: images chosen by their scores."""
 
+import math
 from pathlib import Path
 
 import click
@@ -69,10 +70,17 @@ def command(
     agiqa select scores.csv --below 2.5 --link-to look-at-these/
     """
     from agiqa.core.spreadsheets import safe_cell
-    from agiqa.core.whole_files import write_file
+    from agiqa.core.whole_files import require_folder, write_file
     from agiqa.runs.select import Choice, put_images, read_scores, select
     from agiqa.store.durable import disk_errors
 
+    if out is not None and out.suffix.lower() != ".csv":
+        raise UsageError(f"-o {out}: expected a name that ends in .csv.")
+    if out is not None and out.exists() and out.samefile(scores):
+        raise UsageError(f"-o {out}: is the table of scores itself, which stays: choose another.")
+    for name, limit in (("--above", above), ("--below", below)):
+        if limit is not None and not math.isfinite(limit):
+            raise UsageError(f"{name}: expected a number, found {limit}.")
     choice = Choice(group_by, best, worst, above, below, worst_share)
     if choice == Choice(group_by):
         raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
@@ -84,8 +92,9 @@ def command(
         if folder is not None:
             with disk_errors("write", folder):
                 count = put_images(list(selection["image"]), folder, link)
-            echo(f"{count:,} images in {folder}", err=True)
+            echo(f"{count:,} image{'s' * (count != 1)} in {folder}", err=True)
     if out is not None:
+        require_folder(out)
         text = selection.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
         with disk_errors("write", out):
             write_file(out, text.encode())

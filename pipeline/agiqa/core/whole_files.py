@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from agiqa.core.errors import AgiqaError
+from agiqa.core.errors import AgiqaError, printable
 
 PARTIAL = ".partial"  # ends the name of what is not in its place yet
 
@@ -45,6 +45,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             aside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a file in a folder that is not there, before any work is done for it.
+
+    Raises:
+        AgiqaError: the folder is not there.
+    """
+    if not path.parent.is_dir():
+        raise AgiqaError(
+            f"{printable(path)}: expected the folder {printable(path.parent)}, found none: make it"
+        )
 
 
 def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:

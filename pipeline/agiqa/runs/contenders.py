@@ -73,6 +73,11 @@ Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
 
 def _read(folder: Path) -> Read:
     provenance = _provenance(folder)
+    if "published" in provenance and not (folder / METRICS).is_file():
+        raise AgiqaError(
+            f"{printable(folder)}: was published without its results (`agiqa publish --results`), "
+            "so it cannot be compared"
+        )
     per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
     frame = read_predictions(folder, COLUMNS)
     sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from agiqa.core.errors import AgiqaError, one_line, printable
+from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.regular_files import open_regular, read_regular
 from agiqa.core.urls import is_url, shown
 from agiqa.data.datasets.folder import find_images
@@ -95,6 +95,8 @@ def expand_braces(address: str) -> Iterator[str]:
 
 
 def _of_path(address: str, columns: Columns) -> Iterator[ImageInput]:
+    if not address.strip():
+        raise AgiqaError("expected a path, found an empty one: '.' is this folder")
     path = Path(address)
     suffix = path.suffix.lower()
     if path.is_dir():
@@ -128,6 +130,11 @@ def _of_folder(folder: Path, columns: Columns) -> Iterator[ImageInput]:
         if not shards:
             raise
         images = []
+    if images and columns.kept:
+        raise AgiqaError(
+            f"{printable(folder)}: expected a table or shards with the column "
+            f"{some(columns.kept)} (--keep), found a folder of images, which has none"
+        )
     yield from (ImageInput(str(path), path) for path in images)
     for shard in () if images else shards:
         yield from _of_path(str(shard), columns)

@@ -120,6 +120,10 @@ def read_tar(file: BinaryIO, where: str, columns: Columns) -> Iterator[ImageInpu
                         f"{where}: expected at most {MOST_SAMPLE:,} bytes in files named "
                         f"{printable(key)}.*, found more: give each image a name of its own"
                     )
+                if member.name in sample:
+                    name = f"{where}:{printable(member.name)}"
+                    yield ImageInput(name, problem="stands twice in the shard; the first counts")
+                    continue
                 content = archive.extractfile(member)
                 sample[member.name] = b"" if content is None else content.read()
             yield from _sample(sample, where, columns)

@@ -38,6 +38,8 @@ def as_pictures(given: object) -> Sequence[Path | str | Image.Image]:
                     f"{given.shape} of {given.dtype}."
                 )
             return [Image.fromarray(given)]
+        case "":
+            raise AgiqaError("Expected a path of an image to score, found an empty one.")
         case Path() | str():
             return find_images(Path(given)) if Path(given).is_dir() else [given]
     raise AgiqaError(

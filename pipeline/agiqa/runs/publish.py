@@ -17,7 +17,7 @@ from agiqa.core.json_text import write_json
 from agiqa.core.params import Params, Visual, dump
 from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
 from agiqa.data.prompts import prompt_set_text, read_prompt_set
-from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, whole_run
+from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, load_run, whole_run
 from agiqa.runs.hub import RESULTS
 from agiqa.runs.records import read_metrics, read_provenance
 from agiqa.runs.score import prompt_set_of, require_extractor
@@ -82,13 +82,27 @@ def _without_files(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in about.items() if name != "source" or is_page}
 
 
+def load_publishable(folder: Path) -> Run:
+    """Load a run that may be published.
+
+    Raises:
+        AgiqaError: it is published already, not evaluated, or cannot score new images.
+    """
+    run = load_run(folder)
+    if "published" in run.provenance:
+        raise AgiqaError(f"{printable(folder)}: is published already: use the folder as it is.")
+    read_metrics(folder)
+    require_extractor(run)
+    return run
+
+
 def publish_run(
     run: Run, folder: Path, card: str, *, results: bool = False, replace: bool = False
 ) -> list[str]:
     """Write what is published of a run into a folder of its own.
 
     Args:
-        run: evaluated, and able to score new images.
+        run: as `load_publishable` gives it.
         folder: to be made.
         card: its README.md.
         results: also the figures and each tested image's name, rating and score.
@@ -98,11 +112,8 @@ def publish_run(
         The names of the files.
 
     Raises:
-        AgiqaError: it is not evaluated or rests on models of this machine alone; or the folder
-            holds other things.
+        AgiqaError: it rests on models of this machine alone, or the folder holds other things.
     """
-    read_metrics(run.folder)
-    require_extractor(run)
     _require_place(run, folder, replace)
     settings, prompts = published_settings(run), prompt_set_text(prompt_set_of(run))
     with whole_run(folder) as staged:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.json_text import json_text
 from agiqa.core.trees import parse_json
+from agiqa.core.whole_files import require_folder
 from agiqa.data.images import BadImage
 
 UNFINISHED = ".unfinished"
@@ -54,6 +55,8 @@ class ScoreRows:
         """
         self.path = None if path is None else path.with_name(path.name + UNFINISHED)
         where = ":memory:" if self.path is None else os.fspath(self.path)
+        if path is not None:
+            require_folder(path)
         try:
             self._rows = sqlite3.connect(where)
             self._rows.executescript(TABLES)
@@ -135,10 +138,13 @@ class ScoreRows:
             for (content,) in contents:
                 yield parse_json(content)
 
-    def has_prompts(self) -> bool:
-        """Tell whether an image came with the text that it was generated from."""
-        query = "SELECT 1 FROM images WHERE json_extract(content, '$.columns.prompt') != '' LIMIT 1"
-        return self._rows.execute(query).fetchone() is not None
+    def has_values(self, column: str) -> bool:
+        """Tell whether an image came with something in that column, or prompt, of its table."""
+        query = """
+            SELECT 1 FROM images, json_each(content, '$.columns')
+            WHERE key = ? AND value != '' LIMIT 1
+        """
+        return self._rows.execute(query, (column,)).fetchone() is not None
 
     def bad(self) -> list[BadImage]:
         """List the images that could not be scored, in the order of the input."""

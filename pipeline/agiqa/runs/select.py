@@ -14,6 +14,7 @@ from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
 from agiqa.core.regular_files import read_regular
 from agiqa.core.spreadsheets import plain_cell
 from agiqa.core.trees import parse_json
+from agiqa.core.urls import is_url
 from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_shards import SHARDS, ImageInput
@@ -51,6 +52,8 @@ def read_scores(path: Path) -> pd.DataFrame:
             "-o writes them"
         )
     require_columns(frame, ["image", "score"], path)
+    if frame.empty:
+        raise AgiqaError(f"{printable(path)}: expected scores of images, found none")
     frame["image"] = frame["image"].astype(str)
     frame["score"] = numbers(frame.astype({"score": str}), "score", "image", path)
     return frame
@@ -108,13 +111,19 @@ def _groups(scores: pd.DataFrame, by: str) -> "pd.Series[str]":
     if not by:
         return pd.Series("", index=scores.index)
     if by in scores:
-        return scores[by].fillna("").astype(str)
+        groups = scores[by].fillna("").astype(str)
+        if not groups.any():
+            raise AgiqaError(
+                f"the column {quoted(by)} to group by is empty: score with a table or shards that "
+                "have it, or group by folder"
+            )
+        return groups
     if by == FOLDER:
         return scores["image"].map(lambda name: str(Path(name).parent))
     raise AgiqaError(
         f"expected a column {quoted(by)} to group by, found "
-        f"{some([quoted(str(name)) for name in scores.columns], 20)}: score with --keep {by}, or "
-        "group by folder"
+        f"{some([quoted(str(name)) for name in scores.columns], 20)}: score a table that has it, "
+        f"with --keep {by} (prompts: --prompt-column), or group by folder"
     )
 
 
@@ -130,14 +139,16 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> int:
         How many are there now.
 
     Raises:
-        AgiqaError: an image is gone, two have one name, a member of a shard is to be linked, or
-            another file has that name there.
+        AgiqaError: images are gone (all others are put there first), a member of a shard is to be
+            linked, or another file has that name there.
     """
     targets = _targets(images, folder)
     folder.mkdir(parents=True, exist_ok=True)
+    gone: list[str] = []
     for image in _images(images):
         if image.problem:
-            raise AgiqaError(f"{printable(image.name)}: {image.problem}")
+            gone.append(f"{printable(image.name)} {image.problem}")
+            continue
         target = targets[image.name]
         if link and image.path is None:
             raise AgiqaError(
@@ -154,6 +165,11 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> int:
             target.symlink_to(image.path.absolute())
         else:
             shutil.copy2(image.path, target)
+    if gone:
+        raise AgiqaError(
+            f"{len(gone)} of {len(targets)} images are not there, the others are in {folder}: "
+            f"{some(gone, 3)} (names are relative to the folder in which agiqa score ran)"
+        )
     return len(targets)
 
 
@@ -177,8 +193,10 @@ def _images(names: Sequence[str]) -> Iterator[ImageInput]:
                       if f"{kind}:" in name), "")  # fmt: skip
         if shard:
             by_shard.setdefault(shard, set()).add(name)
-        else:
+        elif is_url(name) or Path(name).is_file():
             yield from read_inputs([name])
+        else:
+            yield ImageInput(name, problem="is no longer there")
     for shard, wanted in by_shard.items():
         for image in read_inputs([shard]):
             if image.name in wanted:

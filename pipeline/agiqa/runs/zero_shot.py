@@ -58,6 +58,11 @@ def evaluate_scorer(
             f"{printable(name)}: expected a published scorer, found a run, which knows scores of "
             f"its own data sets: `agiqa cross {printable(name)} --on {printable(dataset)}`."
         )
+    if (Path(dataset) / PROVENANCE).is_file():
+        raise AgiqaError(
+            f"{printable(dataset)}: expected a data set's name, found a run: a published scorer is "
+            "measured on a data set."
+        )
     asked = read_scorer(name)
     settings = Fit(target=target or asked.target, protocol=protocol)
     rated = load_rated_data(cache / dataset, settings)

@@ -190,7 +190,9 @@ def read_table(folder: Path | str) -> ImagesTable:
     for name in (IMAGES_CSV, DATASET_JSON):
         if not (folder / name).is_file():
             present = some(sorted(p.name for p in folder.glob("*"))) or "nothing"
-            raise AgiqaError(f"{folder}: expected {name}, found {present}: {advice}")
+            known = sorted(path.parent.name for path in folder.parent.glob(f"*/{IMAGES_CSV}"))
+            others = f"; prepared there: {some(known)}" if known else ""
+            raise AgiqaError(f"{folder}: expected {name}, found {present}: {advice}{others}")
     try:
         table, sha256, recorded_root = _described(read_json(folder / DATASET_JSON), folder, advice)
         if file_sha256(csv) != sha256:

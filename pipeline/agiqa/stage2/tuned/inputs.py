@@ -125,8 +125,8 @@ def load_tuned_inputs(
     """
     if not tokens.exists():
         raise AgiqaError(
-            f"No store of tokens {tokens}: run `agiqa extract {table.name} --set visual.tokens=N`, "
-            "N the block behind which the preset tuned trains."
+            f"No store of tokens {tokens}: run `agiqa extract {table.name} --only tokens --set "
+            "visual.tokens=N`, N the block behind which the preset tuned trains."
         )
     pack = open_pack(tokens)
     (made_by, *others), places = pack.metadata["fingerprints"], _places(pack)
