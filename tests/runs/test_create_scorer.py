@@ -79,6 +79,10 @@ def test_a_tensor_of_a_pictures_pixels_scores_as_its_file_to_the_bit(
         (lambda t: t[:0], r"found \(0, 3, 24, 32\)"),
         (lambda t: t[None], r"found \(1, 5, 3, 24, 32\)"),
         (lambda t: t / 255 * 1j, "of complex64"),
+        (
+            lambda t: t[0, :, :1, :1].expand(3, 1, 201),
+            "201 x 1 pixels, one side more than 200 times",
+        ),
     ],
 )
 def test_a_tensor_of_anything_else_is_one_line(
@@ -121,6 +125,12 @@ def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]
         ours(np.zeros((3, 24, 32), np.uint8))
     with pytest.raises(AgiqaError, match="Expected a path of an image to score, found an empty"):
         ours([files[0], ""])
+    with pytest.raises(AgiqaError, match="has 1 x 201 pixels, one side more than 200 times"):
+        ours(np.zeros((201, 1, 3), np.uint8))
+    with Image.open(files[0]) as closed:
+        pass
+    with pytest.raises(AgiqaError, match="the image: was closed before its pixels"):
+        ours([closed])
     with pytest.raises(AgiqaError, match="not both in one call"):
         ours([files[0], Image.new("RGB", (8, 8))])
 

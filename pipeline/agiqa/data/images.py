@@ -109,12 +109,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Copy a caller's image as 8-bit RGB, by the rules of `decode`.
 
     Raises:
-        ImageError: its pixels have a range that is not known.
+        ImageError: its pixels have a range that is not known, its size is beyond the limits, or its
+            file is damaged or closed.
     """
     try:
         return on_white(image)
-    except FormatError as error:
-        raise ImageError(Path("the image"), str(error)) from None
+    except AssertionError:  # Pillow's, of a closed file
+        raise ImageError(Path("the image"), "was closed before its pixels were read") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(Path("the image"), why_not(error)) from None
 
 
 def fit_for_square(image: Image.Image) -> Image.Image:

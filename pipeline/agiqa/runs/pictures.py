@@ -37,7 +37,7 @@ def as_pictures(given: object) -> Sequence[Path | str | Image.Image]:
                     "Expected an image as an array (H, W, 3) of uint8, found "
                     f"{given.shape} of {given.dtype}."
                 )
-            return [Image.fromarray(given)]
+            return [as_rgb(Image.fromarray(given))]
         case "":
             raise AgiqaError("Expected a path of an image to score, found an empty one.")
         case Path() | str():
@@ -69,4 +69,4 @@ def _of_tensor(tensor: torch.Tensor) -> list[Image.Image]:
             )
         tensor = (tensor.float() * 255).round().to(torch.uint8)
     rows = tensor.reshape(-1, *tensor.shape[-3:]).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.ascontiguousarray(row)) for row in rows]
+    return [as_rgb(Image.fromarray(np.ascontiguousarray(row))) for row in rows]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from agiqa.data.image_formats.picture import Box, FormatError, Picture
+from agiqa.data.image_formats.picture import Box, FormatError, Picture, require_size
 
 BAND = 1 << 20  # pixels at a time
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -50,8 +50,9 @@ def on_white(image: Image.Image) -> Image.Image:
     """Copy an image in memory as 8-bit RGB; what is transparent becomes white.
 
     Raises:
-        FormatError: its pixels have a range that is not known.
+        FormatError: its pixels have a range that is not known, or its size is beyond the limits.
     """
+    require_size(*image.size)
     if image.mode in REFUSED:
         raise FormatError(
             f"has pixels of mode {image.mode}, whose range is not known: save it as 8-bit RGB"

@@ -51,21 +51,30 @@ class Picture:
     unpack: Callable[[], Image.Image] | None = None  # in place of Pillow's decoder
 
     def __post_init__(self) -> None:
-        size = f"has {self.width} x {self.height} pixels"
-        if self.width < 1 or self.height < 1:
-            raise FormatError(f"{size}: nothing to see")
-        if self.width * self.height > MAX_PIXELS:
-            raise FormatError(
-                f"{size}, more than the limit of {MAX_PIXELS:,}: make it smaller or remove it"
-            )
-        if max(self.width, self.height) > MAX_SIDE:
-            raise FormatError(
-                f"{size}, a side longer than the limit of {MAX_SIDE:,}: cut it or remove it"
-            )
-        if max(self.width, self.height) > MAX_RATIO * min(self.width, self.height):
-            raise FormatError(
-                f"{size}, one side more than {MAX_RATIO} times the other: cut it or remove it"
-            )
+        require_size(self.width, self.height)
+
+
+def require_size(width: int, height: int) -> None:
+    """Refuse an image that is larger or narrower than the limits, in pixels.
+
+    Raises:
+        FormatError: it is.
+    """
+    size = f"has {width} x {height} pixels"
+    if width < 1 or height < 1:
+        raise FormatError(f"{size}: nothing to see")
+    if width * height > MAX_PIXELS:
+        raise FormatError(
+            f"{size}, more than the limit of {MAX_PIXELS:,}: make it smaller or remove it"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise FormatError(
+            f"{size}, a side longer than the limit of {MAX_SIDE:,}: cut it or remove it"
+        )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise FormatError(
+            f"{size}, one side more than {MAX_RATIO} times the other: cut it or remove it"
+        )
 
 
 def require_parts(count: int) -> None:
