@@ -36,7 +36,7 @@ from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
 from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 from agiqa.stage1.one_machine import OneMachine
-from agiqa.stage1.vectors import vectors_of_files
+from agiqa.stage1.vectors import FileVectors
 from agiqa.store.row_ids import Source
 
 # As many tokens as LLaMA's tokenizer makes of MA-AGIQA's two prompts, BOS with them.
@@ -155,7 +155,7 @@ def from_files(folder: Path, extractor: Extractor, workers: int, most: int) -> t
     if not files:
         raise SystemExit(f"{folder}: no images.")
     with tempfile.TemporaryDirectory() as ledger:
-        work = partial(vectors_of_files, files, extractor, Path(ledger), OneMachine(workers))
+        work = partial(FileVectors(extractor, Path(ledger), OneMachine(workers)), files)
         return len(files), seconds(work)
 
 

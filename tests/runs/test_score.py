@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,8 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
 from agiqa.runs.files import load_run
+from agiqa.store import Shelf
+from agiqa.store.ledger.segment_rows import SegmentRows
 from kit.processes import AGIQA
 from kit.tiny_workspace import RUN
 
@@ -69,6 +73,34 @@ def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path)
         main, ["score", "images", "--run", str(run), "--thumbnails", "always"]
     )
     assert (refused.exit_code, "expected a terminal" in refused.stderr) == (1, True)
+
+
+def test_a_scorer_opens_each_shelf_once_and_reads_no_segment_twice(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, read = Counter[Path](), Counter[tuple[Path, str]]()
+    before, sizes_of = Shelf.open, SegmentRows._read_ids
+
+    def counted(root: Path, *made_by: Any) -> Shelf:
+        shelf = before(root, *made_by)
+        opened[shelf.folder] += 1
+        return shelf
+
+    def counted_segments(rows: SegmentRows, sizes: dict[str, int]) -> Any:
+        read.update((rows.folder.folder, name) for name in sizes)
+        return sizes_of(rows, sizes)
+
+    monkeypatch.setattr(Shelf, "open", counted)
+    monkeypatch.setattr(SegmentRows, "_read_ids", counted_segments)
+    files = sorted((tmp_path / "images").glob("*.png"))
+    scorer = agiqa.create_scorer(run)
+    for number in range(4):
+        new = tmp_path / f"{number}.png"
+        Image.new("RGB", (32, 32), (number, 0, 90)).save(new)
+        scorer([new, *files[number : number + 5]])
+    assert set(opened.values()) == set(read.values()) == {1}
+    shutil.rmtree(tmp_path / "ledger")  # by somebody, while a server runs
+    assert scorer(files[:1]) == agiqa.create_scorer(run)(files[:1])
 
 
 def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction(

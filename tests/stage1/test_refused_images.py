@@ -27,7 +27,7 @@ from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.forward import SharedForward
 from agiqa.stage1.one_machine import OneMachine
-from agiqa.stage1.vectors import vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.store import read_pack
 from agiqa.store.row_ids import Source
 from kit.families import LMMS
@@ -208,13 +208,14 @@ def test_vectors_of_files_are_kept_before_the_bad_are_told(
         name: Source(name, path)
         for name, path in zip(with_odd.frame["image_id"], with_odd.paths(), strict=True)
     }
+    vectors_of_files = FileVectors(extractor, tmp_path / "ledger", OneMachine(0))
     with pytest.raises(BadImagesError, match=r"3\.png") as caught:
-        vectors_of_files(sources, extractor, tmp_path / "ledger", OneMachine(0))
+        vectors_of_files(sources)
     lost = {bad.path for bad in caught.value.bad}
     good = {name: source for name, source in sources.items() if str(source.path) not in lost}
     assert len(good) == 8
     extractor.preprocess = None  # type: ignore[assignment]  # nothing is looked at again
-    assert len(vectors_of_files(good, extractor, tmp_path / "ledger", OneMachine(0))[0]) == 8
+    assert len(vectors_of_files(good)[0]) == 8
 
 
 def test_qwen_refuses_what_it_cannot_take_and_every_family_says_so_in_one_line(

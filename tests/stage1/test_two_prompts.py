@@ -17,7 +17,7 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor
 from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.pack_comparison import compare_with_settings
-from agiqa.stage1.vectors import vectors_of_files
+from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import load_features
 from agiqa.store import Shelf, pack_beside, read_pack, row_ids_digest, write_pack
 from agiqa.store.row_ids import Source, row_id
@@ -78,7 +78,8 @@ def test_each_row_has_the_vectors_of_the_picture_with_its_prompt(
     assert all(len(store.image_ids) == 4 for store in packs)
     for number, row in enumerate(rows):
         ledger = tmp_path / f"ledger-{number}"
-        alone = np.concatenate(vectors_of_files({row.row_id: row}, lmm, ledger, OneMachine(0)), 1)
+        vectors_of_files = FileVectors(lmm, ledger, OneMachine(0))
+        alone = np.concatenate(vectors_of_files({row.row_id: row}), 1)
         together = np.concatenate([store.rows([row.row_id])[0].ravel() for store in packs])
         assert np.array_equal(together, alone[0])
     own, plain, looks = features.semantic[:, 0], features.semantic[:, 1], features.visual

@@ -17,7 +17,7 @@ from agiqa.runs.score import Score
 from agiqa.runs.scorer_file import ScorerFile
 from agiqa.stage1.extractors import VectorSubset, asks_image_prompt, semantic_extractor
 from agiqa.stage1.one_machine import Engine, OneMachine
-from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.store import ANSWERS
 from agiqa.store.row_ids import Source
 
@@ -50,6 +50,7 @@ class LmmScorer(ImageScorer):
         stores = [vector.store for vector in extractor.vectors]
         answers = [place for place, store in enumerate(stores) if store == ANSWERS]
         self.semantic = VectorSubset(extractor, answers)
+        self.answers_of_files = FileVectors(self.semantic, ledger, self.engine)
         self.asks_image_prompt = asks_image_prompt(self.semantic.vectors)
         low, high = scorer.scale
         self.provenance = {
@@ -79,7 +80,7 @@ class LmmScorer(ImageScorer):
         Raises:
             BadImagesError: the model does not take some of them; the others' answers are kept.
         """
-        answers = vectors_of_files(sources, self.semantic, self.ledger, self.engine)
+        answers = self.answers_of_files(sources)
         return dict(zip(sources, self._scores(list(sources), answers), strict=True))
 
     def score_loaded(
@@ -91,7 +92,7 @@ class LmmScorer(ImageScorer):
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by row id, whose answers are known."""
-        return in_ledger(sources, self.semantic, self.ledger)
+        return self.answers_of_files.in_ledger(sources)
 
     def _scores(self, names: Sequence[str], answers: Sequence[np.ndarray]) -> list[Score]:
         """Weigh the answers `(N, A)` to each question: the mean over questions is the score."""

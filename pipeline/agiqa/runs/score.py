@@ -35,9 +35,9 @@ from agiqa.stage1.extractors import (
 )
 from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
-from agiqa.stage1.vectors import in_ledger, vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
-from agiqa.store import ANSWERS, IMPORTED
+from agiqa.store import ANSWERS, IMPORTED, Shelf
 from agiqa.store.row_ids import Source
 
 SCORERS, DEFAULT = "scorers", "agiqa-3k"  # the folder of scorers, and in it the one that is a run
@@ -83,9 +83,11 @@ class Scorer(ImageScorer):
         self.asks_image_prompt = asks_image_prompt(vectors)
         names, width = [each.name for each in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
-        self.visual = visual_input(run, ledger, engine)
+        opened: dict[Path, Shelf] = {}  # which the engine fills at once for both
+        self.visual = visual_input(run, ledger, engine, opened)
         self.several = _with_visual(whole, self.semantic.indices, self.visual)
         self.engine = engine or OneMachine(run.params.semantic.workers, self.several, whole=False)
+        self.semantic_of_files = FileVectors(self.semantic, ledger, self.engine, opened)
         self.held_out = held_out_scores(run)
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
@@ -119,7 +121,7 @@ class Scorer(ImageScorer):
         Raises:
             BadImagesError: the run's models do not take some of them.
         """
-        semantic = vectors_of_files(sources, self.semantic, self.ledger, self.engine)
+        semantic = self.semantic_of_files(sources)
         scores = self._scores(list(sources), semantic, self.visual.files(sources))
         return {
             name: self.marked(score, sources[name].image_id)
@@ -133,7 +135,7 @@ class Scorer(ImageScorer):
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The images, of those by row id, that an extractor need not look at again."""
-        return in_ledger(sources, self.semantic, self.ledger) & self.visual.in_ledger(sources)
+        return self.semantic_of_files.in_ledger(sources) & self.visual.in_ledger(sources)
 
     def ordered(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
         """An extractor's vectors `(N, D)`, then answers' `(N, K)`, as the run takes them.

@@ -11,20 +11,23 @@ from agiqa.runs.files import Run
 from agiqa.stage1.extractors import TokenExtractor, Vector, VisionExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine, OneMachine
-from agiqa.stage1.vectors import completed_rows, in_ledger, vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels, resized
 from agiqa.stage2.presets import LIGHT, TUNED
 from agiqa.stage2.tuned.inputs import TunedVisual
-from agiqa.store import TOKENS
+from agiqa.store import TOKENS, Shelf
 from agiqa.store.row_ids import Source
 
 
 class VisualInput:
     """The visual extractor's vectors `(N, F)`."""
 
-    def __init__(self, run: Run, ledger: Path | None, engine: Engine | None) -> None:
-        self.extractor, self.ledger = VisionExtractor(run.params.visual), ledger
-        self.engine = engine or OneMachine(run.params.visual.workers, whole=False)
+    def __init__(
+        self, run: Run, ledger: Path | None, engine: Engine | None, opened: dict[Path, Shelf]
+    ) -> None:
+        self.extractor = VisionExtractor(run.params.visual)
+        engine = engine or OneMachine(run.params.visual.workers, whole=False)
+        self.of_files = FileVectors(self.extractor, ledger, engine, opened)
 
     def describe(self) -> dict[str, Any]:
         """Describe their store as a run's provenance does."""
@@ -32,11 +35,11 @@ class VisualInput:
 
     def files(self, sources: Mapping[str, Source]) -> Any:
         """Look at files by image id, through the ledger."""
-        return side_by_side(vectors_of_files(sources, self.extractor, self.ledger, self.engine))
+        return side_by_side(self.of_files(sources))
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at."""
-        return in_ledger(sources, self.extractor, self.ledger)
+        return self.of_files.in_ledger(sources)
 
     def images(self, images: Sequence[Image.Image]) -> Any:
         """Look at images in memory."""
@@ -60,9 +63,12 @@ class LedgerTokens:
 class TunedInput(VisualInput):
     """The same, and the tokens of the images."""
 
-    def __init__(self, run: Run, ledger: Path | None, engine: Engine | None) -> None:
-        super().__init__(run, ledger, engine)
+    def __init__(
+        self, run: Run, ledger: Path | None, engine: Engine | None, opened: dict[Path, Shelf]
+    ) -> None:
+        super().__init__(run, ledger, engine, opened)
         self.tokens = TokenExtractor(run.params.visual, self.extractor)
+        self.tokens_of_files = FileVectors(self.tokens, ledger, self.of_files.engine, opened)
 
     def describe(self) -> dict[str, Any]:
         """Describe both stores as a run's provenance does."""
@@ -71,12 +77,12 @@ class TunedInput(VisualInput):
 
     def files(self, sources: Mapping[str, Source]) -> TunedVisual:
         """Look at files by image id, through the ledger; their tokens stay in it."""
-        rows = completed_rows(sources, self.tokens, self.ledger, self.engine)
+        rows = self.tokens_of_files.completed(sources)
         return TunedVisual(super().files(sources), LedgerTokens(rows, list(sources)))
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
         """The ids that no model has to look at."""
-        return super().in_ledger(sources) & in_ledger(sources, self.tokens, self.ledger)
+        return super().in_ledger(sources) & self.tokens_of_files.in_ledger(sources)
 
     def images(self, images: Sequence[Image.Image]) -> TunedVisual:
         """Look at images in memory."""
@@ -110,12 +116,15 @@ class PixelInput:
 
 
 def visual_input(
-    run: Run, ledger: Path | None, engine: Engine | None = None
+    run: Run, ledger: Path | None, engine: Engine | None, opened: dict[Path, Shelf]
 ) -> VisualInput | PixelInput:
-    """What the run's preset sees; pixels are decoded in this process, whatever the engine."""
+    """What the run's preset sees; pixels are decoded in this process, whatever the engine.
+
+    `opened` are shelves of the ledger by folder, shared with those who read the same.
+    """
     if run.params.fit.preset in (LIGHT, TUNED):
         kind = VisualInput if run.params.fit.preset == LIGHT else TunedInput
-        return kind(run, ledger, engine)
+        return kind(run, ledger, engine, opened)
     return PixelInput(run, ledger)
 
 

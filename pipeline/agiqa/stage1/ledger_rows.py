@@ -7,8 +7,9 @@ with two prompts is then two of the sources, which share the rows of all other v
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from agiqa.store import DESCRIPTION, Shelf, default_root, pull, shared_shelves
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.shelf_check import repair_shelf
 from agiqa.store.row_ids import Source
+from agiqa.store.shared.shared_shelf import SharedShelf
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class LedgerRows:
         ledger: the ledger's folder; by default `store.default_root()`, which a URL may share.
         rank: of this process among several that write at once.
         absent: where shelves are created that are not there; by default in the ledger.
+        opened: shelves that stay open from one call to the next, by folder; new ones are added.
 
     Raises:
         AgiqaError: two of the vectors are the same; a shelf on disk is another's.
@@ -71,11 +74,17 @@ class LedgerRows:
         ledger: Path | None,
         rank: int = 0,
         absent: Path | None = None,
+        opened: dict[Path, Shelf] | None = None,
     ) -> None:
-        self.extractor, self.sources = extractor, sources
-        self.root, self.rank = ledger or default_root(), rank
-        self.shelves = open_shelves(extractor, ledger, rank, absent)
-        self.shared = shared_shelves(self.shelves, own_folder=ledger is not None)
+        self.extractor, self.sources, self.rank = extractor, sources, rank
+        self.root, self.has_own_root = ledger or default_root(), ledger is not None
+        self.opened: dict[Path, Shelf] = {} if opened is None else opened
+        self.shelves = open_shelves(extractor, ledger, rank, absent, self.opened)
+
+    @cached_property
+    def shared(self) -> list[SharedShelf]:
+        """The shelves as a URL shares them; none where no URL does."""
+        return shared_shelves(self.shelves, own_folder=self.has_own_root)
 
     def row_ids(self, index: int, ids: Sequence[str]) -> list[str]:
         """What the shelf of a vector knows the images by."""
@@ -88,7 +97,7 @@ class LedgerRows:
 
     def missing(self, ids: Sequence[str]) -> list[Job]:
         """The images that lack vectors here, together with those that lack the same."""
-        return self._jobs(ids, [shelf.ids() for shelf in self.shelves])
+        return self._jobs(ids, [shelf.refreshed() for shelf in self.shelves])
 
     def missing_everywhere(self, ids: Sequence[str]) -> list[Job]:
         """As `missing`, but for what lies at the URL that shares the ledger.
@@ -101,7 +110,7 @@ class LedgerRows:
         present = [there.shelf.ids() | there.ids() for there in self.shared]
         return self._jobs(ids, present) if self.shared else self.missing(ids)
 
-    def _jobs(self, ids: Sequence[str], present: Sequence[frozenset[str]]) -> list[Job]:
+    def _jobs(self, ids: Sequence[str], present: Sequence[Container[str]]) -> list[Job]:
         wanted: dict[str, list[int]] = {}
         for index, there in enumerate(present):
             first = dict(zip(reversed(self.row_ids(index, ids)), reversed(ids), strict=True))
@@ -133,8 +142,7 @@ class LedgerRows:
         A damaged segment's other rows are saved (`repair_shelf`).
         """
         for index, shelf in enumerate(self.shelves):
-            present = shelf.ids()
-            if shelf.damaged([name for name in self.row_ids(index, ids) if name in present]):
+            if shelf.damaged(self.row_ids(index, ids)):
                 for done in repair_shelf(shelf.folder):
                     log.warning("%s", done)
 
@@ -159,7 +167,11 @@ class RowsToPack:
 
 
 def open_shelves(
-    extractor: Extractor, ledger: Path | None, rank: int = 0, absent: Path | None = None
+    extractor: Extractor,
+    ledger: Path | None,
+    rank: int = 0,
+    absent: Path | None = None,
+    opened: dict[Path, Shelf] | None = None,
 ) -> list[Shelf]:
     """The ledger's shelf for each of the extractor's vectors; arguments as of `LedgerRows`."""
     for one, other in itertools.combinations(extractor.vectors, 2):
@@ -169,9 +181,13 @@ def open_shelves(
                 "nothing but their names tells them apart; ask for one of them."
             )
     root, shelves = ledger or default_root(), []
+    opened = {} if opened is None else opened
     for vector in extractor.vectors:
         made_by = dict(vector.fingerprint)
-        there = (shelf_folder(root, made_by) / DESCRIPTION).exists()
-        where = root if there or absent is None else absent
-        shelves.append(Shelf.open(where, made_by, vector.width, extractor.precision, rank))
+        folder = shelf_folder(root, made_by)
+        there = (folder / DESCRIPTION).exists()
+        if not there or folder not in opened:
+            where = root if there or absent is None else absent
+            opened[folder] = Shelf.open(where, made_by, vector.width, extractor.precision, rank)
+        shelves.append(opened[folder])
     return shelves

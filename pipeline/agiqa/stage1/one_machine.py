@@ -64,7 +64,8 @@ class OneMachine:
     def compute(self, rows: LedgerRows, jobs: Sequence[Job]) -> Mapping[str, str]:
         """Compute the jobs in this process."""
         if self.several is not None:
-            rows = LedgerRows(self.several, rows.sources, rows.root, rows.rank)
+            given = rows.sources, rows.root, rows.rank
+            rows = LedgerRows(self.several, *given, opened=rows.opened)
             jobs = rows.missing(images_of(jobs))
         return compute(jobs, rows, self.workers, whole=self.whole).bad
 

@@ -17,44 +17,56 @@ from agiqa.stage1.extractors import Extractor, Sample
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine
+from agiqa.store import Shelf
 from agiqa.store.row_ids import Source
 
 
-def vectors_of_files(
-    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, engine: Engine
-) -> list[np.ndarray]:
-    """Each of the extractor's vectors `(N, D)` of images by row id, through the ledger.
+class FileVectors:
+    """An extractor's vectors of files, through the ledger, whose shelves stay open between calls.
 
     Args:
-        sources: an existing, decodable file for each row id.
         extractor: what makes the vectors.
         ledger: the ledger's folder; by default `store.default_root()`.
         engine: what computes those that the ledger lacks.
-
-    Raises:
-        BadImagesError: images that the extractor cannot be used with; the vectors of all others
-            are in the ledger.
+        opened: shelves by folder, which those who share them read once.
     """
-    return completed_rows(sources, extractor, ledger, engine).read(list(sources))
 
+    def __init__(
+        self,
+        extractor: Extractor,
+        ledger: Path | None,
+        engine: Engine,
+        opened: dict[Path, Shelf] | None = None,
+    ) -> None:
+        self.extractor, self.ledger, self.engine = extractor, ledger, engine
+        self.opened: dict[Path, Shelf] = {} if opened is None else opened
 
-def completed_rows(
-    sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None, engine: Engine
-) -> LedgerRows:
-    """The extractor's rows in the ledger, with all of these images; takes and raises the same."""
-    rows, ids = LedgerRows(extractor, sources, ledger), list(sources)
-    rows.drop_damaged(ids)
-    if jobs := rows.missing(ids):
-        bad = engine.compute(rows, jobs)
-        if bad:
-            raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
-    return rows
+    def __call__(self, sources: Mapping[str, Source]) -> list[np.ndarray]:
+        """Each vector `(N, D)` of an existing, decodable file for each row id.
 
+        Raises:
+            BadImagesError: images that the extractor cannot be used with; the vectors of all
+                others are in the ledger.
+        """
+        return self.completed(sources).read(list(sources))
 
-def in_ledger(sources: Mapping[str, Source], extractor: Extractor, ledger: Path | None) -> set[str]:
-    """The images, of those by row id, whose vectors need not be computed."""
-    rows = LedgerRows(extractor, sources, ledger)
-    return set(sources).difference(*(job.image_ids for job in rows.missing(list(sources))))
+    def completed(self, sources: Mapping[str, Source]) -> LedgerRows:
+        """The rows in the ledger, with all of these images; raises the same."""
+        rows, ids = self._rows(sources), list(sources)
+        rows.drop_damaged(ids)
+        if jobs := rows.missing(ids):
+            bad = self.engine.compute(rows, jobs)
+            if bad:
+                raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
+        return rows
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The images, of those by row id, whose vectors need not be computed."""
+        jobs = self._rows(sources).missing(list(sources))
+        return set(sources).difference(*(job.image_ids for job in jobs))
+
+    def _rows(self, sources: Mapping[str, Source]) -> LedgerRows:
+        return LedgerRows(self.extractor, sources, self.ledger, opened=self.opened)
 
 
 def vectors_of_images(

@@ -17,7 +17,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.images import as_rgb, decode, image_id
 from agiqa.stage1.extractors import Extractor, asks_image_prompt
 from agiqa.stage1.one_machine import OneMachine
-from agiqa.stage1.vectors import vectors_of_files, vectors_of_images
+from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.store.row_ids import Source
 
 KEPT = 64  # images in memory whose vectors are kept, for each extractor
@@ -29,7 +29,8 @@ class ImageVectors:
     """Vectors of images by one extractor."""
 
     def __init__(self, extractor: Extractor, ledger: Path | None, workers: int) -> None:
-        self.extractor, self.ledger, self.engine = extractor, ledger, OneMachine(workers)
+        self.extractor = extractor
+        self.of_files = FileVectors(extractor, ledger, OneMachine(workers))
         self.asks_image_prompt = asks_image_prompt(extractor.vectors)
         self._kept: OrderedDict[tuple[str, str], list[np.ndarray]] = OrderedDict()
 
@@ -65,7 +66,7 @@ class ImageVectors:
             for path, prompt in zip(paths, prompts, strict=True)
         ]
         sources = {source.row_id: source for source in given}
-        vectors = vectors_of_files(sources, self.extractor, self.ledger, self.engine)
+        vectors = self.of_files(sources)
         rows = {name: row for row, name in enumerate(sources)}
         return [[np.asarray(each[rows[source.row_id]]) for each in vectors] for source in given]
 

@@ -75,7 +75,7 @@ class SegmentRows:
         """Give the ids of all rows, as of the last `refresh`."""
         return frozenset(self._addresses)
 
-    def __contains__(self, row_id: str) -> bool:
+    def __contains__(self, row_id: object) -> bool:
         return row_id in self._addresses
 
     def refresh(self) -> None:

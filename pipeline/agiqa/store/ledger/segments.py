@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -147,9 +148,12 @@ def build(kind: Kind, ids: Sequence[str], vectors: Vectors) -> tuple[str, list[b
 
 
 def ids_in(data: bytes) -> list[str]:
-    """The image ids in the last bytes of a segment; of one that is cut short, those left."""
+    """The image ids in the last bytes of a segment; of one that is cut short, those left.
+
+    Interned, as many shelves know the same images: ids are most of what an open shelf takes.
+    """
     text = data.hex()
-    return [text[at : at + 64] for at in range(0, len(text) - 63, 64)]
+    return [sys.intern(text[at : at + 64]) for at in range(0, len(text) - 63, 64)]
 
 
 def described(head: bytes) -> Kind | None:

@@ -119,8 +119,12 @@ class Shelf:
 
     def ids(self) -> frozenset[str]:
         """The image ids of all rows, those added since by another process included."""
+        return self.refreshed().ids()
+
+    def refreshed(self) -> SegmentRows:
+        """The rows, those added since by another process included; `id in rows` asks for one."""
         self.rows.refresh()
-        return self.rows.ids()
+        return self.rows
 
     def has(self, image_id: str) -> bool:
         """Whether a row for this image is there, as of the last `ids`, `read` or write."""
