@@ -54,7 +54,7 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
     for other in contenders[1:]:
         _require_same(first, other)
     drawn = draw(first.sides)
-    resamples = resample_splits(drawn, [_test_sides(each) for each in contenders])
+    resamples = resample_splits(drawn, [_test_sides(contender) for contender in contenders])
     ratio = sides_ratio(first.provenance.get("leaks", []))
     comparisons: list[dict[str, Any]] = [
         {
@@ -66,11 +66,11 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
         for other, resampled in zip(contenders[1:], resamples[1:], strict=True)
     ]
     for figure in FIGURES:
-        adjusted = holm([each["figures"][figure]["p"] for each in comparisons])
+        adjusted = holm([difference["figures"][figure]["p"] for difference in comparisons])
         for comparison, p in zip(comparisons, adjusted, strict=True):
             comparison["figures"][figure]["p_holm"] = p
     return {**_about(first), **_drawn(drawn), "test_to_train": ratio,
-            "contenders": [_described(each) for each in contenders],
+            "contenders": [_described(contender) for contender in contenders],
             "comparisons": comparisons}  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def _require_same(one: Contender, other: Contender) -> None:
             f"{one.name} has the splits {one.seeds}, {other.name} {other.seeds}: compare runs of "
             "the same splits"
         )
-    digests = [str(each.provenance.get("splits_sha256", "")) for each in (one, other)]
+    digests = [str(side.provenance.get("splits_sha256", "")) for side in (one, other)]
     if all(digests) and digests[0] != digests[1]:
         raise AgiqaError(
             f"{one.name} and {other.name} were fitted on different {one.provenance['protocol']} "

@@ -118,27 +118,27 @@ def evaluate(run: Run, test_set: TestSet) -> list[Evaluation]:
             f"holds {list(sides)}: run `agiqa fit` again."
         )
     scores = {
-        (model, seed): predictor.predict(model, place, side["test"])
-        for place, (seed, side) in enumerate(sides.items())
+        (model, seed): predictor.predict(model, number, side["test"])
+        for number, (seed, side) in enumerate(sides.items())
         for model in predictor.models
     }
     results, extra_models = [], list(predictor.extra_models)
-    for place, column in enumerate(test_set.columns):
+    for number, column in enumerate(test_set.columns):
         if column is not None:
-            predictions = _predictions(test_set, scores, place, column)
+            predictions = _predictions(test_set, scores, number, column)
             for extra, rows_of in predictor.extra_models.items():
                 predictions = _with_extra(predictions, extra, rows_of)
-            epochs = predictor.gate_epochs(place)
+            epochs = predictor.gate_epochs(number)
             gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
-            metrics = _metrics(run, test_set, place, column, predictions, extra_models, gating)
+            metrics = _metrics(run, test_set, number, column, predictions, extra_models, gating)
             results.append(Evaluation(predictions, metrics))
     return results
 
 
 def _predictions(
-    test_set: TestSet, scores: Mapping[tuple[str, int], SplitScores], place: int, column: str
+    test_set: TestSet, scores: Mapping[tuple[str, int], SplitScores], number: int, column: str
 ) -> pd.DataFrame:
-    """One row for each model, split and tested image, of the run's target at `place`.
+    """One row for each model, split and tested image, of the run's target at `number`.
 
     `scores` are by model and seed; the table calls the target `column`.
     """
@@ -148,13 +148,14 @@ def _predictions(
     for (model, seed), (score, gate, reach) in scores.items():
         test = test_set.sides[seed]["test"]
         part = described.iloc[test].assign(
-            model=model, seed=seed, mos=mos[test], score=score[:, place]
+            model=model, seed=seed, mos=mos[test], score=score[:, number]
         )
         if gate is not None:
             for index, expert in enumerate(test_set.data.features.experts):
-                part[GATE + expert] = gate[:, index, place]
-        if reach is not None and np.isfinite(reach[place]) and test_set.learnt:
-            part[LOW], part[HIGH] = part["score"] - reach[place], part["score"] + reach[place]
+                part[GATE + expert] = gate[:, index, number]
+        if reach is not None and np.isfinite(reach[number]) and test_set.learnt:
+            part[LOW] = part["score"] - reach[number]
+            part[HIGH] = part["score"] + reach[number]
         parts.append(part[np.isfinite(mos[test])])
     first = ["model", "seed"]
     whole = pd.concat(parts, ignore_index=True)
@@ -176,13 +177,13 @@ def _with_extra(
 def _metrics(
     run: Run,
     test_set: TestSet,
-    place: int,
+    number: int,
     column: str,
     predictions: pd.DataFrame,
     extra_models: Sequence[str],
     gating: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Everything that metrics.json says of the run's target at `place`."""
+    """Everything that metrics.json says of the run's target at `number`."""
     table = test_set.data.table
     mos = table.frame[column]
     metrics = {
@@ -196,7 +197,7 @@ def _metrics(
         "splits": len(test_set.sides),
         "splits_sha256": test_set.data.digest,
         "leaks": [dict(leak) for leak in test_set.leaks],
-        "outside_scale": _outside_scale(run, table, place, column, predictions),
+        "outside_scale": _outside_scale(run, table, number, column, predictions),
         **measure(predictions, extra_models, run.provenance["experts"], gating),
     }
     if (ceiling := best_possible(table, column, test_set.sides)) is not None:
@@ -205,7 +206,7 @@ def _metrics(
 
 
 def _outside_scale(
-    run: Run, table: ImagesTable, place: int, column: str, predictions: pd.DataFrame
+    run: Run, table: ImagesTable, number: int, column: str, predictions: pd.DataFrame
 ) -> dict[str, Any] | None:
     """How many of the mixture's scores lie beyond the MOS that the scale was learnt from.
 
@@ -213,7 +214,7 @@ def _outside_scale(
     """
     low, high = float(table.frame[column].min()), float(table.frame[column].max())
     if table.name not in run.provenance["trained_on"]:
-        if place:
+        if number:
             return None
         low, high = (float(run.provenance["mos"][end]) for end in ("low", "high"))
     scores = predictions.loc[predictions["model"] == MIXTURE, "score"]

@@ -48,7 +48,7 @@ class LmmScorer(ImageScorer):
         settings = replace(scorer.settings, remote_code=remote_code)
         extractor = semantic_extractor(settings, scorer.prompt_set)
         stores = [vector.store for vector in extractor.vectors]
-        answers = [place for place, store in enumerate(stores) if store == ANSWERS]
+        answers = [index for index, store in enumerate(stores) if store == ANSWERS]
         self.semantic = VectorSubset(extractor, answers)
         self.answers_of_files = FileVectors(self.semantic, ledger, self.engine)
         self.asks_image_prompt = asks_image_prompt(self.semantic.vectors)
@@ -71,8 +71,8 @@ class LmmScorer(ImageScorer):
     @property
     def provenance_of_results(self) -> dict[str, Any]:
         """What a folder of its results says of it, beside the data set's description."""
-        told = ("scorer", "model", "citation", "model_trained_on")
-        return {"preset": "zero-shot"} | {key: self.provenance[key] for key in told}
+        kept = ("scorer", "model", "citation", "model_trained_on")
+        return {"preset": "zero-shot"} | {key: self.provenance[key] for key in kept}
 
     def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
         """Score images by row id, in order, through the ledger.

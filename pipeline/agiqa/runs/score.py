@@ -79,9 +79,11 @@ class Scorer(ImageScorer):
         whole = semantic_extractor(replace(run.params.semantic, prompts=prompt_set_of(run)))
         self.semantic = _wanted(whole, run, where)
         vectors = self.semantic.vectors
-        self.vectors = [each for each in vectors if each.store != ANSWERS]  # the answers follow
+        self.vectors = [
+            vector for vector in vectors if vector.store != ANSWERS
+        ]  # the answers follow
         self.asks_image_prompt = asks_image_prompt(vectors)
-        names, width = [each.name for each in self.vectors], self.vectors[0].width
+        names, width = [made.name for made in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
         opened: dict[Path, Shelf] = {}  # which the engine fills at once for both
         self.visual = visual_input(run, ledger, engine, opened)
@@ -143,8 +145,8 @@ class Scorer(ImageScorer):
         Returns:
             `(N, P, D)` float32, in the order of the experts.
         """
-        single = [np.asarray(each, dtype=np.float32) for each in vectors]
-        semantic = np.stack([single[place] for place in self.order], axis=1)
+        single = [np.asarray(part, dtype=np.float32) for part in vectors]
+        semantic = np.stack([single[index] for index in self.order], axis=1)
         answers = single[len(self.vectors) :]
         return with_answers(semantic, np.stack(answers, axis=1)) if answers else semantic
 
@@ -211,7 +213,7 @@ def default_run() -> Path:
 def require_extractor(run: Run) -> None:
     """Refuse runs whose vectors nothing here can make of a new image."""
     prints = run.provenance["stores"]["semantic"]["fingerprints"]
-    if any(each.get("extractor") == IMPORTED for each in prints):
+    if any(made.get("extractor") == IMPORTED for made in prints):
         raise AgiqaError(
             f"{run.folder}: fitted on vectors that were imported (agiqa cache import-pt), and what "
             f"made them is known by name only (model: {prints[0].get('model')}), so new images "
@@ -270,11 +272,11 @@ def _with_visual(
 def _wanted(extractor: Extractor, run: Run, where: str) -> VectorSubset:
     """The extractor with the vectors that the run reads: semantic ones, then answers."""
     stores = [vector.store for vector in extractor.vectors]
-    semantic = [place for place, store in enumerate(stores) if store != ANSWERS]
-    names = [extractor.vectors[place].name for place in semantic]
-    wanted = [semantic[place] for place in choose_vectors(names, run.params.fit.vectors, where)]
+    semantic = [index for index, store in enumerate(stores) if store != ANSWERS]
+    names = [extractor.vectors[index].name for index in semantic]
+    wanted = [semantic[index] for index in choose_vectors(names, run.params.fit.vectors, where)]
     if run.params.fit.answers:
-        wanted += [place for place, store in enumerate(stores) if store == ANSWERS]
+        wanted += [index for index, store in enumerate(stores) if store == ANSWERS]
     return VectorSubset(extractor, wanted)
 
 

@@ -57,7 +57,7 @@ class LedgerTokens:
 
     def __getitem__(self, images: np.ndarray) -> np.ndarray:
         """Tokens `(n, L * C)` of the images at these places."""
-        return self.rows.read([self.ids[place] for place in images])[0]
+        return self.rows.read([self.ids[row] for row in images])[0]
 
 
 class TunedInput(VisualInput):

@@ -91,10 +91,10 @@ def _predictions(scorer: LmmScorer, rated: RatedData) -> pd.DataFrame:
             f"'{rated.name}' lacks for {prompts.count('')} images: prepare it with --prompt-column."
         )
     scores = scorer(files, prompts if scorer.asks_image_prompt else None)
-    found = pd.Series([score.score for score in scores], index=tested)
+    means = pd.Series([score.score for score in scores], index=tested)
     described = frame[["path", "image_id", "generator", "group"]].assign(mos=frame[column])
     parts = [
-        described.iloc[rows].assign(model=ZERO_SHOT, seed=seed, score=found[rows].to_numpy())
+        described.iloc[rows].assign(model=ZERO_SHOT, seed=seed, score=means[rows].to_numpy())
         for seed, rows in tests.items()
     ]
     whole = pd.concat(parts, ignore_index=True)
@@ -105,9 +105,9 @@ def _metrics(
     rated: RatedData, provenance: dict[str, Any], predictions: pd.DataFrame
 ) -> dict[str, Any]:
     """Build everything that metrics.json says of the scorer."""
-    told = ("preset", "dataset", "synthetic", "target", "mos", "protocol", "splits_sha256", "leaks")
+    kept = ("preset", "dataset", "synthetic", "target", "mos", "protocol", "splits_sha256", "leaks")
     metrics = {
-        **{key: provenance[key] for key in told},
+        **{key: provenance[key] for key in kept},
         "trained_on": [],
         "splits": len(rated.sides),
         **measure(predictions, (), (), main=ZERO_SHOT),

@@ -81,10 +81,10 @@ class Trying:
             with np.errstate(over="ignore"):  # what overflows is not finite, and left out
                 stored = rows.astype(self.extractor.precision)
             good = np.isfinite(stored).all(axis=1)
-            odd = [ids[place] for place in np.flatnonzero(~good).tolist()]
+            odd = [ids[row] for row in np.flatnonzero(~good).tolist()]
             self.bad |= dict.fromkeys(odd, not_finite(self.extractor))
             if good.any():
-                kept = [ids[place] for place in np.flatnonzero(good).tolist()]
+                kept = [ids[row] for row in np.flatnonzero(good).tolist()]
                 yield NewRows(index, kept, stored[good])
 
 

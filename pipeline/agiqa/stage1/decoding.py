@@ -47,8 +47,8 @@ def _loaded(
 ) -> Iterator[tuple[str, Sample | Exception]]:
     images = _Images(extractor, items)
     if workers == 0 or len(items) <= extractor.batch_size:
-        for place in range(len(items)):
-            yield images[place]
+        for index in range(len(items)):
+            yield images[index]
         return
     from torch.utils.data import DataLoader
 

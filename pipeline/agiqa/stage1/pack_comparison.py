@@ -122,7 +122,7 @@ def _missing_of_pack(
     sources = _sources(path, present) if has_table else [Source(i, Path(i)) for i in pack.image_ids]
     in_pack_as = {s: s.row_id if pack.by_prompt else s.image_id for s in sources}
     wanted = [source for source in sources if in_pack_as[source] not in left_out]
-    made = {digest(each) for each in there.values()}
+    made = {digest(fingerprint) for fingerprint in there.values()}
     count, lost, in_pack = {}, set[Source](), 0
     for vector in present.vectors:
         there_now = rows_there(ledger, vector.fingerprint)

@@ -120,8 +120,8 @@ def choose_vectors(names: Sequence[str], patterns: Sequence[str], where: str) ->
                 f"{', '.join(names)}."
             )
     return [
-        place
-        for place, name in enumerate(names)
+        index
+        for index, name in enumerate(names)
         if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     ]
 
@@ -154,11 +154,11 @@ def describe_store(store: FeatureStore, chosen: Sequence[int] | None = None) -> 
         store: a pack.
         chosen: the places of the vectors that are used; by default all.
     """
-    places = range(len(store.names)) if chosen is None else chosen
+    indices = range(len(store.names)) if chosen is None else chosen
     return {
         "extractor": store.extractor,
-        "names": [store.names[place] for place in places],
-        "fingerprints": [dict(store.fingerprints[place]) for place in places],
+        "names": [store.names[index] for index in indices],
+        "fingerprints": [dict(store.fingerprints[index]) for index in indices],
     }
 
 

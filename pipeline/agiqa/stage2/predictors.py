@@ -79,19 +79,19 @@ class LightPredictor:
         self._key: tuple[int, bytes] | None = None  # whose `_scores` are: a split and rows
         self._scores: dict[str, SplitScores] = {}
 
-    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
-        """Score the images `rows` `(n,)` by a model of the split at `place`."""
-        if (key := (place, rows.tobytes())) != self._key:
-            self._key, self._scores = key, self._score_split(place, rows)
+    def predict(self, model: str, index: int, rows: np.ndarray) -> SplitScores:
+        """Score the images `rows` `(n,)` by a model of the split at `index`."""
+        if (key := (index, rows.tobytes())) != self._key:
+            self._key, self._scores = key, self._score_split(index, rows)
         return self._scores[model]
 
     def gate_epochs(self, target: int) -> list[int]:
         """For how many epochs each split's gate was trained; 0: its mixture is constant."""
         return [int(split.mixtures[MIXTURE].epochs[target]) for split in self.ensemble.splits]
 
-    def _score_split(self, place: int, rows: np.ndarray) -> dict[str, SplitScores]:
+    def _score_split(self, index: int, rows: np.ndarray) -> dict[str, SplitScores]:
         """Score the images by every model of a split, some of them at a time."""
-        split, parts = self.ensemble.splits[place], []
+        split, parts = self.ensemble.splits[index], []
         for start in range(0, len(rows), CHUNK):
             own = rows[start : start + CHUNK]
             inputs = self.ensemble.inputs(self.features.visual[own], self.features.semantic[own])
@@ -129,20 +129,20 @@ class TunedPredictor:
     def gate_epochs(self, target: int) -> None:
         """None: what the gate adds is told of the frozen experts alone, by a run of `light`."""
 
-    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
-        """Score the images `rows` `(n,)` by a model of the split at `place`."""
+    def predict(self, model: str, index: int, rows: np.ndarray) -> SplitScores:
+        """Score the images `rows` `(n,)` by a model of the split at `index`."""
         if model in BASELINES:
-            return self.light.predict(model, place, rows)
-        if (key := (place, rows.tobytes())) != self._key:
-            self._key, self._scores = key, self._score_split(place, rows)
+            return self.light.predict(model, index, rows)
+        if (key := (index, rows.tobytes())) != self._key:
+            self._key, self._scores = key, self._score_split(index, rows)
         return self._scores[model]
 
-    def _score_split(self, place: int, rows: np.ndarray) -> dict[str, SplitScores]:
+    def _score_split(self, index: int, rows: np.ndarray) -> dict[str, SplitScores]:
         """Score the images by the frozen mixture, the tail and both."""
-        one = self.ensemble.only(place)
-        seen = TunedVisual(self.inputs.features.visual[rows], self.inputs.tokens.of(rows))
-        prediction = one.predict(seen, self.inputs.semantic[rows])
-        frozen, tail = one.both(seen, self.inputs.semantic[rows])
+        one = self.ensemble.only(index)
+        visual = TunedVisual(self.inputs.features.visual[rows], self.inputs.tokens.of(rows))
+        prediction = one.predict(visual, self.inputs.semantic[rows])
+        frozen, tail = one.both(visual, self.inputs.semantic[rows])
         scales = one.light.splits[0].scales
         alone = {
             name: SplitScores(scales.restore(score[0].numpy()[:, None], 0), None)
@@ -170,9 +170,9 @@ class PaperPredictor:
     def gate_epochs(self, target: int) -> None:
         """Its gate is part of the network, and no choice of the validation side."""
 
-    def predict(self, model: str, place: int, rows: np.ndarray) -> SplitScores:
+    def predict(self, model: str, index: int, rows: np.ndarray) -> SplitScores:
         """The split's network on the images."""
-        output = self.ensemble.predict_split(place, self.inputs.pixels, self.inputs.semantic, rows)
+        output = self.ensemble.predict_split(index, self.inputs.pixels, self.inputs.semantic, rows)
         return SplitScores(output.score.numpy()[:, None], output.gate.numpy()[..., None])
 
 

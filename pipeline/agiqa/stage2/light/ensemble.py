@@ -70,9 +70,9 @@ class Ensemble:
         errors = [split.errors(target, 0) for split in self.splits]
         return cv_plus(score[..., target].numpy(), errors)
 
-    def only(self, place: int) -> Self:
-        """The ensemble of the split at `place` alone."""
-        return type(self)(self.experts, (self.splits[place],))
+    def only(self, index: int) -> Self:
+        """The ensemble of the split at `index` alone."""
+        return type(self)(self.experts, (self.splits[index],))
 
     def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
         """Which of an extractor's semantic vectors each expert takes: they are in order."""
@@ -81,10 +81,10 @@ class Ensemble:
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
         named: dict[str, Tensor] = {}
-        for place, expert in enumerate(self.experts):
-            named |= nested(f"expert.{place}", expert.tensors())
-        for place, split in enumerate(self.splits):
-            named |= nested(f"split.{place}", split.tensors())
+        for index, expert in enumerate(self.experts):
+            named |= nested(f"expert.{index}", expert.tensors())
+        for index, split in enumerate(self.splits):
+            named |= nested(f"split.{index}", split.tensors())
         return named
 
     @classmethod
@@ -94,13 +94,13 @@ class Ensemble:
         """Make the ensemble of a run again from its tensors, settings and provenance."""
         softmax = params.fit.gate == "softmax"
         experts = tuple(
-            Expert.from_tensors(inside(f"expert.{place}", tensors))
-            for place in range(len(provenance["experts"]))
+            Expert.from_tensors(inside(f"expert.{index}", tensors))
+            for index in range(len(provenance["experts"]))
         )
         anchors = [len(expert.anchors) for expert in experts]
         splits = (
-            SplitModel.from_tensors(seed, inside(f"split.{place}", tensors), anchors, softmax)
-            for place, seed in enumerate(provenance["seeds"])
+            SplitModel.from_tensors(seed, inside(f"split.{index}", tensors), anchors, softmax)
+            for index, seed in enumerate(provenance["seeds"])
         )
         return cls(experts, tuple(splits))
 
@@ -117,11 +117,11 @@ class Ensemble:
             raise ValueError("no expert but the visual one is told of")
         named: Expected = {}
         kept = []
-        for place in range(experts):
-            width, components = matrix_shape(header, f"expert.{place}.components")
-            anchors, _ = matrix_shape(header, f"expert.{place}.anchors")
-            named |= nested(f"expert.{place}", Expert.expected(width, components, anchors))
+        for index in range(experts):
+            width, components = matrix_shape(header, f"expert.{index}.components")
+            anchors, _ = matrix_shape(header, f"expert.{index}.anchors")
+            named |= nested(f"expert.{index}", Expert.expected(width, components, anchors))
             kept.append(components)
-        for place in range(len(provenance["seeds"])):
-            named |= SplitModel.expected(header, place, kept, targets, datasets)
+        for index in range(len(provenance["seeds"])):
+            named |= SplitModel.expected(header, index, kept, targets, datasets)
         return named

@@ -120,10 +120,10 @@ def train_gate(constant: Mixture, train: Side, val: Side, settings: Fit) -> tupl
     kept = start
     chosen = [int(np.argmin([float(t.errors[:, c].mean()) for t in trials]))
               for c in range(len(start.scale))]  # fmt: skip
-    for target, place in enumerate(chosen):
-        gain = errors[:, target] - trials[place].errors[:, target]
+    for target, number in enumerate(chosen):
+        gain = errors[:, target] - trials[number].errors[:, target]
         if float(gain.mean()) > LEAST_GAIN * float(gain.std()) / len(gain) ** 0.5:
-            kept = _with_target(kept, trials[place].best, target)
+            kept = _with_target(kept, trials[number].best, target)
     return kept, curve + trials[chosen[0]].curve
 
 

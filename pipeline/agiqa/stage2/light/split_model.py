@@ -80,8 +80,8 @@ class SplitModel:
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
         named = of_arrays({"mos": np.stack([self.scales.mean, self.scales.sd])})
-        for place, kernel in enumerate(self.kernels):
-            named |= nested(f"kernel.{place}", kernel.tensors())
+        for index, kernel in enumerate(self.kernels):
+            named |= nested(f"kernel.{index}", kernel.tensors())
         for name, ridge in self.ridges.items():
             named |= nested(name, ridge.tensors())
         for name, mixture in self.mixtures.items():
@@ -94,8 +94,8 @@ class SplitModel:
     ) -> Self:
         """Make the split of `tensors` again, each expert with so many anchors."""
         kernels = (
-            KernelRidge.from_tensors(inside(f"kernel.{place}", tensors), count)
-            for place, count in enumerate(anchors)
+            KernelRidge.from_tensors(inside(f"kernel.{index}", tensors), count)
+            for index, count in enumerate(anchors)
         )
         return cls(
             seed,
@@ -111,9 +111,9 @@ class SplitModel:
 
     @staticmethod
     def expected(
-        header: Header, place: int, kept: Sequence[int], targets: int, datasets: int
+        header: Header, index: int, kept: Sequence[int], targets: int, datasets: int
     ) -> Expected:
-        """Name the tensors of the split at `place`, of experts with so many components.
+        """Name the tensors of the split at `index`, of experts with so many components.
 
         Raises:
             ValueError: a tensor that says how large others are is missing, empty or no matrix.
@@ -121,7 +121,7 @@ class SplitModel:
         named: Expected = {"mos": (FLOATS, (2, datasets, targets))}
         for expert in range(len(kept)):
             kernel = f"kernel.{expert}"
-            anchors, _ = matrix_shape(header, f"split.{place}.{kernel}.dual")
+            anchors, _ = matrix_shape(header, f"split.{index}.{kernel}.dual")
             named |= nested(kernel, KernelRidge.expected(anchors, targets))
         for name, visible in RIDGES.items():
             named |= nested(name, Ridge.expected(sum(kept[visible]), targets))
@@ -129,6 +129,6 @@ class SplitModel:
             gated = sum(kept) if name == MIXTURE else 0
             expected = Mixture.expected(gated, len(kept), targets, datasets)
             named |= nested(f"mixture.{name}", expected)
-        images, _ = matrix_shape(header, f"split.{place}.held_out.errors")
+        images, _ = matrix_shape(header, f"split.{index}.held_out.errors")
         named |= nested("held_out", HeldOut.expected(images, targets))
-        return nested(f"split.{place}", named)
+        return nested(f"split.{index}", named)

@@ -70,10 +70,10 @@ class PaperEnsemble:
         return Prediction(score[..., None], gate[..., None], maps)
 
     def predict_split(
-        self, place: int, pixels: Images, semantic: np.ndarray, rows: np.ndarray
+        self, index: int, pixels: Images, semantic: np.ndarray, rows: np.ndarray
     ) -> NetworkOutput:
         """What the split's network says of the images `rows` `(n,)`."""
-        self.network.load_state_dict(self.weights[place])
+        self.network.load_state_dict(self.weights[index])
         device = next(self.network.parameters()).device
         return with_halving(
             lambda size: score_rows(self.network, device, pixels, semantic, rows, size, "Score"),
@@ -102,8 +102,8 @@ class PaperEnsemble:
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
         named: dict[str, Tensor] = {}
-        for place, weights in enumerate(self.weights):
-            named |= nested(f"split.{place}", weights)
+        for index, weights in enumerate(self.weights):
+            named |= nested(f"split.{index}", weights)
         return named
 
     @classmethod
@@ -111,7 +111,7 @@ class PaperEnsemble:
         cls, tensors: Mapping[str, Tensor], params: Params, provenance: Mapping[str, Any]
     ) -> Self:
         """Make the ensemble of a run again, its weights still in the file."""
-        weights = [inside(f"split.{place}", tensors) for place in range(len(provenance["seeds"]))]
+        weights = [inside(f"split.{index}", tensors) for index in range(len(provenance["seeds"]))]
         return cls(paper_config(provenance), weights)
 
     @staticmethod
@@ -121,8 +121,8 @@ class PaperEnsemble:
             state = PaperRegressor(paper_config(provenance)).state_dict()
         shapes = {name: ((NAMES[t.dtype],), tuple(t.shape)) for name, t in state.items()}
         named: Expected = {}
-        for place in range(len(provenance["seeds"])):
-            named |= nested(f"split.{place}", shapes)
+        for index in range(len(provenance["seeds"])):
+            named |= nested(f"split.{index}", shapes)
         return named
 
     @cached_property

@@ -93,7 +93,7 @@ def semantic_order(names: Sequence[str], chosen: Sequence[int], where: str) -> l
     Raises:
         AgiqaError: there are not two.
     """
-    taken = [names[place] for place in chosen]
+    taken = [names[index] for index in chosen]
     if len(taken) != len(SEMANTIC):
         raise AgiqaError(
             f"{where}: expected two vectors an image ({', '.join(SEMANTIC)}), found "

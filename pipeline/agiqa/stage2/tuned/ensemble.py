@@ -90,12 +90,12 @@ class TunedEnsemble:
         frozen, tail = self.both(visual, semantic)  # (S, N)
         light = self.light.predict(visual.features, semantic)
         scores, gates = [], []
-        for place, split in enumerate(self.light.splits):
-            mixture = self.blends[place].mixture
-            pair = torch.stack([frozen[place], tail[place]], dim=1)[..., None]  # (N, 2, 1)
+        for index, split in enumerate(self.light.splits):
+            mixture = self.blends[index].mixture
+            pair = torch.stack([frozen[index], tail[index]], dim=1)[..., None]  # (N, 2, 1)
             score, weights = mixture.mix(torch.zeros(len(pair), 0), pair)
             scores.append(torch.from_numpy(split.scales.restore(score.numpy(), 0)).float())
-            gates.append(torch.cat([light.gate[place] * weights[:, :1], weights[:, 1:]], dim=1))
+            gates.append(torch.cat([light.gate[index] * weights[:, :1], weights[:, 1:]], dim=1))
         return Prediction(torch.stack(scores), torch.stack(gates))
 
     def both(self, visual: TunedVisual, semantic: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -125,15 +125,15 @@ class TunedEnsemble:
         """Ends `(N,)` of prediction intervals (`conformal`), by scores of `predict` `(S, N, 1)`."""
         return cv_plus(score[..., 0].numpy(), [self.errors(s) for s in range(len(self.blends))])
 
-    def errors(self, place: int) -> np.ndarray:
-        """Absolute errors `(m,)` on the validation side of the split at `place`."""
-        sd = float(self.light.splits[place].scales.sd[0, 0])
-        return self.blends[place].held_out.of(0, 0) * sd
+    def errors(self, index: int) -> np.ndarray:
+        """Absolute errors `(m,)` on the validation side of the split at `index`."""
+        sd = float(self.light.splits[index].scales.sd[0, 0])
+        return self.blends[index].held_out.of(0, 0) * sd
 
-    def only(self, place: int) -> Self:
-        """The ensemble of the split at `place` alone."""
-        one = slice(place, place + 1)
-        light = self.light.only(place)
+    def only(self, index: int) -> Self:
+        """The ensemble of the split at `index` alone."""
+        one = slice(index, index + 1)
+        light = self.light.only(index)
         return type(self)(light, self.config, self.tails[one], self.blends[one])
 
     def semantic_order(self, names: Sequence[str], width: int, where: str) -> list[int]:
@@ -143,8 +143,8 @@ class TunedEnsemble:
     def tensors(self) -> dict[str, Tensor]:
         """Name what a run keeps."""
         named = nested("light", self.light.tensors())
-        for place, (tail, blend) in enumerate(zip(self.tails, self.blends, strict=True)):
-            named |= nested(f"tail.{place}", tail) | nested(f"blend.{place}", blend.tensors())
+        for index, (tail, blend) in enumerate(zip(self.tails, self.blends, strict=True)):
+            named |= nested(f"tail.{index}", tail) | nested(f"blend.{index}", blend.tensors())
         return named
 
     @classmethod
@@ -154,8 +154,8 @@ class TunedEnsemble:
         """Make the ensemble of a run again, the tails' weights still in the file."""
         frozen, splits = _of_light(provenance), range(len(provenance["seeds"]))
         light = Ensemble.from_tensors(inside("light", tensors), params, frozen)
-        tails = [inside(f"tail.{place}", tensors) for place in splits]
-        blends = tuple(Blend.from_tensors(inside(f"blend.{place}", tensors)) for place in splits)
+        tails = [inside(f"tail.{index}", tensors) for index in splits]
+        blends = tuple(Blend.from_tensors(inside(f"blend.{index}", tensors)) for index in splits)
         return cls(light, facts(provenance["tail"]), tails, blends)
 
     @staticmethod
@@ -170,11 +170,11 @@ class TunedEnsemble:
         tail = {name: (("F16",), tuple(tensor.shape)) for name, tensor in state.items()}
         own = inside("light", header)
         named: Expected = nested("light", Ensemble.expected(own, params, _of_light(provenance)))
-        for place in range(len(provenance["seeds"])):
-            images, _ = matrix_shape(header, f"blend.{place}.held_out.errors")
+        for index in range(len(provenance["seeds"])):
+            images, _ = matrix_shape(header, f"blend.{index}.held_out.errors")
             blend = nested("mixture", Mixture.expected(0, 2, 1, 1))
             blend |= nested("held_out", HeldOut.expected(images, 1))
-            named |= nested(f"tail.{place}", tail) | nested(f"blend.{place}", blend)
+            named |= nested(f"tail.{index}", tail) | nested(f"blend.{index}", blend)
         return named
 
     @cached_property

@@ -129,7 +129,7 @@ def load_tuned_inputs(
             "visual.tokens=N`, N the block behind which the preset tuned trains."
         )
     pack = open_pack(tokens)
-    (made_by, *others), places = pack.metadata["fingerprints"], _places(pack)
+    (made_by, *others), rows_of = pack.metadata["fingerprints"], _rows_of(pack)
     if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
         raise AgiqaError(f"{tokens}: expected tokens of one block, found other vectors.")
     left_out = list(pack.metadata.get("left_out", ()))
@@ -143,12 +143,12 @@ def load_tuned_inputs(
         )
     ids = tuple(table.frame["image_id"])
     keys = row_ids(table, pack.by_prompt)
-    if missing := [name for name in keys if name not in places]:
+    if missing := [name for name in keys if name not in rows_of]:
         raise AgiqaError(
             f"{tokens}: expected rows for {len(ids)} images, {len(missing)} of them are missing "
             f"(first: {missing[0]}); run `agiqa extract`, which computes only those."
         )
-    rows = np.array([places[name] for name in keys], dtype=np.int64)
+    rows = np.array([rows_of[name] for name in keys], dtype=np.int64)
     tail = visual.with_name(visual.stem + WEIGHTS)
     return table, TunedInputs(ids, features, PackedTokens(pack, rows), made_by, tail)
 
@@ -187,8 +187,8 @@ def describe_tokens(pack: PackRows) -> dict[str, Any]:
     }
 
 
-def _places(pack: PackRows) -> dict[str, int]:
-    return {name: place for place, name in enumerate(pack.image_ids)}
+def _rows_of(pack: PackRows) -> dict[str, int]:
+    return {name: row for row, name in enumerate(pack.image_ids)}
 
 
 def weights_of(model: Any) -> Any:

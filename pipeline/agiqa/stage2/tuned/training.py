@@ -96,7 +96,7 @@ def fit_tuned(
     light, curves = fit_light(inputs.features, targets, sides, params.fit)
     tails, blends, states = [], [], []
     whole = TunedEnsemble(light, config, (), ())
-    for place, (seed, side) in enumerate(sides.items()):
+    for index, (seed, side) in enumerate(sides.items()):
         scales = Scales.of(targets, side["train"])
         wanted = scales.standardise(targets.mos, targets.dataset_of)[:, 0].astype(np.float32)
         tail = start_tail(config, start, params.fit.seed)
@@ -105,7 +105,7 @@ def fit_tuned(
         tails.append(as_kept(trained.best()))
         curves += trained.curves
         states.append(trained.state)
-        alone = replace(whole, light=light.only(place), tails=(tails[-1],))
+        alone = replace(whole, light=light.only(index), tails=(tails[-1],))
         blends.append(_blend(alone, inputs, wanted, side["val"]))
         log.info("Split %d: share of the tail %.2f", seed, blends[-1].share)
     return TunedFit(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
@@ -146,8 +146,8 @@ def _train(
 
 def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
     """Set the share of the one split's tail on its validation side, by the scores it will give."""
-    seen = TunedVisual(inputs.features.visual[val], inputs.tokens.of(val))
-    frozen, tail = alone.both(seen, inputs.semantic[val])
+    visual = TunedVisual(inputs.features.visual[val], inputs.tokens.of(val))
+    frozen, tail = alone.both(visual, inputs.semantic[val])
     return fit_blend(frozen[0], tail[0], torch.from_numpy(wanted[val]))
 
 

@@ -163,4 +163,4 @@ def first_tokens(tokenize: Any, text: str, words: Sequence[str]) -> list[int]:
 def _common(before: Sequence[int], tokens: Sequence[int]) -> int:
     """Count the tokens that both begin with."""
     pairs = enumerate(zip(before, tokens, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(before), len(tokens)))
+    return next((index for index, (a, b) in pairs if a != b), min(len(before), len(tokens)))

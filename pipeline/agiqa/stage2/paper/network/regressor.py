@@ -73,7 +73,7 @@ class PaperRegressor(nn.Module):
         """Image `(B, 3, H, W)` to patch features `(B, N, C / 2)`."""
         saving = self.gradient_checkpointing and self.training
         outputs = self.backbone(image, saving)
-        x = torch.cat([each[:, 1:].transpose(1, 2) for each in outputs], dim=1)  # (B, 4 C, N)
+        x = torch.cat([states[:, 1:].transpose(1, 2) for states in outputs], dim=1)  # (B, 4 C, N)
         x = self._reduce(self.channels1, self.reduce1, x, saving)
         x = self.swin1(x, saving)
         x = x.flatten(1, 2).transpose(1, 2).contiguous()

@@ -102,8 +102,8 @@ class SwinLayer(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(
             *(
-                SwinBlock(config, width, place % 2 == 1, rate)
-                for place, rate in enumerate(drop_path)
+                SwinBlock(config, width, index % 2 == 1, rate)
+                for index, rate in enumerate(drop_path)
             )
         )
         self.convolution = nn.Conv2d(width, width, 3, padding=1)
@@ -155,16 +155,16 @@ class StochasticDepth(nn.Module):
 
 def relative_positions(window: int) -> Tensor:
     """Row of the bias table `((2 window − 1)²)` for each pair of a window's patches `(T, T)`."""
-    place = torch.arange(window)
-    apart = place[:, None] - place[None, :] + window - 1  # (window, window)
+    position = torch.arange(window)
+    apart = position[:, None] - position[None, :] + window - 1  # (window, window)
     rows, columns = apart[:, None, :, None], apart[None, :, None, :]
     return (rows * (2 * window - 1) + columns).reshape(window**2, window**2)
 
 
 def shifted_mask(grid: int, window: int, shift: int) -> Tensor:
     """0 or `APART` `(windows, T, T)`: a shifted window holds up to four regions, kept apart."""
-    place = torch.arange(grid)
-    region = (place >= grid - window).int() + (place >= grid - shift).int()
+    position = torch.arange(grid)
+    region = (position >= grid - window).int() + (position >= grid - shift).int()
     regions = region[:, None] * 3 + region[None, :]
     cut = regions.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2)
     windows: Tensor = cut.reshape(-1, window**2)
