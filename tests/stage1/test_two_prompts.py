@@ -20,11 +20,12 @@ from agiqa.stage1.pack_comparison import compare_with_settings
 from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import load_features
 from agiqa.store import Shelf, pack_beside, read_pack, row_ids_digest, write_pack
+from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.row_ids import Source, row_id
 from agiqa.store.upkeep.export import export
 from agiqa.store.upkeep.merge import merge
 from agiqa.store.upkeep.stores import PACK
-from agiqa.store.upkeep.verification import check, restore_pack
+from agiqa.store.upkeep.verification import restore_pack
 
 # Rows 0 to 3 are one picture: made from two prompts, one of which is spelled in two other ways.
 PROMPTS = ["a cat", "a dog", " a cat ", "A cat", "a bird"]
@@ -115,7 +116,7 @@ def test_a_damaged_pack_is_packed_again_and_exported_by_picture(
     before = files(pack)
     for part in ("vectors/c.0.0.0", "image_id/c.0.0"):
         (pack / part).write_bytes(b"nothing")
-        assert check(PACK, pack).findings
+        assert check_pack(pack).findings
         assert restore_pack(pack, tmp_path / "ledger").endswith(
             "4 rows packed again from the ledger"
         )

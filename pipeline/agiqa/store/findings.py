@@ -27,6 +27,9 @@ class Report:
     size: int = 0  # bytes of the store
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # worth a line, and nothing wrong
+    repaired: list[str] = field(default_factory=list)  # what was done about the findings
+    refused: str = ""  # why nothing was
+    is_mended: bool = False  # whether nothing is wrong any more
 
     @property
     def is_whole(self) -> bool:

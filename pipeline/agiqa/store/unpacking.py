@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from agiqa.store.fingerprint import Fingerprint, digest
+from agiqa.store.fingerprint import digest
 from agiqa.store.ledger.copying import Added, add_shelf, require_fits
+from agiqa.store.ledger.description import Description
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.packs.pack import open_pack
 from agiqa.store.packs.pack_layout import row_ids_digest
@@ -46,7 +47,7 @@ def add_pack(
             added by then stays, and the same call goes on.
     """
     vectors = pack_vectors(path, row_ids, wanted)
-    require_fits(root, [(path, vector) for vector in vectors if vector.ids])
+    require_fits(root, [(path, vector.described) for vector in vectors if vector.ids])
     return {vector.name: vector.add_to(root, rank) for vector in vectors}
 
 
@@ -56,8 +57,13 @@ class PackVector:
     def __init__(self, pack: PackRows, index: int) -> None:
         self.pack, self.index = pack, index
         self.name = str(pack.metadata["names"][index])
-        self.fingerprint: Fingerprint = pack.metadata["fingerprints"][index]
-        self.width, self.dtype = int(pack.metadata["width"]), str(pack.metadata["dtype"])
+        metadata = pack.metadata
+        made_by, width, dtype = (
+            metadata["fingerprints"][index],
+            metadata["width"],
+            metadata["dtype"],
+        )
+        self.described = Description(made_by, width, dtype)
         self.refused = ""  # why nothing of it is taken
         self.ids: dict[str, str] = {}  # the ledger's id by the pack's, of what is wanted
         self.crc32: dict[str, int | None] = {}
@@ -67,7 +73,8 @@ class PackVector:
         """Add what the ledger `root` lacks of it."""
         if not self.ids:
             return Added(len(self.pack.image_ids) if self.refused else 0, refused=self.refused)
-        shelf = Shelf.open(root, self.fingerprint, self.width, self.dtype, rank)
+        made_by = self.described
+        shelf = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype, rank)
         return add_shelf(self, shelf)
 
     def checksums(self) -> dict[str, int | None]:
@@ -90,7 +97,7 @@ def pack_vectors(
     pack = open_pack(path)
     vectors = [PackVector(pack, index) for index in range(len(pack.metadata["names"]))]
     for vector in vectors:
-        key = digest(vector.fingerprint)
+        key = digest(vector.described.fingerprint)
         ledger_ids, vector.siblings = (row_ids or {}).get(key), vectors
         wanted_ids = None if wanted is None else wanted.get(key, ())
         if wanted_ids is None or wanted_ids:

@@ -75,8 +75,7 @@ def test_on_a_terminal(
     project: Any, monkeypatch: pytest.MonkeyPatch, columns: int, fingerprint: Any
 ) -> None:
     from agiqa.cli.cache.listing import print_tables
-    from agiqa.store.upkeep.stores import survey
-    from agiqa.store.upkeep.users import find_runs
+    from agiqa.store.upkeep.stores import find_runs, survey
 
     Shelf.open(project.ledger, fingerprint("What is wrong with this image? " * 5), 16)
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -10,6 +10,7 @@ from agiqa.cli.cache.figures import count_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, settings
 from agiqa.cli.output import echo, print_json
+from agiqa.core.errors import some
 
 if TYPE_CHECKING:
     from agiqa.stage1.pack_comparison import Comparison, Missing
@@ -22,12 +23,7 @@ SHOWN = 5  # images that are named
 @click.argument("other", required=False)
 @settings
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(
-    store: str,
-    other: str | None,
-    settings: Settings,
-    as_json: bool,
-) -> None:
+def command(store: str, other: str | None, settings: Settings, as_json: bool) -> None:
     r"""Explain what of STORE would be computed again under the present settings, and why.
 
     STORE is a pack, a shelf's folder, or the beginning of a shelf's name or digest. Each field of
@@ -41,7 +37,7 @@ def command(
     agiqa cache diff lmm-43ba lmm-c6ed
     """
     from agiqa.store import default_root
-    from agiqa.store.upkeep.choice import choose_store
+    from agiqa.store.upkeep.one_store import choose_store
 
     kind, path = choose_store(store, default_root())
     if other is not None:
@@ -118,7 +114,7 @@ def _print_missing(missing: "Missing") -> None:
     for note in missing.notes:
         echo(note)
     if new := missing.new_images:
-        print_wrapped(f"not in the pack: {count_text(len(new), 'image')}: {_some(new)}")
+        print_wrapped(f"not in the pack: {count_text(len(new), 'image')}: {some(new, SHOWN)}")
     if missing.gone_images:
         echo(f"only in the pack: {count_text(missing.gone_images, 'image')}")
     total = sum(missing.vectors.values())
@@ -134,19 +130,13 @@ def _print_missing(missing: "Missing") -> None:
     for name, count in missing_counts.items():
         echo(f"  {name:<{width}}  {count}")
     if len(missing.missing_images) < missing.images:
-        print_wrapped(f"images: {_some(missing.missing_images)}")
+        print_wrapped(f"images: {some(missing.missing_images, SHOWN)}")
     if missing.in_pack:
         echo(
             f"the pack has {missing.in_pack} of them: `agiqa cache merge` puts them into the ledger"
         )
     images = count_text(len(missing.missing_images), "image")
     echo(f"{count_text(total, 'vector')} of {images} would be computed")
-
-
-def _some(images: tuple[str, ...]) -> str:
-    from agiqa.core.errors import some
-
-    return some(images, SHOWN)
 
 
 def _key(field: tuple[str, object, object]) -> tuple[str, str, str]:

@@ -1,6 +1,5 @@
 """`agiqa cache ls`: every store, who uses it, who writes it."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import cache
-from agiqa.cli.output import console, echo, print_json
+from agiqa.cli.output import console, echo, print_json, print_listing
 
 if TYPE_CHECKING:
     from agiqa.store.upkeep.stores import Store
@@ -38,26 +37,22 @@ def command(cache: Path, runs: Path, as_json: bool) -> None:
     agiqa cache ls | cut -f 2,4,7
     """
     from agiqa.store import default_root
-    from agiqa.store.upkeep.stores import survey
-    from agiqa.store.upkeep.users import find_runs
+    from agiqa.store.upkeep.stores import find_runs, survey
 
     ledger = default_root()
     all_runs, unreadable = find_runs([runs])
     shelves, packs = survey(ledger, [cache], all_runs)
     for path in unreadable:
         echo(f"{path}: says not what the run read; it is left out", err=True)
+    stores = [*shelves, *packs]
     if as_json:
-        print_json([_row(store) for store in [*shelves, *packs]])
-    elif sys.stdout.isatty():
-        print_tables(ledger, shelves, cache, packs)
-    else:
-        echo("\t".join(COLUMNS))
-        for store in [*shelves, *packs]:
-            echo("\t".join(_cell(value) for value in _row(store).values()))
+        print_json([record(store) for store in stores])
+        return
+    print_listing(stores, COLUMNS, _cells, lambda _: print_tables(ledger, shelves, cache, packs))
 
 
-def _row(store: "Store") -> dict[str, Any]:
-    """Give a store's cells in the order of COLUMNS."""
+def record(store: "Store") -> dict[str, Any]:
+    """Describe a store for programs, in the order of COLUMNS."""
     return {
         "kind": store.kind,
         "store": str(store.path),
@@ -74,9 +69,10 @@ def _row(store: "Store") -> dict[str, Any]:
     }
 
 
-def _cell(value: object) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    return " ".join(text.split())
+def _cells(store: "Store") -> list[str]:
+    values = record(store).values()
+    texts = [",".join(map(str, value)) if isinstance(value, list) else value for value in values]
+    return [" ".join(str(text).split()) for text in texts]
 
 
 def print_tables(
@@ -99,14 +95,6 @@ def print_tables(
 def _shelf_table(shelves: "Sequence[Store]", columns: int) -> Any:
     from agiqa.store.upkeep.stores import label
 
-    table = _table()
-    table.add_column("shelf", no_wrap=True)
-    table.add_column("vector", no_wrap=True)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("width", justify="right", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    table.add_column("used by", no_wrap=True)
     rows = []
     for shelf in shelves:
         name, _, short = shelf.path.name.rpartition("-")
@@ -122,27 +110,18 @@ def _shelf_table(shelves: "Sequence[Store]", columns: int) -> Any:
                 _some(datasets),
             ]
         )
-    heads = [str(column.header) for column in table.columns]
+    heads = ("shelf", "vector", "rows", "width", "size", "age", "used by")
     widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
     room = max(12, columns - (sum(widths) - widths[1]) - len(widths) - 1)
     for row in rows:
         row[1] = row[1] if len(row[1]) <= room else row[1][: room - 1] + "…"
-        _add(table, *row)
-    return table
+    return _table(heads, rows)
 
 
 def _pack_table(packs: "Sequence[Store]") -> Any:
-    table = _table()
-    table.add_column("pack", overflow="fold")
-    table.add_column("format", no_wrap=True)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("P x D", justify="right", no_wrap=True)
-    table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("shelves", overflow="fold")
-    table.add_column("runs", overflow="fold")
-    for pack in packs:
-        _add(
-            table,
+    heads = ("pack", "format", "rows", "P x D", "size", "shelves", "runs")
+    rows = [
+        [
             pack.name.removesuffix(pack.path.suffix),
             pack.path.suffix[1:],
             f"{pack.rows}",
@@ -150,8 +129,10 @@ def _pack_table(packs: "Sequence[Store]") -> Any:
             size_text(pack.size),
             _some([digest[:8] for digest in pack.digests]),
             _some([Path(user).name for user in pack.users]),
-        )
-    return table
+        ]
+        for pack in packs
+    ]
+    return _table(heads, rows, folded=("pack", "shelves", "runs"))
 
 
 def _some(names: list[str]) -> str:
@@ -159,18 +140,23 @@ def _some(names: list[str]) -> str:
     return (names[0] if names else "-") + (f" +{len(names) - 1}" if len(names) > 1 else "")
 
 
-def _table() -> Any:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], folded: Sequence[str] = ()) -> Any:
+    """A table whose cells are taken literally."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-
-    return Table(box=SIMPLE_HEAD, padding=0)
-
-
-def _add(table: Any, *cells: str) -> None:
-    """A row, its cells taken literally."""
     from rich.text import Text
 
-    table.add_row(*(Text(cell) for cell in cells))
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    for head in heads:
+        table.add_column(
+            head,
+            justify="right" if head in ("rows", "width", "P x D", "size", "age") else "left",
+            no_wrap=head not in folded,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _print_lines(stores: "Sequence[Store]") -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.cache.figures import age_text, count_text, runs, size_text
+from agiqa.cli.cache.listing import record
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import cache
 from agiqa.cli.output import echo, print_json
@@ -31,34 +32,19 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
     agiqa cache show 43ba443d --json
     """
     from agiqa.store import default_root
-    from agiqa.store.upkeep.choice import choose_store
-    from agiqa.store.upkeep.details import details
+    from agiqa.store.upkeep.one_store import choose_store, details
 
     described, extra = details(*choose_store(store, default_root()), [cache], [runs])
     if as_json:
-        tree = {
-            "kind": described.kind,
-            "store": str(described.path),
-            "bytes": described.size,
-            "written": moment_text(described.written),
-            "rows": described.rows,
-            "width": described.width,
-            "dtype": described.dtype,
-            "vectors": list(described.vectors),
-            "digests": list(described.digests),
-            "fingerprints": list(described.fingerprints),
-            "used_by": list(described.users),
-            "written_by": list(described.writers),
-            **extra,
-        }
-        print_json(tree)
+        prints = {"digests": described.digests, "fingerprints": described.fingerprints}
+        print_json(record(described) | prints | extra)
         return
     _print(described, extra)
 
 
 def _print(store: "Store", extra: dict[str, Any]) -> None:
     from agiqa.cli.cache.fields import print_tree
-    from agiqa.store.upkeep.details import shared_fields
+    from agiqa.store.upkeep.one_store import shared_fields
 
     count = max(1, len(store.fingerprints))
     echo(f"{store.kind} {store.path}")

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +15,11 @@ from agiqa.cli.cache.figures import count_text, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, cache, settings
 from agiqa.cli.output import echo, print_json
-from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
     from agiqa.store.findings import Report
-    from agiqa.store.upkeep.lost_shelves import KnownFingerprints
 
 SHOWN = 3  # bad rows that are named in a line
-
-
-@dataclass
-class _Outcome:
-    """What became of one store."""
-
-    report: "Report"
-    done: list[str] = field(default_factory=list)  # repairs
-    refused: str = ""  # why it was not repaired
-    is_whole: bool = True  # in the end
 
 
 @click.command("verify", cls=Command)
@@ -69,28 +56,28 @@ def command(
     """
     from agiqa.stage1.current_vectors import settings_fingerprints
     from agiqa.store import default_root
-    from agiqa.store.upkeep.choice import choose_store
     from agiqa.store.upkeep.lost_shelves import KnownFingerprints
-    from agiqa.store.upkeep.verification import all_stores
+    from agiqa.store.upkeep.one_store import choose_store
+    from agiqa.store.upkeep.verification import all_stores, verify
 
-    ledger, started = default_root(), time.monotonic()
-    known = None
+    ledger, started, known = default_root(), time.monotonic(), None
     if repair:
         params = settings.read()
         known = KnownFingerprints([cache], [runs], lambda: settings_fingerprints(params))
-    selected = [choose_store(store, ledger) for store in stores] or all_stores(ledger, [cache])
-    outcomes = []
-    for kind, path in selected:
+    reports = []
+    for kind, path in [choose_store(store, ledger) for store in stores] or all_stores(
+        ledger, [cache]
+    ):
         with _quiet():
-            outcome = _verify(kind, path, ledger, known)
-        outcomes.append(outcome)
+            report = verify(kind, path, ledger, known)
+        reports.append(report)
         if not as_json:
-            _print(outcome)
+            _print(report)
     if as_json:
-        print_json([_tree(outcome) for outcome in outcomes])
+        print_json([_tree(report) for report in reports])
     else:
-        _print_sum(outcomes, time.monotonic() - started, repair)
-    if not all(outcome.is_whole for outcome in outcomes):
+        _print_sum(reports, time.monotonic() - started, repair)
+    if not all(report.is_whole or report.is_mended for report in reports):
         sys.exit(1)
 
 
@@ -106,53 +93,28 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _verify(kind: str, path: Path, ledger: Path, known: "KnownFingerprints | None") -> _Outcome:
-    from agiqa.store.upkeep.verification import check, mend
-
-    try:
-        outcome = _Outcome(check(kind, path))
-    except AgiqaError as error:  # the disk cannot be read now: nothing is to be dropped for that
-        return _unreadable(kind, path, error)
-    outcome.is_whole = outcome.report.is_whole
-    if known and not outcome.is_whole:
-        try:
-            outcome.done = mend(kind, path, ledger, known)
-        except AgiqaError as error:
-            outcome.refused = str(error)
-        outcome.is_whole = check(kind, path).is_whole
-    return outcome
-
-
-def _unreadable(kind: str, path: Path, error: AgiqaError) -> _Outcome:
-    from agiqa.store.findings import Finding, Report
-
-    finding = Finding(path, f"could not be checked: {error}")
-    return _Outcome(Report(path, kind, findings=[finding]), is_whole=False)
-
-
-def _print(outcome: _Outcome) -> None:
-    report = outcome.report
+def _print(report: "Report") -> None:
     state = "whole" if report.is_whole else "BAD  "
     if report.is_whole and not report.rows and report.notes:
         state = "other"
-    echo(f"{state}  {_name(report)}  {count_text(report.rows, 'row')}")
+    name = report.store.name if report.kind == "shelf" else str(report.store)
+    echo(f"{state}  {name}  {count_text(report.rows, 'row')}")
+    lines = []
     for finding in report.findings:
-        inside = _inside(finding.path, report.store)
-        print_wrapped(f"  {inside}{finding.problem}{_rows(finding.image_ids)}", "    ")
-    for note in report.notes:
-        print_wrapped(f"  note: {_shorter(note, report.store)}", "    ")
-    for line in outcome.done:
-        print_wrapped(f"  repaired: {_shorter(line, report.store)}", "    ")
-    if outcome.refused:
-        print_wrapped(f"  not repaired: {_shorter(outcome.refused, report.store)}", "    ")
-    elif outcome.done and not outcome.is_whole:
-        print_wrapped(
-            "  still bad: run it again, or move the store away and run `agiqa extract`", "    "
-        )
+        inside = "" if finding.path == report.store else f"{finding.path}: "
+        lines.append(f"{inside}{finding.problem}{_rows(finding.image_ids)}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"repaired: {line}" for line in report.repaired]
+    if report.refused:
+        lines.append(f"not repaired: {report.refused}")
+    elif report.repaired and not report.is_mended:
+        lines.append("still bad: run it again, or move the store away and run `agiqa extract`")
+    for line in lines:  # the store's own path stands above them
+        shorter = line.replace(f"{report.store}: ", "").replace(f"{report.store}/", "")
+        print_wrapped(f"  {shorter}", "    ")
 
 
-def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
-    reports = [outcome.report for outcome in outcomes]
+def _print_sum(reports: "list[Report]", seconds: float, repair: bool) -> None:
     kinds = [report.kind for report in reports]
     rows, segments, chunks, size = (
         sum(getattr(report, name) for report in reports)
@@ -164,35 +126,20 @@ def _print_sum(outcomes: list[_Outcome], seconds: float, repair: bool) -> None:
         f"{count_text(segments, 'segment')}, {count_text(chunks, 'chunk')}, {size_text(size)} "
         f"in {seconds:.1f} s"
     )
-    findings = sum(len(report.findings) for report in reports)
+    findings = [finding for report in reports for finding in report.findings]
     if not findings:
         echo("nothing bad")
         return
-    rows = sum(len(finding.image_ids) for report in reports for finding in report.findings)
-    bad = sum(not outcome.is_whole for outcome in outcomes)
-    stores = count_text(sum(not report.is_whole for report in reports), "store")
-    advice = "" if repair else "; --repair drops bad rows and packs bad packs again"
-    outcome_text = ""
+    rows = sum(len(finding.image_ids) for finding in findings)
+    bad = [report for report in reports if not report.is_whole]
+    still_bad = sum(not report.is_mended for report in bad)
+    end = "; --repair drops bad rows and packs bad packs again"
     if repair:
-        outcome_text = f"; {count_text(bad, 'store')} still bad" if bad else "; all repaired"
+        end = f"; {count_text(still_bad, 'store')} still bad" if still_bad else "; all repaired"
     echo(
-        f"{count_text(findings, 'finding')} in {stores}, {count_text(rows, 'bad row')}"
-        f"{outcome_text}{advice}"
+        f"{count_text(len(findings), 'finding')} in {count_text(len(bad), 'store')}, "
+        f"{count_text(rows, 'bad row')}{end}"
     )
-
-
-def _name(report: "Report") -> str:
-    return report.store.name if report.kind == "shelf" else str(report.store)
-
-
-def _inside(path: Path, store: Path) -> str:
-    """A file as seen from its store; nothing where it is the store."""
-    return "" if path == store else f"{path.relative_to(store)}: "
-
-
-def _shorter(text: str, store: Path) -> str:
-    """A line without the store's own path, which stands above it."""
-    return text.replace(f"{store}: ", "").replace(f"{store}/", "")
 
 
 def _rows(image_ids: tuple[str, ...]) -> str:
@@ -203,8 +150,7 @@ def _rows(image_ids: tuple[str, ...]) -> str:
     return f": {count_text(len(image_ids), 'row')} ({named}{f' and {more} more' * (more > 0)})"
 
 
-def _tree(outcome: _Outcome) -> dict[str, Any]:
-    report = outcome.report
+def _tree(report: "Report") -> dict[str, Any]:
     return {
         "store": str(report.store),
         "kind": report.kind,
@@ -218,7 +164,7 @@ def _tree(outcome: _Outcome) -> dict[str, Any]:
             for finding in report.findings
         ],
         "notes": report.notes,
-        "repaired": outcome.done,
-        "not_repaired": outcome.refused,
-        "whole_now": outcome.is_whole,
+        "repaired": report.repaired,
+        "not_repaired": report.refused,
+        "whole_now": report.is_whole or report.is_mended,
     }

@@ -13,29 +13,13 @@ from typing import Protocol
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store.fingerprint import Fingerprint, digest
-from agiqa.store.ledger.description import DESCRIPTION
+from agiqa.store.ledger.description import DESCRIPTION, Description, read_description
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.rows import Vectors, id_bytes, row_checksums
 
 
-class Vector(Protocol):
-    """What rows are of: a shelf, or its description."""
-
-    @property
-    def fingerprint(self) -> Fingerprint:
-        """Give what the vectors were made by."""
-
-    @property
-    def width(self) -> int:
-        """Give the numbers of a vector."""
-
-    @property
-    def dtype(self) -> str:
-        """Give the numbers' type, float16 or float32."""
-
-
-class Source(Vector, Protocol):
+class Source(Protocol):
     """Where rows come from: a `Shelf`, one of layout 1, a pack's vector (../unpacking.py)."""
 
     def checksums(self) -> Mapping[str, int | None]:
@@ -87,7 +71,7 @@ def add_shelf(source: Source, target: Shelf) -> Added:
     return Added(len(offered), added, present, kept, damaged)
 
 
-def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
+def require_fits(root: Path, vectors: Iterable[tuple[Path, Description]]) -> None:
     """AgiqaError where one fingerprint has two widths or dtypes, here or in what is to be added.
 
     Args:
@@ -98,7 +82,7 @@ def require_fits(root: Path, vectors: Iterable[tuple[Path, Vector]]) -> None:
     for source, vector in vectors:
         key, folder = digest(vector.fingerprint), shelf_folder(root, vector.fingerprint)
         if key not in layouts and (folder / DESCRIPTION).exists():
-            target = Shelf.at(folder)
+            target = read_description(folder)
             layouts[key] = target.width, target.dtype, folder
         width, dtype, holder = layouts.setdefault(key, (vector.width, vector.dtype, source))
         if (vector.width, vector.dtype) != (width, dtype):

@@ -77,10 +77,11 @@ class Description:
 def read_description(folder: Path) -> Description:
     """What the shelf in `folder` holds.
 
-    LostDescriptionError where the file is lost or damaged, MisnamedShelfError where it does not
+    LostDescriptionError where the file is lost or damaged, or segments are of another width or
+    dtype under the same fingerprint; MisnamedShelfError where it does not
     belong to the folder's name; AgiqaError where it is of another program or a newer layout.
     """
-    description = _read(folder)
+    description = stated_in(folder)
     if not is_of(folder, description.fingerprint):
         raise MisnamedShelfError(
             f"{folder / DESCRIPTION}: expected the fingerprint that the folder is named after, "
@@ -90,14 +91,19 @@ def read_description(folder: Path) -> Description:
     return description
 
 
-def _read(folder: Path) -> Description:
-    require_no_layout_1(folder)
+def stated_in(folder: Path) -> Description:
+    """What the description in `folder` says, whatever the folder is called; errors likewise."""
     path = folder / DESCRIPTION
     try:
         with disk_errors("read", path), suppress(FileNotFoundError, NotADirectoryError):
             description = parse_description(read_own(path, MOST_BYTES), str(path))
-            if wrong := contradiction(folder, description):
-                raise ValueError(wrong)
+            wanted, kind = description.kind, kind_of(folder)
+            if kind is not None and kind != wanted and kind.digest == wanted.digest:
+                # Nothing vouches for the two in a description: as they are, all rows were lost.
+                raise ValueError(
+                    f"says width {wanted.width}, {wanted.dtype}, but the vectors are of width "
+                    f"{kind.width}, {kind.dtype}"
+                )
             return description
     except ValueError as error:
         raise LostDescriptionError(_lost(str(path), str(error))) from error
@@ -143,11 +149,6 @@ def _lost(file: str, reason: str) -> str:
     return f"{file}: expected the shelf's description, found that it {reason}; {_REPAIR}"
 
 
-def require_description(folder: Path, wanted: Description) -> None:
-    """AgiqaError unless the shelf in `folder` holds what is wanted, naming the field."""
-    require_same_shelf(_read(folder), wanted, where=str(folder))
-
-
 def require_same_shelf(description: Description, wanted: Description, *, where: str) -> None:
     """AgiqaError unless the description of the shelf `where` says what is wanted."""
     advice = "choose another store (AGIQA_STORE), or move this one away"
@@ -162,18 +163,6 @@ def kind_of(folder: Path, most: int = 3) -> Kind | None:
         if head is not None and (kind := described(head)) is not None:
             return kind
     return None
-
-
-def contradiction(folder: Path, description: Description) -> str | None:
-    """Where the segments are of another width or dtype under the same fingerprint.
-
-    Nothing vouches for these two in a description. Taken as they are, every row would be lost.
-    """
-    kind = kind_of(folder)
-    if kind in (None, description.kind) or kind is None or kind.digest != description.kind.digest:
-        return None
-    stated = f"width {description.width}, {description.dtype}"
-    return f"says {stated}, but the vectors are of width {kind.width}, {kind.dtype}"
 
 
 def restore_description(

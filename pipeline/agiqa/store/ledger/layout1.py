@@ -17,6 +17,7 @@ import re
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +26,7 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import parse_json
 from agiqa.store.durable import disk_errors
-from agiqa.store.ledger.description import (
-    DESCRIPTION,
-    MOST_BYTES,
-    MisnamedShelfError,
-    is_of,
-    parse_description,
-)
+from agiqa.store.ledger.description import read_description
 from agiqa.store.own_files import open_own, read_own, require_own_file, require_own_folder
 from agiqa.store.rows import DTYPES, Vectors, rows_a_block, whole_rows
 
@@ -56,19 +51,8 @@ class OldShelf:
 
     def __init__(self, folder: Path) -> None:
         with disk_errors("read", folder):
-            try:
-                described = parse_description(
-                    read_own(folder / DESCRIPTION, MOST_BYTES), str(folder / DESCRIPTION)
-                )
-            except ValueError as error:
-                raise AgiqaError(f"{folder / DESCRIPTION}: {error}; restore the file") from error
-            if not is_of(folder, described.fingerprint):
-                raise MisnamedShelfError(
-                    f"{folder / DESCRIPTION}: expected the fingerprint that the folder is named "
-                    "after, found another; restore the file"
-                )
-            self.folder, self.fingerprint = folder, described.fingerprint
-            self.width, self.dtype = described.width, described.dtype
+            self.folder, self.described = folder, read_description(folder)
+            self.width, self.dtype = self.described.width, self.described.dtype
             self._sections: list[dict[str, _Row]] = []  # the first that has a row whole serves
             parts = sorted(path for path in folder.iterdir() if _PART.fullmatch(path.name))
             for section in [folder, *parts]:
@@ -105,20 +89,16 @@ class OldShelf:
         """The whole ones of some rows in a chunk's file, by id."""
         size = self.width * np.dtype(self.dtype).itemsize
         whole: dict[str, Vectors] = {}
-        try:
-            with open_own(path) as file:
-                length = os.fstat(file.fileno()).st_size
-                for name, row in rows.items():
-                    start = row.position % ROWS_A_CHUNK * size
-                    if start + size > length:
-                        continue
+        with suppress(FileNotFoundError), open_own(path) as file:
+            length = os.fstat(file.fileno()).st_size
+            for name, row in rows.items():
+                start = row.position % ROWS_A_CHUNK * size
+                if start + size <= length:
                     data = os.pread(file.fileno(), size, start)
                     vector = np.frombuffer(data, dtype=DTYPES[self.dtype])[None]
                     crc32 = np.array([row.crc32], dtype=np.uint32)
                     if whole_rows([bytes.fromhex(name)], vector, crc32)[0]:
                         whole[name] = vector[0]
-        except FileNotFoundError:
-            pass
         return whole
 
 
@@ -126,17 +106,14 @@ def _valid_rows(section: Path) -> dict[str, _Row]:
     """What a section's journal names; whole lines count, others do not."""
     path, rows = section / JOURNAL, dict[str, _Row]()
     try:
-        if require_own_file(path).stat().st_size > LARGEST_JOURNAL:
+        if require_own_file(path).stat().st_size > LARGEST_JOURNAL:  # before memory is taken
             raise ValueError(f"more than {LARGEST_JOURNAL:,} bytes")
         data = read_own(path, LARGEST_JOURNAL)
     except ValueError as error:
         raise AgiqaError(f"{path}: expected a journal, found {error}; restore it") from error
     if data.count(b"\n") + data.count(b"\r") > len(data) // SHORTEST_LINE + 1000:
         raise AgiqaError(f"{path}: expected a journal, found lines that are none; restore it")
-    for line in data.splitlines(keepends=True):
-        entry = _parse(line)
-        if entry is None:
-            continue
+    for entry in filter(_is_entry, map(_parse, data.splitlines(keepends=True))):
         for name in entry.get("dropped", ()):
             rows.pop(name, None)
         pairs = zip(entry.get("ids", ()), entry.get("crc32", ()), strict=True)
@@ -145,19 +122,15 @@ def _valid_rows(section: Path) -> dict[str, _Row]:
     return rows
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The line's entry, or None where it is torn, damaged or none that agiqa wrote."""
+def _parse(line: bytes) -> Any:
+    """The line's entry, or None where it is torn or damaged."""
     match = _CHECK.match(line)
     if match is None or not line.endswith(b"\n"):
         return None
     body = b"{" + line[match.end() : -1]
-    if zlib.crc32(body) != int(match[1], 16):
-        return None
-    try:
-        entry = parse_json(body, strict=True)
-    except ValueError:
-        return None
-    return entry if _is_entry(entry) else None
+    with suppress(ValueError):
+        return parse_json(body, strict=True) if zlib.crc32(body) == int(match[1], 16) else None
+    return None
 
 
 def _is_entry(entry: Any) -> bool:

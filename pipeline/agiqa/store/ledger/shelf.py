@@ -37,9 +37,10 @@ from agiqa.store.ledger.description import (
     Description,
     LostDescriptionError,
     read_description,
-    require_description,
     require_no_layout_1,
+    require_same_shelf,
     restore_description,
+    stated_in,
 )
 from agiqa.store.ledger.lock import writer_lock
 from agiqa.store.ledger.merging import merge_small
@@ -68,10 +69,9 @@ class Shelf:
     """
 
     def __init__(self, folder: Path, described: Description, rank: int = 0) -> None:
-        self.folder = folder
+        self.folder, self.described = folder, described
         self.fingerprint = described.fingerprint
-        self.width = described.width
-        self.dtype = described.dtype
+        self.width, self.dtype = described.width, described.dtype
         self.rank = rank  # of the process that writes
         self.files = LocalSegments(folder)
         self.rows = SegmentRows(self.files, described.kind)
@@ -93,20 +93,21 @@ class Shelf:
             )
         folder = shelf_folder(root, fingerprint)
         wanted = Description(fingerprint, width, dtype)
+        require_no_layout_1(folder)
         with disk_errors("open or create", folder):
             if not folder.exists():
                 for path in find_shelves(root) if root.is_dir() else ():
                     require_no_layout_1(path)
                 _lay_out(folder, wanted)
             try:
-                require_description(folder, wanted)
+                require_same_shelf(stated_in(folder), wanted, where=str(folder))
             except LostDescriptionError:  # the folder's name vouches for the fingerprint
                 if not restore_description(folder, [fingerprint], wanted):
                     raise
                 logger.warning(
                     "%s was lost or damaged and has been written anew", folder / DESCRIPTION
                 )
-                require_description(folder, wanted)
+                require_same_shelf(stated_in(folder), wanted, where=str(folder))
         return cls(folder, wanted, rank)
 
     @classmethod
@@ -115,6 +116,7 @@ class Shelf:
 
         AgiqaError where there is none, or its description is foreign, newer or damaged.
         """
+        require_no_layout_1(folder)
         return cls(folder, read_description(folder))
 
     def ids(self) -> frozenset[str]:

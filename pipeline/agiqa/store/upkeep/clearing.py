@@ -21,8 +21,7 @@ from agiqa.store.ledger.segment_rows import Segment
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.ledger.shelf_check import strangers
 from agiqa.store.own_files import size_of
-from agiqa.store.upkeep.stores import Store, survey
-from agiqa.store.upkeep.users import find_runs
+from agiqa.store.upkeep.stores import Store, find_runs, survey
 
 
 @dataclass(frozen=True)

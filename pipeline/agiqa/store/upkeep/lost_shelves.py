@@ -24,8 +24,7 @@ from agiqa.store.ledger.roots import SHORT, other_roots
 from agiqa.store.ledger.segment_folders import LocalSegments
 from agiqa.store.ledger.segments import rows_of
 from agiqa.store.own_files import read_own, size_of
-from agiqa.store.upkeep.stores import find_packs, read_pack_store
-from agiqa.store.upkeep.users import find_runs
+from agiqa.store.upkeep.stores import find_packs, find_runs, read_pack_store
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,13 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
             if store in sources:
                 raise
             merged.append(Merged(store, "", Added(0, refused=str(error))))
-    require_fits(root, vectors)
+    require_fits(root, [(store, vector.described) for store, vector in vectors])
     for store, vector in track(vectors, "Merge"):
         if isinstance(vector, PackVector):
             merged.append(Merged(store, vector.name, vector.add_to(root)))
             continue
-        target = Shelf.open(root, vector.fingerprint, vector.width, vector.dtype)
+        made_by = vector.described
+        target = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype)
         merged.append(Merged(store, "", add_shelf(vector, target)))
         unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
         merged += [

@@ -1,4 +1,7 @@
-"""Every store there is: shelves of the ledger, packs under the cache folder, and who uses them."""
+"""Every store there is: shelves of the ledger, packs under the cache folder, and who uses them.
+
+Which runs were made from which vectors is known by the fingerprints in their provenance.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.run_folders import provenance_files
+from agiqa.core.trees import read_json
 from agiqa.store import Fingerprint, digest
 from agiqa.store.ledger.lock import writer_of
 from agiqa.store.ledger.roots import find_shelves
@@ -13,9 +18,18 @@ from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.own_files import size_of
 from agiqa.store.packs.pack import FORMATS, read_pack_metadata
-from agiqa.store.upkeep.users import RunStores
 
 SHELF, PACK = "shelf", "pack"
+
+
+@dataclass(frozen=True)
+class RunStores:
+    """One run: what it read."""
+
+    folder: Path
+    dataset: str
+    stores: tuple[frozenset[str], ...]  # digests of the fingerprints, store by store
+    fingerprints: tuple[Fingerprint, ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,25 @@ def find_packs(cache: Path) -> list[Path]:
     names = [f"{folder}*{suffix}" for folder in ("", "*/") for suffix in FORMATS]
     paths = {path for name in names for path in cache.glob(name)}
     return sorted(p for p in paths if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
+
+
+def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
+    """The runs below `folders`; and files that ought to say what a run read, and do not."""
+    runs, unreadable = [], []
+    for path in sorted({path for folder in folders for path in provenance_files(folder)}):
+        try:
+            tree = read_json(path)
+            stores = [
+                store["fingerprints"]
+                for store in tree["stores"].values()
+                if isinstance(store, Mapping) and "fingerprints" in store
+            ]
+            digests = tuple(frozenset(map(digest, fingerprints)) for fingerprints in stores)
+            every = tuple(fingerprint for fingerprints in stores for fingerprint in fingerprints)
+            runs.append(RunStores(path.parent, str(tree["dataset"]), digests, every))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            unreadable.append(path)
+    return runs, unreadable
 
 
 def survey(

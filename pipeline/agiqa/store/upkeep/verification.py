@@ -22,7 +22,7 @@ from agiqa.store import (
     row_ids_digest,
     write_pack,
 )
-from agiqa.store.findings import Report
+from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import (
     Description,
     LostDescriptionError,
@@ -46,15 +46,27 @@ def all_stores(ledger: Path, caches: Sequence[Path]) -> list[tuple[str, Path]]:
     return [(SHELF, folder) for folder in find_shelves(ledger)] + [(PACK, path) for path in packs]
 
 
-def check(kind: str, path: Path) -> Report:
-    """Read all of a store; AgiqaError where the disk itself cannot be read now."""
-    return check_pack(path) if kind == PACK else check_shelf(path)
+def verify(kind: str, path: Path, ledger: Path, known: KnownFingerprints | None = None) -> Report:
+    """Read all of a store; with `known`, where packs and lost fingerprints lie, mend it.
+
+    What the disk cannot read now is a finding, too, and nothing is dropped for that.
+    """
+    check = check_pack if kind == PACK else check_shelf
+    try:
+        report = check(path)
+    except AgiqaError as error:
+        return Report(path, kind, findings=[Finding(path, f"could not be checked: {error}")])
+    if known and not report.is_whole:
+        try:
+            report.repaired = _mend(kind, path, ledger, known)
+        except AgiqaError as error:
+            report.refused = str(error)
+        report.is_mended = check(path).is_whole
+    return report
 
 
-def mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list[str]:
+def _mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list[str]:
     """Repair a store that is not whole; says in words what was done.
-
-    `known` is where packs lie, and fingerprints of shelves that have lost theirs.
 
     Raises:
         AgiqaError: it is being written, or cannot be mended from what there is; says what to do.
