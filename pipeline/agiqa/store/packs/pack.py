@@ -51,9 +51,6 @@ class PackFormat(Protocol):
         Nothing that the file names outside itself is opened, no code of others loaded.
         """
 
-    def structure_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-        """What is wrong outside the arrays' chunks: file, and what in words."""
-
     def content_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
         """What fails the libraries' own checksums, bytes from which nothing is read included."""
 

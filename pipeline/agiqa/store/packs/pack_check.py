@@ -28,10 +28,7 @@ def check_pack(path: Path) -> Report:
         metadata, module = read_pack_metadata(path), pack_format(path)
         with disk_errors("read the pack", path):
             report.size, report.rows = size_of(path), int(metadata["rows"])
-            structure = module.structure_damage(path, metadata)
-            report.findings = [Finding(file, problem) for file, problem in structure]
-            if report.is_whole:
-                _check_rows(open_pack(path), report)
+            _check_rows(open_pack(path), report)
             if report.is_whole:
                 content = module.content_damage(path, metadata)
                 report.findings = [Finding(file, problem) for file, problem in content]

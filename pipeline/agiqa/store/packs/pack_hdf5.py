@@ -297,13 +297,6 @@ def _chunks(file: Path, vectors: h5py.Dataset) -> list[tuple[Path, int] | None]:
     return [(file, starts[number]) if number in starts else None for number in range(count)]
 
 
-def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """PackError unless the data sets are what the metadata says."""
-    with _rejections(path), _file(path) as file:
-        _arrays(file, metadata)
-    return []
-
-
 def content_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """What is wrong anywhere in the file, in bytes from which nothing is read, too."""
     del metadata

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,9 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 
 def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
+    arrays = _arrays(path, metadata)
     with strange_files(path):
-        if damage := structure_damage(path, metadata):
-            file, problem = damage[0]
-            raise damaged(path, f"that {file.relative_to(path)} {problem}")
-        arrays = _arrays(path, metadata)
+        _require_structure(path, arrays)
         vectors = arrays["vectors"]
         sizes, size = vectors.sizes(), vectors.chunk_bytes
         total = sum(sizes.values())
@@ -116,42 +113,29 @@ def _whole(path: Path, array: ZarrArray) -> Vectors:
     return np.concatenate(sound)[: array.shape[0]]
 
 
-def structure_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """What is wrong outside the arrays' chunks, file by file: every word of each zarr.json.
-
-    PackError for links, pipes and devices.
-    """
-    damage: list[tuple[Path, str]] = []
-    with strange_files(path):
-        group, wrong = read_json(path / "zarr.json", MOST_JSON)
-        if group is None or group != GROUP | {"attributes": group.get("attributes")}:
-            damage.append((path / "zarr.json", wrong or "has fields that no pack of agiqa has"))
-        names = {"zarr.json", *ARRAYS}
-        damage += _strangers(path, names.__contains__)
-        for array in _arrays(path, metadata).values():
-            if not array.folder.exists() and not array.folder.is_symlink():
-                damage.append((array.folder, "is missing"))
-                continue
-            require_own_folder(array.folder)
-            if wrong := array.metadata_damage():
-                damage.append((array.folder / "zarr.json", wrong))
-            damage += _strangers(array.folder, partial(_is_of, array))
-    return damage
+def _require_structure(path: Path, arrays: Mapping[str, ZarrArray]) -> None:
+    """PackError where anything but chunks differs: every name, every word of each zarr.json."""
+    group, wrong = read_json(path / "zarr.json", MOST_JSON)
+    if group is None or group != GROUP | {"attributes": group.get("attributes")}:
+        raise damaged(path, f"that zarr.json {wrong or 'has fields that no pack of agiqa has'}")
+    _require_known(path, path, {"zarr.json", *ARRAYS}.__contains__)
+    for name, array in arrays.items():
+        if not array.folder.exists() and not array.folder.is_symlink():
+            raise damaged(path, f"that {name} is missing")
+        require_own_folder(array.folder)
+        if wrong := array.metadata_damage():
+            raise damaged(path, f"that {name}/zarr.json {wrong}")
+        _require_known(path, array.folder, array.has_file)
 
 
-def _is_of(array: ZarrArray, name: str) -> bool:
-    """Tell whether an array has a file of this name: a chunk within its rows, or its metadata."""
-    return name == "zarr.json" or array.number(name) is not None
-
-
-def _strangers(folder: Path, is_ours: Callable[[str], bool]) -> list[tuple[Path, str]]:
-    """Find the first name in a folder that no pack has; hidden files, as a Mac's, are let be."""
+def _require_known(path: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """PackError for a name that no pack has; hidden files, as a Mac's, are let be."""
     with os.scandir(folder) as entries:
         for entry in entries:
             hidden = entry.name[0] == "." and entry.name[:2] != ".z"
             if not is_ours(entry.name) and not (hidden and entry.is_file(follow_symlinks=False)):
-                return [(Path(entry.path), "is nothing that a pack of agiqa has: remove it")]
-    return []
+                name = Path(entry.path).relative_to(path)
+                raise damaged(path, f"that {name} is nothing that a pack of agiqa has: remove it")
 
 
 def content_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:

@@ -65,6 +65,10 @@ class ZarrArray:
         match = re.fullmatch(r"c\.(0|[1-9][0-9]{0,9})" + r"\.0" * (len(self.shape) - 1), name)
         return int(match[1]) if match and int(match[1]) < self.chunks else None
 
+    def has_file(self, name: str) -> bool:
+        """Tell whether it has a file of this name: a chunk within its rows, or its metadata."""
+        return name == "zarr.json" or self.number(name) is not None
+
     def create(self) -> zarr.Array[Any]:
         """Make the empty array: chunks with crc32c, not compressed."""
         import zarr

@@ -17,7 +17,6 @@ from agiqa.core.urls import shown
 from agiqa.store.ledger.description import (
     DESCRIPTION,
     MOST_BYTES,
-    Description,
     parse_description,
     require_same_shelf,
 )
@@ -37,11 +36,9 @@ class SharedShelf:
 
     def __init__(self, shelf: Shelf, url: str) -> None:
         """Take a shelf; `url` is the shared ledger's."""
-        root = shelf.folder.parent
-        self.shelf = Shelf.open(root, shelf.fingerprint, shelf.width, shelf.dtype, shelf.rank)
+        self.shelf = Shelf(shelf.folder, shelf.described, shelf.rank)
         self.remote = Remote(f"{url.rstrip('/')}/{shelf.folder.name}")
-        self._description = Description(shelf.fingerprint, shelf.width, shelf.dtype)
-        self._remote_rows = SegmentRows(RemoteSegments(self.remote), self._description.kind)
+        self._remote_rows = SegmentRows(RemoteSegments(self.remote), shelf.described.kind)
         self._damaged: set[str] = set()  # rows at the URL that fail their checksums
         self._described = False
 
@@ -65,7 +62,7 @@ class SharedShelf:
             url = shown(self.remote.url)
             text = self.remote.read(DESCRIPTION, most=MOST_BYTES)
             described = parse_description(text, f"{url}/{DESCRIPTION}")
-            require_same_shelf(described, self._description, where=url)
+            require_same_shelf(described, self.shelf.described, where=url)
         self._remote_rows.refresh()
 
     def pull(self, ids: Sequence[str]) -> int:
@@ -98,7 +95,7 @@ class SharedShelf:
     def describe(self) -> None:
         """Put the shelf's description at the URL, unless it is known to be there."""
         if not self._described:
-            self.remote.write(DESCRIPTION, self._description.text().encode())
+            self.remote.write(DESCRIPTION, self.shelf.described.text().encode())
             self._described = True
 
     def push(self, ids: Sequence[str]) -> int:
@@ -107,14 +104,17 @@ class SharedShelf:
         RemoteError where it cannot be reached, with what was pushed before taken note of.
         """
         count, unpushed = 0, self.unpushed(ids)
-        step = rows_a_segment(self._description.kind)
+        step = rows_a_segment(self._remote_rows.kind)
         for start in range(0, len(unpushed), step):
             self.describe()
-            names, vectors = _whole(self.shelf, unpushed[start : start + step])
-            if names:
-                self._remote_rows.add(names, vectors)
+            ids = unpushed[start : start + step]
+            vectors, damaged = self.shelf.read_present(ids)
+            whole = [row for row, name in enumerate(ids) if name not in set(damaged)]
+            if whole:
+                names = [ids[row] for row in whole]
+                self._remote_rows.add(names, vectors[whole])
                 self._damaged.difference_update(names)
-                count += len(names)
+                count += len(whole)
         return count
 
     def _wanted_rows(self, wanted: set[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
@@ -124,10 +124,3 @@ class SharedShelf:
             own_shelf = Shelf.open(own_folder.parent, shelf.fingerprint, shelf.width, shelf.dtype)
             yield from own_shelf.blocks(wanted & own_shelf.ids())
         yield from self._remote_rows.blocks(set(wanted))
-
-
-def _whole(shelf: Shelf, ids: Sequence[str]) -> tuple[list[str], Vectors]:
-    """Read rows (N, D) of those `ids` that can be read back."""
-    vectors, damaged = shelf.read_present(ids)
-    whole = [index for index, name in enumerate(ids) if name not in set(damaged)]
-    return [ids[index] for index in whole], vectors[whole]

@@ -19,7 +19,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -64,7 +63,7 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
             f"{pack}: expected names that differ in more than upper and lower case, since people "
             f"unpack an npz into files, found {', '.join(store.names)}; rename the prompts"
         )
-    vectors = {f"vectors/{name}": store.vectors[:, p] for p, name in enumerate(store.names)}
+    arrays = {f"vectors/{name}": store.vectors[:, p] for p, name in enumerate(store.names)}
     ids, paths = _ids_and_paths(store)
     metadata = {
         "format": FORMAT,
@@ -76,11 +75,21 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
     }
     with disk_errors("write", out), folder_aside(out) as aside:
         new = aside / out.name
-        write = _write_npz if out.suffix == ".npz" else _write_safetensors
-        names = write(new, vectors, ids, paths, metadata)
+        if out.suffix == ".npz":
+            arrays["image_id"] = np.array(ids)
+            if paths is not None:
+                arrays["path"] = np.array(paths)
+            arrays["metadata"] = np.array(json.dumps(metadata))
+            np.savez(new, **arrays)  # type: ignore[arg-type]
+        else:
+            arrays["image_id"] = np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(
+                -1, 32
+            )
+            record = metadata if paths is None else {**metadata, "paths": paths}
+            _write_safetensors(new, arrays, {"agiqa": json.dumps(record)})
         sync_tree(aside)
         put_in_place(new, out)
-    return names
+    return tuple(arrays)
 
 
 def _ids_and_paths(store: FeatureStore) -> tuple[Sequence[str], list[str] | None]:
@@ -104,40 +113,17 @@ def _ids_and_paths(store: FeatureStore) -> tuple[Sequence[str], list[str] | None
     return [row.image_id for row in rows], [row.path.as_posix() for row in rows]
 
 
-def _write_npz(
-    file: Path,
-    vectors: Mapping[str, np.ndarray],
-    image_ids: Sequence[str],
-    paths: list[str] | None,
-    metadata: Mapping[str, Any],
-) -> tuple[str, ...]:
-    arrays: dict[str, Any] = {**vectors, "image_id": np.array(image_ids)}
-    if paths is not None:
-        arrays["path"] = np.array(paths)
-    arrays["metadata"] = np.array(json.dumps(metadata))
-    np.savez(file, **arrays)
-    return tuple(arrays)
-
-
 def _write_safetensors(
-    file: Path,
-    vectors: Mapping[str, np.ndarray],
-    image_ids: Sequence[str],
-    paths: list[str] | None,
-    metadata: Mapping[str, Any],
-) -> tuple[str, ...]:
+    file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays with metadata of one key, since several have no order."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    ids = np.frombuffer(bytes.fromhex("".join(image_ids)), dtype=np.uint8).reshape(-1, 32)
-    arrays = {name: np.ascontiguousarray(rows) for name, rows in vectors.items()}
-    arrays["image_id"] = ids.copy()
-    record = dict(metadata) if paths is None else {**metadata, "paths": paths}
     try:
-        save_file(arrays, file, {"agiqa": json.dumps(record)})  # one key: several have no order
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, file, metadata)
     except SafetensorError as error:  # it wraps what the disk said
         raise AgiqaError(
             f"{file.name}: cannot be written ({one_line(error)}); make room and run it again"
         ) from error
     file.chmod(0o644)  # safetensors writes it for its owner alone
-    return tuple(arrays)

@@ -99,7 +99,12 @@ def import_pt(
     width, dtype = vectors.shape[-1], str(vectors.dtype)
     require_fits(root, [(folder, Description(made_by, width, dtype)) for made_by in prints])
     for index, made_by in enumerate(prints):
-        _require_same_numbers(root, made_by, ids, vectors[:, index], folder)
+        if others := differing(root, made_by, ids, vectors[:, index]):
+            raise AgiqaError(  # nobody could say later which of two imports is which
+                f"{folder}: expected the same numbers as at an earlier import of source "
+                f"'{made_by['source']}', model '{made_by['model']}', found others for "
+                f"{len(others)} of {len(ids)} images; say with --source what tells the two apart"
+            )
     for index, made_by in enumerate(prints):
         shelf = Shelf.open(root, made_by, width, dtype)
         if not shelf.ids().issuperset(ids):
@@ -146,15 +151,3 @@ def _read(matched: Matched) -> tuple[list[str], np.ndarray, str, list[BadImage]]
         rows.append(np.stack([vector for vector, _ in loaded]))
     vectors = np.stack(rows) if rows else np.empty((0, len(VECTORS), 0), np.float16)
     return ids, vectors, first[1] if first else UNKNOWN, bad
-
-
-def _require_same_numbers(
-    root: Path, made_by: Fingerprint, ids: list[str], vectors: np.ndarray, folder: Path
-) -> None:
-    """Refuse two imports of which nobody could say later which is which."""
-    if differing_ids := differing(root, made_by, ids, vectors):
-        raise AgiqaError(
-            f"{folder}: expected the same numbers as at an earlier import of source "
-            f"'{made_by['source']}', model '{made_by['model']}', found others for "
-            f"{len(differing_ids)} of {len(ids)} images; say with --source what tells the two apart"
-        )
