@@ -14,7 +14,7 @@ from agiqa.data.sources import ALIASES, known_folder
 
 if TYPE_CHECKING:
     from agiqa.core.params import Params
-    from agiqa.data.datasets import Adapter
+    from agiqa.data.datasets.official import Adapter
 
 COLUMNS = ("name", "images", "targets", "licence", "here", "where", "made by", "raters", "get")
 

@@ -70,10 +70,11 @@ def train_command(source: Path, out: Path, epochs: float | None, seed: int) -> N
     agiqa nano train --from ~/data/agiqa-3k -o projector.safetensors
     """
     from agiqa.data.datasets import agiqa_3k
+    from agiqa.data.datasets.official import prepare_download
     from agiqa.stage1.nano.projector_training import Recipe, train_projector
 
     options = {"seed": seed} | ({"epochs": epochs} if epochs is not None else {})
-    record = train_projector(agiqa_3k.prepare(source), Recipe(**options), out)  # type: ignore[arg-type]
+    record = train_projector(prepare_download(agiqa_3k, source), Recipe(**options), out)  # type: ignore[arg-type]
     print_json(record["nll"], indent=2)
 
 
@@ -93,7 +94,8 @@ def measure_command(source: Path, seed: int) -> None:
     agiqa nano measure --from ~/data/agiqa-3k
     """
     from agiqa.data.datasets import agiqa_3k
+    from agiqa.data.datasets.official import prepare_download
     from agiqa.stage1.nano.projector_training import Recipe, measure_projector
 
-    nll = measure_projector(agiqa_3k.prepare(source), Recipe(seed=seed))
+    nll = measure_projector(prepare_download(agiqa_3k, source), Recipe(seed=seed))
     print_json(nll, indent=2)

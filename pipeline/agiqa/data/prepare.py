@@ -14,8 +14,10 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, UsageError
 from agiqa.core.names import data_set_name
 from agiqa.core.params import Params, Source, settings
-from agiqa.data.datasets import OFFICIAL, OWN
+from agiqa.data.datasets import OFFICIAL, csv_file, demo
+from agiqa.data.datasets import folder as folder_of_images
 from agiqa.data.datasets.download import download as fetch
+from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.origin import SOURCES, AbsentError, Reading, note_sources, origin_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.leak_audit import NEAR, count_near, with_near
@@ -89,7 +91,9 @@ def prepare(
         _download(name, source)
     reading = Reading(origin_of(source), folder)
     table = _read(name, source, folder, params, skip_bad or params.prepare.skip_bad)
-    near = _with_near(table, params)
+    near = None
+    if params.splits.keep_together == "near" and table.targets:
+        near = with_near(table, NEAR)
     splits = make_all_splits(near or table, params.splits, source.splits)
     write_table(table, folder, reading.noted)
     reading.done(table)
@@ -110,13 +114,6 @@ def prepare(
         kept_together=count_near(near) if near else "",
         turned=", ".join(source.lower_is_better),
     )
-
-
-def _with_near(table: ImagesTable, params: Params) -> ImagesTable | None:
-    """Name near-identical pictures, where the settings keep them together."""
-    if params.splits.keep_together != "near" or not table.targets:
-        return None
-    return with_near(table, NEAR)
 
 
 def note_what_is_there(
@@ -173,28 +170,11 @@ def _read(name: str, source: Source, folder: Path, params: Params, skip_bad: boo
     """Read the source as its kind asks; the demo is made in `folder`."""
     path, workers = Path(source.path).expanduser(), params.prepare.workers
     if source.kind in OFFICIAL:
-        table = OFFICIAL[source.kind].prepare(path, skip_bad=skip_bad, workers=workers)
+        adapter = OFFICIAL[source.kind]
+        table = prepare_download(adapter, path, skip_bad=skip_bad, workers=workers)
         return dataclasses.replace(table, name=name)
-    make = OWN[source.kind]
     if source.kind == "demo":
-        return make(folder, params.prepare.seed, workers=workers)
+        return demo.prepare(folder, params.prepare.seed, workers=workers)
     if source.kind == "folder":
-        return make(path, name, skip_bad=skip_bad, workers=workers)
-    if not source.score_columns:
-        raise AgiqaError("A CSV needs --score-column (repeatable) with the columns of its scores.")
-    return make(
-        path,
-        source.image_column,
-        list(source.score_columns),
-        prompt_column=source.prompt_column or None,
-        group_column=source.group_column or None,
-        generator_column=source.generator_column or None,
-        deviation_columns=source.deviation_columns,
-        raters_column=source.raters_column or None,
-        scale=source.scale,
-        lower_is_better=source.lower_is_better,
-        root=Path(source.root) if source.root else None,
-        name=name,
-        skip_bad=skip_bad,
-        workers=workers,
-    )
+        return folder_of_images.prepare(path, name, skip_bad=skip_bad, workers=workers)
+    return csv_file.prepare(source, name, skip_bad=skip_bad, workers=workers)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.datasets.table import inner_path
-from agiqa.data.datasets.text_table import read_text_csv, require_columns
+from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.stage2.presets import MIXTURE
 
 PREDICTIONS = "predictions.csv"
@@ -42,8 +42,7 @@ def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
         raise AgiqaError(
             f"{printable(folder)}: expected {PREDICTIONS}, found none: run `agiqa evaluate` first"
         )
-    frame = read_text_csv(path)
-    require_columns(frame, (*NEEDED, *needed), path)
+    frame = read_text_csv(path, (*NEEDED, *needed))
     try:
         for column in (str(name) for name in frame):
             if column in ("mos", "score", LOW, HIGH) or column.startswith(GATE):

@@ -8,6 +8,7 @@ from scipy.io import savemat
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import aigciqa2023
+from agiqa.data.datasets.official import Download, prepare_download
 from agiqa.data.datasets.table import read_table, write_table
 from kit import official_downloads
 
@@ -37,6 +38,10 @@ def labels(numbered: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read_labels(folder: Path) -> Download:
+    return aigciqa2023.read(aigciqa2023.find(folder))
+
+
 def _check(frame: pd.DataFrame) -> None:
     """Rows in the order of the scores, with the right generator and prompt."""
     scores = official_downloads.aigciqa_scores()
@@ -46,11 +51,11 @@ def _check(frame: pd.DataFrame) -> None:
     assert frame["generator"].tolist() == [generator for generator, _ in order]
     assert frame["prompt"].tolist()[:5] == ["a corgi"] * 4 + ["prompt 1"]
     assert frame["prompt"].iloc[400] == "a corgi"
-    assert frame["group"].value_counts().unique().tolist() == [24]
+    assert frame["prompt"].value_counts().unique().tolist() == [24]
 
 
 def test_numbered_images(numbered: Path, tmp_path: Path) -> None:
-    table = aigciqa2023.prepare(numbered)
+    table = prepare_download(aigciqa2023, numbered)
     _check(table.frame)
     assert table.frame["path"].iloc[2399] == "2399.png"
     assert table.frame.loc[0, TARGETS].tolist() == list(official_downloads.AIGCIQA_FIRST)
@@ -61,7 +66,7 @@ def test_numbered_images(numbered: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_for_each_generator(by_generator: Path, tmp_path: Path) -> None:
-    download = aigciqa2023.read(by_generator)
+    download = read_labels(by_generator)
     _check(download.rows)
     assert download.rows["path"].iloc[-1] == "Unidiffuser/099-4.png"
     assert set(download.present) == set(download.rows["path"])
@@ -70,10 +75,10 @@ def test_a_folder_for_each_generator(by_generator: Path, tmp_path: Path) -> None
     for folder in (by_generator / "Image").iterdir():  # without Image/ and the index, twice nested
         (tmp_path / folder.name).mkdir()
         (tmp_path / folder.name / folder.name).symlink_to(folder)
-    nested = aigciqa2023.read(tmp_path)
+    nested = read_labels(tmp_path)
     _check(nested.rows)
     assert nested.rows["path"].iloc[0] == "Controlnet/Controlnet/000-1.png"
-    assert len(aigciqa2023.prepare(tmp_path).frame) == 2400
+    assert len(prepare_download(aigciqa2023, tmp_path).frame) == 2400
 
 
 def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
     for name in ("AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"):
         shutil.copy(numbered / name, tmp_path)
     (tmp_path / "allimg").symlink_to(numbered / "Image" / "allimg")
-    download = aigciqa2023.read(tmp_path)
+    download = read_labels(tmp_path)
     np.testing.assert_allclose(download.rows["quality"], official_downloads.aigciqa_scores()[0])
     assert download.rows["generator"].iloc[0] == "Controlnet"
 
@@ -90,13 +95,13 @@ def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
 def test_prompts_without_a_header(labels: Path) -> None:
     path = labels / "AIGCIQA2023_Prompts.xlsx"
     pd.read_excel(path).to_excel(path, index=False, header=False)
-    _check(aigciqa2023.read(labels).rows)
+    _check(read_labels(labels).rows)
 
 
 def test_an_earlier_release_keeps_its_scale(labels: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number, scores in enumerate(official_downloads.aigciqa_scores(), start=1):
         savemat(labels / f"DATA/MOS/mosz{number}.mat", {"MOSz": 20 * scores})
-    download = aigciqa2023.read(labels)
+    download = read_labels(labels)
     assert download.scale == (0, 100)
     assert download.rows["quality"].iloc[0] == 20 * 3.00820892
     assert "on 0…100, as in an earlier release" in caplog.text
@@ -104,7 +109,7 @@ def test_an_earlier_release_keeps_its_scale(labels: Path, caplog: pytest.LogCapt
 
 def test_without_the_index_numbered_images_have_no_generator(labels: Path) -> None:
     (labels / "pic-index.xlsx").unlink()
-    assert set(aigciqa2023.read(labels).rows["generator"]) == {""}
+    assert set(read_labels(labels).rows["generator"]) == {""}
 
 
 def test_changed_header(labels: Path) -> None:
@@ -113,26 +118,26 @@ def test_changed_header(labels: Path) -> None:
     with pytest.raises(
         AgiqaError, match=r"expected the columns Style, Object, prompt; found Style, Obj.*text$"
     ):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_a_prompt_too_few(labels: Path) -> None:
     path = labels / "AIGCIQA2023_Prompts.xlsx"
     pd.read_excel(path).head(99).to_excel(path, index=False)
     with pytest.raises(AgiqaError, match="expected 100 prompts, found 99"):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_another_index(labels: Path) -> None:
     pd.DataFrame([["a", "b"]]).to_excel(labels / "pic-index.xlsx", header=False, index=False)
     with pytest.raises(AgiqaError, match="expected 2,400 rows of generator and file, found 1 rows"):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_no_key(labels: Path) -> None:
     savemat(labels / "DATA/MOS/mosz2.mat", {"MOS": np.ones(2400)})
     with pytest.raises(AgiqaError, match=r"mosz2.mat: expected the key MOSz; found MOS: take"):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_off_the_scale(labels: Path) -> None:
@@ -143,7 +148,7 @@ def test_off_the_scale(labels: Path) -> None:
         AgiqaError,
         match=r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
     ):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_a_part_is_missing(labels: Path) -> None:
@@ -151,13 +156,13 @@ def test_a_part_is_missing(labels: Path) -> None:
     with pytest.raises(
         AgiqaError, match=r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github"
     ):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_no_images(labels: Path) -> None:
     (labels / "Image").unlink()
     with pytest.raises(AgiqaError, match="expected the images, in Image/allimg or 6 generators'"):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)
 
 
 def test_a_generator_is_missing(by_generator: Path, tmp_path: Path) -> None:
@@ -165,10 +170,10 @@ def test_a_generator_is_missing(by_generator: Path, tmp_path: Path) -> None:
     for folder in sorted((by_generator / "Image").iterdir())[:5]:
         (tmp_path / folder.name).symlink_to(folder)
     with pytest.raises(AgiqaError, match=r"expected the folders of 6 generators, found 5 \(Contr"):
-        aigciqa2023.prepare(tmp_path)
+        prepare_download(aigciqa2023, tmp_path)
     shutil.copy(by_generator / "pic-index.xlsx", tmp_path)
     with pytest.raises(AgiqaError, match=r"400 of the 2,400 that it lists do not exist"):
-        aigciqa2023.prepare(tmp_path)
+        prepare_download(aigciqa2023, tmp_path)
 
 
 def test_images_counted_from_one_are_not_taken_for_their_neighbours(
@@ -181,4 +186,4 @@ def test_images_counted_from_one_are_not_taken_for_their_neighbours(
     with pytest.raises(
         AgiqaError, match=r"lists does not exist \(0.png\); 1 has no row .*2400.png"
     ):
-        aigciqa2023.prepare(labels)
+        prepare_download(aigciqa2023, labels)

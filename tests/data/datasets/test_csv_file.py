@@ -1,15 +1,26 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Source
 from agiqa.data.datasets import csv_file
+from agiqa.data.datasets.table import ImagesTable
 
 CSV = "image,mos,said,who\na.png,1.5,A cat,x\nsub/b.png,2,a dog,x\nΑθήνα 猫.png,4.5,a cat,y\n"
+
+
+def prepare(
+    csv: Path, image: str, scores: Sequence[str], *, name: str = "", skip_bad: bool = False,
+    **columns: Any,
+) -> ImagesTable:  # fmt: skip
+    source = Source(path=str(csv), image_column=image, score_columns=tuple(scores), **columns)
+    return csv_file.prepare(source, name, skip_bad=skip_bad)
 
 
 @pytest.fixture
@@ -20,7 +31,7 @@ def csv(write_images: Callable[..., Path]) -> Path:
 
 
 def test_all_columns(csv: Path) -> None:
-    table = csv_file.prepare(csv, "image", ["mos"], prompt_column="said", generator_column="who")
+    table = prepare(csv, "image", ["mos"], prompt_column="said", generator_column="who")
     assert table.name == "labels"
     assert table.frame["path"].tolist() == ["a.png", "sub/b.png", "Αθήνα 猫.png"]
     assert table.frame["mos"].tolist() == [1.5, 2.0, 4.5]
@@ -31,13 +42,13 @@ def test_all_columns(csv: Path) -> None:
 
 
 def test_only_images_and_scores(csv: Path) -> None:
-    table = csv_file.prepare(csv, "image", ["mos"], name="mine")
+    table = prepare(csv, "image", ["mos"], name="mine")
     assert table.name == "mine"
     assert (table.frame[["prompt", "group", "generator"]] == "").all(axis=None)
 
 
 def test_group_column_wins_over_the_prompt(csv: Path) -> None:
-    table = csv_file.prepare(csv, "image", ["mos"], prompt_column="said", group_column="who")
+    table = prepare(csv, "image", ["mos"], prompt_column="said", group_column="who")
     assert table.frame["group"].tolist() == ["x", "x", "y"]
 
 
@@ -45,41 +56,41 @@ def test_root_elsewhere_absolute_paths_and_a_byte_order_mark(csv: Path, tmp_path
     moved = tmp_path / "elsewhere" / "labels.csv"
     moved.parent.mkdir()
     moved.write_text(CSV.replace("a.png", f"{csv.parent}/a.png", 1), "utf-8-sig")
-    table = csv_file.prepare(moved, "image", ["mos"], root=csv.parent)
+    table = prepare(moved, "image", ["mos"], root=str(csv.parent))
     assert table.frame["path"].tolist() == ["a.png", "sub/b.png", "Αθήνα 猫.png"]
 
 
 def test_tsv(csv: Path) -> None:
     tsv = csv.with_suffix(".tsv")
     tsv.write_text(CSV.replace(",", "\t"), "utf-8")
-    assert len(csv_file.prepare(tsv, "image", ["mos"]).frame) == 3
+    assert len(prepare(tsv, "image", ["mos"]).frame) == 3
 
 
 def test_missing_columns_are_named_with_those_found(csv: Path) -> None:
     message = "expected the columns img, score; found image, mos, said, who"
     with pytest.raises(AgiqaError, match=message):
-        csv_file.prepare(csv, "img", ["mos", "score"])
+        prepare(csv, "img", ["mos", "score"])
 
 
 @pytest.mark.parametrize("value", ["", "nan", "good", "inf", "NA"])
 def test_scores_that_are_no_numbers(csv: Path, value: str) -> None:
     csv.write_text(CSV.replace(",2,", f",{value},"), "utf-8")
     with pytest.raises(AgiqaError, match=rf"column mos .* row 2 \(sub/b.png\): '{value}'"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 def test_path_leaving_the_root(csv: Path, tmp_path: Path) -> None:
     for path in ("../a.png", f"{tmp_path}/a.png", "sub/../../a.png"):
         csv.write_text(CSV.replace("a.png", path, 1), "utf-8")
         with pytest.raises(AgiqaError, match="not inside the data folder"):
-            csv_file.prepare(csv, "image", ["mos"])
+            prepare(csv, "image", ["mos"])
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png"])
 def test_duplicate_names(csv: Path, again: str) -> None:
     csv.write_text(CSV + f"{again},3,x,y\n", "utf-8")
     with pytest.raises(AgiqaError, match=r"1 image is listed more than once \(a.png\)"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 def test_absent_and_broken_images(csv: Path) -> None:
@@ -87,8 +98,8 @@ def test_absent_and_broken_images(csv: Path) -> None:
     (csv.parent / "Αθήνα 猫.png").write_text("no image")
     message = r"2 of 3 images .*: a.png does not exist, Αθήνα 猫.png is not an image"
     with pytest.raises(AgiqaError, match=message):
-        csv_file.prepare(csv, "image", ["mos"])
-    table = csv_file.prepare(csv, "image", ["mos"], skip_bad=True)
+        prepare(csv, "image", ["mos"])
+    table = prepare(csv, "image", ["mos"], skip_bad=True)
     assert table.frame["path"].tolist() == ["sub/b.png"]
     assert len(table.skipped) == 2
 
@@ -106,7 +117,7 @@ def test_absent_and_broken_images(csv: Path) -> None:
 def test_unreadable_csv(csv: Path, content: bytes, message: str) -> None:
     csv.write_bytes(content)
     with pytest.raises(AgiqaError, match=message) as caught:
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
     assert "\n" not in str(caught.value)
 
 
@@ -115,44 +126,44 @@ def test_columns_that_look_alike_are_shown_quoted(csv: Path, column: str) -> Non
     csv.write_text(CSV.replace("mos", column), "utf-8")
     shown = column if column == "MOS" else re.escape(repr(column))
     with pytest.raises(AgiqaError, match=f"the column mos; found image, {shown}, said, who"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
     if column.strip() != column:
         with pytest.raises(AgiqaError, match=f": is {shown} meant"):
-            csv_file.prepare(csv, "image", ["mos"])
-        assert csv_file.prepare(csv, "image", [column]).targets[0].name == "mos"
+            prepare(csv, "image", ["mos"])
+        assert prepare(csv, "image", [column]).targets[0].name == "mos"
 
 
 def test_paths_that_look_alike_are_shown_quoted(csv: Path) -> None:
     csv.write_text(CSV.replace("a.png", "a.png ").replace("sub/b.png", "sub/b.png\xa0"), "utf-8")
     message = r"'a\.png ' does not exist, 'sub/b\.png\\xa0' does not exist"
     with pytest.raises(AgiqaError, match=message):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 def test_backslashes_of_windows(csv: Path) -> None:
     csv.write_text(CSV.replace("sub/b", "sub\\b"), "utf-8")
-    assert csv_file.prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub/b.png"
+    assert prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub/b.png"
     csv.write_text(CSV.replace("sub/b", "..\\..\\b"), "utf-8")
     with pytest.raises(AgiqaError, match="not inside the data folder"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
     odd = csv.parent / "sub\\b.png"  # as a name of Linux, the file itself
     odd.write_bytes((csv.parent / "a.png").read_bytes())
     csv.write_text(CSV.replace("sub/b", "sub\\b"), "utf-8")
-    assert csv_file.prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub\\b.png"
+    assert prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub\\b.png"
 
 
 @pytest.mark.parametrize("again", ["sub\\b.png", "\u0391\u03b8\u03b7\u0301\u03bd\u03b1 \u732b.png"])
 def test_one_file_in_two_spellings_is_twice(csv: Path, again: str) -> None:
     csv.write_text(CSV + f"{again},3,x,y\n", "utf-8")
     with pytest.raises(AgiqaError, match="1 image is listed more than once"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 @pytest.mark.parametrize("value", ["1e400", "-inf", "1e10", "0x10", "1_000", "٣", "\xa03"])
 def test_numbers_that_are_none(csv: Path, value: str) -> None:
     csv.write_text(CSV.replace(",2,", f",{value},"), "utf-8")
     with pytest.raises(AgiqaError, match=r"column mos must hold a number .* row 2"):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 def test_decimal_commas(csv: Path) -> None:
@@ -160,36 +171,36 @@ def test_decimal_commas(csv: Path) -> None:
     with pytest.raises(
         AgiqaError, match=r"row 2 \(sub/b\.png\): '2,5': write numbers with a point"
     ):
-        csv_file.prepare(csv, "image", ["mos"])
+        prepare(csv, "image", ["mos"])
 
 
 def test_deviations_and_numbers_of_ratings(csv: Path) -> None:
     text = "image,mos,sd,n,al\na.png,1.5,.5,20,1\nsub/b.png,2,0,21,2\nΑθήνα 猫.png,4.5,1,22,3\n"
     csv.write_text(text, "utf-8")
-    table = csv_file.prepare(csv, "image", ["mos"], deviation_columns=["sd"], raters_column="n")
+    table = prepare(csv, "image", ["mos"], deviation_columns=["sd"], raters_column="n")
     assert (table.targets[0].deviation, table.targets[0].raters) == ("mos_sd", "mos_raters")
     assert table.frame["mos_sd"].tolist() == [0.5, 0, 1]
     assert table.frame["mos_raters"].tolist() == [20, 21, 22]
     with pytest.raises(AgiqaError, match=r"for each of 2 score columns, .* found 1 \(sd"):
-        csv_file.prepare(csv, "image", ["mos", "al"], deviation_columns=["sd"])
+        prepare(csv, "image", ["mos", "al"], deviation_columns=["sd"])
     csv.write_text(text.replace(",.5,20", ",-.5,0"), "utf-8")
     with pytest.raises(AgiqaError, match=r"mos_sd must be at least 0; found a\.png: -0\.5"):
-        csv_file.prepare(csv, "image", ["mos"], deviation_columns=["sd"])
+        prepare(csv, "image", ["mos"], deviation_columns=["sd"])
     with pytest.raises(AgiqaError, match=r"mos_raters must be at least 1; found a\.png: 0"):
-        csv_file.prepare(csv, "image", ["mos"], raters_column="n")
+        prepare(csv, "image", ["mos"], raters_column="n")
 
 
 def test_no_csv_no_root(csv: Path, tmp_path: Path) -> None:
     with pytest.raises(AgiqaError, match=r"gone\.csv: does not exist"):
-        csv_file.prepare(tmp_path / "gone.csv", "image", ["mos"])
+        prepare(tmp_path / "gone.csv", "image", ["mos"])
     with pytest.raises(AgiqaError, match="gone: expected the folder of the images"):
-        csv_file.prepare(csv, "image", ["mos"], root=tmp_path / "gone")
+        prepare(csv, "image", ["mos"], root=str(tmp_path / "gone"))
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ([], "at least one score column"),
+        ([], "A CSV needs --score-column"),
         (["mos", "mos"], "named twice"),
         (["mos", "MOS"], "named twice"),
         (["a/b"], "none of / "),
@@ -206,18 +217,18 @@ def test_score_columns_that_cannot_be(csv: Path, columns: list[str], message: st
         "utf-8",
     )
     with pytest.raises(AgiqaError, match=message):
-        csv_file.prepare(csv, "image", columns)
+        prepare(csv, "image", columns)
 
 
 def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
     text = csv.read_text("utf-8").splitlines()
     scored = [f"{row},{cell}" for row, cell in zip(text, ("sharp", 1, 2, 3), strict=True)]
     csv.write_text("\n".join(scored), "utf-8")
-    table = csv_file.prepare(csv, "image", ["mos", "sharp"], scale=(1, 5), lower_is_better=["mos"])
+    table = prepare(csv, "image", ["mos", "sharp"], scale=(1, 5), lower_is_better=["mos"])
     assert table.frame["mos"].tolist() == [4.5, 4.0, 1.5]
     assert table.frame["sharp"].tolist() == [1, 2, 3]  # higher is better, as it was
     assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, mos turned round on 1…5")
-    assert csv_file.prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
+    assert prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
 
 
 def test_what_was_turned_round_is_said(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,5 +253,5 @@ def test_what_was_turned_round_is_said(csv: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_a_scale_that_is_none(csv: Path, given: dict[str, object], message: str) -> None:
     with pytest.raises(AgiqaError, match=message) as raised:
-        csv_file.prepare(csv, "image", ["mos"], **given)
+        prepare(csv, "image", ["mos"], **given)
     assert "\n" not in str(raised.value)

@@ -68,7 +68,6 @@ def test_scores_kept_secret_sides_scale_and_deviations_survive_the_disk(
         licence="none",
         source="a test",
         scale=(0, 5),
-        deviations={"quality": "quality_sd"},
     )
     assert table.targets == (Target("quality", 1.5, 4.0, (0, 5), "quality_sd"),)
     write_table(table, tmp_path / "cache")

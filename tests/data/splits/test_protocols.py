@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Splits
 from agiqa.data.datasets import agiqa_3k
+from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits import (
     SIDES,
@@ -22,9 +23,9 @@ from agiqa.data.splits import (
     read_splits,
     side_rows,
     small_test_sides,
-    write_leaks,
     write_splits,
 )
+from agiqa.data.splits.preparing import count_leaks
 
 MakeTable = Callable[..., ImagesTable]
 
@@ -193,7 +194,7 @@ def test_files_can_be_read_and_come_back(make_table: MakeTable, tmp_path: Path) 
     assert lines[0] == "name,image_id,seed,side,protocol"
     assert len(lines) == 41
     assert read_splits(tmp_path / "splits" / "grouped.csv").equals(splits)
-    write_leaks(leaks(splits, table), tmp_path / "splits" / "leaks.json")
+    assert count_leaks(table, tmp_path) == leaks(splits, table)
     assert '"same_group": 0' in (tmp_path / "splits" / "leaks.json").read_text()
 
 
@@ -237,7 +238,7 @@ def test_splits_of_other_data_are_refused(make_table: MakeTable) -> None:
 
 @pytest.fixture(scope="module")
 def agiqa3k(agiqa3k_folder: Path) -> ImagesTable:
-    return agiqa_3k.prepare(agiqa3k_folder)
+    return prepare_download(agiqa_3k, agiqa3k_folder)
 
 
 @pytest.mark.agiqa3k

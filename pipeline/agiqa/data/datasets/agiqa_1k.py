@@ -8,23 +8,13 @@ papers report, has other scores (SRCC .805 between the two), one image twice and
 is not read. The CSV lists `dreamStudio_8_9_1_.jpg`, which the workbook calls `…_1_1.jpg`.
 """
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    bases,
-    find_file,
-    images_in,
-    prepare_download,
-)
-from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in
+from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 LABELS, FOLDER = "AIGC_all.csv", "file"
 MISNAMED = {"dreamStudio_8_9_1_.jpg": "dreamStudio_8_9_1_1.jpg"}  # in the CSV: as a file
@@ -60,18 +50,15 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
-    folders = bases(source, FACTS, "AGIQA-1K", "AGIQA-1k-Database")
-    csv = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
-    images = [folder / FOLDER for folder in folders if (folder / FOLDER).is_dir()]
-    return Parts({"labels": csv}, [csv.parent, *images][-1])
+    download = Unpacked(source, FACTS, "AGIQA-1K", "AGIQA-1k-Database")
+    csv = download.file(LABELS)
+    return Parts({"labels": csv}, [csv.parent, *download.folders(FOLDER)][-1])
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of the CSV."""
-    parts = find(source)
-    csv, root = parts.labels["labels"], parts.images
-    labels = read_text_csv(csv)
-    require_columns(labels, ["Image", "Score"], csv)
+def read(parts: Parts) -> Download:
+    """Read the labels; rows stand in the order of the CSV."""
+    csv = parts.labels["labels"]
+    labels = read_text_csv(csv, ["Image", "Score"])
     names = labels["Image"].map(lambda name: MISNAMED.get(name, name))
     prompts = names.map(_prompt)
     if len(odd := names[prompts == ""]):
@@ -79,13 +66,10 @@ def read(source: Path) -> Download:
             f"{csv}: expected names such as deepai_8_7_1_0.jpg, found "
             f"{some([printable(name) for name in odd])}: take {LABELS} from {FACTS.address}"
         )
-    rows = pd.DataFrame({"path": names, "prompt": prompts, "group": prompt_groups(prompts)})
+    rows = pd.DataFrame({"path": names, "prompt": prompts})
     rows["generator"] = names.str.partition("_")[0]
     rows["quality"] = numbers(labels, "Score", "Image", csv)
-    return Download(FACTS, root, rows, images_in(root, [""]), csv)
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, images_in(parts.images))
 
 
 def _prompt(name: str) -> str:

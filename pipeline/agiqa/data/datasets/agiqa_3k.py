@@ -6,25 +6,21 @@ the file names hold further dots (`sd1.5_lowcorr_012.jpg`). Nine sets of files, 
 byte-identical, across prompts and even generators.
 """
 
-from functools import partial
 from pathlib import Path
 
 from agiqa.data.datasets.official import (
     Download,
     Facts,
     Parts,
-    bases,
-    find_file,
+    Unpacked,
     generated_rows,
     images_in,
     iqa_pytorch,
-    prepare_download,
 )
-from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
+from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 FOLDER = "AGIQA-3K"
 LABELS = "data.csv"
-DEVIATIONS = {"quality": "quality_sd", "align": "align_sd"}
 COLUMNS = {  # here: the official column
     "quality": "mos_quality",
     "quality_sd": "std_quality",
@@ -51,23 +47,16 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
-    folders = bases(source, FACTS, FOLDER)
-    part = f"{LABELS} beside the folder {FOLDER}"
-    csv = find_file([folder / LABELS for folder in folders], part, FACTS, source)
+    csv = Unpacked(source, FACTS, FOLDER).file(LABELS, part=f"{LABELS} beside the folder {FOLDER}")
     images = csv.parent / FOLDER
     return Parts({"labels": csv}, images if images.is_dir() else csv.parent)
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of `data.csv`."""
-    parts = find(source)
-    csv, root = parts.labels["labels"], parts.images
-    labels = read_text_csv(csv)
-    require_columns(labels, ["name", "prompt", *COLUMNS.values()], csv)
+def read(parts: Parts) -> Download:
+    """Read the labels; rows stand in the order of `data.csv`."""
+    csv = parts.labels["labels"]
+    labels = read_text_csv(csv, ["name", "prompt", *COLUMNS.values()])
     rows = generated_rows(labels["name"], labels["prompt"])
     for name, column in COLUMNS.items():
         rows[name] = numbers(labels, column, "name", csv)
-    return Download(FACTS, root, rows, images_in(root, [""]), csv, DEVIATIONS)
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, images_in(parts.images))

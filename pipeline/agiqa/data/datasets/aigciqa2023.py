@@ -12,27 +12,15 @@ deviations in `DATA/STD` are of the raw ratings, not on the scale of these score
 """
 
 import logging
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.matlab import read_vector
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    HubCopy,
-    Parts,
-    Range,
-    absent,
-    bases,
-    find_file,
-    images_in,
-    prepare_download,
-)
+from agiqa.data.datasets.official import Download, Facts, HubCopy, Parts, Range, Unpacked, images_in
 from agiqa.data.datasets.sheets import read_text_sheet
 
 logger = logging.getLogger(__name__)
@@ -42,6 +30,7 @@ LABELS = {"quality": 1, "authenticity": 2, "correspondence": 3}  # the number in
 PROMPTS, INDEX = "AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"
 GENERATORS, TEXTS, COPIES = 6, 100, 4
 IMAGES = GENERATORS * TEXTS * COPIES
+INSIDE = (".", "DATA/MOS", "MOS", "DATA", "Image")  # where the files may lie
 EARLIER_SCALE = (0.0, 100.0)
 NUMBERED = ("Image/allimg", "Image/allimg/allimg", "allimg", "allimg/allimg")
 
@@ -72,23 +61,23 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate scores, prompts, the index where it exists, and the folder of the download."""
-    folders = bases(source, FACTS, "AIGCIQA2023")
-    inner = ("", "DATA/MOS", "MOS", "DATA", "Image")
-    folders_inside = [folder / name for folder in folders for name in inner]
+    download = Unpacked(source, FACTS, "AIGCIQA2023")
+
+    def inside(*names: str) -> list[str]:
+        return [f"{folder}/{name}" for folder in INSIDE for name in names]
+
     labels = {}
     for target, number in LABELS.items():
-        names = [f"mosz{number}.mat", f"mosz{number}.txt", f"moz{number}.txt"]
-        candidates = [folder / name for folder in folders_inside for name in names]
-        labels[target] = find_file(candidates, names[0], FACTS, source)
-    sheets = [folder / PROMPTS for folder in folders_inside]
-    labels["prompts"] = find_file(sheets, PROMPTS, FACTS, source)
-    indices = [folder / INDEX for folder in folders_inside if (folder / INDEX).is_file()]
-    return Parts(labels | dict(zip(["index"], indices, strict=False)), folders[-1])
+        names = f"mosz{number}.mat", f"mosz{number}.txt", f"moz{number}.txt"
+        labels[target] = download.file(*inside(*names), part=names[0])
+    labels["prompts"] = download.file(*inside(PROMPTS), part=PROMPTS)
+    with suppress(AgiqaError):
+        labels["index"] = download.file(*inside(INDEX))
+    return Parts(labels, download.bases[-1])
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of the MAT files."""
-    parts = find(source)
+def read(parts: Parts) -> Download:
+    """Read scores and prompts; rows stand in the order of the MAT files."""
     labels = parts.labels
     scores = {target: read_vector(labels[target], KEY, IMAGES) for target in LABELS}
     prompts = _prompts(labels["prompts"])
@@ -97,13 +86,8 @@ def read(source: Path) -> Download:
     numbers = np.arange(IMAGES)
     rows = pd.DataFrame({"path": paths})
     rows["prompt"] = [prompts[row // COPIES % TEXTS] for row in numbers]
-    rows["group"] = prompt_groups(rows["prompt"])
     rows["generator"] = generators
-    rows = rows.assign(**scores)
-    return Download(FACTS, root, rows, present, labels["quality"], scale=_scale(scores))
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows.assign(**scores), present, root, _scale(scores))
 
 
 def _scale(scores: dict[str, np.ndarray]) -> Range:
@@ -157,7 +141,7 @@ def _images(
             root = base / folder
             generators = [generator for generator, _ in index] if index else [""] * IMAGES
             paths = [f"{row}.png" for row in range(IMAGES)]
-            return root, paths, generators, images_in(root, [""])
+            return root, paths, generators, images_in(root)
     for root in (base / "Image", base):
         folders = _generators(root)
         if len(folders) >= 2:
@@ -165,7 +149,8 @@ def _images(
             paths = [f"{folders.get(name, name)}/{file}" for name, file in index]
             present = images_in(root, folders.values())
             return root, paths, [name for name, _ in index], present
-    raise absent(base, f"the images, in {NUMBERED[0]} or {GENERATORS} generators' folders,", FACTS)
+    part = f"the images, in {NUMBERED[0]} or {GENERATORS} generators' folders,"
+    raise Unpacked(base, FACTS).absent(part)
 
 
 def _generators(root: Path) -> dict[str, str]:

@@ -6,23 +6,13 @@ is not public, so the scores are NaN), and the PNGs in `train/`, `val/` and `tes
 one folder. Rows stand in that order, so the first 14,000 are those that published results use.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    bases,
-    find_file,
-    generated_rows,
-    images_in,
-    prepare_download,
-)
-from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, generated_rows, images_in
+from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 SIDES = ("train", "val", "test")
 LABELS = "info_{side}.csv"
@@ -45,29 +35,22 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels, by side where they exist, and the folder of images; reads neither."""
-    folders = bases(source, FACTS, "AIGCQA-30K-Image", "AIGIQA-20K")
-    train = LABELS.format(side="train")
-    base = find_file([folder / train for folder in folders], train, FACTS, source).parent
+    download = Unpacked(source, FACTS, "AIGCQA-30K-Image", "AIGIQA-20K")
+    base = download.file(LABELS.format(side="train")).parent
     labels = {side: base / LABELS.format(side=side) for side in SIDES}
     return Parts({side: path for side, path in labels.items() if path.is_file()}, base)
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download: train, then validation, then test."""
-    parts = find(source)
-    base, labels = parts.images, parts.labels
-    sides = [_read_side(base, side, csv) for side, csv in labels.items()]
+def read(parts: Parts) -> Download:
+    """Read the labels: train, then validation, then test."""
+    base = parts.images
+    sides = [_read_side(base, side, csv) for side, csv in parts.labels.items()]
     folders = ["", *(side for side in SIDES if (base / side).is_dir())]
-    rows = pd.concat(sides, ignore_index=True)
-    return Download(FACTS, base, rows, images_in(base, folders), labels["train"])
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, pd.concat(sides, ignore_index=True), images_in(base, folders))
 
 
 def _read_side(base: Path, side: str, csv: Path) -> pd.DataFrame:
-    labels = read_text_csv(csv)
-    require_columns(labels, ["name", "prompt", *(["mos"] if side == "train" else [])], csv)
+    labels = read_text_csv(csv, ["name", "prompt", *(["mos"] if side == "train" else [])])
     rows = generated_rows(labels["name"], labels["prompt"])
     if (base / side).is_dir():
         rows["path"] = f"{side}/" + rows["path"]

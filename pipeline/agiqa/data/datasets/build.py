@@ -7,22 +7,24 @@ is done is there a table to write. Bad images stop everything, or are left out w
 import logging
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
 
-from agiqa.core.errors import printable, quoted, some
+from agiqa.core.errors import AgiqaError, printable, quoted, some
 from agiqa.core.progress import track
+from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.table import (
+    DEVIATION,
+    RATERS,
     SET_COLUMN,
     TEXT_COLUMNS,
     ImagesTable,
+    Target,
     inner_path,
-    observed_targets,
 )
 from agiqa.data.datasets.text_table import refuse_duplicates
 from agiqa.data.images import BadImage, BadImagesError, checked_ids
@@ -41,8 +43,6 @@ def build_table(
     licence: str,
     source: str,
     scale: tuple[float, float] | None = None,
-    deviations: Mapping[str, str] = MappingProxyType({}),
-    raters: Mapping[str, str] = MappingProxyType({}),
     synthetic: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -52,30 +52,61 @@ def build_table(
     Args:
         name: of the data set.
         root: the folder that the paths are relative to.
-        rows: columns path, prompt, group, generator, and the targets' as floats (NaN: the data
-            set keeps it to itself); `set` where there are official sides.
+        rows: columns path, prompt, group, generator ("" where they are absent; the group is the
+            prompt's), and the targets' as floats (NaN: the data set keeps it to itself); beside a
+            target, where they are known, TARGET_sd with the raters' standard deviations and
+            TARGET_raters with the number of ratings; `set` where there are official sides.
         targets: the columns of `rows` that hold scores.
         licence: of the data, as its owners state it.
         source: where it came from, for people.
         scale: the ends of the raters' scale, the same for all targets, where it is known.
-        deviations: for a target, the column of `rows` with the raters' standard deviations.
-        raters: for a target, the column of `rows` with the number of ratings.
         synthetic: whether the project made the images itself.
         skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
         workers: threads; None takes a few more than there are cores.
 
     Raises:
         BadImagesError: an image cannot be used and `skip_bad` is off, or none can.
+        AgiqaError: an image stands twice, a path leaves the folder, or a target has no score.
     """
-    root = root.resolve()
-    rows = rows.reset_index(drop=True)
+    root, rows = root.resolve(), rows.reset_index(drop=True)
     spelled = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
     rows["path"] = pd.Series(spelled, dtype=object)
     refuse_duplicates(rows["path"], source)
+    rows, bad = _checked(name, root, rows, skip_bad, workers)
+    for column in ("prompt", "generator"):
+        rows[column] = rows.get(column, "")
+    if "group" not in rows:
+        rows["group"] = prompt_groups(rows["prompt"])
+    if empty := [target for target in targets if rows[target].isna().all()]:
+        raise AgiqaError(f"no image has a score in {some(empty)}: is this the right folder?")
+    others = {str(column) for column in rows} - set(targets)
+    observed = tuple(_observed(rows[target], scale, others) for target in targets)
+    scores = [*targets, *(t.deviation for t in observed), *(t.raters for t in observed)]
+    scores = [column for column in scores if column]
+    texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
+    frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
+    return ImagesTable(name, root, frame, observed, synthetic, licence, source, bad)
+
+
+def _observed(
+    scores: "pd.Series[float]", scale: tuple[float, float] | None, others: Container[str]
+) -> Target:
+    """Describe a target with the range in its column, images without a score left out."""
+    name = str(scores.name)
+    deviation, raters = (
+        f"{name}{end}" if f"{name}{end}" in others else "" for end in (DEVIATION, RATERS)
+    )
+    return Target(name, float(scores.min()), float(scores.max()), scale, deviation, raters)
+
+
+def _checked(
+    name: str, root: Path, rows: pd.DataFrame, skip_bad: bool, workers: int | None
+) -> tuple[pd.DataFrame, tuple[BadImage, ...]]:
+    """Decode and hash the images: the rows that stay, with their `image_id`, and the bad ones."""
     files = [root / path for path in rows["path"]]
     ids = track(checked_ids(files, workers), "Images", total=len(files))
     checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
-    bad = [image for image in checked if isinstance(image, BadImage)]
+    bad = tuple(image for image in checked if isinstance(image, BadImage))
     total = len(rows)
     if bad and (not skip_bad or len(bad) == total):
         advice = "Nothing would be left; is this the right folder?"
@@ -92,11 +123,7 @@ def build_table(
     duplicates = int(rows["image_id"].duplicated().sum())
     if duplicates:
         logger.info("%s: %d images are byte-identical to an earlier one", name, duplicates)
-    texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
-    scores = [*targets, *deviations.values(), *raters.values()]
-    frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
-    observed = observed_targets(frame, targets, scale, deviations, raters)
-    return ImagesTable(name, root, frame, observed, synthetic, licence, source, tuple(bad))
+    return rows, bad
 
 
 def _named(path: str, image: str | BadImage) -> str | BadImage:

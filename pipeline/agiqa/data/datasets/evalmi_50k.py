@@ -8,23 +8,14 @@ correspondence; each is of 16 raters (the paper), whose deviations are not relea
 archives unpack could not be seen.
 """
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    bases,
-    find_file,
-    prepare_download,
-)
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked
 from agiqa.data.datasets.sheets import read_text_sheet
-from agiqa.data.datasets.text_table import numbers, require_columns
+from agiqa.data.datasets.text_table import numbers
 
 LABELS, PROMPTS, FOLDER = "AIGI2025_MOS_yn.xlsx", "question.xlsx", "AIGI2025"
 COLUMNS = {"quality": "MOS1", "correspondence": "MOS2"}  # here: the official column
@@ -48,23 +39,17 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate both workbooks and the folder of images; reads none."""
-    folders = bases(source, FACTS, "MOS&QA", "LMM4LMM", "LMM4LMM/MOS&QA", "EvalMi-50K")
-    labels = {
-        key: find_file([folder / name for folder in folders], name, FACTS, source)
-        for key, name in (("labels", LABELS), ("prompts", PROMPTS))
-    }
-    images = [folder / FOLDER for folder in folders if (folder / FOLDER).is_dir()]
-    return Parts(labels, images[0] if images else source)
+    download = Unpacked(source, FACTS, "MOS&QA", "LMM4LMM", "LMM4LMM/MOS&QA", "EvalMi-50K")
+    labels = {"labels": download.file(LABELS), "prompts": download.file(PROMPTS)}
+    return Parts(labels, next(iter(download.folders(FOLDER)), source))
 
 
-def read(source: Path) -> Download:
-    """Read the official download; rows stand in the order of the workbook."""
-    parts = find(source)
-    path, root = parts.labels["labels"], parts.images
-    sheet, questions = read_text_sheet(path), read_text_sheet(parts.labels["prompts"])
-    require_columns(sheet, ["ImageName", *COLUMNS.values()], path)
-    require_columns(questions, ["prompt"], parts.labels["prompts"])
-    names, prompts = sheet["ImageName"], questions["prompt"]
+def read(parts: Parts) -> Download:
+    """Read both workbooks; rows stand in the order of the one with the scores."""
+    path = parts.labels["labels"]
+    sheet = read_text_sheet(path, ["ImageName", *COLUMNS.values()])
+    names = sheet["ImageName"]
+    prompts = read_text_sheet(parts.labels["prompts"], ["prompt"])["prompt"]
     row = pd.to_numeric(names.str.extract(r"/(\d{1,6})\.png$")[0]) - 1
     if len(odd := names[~row.between(0, len(prompts) - 1)]):
         raise AgiqaError(
@@ -72,11 +57,7 @@ def read(source: Path) -> Download:
             f"the prompts of {PROMPTS}; found {printable(odd.iloc[0])}: take both from one release"
         )
     rows = pd.DataFrame({"path": names, "prompt": prompts.iloc[row.astype(int)].to_numpy()})
-    rows["group"] = prompt_groups(rows["prompt"])
     rows["generator"] = names.str.partition("/")[0]
     for target, column in COLUMNS.items():
         rows[target] = numbers(sheet, column, "ImageName", path)
-    return Download(FACTS, root, rows, (), path)
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, ())

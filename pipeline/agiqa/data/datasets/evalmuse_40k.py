@@ -8,7 +8,6 @@ public, and it is not read. How many entries train_list.json has could not be se
 30,000 of 40,000. Elements, structure and doubts about the prompt are left in the file.
 """
 
-from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -16,16 +15,7 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.trees import read_json
-from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    bases,
-    find_file,
-    find_folder,
-    prepare_download,
-)
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked
 
 LABELS, FOLDER = "train_list.json", "images"
 ALIGNMENT, DEVIATION, RATERS = "alignment", "alignment_sd", "alignment_raters"
@@ -47,14 +37,12 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
-    folders = bases(source, FACTS, "EvalMuse", "dataset")
-    file = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
-    return Parts({"labels": file}, find_folder(folders, FOLDER, FACTS, source))
+    download = Unpacked(source, FACTS, "EvalMuse", "dataset")
+    return Parts({"labels": download.file(LABELS)}, download.folder(FOLDER))
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of the labels."""
-    parts = find(source)
+def read(parts: Parts) -> Download:
+    """Read the labels; rows stand in their order."""
     file = parts.labels["labels"]
     try:
         entries = read_json(file)
@@ -65,13 +53,8 @@ def read(source: Path) -> Download:
             f"{file}: expected a list of entries with prompt, img_path and total_score, ratings "
             f"from 1 to 5 ({reason}): take the official one, {FACTS.address}"
         ) from error
-    rows["group"] = prompt_groups(rows["prompt"])
     # The archive has the test images as well, so no image is one too many.
-    columns = {ALIGNMENT: DEVIATION}, {ALIGNMENT: RATERS}
-    return Download(FACTS, parts.images, rows, (), file, *columns)
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, ())
 
 
 def _row(entry: dict[str, object]) -> dict[str, object]:

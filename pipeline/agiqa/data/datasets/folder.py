@@ -26,7 +26,6 @@ def prepare(
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]
     # As objects: pandas' own text, in Arrow's memory, takes no name that is not UTF-8.
     rows = pd.DataFrame({"path": pd.Series(paths, dtype=object)})
-    rows = rows.assign(prompt="", group="", generator="")
     return build_table(
         name or folder.resolve().name or "folder",
         folder,

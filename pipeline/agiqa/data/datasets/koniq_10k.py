@@ -7,24 +7,13 @@ rating is 25 points of MOS, and so the deviations are kept. `c_total` ratings st
 """
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    absent,
-    bases,
-    find_file,
-    images_in,
-    iqa_pytorch,
-    prepare_download,
-)
-from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, iqa_pytorch
+from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 logger = logging.getLogger(__name__)
 
@@ -50,27 +39,23 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
-    folders = bases(source, FACTS, "koniq10k", "KonIQ-10k")
-    csv = find_file([folder / LABELS for folder in folders], LABELS, FACTS, source)
-    sizes = [folder / size for size in SIZES for folder in folders if (folder / size).is_dir()]
+    download = Unpacked(source, FACTS, "koniq10k", "KonIQ-10k")
+    csv, sizes = download.file(LABELS), download.folders(*SIZES)
     if not sizes:
-        raise absent(source, f"the images, in {' or '.join(SIZES)},", FACTS)
+        raise download.absent(f"the images, in {' or '.join(SIZES)},")
     if len(sizes) > 1:
         logger.info("%s: images are read from %s", FACTS.name, sizes[0])
     return Parts({"labels": csv}, sizes[0])
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of the CSV."""
-    parts = find(source)
-    csv, root = parts.labels["labels"], parts.images
-    labels = read_text_csv(csv)
-    require_columns(labels, ["image_name", "c_total", "MOS", "SD", "set"], csv)
+def read(parts: Parts) -> Download:
+    """Read the labels; rows stand in the order of the CSV."""
+    csv = parts.labels["labels"]
+    labels = read_text_csv(csv, ["image_name", "c_total", "MOS", "SD", "set"])
     odd = sorted(set(labels["set"]) - set(SETS))
     if odd:
         raise AgiqaError(f"{csv}: column set must be one of {', '.join(SETS)}; found {some(odd)}")
-    rows = pd.DataFrame({"path": labels["image_name"], "prompt": "", "group": "", "generator": ""})
-    rows["set"] = labels["set"].map(SETS)
+    rows = pd.DataFrame({"path": labels["image_name"], "set": labels["set"].map(SETS)})
     rows["quality"] = numbers(labels, "MOS", "image_name", csv)
     rows["quality_sd"] = numbers(labels, "SD", "image_name", csv) * POINT
     rows["quality_raters"] = numbers(labels, "c_total", "image_name", csv)
@@ -80,15 +65,4 @@ def read(source: Path) -> Download:
             f"{len(few):,} rows ({some([printable(path) for path in few['path']])}): take the "
             f"official labels, {FACTS.address}"
         )
-    return Download(
-        FACTS,
-        root,
-        rows,
-        images_in(root, [""]),
-        csv,
-        {"quality": "quality_sd"},
-        {"quality": "quality_raters"},
-    )
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, images_in(parts.images))

@@ -7,16 +7,16 @@ official one. All of it is cheap and comes before the first image is decoded.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.hashing import file_sha256
 from agiqa.data.datasets.build import build_table
-from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import refuse_duplicates
 from agiqa.data.images import IMAGE_SUFFIXES, BadImage
@@ -91,60 +91,90 @@ class Download:
     """What an adapter reads of an official download, before any image is opened."""
 
     facts: Facts
-    root: Path  # the folder that paths are relative to
+    parts: Parts
     rows: pd.DataFrame  # as `build_table` takes them, with all of the facts' targets
     present: Sequence[str]  # paths of the images where there should be no others than the rows'
-    labels: Path  # the (first) file that the rows are from, for messages
-    deviations: Mapping[str, str] = field(default_factory=dict)  # as `build_table` takes them
-    raters: Mapping[str, str] = field(default_factory=dict)  # likewise
-    scale: Range | None = None  # of the scores, where a release has another than the facts'
+    other_root: Path | None = None  # that paths are relative to, where it isn't the parts' images
+    other_scale: Range | None = None  # of the scores, where a release has another than the facts'
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths are relative to."""
+        return self.other_root or self.parts.images
+
+    @property
+    def scale(self) -> Range:
+        """The ends of the scores' scale."""
+        return self.other_scale or self.facts.scale
+
+    @property
+    def labels(self) -> Path:
+        """The (first) file that the rows are from, for messages."""
+        return next(iter(self.parts.labels.values()))
 
 
-def bases(source: Path, facts: Facts, *folders: str) -> list[Path]:
-    """List the folder given and those of the archive's own names that are in it.
+class Adapter(Protocol):
+    """A module that reads an official download."""
+
+    FACTS: Facts
+
+    def find(self, source: Path) -> Parts:
+        """Locate labels and images, or say in an AgiqaError what is absent; reads neither."""
+
+    def read(self, parts: Parts) -> Download:
+        """Read the labels, which say in which order rows stand."""
+
+
+class Unpacked:
+    """The folder of an unpacked download, and those of the archive's own names that are in it.
 
     Raises:
         AgiqaError: there is no such folder.
     """
-    if not source.is_dir():
-        kind = "a file" if source.exists() else "none"
-        raise AgiqaError(
-            f"{source}: expected the folder of the unpacked {facts.title}, found {kind}: "
-            f"{facts.how}"
+
+    def __init__(self, source: Path, facts: Facts, *folders: str) -> None:
+        if not source.is_dir():
+            kind = "a file" if source.exists() else "none"
+            raise AgiqaError(
+                f"{source}: expected the folder of the unpacked {facts.title}, found {kind}: "
+                f"{facts.how}"
+            )
+        self._source, self._facts = source, facts
+        self.bases = [source, *(path for name in folders if (path := source / name).is_dir())]
+
+    def file(self, *names: str, part: str = "") -> Path:
+        """Find the first file of these names.
+
+        Raises:
+            AgiqaError: says what was looked for, what is there, and where the official one is.
+        """
+        paths = (base / name for base in self.bases for name in names)
+        file = next((path for path in paths if path.is_file()), None)
+        if file is None:
+            raise self.absent(part or names[0])
+        return file
+
+    def folder(self, name: str) -> Path:
+        """Find the first folder of that name; raises as `file`."""
+        folders = self.folders(name)
+        if not folders:
+            raise self.absent(f"the folder {name}")
+        return folders[0]
+
+    def folders(self, *names: str) -> list[Path]:
+        """List the folders of these names that are there, all of the first name first."""
+        return [path for name in names for base in self.bases if (path := base / name).is_dir()]
+
+    def absent(self, part: str) -> AgiqaError:
+        """Make the error for a part of the download that is not in the folder."""
+        present = some(sorted(printable(p.name) for p in self._source.iterdir())) or "nothing"
+        return AgiqaError(
+            f"{self._source}: expected {part} of {self._facts.title}, found {present}: give the "
+            f"folder that the official download unpacks to; {self._facts.how}"
         )
-    return [source, *(source / name for name in folders if (source / name).is_dir())]
 
 
-def find_file(candidates: Sequence[Path], part: str, facts: Facts, source: Path) -> Path:
-    """Find the first of the candidates that is a file.
-
-    Raises:
-        AgiqaError: says what was looked for, what is there, and where the official one is.
-    """
-    file = next((path for path in candidates if path.is_file()), None)
-    if file is None:
-        raise absent(source, part, facts)
-    return file
-
-
-def find_folder(parents: Iterable[Path], name: str, facts: Facts, source: Path) -> Path:
-    """Find the folder of that name in the first of the parents that has one; as `find_file`."""
-    folder = next((parent / name for parent in parents if (parent / name).is_dir()), None)
-    if folder is None:
-        raise absent(source, f"the folder {name}", facts)
-    return folder
-
-
-def absent(source: Path, part: str, facts: Facts) -> AgiqaError:
-    """Make the error for a part of the download that is not in the folder."""
-    present = some(sorted(printable(p.name) for p in source.iterdir())) or "nothing"
-    return AgiqaError(
-        f"{source}: expected {part} of {facts.title}, found {present}: give the folder that the "
-        f"official download unpacks to; {facts.how}"
-    )
-
-
-def images_in(root: Path, folders: Iterable[str]) -> list[str]:
+def images_in(root: Path, folders: Iterable[str] = ("",)) -> list[str]:
     """List the images directly in folders of the root ("" is itself), as paths in the root."""
     return [
         f"{folder}/{path.name}" if folder else path.name
@@ -155,28 +185,18 @@ def images_in(root: Path, folders: Iterable[str]) -> list[str]:
 
 
 def generated_rows(names: "pd.Series[str]", prompts: "pd.Series[str]") -> pd.DataFrame:
-    """Make rows of images whose names are `GENERATOR_NUMBER.SUFFIX`, grouped by their prompts."""
-    return pd.DataFrame(
-        {
-            "path": names,
-            "prompt": prompts,
-            "group": prompt_groups(prompts),
-            "generator": names.str.replace(r"_\d+\.[^.]*$", "", regex=True),
-        }
-    )
+    """Make rows of images whose names are `GENERATOR_NUMBER.SUFFIX`."""
+    generators = names.str.replace(r"_\d+\.[^.]*$", "", regex=True)
+    return pd.DataFrame({"path": names, "prompt": prompts, "generator": generators})
 
 
 def prepare_download(
-    read: Callable[[Path], Download],
-    source: Path,
-    *,
-    skip_bad: bool = False,
-    workers: int | None = None,
+    adapter: Adapter, source: Path, *, skip_bad: bool = False, workers: int | None = None
 ) -> ImagesTable:
     """Read an unpacked official download into an images table.
 
     Args:
-        read: the adapter's own reader.
+        adapter: that of the data set.
         source: the download's folder.
         skip_bad: leave images without a label, labels without an image, and bad images out instead
             of stopping.
@@ -186,7 +206,7 @@ def prepare_download(
         AgiqaError: a part is absent, labels and images disagree, a score is off the scale, or an
             image cannot be used.
     """
-    download = read(source)
+    download = adapter.read(adapter.find(source))
     facts, unlabelled = download.facts, _check(download, skip_bad)
     table = build_table(
         facts.name,
@@ -195,9 +215,7 @@ def prepare_download(
         list(facts.targets),
         licence=facts.licence,
         source=facts.source,
-        scale=download.scale or facts.scale,
-        deviations=download.deviations,
-        raters=download.raters,
+        scale=download.scale,
         skip_bad=skip_bad,
         workers=workers,
     )
@@ -210,7 +228,7 @@ def _check(download: Download, skip_bad: bool) -> list[BadImage]:
     if rows.empty:
         raise AgiqaError(f"{labels}: expected one row an image, found only the header")
     refuse_duplicates(rows["path"], labels)
-    _check_scores(download, download.scale or facts.scale)
+    _check_scores(download)
     _warn_of_another_version(facts, len(rows), labels)
     return _disagreement(download, skip_bad)
 
@@ -264,8 +282,8 @@ def _disagreement(download: Download, skip: bool) -> list[BadImage]:
     return [BadImage(path, f"has no row in {labels.name}") for path in unlabelled]
 
 
-def _check_scores(download: Download, scale: Range) -> None:
-    facts, rows, labels = download.facts, download.rows, download.labels
+def _check_scores(download: Download) -> None:
+    facts, rows, labels, scale = download.facts, download.rows, download.labels, download.scale
     factor = scale[1] / facts.scale[1]
     for target, published in facts.targets.items():
         scores = rows[target]

@@ -31,7 +31,7 @@ from agiqa.data.datasets.csv_file import image_paths
 from agiqa.data.datasets.file_digests import FileDigests
 from agiqa.data.datasets.folder import find_images
 from agiqa.data.datasets.table import ROOT_JSON, ImagesTable
-from agiqa.data.datasets.text_table import read_text_csv, require_columns
+from agiqa.data.datasets.text_table import read_text_csv
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,7 @@ class Origin:
         if self.listed is None:
             return [path.relative_to(self.root).as_posix() for path in find_images(self.root)]
         csv, column = self.listed
-        labels = read_text_csv(csv)
-        require_columns(labels, [column], csv)
+        labels = read_text_csv(csv, [column])
         paths = image_paths(labels[column], self.root, csv)
         return [as_spelled(self.root, path, str(csv)) for path in paths]
 

@@ -8,14 +8,14 @@ import io
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.regular_files import MIB, open_regular
-from agiqa.data.datasets.text_table import refuse_twice
+from agiqa.data.datasets.text_table import refuse_twice, require_columns
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +24,19 @@ MOST_OTHER = MIB // 2  # of each other part, such as styles
 MOST_ROWS, MOST_COLUMNS = 200_000, 100
 
 
-def read_text_sheet(path: Path, *, header: bool = True) -> pd.DataFrame:
+def read_text_sheet(
+    path: Path, columns: Sequence[str] = (), *, header: bool = True
+) -> pd.DataFrame:
     """Read the first sheet with every cell as text ("" where empty), without empty rows.
 
     Args:
         path: the file.
+        columns: that it must have.
         header: whether the first row names the columns; else they are numbered from 0.
 
     Raises:
-        AgiqaError: absent, unreadable, not an Excel file, too large, or a column is named twice.
+        AgiqaError: absent, unreadable, not an Excel file, too large, or a column is absent or
+            named twice.
     """
     try:
         with open_regular(path) as file:
@@ -58,7 +62,9 @@ def read_text_sheet(path: Path, *, header: bool = True) -> pd.DataFrame:
     except ValueError as error:
         raise AgiqaError(f"{path}: {error}") from error
     sheet = pd.DataFrame(rows[1:], columns=names, dtype=str)
-    return sheet.loc[:, [name != "" for name in names]]
+    sheet = sheet.loc[:, [name != "" for name in names]]
+    require_columns(sheet, columns, path)
+    return sheet
 
 
 def _require_bounded(file: io.BufferedReader) -> None:

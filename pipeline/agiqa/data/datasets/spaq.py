@@ -5,24 +5,13 @@ Official layout: `TestImage/00001.jpg` … and `Annotations/MOS and Image attrib
 target beside the quality; all rise with it (a high noisiness means little noise).
 """
 
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    bases,
-    find_file,
-    find_folder,
-    images_in,
-    iqa_pytorch,
-    prepare_download,
-)
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, iqa_pytorch
 from agiqa.data.datasets.sheets import read_text_sheet
-from agiqa.data.datasets.text_table import numbers, require_columns
+from agiqa.data.datasets.text_table import numbers
 
 FOLDER = "TestImage"
 LABELS = "MOS and Image attribute scores.xlsx"
@@ -50,23 +39,16 @@ FACTS = Facts(
 
 def find(source: Path) -> Parts:
     """Locate the labels file and the folder of images; reads neither."""
-    folders = bases(source, FACTS, "SPAQ", "spaq")
-    inner = ("Annotations", "annotations", "")
-    sheets = [folder / name / LABELS for folder in folders for name in inner]
-    sheet = find_file(sheets, f"Annotations/{LABELS}", FACTS, source)
-    return Parts({"labels": sheet}, find_folder(folders, FOLDER, FACTS, source))
+    download = Unpacked(source, FACTS, "SPAQ", "spaq")
+    sheet = download.file(f"Annotations/{LABELS}", f"annotations/{LABELS}", LABELS)
+    return Parts({"labels": sheet}, download.folder(FOLDER))
 
 
-def read(source: Path) -> Download:
-    """Read the unpacked official download; rows stand in the order of the sheet."""
-    parts = find(source)
-    path, root = parts.labels["labels"], parts.images
-    sheet = read_text_sheet(path)
-    require_columns(sheet, ["Image name", *COLUMNS.values()], path)
-    rows = pd.DataFrame({"path": sheet["Image name"], "prompt": "", "group": "", "generator": ""})
+def read(parts: Parts) -> Download:
+    """Read the sheet; rows stand in its order."""
+    path = parts.labels["labels"]
+    sheet = read_text_sheet(path, ["Image name", *COLUMNS.values()])
+    rows = pd.DataFrame({"path": sheet["Image name"]})
     for target, column in COLUMNS.items():
         rows[target] = numbers(sheet, column, "Image name", path)
-    return Download(FACTS, root, rows, images_in(root, [""]), path)
-
-
-prepare = partial(prepare_download, read)
+    return Download(FACTS, parts, rows, images_in(parts.images))

@@ -21,7 +21,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -33,12 +32,7 @@ from agiqa.core.names import target_name
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.groups import regrouped
-from agiqa.data.datasets.text_table import (
-    numbers,
-    read_text_csv,
-    refuse_duplicates,
-    require_columns,
-)
+from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates
 from agiqa.data.images import BadImage
 
 log = logging.getLogger(__name__)
@@ -48,6 +42,7 @@ IMAGES_CSV = "images.csv"
 DATASET_JSON = "dataset.json"
 ROOT_JSON = "root.json"
 SET_COLUMN = "set"
+DEVIATION, RATERS = "_sd", "_raters"  # ends of the names of the columns beside a target's
 SETS = ("train", "val", "test", "")
 DIRECTION = "higher is better"  # of every target, said in dataset.json
 LAYOUT = 4  # of the two files; raised when a reader of today could not read them
@@ -121,34 +116,6 @@ def inner_path(path: str, prefix: str) -> str:
     )
 
 
-def observed_targets(
-    frame: pd.DataFrame,
-    names: Sequence[str],
-    scale: tuple[float, float] | None = None,
-    deviations: Mapping[str, str] = MappingProxyType({}),
-    raters: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Target, ...]:
-    """Describe targets with the range in their column, images without a score left out.
-
-    Raises:
-        AgiqaError: a column has no score at all.
-    """
-    empty = [name for name in names if frame[name].isna().all()]
-    if empty:
-        raise AgiqaError(f"no image has a score in {some(empty)}: is this the right folder?")
-    return tuple(
-        Target(
-            name,
-            float(frame[name].min()),
-            float(frame[name].max()),
-            scale,
-            deviations.get(name, ""),
-            raters.get(name, ""),
-        )
-        for name in names
-    )
-
-
 def write_table(
     table: ImagesTable, folder: Path, sources: Mapping[str, object] | None = None
 ) -> None:
@@ -201,9 +168,8 @@ def read_table(folder: Path | str) -> ImagesTable:
         raise AgiqaError(
             f"{folder / DATASET_JSON}: damaged ({one_line(error)}): {advice}"
         ) from error
-    frame = read_text_csv(csv)
     scores = _score_columns(table.targets)
-    require_columns(frame, [*TEXT_COLUMNS, *scores], csv)
+    frame = read_text_csv(csv, [*TEXT_COLUMNS, *scores])
     for path in frame["path"]:
         inner_path(path, str(csv))
     refuse_duplicates(frame["path"], csv)

@@ -25,14 +25,15 @@ MOST_CELLS = 100_000_000
 LARGEST = 1e9  # of a score, either way: larger ones overflow the moments of a column
 
 
-def read_text_csv(path: Path) -> pd.DataFrame:
+def read_text_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV in UTF-8 (a .tsv with tabs), every cell as text ("NA" is a name like any).
 
     Lines without anything in a cell are passed over, and so are columns without a name.
 
     Raises:
         AgiqaError: absent, no regular file, not UTF-8, no CSV, a row with more or fewer cells than
-            there are columns, a column named twice, or too large; says in which line.
+            there are columns, a column named twice, or too large; says in which line. Or it
+            lacks one of `columns`.
     """
     try:
         with (
@@ -40,13 +41,15 @@ def read_text_csv(path: Path) -> pd.DataFrame:
             io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text,
         ):
             _require_text(file)
-            return _read(text, "\t" if path.suffix.lower() == TABS else ",")
+            frame = _read(text, "\t" if path.suffix.lower() == TABS else ",")
     except FileNotFoundError:
         raise AgiqaError(f"{path}: does not exist; expected a CSV file") from None
     except OSError as error:
         raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
     except (csv.Error, ValueError) as error:
         raise AgiqaError(f"{path}: is not a readable CSV ({one_line(error)})") from error
+    require_columns(frame, columns, path)
+    return frame
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:

@@ -9,7 +9,7 @@ from agiqa.data.splits.files import (
     write_splits,
 )
 from agiqa.data.splits.importing import import_splits
-from agiqa.data.splits.leaks import Leak, leaks, percent, shared, write_leaks
+from agiqa.data.splits.leaks import Leak, leaks, percent, shared
 from agiqa.data.splits.preparing import (
     make_all_splits,
     small_test_sides,
@@ -38,6 +38,5 @@ __all__ = [
     "split_digest",
     "write_all_splits",
     "write_imported",
-    "write_leaks",
     "write_splits",
 ]

@@ -16,7 +16,7 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.datasets.text_table import read_text_csv, require_columns
+from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
 from agiqa.data.splits.split_rules import COLUMNS, PAPER_SOURCES, SIDES, has_paper
 
@@ -126,8 +126,7 @@ def write_splits(splits: pd.DataFrame, path: Path) -> None:
 
 def read_splits(path: Path) -> pd.DataFrame:
     """Read a split file, made here or by hand, and check it."""
-    splits = read_text_csv(path)
-    require_columns(splits, COLUMNS, path)
+    splits = read_text_csv(path, COLUMNS)
     wrong = sorted(set(splits["side"]) - set(SIDES))
     if wrong:
         raise AgiqaError(f"{path}: side must be one of {', '.join(SIDES)}; found {some(wrong)}")

@@ -7,13 +7,10 @@ looks at the pictures too.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from agiqa.core.json_text import json_text
-from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.groups import Relatives, has_own_groups
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits.files import side_rows
@@ -77,9 +74,3 @@ def percent(part: int, whole: int) -> str:
     if part in (0, whole) or 10 <= share < 99.5:
         return f"{share:.0f} %"
     return f"{max(share, 0.001):.2g} %" if share < 10 else f"{math.floor(share * 10) / 10:.1f} %"
-
-
-def write_leaks(leak_counts: Sequence[Leak], path: Path) -> None:
-    """Write the leak counts as JSON, a list with one object for each split."""
-    text = json_text(leak_counts, indent=2) + "\n"
-    write_whole(path, text.encode("utf-8"))

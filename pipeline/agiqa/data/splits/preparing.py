@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.json_text import json_text
 from agiqa.core.params import Splits
+from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.origin import note_imported
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits.files import (
@@ -19,7 +21,7 @@ from agiqa.data.splits.files import (
     write_splits,
 )
 from agiqa.data.splits.importing import Imported, import_splits
-from agiqa.data.splits.leaks import Leak, leaks, write_leaks
+from agiqa.data.splits.leaks import Leak, leaks
 from agiqa.data.splits.protocols import PROTOCOLS, make_splits
 from agiqa.data.splits.split_rules import has_official, has_paper
 
@@ -129,7 +131,8 @@ def count_leaks(table: ImagesTable, folder: Path) -> list[Leak]:
         except AgiqaError:
             continue
     if counts:
-        write_leaks(counts, folder / FOLDER / LEAKS)
+        text = json_text(counts, indent=2) + "\n"
+        write_whole(folder / FOLDER / LEAKS, text.encode("utf-8"))
     return counts
 
 

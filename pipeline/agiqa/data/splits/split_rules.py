@@ -56,10 +56,19 @@ def deal_grouped(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:
             f"{table.name} has {named}{joined}: use --protocol random, or name a prompt or group "
             "column when preparing"
         )
+    return _deal(bundles, seed, ratio)
+
+
+def deal_random(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:
+    """Deal images one by one, in a seeded order."""
+    return _deal([[row] for row in range(len(table.frame))], seed, ratio)
+
+
+def _deal(bundles: list[list[int]], seed: int, ratio: Ratio) -> Sides:
+    """Shuffle bundles of rows, and cut them nearest to the ratio; no side is left empty."""
     random.Random(seed).shuffle(bundles)
     ends = np.cumsum([len(bundle) for bundle in bundles])
-    first = _cut(ends, ratio[0], 1, len(bundles) - 1 - (ratio[1] > 0))
-    second = first
+    first = second = _cut(ends, ratio[0], 1, len(bundles) - 1 - (ratio[1] > 0))
     if ratio[1] > 0:
         second = _cut(ends, ratio[0] + ratio[1], first + 1, len(bundles) - 1)
     parts = (bundles[:first], bundles[first:second], bundles[second:])
@@ -71,18 +80,6 @@ def _cut(ends: npt.NDArray[np.int_], share: float, low: int, high: int) -> int:
     """Count the bundles that come nearest to the share of all images, between low and high."""
     nearest = int(np.argmin(np.abs(ends - share * ends[-1]))) + 1
     return min(max(nearest, low), high)
-
-
-def deal_random(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:
-    """Deal images one by one, in a seeded order."""
-    order = list(range(len(table.frame)))
-    random.Random(seed).shuffle(order)
-    ends = np.arange(1, len(order) + 1)
-    first = _cut(ends, ratio[0], 1, len(order) - 1 - (ratio[1] > 0))
-    second = first
-    if ratio[1] > 0:
-        second = _cut(ends, ratio[0] + ratio[1], first + 1, len(order) - 1)
-    return order[:first], order[first:second], order[second:]
 
 
 def deal_paper(table: ImagesTable, seed: int, ratio: Ratio) -> Sides:

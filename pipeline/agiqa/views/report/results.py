@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.text_table import read_text_csv, require_columns
+from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
 from agiqa.runs.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
 from agiqa.runs.records import METRICS, read_metrics
@@ -77,7 +77,7 @@ def read_results(run: Path) -> Results:
         provenance=provenance,
         metrics=metrics,
         predictions=_predictions(run, metrics),
-        curves=_numbers(fitted / CURVES, text=("model",), numbers=("epoch", "val_srcc")),
+        curves=_curves(fitted / CURVES),
         settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
         further=_further(run),
     )
@@ -145,16 +145,11 @@ def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def _numbers(path: Path, text: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    frame = read_text_csv(path)
-    require_columns(frame, (*text, *numbers), path)
-    return _as_numbers(frame, numbers, path)
-
-
-def _as_numbers(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
-    """Text to floats; AgiqaError for what is neither a number nor empty."""
-    for column in columns:
-        texts = frame[column].fillna("")
+def _curves(path: Path) -> pd.DataFrame:
+    """Read the learning curves; AgiqaError for what is neither a number nor empty."""
+    frame = read_text_csv(path, ("model", "epoch", "val_srcc"))
+    for column in ("epoch", "val_srcc"):
+        texts = frame[column]
         frame[column] = pd.to_numeric(texts, errors="coerce")
         odd = frame[column].isna() & ~texts.str.lower().isin(EMPTY)
         if odd.any():
