@@ -15,13 +15,9 @@ from PIL import Image
 
 from agiqa.store import Shelf
 from agiqa.store.packs.pack_check import check_pack
+from kit.stored_rows import files
 
 IMAGES, VECTORS, KILLS = 160, 2, 3
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def safe_rows(ledger: Path) -> dict[str, frozenset[str]]:

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 
 from agiqa.store import durable, read_pack, write_pack
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import files, make_ids, make_vectors
 
 TRIALS, VERSIONS = 100, 4  # versions as in worker.py
-
-
-def files(path: Path) -> dict[str, bytes]:
-    found = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
-    return {str(inner.relative_to(path)): inner.read_bytes() for inner in found}
 
 
 def safe_packs(promises: Path) -> int:

@@ -24,6 +24,7 @@ from agiqa.stage1.ledger_rows import open_shelves
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
 from kit.processes import process_id
+from kit.stored_rows import files
 
 
 class Counting(ImageTextExtractor):
@@ -36,10 +37,6 @@ class Counting(ImageTextExtractor):
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         self.asked.append(tuple(wanted))
         return super().extract(samples, wanted)
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_only_missing_rows_and_vectors_are_computed(

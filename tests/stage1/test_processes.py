@@ -16,12 +16,9 @@ from PIL import Image
 
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import write_table
+from kit.stored_rows import files
 
 IMAGES, VECTORS = 30, 2
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 600.0) -> None:

@@ -15,6 +15,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, Sample
 from agiqa.store import PackError, pack_beside, read_pack
+from kit.stored_rows import files
 
 
 class Counting(ImageTextExtractor):
@@ -27,11 +28,6 @@ class Counting(ImageTextExtractor):
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         self.seen += len(samples)
         return super().extract(samples, wanted)
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    paths = [folder] if folder.is_file() else [p for p in folder.rglob("*") if p.is_file()]
-    return {p.relative_to(folder): p.read_bytes() for p in paths}
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

@@ -26,14 +26,11 @@ from agiqa.store.upkeep.export import export
 from agiqa.store.upkeep.merge import merge
 from agiqa.store.upkeep.stores import PACK
 from agiqa.store.upkeep.verification import restore_pack
+from kit.stored_rows import files
 
 # Rows 0 to 3 are one picture: made from two prompts, one of which is spelled in two other ways.
 PROMPTS = ["a cat", "a dog", " a cat ", "A cat", "a bird"]
 ROW_OF = [0, 1, 0, 2, 3]  # in the LMM's pack: white space around it is not read, its case is
-
-
-def files(pack: Path) -> dict[Path, bytes]:
-    return {p.relative_to(pack): p.read_bytes() for p in pack.rglob("*") if p.is_file()}
 
 
 @pytest.fixture

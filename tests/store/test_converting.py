@@ -16,7 +16,7 @@ from agiqa.store import (
     row_ids_digest,
     write_pack,
 )
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import files, make_ids, make_vectors
 
 
 def write(path: Path, ids: list[str], vectors: np.ndarray) -> Path:
@@ -26,11 +26,6 @@ def write(path: Path, ids: list[str], vectors: np.ndarray) -> Path:
         path, "nano é", names, prints, ids, vectors, ["e" * 64], {names[0]: row_ids_digest(ids)}
     )
     return path
-
-
-def files(path: Path) -> dict[str, bytes]:
-    found = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
-    return {str(inner.relative_to(path)): inner.read_bytes() for inner in found}
 
 
 @settings(max_examples=10)

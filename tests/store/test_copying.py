@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import LockedError, Shelf, add_shelf, require_fits
+from agiqa.store import Shelf, add_shelf, require_fits
 from agiqa.store.ledger import segments
 from agiqa.store.ledger.description import Description
 from agiqa.store.ledger.segment_folders import LocalSegments
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import flip_rows, make_ids, make_vectors
 
 PRINT = {"extractor": "nano", "prompt": "q"}
 WIDTH, ROWS = 8, 600
@@ -53,22 +53,11 @@ def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     source = fill(tmp_path / "a", ids, vectors)
     target = fill(tmp_path / "b", ids[256:266], vectors[256:266])
     (path,) = (source.folder / "segments").glob("*.safetensors")
-    data = bytearray(path.read_bytes())
-    start = len(data) - ROWS * (32 + 2 * WIDTH)
-    for row in (3, 260, 599):
-        data[start + 2 * WIDTH * row + 7] ^= 1
-    path.write_bytes(data)
+    flip_rows(path, WIDTH, 3, 260, 599)
     found = add_shelf(source, target)
     assert found.damaged == (ids[3], ids[599])
     assert (found.added, found.present) == (ROWS - 12, 10)
     assert np.array_equal(target.read(ids[4:599]), vectors[4:599])
-
-
-def test_another_writer_is_named(tmp_path: Path) -> None:
-    source = fill(tmp_path / "a", make_ids(3), make_vectors(3, WIDTH))
-    target = Shelf.open(tmp_path / "b", PRINT, WIDTH)
-    with target.writer(), pytest.raises(LockedError, match=r"only writer, found process \d+"):
-        add_shelf(source, Shelf.at(target.folder))
 
 
 @pytest.mark.parametrize(("width", "dtype"), [(9, "float16"), (8, "float32")])

@@ -11,9 +11,8 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf
-from agiqa.store.ledger.shelf_check import strangers
 from agiqa.store.upkeep.clearing import leftovers, orphans_of_shelf, remove_shelf
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import flip, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
@@ -66,9 +65,7 @@ def test_rows_kept_twice_and_partial_files_go_and_rows_stay(shelf: Shelf) -> Non
 def test_what_a_damaged_segment_has_as_well_stays(shelf: Shelf) -> None:
     found, _ = orphans_of_shelf(shelf.folder)
     (large,) = (path for path in segments(shelf) if path.name.endswith("-900.safetensors"))
-    data = bytearray(large.read_bytes())
-    data[-1] ^= 1
-    large.write_bytes(data)
+    flip(large, -1)
     for orphan in found:
         with pytest.raises(AgiqaError, match="in greater segments, found damage there; kept"):
             orphan.remove()
@@ -108,13 +105,6 @@ def test_leftovers_are_old_and_hidden(tmp_path: Path) -> None:
     for orphan in found:
         orphan.remove()
     assert {path.name for path in tmp_path.iterdir()} == {".new.partial", "nano.zarr.partial"}
-
-
-def test_strangers_files_in_a_shelf_are_seen(shelf: Shelf) -> None:
-    assert strangers(shelf.folder) == []
-    (shelf.folder / "segments" / "notes.txt").write_text("mine")
-    (shelf.folder / "backup").mkdir()
-    assert [path.name for path in strangers(shelf.folder)] == ["backup", "notes.txt"]
 
 
 def test_a_reader_meets_no_gap_while_segments_are_merged(tmp_path: Path) -> None:

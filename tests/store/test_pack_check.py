@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import zarr
 
-from agiqa.store import PackError, open_pack, write_pack
+from agiqa.core.errors import AgiqaError
+from agiqa.store import open_pack, read_pack, write_pack
 from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import files, make_ids, make_vectors
 
 ROWS, WIDTH = 600, 16
 PRINTS = [{"extractor": "é", "scale": 0.00392156862745098}, {"extractor": "é", "layer": 2}]
@@ -23,15 +24,11 @@ def pack(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def files(pack: Path) -> list[Path]:
-    return [pack] if pack.is_file() else [path for path in pack.rglob("*") if path.is_file()]
-
-
 def test_a_whole_pack(pack: Path) -> None:
     report = check_pack(pack)
     assert report.is_whole
     assert (report.rows, report.chunks) == (ROWS, 3)
-    assert report.size == sum(path.stat().st_size for path in files(pack))
+    assert report.size == sum(map(len, files(pack).values()))
     assert open_pack(pack).image_ids == tuple(make_ids(ROWS))
     assert read_pack_metadata(pack)["names"] == ["a", "é"]
 
@@ -60,6 +57,12 @@ def test_missing_and_short_chunks_of_zarr(tmp_path: Path, name: str, content: by
     else:
         (pack / name).write_bytes(content)
     assert not check_pack(pack).is_whole
+    first = make_ids(ROWS)[256]
+    message = rf"found 256 .*\(first: row 256, image {first}\)"
+    if not name.startswith("vectors"):
+        message = f"array {name.partition('/')[0]} whose chunk 0 is missing"
+    with pytest.raises(AgiqaError, match=message):
+        read_pack(pack)
 
 
 @pytest.mark.parametrize("name", ["c.3.0.0", "c.999.0.0", "c.0.1.0", "c.00.0.0", "c.0.0"])
@@ -82,14 +85,19 @@ def test_a_pack_without_one_of_its_arrays(pack: Path, array: str) -> None:
 
 
 def test_foreign_and_absent_packs_are_one_finding(tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.h5"
-    with h5py.File(foreign, "w") as file:
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = [1]
     zarr.create_group(tmp_path / "foreign.zarr")
+    zarr.create_array(tmp_path / "array.zarr", shape=(3,), dtype="f4")
+    zarr.open_group(tmp_path / "two.zarr", mode="w", zarr_format=2)
     (tmp_path / "text.h5").write_text("nonsense")
-    for name in ("foreign.h5", "foreign.zarr", "text.h5", "absent.zarr"):
-        report = check_pack(tmp_path / name)
-        assert len(report.findings) == 1, name
-        assert report.rows == 0
-        with pytest.raises(PackError, match=name):
-            open_pack(tmp_path / name)
+    (tmp_path / "file.zarr").write_text("x")
+    for name in ("folder.zarr", "folder.h5"):
+        (tmp_path / name).mkdir()
+    for path in (*sorted(tmp_path.iterdir()), tmp_path / "absent.zarr"):
+        report = check_pack(path)
+        assert (len(report.findings), report.rows) == (1, 0), path
+        with pytest.raises(AgiqaError, match=rf"{path.name}.*expected|expected.*{path.name}"):
+            read_pack(path)
+    with pytest.raises(AgiqaError, match=r"expected a pack named \*\.zarr or \*\.h5, found '\.pt'"):
+        read_pack(tmp_path / "features.pt")

@@ -17,7 +17,7 @@ from agiqa.store import Shelf
 from agiqa.store.ledger import merging
 from agiqa.store.ledger.segments import Kind, Layout, build, described, ids_in, order, rows_of
 from agiqa.store.ledger.shelf_check import check_shelf
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import flip, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
@@ -152,9 +152,7 @@ def test_a_damaged_one_is_left_for_verify(shelf: Shelf) -> None:
     add_each(shelf, range(30), 10)
     bad = min(segments(shelf))
     path = shelf.folder / "segments" / bad
-    data = bytearray(path.read_bytes())
-    data[-10 * 32 - 1] ^= 1
-    path.write_bytes(data)
+    flip(path, -10 * 32 - 1)
     assert shelf.merge() == 2
     assert sorted(segments(shelf).values()) == [10, 20]
     assert path.exists()

@@ -15,7 +15,7 @@ from agiqa.store import (
     write_pack,
 )
 from agiqa.store.packs import pack_layout as pack_layout_module
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import flip, make_ids, make_vectors
 
 NAMES = ["quality", "coherence"]
 PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
@@ -68,9 +68,7 @@ def test_other_numbers_are_kept_and_counted(pack: Path, tmp_path: Path) -> None:
 def test_a_flipped_bit_costs_its_row_alone(pack: Path, tmp_path: Path) -> None:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
     file = pack / "vectors/c.1.0.0" if pack.is_dir() else pack
-    data = bytearray(file.read_bytes())
-    data[data.index(vectors[300].tobytes()) + 1] ^= 16
-    file.write_bytes(data)
+    flip(file, file.read_bytes().index(vectors[300].tobytes()) + 1)
     found = add_pack(pack, tmp_path / "ledger")
     assert {each.damaged for each in found.values()} == {(ids[300],)}
     good = ids[:300] + ids[301:]

@@ -29,15 +29,12 @@ from agiqa.stage1.ray_job import Pool
 from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.slow_extractor import SlowExtractor
+from kit.stored_rows import files
 from kit.tiny_workspace import RUN
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray has warnings of its own
 
 IMAGES, VECTORS = 96, 2
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:

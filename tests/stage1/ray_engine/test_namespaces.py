@@ -23,6 +23,7 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ray_cluster import RayCluster
 from kit.machines import Server, free_port, make_bucket, use
+from kit.stored_rows import files
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray has warnings of its own
 
@@ -123,10 +124,6 @@ def apart(
         for node in nodes:
             node.wait(60)
         log.close()
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_nodes_that_share_a_bucket_alone(

@@ -15,6 +15,7 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import VisionExtractor
 from agiqa.store import RemoteError
 from kit.machines import Machine, Server
+from kit.stored_rows import files
 
 Machines = Callable[[str], Machine]
 
@@ -28,10 +29,6 @@ def visual(tiny_lmm: Path) -> Visual:
 @pytest.fixture
 def table(write_images: Callable[..., Path]) -> ImagesTable:
     return folder.prepare(write_images(*[f"{row}.png" for row in range(6)]), "six")
-
-
-def files(path: Path) -> dict[Path, bytes]:
-    return {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
 def test_a_second_machine_computes_nothing_and_packs_the_same(

@@ -3,18 +3,17 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from agiqa.cli import main
 from agiqa.store import Shelf
 from agiqa.store.upkeep.clearing import carry_out, plan
+from kit.cache_project import Project, agiqa, fingerprint, write_run
+from kit.stored_rows import flip
 
-Agiqa = Callable[..., Result]
 OLD = time.time() - 90 * 86400
 
 
@@ -27,7 +26,7 @@ def age(folder: Path) -> None:
 
 
 @pytest.fixture
-def lonely(project: Any, fingerprint: Any) -> Path:
+def lonely(project: Project) -> Path:
     """A shelf that nothing uses, three months old."""
     shelf = Shelf.open(project.ledger, fingerprint("lonely"), 16)
     with shelf.writer() as writer:
@@ -36,7 +35,7 @@ def lonely(project: Any, fingerprint: Any) -> Path:
     return shelf.folder
 
 
-def test_nothing_can_go_from_a_sound_store(project: Any, agiqa: Agiqa, lonely: Path) -> None:
+def test_nothing_can_go_from_a_sound_store(project: Project, lonely: Path) -> None:
     before = size(project.ledger)
     result = agiqa("cache", "gc", "--yes")
     assert result.exit_code == 0, result.output
@@ -44,9 +43,7 @@ def test_nothing_can_go_from_a_sound_store(project: Any, agiqa: Agiqa, lonely: P
     assert size(project.ledger) == before
 
 
-def test_the_real_run_removes_exactly_what_the_dry_run_said(
-    project: Any, agiqa: Agiqa, lonely: Path, fingerprint: Any
-) -> None:
+def test_the_real_run_removes_exactly_what_the_dry_run_said(project: Project, lonely: Path) -> None:
     shelf = Shelf.at(project.shelf("a"))
     twice = shelf.files.folder / shelf.rows.add(project.ids[:9], project.vectors[:9, 0])
     left = shelf.files.folder / ".killed.partial"
@@ -72,9 +69,7 @@ def test_the_real_run_removes_exactly_what_the_dry_run_said(
     assert agiqa("cache", "verify").exit_code == 0
 
 
-def test_used_young_and_busy_shelves_stay(
-    project: Any, agiqa: Agiqa, lonely: Path, write_run: Any, flip: Any
-) -> None:
+def test_used_young_and_busy_shelves_stay(project: Project, lonely: Path) -> None:
     for prompt in "ab":
         age(project.shelf(prompt))
     project.pack.rename("elsewhere.zarr")  # the run still names both
@@ -94,9 +89,7 @@ def test_used_young_and_busy_shelves_stay(
 
 
 @pytest.mark.parametrize("damage", ["pack", "run", "folder"])
-def test_unused_is_refused_where_nobody_knows(
-    project: Any, agiqa: Agiqa, lonely: Path, flip: Any, damage: str
-) -> None:
+def test_unused_is_refused_where_nobody_knows(project: Project, lonely: Path, damage: str) -> None:
     options = []
     if damage == "pack":
         flip(project.pack / "zarr.json", 300)
@@ -111,7 +104,7 @@ def test_unused_is_refused_where_nobody_knows(
     assert len(Shelf.at(lonely).ids()) == 40
 
 
-def test_nothing_goes_unasked(project: Any, agiqa: Agiqa, lonely: Path) -> None:
+def test_nothing_goes_unasked(project: Project, lonely: Path) -> None:
     result = agiqa("cache", "gc", "--unused")
     assert result.exit_code == 1
     assert "expected --yes, or a terminal to ask at; nothing was removed" in result.stderr
@@ -121,9 +114,7 @@ def test_nothing_goes_unasked(project: Any, agiqa: Agiqa, lonely: Path) -> None:
     assert "'soon' is no age such as 12h, 30d or 8w" in wrong.stderr
 
 
-def test_what_is_used_between_list_and_yes_stays(
-    project: Any, lonely: Path, write_run: Any
-) -> None:
+def test_what_is_used_between_list_and_yes_stays(project: Project, lonely: Path) -> None:
     given = (project.ledger, [Path("cache")], [Path("runs")], True, 0.0)
     listed = plan(*given)
     assert [orphan.path for orphan in listed.orphans] == [lonely]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 
 from agiqa.core.params import load
 from agiqa.data.datasets import folder
@@ -14,8 +13,8 @@ from agiqa.data.datasets.table import read_table, write_table
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import semantic_extractor
 from agiqa.stage1.pack_comparison import compare
+from kit.cache_project import agiqa
 
-Agiqa = Callable[..., Result]
 QUESTIONS = {"sharp": "Is it sharp?", "whole": "Is it whole?"}
 
 
@@ -49,7 +48,7 @@ def run(options: list[str]) -> None:
     extract(read_table(Path("cache/six")), extractor, Path("cache/six/tiny.zarr"), workers=0)
 
 
-def diff(agiqa: Agiqa, *arguments: str) -> str:
+def diff(*arguments: str) -> str:
     result = agiqa("cache", "diff", *arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
@@ -58,83 +57,77 @@ def diff(agiqa: Agiqa, *arguments: str) -> str:
 PACK = "cache/six/tiny.zarr"
 
 
-def test_nothing_would_be_computed(extracted: Any, agiqa: Agiqa) -> None:
-    shown = diff(agiqa, PACK, *extracted())
+def test_nothing_would_be_computed(extracted: Any) -> None:
+    shown = diff(PACK, *extracted())
     assert shown.splitlines()[1:] == ["unchanged: sharp, whole", "nothing would be computed"]
-    assert diff(agiqa, PACK, *extracted(batch_size=2, workers=0)) == shown
+    assert diff(PACK, *extracted(batch_size=2, workers=0)) == shown
 
 
-def test_a_setting_is_named_with_both_values_and_nothing_is_created(
-    extracted: Any, agiqa: Agiqa
-) -> None:
+def test_a_setting_is_named_with_both_values_and_nothing_is_created(extracted: Any) -> None:
     before = sorted(Path("ledger").iterdir())
-    shown = diff(agiqa, PACK, *extracted(dtype="bfloat16"))
+    shown = diff(PACK, *extracted(dtype="bfloat16"))
     assert "in 2 vectors (sharp, whole)\n  dtype: float32 -> bfloat16\n" in shown
     assert shown.endswith("12 vectors of 6 images would be computed\n")
     assert sorted(Path("ledger").iterdir()) == before
-    tree = json.loads(diff(agiqa, PACK, *extracted(dtype="bfloat16"), "--json"))
+    tree = json.loads(diff(PACK, *extracted(dtype="bfloat16"), "--json"))
     field = {"field": "dtype", "there": "float32", "now": "bfloat16"}
     assert tree["changed"] == {"sharp": [field], "whole": [field]}
     assert tree["missing"] == {"sharp": 6, "whole": 6}
 
 
 def test_prompts_added_removed_renamed_and_changed(
-    extracted: Any, agiqa: Agiqa, write_prompts: Callable[..., str]
+    extracted: Any, write_prompts: Callable[..., str]
 ) -> None:
     more = {**QUESTIONS, "more": "Are there hands?"}
-    shown = diff(agiqa, PACK, *extracted(prompts=write_prompts(more, "more.yaml")))
+    shown = diff(PACK, *extracted(prompts=write_prompts(more, "more.yaml")))
     assert "added: more\nunchanged: sharp, whole\n" in shown
     assert shown.endswith("  more  6\n6 vectors of 6 images would be computed\n")
     other = {"crisp": QUESTIONS["sharp"], "whole": "Is it broken?"}
-    shown = diff(agiqa, PACK, *extracted(prompts=write_prompts(other, "other.yaml")))
+    shown = diff(PACK, *extracted(prompts=write_prompts(other, "other.yaml")))
     assert "in whole\n  prompt.text: Is it whole? -> Is it broken?\n" in shown
     assert "renamed: sharp -> crisp (nothing else changed)" in shown
     assert shown.endswith("6 vectors of 6 images would be computed\n")
-    shown = diff(
-        agiqa, PACK, *extracted(prompts=write_prompts({"sharp": "Is it sharp?"}, "1.yaml"))
-    )
+    shown = diff(PACK, *extracted(prompts=write_prompts({"sharp": "Is it sharp?"}, "1.yaml")))
     assert "removed: whole" in shown
     assert shown.endswith("nothing would be computed\n")
 
 
 def test_images_added_since_and_rows_cached_by_another_set(
-    extracted: Any, agiqa: Agiqa, write_images: Callable[..., Path]
+    extracted: Any, write_images: Callable[..., Path]
 ) -> None:
     table = folder.prepare(write_images(*[f"{row}.png" for row in range(8)]), "six")
     write_table(table, Path("cache/six"))
-    shown = diff(agiqa, PACK, *extracted())
+    shown = diff(PACK, *extracted())
     assert "not in the pack: 2 images: 6.png, 7.png" in shown
     assert shown.endswith("4 vectors of 2 images would be computed\n")
     run(extracted())
-    assert diff(agiqa, PACK, *extracted()).endswith("nothing would be computed\n")
+    assert diff(PACK, *extracted()).endswith("nothing would be computed\n")
 
 
-def test_a_pack_without_its_ledger(
-    extracted: Any, agiqa: Agiqa, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pack_without_its_ledger(extracted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGIQA_STORE", "elsewhere")
-    shown = diff(agiqa, PACK, *extracted())
+    shown = diff(PACK, *extracted())
     assert "the pack has 12 of them: `agiqa cache merge` puts them into the ledger" in shown
     assert shown.endswith("12 vectors of 6 images would be computed\n")
     assert not Path("elsewhere").exists()
 
 
-def test_a_shelf_against_the_settings_and_two_stores(extracted: Any, agiqa: Agiqa) -> None:
+def test_a_shelf_against_the_settings_and_two_stores(extracted: Any) -> None:
     one, two = (path.name for path in sorted(Path("ledger").iterdir()))
-    assert diff(agiqa, one, *extracted()).endswith("nothing would be computed\n")
-    shown = diff(agiqa, one, *extracted(precision="float32"))
+    assert diff(one, *extracted()).endswith("nothing would be computed\n")
+    shown = diff(one, *extracted(precision="float32"))
     assert "stored_as: float16 -> float32" in shown
     assert shown.endswith("6 vectors of 6 images would be computed\n")
-    shown = diff(agiqa, one, two)
+    shown = diff(one, two)
     assert "prompt.text: Is it " in shown
     assert shown.endswith("6 images in both, 0 only in the first, 0 only in the second\n"
                           "different vectors\n")  # fmt: skip
-    assert diff(agiqa, PACK, PACK).endswith("the same vectors\n")
+    assert diff(PACK, PACK).endswith("the same vectors\n")
 
 
-def test_a_pack_of_another_name_goes_by_what_it_holds(extracted: Any, agiqa: Agiqa) -> None:
+def test_a_pack_of_another_name_goes_by_what_it_holds(extracted: Any) -> None:
     Path(PACK).rename("cache/six/old.zarr")
-    shown = diff(agiqa, "cache/six/old.zarr", *extracted())
+    shown = diff("cache/six/old.zarr", *extracted())
     assert "section semantic, by what it holds: old is no name in the settings" in shown
 
 

@@ -17,18 +17,9 @@ from agiqa.stage1.extractors import VisionExtractor
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.upkeep.import_pt import Imported, import_pt
 from agiqa.store.upkeep.reference_pt import VECTORS, UnusableError, read_vector
+from kit.stored_rows import Planted
 
 ROWS, WIDTH = 10, 16
-
-
-class Planted:
-    """Leaves a file behind when a pickle of it is loaded."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Path.touch, (self.file,)
 
 
 @pytest.fixture

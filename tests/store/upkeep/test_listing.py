@@ -2,28 +2,27 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from agiqa.store import Shelf, digest
+from kit.cache_project import Project, agiqa, fingerprint, write_run
+from kit.stored_rows import flip
 
-Agiqa = Callable[..., Result]
 
-
-def listed(agiqa: Agiqa, *options: str) -> dict[str, dict[str, Any]]:
+def listed(*options: str) -> dict[str, dict[str, Any]]:
     result = agiqa("cache", "ls", "--json", *options)
     assert result.exit_code == 0, result.output
     return {Path(row["store"]).name: row for row in json.loads(result.stdout)}
 
 
-def test_stores_with_their_users(project: Any, agiqa: Agiqa, fingerprint: Any) -> None:
+def test_stores_with_their_users(project: Project) -> None:
     with Shelf.open(project.ledger, fingerprint("lonely"), 16).writer() as writer:
         writer.add(project.ids[:7], project.vectors[:7, 0])
-    found = listed(agiqa)
+    found = listed()
     shelf = found[project.shelf("a").name]
     assert (shelf["kind"], shelf["rows"], shelf["width"]) == ("shelf", 40, 16)
     assert (shelf["vectors"], shelf["used_by"]) == (["a"], ["mine/nano.zarr"])
@@ -36,32 +35,30 @@ def test_stores_with_their_users(project: Any, agiqa: Agiqa, fingerprint: Any) -
     assert (lonely["rows"], lonely["vectors"], lonely["used_by"]) == (7, [], [])
 
 
-def test_a_run_of_other_vectors_or_another_data_set_uses_no_pack(
-    project: Any, agiqa: Agiqa, write_run: Any
-) -> None:
+def test_a_run_of_other_vectors_or_another_data_set_uses_no_pack(project: Project) -> None:
     write_run(Path("runs/mine/other"), "mine", ["a", "c"])
     write_run(Path("runs/yours/grouped"), "yours", ["a"])
     write_run(Path("runs/mine/some"), "mine", ["b"])  # fit.vectors chose one of two
-    assert listed(agiqa)["nano.zarr"]["used_by"] == ["runs/mine/grouped", "runs/mine/some"]
+    assert listed()["nano.zarr"]["used_by"] == ["runs/mine/grouped", "runs/mine/some"]
     Path("runs/mine/other/provenance.json").write_text("{")
     result = agiqa("cache", "ls")
     assert "runs/mine/other/provenance.json: says not what the run read" in result.stderr
 
 
-def test_columns_for_programs(project: Any, agiqa: Agiqa) -> None:
+def test_columns_for_programs(project: Project) -> None:
     rows = [line.split("\t") for line in agiqa("cache", "ls").stdout.splitlines()]
     assert {len(row) for row in rows} == {12}
     assert [row[0] for row in rows] == ["kind", "shelf", "shelf", "pack"]
 
 
-def test_foreign_damaged_and_busy_stores_are_lines(project: Any, agiqa: Agiqa, flip: Any) -> None:
+def test_foreign_damaged_and_busy_stores_are_lines(project: Project) -> None:
     flip(project.shelf("b") / "fingerprint.json", 2)
     (project.ledger / "notes").mkdir()
     (project.ledger / "file.txt").write_text("no folder")
     Path("cache/mine/text.h5").write_text("nonsense")
     Path("cache/mine/gone.zarr").symlink_to("nowhere")
     with Shelf.at(project.shelf("a")).writer():
-        found = listed(agiqa)
+        found = listed()
     assert f"process {os.getpid()} on" in found[project.shelf("a").name]["written_by"][0]
     problems = {name: row["problem"] for name, row in found.items() if row["problem"]}
     assert len(problems) == 4
@@ -71,9 +68,7 @@ def test_foreign_damaged_and_busy_stores_are_lines(project: Any, agiqa: Agiqa, f
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_on_a_terminal(
-    project: Any, monkeypatch: pytest.MonkeyPatch, columns: int, fingerprint: Any
-) -> None:
+def test_on_a_terminal(project: Project, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     from agiqa.cli.cache.listing import print_tables
     from agiqa.store.upkeep.stores import find_runs, survey
 
@@ -89,7 +84,7 @@ def test_on_a_terminal(
         assert part in shown, shown
 
 
-def test_show_tells_everything(project: Any, agiqa: Agiqa, fingerprint: Any) -> None:
+def test_show_tells_everything(project: Project) -> None:
     shown = agiqa("cache", "show", project.pack)
     assert shown.exit_code == 0, shown.output
     for part in (
@@ -108,7 +103,7 @@ def test_show_tells_everything(project: Any, agiqa: Agiqa, fingerprint: Any) -> 
     assert json.loads(agiqa("cache", "show", project.pack, "--json").stdout)["extractor"] == "nano"
 
 
-def test_what_names_no_store(project: Any, agiqa: Agiqa) -> None:
+def test_what_names_no_store(project: Project) -> None:
     for text, message in (
         ("lmm-", "lmm-: expected one shelf, found 2: lmm-"),
         ("zzz", "zzz: neither a file here nor the beginning of a shelf's name"),
