@@ -1,6 +1,7 @@
 """A small evaluated run and its data set, with names that want escaping and real image files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,48 +30,54 @@ NOISE = {
 @pytest.fixture
 def tiny_run(tmp_path: Path) -> Callable[..., Path]:
     """Writes a run; gives the folder that holds `run`, `cache/tiny` and `images`."""
+    return partial(make_run, tmp_path)
 
-    def make(synthetic: bool = False, shared: int = 0) -> Path:
-        rng = np.random.default_rng(0)
-        images = tmp_path / "images"
-        images.mkdir()
-        for row in range(IMAGES):
-            pixels = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(images / f"{row:02d} a&b.png")
-        paths = sorted(images.iterdir())
-        frame = pd.DataFrame(
-            {
-                "image_id": [image_id(path) for path in paths],
-                "path": [path.name for path in paths],
-                "prompt": [f'a "cat" & <script>alert({row})</script>' for row in range(IMAGES)],
-                "group": [f"prompt {row}" for row in range(IMAGES)],
-                "generator": [GENERATORS[row % 3] for row in range(IMAGES)],
-                "quality": rng.uniform(1, 5, IMAGES),
-            }
-        )
-        table = ImagesTable(
-            "tiny", images, frame, (Target("quality", 1.0, 5.0),), synthetic, "CC0 <1>", "a test"
-        )
-        write_table(table, tmp_path / "cache" / "tiny")
-        run = tmp_path / "run"
-        run.mkdir()
-        predictions = _predictions(frame, rng)
-        predictions.to_csv(run / "predictions.csv", index=False)
-        write_json(run / "metrics.json", _metrics(predictions, synthetic))
-        write_json(run / "provenance.json", _provenance(synthetic, shared))
-        (run / "params.yaml").write_text("fit:\n  lr: 0.002 # <i>\n", encoding="utf-8")
-        (run / "model.safetensors").touch()
-        rows = [
-            (model, seed, epoch, 1 / epoch, 0.9 - 0.5 / epoch, 0.9)
-            for model in ("visual", "semantic", "moe")
-            for seed in SEEDS
-            for epoch in range(2, 12, 2)
-        ]
-        columns = ["model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc"]
-        pd.DataFrame(rows, columns=columns).to_csv(run / "curves.csv", index=False)
-        return tmp_path
 
-    return make
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder; not to be changed."""
+    return make_run(tmp_path_factory.mktemp("finished"))
+
+
+def make_run(root: Path, synthetic: bool = False, shared: int = 0) -> Path:
+    rng = np.random.default_rng(0)
+    images = root / "images"
+    images.mkdir()
+    for row in range(IMAGES):
+        pixels = rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{row:02d} a&b.png")
+    paths = sorted(images.iterdir())
+    frame = pd.DataFrame(
+        {
+            "image_id": [image_id(path) for path in paths],
+            "path": [path.name for path in paths],
+            "prompt": [f'a "cat" & <script>alert({row})</script>' for row in range(IMAGES)],
+            "group": [f"prompt {row}" for row in range(IMAGES)],
+            "generator": [GENERATORS[row % 3] for row in range(IMAGES)],
+            "quality": rng.uniform(1, 5, IMAGES),
+        }
+    )
+    table = ImagesTable(
+        "tiny", images, frame, (Target("quality", 1.0, 5.0),), synthetic, "CC0 <1>", "a test"
+    )
+    write_table(table, root / "cache" / "tiny")
+    run = root / "run"
+    run.mkdir()
+    predictions = _predictions(frame, rng)
+    predictions.to_csv(run / "predictions.csv", index=False)
+    write_json(run / "metrics.json", _metrics(predictions, synthetic))
+    write_json(run / "provenance.json", _provenance(synthetic, shared))
+    (run / "params.yaml").write_text("fit:\n  lr: 0.002 # <i>\n", encoding="utf-8")
+    (run / "model.safetensors").touch()
+    rows = [
+        (model, seed, epoch, 1 / epoch, 0.9 - 0.5 / epoch, 0.9)
+        for model in ("visual", "semantic", "moe")
+        for seed in SEEDS
+        for epoch in range(2, 12, 2)
+    ]
+    columns = ["model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc"]
+    pd.DataFrame(rows, columns=columns).to_csv(run / "curves.csv", index=False)
+    return root
 
 
 def _predictions(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

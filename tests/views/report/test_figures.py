@@ -19,7 +19,7 @@ from agiqa.views.report.results import average_images, read_results
 BUNDLED = {"scatter", "bar", "pie"}  # what Plotly's basic bundle draws
 
 
-def validated(plot: dict[str, Any]) -> go.Figure:
+def validated(figure: figures.PlotlyFigure) -> go.Figure:
     """As plotly.py reads it, with a colour for each of the page's variables."""
 
     def coloured(value: Any) -> Any:
@@ -29,7 +29,7 @@ def validated(plot: dict[str, Any]) -> go.Figure:
             return [coloured(each) for each in value]
         return "#123456" if isinstance(value, str) and value.startswith("--") else value
 
-    return go.Figure(coloured(plot))
+    return go.Figure(coloured({"data": figure.data, "layout": figure.layout}))
 
 
 def test_plotly_accepts_every_figure_of_a_run(tiny_run: Callable[..., Path]) -> None:
@@ -37,10 +37,10 @@ def test_plotly_accepts_every_figure_of_a_run(tiny_run: Callable[..., Path]) -> 
     drawn = run_figures(results, average_images(results))
     assert len(drawn) == 14
     for name, figure in drawn.items():
-        assert validated(figure.plot).data, name
-        assert {trace["type"] for trace in figure.plot["data"]} <= BUNDLED, name
+        assert validated(figure).data, name
+        assert {trace["type"] for trace in figure.data} <= BUNDLED, name
         assert figure.spoken.endswith("."), name
-        assert figure.plot["layout"]["height"] > 100
+        assert figure.layout["height"] > 100
 
 
 def test_the_page_carries_the_plotly_whose_schema_that_was() -> None:
@@ -54,7 +54,7 @@ def test_hardly_any_images_are_still_drawn(tiny_run: Callable[..., Path], count:
     results = read_results(tiny_run() / "run")
     images = average_images(results)[:count]
     for name, figure in run_figures(results, images).items():
-        assert validated(figure.plot), name
+        assert validated(figure), name
 
 
 def test_the_scatter_names_generators_and_leaves_points_to_the_columns() -> None:
@@ -66,15 +66,15 @@ def test_the_scatter_names_generators_and_leaves_points_to_the_columns() -> None
             "score": np.linspace(1, 5, count) ** 1.1,
         }
     )
-    plot = figures.scatter_figure(frame, "MOS").plot
-    points = [trace for trace in plot["data"] if "meta" in trace]
+    plot = figures.scatter_figure(frame, "MOS")
+    points = [trace for trace in plot.data if "meta" in trace]
     assert len(points) == 11
     assert points[0]["name"] == "2 others"
     named = [name for trace in points for name in trace["meta"]["generators"]]
     assert sorted(named) == sorted({f"g{each}" for each in range(12)})
     assert len({(t["marker"]["color"], t["marker"]["symbol"]) for t in points}) == 11
     assert all("x" not in trace for trace in points)
-    (curve,) = [trace for trace in plot["data"] if trace.get("name") == "fitted logistic"]
+    (curve,) = [trace for trace in plot.data if trace.get("name") == "fitted logistic"]
     np.testing.assert_allclose([curve["y"][0], curve["y"][-1]], [1, 5], atol=0.2)
 
 
@@ -84,16 +84,16 @@ def test_boxes_and_dots_are_the_tables_numbers() -> None:
          "p10": [-1.0, 0.0], "q1": [-0.5, 0.1], "median": [-0.2, 0.4], "q3": [0.0, 0.8],
          "p90": [0.5, 1.5]}
     )  # fmt: skip
-    plot = figures.by_generator(table, "MOS").plot
-    whiskers, bars, dots = plot["data"]
+    plot = figures.by_generator(table, "MOS")
+    whiskers, bars, dots = plot.data
     np.testing.assert_allclose(bars["base"], [-0.5, 0.1, -0.2, 0.4])  # to the median, from it
     np.testing.assert_allclose(np.add(bars["base"], bars["x"]), [-0.2, 0.4, 0.0, 0.8])
     reach = whiskers["error_x"]
     np.testing.assert_allclose(np.subtract(whiskers["x"], reach["arrayminus"])[:2], table["p10"])
     np.testing.assert_allclose(np.add(whiskers["x"], reach["array"])[2:], table["p90"])
     assert whiskers["y"] == bars["y"] == ["a", "b", "a", "b"]
-    upright = figures.by_range(table.assign(low=[1.0, 2.0], high=[2.0, 3.0]), "MOS").plot
-    whiskers, bars, _ = upright["data"]
+    upright = figures.by_range(table.assign(low=[1.0, 2.0], high=[2.0, 3.0]), "MOS")
+    whiskers, bars, _ = upright.data
     assert whiskers["x"] == bars["x"] == [1.5, 2.5, 1.5, 2.5]
     assert bars["width"] == pytest.approx(0.7)
     assert validated(upright).data
@@ -123,8 +123,8 @@ def test_differences_are_drawn_with_both_intervals() -> None:
             {"name": "c", "figures": {"srcc": single}},
         ],
     }
-    plot = figures.difference_figure(comparison).plot
-    over_splits, over_images = plot["data"]
+    plot = figures.difference_figure(comparison)
+    over_splits, over_images = plot.data
     assert over_splits["error_x"]["array"] == [0.02, None]  # no interval: no bar
     assert over_splits["error_x"]["arrayminus"] == [0.02, None]
     assert over_images["error_x"]["array"] == [0.005, 0.005]
@@ -139,7 +139,7 @@ def test_learning_curves_have_a_line_for_each_split() -> None:
         columns=["model", "seed", "epoch", "val_srcc"],
     )  # fmt: skip
     (only,) = figures.learning_curves(curves)
-    *lines, median = only.plot["data"]
+    *lines, median = only.data
     assert len(lines) == 3
     assert median["y"] == [0.6, 0.61, 0.62, 0.63]
     assert only.title == "Mixture of experts"

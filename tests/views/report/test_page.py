@@ -4,7 +4,8 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -78,29 +79,45 @@ def report(root: Path) -> Path:
     return write_report([root / "run"], root / "cache" / "tiny", root / "out" / "report.html")
 
 
+@pytest.fixture(scope="module")
+def written(finished_run: Path) -> Path:
+    """The page about a run; not to be changed."""
+    return report(finished_run)
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Strict:
+    return parsed(written)
+
+
+@contextmanager
+def changing(run: Path, file: str = "metrics.json") -> Iterator[Any]:
+    """A JSON file of a run, written back as it is changed."""
+    tree = json.loads((run / file).read_text("utf-8"))
+    yield tree
+    (run / file).write_text(json.dumps(tree), "utf-8")
+
+
 def inert(page: Strict, name: str = "data") -> Any:
     """What stands in one of the page's JSON blocks."""
     (found,) = [content for named, content in page.scripts if named.get("id") == name]
     return json.loads(found)
 
 
-def test_the_page_is_one_sound_file_that_loads_nothing(tiny_run: Callable[..., Path]) -> None:
-    path = report(tiny_run())
-    page = parsed(path)
+def test_the_page_is_one_sound_file_that_loads_nothing(written: Path, page: Strict) -> None:
     assert page.tags["html"] == page.tags["main"] == page.tags["h1"] == 1
     assert page.tags["table"] == 2
     assert page.tags["link"] == page.tags["iframe"] == page.tags["img"] == 0
     assert [name for name, count in page.ids.items() if count > 1] == []
     assert {each[1:] for each in page.resources} <= set(page.ids)
     assert all(each.startswith("#") for each in page.resources)
-    style = re.search(r"<style>.*?</style>", path.read_text("utf-8"), flags=re.DOTALL)
+    style = re.search(r"<style>.*?</style>", written.read_text("utf-8"), flags=re.DOTALL)
     assert style
     assert not re.search(r"@import|url\(", style.group())
-    assert path.stat().st_size < 6_500_000
+    assert written.stat().st_size < 6_500_000
 
 
-def test_the_policy_names_every_script_and_nothing_else(tiny_run: Callable[..., Path]) -> None:
-    page = parsed(report(tiny_run()))
+def test_the_policy_names_every_script_and_nothing_else(page: Strict) -> None:
     (policy,) = [named["content"] for _, named in page.attributes
                  if named.get("http-equiv") == "Content-Security-Policy"]  # fmt: skip
     run = [content for named, content in page.scripts if "type" not in named]
@@ -115,35 +132,31 @@ def test_the_policy_names_every_script_and_nothing_else(tiny_run: Callable[..., 
     assert set(others) == {"application/json"}
 
 
-def test_every_plot_has_words(tiny_run: Callable[..., Path]) -> None:
-    page = parsed(report(tiny_run()))
+def test_every_plot_has_words(page: Strict) -> None:
     drawn = [n for tag, n in page.attributes if tag == "div" and n.get("class") == "plot"]
     figures = inert(page)["figures"][0]
     assert len(drawn) == len(figures) == 14
     assert all(each["aria-label"] for each in drawn)
 
 
-def test_text_from_data_is_escaped(tiny_run: Callable[..., Path]) -> None:
-    path = report(tiny_run())
-    page = parsed(path)  # a raw <b> or <i> of a generator or setting would be left open
-    assert "<script>alert" not in path.read_text("utf-8")
+def test_text_from_data_is_escaped(written: Path, page: Strict) -> None:
+    # a raw <b> or <i> of a generator or setting would be left open
+    assert "<script>alert" not in written.read_text("utf-8")
     assert "CC0 <1>" in page.text
     assert "good <b>" in page.text
     assert "lr: 0.002 # <i>" in page.text
     assert 'a "cat" & <script>alert(1)</script>' in inert(page)["columns"]["prompts"]
 
 
-def test_the_figures_colours_are_those_of_the_style(tiny_run: Callable[..., Path]) -> None:
-    path = report(tiny_run())
-    text = path.read_text("utf-8")
-    colours = set(re.findall(r'"(--[\w-]+)"', json.dumps(inert(parsed(path))["figures"])))
+def test_the_figures_colours_are_those_of_the_style(written: Path, page: Strict) -> None:
+    text = written.read_text("utf-8")
+    colours = set(re.findall(r'"(--[\w-]+)"', json.dumps(inert(page)["figures"])))
     assert len(colours) > 6
     for colour in colours:
         assert f"{colour}:" in text
 
 
-def test_every_image_is_once_in_the_page(tiny_run: Callable[..., Path]) -> None:
-    page = parsed(report(tiny_run()))
+def test_every_image_is_once_in_the_page(page: Strict) -> None:
     columns = inert(page)["columns"]
     pictures = inert(page, "picture-0")
     assert len(columns["path"]) == len(set(columns["path"])) == len(pictures)
@@ -165,16 +178,14 @@ def test_synthetic_data_are_called_so_and_have_no_mos(tiny_run: Callable[..., Pa
     assert "true score" in said
 
 
-def test_real_data_have_no_banner(tiny_run: Callable[..., Path]) -> None:
-    said = prose(parsed(report(tiny_run())))
+def test_real_data_have_no_banner(page: Strict) -> None:
+    said = prose(page)
     assert "ynthetic" not in said
     assert "MOS" in said
 
 
-def test_results_are_those_of_the_run(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
-    page = parsed(report(root))
-    models = json.loads((root / "run" / "metrics.json").read_text("utf-8"))["models"]
+def test_results_are_those_of_the_run(page: Strict, finished_run: Path) -> None:
+    models = json.loads((finished_run / "run" / "metrics.json").read_text("utf-8"))["models"]
     for figures in models.values():
         for each in figures.values():
             if each["median"] is not None:
@@ -182,7 +193,7 @@ def test_results_are_those_of_the_run(tiny_run: Callable[..., Path]) -> None:
     assert models["moe"]["rmse"]["median"] is None  # of 20 images a split
     assert f"– PLCC fitted, RMSE fitted: {TOO_FEW_TO_FIT}." in page.text
     assert "0123456789ab" in page.text
-    assert f"--out {root / 'run'}" in page.text
+    assert f"--out {finished_run / 'run'}" in page.text
 
 
 def test_absent_and_damaged_pictures_leave_gaps_that_are_named(
@@ -241,12 +252,10 @@ def test_results_on_other_targets_and_data_sets_are_shown(tiny_run: Callable[...
 
 def test_intervals_and_the_ceiling_stand_in_the_table(tiny_run: Callable[..., Path]) -> None:
     root = tiny_run()
-    path = root / "run" / "metrics.json"
-    metrics = json.loads(path.read_text("utf-8"))
-    metrics["models"]["moe"]["srcc"] |= {"low": 0.8111, "high": 0.9222}
-    metrics["ceiling"] = {"raters": 21, "srcc": 0.9861, "krcc": 0.9, "plcc": 0.99, "rmse": 0.14}
-    metrics["intervals"] = {"level": 0.95, "drawn": "groups", "resamples": 1000}
-    path.write_text(json.dumps(metrics), "utf-8")
+    with changing(root / "run") as metrics:
+        metrics["models"]["moe"]["srcc"] |= {"low": 0.8111, "high": 0.9222}
+        metrics["ceiling"] = {"raters": 21, "srcc": 0.9861, "krcc": 0.9, "plcc": 0.99, "rmse": 0.14}
+        metrics["intervals"] = {"level": 0.95, "drawn": "groups", "resamples": 1000}
     said = prose(parsed(report(root)))
     assert "0.811…0.922" in said
     assert "95 % 0.811…0.922" in said
@@ -261,10 +270,9 @@ def test_runs_side_by_side(tiny_run: Callable[..., Path]) -> None:
     frame = pd.read_csv(second / "predictions.csv")
     frame["score"] = frame["mos"]
     frame.to_csv(second / "predictions.csv", index=False)
-    metrics = json.loads((second / "metrics.json").read_text("utf-8"))
-    for row in metrics["per_split"]["moe"]:
-        row |= {"srcc": 1.0, "rmse": 0.0}
-    (second / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+    with changing(second) as metrics:
+        for row in metrics["per_split"]["moe"]:
+            row |= {"srcc": 1.0, "rmse": 0.0}
     page = parsed(write_report([root / "run", second], root / "cache" / "tiny", root / "both.html"))
     said, data = prose(page), inert(page)
     assert "Runs side by side" in said
@@ -284,9 +292,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     root = tiny_run()
     second = root / "second"
     shutil.copytree(root / "run", second)
-    provenance = json.loads((second / "provenance.json").read_text("utf-8"))
-    provenance[field] = value
-    (second / "provenance.json").write_text(json.dumps(provenance), "utf-8")
+    with changing(second, "provenance.json") as provenance:
+        provenance[field] = value
     with pytest.raises(AgiqaError, match=f"is of the {field} .* of {value}") as raised:
         write_report([root / "run", second], root / "cache" / "tiny", root / "both.html")
     assert "\n" not in str(raised.value)
@@ -345,10 +352,9 @@ def test_damaged_files_are_named(
 
 def test_predictions_that_were_cut_short_are_noticed(tiny_run: Callable[..., Path]) -> None:
     root = tiny_run()
-    metrics = json.loads((root / "run" / "metrics.json").read_text("utf-8"))
-    for row in metrics["per_split"]["moe"]:
-        row["images"] = 20
-    (root / "run" / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+    with changing(root / "run") as metrics:
+        for row in metrics["per_split"]["moe"]:
+            row["images"] = 20
     predictions = root / "run" / "predictions.csv"
     lines = predictions.read_text("utf-8").splitlines()
     predictions.write_text("\n".join(lines[:-7]), "utf-8")
@@ -358,23 +364,13 @@ def test_predictions_that_were_cut_short_are_noticed(tiny_run: Callable[..., Pat
 
 def test_figures_that_are_not_defined_are_dashes(tiny_run: Callable[..., Path]) -> None:
     root = tiny_run()
-    path = root / "run" / "metrics.json"
-    metrics = json.loads(path.read_text("utf-8"))
     nothing = {"median": None, "mean": None, "sd": None}
-    metrics["models"] = {m: dict.fromkeys(f, nothing) for m, f in metrics["models"].items()}
-    metrics["per_split"] = {
-        m: [{k: None if k != "seed" else v for k, v in row.items()} for row in rows]
-        for m, rows in metrics["per_split"].items()
-    }
-    path.write_text(json.dumps(metrics), "utf-8")
+    with changing(root / "run") as metrics:
+        metrics["models"] = {m: dict.fromkeys(f, nothing) for m, f in metrics["models"].items()}
+        for row in (row for rows in metrics["per_split"].values() for row in rows):
+            row |= {key: None for key in row if key != "seed"}
     predictions = root / "run" / "predictions.csv"
-    lines = predictions.read_text("utf-8").splitlines()
-    column = lines[0].split(",").index("score")
-    emptied = [
-        ",".join("" if i == column else cell for i, cell in enumerate(line.split(",")))
-        for line in lines[1:]
-    ]
-    predictions.write_text("\n".join([lines[0], *emptied]), "utf-8")
+    pd.read_csv(predictions).assign(score="").to_csv(predictions, index=False)
     page = report(root)
     assert "± –" not in parsed(page).text
     assert SOMEWHERE in parsed(page).text

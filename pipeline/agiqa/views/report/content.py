@@ -96,11 +96,7 @@ def why_dashes(metrics: Mapping[str, Any]) -> str:
 
 
 def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The template's names for several runs.
-
-    Args:
-        comparison: of `agiqa.runs.compare.compare`.
-    """
+    """The template's names for several runs, by `agiqa.runs.compare.compare`."""
     several = len(comparison["comparisons"]) > 1
     heads = ["Figure", "Mean difference", "Better in", "95 % over splits", "p"]
     heads += ["p, Holm"] * several + ["95 % over images", "p"]
@@ -116,12 +112,7 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigure]:
-    """The run's figures by the name of their place in the page.
-
-    Args:
-        results: the run.
-        images: of `average_images`.
-    """
+    """The run's figures, of `average_images`, by the name of their place in the page."""
     low, high = scale(results, images)
     truth, experts = results.truth, results.experts
     drawn: dict[str, PlotlyFigure | None] = {
@@ -147,12 +138,7 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigur
 def figures_beside(
     runs: Sequence[Results], comparison: Mapping[str, Any]
 ) -> dict[str, PlotlyFigure]:
-    """Figures of several runs; with a single split there is nothing to join.
-
-    Args:
-        runs: in the page's order.
-        comparison: of `agiqa.runs.compare.compare`.
-    """
+    """Figures of several runs in the page's order; a single split has nothing to join."""
     drawn = {"differences": figures.difference_figure(comparison)}
     if comparison["splits"] > 1:
         drawn["by-split"] = figures.splits_figure(runs)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import ImmutableMultiDict
 
 from agiqa.core.errors import one_line
@@ -77,7 +78,15 @@ def require_once(fields: ImmutableMultiDict[str, Any], *names: str) -> None:
             raise HTTPException(400, f"Expected {name} once, found it twice.")
 
 
-router = APIRouter(prefix="/api/v1", responses=problems(*ANY))
+def operation_id(route: APIRoute) -> str:
+    """Name a route for clients by its function: `score_images` is `scoreImages`."""
+    first, *others = route.name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+router = APIRouter(
+    prefix="/api/v1", responses=problems(*ANY), generate_unique_id_function=operation_id
+)
 FORM: dict[str, Any] = {
     "dependencies": [media_type("multipart/form-data")],
     "responses": problems(*BODY),
@@ -96,14 +105,14 @@ Number = Annotated[int, InPath(ge=0, le=2**31, description="The image's place, f
 Size = Literal["small", "large"]
 
 
-@router.get("/run", operation_id="getRun", summary="What the scores come from", tags=["run"])
+@router.get("/run", summary="What the scores come from", tags=["run"])
 async def get_run(request: Request) -> RunFacts:
     """Data set, target, protocol, test figures, scale and limits of the run."""
     return service_of(request).facts
 
 
-@router.post("/scores", operation_id="scoreImages", summary="Score images", tags=["images"], **FORM)
-async def post_scores(
+@router.post("/scores", summary="Score images", tags=["images"], **FORM)
+async def score_images(
     request: Request,
     images: Annotated[list[UploadFile], File(description="Image files; one or many.")],
     image_prompts: Annotated[
@@ -124,14 +133,8 @@ async def post_scores(
     return await service.score(inputs, request.is_disconnected)
 
 
-@router.post(
-    "/explanations",
-    operation_id="explainImage",
-    summary="Explain the score of an image",
-    tags=["images"],
-    **FORM,
-)
-async def post_explanations(
+@router.post("/explanations", summary="Explain the score of an image", tags=["images"], **FORM)
+async def explain_image(
     request: Request,
     image: Annotated[UploadFile, File(description="One image file.")],
     image_prompt: Annotated[
@@ -149,7 +152,6 @@ async def post_explanations(
 
 @router.get(
     "/folder",
-    operation_id="getFolder",
     summary="List the operator's folder",
     tags=["folder"],
     responses=problems(404),
@@ -164,12 +166,11 @@ async def get_folder(request: Request) -> Folder:
 
 @router.post(
     "/folder/scores",
-    operation_id="scoreFolderImages",
     summary="Score images of the operator's folder",
     tags=["folder"],
     **JSON,
 )
-async def post_folder_scores(request: Request, wanted: FolderNumbers) -> Scores:
+async def score_folder_images(request: Request, wanted: FolderNumbers) -> Scores:
     """As for files, by number."""
     service = service_of(request)
     if len(wanted.numbers) > service.facts.limits.files:
@@ -185,12 +186,11 @@ async def post_folder_scores(request: Request, wanted: FolderNumbers) -> Scores:
 
 @router.post(
     "/folder/{number}/explanations",
-    operation_id="explainFolderImage",
     summary="Explain the score of an image of the operator's folder",
     tags=["folder"],
     **JSON,
 )
-async def post_folder_explanations(
+async def explain_folder_image(
     request: Request, number: Number, wanted: FolderExplanation
 ) -> Explanation:
     """As for a file, by number."""
@@ -202,7 +202,6 @@ async def post_folder_explanations(
 
 @router.get(
     "/folder/{number}/picture",
-    operation_id="getFolderPicture",
     summary="See an image of the operator's folder",
     tags=["folder"],
     **PICTURE,
@@ -215,7 +214,6 @@ async def get_folder_picture(request: Request, number: Number, size: Size = "sma
 
 @router.get(
     "/dataset/{number}/picture",
-    operation_id="getDatasetPicture",
     summary="See an image of the run's data set",
     tags=["run"],
     **PICTURE,

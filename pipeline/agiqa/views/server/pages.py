@@ -6,7 +6,7 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
-from agiqa.views.server.api import problems, service_of
+from agiqa.views.server.api import operation_id, problems, service_of
 from agiqa.views.server.schemas import Health
 
 VIEWS = Path(str(files("agiqa.views")))
@@ -15,7 +15,9 @@ STATIC_FOLDERS = {"/static": STATIC, "/kit/web": VIEWS / "kit/web"}  # scripts a
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")  # of the bundle, no other
 
 router = APIRouter(include_in_schema=False)
-health_router = APIRouter(tags=["operation"], responses=problems(400))
+health_router = APIRouter(
+    tags=["operation"], responses=problems(400), generate_unique_id_function=operation_id
+)
 
 
 @router.get("/")
@@ -46,7 +48,7 @@ async def get_icon() -> FileResponse:
     return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 
-@health_router.get("/health", operation_id="getHealth", summary="Whether the server lives")
+@health_router.get("/health", summary="Whether the server lives")
 async def get_health(request: Request) -> Health:
     """Whether the server lives and is ready; always 200 while it lives."""
     models = service_of(request).models
@@ -56,7 +58,6 @@ async def get_health(request: Request) -> Health:
 
 @health_router.get(
     "/health/ready",
-    operation_id="getReady",
     summary="Whether the server is ready",
     responses={503: {"model": Health, "description": "Models are loading, or it is stopping."}},
 )
@@ -67,12 +68,7 @@ async def get_ready(request: Request, response: Response) -> Health:
     return health
 
 
-@health_router.get(
-    "/metrics",
-    operation_id="getMetrics",
-    summary="Figures for Prometheus",
-    response_class=PlainTextResponse,
-)
+@health_router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
 async def get_metrics(request: Request) -> Response:
     """Requests and seconds by route, images by outcome, batches, queue, memory."""
     service = service_of(request)

@@ -14,6 +14,9 @@ from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import Interval, RunFacts, Scale, Taken, Tested
 
 MODEL = "moe"  # whose scores a Scorer gives
+OF_PROVENANCE = (
+    "dataset", "target", "protocol", "preset", "synthetic", "images", "experts",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -35,28 +38,17 @@ def run_facts(
         limits: what a request may hold.
     """
     run, (low, high) = scorer.run, scorer.scale
-    provenance = run.provenance
+    known = {name: run.provenance[name] for name in OF_PROVENANCE}
     return RunFacts(
+        **known,
+        licence=run.provenance.get("licence", ""),
         run=run_name(run),
-        dataset=str(provenance["dataset"]),
-        target=str(provenance["target"]),
-        protocol=str(provenance["protocol"]),
-        preset=str(provenance["preset"]),
-        synthetic=bool(provenance["synthetic"]),
-        licence=str(provenance.get("licence", "")),
-        images=int(provenance["images"]),
-        experts=list(provenance["experts"]),
         scale=Scale(low=low, high=high),
         asks_image_prompt=scorer.asks_image_prompt,
         tested=_tested(run),
         explanations=explanations,
         folder=folder,
-        limits=Taken(
-            request_bytes=limits.request_bytes,
-            files=limits.files,
-            pixels=MAX_PIXELS,
-            seconds=limits.seconds,
-        ),
+        limits=Taken(pixels=MAX_PIXELS, **vars(limits)),
         version=__version__,
     )
 

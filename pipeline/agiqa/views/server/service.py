@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -114,10 +114,49 @@ class Service:
             QueueFullError: too many wait.
             ClientGoneError: the client has left; what had not begun is dropped.
         """
-        answers: dict[int, tuple[str, Answer]] = {}  # by place in the request, with image ids
+        answers, refused, questions = await self._take(images, gone)
+        futures: list[Future[Answer]] = []
+        try:
+            futures = self.models.ask(list(questions.values()))
+        finally:
+            if not futures:  # nobody else will
+                self._drop(questions.values())
+        for future, question in zip(futures, questions.values(), strict=True):
+            future.add_done_callback(partial(self.uploads.remove, question.kept))
+        await _finished(futures, gone)
+        for future, (index, question) in zip(futures, questions.items(), strict=True):
+            if (failure := future.exception()) is None:
+                answers[index] = question.image_id, future.result()
+            else:
+                refused[index] = _reason(failure, question.kept.path)
+        for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
+            self.meters.images.labels(outcome).inc(count)
+        self.meters.images.labels("refused").inc(len(refused))
+        ordered = sorted(answers.items())
+        provenance, facts = self.scorer.run.provenance, self.facts
+        return Scores(
+            run=facts.run,
+            target=facts.target,
+            synthetic=facts.synthetic,
+            scale=facts.scale,
+            notes=notes([answer.score for _, (_, answer) in ordered], provenance),
+            scores=[_image_score(index, images[index].name, *given) for index, given in ordered],
+            refused=[
+                RefusedFile(index=index, name=images[index].name, reason=reason)
+                for index, reason in sorted(refused.items())
+            ],
+        )
+
+    async def _take(
+        self, images: Sequence[RequestImage], gone: Gone
+    ) -> tuple[dict[int, tuple[str, Answer]], dict[int, str], dict[int, Question]]:
+        """Take images in: remembered answers with image ids, refusals, and what is to be asked.
+
+        All by their places in the request.
+        """
+        answers: dict[int, tuple[str, Answer]] = {}
         refused: dict[int, str] = {}
         questions: dict[int, Question] = {}
-        futures: list[Future[Answer]] = []
         try:
             for index, image in enumerate(images):
                 if await gone():
@@ -131,40 +170,14 @@ class Service:
                         questions[index] = Question(image_id, kept, image.prompt)
                 except UndecodableError as error:
                     refused[index] = str(error)
-            futures = self.models.ask(list(questions.values()))
-        finally:
-            if not futures:  # nobody else will
-                for question in questions.values():
-                    self.uploads.remove(question.kept)
-        for future, question in zip(futures, questions.values(), strict=True):
-            future.add_done_callback(partial(self.uploads.remove, question.kept))
-        await _finished(futures, gone)
-        for future, (index, question) in zip(futures, questions.items(), strict=True):
-            if (failure := future.exception()) is None:
-                answers[index] = question.image_id, future.result()
-            else:
-                refused[index] = _reason(failure, question.kept.path)
-        for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
-            self.meters.images.labels(outcome).inc(count)
-        self.meters.images.labels("refused").inc(len(refused))
-        ordered = dict(sorted(answers.items()))
-        return Scores(
-            run=self.facts.run,
-            target=self.facts.target,
-            synthetic=self.facts.synthetic,
-            scale=self.facts.scale,
-            notes=notes(
-                [answer.score for _, answer in ordered.values()], self.scorer.run.provenance
-            ),
-            scores=[
-                _image_score(index, images[index].name, *answer)
-                for index, answer in ordered.items()
-            ],
-            refused=[
-                RefusedFile(index=index, name=images[index].name, reason=reason)
-                for index, reason in sorted(refused.items())
-            ],
-        )
+        except BaseException:
+            self._drop(questions.values())
+            raise
+        return answers, refused, questions
+
+    def _drop(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            self.uploads.remove(question.kept)
 
     async def explain(self, image: RequestImage, kinds: Sequence[Kind], gone: Gone) -> Explanation:
         """Explain what is asked for and can be explained.

@@ -50,29 +50,21 @@ class UnderWay:
     def __init__(self) -> None:
         self.stopping = False
         self.cut_off = 0  # requests that a stop has left unanswered
-        self._tasks: dict[asyncio.Task[None], str] = {}  # their methods
+        self.tasks: dict[asyncio.Task[None], str] = {}  # their methods
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self.tasks)
 
     @property
     def with_body(self) -> int:
         """Count those that may send files."""
-        return sum(method == "POST" for method in self._tasks.values())
-
-    def add(self, task: "asyncio.Task[None]", method: str) -> None:
-        """Count a request that has come in."""
-        self._tasks[task] = method
-
-    def remove(self, task: "asyncio.Task[None]") -> None:
-        """Count no more a request that has been answered."""
-        del self._tasks[task]
+        return sum(method == "POST" for method in self.tasks.values())
 
     def cut(self) -> None:
         """Answer all that are left with 503."""
         self.stopping = True
-        self.cut_off += len(self._tasks)
-        for task in self._tasks:
+        self.cut_off += len(self.tasks)
+        for task in self.tasks:
             task.cancel()
 
 
@@ -95,11 +87,11 @@ class Bounded(HttpMiddleware):
             return await refuse(send, 503, detail)
         task = asyncio.current_task()
         assert task is not None
-        self.under_way.add(task, scope["method"])
+        self.under_way.tasks[task] = scope["method"]
         try:
             return await self._in_time(scope, receive, send)
         finally:
-            self.under_way.remove(task)
+            del self.under_way.tasks[task]
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False

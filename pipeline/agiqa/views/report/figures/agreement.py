@@ -29,12 +29,7 @@ MOST_SERIES = 10  # generators that get a colour and a marker; the rest share on
 
 
 def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """One point an image; the points themselves come from the page's columns.
-
-    Args:
-        images: of `average_images`.
-        truth: MOS, in the page's words.
-    """
+    """One point an image of `average_images`; the points come from the page's columns."""
     named = [str(name) for name in images["generator"].value_counts().index]
     series = [
         (name or "all images", [name], SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)])
@@ -59,6 +54,7 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
         for label, generators, colour, symbol in series
     ]
     low, high = _ends(images)
+    scale = {"range": [low, high], "showgrid": False}
     data.append(exact_line(low, high))
     if len(images) >= LEAST_FOR_FITTED:
         score, fitted = _logistic(images)
@@ -67,13 +63,6 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
             | {"name": "fitted logistic", "x": rounded(score), "y": rounded(fitted),
                "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
         )  # fmt: skip
-    layout = {
-        "xaxis": {"title": {"text": "predicted score"}, "range": [low, high], "showgrid": False},
-        "yaxis": {"title": {"text": truth}, "range": [low, high], "showgrid": False},
-        "legend": LEGEND,
-        "hovermode": "closest",
-        "height": 560,
-    }
     return PlotlyFigure(
         f"Predicted score against {truth}",
         f"One point for each of {len(images):,} images: the mixture of experts' score, averaged "
@@ -81,17 +70,19 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
         "twice leaves it alone. Point at an image, or "
         "press the arrow keys on the plot.",
         f"Scatter plot of {len(images):,} images: predicted score across, {truth} upwards.",
-        {"data": data, "layout": layout},
+        data,
+        {
+            "xaxis": {"title": {"text": "predicted score"}} | scale,
+            "yaxis": {"title": {"text": truth}} | scale,
+            "legend": LEGEND,
+            "hovermode": "closest",
+            "height": 560,
+        },
     )
 
 
 def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Mean MOS of the images that got about the same score, with the middle 80 % of them.
-
-    Args:
-        table: of `summaries.calibration`.
-        truth: MOS, in the page's words.
-    """
+    """Mean MOS of images of about the same score and their middle 80 %, `summaries.calibration`."""
     score = rounded(table["score"])
     words = [
         f"score {s:.2f}: {safe(truth)} {m:.2f} on average<br>80 % from {low:.2f} to {high:.2f}, "
@@ -111,18 +102,18 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:
         | {"name": f"mean {truth}", "x": score, "y": rounded(table["mos"]), "hovertemplate": words,
            "line": {"color": SERIES[0], "width": 2}, "marker": {"size": 8, "color": SERIES[0]}},
     ]  # fmt: skip
-    layout = {
-        "xaxis": {"title": {"text": "mean predicted score of a bin"}},
-        "yaxis": {"title": {"text": truth}},
-        "legend": LEGEND,
-        "height": 400,
-    }
     return PlotlyFigure(
         "Calibration",
         f"Images in {len(table)} bins by their score, as many in each: the mean {truth}, and the "
         f"middle 80 % of it. Below the dashed line the model is too kind.",
         f"Line of the mean {truth} against the mean score in {len(table)} bins.",
-        {"data": data, "layout": layout},
+        data,
+        {
+            "xaxis": {"title": {"text": "mean predicted score of a bin"}},
+            "yaxis": {"title": {"text": truth}},
+            "legend": LEGEND,
+            "height": 400,
+        },
     )
 
 

@@ -50,13 +50,11 @@ def split_strip(metrics: Mapping[str, Any]) -> PlotlyFigure:
         "SRCC on the test side: a dot for each split; diamond and bar are the median and its 95 % "
         "interval. All models were tested on the same splits.",
         "Dot plot of the SRCC of every split for every model.",
+        data,
         {
-            "data": data,
-            "layout": {
-                "xaxis": {"title": {"text": "SRCC on the test side"}},
-                "yaxis": named_rows(labels, range(len(models))),
-                "height": rows_height(2 * len(models)),
-            },
+            "xaxis": {"title": {"text": "SRCC on the test side"}},
+            "yaxis": named_rows(labels, range(len(models))),
+            "height": rows_height(2 * len(models)),
         },
     )
 
@@ -84,11 +82,7 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
 
 
 def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
-    """For each network the SRCC on the validation side by epoch, a line a split, and the median.
-
-    Args:
-        curves: model, seed, epoch, val_srcc.
-    """
+    """For each network the SRCC on the validation side by epoch, a line a split, and the median."""
     figures = []
     for index, model in enumerate(NETWORKS):
         rows = curves[(curves["model"] == model) & curves["val_srcc"].notna()]
@@ -127,5 +121,5 @@ def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
             "height": 280,
         }
         spoken = f"Learning curves of {len(data) - 1} splits: {title}."
-        figures.append(PlotlyFigure(title, "", spoken, {"data": data, "layout": layout}))
+        figures.append(PlotlyFigure(title, "", spoken, data, layout))
     return figures

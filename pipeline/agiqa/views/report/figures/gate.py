@@ -23,13 +23,7 @@ from agiqa.views.report.figures.style import (
 def gate_figures(
     by_generator: pd.DataFrame, by_mos: pd.DataFrame, truth: str
 ) -> list[tuple[PlotlyFigure, PlotlyFigure]]:
-    """For each expert its weight by generator, and along the MOS.
-
-    Args:
-        by_generator: of `summaries.gate_by_generator`.
-        by_mos: of `summaries.gate_by_mos`.
-        truth: MOS, in the page's words.
-    """
+    """For each expert its weight by generator, and along the MOS, as `summaries` has them."""
     ends = pd.concat([table[["p10", "p90"]] for table in (by_generator, by_mos)])
     axis = [min(0.0, float(ends["p10"].min())), max(1.0, float(ends["p90"].max()))]
     pairs = []
@@ -49,13 +43,11 @@ def _generators(table: pd.DataFrame, expert: str, colour: str, axis: list[float]
         expert,
         "",
         f"Box plots of the gate's weight for {expert} for {len(table)} generators.",
+        [*boxes(table, labels, colour, True), dots],
         {
-            "data": [*boxes(table, labels, colour, True), dots],
-            "layout": {
-                "xaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
-                "yaxis": {"type": "category", "showgrid": False},
-                "height": rows_height(len(table)),
-            },
+            "xaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
+            "yaxis": {"type": "category", "showgrid": False},
+            "height": rows_height(len(table)),
         },
         filters="generator",
     )
@@ -69,24 +61,22 @@ def _along(
         f"{expert} against {truth}",
         "",
         f"Line of the gate's median weight for {expert} against {truth}.",
-        {
-            "data": [
-                band(mos, table, colour),
-                DOTTED_LINES
-                | {
-                    "name": "median",
-                    "x": mos,
-                    "y": rounded(table["median"]),
-                    "line": {"color": colour, "width": 2},
-                    "marker": {"size": 6, "color": colour},
-                    "hovertemplate": f"{safe(truth)} %{{x:.2f}}: %{{y:.3f}}<extra></extra>",
-                },
-            ],
-            "layout": {
-                "xaxis": {"title": {"text": truth}},
-                "yaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
-                "showlegend": False,
-                "height": 250,
+        [
+            band(mos, table, colour),
+            DOTTED_LINES
+            | {
+                "name": "median",
+                "x": mos,
+                "y": rounded(table["median"]),
+                "line": {"color": colour, "width": 2},
+                "marker": {"size": 6, "color": colour},
+                "hovertemplate": f"{safe(truth)} %{{x:.2f}}: %{{y:.3f}}<extra></extra>",
             },
+        ],
+        {
+            "xaxis": {"title": {"text": truth}},
+            "yaxis": {"title": {"text": "gate weight"}, "nticks": 6, "range": axis},
+            "showlegend": False,
+            "height": 250,
         },
     )

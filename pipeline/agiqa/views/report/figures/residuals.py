@@ -22,38 +22,26 @@ BOXES = "Boxes hold half of the images, whiskers 80 %; the diamond is the mean."
 
 
 def by_generator(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Draw the residuals of each generator.
-
-    Args:
-        table: of `summaries.residuals_by_generator`.
-        truth: MOS, in the page's words.
-    """
+    """Draw `summaries.residuals_by_generator`."""
     names = [str(name) for name in table["generator"]]
     labels = row_labels(names)
     return PlotlyFigure(
         "Residuals by generator",
         f"Score minus {truth}. {BOXES} A click shows the generator's images.",
         f"Box plots of score minus {truth} for {len(table)} generators.",
+        [*boxes(table, labels, SERIES[0], True), means(table, labels, names, True)],
         {
-            "data": [*boxes(table, labels, SERIES[0], True), means(table, labels, names, True)],
-            "layout": {
-                "xaxis": {"title": {"text": f"score − {truth}"}},
-                "yaxis": {"type": "category", "showgrid": False},
-                "shapes": [line(up=0)],
-                "height": rows_height(len(table)),
-            },
+            "xaxis": {"title": {"text": f"score − {truth}"}},
+            "yaxis": {"type": "category", "showgrid": False},
+            "shapes": [line(up=0)],
+            "height": rows_height(len(table)),
         },
         filters="generator",
     )
 
 
 def by_range(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Draw the residuals along the MOS.
-
-    Args:
-        table: of `summaries.residuals_by_range`.
-        truth: MOS, in the page's words.
-    """
+    """Draw `summaries.residuals_by_range`, along the MOS."""
     middles = rounded((table["low"] + table["high"]) / 2)
     ends = table[["low", "high"]]
     spoken = [f"{truth} {low:.2f} to {high:.2f}" for low, high in ends.to_numpy()]
@@ -63,29 +51,24 @@ def by_range(table: pd.DataFrame, truth: str) -> PlotlyFigure:
         f"Score minus {truth} in equal ranges of the {truth}. {BOXES} A fall from left to right is "
         "the pull to the middle that any regression on noisy scores has.",
         f"Box plots of score minus {truth} in {len(table)} ranges of the {truth}.",
+        [
+            *boxes(table, middles, SERIES[1], False, width),
+            means(table, middles, ends.round(3).to_numpy().tolist(), False, spoken),
+        ],
         {
-            "data": [
-                *boxes(table, middles, SERIES[1], False, width),
-                means(table, middles, ends.round(3).to_numpy().tolist(), False, spoken),
-            ],
-            "layout": {
-                "xaxis": {"title": {"text": truth}, "showgrid": False},
-                "yaxis": {"title": {"text": f"score − {truth}"}},
-                "shapes": [line(across=0)],
-                "height": 360,
-            },
+            "xaxis": {"title": {"text": truth}, "showgrid": False},
+            "yaxis": {"title": {"text": f"score − {truth}"}},
+            "shapes": [line(across=0)],
+            "height": 360,
         },
         filters="range",
     )
 
 
 def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | None:
-    """The prompts that are misjudged most; None where prompts are unknown or all too small.
+    """Draw `summaries.residuals_by_prompt`; None where prompts are unknown or all too small.
 
-    Args:
-        table: of `summaries.residuals_by_prompt`.
-        truth: MOS, in the page's words.
-        share: of `summaries.prompt_share`.
+    `share` is that of `summaries.prompt_share`.
     """
     if table.empty:
         return None
@@ -107,28 +90,26 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | N
         f"The prompts whose images score furthest from their {truth} on average, and the deviation "
         f"within each.{between} A click shows the prompt's images.",
         f"Dot plot of the mean of score minus {truth} for {len(table)} prompts.",
+        [
+            MARKERS
+            | {
+                "x": rounded(table["mean"]),
+                "y": rows,
+                "customdata": groups,
+                "hovertemplate": words,
+                "error_x": {
+                    "type": "data", "array": rounded(table["sd"].fillna(0)),
+                    "color": FAINT, "thickness": 1.2, "width": 0,
+                },
+                "marker": {"color": SERIES[2], "size": 9, "symbol": "square"},
+                "showlegend": False,
+            }
+        ],
         {
-            "data": [
-                MARKERS
-                | {
-                    "x": rounded(table["mean"]),
-                    "y": rows,
-                    "customdata": groups,
-                    "hovertemplate": words,
-                    "error_x": {
-                        "type": "data", "array": rounded(table["sd"].fillna(0)),
-                        "color": FAINT, "thickness": 1.2, "width": 0,
-                    },
-                    "marker": {"color": SERIES[2], "size": 9, "symbol": "square"},
-                    "showlegend": False,
-                }
-            ],
-            "layout": {
-                "xaxis": {"title": {"text": f"mean of score − {truth}"}},
-                "yaxis": named_rows([safe(shortened(group, 34)) for group in groups], rows),
-                "shapes": [line(up=0)],
-                "height": rows_height(len(rows)),
-            },
+            "xaxis": {"title": {"text": f"mean of score − {truth}"}},
+            "yaxis": named_rows([safe(shortened(group, 34)) for group in groups], rows),
+            "shapes": [line(up=0)],
+            "height": rows_height(len(rows)),
         },
         filters="text",
     )  # fmt: skip

@@ -23,11 +23,7 @@ from agiqa.views.report.results import MODEL, Results
 
 
 def difference_figure(comparison: Mapping[str, Any]) -> PlotlyFigure:
-    """SRCC of each run minus the first run's, with both 95 % intervals.
-
-    Args:
-        comparison: of `agiqa.runs.compare.compare`.
-    """
+    """SRCC of each run minus the first run's, with both 95 % intervals of `runs.compare`."""
     comparisons = comparison["comparisons"]
     rows = [float(row) for row in range(len(comparisons))][::-1]
     names = [safe(shortened(pair["name"], 40)) for pair in comparisons]
@@ -38,18 +34,16 @@ def difference_figure(comparison: Mapping[str, Any]) -> PlotlyFigure:
         "95 % intervals: over splits by the corrected resampled t-test, over images by the paired "
         "bootstrap.",
         f"Differences in SRCC of {len(comparisons)} runs from the first.",
+        [
+            _bars(figures, [row + 0.12 for row in rows], "", "over splits", 0),
+            _bars(figures, [row - 0.12 for row in rows], "image_", "over images", 1),
+        ],
         {
-            "data": [
-                _bars(figures, [row + 0.12 for row in rows], "", "over splits", 0),
-                _bars(figures, [row - 0.12 for row in rows], "image_", "over images", 1),
-            ],
-            "layout": {
-                "xaxis": {"title": {"text": "difference in SRCC"}},
-                "yaxis": named_rows(names, rows),
-                "legend": LEGEND,
-                "shapes": [line(up=0)],
-                "height": rows_height(2 * len(rows) + 1),
-            },
+            "xaxis": {"title": {"text": "difference in SRCC"}},
+            "yaxis": named_rows(names, rows),
+            "legend": LEGEND,
+            "shapes": [line(up=0)],
+            "height": rows_height(2 * len(rows) + 1),
         },
     )
 
@@ -96,13 +90,11 @@ def splits_figure(runs: Sequence[Results]) -> PlotlyFigure:
         "Split by split",
         "SRCC on the test side of the same splits.",
         f"Lines of the SRCC of every split for {len(runs)} runs.",
+        data,
         {
-            "data": data,
-            "layout": {
-                "xaxis": {"title": {"text": "split"}, "type": "category"},
-                "yaxis": {"title": {"text": "SRCC"}},
-                "legend": LEGEND,
-                "height": 360,
-            },
+            "xaxis": {"title": {"text": "split"}, "type": "category"},
+            "yaxis": {"title": {"text": "SRCC"}},
+            "legend": LEGEND,
+            "height": 360,
         },
     )

@@ -31,7 +31,8 @@ class PlotlyFigure:
     title: str
     caption: str
     spoken: str  # what a screen reader says in its place
-    plot: Json  # data and layout, as Plotly has them
+    data: list[Json]  # as Plotly has them
+    layout: Json
     filters: str = ""  # what a click on a row asks of the gallery: generator, text or range
 
 

@@ -106,9 +106,9 @@ function draw(figure) {
   figure.querySelector(".title").textContent = spec.title;
   figure.querySelector("figcaption").textContent = spec.caption;
   const paint = resolver();
-  const data = spec.plot.data.map(pointed).map((trace) => painted(trace, paint.colour));
-  const layout = painted(spec.plot.layout, paint.colour);
-  holder.style.height = `${spec.plot.layout.height}px`;
+  const data = spec.data.map(pointed).map((trace) => painted(trace, paint.colour));
+  const layout = painted(spec.layout, paint.colour);
+  holder.style.height = `${spec.layout.height}px`;
   Plotly.react(holder, data, laidOut(layout, paint.colour, holder.clientWidth < 460), CONFIG);
   paint.done();
   if (!drawnOnce.has(figure)) {
