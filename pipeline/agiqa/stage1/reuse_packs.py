@@ -22,7 +22,7 @@ from agiqa.store import (
     read_pack_metadata,
     require_replaceable,
 )
-from agiqa.store.upkeep.own_prompts import own_prompt_rows
+from agiqa.store.unpacking import own_prompt_rows
 
 log = logging.getLogger(__name__)
 

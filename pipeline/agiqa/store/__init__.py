@@ -18,10 +18,10 @@ from agiqa.store.fingerprint import (
     digest,
     require_same,
 )
-from agiqa.store.ledger.copying import Added, add_shelf, differing, require_fits
+from agiqa.store.ledger.copying import add_shelf, require_fits
 from agiqa.store.ledger.description import DESCRIPTION
 from agiqa.store.ledger.lock import LockedError
-from agiqa.store.ledger.roots import default_root, find_shelves
+from agiqa.store.ledger.roots import default_root
 from agiqa.store.ledger.shelf import Shelf, ShelfWriter
 from agiqa.store.packs.converting import convert_pack
 from agiqa.store.packs.pack import (
@@ -41,7 +41,7 @@ from agiqa.store.packs.pack import (
 )
 from agiqa.store.packs.pack_layout import PackError, row_ids_digest
 from agiqa.store.rows import DamagedRowsError
-from agiqa.store.shared.fetch import copies_folder, fetch, local_copy
+from agiqa.store.shared.fetch import local_copy
 from agiqa.store.shared.remote import RemoteError
 from agiqa.store.shared.sharing import pull, pushing, shared_shelves
 from agiqa.store.unpacking import add_pack
@@ -54,7 +54,6 @@ __all__ = [
     "IMPORTED",
     "TAIL",
     "TOKENS",
-    "Added",
     "DamagedRowsError",
     "FeatureStore",
     "Fingerprint",
@@ -67,13 +66,9 @@ __all__ = [
     "add_pack",
     "add_shelf",
     "convert_pack",
-    "copies_folder",
     "default_root",
     "difference",
-    "differing",
     "digest",
-    "fetch",
-    "find_shelves",
     "is_free",
     "local_copy",
     "open_pack",

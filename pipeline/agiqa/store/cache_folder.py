@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV
-from agiqa.store import TAIL, TOKENS, copies_folder, fetch, open_pack, read_pack
+from agiqa.store import TAIL, TOKENS, open_pack, read_pack
+from agiqa.store.shared.fetch import copies_folder, fetch
 
 SPLITS = "splits"
 
@@ -15,13 +16,8 @@ SPLITS = "splits"
 def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     """The folder that holds `dataset`'s folder: `cache`, or of a URL that of the copies.
 
-    Args:
-        cache: a folder here, or a URL.
-        dataset: its name.
-        packs: names of the packs that are needed, and of a tail's weights.
-
-    Raises:
-        AgiqaError: the URL cannot be read, lacks one of them, or holds a damaged one.
+    `packs` are names of those that are needed, and of a tail's weights. AgiqaError where the URL
+    cannot be read, lacks one of them, or holds a damaged one.
     """
     if isinstance(cache, Path):
         return cache

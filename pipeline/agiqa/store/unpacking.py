@@ -1,23 +1,33 @@
 """From a pack back into the ledger: `merge` takes all of it, `extract` what it would compute.
 
-Most vectors' rows have the same ids in both. Where they have not (`upkeep/own_prompts.py`), the
-caller says what the ledger's are. A pack of an earlier version has a digest of those: only if the
-two agree is the vector taken, else a changed prompt would find the old one's rows.
+Most vectors' rows have the same ids in both. Where a question holds the image's own prompt, they
+have not: the pack's rows are by image and prompt, and vectors of other questions are known to the
+ledger by the image alone; in packs of earlier versions every row was. The images table says which
+is which (`own_prompt_rows`), but may have changed since: a vector of an earlier version is taken
+only if the pack's digest of the ledger's ids agrees, else a new prompt would find the old's rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from agiqa.core.errors import AgiqaError
+from agiqa.data.datasets.table import DATASET_JSON, read_table
+from agiqa.data.prompts import IMAGE_PROMPT
 from agiqa.store.fingerprint import digest
 from agiqa.store.ledger.copying import Added, add_shelf, require_fits
 from agiqa.store.ledger.description import Description
 from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.packs.pack import open_pack
-from agiqa.store.packs.pack_layout import row_ids_digest
+from agiqa.store.packs.pack import open_pack, read_pack_metadata
+from agiqa.store.packs.pack_layout import is_by_prompt, row_ids_digest
 from agiqa.store.packs.pack_rows import PackRows
+from agiqa.store.row_ids import Source, sources_of
 from agiqa.store.rows import Vectors, id_bytes, row_checksums
+
+log = logging.getLogger(__name__)
 
 RowIds = Mapping[str, Mapping[str, str]]
 """By the digest of a fingerprint: the ledger's id by the pack's, where the two differ."""
@@ -34,17 +44,9 @@ def add_pack(
 ) -> dict[str, Added]:
     """Add the pack's rows that the ledger `root` lacks, block by block; what became of each vector.
 
-    Args:
-        path: the pack.
-        root: the ledger's folder.
-        row_ids: what the ledger knows rows by, of vectors that it knows by another id.
-        wanted: the rows that are wanted; None: all of all.
-        rank: of this process among several that write at once.
-
-    Raises:
-        AgiqaError: the pack is absent, foreign, newer or damaged in what all rows need; its width
-            or dtype is not the ledger's; another process writes there; the disk fails. What was
-            added by then stays, and the same call goes on.
+    AgiqaError where the pack is absent, foreign, newer or damaged in what all rows need; its width
+    or dtype is not the ledger's; another process writes there as `rank`; the disk fails. What was
+    added by then stays, and the same call goes on.
     """
     vectors = pack_vectors(path, row_ids, wanted)
     require_fits(root, [(path, vector.described) for vector in vectors if vector.ids])
@@ -147,3 +149,43 @@ def _refusal(pack: PackRows, name: str, row_ids: Mapping[str, str] | None) -> st
     ):
         return "the images' own prompts are not those that it was packed with"
     return ""
+
+
+def own_prompt_rows(
+    pack: Path, ids: Sequence[str] = (), sources: Iterable[Source] | None = None
+) -> RowIds:
+    """List by vector what the ledger knows rows by, where that is another id than the pack's.
+
+    `ids` are those of the pack's rows, and `sources` the images table's, by image and prompt; both
+    are read where they are not given. Without a usable table beside the pack the ledger's ids are
+    empty, and `add_pack` takes none. PackError where it is absent, foreign, newer or damaged.
+    """
+    metadata = read_pack_metadata(pack)
+    digests = dict(zip(metadata["names"], map(digest, metadata["fingerprints"]), strict=True))
+    prompted = {
+        key
+        for (name, key), fingerprint in zip(digests.items(), metadata["fingerprints"], strict=True)
+        if name in metadata.get("row_ids", {}) or IMAGE_PROMPT in str(fingerprint.get("prompt"))
+    }
+    if not prompted:
+        return {}
+    if sources is None:
+        sources = _sources_beside(pack)
+    if is_by_prompt(metadata, ids or open_pack(pack).image_ids):
+        image_ids = {source.row_id: source.image_id for source in sources}
+        return dict.fromkeys(set(digests.values()) - prompted, image_ids)
+    row_ids: dict[str, str] = {}
+    for source in sources:
+        row_ids.setdefault(source.image_id, source.row_id)
+    return dict.fromkeys(prompted, row_ids)
+
+
+def _sources_beside(pack: Path) -> Iterable[Source]:
+    if not (pack.parent / DATASET_JSON).is_file():
+        return ()
+    try:
+        table = replace(read_table(pack.parent), root=Path())  # no image is opened
+        return sources_of(table, by_prompt=True).values()
+    except AgiqaError as error:
+        log.warning("%s", error)
+        return ()

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.fields import print_difference, print_wrapped, value_text
-from agiqa.cli.cache.figures import count_text
+from agiqa.cli.cache.texts import count_text, print_difference, print_wrapped, value_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, settings
 from agiqa.cli.output import echo, print_json

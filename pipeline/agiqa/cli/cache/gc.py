@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.figures import count_text, size_text
+from agiqa.cli.cache.texts import count_text, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import CACHE, RUNS
 from agiqa.cli.output import echo, print_json

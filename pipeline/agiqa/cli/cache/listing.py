@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.figures import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.cache.texts import age_text, count_text, moment_text, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import cache
 from agiqa.cli.output import console, echo, print_json, print_listing

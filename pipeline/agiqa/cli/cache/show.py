@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.figures import age_text, count_text, runs, size_text
 from agiqa.cli.cache.listing import record
+from agiqa.cli.cache.texts import age_text, count_text, flat, print_fields, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import cache
 from agiqa.cli.output import echo, print_json
@@ -43,9 +43,6 @@ def command(store: str, cache: Path, runs: Path, as_json: bool) -> None:
 
 
 def _print(store: "Store", extra: dict[str, Any]) -> None:
-    from agiqa.cli.cache.fields import print_tree
-    from agiqa.store.upkeep.one_store import shared_fields
-
     count = max(1, len(store.fingerprints))
     echo(f"{store.kind} {store.path}")
     echo(
@@ -62,12 +59,12 @@ def _print(store: "Store", extra: dict[str, Any]) -> None:
         for image_id in left_out:
             echo(f"  {image_id}")
     echo("damaged rows: unknown until `agiqa cache verify`")
-    shared, own_fields = shared_fields(store.fingerprints)
+    prints = [flat(fingerprint) for fingerprint in store.fingerprints]
+    shared = {k: v for k, v in prints[0].items() if all((k, v) in p.items() for p in prints)}
     if count > 1:
         echo("\nwhat all vectors share")
-        print_tree(shared)
-        shared = {}
-    for index, digest in enumerate(store.digests):
+        print_fields(shared)
+    for index, (digest, fields) in enumerate(zip(store.digests, prints, strict=True)):
         name = store.vectors[index] if index < len(store.vectors) else "vector"
         echo(f"\n{name}: {digest}")
-        print_tree({**shared, **own_fields[index]})
+        print_fields({k: v for k, v in fields.items() if count == 1 or k not in shared})

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.fields import print_wrapped
-from agiqa.cli.cache.figures import count_text, runs, size_text
+from agiqa.cli.cache.texts import count_text, print_wrapped, runs, size_text
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, cache, settings
 from agiqa.cli.output import echo, print_json
@@ -56,9 +55,8 @@ def command(
     """
     from agiqa.stage1.current_vectors import settings_fingerprints
     from agiqa.store import default_root
-    from agiqa.store.upkeep.lost_shelves import KnownFingerprints
     from agiqa.store.upkeep.one_store import choose_store
-    from agiqa.store.upkeep.verification import all_stores, verify
+    from agiqa.store.upkeep.verification import KnownFingerprints, all_stores, verify
 
     ledger, started, known = default_root(), time.monotonic(), None
     if repair:

@@ -72,12 +72,7 @@ def add_shelf(source: Source, target: Shelf) -> Added:
 
 
 def require_fits(root: Path, vectors: Iterable[tuple[Path, Description]]) -> None:
-    """AgiqaError where one fingerprint has two widths or dtypes, here or in what is to be added.
-
-    Args:
-        root: the ledger's folder.
-        vectors: what is to be added to it, and where it is from.
-    """
+    """AgiqaError where one fingerprint has two widths or dtypes, in the ledger or the vectors."""
     layouts: dict[str, tuple[int, str, Path]] = {}
     for source, vector in vectors:
         key, folder = digest(vector.fingerprint), shelf_folder(root, vector.fingerprint)

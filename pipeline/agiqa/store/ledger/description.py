@@ -38,10 +38,6 @@ class LostDescriptionError(AgiqaError):
     """A shelf of which nobody knows what its rows are, until its description is written anew."""
 
 
-class Layout1Error(AgiqaError):
-    """A shelf that an earlier agiqa wrote; `agiqa cache merge` takes its rows over."""
-
-
 class MisnamedShelfError(AgiqaError):
     """A shelf whose description says another fingerprint than the folder's name."""
 
@@ -189,10 +185,10 @@ def is_layout_1(folder: Path) -> bool:
 
 
 def require_no_layout_1(folder: Path) -> None:
-    """Layout1Error, which says what to do, where a shelf of an earlier agiqa lies in `folder`."""
+    """AgiqaError, which says what to do, where a shelf of an earlier agiqa lies in `folder`."""
     if is_layout_1(folder):
         root = folder.parent
-        raise Layout1Error(
+        raise AgiqaError(
             f"{folder}: expected segments, found rows as earlier versions of agiqa kept them "
             f"(layout 1); take them over: mv {root} {root}-1 && agiqa cache merge {root}-1"
         )

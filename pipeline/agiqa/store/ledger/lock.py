@@ -44,11 +44,7 @@ def writer_lock(folder: Path, rank: int = 0) -> Iterator[None]:
     try:
         file_lock.acquire(timeout=WAIT_SECONDS, poll_interval=0.05)
     except filelock.Timeout:
-        of_rank = f" of rank {rank}" if rank else ""
-        raise LockedError(
-            f"{folder}: expected to be the only writer{of_rank}, found {_owner(note)}; "
-            "wait until it ends or stop it, then run the same command again"
-        ) from None
+        raise _locked(folder, note, f" of rank {rank}" if rank else "") from None
     except (OSError, NotImplementedError) as error:
         code = error.errno if isinstance(error, OSError) else errno.ENOSYS
         if code not in _NO_LOCKS:
@@ -72,11 +68,15 @@ def sole_writer(folder: Path) -> Iterator[None]:
     with writer_lock(folder):
         others = [note for note in folder.glob("owner-*.json") if is_locked(folder, _rank(note))]
         if others:
-            raise LockedError(
-                f"{folder}: expected to be the only writer, found {_owner(others[0])}; "
-                "wait until it ends or stop it, then run the same command again"
-            )
+            raise _locked(folder, others[0])
         yield
+
+
+def _locked(folder: Path, note: Path, of_rank: str = "") -> LockedError:
+    return LockedError(
+        f"{folder}: expected to be the only writer{of_rank}, found {_owner(note)}; "
+        "wait until it ends or stop it, then run the same command again"
+    )
 
 
 def is_locked(folder: Path, rank: int = 0) -> bool:

@@ -5,10 +5,12 @@ Both give the same four things: sizes by name, parts of files, a new file whole,
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,18 +55,14 @@ class LocalSegments:
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
         """Read each part, less where a file is shorter; None where there is no such file."""
         blocks: list[bytes | None] = []
-        name, file = "", None
         with disk_errors("read", self.folder):
-            try:
-                for part in parts:
-                    if part[0] != name:
-                        if file is not None:
-                            file.close()
-                        name, file = part[0], self._opened(part[0])
-                    blocks.append(None if file is None else _read(file, *part[1:]))
-            finally:
-                if file is not None:
-                    file.close()
+            for name, of_file in itertools.groupby(parts, itemgetter(0)):
+                spans = [part[1:] for part in of_file]
+                try:
+                    with open_own(self.folder / name) as file:
+                        blocks += [_read(file, start, stop) for start, stop in spans]
+                except FileNotFoundError:
+                    blocks += [None] * len(spans)
         return blocks
 
     def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
@@ -82,12 +80,6 @@ class LocalSegments:
             for name in names:
                 (self.folder / name).unlink(missing_ok=True)
             sync_folder(self.folder)
-
-    def _opened(self, name: str) -> BinaryIO | None:
-        try:
-            return open_own(self.folder / name)
-        except FileNotFoundError:
-            return None
 
 
 def _read(file: BinaryIO, start: int, stop: int) -> bytes:

@@ -27,7 +27,6 @@ from agiqa.store.ledger.segments import (
     ids_in,
     order,
     rows_of,
-    span,
 )
 from agiqa.store.rows import Vectors, id_bytes, rows_a_block, several_at_once, whole_rows
 
@@ -48,6 +47,7 @@ class Segment:
     name: str
     layout: Layout
     ids: Sequence[str]  # of a segment that is cut short fewer than it is named for
+    number: int  # in the order in which they were met
 
 
 Result = TypeVar("Result")
@@ -61,15 +61,15 @@ class SegmentRows:
     def __init__(self, folder: SegmentFolder, kind: Kind) -> None:
         self.folder, self.kind = folder, kind
         self.unusable: dict[str, str] = {}  # why nothing of a segment is taken, by name
-        self._segments: dict[int, Segment] = {}  # by number, in the order in which they were met
-        self._numbers: dict[str, int] = {}  # by name
+        self._by_name: dict[str, Segment] = {}
+        self._by_number: dict[int, Segment] = {}  # in the order in which they were met
         self._sizes: dict[str, int] = {}  # of all that was looked at: one that is copied grows
         self._addresses: dict[str, int] = {}  # of rows, by id: segment's number, row in it
         self._counter = itertools.count()
 
     def segments(self) -> dict[str, Segment]:
         """Give the segments that hold rows, by name, as of the last `refresh`."""
-        return {segment.name: segment for segment in self._segments.values()}
+        return dict(self._by_name)
 
     def ids(self) -> frozenset[str]:
         """Give the ids of all rows, as of the last `refresh`."""
@@ -93,8 +93,8 @@ class SegmentRows:
             for name in gone:
                 del self._sizes[name]
                 self.unusable.pop(name, None)
-                if (number := self._numbers.pop(name, None)) is not None:
-                    del self._segments[number]
+                if (segment := self._by_name.pop(name, None)) is not None:
+                    del self._by_number[segment.number]
             self._take_in(self._read_ids({name: sizes[name] for name in new}), anew=bool(gone))
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> str:
@@ -111,29 +111,26 @@ class SegmentRows:
 
     def note(self, name: str, ids: Sequence[str]) -> None:
         """Take note of a segment that this process has written."""
-        if name not in self._numbers:
+        if name not in self._by_name:
             layout = Layout(self.kind, len(ids))
             self._sizes[name] = layout.size
-            self._take_in([Segment(name, layout, list(ids))])
+            self._take_in([Segment(name, layout, list(ids), next(self._counter))])
 
     def _take_in(self, segments: Iterable[Segment], anew: bool = False) -> None:
         """Note segments that are there now; with `anew` find all rows' addresses again."""
         for segment in segments:
-            number = self._numbers[segment.name] = next(self._counter)
-            self._segments[number] = segment
+            self._by_name[segment.name] = self._by_number[segment.number] = segment
             if not anew:
                 self._find(segment)
         if anew:
             self._addresses = {}
-            by_name = self.segments()
-            for name in sorted(by_name, key=order):
-                self._find(by_name[name])
+            for name in sorted(self._by_name, key=order):
+                self._find(self._by_name[name])
 
     def _find(self, segment: Segment) -> None:
-        first = self._numbers[segment.name] << _ROWS
-        for address, row_id in enumerate(segment.ids, first):
+        for address, row_id in enumerate(segment.ids, segment.number << _ROWS):
             current = self._addresses.setdefault(row_id, address)
-            greatest = self._segments[current >> _ROWS]
+            greatest = self._by_number[current >> _ROWS]
             if greatest is not segment and order(greatest.name) < order(segment.name):
                 self._addresses[row_id] = address
 
@@ -156,7 +153,7 @@ class SegmentRows:
                 continue  # it vanished: the next listing shows where its rows are
             self._sizes[name] = sizes[name]
             if layouts[name].is_header(head):
-                segments.append(Segment(name, layouts[name], ids_in(tail)))
+                segments.append(Segment(name, layouts[name], ids_in(tail), next(self._counter)))
             else:
                 self._refuse(name, "rows of another layout or fingerprint")
         return segments
@@ -250,7 +247,7 @@ class SegmentRows:
         """Find, by the segment's number, all rows of it that are missing."""
         missing_rows = {
             number: [row for row, row_id in enumerate(segment.ids) if row_id in missing_ids]
-            for number, segment in (self._segments.items() if missing_ids else ())
+            for number, segment in (self._by_number.items() if missing_ids else ())
         }
         return {number: rows for number, rows in missing_rows.items() if rows}
 
@@ -260,7 +257,7 @@ class SegmentRows:
         for number, unsorted in sorted(rows.items()):
             in_order = np.sort(np.array(unsorted))
             for start in range(0, len(in_order), step):
-                blocks.append((self._segments[number], in_order[start : start + step]))
+                blocks.append((self._by_number[number], in_order[start : start + step]))
         return blocks
 
     def _whole_rows(self, block: Block) -> tuple[list[str], Vectors]:
@@ -280,7 +277,9 @@ class SegmentRows:
         start = layout.starts["row_crc32"]
         parts = [(segment.name, start, start + 4 * layout.rows)]
         runs = _runs(rows)
-        parts += [(segment.name, *span(layout, first, stop)) for first, stop in runs]
+        vectors_at, size = layout.starts["vectors"], self.kind.row_bytes
+        for first, stop in runs:
+            parts.append((segment.name, vectors_at + first * size, vectors_at + stop * size))
         checksums, *data = self.folder.read_parts(parts)
         if checksums is None or any(block is None for block in data):
             raise VanishedError

@@ -178,12 +178,6 @@ def described(head: bytes) -> Kind | None:
     return kind if _sorted(tree) == _sorted(Layout(kind, rows)._tree) else None
 
 
-def span(layout: Layout, first: int, stop: int) -> tuple[int, int]:
-    """Where the vectors of rows first to stop lie."""
-    start, size = layout.starts["vectors"], layout.kind.row_bytes
-    return start + first * size, start + stop * size
-
-
 def as_rows(data: bytes, kind: Kind) -> Vectors:
     """Vectors (n, D) out of their bytes, without a copy."""
     count = len(data) // kind.row_bytes

@@ -54,7 +54,6 @@ from agiqa.store.rows import (
     Vectors,
     check_vectors,
     id_bytes,
-    rows_a_block,
 )
 
 logger = logging.getLogger(__name__)
@@ -154,12 +153,10 @@ class Shelf:
 
     def damaged(self, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """Check the rows of `ids`, or all; the image ids of those that cannot be read back."""
-        self.rows.refresh()
-        checked_ids = sorted(self.rows.ids()) if ids is None else [i for i in ids if i in self.rows]
-        step, damaged_ids = rows_a_block(self.width, self.dtype), list[str]()
-        for start in range(0, len(checked_ids), step):
-            damaged_ids += self.rows.read(checked_ids[start : start + step])[1]
-        return tuple(damaged_ids)
+        rows = self.refreshed()
+        checked_ids = sorted(rows.ids()) if ids is None else [name for name in ids if name in rows]
+        whole_ids = {name for names, _ in rows.blocks(checked_ids) for name in names}
+        return tuple(name for name in checked_ids if name not in whole_ids)
 
     def checksums(self) -> dict[str, int]:
         """The CRC-32 of each row by its id."""

@@ -68,8 +68,10 @@ def repair_shelf(folder: Path) -> list[str]:
     """
     shelf = Shelf.at(folder)
     shelf.rows.refresh()
-    done: list[str] = []
-    damaged = [segment for segment in shelf.rows.segments().values() if _is_damaged(shelf, segment)]
+    done, damaged = list[str](), list[Segment]()
+    for segment in shelf.rows.segments().values():
+        with suppress(VanishedError):
+            damaged += [segment] if damage(shelf.rows, segment)[0] else []
     if damaged:
         with sole_writer(folder):
             for segment in damaged:
@@ -87,12 +89,6 @@ def repair_shelf(folder: Path) -> list[str]:
             f"{shelf.rows.unusable[foreign[0]]}; move it away"
         )
     return done
-
-
-def _is_damaged(shelf: Shelf, segment: Segment) -> bool:
-    with suppress(VanishedError):
-        return bool(damage(shelf.rows, segment)[0])
-    return False
 
 
 def _repair_segment(shelf: Shelf, segment: Segment) -> str:

@@ -17,19 +17,11 @@ from agiqa.store.packs.pack_rows import PackRows
 
 
 def convert_pack(path: Path, target: Path, force: bool = False) -> bool:
-    """Write the pack `path` as `target`, in the format that the target's suffix names.
+    """Write the pack `path` as `target`, in the other format; whether anything was written.
 
-    Args:
-        path: the pack; every row is checked.
-        target: the new pack. One with the same contents is left as it is.
-        force: replace a pack with other contents; nothing else than a pack is ever replaced.
-
-    Returns:
-        Whether anything was written.
-
-    Raises:
-        AgiqaError: the pack is absent, foreign, newer or damaged, or already of that format; the
-            target holds something else; the disk fails, which leaves the target as it was.
+    A target with the same contents is left as it is, a pack with others replaced by `force`;
+    nothing else than a pack ever is. AgiqaError where the pack is absent, foreign, newer, damaged
+    or already of that format; or the disk fails, which leaves the target as it was.
     """
     if pack_format(path) is pack_format(target):
         suffix = next(suffix for suffix in FORMATS if suffix != path.suffix)

@@ -17,19 +17,22 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
-from agiqa.store.fingerprint import Fingerprint
+from agiqa.store.fingerprint import Fingerprint, plain
 from agiqa.store.packs import pack_hdf5, pack_zarr
 from agiqa.store.packs.pack_layout import (
+    FORMAT,
+    LAYOUT,
     Contents,
     PackError,
     Rows,
-    build,
+    checksum,
     damaged,
+    require_packable,
     verify_metadata,
 )
 from agiqa.store.packs.pack_rows import PackRows, Stored
 from agiqa.store.row_ids import row_ids
-from agiqa.store.rows import Vectors
+from agiqa.store.rows import Vectors, id_bytes
 from agiqa.store.shared.fetch import local_copy
 
 if TYPE_CHECKING:
@@ -128,14 +131,34 @@ def write_pack(
     block. `left_out` names images of the data set that are missing on purpose; `row_ids` has, by
     vector, the `row_ids_digest` of what the ledger knows rows by, where these are not image ids.
 
-    Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit
-    (see `pack_layout.build`), the disk fails, or `path` holds something that is not a pack.
+    Any stop leaves the old pack or the new one, whole. AgiqaError where the input does not fit, the
+    disk fails, or `path` holds something that is not a pack.
     """
-    put_contents(path, build(extractor, names, fingerprints, image_ids, vectors, left_out, row_ids))
+    require_packable(names, fingerprints, image_ids, vectors)
+    metadata: dict[str, Any] = {
+        "format": FORMAT,
+        "layout": LAYOUT,
+        "extractor": extractor,
+        "names": list(names),
+        "fingerprints": [plain(fingerprint) for fingerprint in fingerprints],
+        "rows": len(image_ids),
+        "width": int(vectors.shape[2]),
+        "dtype": str(vectors.dtype.newbyteorder("=")),
+    }
+    if left_out:
+        metadata["left_out"] = sorted(left_out)
+    if row_ids:
+        metadata["row_ids"] = dict(row_ids)
+    contents = Contents(
+        metadata={**metadata, "check": checksum(metadata)},
+        image_id=np.frombuffer(b"".join(id_bytes(image_ids)), dtype=np.uint8).reshape(-1, 32),
+        vectors=vectors,
+    )
+    put_contents(path, contents)
 
 
 def put_contents(path: Path, contents: Contents) -> None:
-    """Write what `build` made as the pack `path`, as `write_pack` says."""
+    """Write contents whose metadata has been checked as the pack `path`, as `write_pack` says."""
     module = pack_format(path)
     with disk_errors("write the pack", path):
         require_replaceable(path)

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.store.fingerprint import Fingerprint, canonical, plain
+from agiqa.store.fingerprint import canonical
 from agiqa.store.own_files import StrangeFileError
 from agiqa.store.rows import (
     BLOCK_BYTES,
@@ -108,24 +108,22 @@ def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
         yield slice(start, min(start + step, shape[0]))
 
 
-def build(
-    extractor: str,
+def require_packable(
     names: Sequence[str],
-    fingerprints: Sequence[Fingerprint],
+    fingerprints: Sequence[Mapping[str, object]],
     image_ids: Sequence[str],
     vectors: Rows,
-    left_out: Sequence[str] = (),
-    row_ids: Mapping[str, str] | None = None,
-) -> Contents:
-    """Check what is to be packed, but for its numbers; AgiqaError for what does not fit."""
+) -> None:
+    """AgiqaError where these are no rows (N, P, D) of N different images and P vectors."""
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise AgiqaError(
             f"expected one or more different image ids, found {len(image_ids)} of which "
             f"{len(set(image_ids))} differ; pack each image once"
         )
-    if not _FITS["names"](list(names)) or len(fingerprints) != len(names):
+    wanted, fits = FIELDS["names"]
+    if not fits(list(names)) or len(fingerprints) != len(names):
         raise AgiqaError(
-            f"expected one fingerprint for each of one or more {FIELDS['names']}, found "
+            f"expected one fingerprint for each of one or more {wanted}, found "
             f"{len(fingerprints)} fingerprints for the names {', '.join(names)}; correct the call"
         )
     dtype, shape = str(vectors.dtype.newbyteorder("=")), vectors.shape
@@ -139,25 +137,6 @@ def build(
             f"expected vectors of shape {(len(image_ids), len(names), shape[2])}, found {shape}; "
             "give one row of the declared width for each image id"
         )
-    metadata: dict[str, Any] = {
-        "format": FORMAT,
-        "layout": LAYOUT,
-        "extractor": extractor,
-        "names": list(names),
-        "fingerprints": [plain(fingerprint) for fingerprint in fingerprints],
-        "rows": len(image_ids),
-        "width": int(shape[2]),
-        "dtype": dtype,
-    }
-    if left_out:
-        metadata["left_out"] = sorted(left_out)
-    if row_ids:
-        metadata["row_ids"] = dict(row_ids)
-    return Contents(
-        metadata={**metadata, "check": _check(metadata)},
-        image_id=np.frombuffer(b"".join(id_bytes(image_ids)), dtype=np.uint8).reshape(-1, 32),
-        vectors=vectors,
-    )
 
 
 def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -176,12 +155,12 @@ def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         advice = "upgrade agiqa" if newer else "run `agiqa extract` again"
         raise PackError(f"{path}: expected pack layout {LAYOUT}, found {_short(layout)}; {advice}")
     fields = {key: value for key, value in metadata.items() if key != "check"}
-    if metadata.get("check") != _check(fields):
+    if metadata.get("check") != checksum(fields):
         raise damaged(path, "metadata that fails its checksum")
-    for name, wanted in FIELDS.items():
+    for name, (wanted, fits) in FIELDS.items():
         if name not in metadata and name not in OPTIONAL:
             raise damaged(path, f"metadata without {name}")
-        if name in metadata and not _FITS[name](metadata[name]):
+        if name in metadata and not fits(metadata[name]):
             raise damaged(path, f"{name} {_short(metadata[name])} where {wanted} must be")
     if strange := set(metadata).difference(FIELDS, ("format", "layout", "check")):
         raise damaged(path, f"a field {_short(min(strange))} that no pack has")
@@ -191,28 +170,27 @@ def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         raise damaged(path, "row_ids of vectors that it does not have")
 
 
-# Fields of the metadata, what they must be, and whether a value is that.
-FIELDS = {
-    "extractor": "a text",
-    "names": "different names, none with a slash or a control character",
-    "fingerprints": "objects",
-    "rows": f"a number from 1 to {MOST_ROWS:,}",
-    "width": f"a number from 1 to {WIDEST:,}",
-    "dtype": f"{' or '.join(DTYPES)}",
-    "left_out": "different image ids",
-    "row_ids": "an object of digests",
+# Fields of the metadata: what they must be, and whether a value is that.
+FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "extractor": ("a text", lambda value: isinstance(value, str)),
+    "names": (
+        "different names, none with a slash or a control character",
+        lambda value: _are(value, is_name) and bool(value) and _differ(value),
+    ),
+    "fingerprints": ("objects", lambda value: _are(value, lambda item: isinstance(item, dict))),
+    "rows": (f"a number from 1 to {MOST_ROWS:,}", lambda value: _is_number(value, MOST_ROWS)),
+    "width": (f"a number from 1 to {WIDEST:,}", lambda value: _is_number(value, WIDEST)),
+    "dtype": (" or ".join(DTYPES), lambda value: isinstance(value, str) and value in DTYPES),
+    "left_out": (
+        "different image ids",
+        lambda value: _are(value, _is_digest) and _differ(value),
+    ),
+    "row_ids": (
+        "an object of digests",
+        lambda value: isinstance(value, dict) and all(map(_is_digest, value.values())),
+    ),
 }
 OPTIONAL = ("left_out", "row_ids")
-_FITS: Mapping[str, Callable[[Any], bool]] = {
-    "extractor": lambda value: isinstance(value, str),
-    "names": lambda value: _are(value, is_name) and bool(value) and _differ(value),
-    "fingerprints": lambda value: _are(value, lambda item: isinstance(item, dict)),
-    "rows": lambda value: type(value) is int and 1 <= value <= MOST_ROWS,
-    "width": lambda value: type(value) is int and 1 <= value <= WIDEST,
-    "dtype": lambda value: isinstance(value, str) and value in DTYPES,
-    "left_out": lambda value: _are(value, _is_digest) and _differ(value),
-    "row_ids": lambda value: isinstance(value, dict) and all(map(_is_digest, value.values())),
-}
 
 
 def is_name(value: object) -> bool:
@@ -228,6 +206,10 @@ def is_name(value: object) -> bool:
 
 def _are(values: object, fits: Callable[[Any], bool]) -> bool:
     return isinstance(values, list) and all(map(fits, values))
+
+
+def _is_number(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
 
 
 def _differ(values: list[str]) -> bool:
@@ -282,5 +264,6 @@ def is_by_prompt(metadata: Mapping[str, Any], ids: Sequence[str]) -> bool:
     return bool(recorded) and row_ids_digest(ids) in recorded
 
 
-def _check(metadata: Mapping[str, Any]) -> str:
+def checksum(metadata: Mapping[str, Any]) -> str:
+    """The sha256 of a pack's metadata, but for its field `check`."""
     return hashlib.sha256(canonical(metadata).encode()).hexdigest()

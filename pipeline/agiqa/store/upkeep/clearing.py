@@ -50,17 +50,11 @@ def plan(
     unused: bool = False,
     older_than: float = 0.0,
 ) -> Plan:
-    """List what can go. Nothing is changed.
+    """List what can go; nothing is changed.
 
-    Args:
-        ledger: the ledger's folder.
-        caches: folders of packs; what they hold keeps its shelves.
-        runs: folders of runs; what they read keeps its shelves.
-        unused: whether shelves that no pack and no run uses go, too.
-        older_than: seconds since the last row of such a shelf was written.
-
-    Raises:
-        AgiqaError: `unused`, but a pack or a run cannot be read, so that nobody knows what it uses.
+    With `unused` that is shelves, too, that nothing in `caches` and `runs` uses and nobody wrote
+    to for `older_than` seconds. AgiqaError where a pack or a run there cannot be read then, so that
+    nobody knows what it uses.
     """
     known, unreadable = find_runs(runs)
     shelves, packs = survey(ledger, caches, known)

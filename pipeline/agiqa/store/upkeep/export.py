@@ -1,16 +1,9 @@
 """A pack as one file for people without agiqa: safetensors or npz; `agiqa cache export`.
 
-One array a vector, named `vectors/<name>` (N, D): whoever wants one of a dozen poolings reads that
-one alone, and nobody has to look up what place in a common array a name has. Beside them
-
-    image_id    of each row: in npz 64 hexadecimal digits, in safetensors, which has no text, the
-                32 bytes (N, 32); an image with several prompts that are asked about stands in it
-                once for each
-    path        of each row, where the images table lies beside the pack, and of byte-identical
-                files the first (with that prompt): in npz an array of text, in safetensors `paths`
-                in the metadata
-    metadata    JSON: extractor, names, fingerprints, images left out; in safetensors it is what the
-                file's own metadata has as `agiqa`
+    vectors/<name>  (N, D), one array a vector
+    image_id        of each row: 64 digits in npz, (N, 32) bytes in safetensors, which has no text
+    path            of each row, of the images table beside the pack: text, or `paths` in metadata
+    metadata        JSON: extractor, names, fingerprints, left out; in safetensors under `agiqa`
 
 No pickle: `np.load` reads the npz with `allow_pickle=False`, its default. Same pack, same bytes.
 """
@@ -33,19 +26,10 @@ FORMAT = "agiqa-export"
 
 
 def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
-    """Write the pack as `out`, whole or not at all.
+    """Write the pack as `out` (*.safetensors, *.npz), whole or not at all; the arrays' names.
 
-    Args:
-        pack: the pack; every row is checked. An images table in its folder gives the paths.
-        out: a *.safetensors or *.npz file.
-        force: replace a file that is there.
-
-    Returns:
-        The arrays' names.
-
-    Raises:
-        AgiqaError: the pack is absent, foreign, newer or damaged; the images table beside it is
-            damaged or lacks images; `out` has another suffix or is there; the disk fails.
+    AgiqaError where the pack is absent, foreign, newer or damaged, or names collide; the images
+    table beside it is damaged or lacks images; `out` is there, without `force`; the disk fails.
     """
     if out.suffix not in SUFFIXES:
         raise AgiqaError(

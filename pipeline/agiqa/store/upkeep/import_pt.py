@@ -18,13 +18,13 @@ from agiqa.store import (
     IMPORTED,
     Fingerprint,
     Shelf,
-    differing,
     is_free,
     read_pack_metadata,
     require_fits,
     require_replaceable,
     write_pack,
 )
+from agiqa.store.ledger.copying import differing
 from agiqa.store.ledger.description import Description
 from agiqa.store.upkeep.reference_pt import VECTORS, Matched, UnusableError, match, read_vector
 
@@ -70,19 +70,10 @@ def import_pt(
 ) -> Imported:
     """Read the folder's files for the table's images into the ledger `root` and the pack.
 
-    Args:
-        folder: *_semantic_content.pt and *_coherence.pt files, at any depth.
-        table: the images they belong to.
-        pack: to write, or to replace if it was imported, too.
-        root: the ledger's folder.
-        source: where the files come from, in the user's words; part of the fingerprint.
-        model: what made them, in the user's words; likewise.
-        skip_missing: leave images out without a usable file for each vector.
-
-    Raises:
-        AgiqaError: a file holds Python objects; images lack files or have unusable ones; widths or
-            types differ; the ledger has other numbers under the same source; the pack holds
-            something else. Nothing is written in any of these cases.
+    `source` and `model` say in the user's words where the files come from and what made them.
+    AgiqaError where a file holds Python objects; images lack files or have unusable ones, without
+    `skip_missing`; widths or types differ; the ledger has other numbers under the same source; the
+    pack is there and was not imported. Nothing is written then.
     """
     _require_own(pack)
     matched = match(folder, table)

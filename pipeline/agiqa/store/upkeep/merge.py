@@ -13,21 +13,13 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.progress import track
-from agiqa.store import (
-    DESCRIPTION,
-    FORMATS,
-    Added,
-    Shelf,
-    add_shelf,
-    find_shelves,
-    require_fits,
-)
+from agiqa.store import DESCRIPTION, FORMATS, Shelf, add_shelf, require_fits
+from agiqa.store.ledger.copying import Added
 from agiqa.store.ledger.description import is_layout_1
 from agiqa.store.ledger.layout1 import OldShelf
-from agiqa.store.ledger.roots import PIXELS
+from agiqa.store.ledger.roots import PIXELS, find_shelves
 from agiqa.store.ledger.segment_folders import SEGMENTS
-from agiqa.store.unpacking import PackVector, pack_vectors
-from agiqa.store.upkeep.own_prompts import own_prompt_rows
+from agiqa.store.unpacking import PackVector, own_prompt_rows, pack_vectors
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """One store: which a user means, and all that is known of it without reading its rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.store import Fingerprint, Shelf, digest, local_copy, read_pack
+from agiqa.store import Shelf, digest, local_copy, read_pack
 from agiqa.store.ledger.description import DESCRIPTION, read_description
 from agiqa.store.ledger.roots import find_shelves
 from agiqa.store.ledger.segment_folders import SEGMENTS
@@ -16,10 +16,10 @@ from agiqa.store.upkeep.stores import (
     PACK,
     SHELF,
     Store,
-    find_packs,
     find_runs,
     named,
     read_pack_store,
+    read_packs,
     read_shelf_store,
     runs_of,
 )
@@ -84,30 +84,8 @@ def details(
         return replace(pack, users=runs_of(pack, all_runs)), extra
     sizes = Shelf.at(path).files.sizes()
     segments = [{"file": n, "rows": rows_of(n), "bytes": size} for n, size in sorted(sizes.items())]
-    packs = [read_pack_store(pack_path) for cache in caches for pack_path in find_packs(cache)]
-    packs = [replace(pack, users=runs_of(pack, all_runs)) for pack in packs]
+    packs = read_packs(caches, all_runs)
     shelf = named(read_shelf_store(path), packs)
     through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
     users = (*shelf.users, *dict.fromkeys(through))
     return replace(shelf, users=users), {"segments": segments}
-
-
-def shared_fields(
-    fingerprints: Sequence[Fingerprint],
-) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """The fields that all fingerprints have with one value; and the rest of each."""
-    first = fingerprints[0] if fingerprints else {}
-    shared = {k: v for k, v in first.items() if all(f.get(k) == v for f in fingerprints)}
-    rest: list[dict[str, object]] = [
-        {key: value for key, value in fingerprint.items() if key not in shared}
-        for fingerprint in fingerprints
-    ]
-    nested = [key for key in first if all(isinstance(fields.get(key), Mapping) for fields in rest)]
-    for key in nested:
-        parts = [dict(fields[key]) for fields in rest]  # type: ignore[call-overload]
-        inner, own_parts = shared_fields(parts)
-        if inner:
-            shared[key] = inner
-            for fields, part in zip(rest, own_parts, strict=True):
-                fields[key] = part
-    return shared, rest

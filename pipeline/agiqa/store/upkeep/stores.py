@@ -60,13 +60,20 @@ class Store:
         return tuple(digest(fingerprint) for fingerprint in self.fingerprints)
 
 
-def find_packs(cache: Path) -> list[Path]:
-    """What is named like a pack in `cache` or a data set's folder in it; hidden names left out."""
-    if not cache.is_dir():
-        return []
+def find_packs(caches: Sequence[Path]) -> list[Path]:
+    """What is named like a pack in `caches` or a data set's folder in one; no hidden names."""
     names = [f"{folder}*{suffix}" for folder in ("", "*/") for suffix in FORMATS]
-    paths = {path for name in names for path in cache.glob(name)}
+    paths = {path for cache in caches for name in names for path in cache.glob(name)}
     return sorted(p for p in paths if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
+
+
+def read_packs(caches: Sequence[Path], runs: Sequence[RunStores]) -> list[Store]:
+    """The packs under `caches`, with the runs that use them.
+
+    Those are of its data set and read vectors of its fingerprints, wherever their own copies were.
+    """
+    packs = [read_pack_store(path) for path in find_packs(caches)]
+    return [replace(pack, users=runs_of(pack, runs)) for pack in packs]
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
@@ -91,13 +98,8 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
 def survey(
     ledger: Path, caches: Sequence[Path], runs: Sequence[RunStores]
 ) -> tuple[list[Store], list[Store]]:
-    """List all shelves in `ledger` and all packs under `caches`, with who uses them.
-
-    A pack's users are the runs of its data set that read vectors of its fingerprints, wherever
-    the run's own copy of the pack was.
-    """
-    packs = [read_pack_store(path) for cache in caches for path in find_packs(cache)]
-    packs = [replace(pack, users=runs_of(pack, runs)) for pack in packs]
+    """List all shelves in `ledger` and all packs under `caches`, with who uses them."""
+    packs = read_packs(caches, runs)
     shelves = [named(read_shelf_store(folder), packs) for folder in find_shelves(ledger)]
     return shelves, packs
 

@@ -1,11 +1,14 @@
 """Checking stores, and mending what can be mended from the other layer: `agiqa cache verify`.
 
 A shelf drops its bad rows and takes what it lacks from packs; a pack is packed again from the
-ledger. What neither layer has is left for `agiqa extract` to compute.
+ledger. What neither layer has is left for `agiqa extract` to compute. A shelf that lost its
+description gets it back from whoever has its fingerprint, of whose digest its name holds the first
+digits: packs made from it, runs that read them, another ledger, the settings' extractors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +16,60 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
-from agiqa.store import (
-    PackError,
-    Shelf,
-    add_pack,
-    digest,
-    require_fits,
-    row_ids_digest,
-    write_pack,
-)
+from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits, write_pack
 from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import (
+    DESCRIPTION,
+    MOST_BYTES,
     Description,
     LostDescriptionError,
     MisnamedShelfError,
+    is_of,
+    parse_description,
     read_description,
+    restore_description,
 )
-from agiqa.store.ledger.roots import find_shelves, shelf_folder
+from agiqa.store.ledger.roots import SHORT, find_shelves, other_roots, shelf_folder
+from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
+from agiqa.store.own_files import read_own, size_of
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.packs.pack_check import check_pack
-from agiqa.store.packs.pack_layout import is_by_prompt
+from agiqa.store.packs.pack_layout import is_by_prompt, row_ids_digest
 from agiqa.store.row_ids import row_ids
-from agiqa.store.upkeep.lost_shelves import KnownFingerprints, recover
-from agiqa.store.upkeep.own_prompts import own_prompt_rows
-from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, read_pack_store
+from agiqa.store.unpacking import own_prompt_rows
+from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, find_runs, read_pack_store
+
+
+@dataclass(frozen=True)
+class KnownFingerprints:
+    """Where fingerprints are looked for."""
+
+    caches: Sequence[Path]  # folders of packs
+    runs: Sequence[Path]  # folders of runs
+    of_settings: Callable[[], Iterable[Fingerprint]]  # looks at models, so it is asked last
+
+    def fingerprints(self, shelf: Path) -> Iterator[tuple[str, Fingerprint]]:
+        """Yield known fingerprints with their origin; models are looked at last."""
+        with suppress(AgiqaError, OSError, ValueError):  # it may be wrong in something else alone
+            text = read_own(shelf / DESCRIPTION, MOST_BYTES)
+            yield "itself", parse_description(text, DESCRIPTION).fingerprint
+        for path in find_packs(self.caches):
+            for fingerprint in read_pack_store(path).fingerprints:
+                yield str(path), fingerprint
+        for run in find_runs(self.runs)[0]:
+            yield from ((str(run.folder), fingerprint) for fingerprint in run.fingerprints)
+        for root in other_roots(shelf.parent):
+            with suppress(AgiqaError):
+                yield str(root / shelf.name), read_description(root / shelf.name).fingerprint
+        yield from (("the settings", fingerprint) for fingerprint in self.of_settings())
 
 
 def all_stores(ledger: Path, caches: Sequence[Path]) -> list[tuple[str, Path]]:
     """Kind and path of every store: shelves first, since packs are mended from them."""
-    packs = [path for cache in caches for path in find_packs(cache)]
-    return [(SHELF, folder) for folder in find_shelves(ledger)] + [(PACK, path) for path in packs]
+    shelves, packs = find_shelves(ledger), find_packs(caches)
+    return [(SHELF, folder) for folder in shelves] + [(PACK, path) for path in packs]
 
 
 def verify(kind: str, path: Path, ledger: Path, known: KnownFingerprints | None = None) -> Report:
@@ -77,18 +103,36 @@ def _mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list
     try:
         read_description(path)
     except (LostDescriptionError, MisnamedShelfError):
-        done.append(recover(path, known))
+        done.append(_recover(path, known))
     done += repair_shelf(path)
     if added := _refill(path, known.caches):
         done.append(f"{path}: rows that it lacked taken from packs: {added}")
     return done
 
 
+def _recover(shelf: Path, known: KnownFingerprints) -> str:
+    """Write a shelf's description anew; says from what.
+
+    AgiqaError where nothing known has its fingerprint: how many rows are unusable, and how to free
+    them.
+    """
+    for origin, fingerprint in known.fingerprints(shelf):
+        if is_of(shelf, fingerprint) and restore_description(shelf, [fingerprint]):
+            return f"{shelf / DESCRIPTION}: written anew, out of {origin}"
+    rows = sum(rows_of(name) or 0 for name in LocalSegments(shelf).sizes())
+    raise AgiqaError(
+        f"{shelf}: expected a fingerprint whose digest begins with {shelf.name[-SHORT:]} in a "
+        f"pack, a run or the settings, found none; its {rows:,} rows ({size_of(shelf):,} "
+        "bytes) cannot be used without: run the same where the project's packs, runs or "
+        "params.yaml are (--cache, --runs, --params), or delete the folder to free them"
+    )
+
+
 def _refill(folder: Path, caches: Sequence[Path]) -> int:
     """Add to a shelf what it lacks and packs have whole under its fingerprint: how many rows."""
     shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
     shelf_digest = digest(shelf.fingerprint)
-    for path in (path for cache in caches for path in find_packs(cache)):
+    for path in find_packs(caches):
         if shelf_digest in read_pack_store(path).digests:
             with suppress(PackError):
                 add_pack(path, folder.parent, own_prompt_rows(path), {shelf_digest: None})
