@@ -134,17 +134,11 @@ def fit_for_square(image: Image.Image) -> Image.Image:
 
 
 def resize_bicubic(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize the whole image to a square, its aspect lost, as the paper's regressor takes it.
+    """Resize RGB `(H, W, 3)` uint8 to a square of `size` pixels a side, its aspect lost.
 
-    OpenCV's `INTER_CUBIC` within one grey level: bicubic with a = −0.75 and no antialiasing.
-    (Pillow's own is another kernel and antialiased, up to 29 grey levels off.)
-
-    Args:
-        image: RGB `(H, W, 3)` uint8.
-        size: S, pixels a side.
-
-    Returns:
-        `(S, S, 3)` uint8.
+    As the paper's regressor takes it: OpenCV's `INTER_CUBIC` within one grey level, bicubic with a
+    = −0.75 and no antialiasing. (Pillow's own is another kernel and antialiased, up to 29 grey
+    levels off.)
     """
     import torch
     from torch.nn import functional
@@ -165,9 +159,7 @@ def check_images(paths: Sequence[Path], workers: int | None = None) -> list[BadI
 def checked_ids(paths: Sequence[Path], workers: int | None = None) -> Iterator[str | BadImage]:
     """Decode every file in full, in threads: its `image_id`, or why it cannot be used, in order.
 
-    Args:
-        paths: the files.
-        workers: threads; None takes a few more than there are cores.
+    By default by a few more threads than there are cores.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="check-images") as pool:
         yield from pool.map(_check, paths)

@@ -23,15 +23,10 @@ def named_files(kind: str) -> dict[str, Path]:
 
 
 def find_named(name: str, kind: str, content: str) -> Path:
-    """Find the file of that name, or at that path where it ends in .yaml.
-
-    Args:
-        name: `ma_agiqa`, or a path.
-        kind: the folder's name: `prompts`.
-        content: what such a file holds, for messages: `prompt set`.
+    """Find the file of a name in the folder `kind`, or at that path where it ends in .yaml.
 
     Raises:
-        AgiqaError: there is none; the known ones are listed.
+        AgiqaError: there is no such `content` (a prompt set); the known ones are listed.
     """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():

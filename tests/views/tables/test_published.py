@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.views.tables import published_results
-from agiqa.views.tables.grids import LEAKED, NOT_SEEN, TEST_SELECTED, Result
+from agiqa.core.trees import read_yaml
+from agiqa.views.tables import published, published_results
+from agiqa.views.tables.grids import FIGURES, LEAKED, NOT_SEEN, TEST_SELECTED, Result
+from agiqa.views.tables.published import CHECKED, PUBLISHED, SELECTIONS
 
 RESULTS = Path(__file__).parents[3] / "docs/results"
 
@@ -54,16 +56,16 @@ def test_what_was_counted_in_released_splits_is_said() -> None:
 
 def test_every_count_of_leaked_prompts_is_one_of_the_released_splits() -> None:
     systems = json.loads((RESULTS / "released-splits.json").read_text())["systems"]
-    for published in published_results():
-        system = published.method.removesuffix(", its released weights")
+    for cited in published_results():
+        system = cited.method.removesuffix(", its released weights")
         system = system.removesuffix(", trained again by a user")
-        counted = systems.get(system, {}).get(published.dataset)
-        if "test images are in training" in published.protocol_note:
+        counted = systems.get(system, {}).get(cited.dataset)
+        if "test images are in training" in cited.protocol_note:
             leaked, images = counted["whose_prompt_is_in_training"], counted["test_images"]
-            assert f"the prompts of {leaked:,} of {images:,} test" in published.protocol_note
-            assert (LEAKED in published.marks) == (leaked > 0)
-        elif counted and not published.trained_on:
-            pytest.fail(f"{published.method} on {published.dataset}: counted, and not said")
+            assert f"the prompts of {leaked:,} of {images:,} test" in cited.protocol_note
+            assert (LEAKED in cited.marks) == (leaked > 0)
+        elif counted and not cited.trained_on:
+            pytest.fail(f"{cited.method} on {cited.dataset}: counted, and not said")
 
 
 @pytest.mark.parametrize("name", ["agiqa-3k-ipce-quality", "agiqa-3k-ipce-alignment"])
@@ -103,28 +105,29 @@ def test_only_a_split_that_is_ours_image_for_image_has_a_protocol_and_its_digest
     }
 
 
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ("{method: a}", "entry 1: expected results, a list with their keys"),
-        ("{results: [{srcc: '1'}]}", "expected method, source, said, selection, checked, dataset"),
-        ("{%s, results: [{%s, srcc: 0.930}]}", r"number in quotes, or a list of two, found 0\.93"),
-        ("{%s, results: [{%s, srcc: ['0.1', '0.2', '0.3']}]}", "a list of two, found"),
-        ("{%s, results: [{%s, srcc: ['high', 'low']}]}", "found .'high', 'low'."),
-        ("{%s, results: [{%s}]}", r"expected a figure \(srcc, .*\), found none"),
-        ("{%s, results: [{%s, srcc: '0.9', sroc: '0.9'}]}", "unknown key sroc"),
-        ("{%s, results: [{%s, srcc: '0.9', protocol: paper}]}", "splits_sha256 go together"),
-        ("{%s, results: [{%s, srcc: '0.9', leaked: all}]}", "leaked is such as 0 of 597, found"),
-        ("{%s, results: [{%s, srcc: '0.9', leaked: 9 of 8}]}", "found '9 of 8' .more than all"),
-        ("{%s, results: [{%s, srcc: '0.9', checked: guessed}]}", "one of read, printed; found"),
-    ],
-)
-def test_a_wrong_entry_is_named(tmp_path: Path, entry: str, message: str) -> None:
-    system = "method: a, source: d, said: c, selection: test"
-    if "checked" not in entry:
-        system += ", checked: read"
-    path = tmp_path / "own.yaml"
-    filled = entry % (system, "dataset: b, target: quality") if "%s" in entry else entry
-    path.write_text(f"- {filled}\n")
-    with pytest.raises(AgiqaError, match=message):
-        published_results(path)
+def test_every_entry_is_complete_and_holds_nothing_else() -> None:
+    needed = {"method", "source", "said", "selection", "checked", "dataset", "target", "results"}
+    known = {*needed, *FIGURES, *("protocol", "leaked", "splits_sha256", "note", "trained_on")}
+    for system in read_yaml(PUBLISHED):
+        for entry in (system | result for result in system["results"]):
+            assert needed <= {key for key in entry if entry[key]}, entry
+            assert set(entry) <= known, entry
+            assert entry["selection"] in SELECTIONS, entry
+            assert entry["checked"] in CHECKED, entry
+            figures = [entry[name] for name in FIGURES if name in entry]
+            assert figures, entry
+            for figure in figures:  # in quotes, which keep its last zeros
+                low, high = [figure] * 2 if isinstance(figure, str) else figure
+                assert 0 < float(low + "0") <= float(high + "0"), entry
+            leaked, images = map(int, entry.get("leaked", "0 of 0").split(" of "))
+            assert 0 <= leaked <= images, entry
+            ours = "protocol" in entry and "trained_on" not in entry
+            assert ours == ("splits_sha256" in entry), entry
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "published.yaml"
+    path.write_text("- {method: a, method: b}\n")
+    monkeypatch.setattr(published, "PUBLISHED", path)
+    with pytest.raises(AgiqaError, match=r"damaged .*method.*: install agiqa again"):
+        published_results()

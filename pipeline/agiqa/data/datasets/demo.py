@@ -84,10 +84,7 @@ def prepare(
 ) -> ImagesTable:
     """Make the images in `folder/images`, all or none, and the table of them.
 
-    Args:
-        folder: of the data set; an earlier `images` in it is replaced.
-        seed: of everything random.
-        workers: threads of the final check.
+    An earlier `images` is replaced; `seed` is of everything random, `workers` of the final check.
     """
     rows = []
     try:

@@ -29,10 +29,7 @@ def read_text_sheet(
 ) -> pd.DataFrame:
     """Read the first sheet with every cell as text ("" where empty), without empty rows.
 
-    Args:
-        path: the file.
-        columns: that it must have.
-        header: whether the first row names the columns; else they are numbered from 0.
+    Without a header columns are numbered from 0.
 
     Raises:
         AgiqaError: absent, unreadable, not an Excel file, too large, or a column is absent or

@@ -27,6 +27,25 @@ def read_jpeg(data: bytes) -> Picture:
     Raises:
         FormatError: truncated, of a kind that is not read, or too much work.
     """
+    segments, frame, turned, offset = _header(data)
+    kind, bits, height, width = struct.unpack_from(">BxxBHH", frame)
+    if bits != 8:
+        raise FormatError(f"is a JPEG of {bits} bits a sample, which is not read: save it with 8")
+    scan_data = data[offset:]
+    if (scans := scan_data.count(b"\xff\xda")) > 1:
+        scan_data = scan_data[: _end(scan_data)]
+        scans = scan_data.count(b"\xff\xda")
+        if scans > MAX_SCANS or scans * width * height > MAX_WORK:
+            raise FormatError(
+                f"has {scans:,} scans of {width} x {height} pixels, too much work: save it again "
+                "as an ordinary JPEG"
+            )
+    content = b"".join([*segments, scan_data])
+    return Picture("JPEG", width, height, content, turned, isolated=kind not in HUFFMAN)
+
+
+def _header(data: bytes) -> tuple[list[bytes], bytes, int, int]:
+    """Collect what precedes the first scan: segments to keep, frame, orientation, its end."""
     segments, frame, xmp = [data[:2]], b"", b""
     exif: list[bytes] = []
     offset, parts, tables = 2, 0, 0
@@ -56,26 +75,7 @@ def read_jpeg(data: bytes) -> Picture:
         offset += len(segment)
     if not frame:
         raise FormatError("is damaged (a JPEG without a frame header)")
-    kind, bits, height, width = struct.unpack_from(">BxxBHH", frame)
-    if bits != 8:
-        raise FormatError(f"is a JPEG of {bits} bits a sample, which is not read: save it with 8")
-    scan_data = data[offset - 2 :]
-    if (scans := scan_data.count(b"\xff\xda")) > 1:
-        scan_data = scan_data[: _end(scan_data)]
-        scans = scan_data.count(b"\xff\xda")
-        if scans > MAX_SCANS or scans * width * height > MAX_WORK:
-            raise FormatError(
-                f"has {scans:,} scans of {width} x {height} pixels, too much work: save it again "
-                "as an ordinary JPEG"
-            )
-    return Picture(
-        "JPEG",
-        width,
-        height,
-        b"".join([*segments, scan_data]),
-        orientation(b"".join(exif), xmp),
-        isolated=kind not in HUFFMAN,
-    )
+    return segments, frame, orientation(b"".join(exif), xmp), offset - 2
 
 
 def _next_marker(data: bytes, offset: int) -> tuple[int, int]:

@@ -47,11 +47,7 @@ def read_png(data: bytes) -> Picture:
         offset = end
     transparent = None
     if kind in (GREY, COLOUR) and (chunk := once.pop(b"tRNS", b"")):
-        count = 1 if kind == GREY else 3
-        most = (1 << depth) - 1
-        scale = 255 // most if depth < 8 else 1  # as the pixels are scaled
-        values = struct.unpack_from(f">{count}H", chunk, 8)
-        transparent = tuple((value & most) * scale for value in values)
+        transparent = _transparent(chunk, 1 if kind == GREY else 3, depth)
     split = (kind, depth) == (GREY_ALPHA, 16)
     if split:
         depth, kind = 8, COLOUR_ALPHA
@@ -68,6 +64,13 @@ def read_png(data: bytes) -> Picture:
         split_bytes=split,
         transparent=transparent,
     )
+
+
+def _transparent(chunk: bytes, channels: int, depth: int) -> tuple[int, ...]:
+    most = (1 << depth) - 1
+    scale = 255 // most if depth < 8 else 1  # as the pixels are scaled
+    values = struct.unpack_from(f">{channels}H", chunk, 8)
+    return tuple((value & most) * scale for value in values)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

@@ -69,13 +69,9 @@ def audit(
     *,
     pairs: int = 10,
 ) -> Audit:
-    """Look for relatives across the sides of every split of one protocol.
+    """Look for relatives across the sides of every split of one protocol, and name the worst pairs.
 
-    Args:
-        table: N images.
-        splits: the protocol's split file.
-        near: which images' hashes are near, from `near_hashes(perceptual_hashes(table), NEAR)`.
-        pairs: how many of the worst to name.
+    `near` says which images' hashes are: `near_hashes(perceptual_hashes(table), NEAR)`.
     """
     groups = _named_codes(table.frame["group"])
     prompts = _named_codes(prompt_groups(table.frame["prompt"]))

@@ -41,9 +41,7 @@ SIDE, SEED = "side", "seed"
 def read_foreign(file: Path, paths: Sequence[str]) -> pd.DataFrame:
     """Read a split file, or a folder of them, as text: a row for each image and split.
 
-    Args:
-        file: in one of the layouts above.
-        paths: of the data set's images, in the order of its labels: what indices count.
+    Indices count `paths`, those of the data set's images in the order of its labels.
 
     Raises:
         AgiqaError: no such layout, or a file of it that cannot be read or names no side.

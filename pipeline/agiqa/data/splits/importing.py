@@ -201,15 +201,22 @@ def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int],
             rows.append(candidates[0])
         else:
             (ambiguous if candidates else unknown).append(printable(name))
+    _refuse_strangers(unknown, ambiguous, len(names), table, file)
+    return rows, matched
+
+
+def _refuse_strangers(
+    unknown: list[str], ambiguous: list[str], count: int, table: ImagesTable, file: Path
+) -> None:
     if unknown:
         skipped = f" ({len(table.skipped)} were skipped by prepare)" if table.skipped else ""
         raise AgiqaError(
-            f"{file}: {len(unknown)} of {len(names)} names are of no image of {table.name}"
+            f"{file}: {len(unknown)} of {count} names are of no image of {table.name}"
             f"{skipped}: {some(list(dict.fromkeys(unknown)), 3)}; expected names such as "
             f"{some(list(table.frame['path']), 1).split(' and ')[0]}: "
             + (
                 "import these splits into the data set that they divide"
-                if len(unknown) == len(names)
+                if len(unknown) == count
                 else f"remove these rows, or prepare {table.name} with these images"
             )
         )
@@ -218,7 +225,6 @@ def _match(names: list[str], table: ImagesTable, file: Path) -> tuple[list[int],
             f"{file}: {len(ambiguous)} names fit several images of {table.name} "
             f"({some(list(dict.fromkeys(ambiguous)), 3)}): give their paths"
         )
-    return rows, matched
 
 
 def _longest(parts: tuple[str, ...], index: dict[tuple[str, ...], list[int]]) -> list[int]:

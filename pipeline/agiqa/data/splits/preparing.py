@@ -45,11 +45,8 @@ class Prepared:
 def make_all_splits(table: ImagesTable, settings: Splits, files: Mapping[str, str]) -> Prepared:
     """Make every protocol that the data set allows, and read all files of others' splits.
 
-    Args:
-        table: the data set; without a target it has no splits.
-        settings: count, first seed and ratio.
-        files: by protocol name, files or folders of names and sides; where they have no
-            validation, VAL_SHARE of the training images is taken for it.
+    A table without a target has no splits. Files (or folders) of names and sides come by protocol
+    name; where they have no validation, VAL_SHARE of the training images is taken for it.
 
     Raises:
         AgiqaError: too few images for any split, or a file that does not fit the data set.
@@ -141,16 +138,10 @@ def write_imported(
 ) -> list[Leak]:
     """Write other people's splits as a protocol under the data set's folder, and count its leaks.
 
-    Args:
-        imported: what `import_splits` made of the file.
-        table: the data set.
-        folder: the data set's, such as `cache/mine`.
-        protocol: the name that its results go by.
-        file: where the splits come from; a change of it is seen by `fit`.
-        replace: overwrite other splits of this name.
+    Where they come from is noted: a change of the file is seen by `fit`.
 
     Raises:
-        AgiqaError: other splits have the name.
+        AgiqaError: other splits have the name, and they are not to be replaced.
     """
     path = folder / FOLDER / f"{protocol}.csv"
     if protocol in protocols_there(folder) and not replace:

@@ -100,12 +100,9 @@ def noise_ceiling(
 def ceilings_of(
     table: ImagesTable, target: str = "", raters: Sequence[float] = ()
 ) -> list[dict[str, Any]]:
-    """Give the ceilings of a data set: target, then `Ceiling`'s fields.
+    """Give the ceilings of a target, "" of every one with raters' deviations, as fields.
 
-    Args:
-        table: the data set.
-        target: one of its targets; "": every one with raters' deviations.
-        raters: ratings an image; none: as the data set or its authors say, else several panels.
+    `raters` are ratings an image; none: as the data set or its authors say, else several panels.
 
     Raises:
         AgiqaError: no deviations are known.

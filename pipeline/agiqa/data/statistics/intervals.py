@@ -234,11 +234,8 @@ def model_intervals(
 ) -> dict[str, Intervals]:
     """Compute 95 % intervals of models that were tested on the same sides.
 
-    Args:
-        models: for each, by split, its test side with the columns path, group, mos and score; the
-            same images in the same order for all.
-        figures: for each, by split, what `all_metrics` says of it.
-        drawn: of those sides, by `draw`.
+    A side has the columns path, group, mos and score, the same images in the same order for all;
+    figures are what `all_metrics` says of it; `drawn` is of those sides, by `draw`.
     """
     arrays = {
         name: [(side["mos"].to_numpy(float), side["score"].to_numpy(float)) for side in sides]

@@ -42,12 +42,8 @@ LEAST_WELL = 10  # images
 class Aspects:
     """The aspects of one store, for the images of one data set and for new ones.
 
-    Args:
-        run: whose error the aspects are held against.
-        rated: the data set's images.
-        path: of the store of answers.
-        visual: the data set's visual features, if they are at hand.
-        ledger: where answers about new files are kept.
+    They are held against the run's error, which needs the visual features; answers about new files
+    are kept in the ledger.
 
     Raises:
         AgiqaError: the store is damaged, or knows too few well-rated images.
@@ -213,13 +209,10 @@ class Aspects:
 
 
 def find_answers(folder: Path, name: str | None, own: str) -> Path:
-    """Find the store of answers in a data set's folder.
+    """Find the store of answers in `cache/DATASET`.
 
-    Args:
-        folder: `cache/DATASET`.
-        name: of the extractor, such as nano-aspects; None: the run's own if it has answers, else
-            the one of aspects, else the only one.
-        own: name of the run's own semantic store.
+    By the extractor's name, such as nano-aspects; else the run's own (its semantic store is `own`)
+    if it has answers, else the one of aspects, else the only one.
 
     Raises:
         AgiqaError: there is none, or several and none is meant more than another.

@@ -35,15 +35,9 @@ def light_maps(
     semantic: np.ndarray,
     weights: Sequence[float] = (),
 ) -> list[QualityMap]:
-    """Make the maps of B images.
+    """Make the maps of B RGB images from their features `(B, F)` and semantic vectors `(B, P, D)`.
 
-    Args:
-        ensemble: of the preset light.
-        extractor: of its visual features.
-        images: RGB.
-        visual: their features `(B, F)`.
-        semantic: their semantic vectors `(B, P, D)`.
-        weights: of each split's score in the whole; by default 1.
+    `weights` are of each split's score in the whole, by default 1.
     """
     gradient = score_gradient(ensemble, visual, semantic, weights)
     maps = []
@@ -62,20 +56,11 @@ def light_maps(
 def score_gradient(
     ensemble: Ensemble, visual: np.ndarray, semantic: np.ndarray, weights: Sequence[float] = ()
 ) -> np.ndarray:
-    """Derivatives of the scores, on the MOS scale, by the visual features.
+    """Derivatives `(B, F)` of the scores, on the MOS scale, by the visual features.
 
     By the ensemble's own path: projection, the visual expert's kernel ridge, the gate; the semantic
-    vectors stay as they are. The mean over splits, as the score is: the run's first
-    target, on the scale of its first data set.
-
-    Args:
-        ensemble: of the preset light.
-        visual: vectors `(B, F)`.
-        semantic: vectors `(B, P, D)`.
-        weights: of each split's score in the mean; by default 1.
-
-    Returns:
-        `(B, F)` float32.
+    vectors `(B, P, D)` stay as they are. The mean over splits, weighted if they have weights, as
+    the score is: the run's first target, on the scale of its first data set.
     """
     first = ensemble.experts[0]
     inputs = ensemble.inputs(visual, semantic)
@@ -96,10 +81,7 @@ def effects(
 ) -> np.ndarray:
     """What the score loses with each cell `(h, w)` of the whole image's patches.
 
-    Args:
-        extractor: what made the states.
-        states: by view and layer, the patches' hidden states `(n, C)`.
-        gradient: derivatives of the score by the features `(F,)`.
+    Their hidden states `(n, C)` come by view and layer, the score's derivatives by feature `(F,)`.
     """
     by_vector = iter(gradient.reshape(len(extractor.vectors), -1))
     side = int(np.sqrt(len(states[0][0])))

@@ -120,14 +120,10 @@ class Alikeness:
         prompts: Sequence[str],
         count: int,
     ) -> list[list[Neighbour]]:
-        """Find the rated images most like each of B images, never the image itself.
+        """Find the `count` rated images most like each of B images, never the image itself.
 
-        Args:
-            rated: the data set's images.
-            visual: features `(B, F)`.
-            ids: of the images; None where one has no file.
-            prompts: what they were made from; "" where nobody knows.
-            count: how many of each.
+        By their features `(B, F)`; ids are None where one has no file, prompts "" where nobody
+        knows.
         """
         rows = np.array([rated.first_rows.get(name, -1) for name in self.store.image_ids])
         allowed = (rows >= 0) & np.isfinite(rated.mos[rows])
@@ -169,14 +165,9 @@ class Alikeness:
 def nearest(
     cosines: np.ndarray, ids: Sequence[str], allowed: np.ndarray, own: str | None, count: int
 ) -> list[int]:
-    """Places of the `count` most alike images, most alike first.
+    """Places of the `count` most alike of N images that are allowed, most alike first.
 
-    Args:
-        cosines: `(N,)`.
-        ids: of the N images.
-        allowed: which may be shown `(N,)`.
-        own: the image's own id; None where it has no file: what equals it is left out then.
-        count: how many.
+    `own` is the image's id; None where it has no file: what equals it is left out then.
     """
     itself = cosines > SAME if own is None else np.array([name == own for name in ids])
     ranked = np.argsort(np.where(allowed & ~itself, -cosines, np.inf), kind="stable")

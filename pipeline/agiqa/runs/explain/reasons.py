@@ -80,14 +80,10 @@ def validity(
     residual: Array | None,
     groups: Sequence[str],
 ) -> list[AspectValidity]:
-    """Each aspect's relation on n images.
+    """Each of A aspects' relation on n images, by their levels `(n, A)`.
 
-    Args:
-        aspects: A names.
-        levels: `(n, A)`.
-        mos: `(n,)`.
-        residual: MOS less score `(n,)`, or None where there are no scores.
-        groups: of each image; equal ones are drawn together.
+    The residual is MOS less score, None where there are no scores; images of equal groups are drawn
+    together.
     """
     tests = len(aspects) * (1 if residual is None else 2)
     by_mos = _relations(levels, mos, groups, tests)
@@ -95,23 +91,16 @@ def validity(
     if residual is not None:
         by_residual = _relations(levels, residual, groups, tests)
     return [
-        AspectValidity(
-            aspect=name,
-            rho_mos=float(by_mos[0, place]),
-            mos_low=float(by_mos[1, place]),
-            mos_high=float(by_mos[2, place]),
-            rho_residual=float(by_residual[0, place]),
-            residual_low=float(by_residual[1, place]),
-            residual_high=float(by_residual[2, place]),
-            shown=_counts(by_mos[:, place]) or _counts(by_residual[:, place]),
+        AspectValidity(name, *[*mos_row, *residual_row, _counts(mos_row) or _counts(residual_row)])
+        for name, mos_row, residual_row in zip(
+            aspects, by_mos.T.tolist(), by_residual.T.tolist(), strict=True
         )
-        for place, name in enumerate(aspects)
     ]
 
 
-def _counts(relation: Array) -> bool:
+def _counts(relation: Sequence[float]) -> bool:
     """Whether rho, low and high say enough."""
-    return bool(relation[0] >= LEAST_RHO and relation[1] > 0)
+    return relation[0] >= LEAST_RHO and relation[1] > 0
 
 
 def _relations(levels: Array, target: Array, groups: Sequence[str], tests: int) -> Array:
@@ -156,15 +145,10 @@ def word_reasons(
     words: list[str],
     relations: list[AspectValidity],
 ) -> list[Reason]:
-    """The aspects in which one image is unusual, the strongest first.
+    """The aspects in which one image is unusual, the strongest first, of those that are `shown`.
 
-    Args:
-        levels: of the image `(A,)`.
-        answers: its probabilities `(A, K)`.
-        reference: levels `(R, A)` of well-rated images.
-        usual: their mean probabilities `(A, K)`.
-        words: the K answers.
-        relations: of the A aspects; those not `shown` are left out.
+    Of its levels `(A,)` and probabilities `(A, K)`, against well-rated images' levels `(R, A)` and
+    their mean, the `usual` probabilities `(A, K)`; `words` are the K answers.
     """
     reasons = []
     for column, relation in enumerate(relations):

@@ -31,16 +31,7 @@ def tuned_maps(
     visual: np.ndarray,
     semantic: np.ndarray,
 ) -> list[QualityMap]:
-    """Make the maps of B images.
-
-    Args:
-        ensemble: of the preset tuned.
-        vision: extractor of its visual features.
-        tokens: extractor of its tokens.
-        images: RGB.
-        visual: their features `(B, F)`.
-        semantic: their semantic vectors `(B, P, D)`.
-    """
+    """Make the maps of B RGB images of features `(B, F)` and semantic vectors `(B, P, D)`."""
     weights = [(blend.mixture.scale[0] * blend.mixture.shares[:, 0]).tolist()
                for blend in ensemble.blends]  # fmt: skip
     frozen = light_maps(
@@ -64,11 +55,8 @@ def _effects(
 ) -> np.ndarray:
     """What the score loses with each patch `(B, g, g)`, mean over the splits, by the tails alone.
 
-    Args:
-        ensemble: of the preset tuned.
-        tokens: of B images `(B, L * C)`.
-        semantic: their semantic vectors `(B, P, D)`.
-        weights: of each split's tail in its score.
+    Tokens are `(B, L * C)`, semantic vectors `(B, P, D)`; weights are of each split's tail in its
+    score.
     """
     config, network = ensemble.config, ensemble.network
     device = next(network.parameters()).device

@@ -5,7 +5,6 @@ are kept, as their scores are not worth a second forward pass.
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
@@ -32,7 +31,7 @@ class ImageVectors:
         self.extractor = extractor
         self.of_files = FileVectors(extractor, ledger, OneMachine(workers))
         self.asks_image_prompt = asks_image_prompt(extractor.vectors)
-        self._kept: OrderedDict[tuple[str, str], list[np.ndarray]] = OrderedDict()
+        self._kept: dict[tuple[str, str], list[np.ndarray]] = {}  # the last used are last
 
     def __call__(
         self, images: Pictures, image_prompts: Sequence[str] | None = None
@@ -84,11 +83,8 @@ class ImageVectors:
             )
             for row, key in enumerate(new):
                 by_key[key] = [np.asarray(each[row]) for each in vectors]
-        for key in keys:
-            self._kept[key] = by_key[key]
-            self._kept.move_to_end(key)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        unused = {key: rows for key, rows in self._kept.items() if key not in by_key}
+        self._kept = dict([*unused.items(), *by_key.items()][-KEPT:])
         return [by_key[key] for key in keys]
 
 

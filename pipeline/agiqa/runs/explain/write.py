@@ -73,12 +73,8 @@ class Explanations:
 def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> list[Chosen]:
     """Tested images of a run that are worth a look, each once.
 
-    Args:
-        run: evaluated.
-        root: of the images; None: not on this machine.
-        worst: how many of the largest misses.
-        best: how many of the best hits, spread over the range of the MOS.
-        lowest: how many of the lowest scores.
+    The largest misses, the best hits, spread over the range of the MOS, and the lowest scores, as
+    many of each; without a root of the images none is on this machine.
 
     Raises:
         AgiqaError: the run is not evaluated.
@@ -109,10 +105,7 @@ def chosen_files(
 ) -> tuple[list[Chosen], list[BadImage]]:
     """Choose files to be explained, by the data set's name for those that are in it.
 
-    Args:
-        explainer: of the run.
-        files: images.
-        skip_bad: leave out those that cannot be decoded, which come second.
+    `skip_bad` leaves out those that cannot be decoded, which come second.
 
     Raises:
         AgiqaError: some cannot be decoded; with `skip_bad`: all.
@@ -162,14 +155,9 @@ def explain_run(
     count: int = 5,
     image_prompt: str | None = None,
 ) -> Explanations:
-    """Explain images and write the folder, replacing an older one.
+    """Explain images and write the folder, replacing an older one; each has `count` neighbours.
 
-    Args:
-        explainer: of the run.
-        chosen: the images.
-        folder: to write; absent, empty, or an older one of these.
-        count: neighbours of each.
-        image_prompt: what all images were made from, for runs that ask for it.
+    `image_prompt` is what all images were made from, for runs that ask for it.
 
     Raises:
         AgiqaError: nothing to explain, the folder holds something else, or nothing can be said.

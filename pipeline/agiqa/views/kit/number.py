@@ -69,9 +69,8 @@ def over_images(values: Mapping[str, Any]) -> list[str]:
 def dashes(rows: Iterable[Mapping[str, Mapping[str, Any]]], intervals: Sequence[str] = ()) -> str:
     """Why there are dashes in a table, one sentence a reason; empty where there are none.
 
-    Args:
-        rows: of the table, the figures that it shows by name, with `why` where one is not defined.
-        intervals: names of those whose intervals it shows.
+    Rows are the figures that it shows by name, with `why` where one is not defined; `intervals` are
+    the names of those whose intervals it shows.
     """
     by_reason: dict[str, dict[str, None]] = {}
     for row in rows:

@@ -30,12 +30,9 @@ def render(
 ) -> str:
     """Fill a template that extends `kit/page.html.j2`.
 
-    Args:
-        template: its path in `views/`.
-        content: what it names; `version`, `style`, `scripts` and `policy` are added.
-        styles: paths in `views/` of style sheets that follow the theme.
-        scripts: of `bundle`; pages without any have no pictures either.
-        any_style: whether scripts may write styles, as Plotly does.
+    Paths are below `views/`. `version`, `style`, `scripts` and `policy` are added to the content;
+    styles follow the theme's; scripts are those of `bundle`, and pages without any have no pictures
+    either; with `any_style` scripts may write styles, as Plotly does.
     """
     style = Markup("").join(map(asset, (THEME, *styles)))
     page: str = (

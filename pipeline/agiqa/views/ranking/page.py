@@ -26,22 +26,9 @@ def write_gallery(
     provenance: Mapping[str, Any],
     out: Path,
 ) -> Path:
-    """Write the page about scored files.
+    """Write the page about all scored files, best first; give its path.
 
-    It lists all; where not even the smallest pictures of all fit, those of the best and of the
-    worst are there.
-
-    Args:
-        scores: of files, best first.
-        run: the run that made them.
-        provenance: the run's own.
-        out: the HTML file.
-
-    Returns:
-        `out`.
-
-    Raises:
-        OSError: no place to write.
+    Where not even the smallest pictures of all fit, those of the best and of the worst are there.
     """
     count = len(scores)
     files = [Path(score.image) for score in scores]

@@ -15,7 +15,7 @@ from agiqa.runs.score_notes import notes
 from agiqa.views.kit.number import interval
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.text import Text
 
     from agiqa.runs.score import Score
@@ -27,7 +27,8 @@ HEIGHTS = "▆▄▂▁"  # of an expert each: told apart without colour, too
 ASCII_FULL, ASCII_TRACK, ASCII_HEIGHTS = "#", ".", "#=-."
 # Okabe and Ito's palette, readable on dark and light grounds.
 COLOURS = ("#3a87c8", "#d9821f", "#1f9e77", "#c46fa0")
-WIDE, MEDIUM, NARROW = 120, 72, 48  # columns of a terminal
+# Of a terminal at least so wide: the widths of the score's bar, the gate's bar and the interval.
+WIDTHS = ((120, 24, 20, 10), (72, 14, 12, 10), (48, 8, 0, 10), (0, 0, 0, 0))
 NAME_AT_LEAST = 12
 GAP = 2  # columns between columns
 THUMBNAIL = 6  # columns of one
@@ -36,12 +37,14 @@ Picture = Callable[[Path], "RenderableType"]
 
 
 @dataclass(frozen=True)
-class Widths:
-    """Columns for each part of a row; 0 leaves a part out."""
+class Column:
+    """A column of the table; `cell` makes a row's from its rank and its score."""
 
-    bar: int
-    gate: int
-    interval: int
+    head: "str | Text"
+    width: int
+    cell: "Callable[[int, Score], RenderableType]"
+    justify: "JustifyMethod" = "right"
+    wraps: bool = False
 
 
 def print_ranking(
@@ -51,67 +54,29 @@ def print_ranking(
     top: int | None = None,
     picture: Picture | None = None,
 ) -> None:
-    """Print the ranked table.
+    """Print the ranked table of the scores, best first.
 
-    Args:
-        scores: best first.
-        provenance: of the run that made them: experts, scale, target.
-        console: a terminal.
-        top: show that many of the best; None shows the best and the worst of many.
-        picture: makes the thumbnail of a file.
+    `top` shows that many of the best, None the best and the worst of many; `picture` makes the
+    thumbnail of a file.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    experts = list(provenance["experts"])
-    scale = provenance["mos"]["low"], provenance["mos"]["high"]
     best, worst = _shown(len(scores), top)
-    widths = _widths(console.width, len(experts))
-    digits = len(f"{len(scores):,}")
+    columns = _columns(scores, provenance, console, picture)
     table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("", justify="right", no_wrap=True)
-    if picture:
-        table.add_column("")
-    table.add_column("image", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    used = digits + 2 * GAP + len("score") + ((THUMBNAIL + GAP) if picture else 0)
-    other_targets = list(provenance["targets"][1:]) if widths.interval else []
-    for name in other_targets:
-        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
-        used += max(len(name), len("0.00")) + GAP
-    trained = widths.interval > 0 and any(score.trained_on for score in scores)
-    if trained:
-        table.add_column("held out", justify="right", no_wrap=True)
-        used += len("held out") + GAP
-    for width, head in ((widths.interval, "90 %"), (widths.bar, ""), (widths.gate, "gate")):
-        if width:
-            table.add_column(head, justify="right" if head == "90 %" else "left", no_wrap=True)
-            used += width + GAP
-    room = max(NAME_AT_LEAST, console.width - used)
-    plain = console.options.ascii_only
+    for column in columns:
+        table.add_column(column.head, justify=column.justify, no_wrap=not column.wraps)
     ranked = list(enumerate(scores, start=1))
     for rank, score in ranked[:best] + ranked[len(ranked) - worst :]:
         if worst and rank == len(scores) - worst + 1:
-            between = f"{len(scores) - best - worst:,} more"
-            table.add_row("", *([""] if picture else []), Text(between, style="dim italic"))
-        cells: list[RenderableType] = [Text(f"{rank:,}", style="dim")]
-        if picture:
-            file = Path(score.image)  # not of an image that lies in a shard or at a URL
-            cells.append(picture(file) if file.is_file() else Text(""))
-        cells += [_name(score.image, room), Text(f"{score.score:.2f}", style="bold")]
-        cells += [Text(f"{score.targets[name]:.2f}") for name in other_targets]
-        if trained:
-            cells.append(Text("–" if score.held_out is None else f"{score.held_out:.2f}"))
-        if widths.interval:
-            cells.append(Text(interval({"low": score.low, "high": score.high}, 2), style="dim"))
-        if widths.bar:
-            cells.append(_bar(score.score, scale, widths.bar, plain))
-        if widths.gate:
-            cells.append(_gate(score, experts, widths.gate, plain))
-        table.add_row(*cells)
+            between = Text(f"{len(scores) - best - worst:,} more", style="dim italic")
+            table.add_row(*(between if column.head == "image" else "" for column in columns))
+        table.add_row(*(column.cell(rank, score) for column in columns))
     console.print(table)
-    _print_beneath(console, scores, provenance, (best, worst), experts, widths.gate > 0)
+    gates = any(column.head == "gate" for column in columns)
+    _print_beneath(console, scores, provenance, (best, worst), gates)
 
 
 def _shown(count: int, top: int | None) -> tuple[int, int]:
@@ -121,12 +86,49 @@ def _shown(count: int, top: int | None) -> tuple[int, int]:
     return (count, 0) if count <= BEST + WORST else (BEST, WORST)
 
 
-def _widths(columns: int, experts: int) -> Widths:
-    if columns >= WIDE:
-        return Widths(bar=24, gate=20 if experts else 0, interval=10)
-    if columns >= MEDIUM:
-        return Widths(bar=14, gate=12 if experts else 0, interval=10)
-    return Widths(bar=8, gate=0, interval=10) if columns >= NARROW else Widths(0, 0, 0)
+def _columns(
+    scores: Sequence["Score"],
+    provenance: Mapping[str, Any],
+    console: "Console",
+    picture: Picture | None,
+) -> list[Column]:
+    """The columns for which the terminal is wide enough."""
+    from rich.text import Text
+
+    experts, plain = list(provenance["experts"]), console.options.ascii_only
+    scale = provenance["mos"]["low"], provenance["mos"]["high"]
+    bar, gate, ends = next(widths for least, *widths in WIDTHS if console.width >= least)
+
+    def thumbnail(_: int, score: "Score") -> "RenderableType":
+        file = Path(score.image)  # not of an image that lies in a shard or at a URL
+        return picture(file) if picture and file.is_file() else Text("")
+
+    def held_out(_: int, score: "Score") -> Text:
+        return Text("–" if score.held_out is None else f"{score.held_out:.2f}")
+
+    def range_of(_: int, score: "Score") -> Text:
+        return Text(interval({"low": score.low, "high": score.high}, 2), style="dim")
+
+    def value_of(target: str) -> "Callable[[int, Score], Text]":
+        return lambda _, score: Text(f"{score.targets[target]:.2f}")
+
+    before = [Column("", len(f"{len(scores):,}"), lambda rank, _: Text(f"{rank:,}", style="dim"))]
+    if picture:
+        before.append(Column("", THUMBNAIL, thumbnail, "left", wraps=True))
+    after = [Column("score", 5, lambda _, score: Text(f"{score.score:.2f}", style="bold"))]
+    if ends:
+        for name in provenance["targets"][1:]:
+            after.append(Column(Text(printable(name)), max(len(name), 4), value_of(name)))
+        if any(score.trained_on for score in scores):
+            after.append(Column("held out", 8, held_out))
+        after.append(Column("90 %", ends, range_of))
+    if bar:
+        after.append(Column("", bar, lambda _, s: _bar(s.score, scale, bar, plain), "left"))
+    if gate and experts:
+        after.append(Column("gate", gate, lambda _, s: _gate(s, experts, gate, plain), "left"))
+    used = sum(column.width + GAP for column in [*before, *after])
+    room = max(NAME_AT_LEAST, console.width - used)
+    return [*before, Column("image", room, lambda _, s: _name(s.image, room), "left"), *after]
 
 
 def _bar(value: float, scale: tuple[float, float], width: int, plain: bool) -> "Text":
@@ -176,13 +178,12 @@ def _print_beneath(
     scores: Sequence["Score"],
     provenance: Mapping[str, Any],
     shown: tuple[int, int],
-    experts: Sequence[str],
     gates: bool,
 ) -> None:
     """The key of the gate bars, what to know of the scores, and how many are not shown."""
     from rich.text import Text
 
-    plain = console.options.ascii_only
+    experts, plain = list(provenance["experts"]), console.options.ascii_only
     if gates and len(experts) <= STACKED:
         key = Text("gate: ", style="dim")
         for number, expert in enumerate(experts):

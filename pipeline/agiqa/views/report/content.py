@@ -41,14 +41,7 @@ class CachedVector:
 
 
 def content(results: Results, table: ImagesTable, dataset: Path, tested: int) -> dict[str, Any]:
-    """The template's names for one run.
-
-    Args:
-        results: the run.
-        table: its data set.
-        dataset: `cache/<dataset>`, for the commands.
-        tested: images that have a score.
-    """
+    """The template's names for one run, on the data set in `cache/NAME`, on `tested` images."""
     metrics, provenance = results.metrics, results.provenance
     arrows = {name: " ↓" if FIGURES[name].less_is_better else " ↑" for name in FIGURES}
     return {
@@ -159,12 +152,8 @@ def image_columns(
     """What the gallery, the dialog and the points know of each image: columns, one row an image.
 
     What repeats (prompts, generators) is written once and pointed to. Runs side by side tested the
-    same images, so they differ in scores and gates alone.
-
-    Args:
-        runs: the runs of the page.
-        images: of `average_images`, for each run, in the order of the paths.
-        table: the data set, for prompts.
+    same images, so they differ in scores and gates alone: `images` are of `average_images`, for
+    each run, in the order of the paths.
     """
     first = images[0]
     prompts = table.frame.set_index("path")["prompt"]

@@ -29,14 +29,7 @@ SHEET, TILE, LINE = (6, 3), 160, 22  # images across and down, pixels a side and
 
 
 def write_plots(run: Path, dataset: Path) -> Path:
-    """Write RUN/plots.
-
-    Args:
-        run: an evaluated run.
-        dataset: `cache/<dataset>`, for the pictures; absent ones leave grey tiles.
-
-    Returns:
-        The folder.
+    """Write RUN/plots of an evaluated run, and give the folder; absent pictures leave grey tiles.
 
     Raises:
         AgiqaError: no such run, not evaluated, or no place to write.
@@ -79,12 +72,9 @@ def _tables(
 
 
 def contact_sheet(images: pd.DataFrame, table: ImagesTable, truth: str) -> bytes:
-    """A JPEG of SHEET images with their MOS and score.
+    """A JPEG of SHEET rows of `average_images`, in their order, with score and MOS (`truth`).
 
-    Args:
-        images: rows of `average_images`, in the order of the sheet.
-        table: the data set; only files that it lists are opened.
-        truth: MOS, in the page's words.
+    Only files that the table lists are opened.
     """
     across, down = SHEET
     sheet = Image.new("RGB", (across * TILE, down * (TILE + LINE)), "white")

@@ -36,12 +36,9 @@ class ExplainedImages:
 def read_explanations(
     run: Path, rows: Mapping[str, int], important: Sequence[int]
 ) -> ExplainedImages:
-    """Read them for the images of the page; empty where there are none.
+    """Read them for the page's rows by image path; of the `important` ones reasons are kept first.
 
-    Args:
-        run: the run's folder.
-        rows: of the page, by image path.
-        important: rows whose reasons are kept first.
+    Empty where there are none.
 
     Raises:
         AgiqaError: damaged, or an overlay's path leaves the folder.

@@ -36,15 +36,10 @@ MAIN = (
 
 
 def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
-    """Write the page about an evaluated run, or about several on the same splits.
+    """Write the page about an evaluated run, or several on the same splits, and give its path.
 
-    Args:
-        runs: the runs' folders; the page is about the first, the others stand beside it.
-        dataset: `cache/<dataset>`, for prompts and pictures; absent image files leave gaps only.
-        out: the HTML file.
-
-    Returns:
-        `out`.
+    It is about the first, the others stand beside it. Prompts and pictures are those of `dataset`,
+    `cache/NAME`; absent image files leave gaps only.
 
     Raises:
         AgiqaError: no such run, a run not evaluated yet, runs of other splits, no images table, or

@@ -24,12 +24,9 @@ CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
 
 
 def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
-    """Make the app.
+    """Make the app, with whose start and stop the service's thread starts and stops.
 
-    Args:
-        service: what it serves; its thread starts and stops with the app.
-        hosts: names in the Host header that it answers to; ["*"] for any.
-        under_way: counts its requests, and says when it stops.
+    It answers to `hosts` in the Host header, ["*"] for any.
     """
     limits = service.limits
 
@@ -53,15 +50,7 @@ def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASG
             "max_fields": limits.files + 8,
             "max_part_size": limits.prompt_bytes,
         },
-        middleware=[
-            Middleware(SafeHeaders),
-            Middleware(Measured, meters=service.meters),
-            Middleware(Drained),
-            Middleware(AsProblems, limits=limits),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
-            Middleware(SameOrigin),
-            Middleware(Bounded, limits=limits, under_way=under_way),
-        ],
+        middleware=_middleware(service, hosts, under_way),
     )
     app.openapi_version = "3.0.3"  # the newest that the Swagger UI of the bundle shows
     app.state.service, app.state.under_way = service, under_way
@@ -80,6 +69,18 @@ def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASG
     ):
         app.add_exception_handler(error, _answer(status))
     return app
+
+
+def _middleware(service: Service, hosts: Sequence[str], under_way: UnderWay) -> list[Middleware]:
+    return [
+        Middleware(SafeHeaders),
+        Middleware(Measured, meters=service.meters),
+        Middleware(Drained),
+        Middleware(AsProblems, limits=service.limits),
+        Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+        Middleware(SameOrigin),
+        Middleware(Bounded, limits=service.limits, under_way=under_way),
+    ]
 
 
 def _answer(status: int) -> Callable[[Request, Exception], Response]:

@@ -31,11 +31,8 @@ def run_facts(
 ) -> RunFacts:
     """Say what the run is; `tested` is None where it is not evaluated or its figures are damaged.
 
-    Args:
-        scorer: the run.
-        explanations: for each kind of them: empty, or why not.
-        folder: images in the operator's folder, where there is one.
-        limits: what a request may hold.
+    `explanations` are for each kind of them empty, or why not; `folder` counts the images of the
+    operator's.
     """
     run, (low, high) = scorer.run, scorer.scale
     known = {name: run.provenance[name] for name in OF_PROVENANCE}

@@ -44,11 +44,7 @@ class EvaluatedRuns:
 
 
 def find_results(folders: Sequence[Path], models: Sequence[str] = (MIXTURE,)) -> EvaluatedRuns:
-    """Results of every evaluated run in or below `folders`.
-
-    Args:
-        folders: runs, or folders of runs.
-        models: of each run, by name; "all" stands for every one.
+    """Results of every evaluated run in or below `folders`, by its models' names ("all": each).
 
     Raises:
         AgiqaError: no such folder, no run in it, a run named by itself that is not evaluated, none

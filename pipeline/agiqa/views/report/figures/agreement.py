@@ -30,32 +30,9 @@ MOST_SERIES = 10  # generators that get a colour and a marker; the rest share on
 
 def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
     """One point an image of `average_images`; the points come from the page's columns."""
-    named = [str(name) for name in images["generator"].value_counts().index]
-    series = [
-        (name or "all images", [name], SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)])
-        for index, name in enumerate(named[:MOST_SERIES])
-    ]
-    if other_names := named[MOST_SERIES:]:  # beneath the others
-        series.insert(0, (f"{len(other_names)} others", other_names, FAINT, "circle"))
-    is_crowded = len(images) > 4000
-    data: list[Json] = [
-        MARKERS
-        | {
-            "name": safe(label),
-            "meta": {"generators": generators},
-            "hoverinfo": "none",
-            "marker": {
-                "size": 4 if is_crowded else 6,
-                "opacity": 0.45 if is_crowded else 0.6,
-                "color": colour,
-                "symbol": symbol,
-            },
-        }
-        for label, generators, colour, symbol in series
-    ]
     low, high = _ends(images)
     scale = {"range": [low, high], "showgrid": False}
-    data.append(exact_line(low, high))
+    data = [*_points(images), exact_line(low, high)]
     if len(images) >= LEAST_FOR_FITTED:
         score, fitted = _logistic(images)
         data.append(
@@ -79,6 +56,28 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
             "height": 560,
         },
     )
+
+
+def _points(images: pd.DataFrame) -> list[Json]:
+    """A series for each generator, the rarest beneath the others as one."""
+    named = [str(name) for name in images["generator"].value_counts().index]
+    series = [
+        (name or "all images", [name], SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)])
+        for index, name in enumerate(named[:MOST_SERIES])
+    ]
+    if other_names := named[MOST_SERIES:]:
+        series.insert(0, (f"{len(other_names)} others", other_names, FAINT, "circle"))
+    size, opacity = (4, 0.45) if len(images) > 4000 else (6, 0.6)
+    return [
+        MARKERS
+        | {
+            "name": safe(label),
+            "meta": {"generators": generators},
+            "hoverinfo": "none",
+            "marker": {"size": size, "opacity": opacity, "color": colour, "symbol": symbol},
+        }
+        for label, generators, colour, symbol in series
+    ]
 
 
 def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:

@@ -99,15 +99,9 @@ def boxes(
 ) -> list[Json]:
     """Boxes from 25 to 75 %, parted at the median, and whiskers from 10 to 90 %.
 
-    Bars and error bars, not Plotly's box traces: the quantiles are known, and the page carries
-    Plotly's basic bundle, which has none.
-
-    Args:
-        table: p10, q1, median, q3, p90 of each row.
-        names: of the rows, or their places on the axis.
-        colour: of the boxes.
-        across: rows lie one above another, values go across.
-        width: of a box, in units of the rows' axis.
+    Bars and error bars, not Plotly's box traces: the quantiles are known (`p10` to `p90` of each
+    row), and the page carries Plotly's basic bundle, which has none. Rows lie `across` one above
+    another; a box's width is in units of their axis.
     """
     value, position, error = ("x", "y", "error_x") if across else ("y", "x", "error_y")
     low, high = [*table["q1"], *table["median"]], [*table["median"], *table["q3"]]
