@@ -5,6 +5,7 @@ import http.server
 import os
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -58,13 +59,14 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10
     for page in pages:
-        found = [one or other for one, other in FETCHED.findall(page.read_text())]
-        assert found
-        assert [each for each in found if re.match("(https?:)?//", each)] == [], page
+        fetched = [source or link for source, link in FETCHED.findall(page.read_text())]
+        assert fetched
+        assert [url for url in fetched if re.match("(https?:)?//", url)] == [], page
 
 
 @pytest.mark.browser
 def test_pages_in_a_browser(site: Path, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     handler = functools.partial(_Silent, directory=str(site))
     with (
         http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
@@ -73,24 +75,23 @@ def test_pages_in_a_browser(site: Path, tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
         page = context.new_page()
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url))
+        heard: list[str] = []
+        page.on("console", lambda message: heard.append(message.text))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.on("request", lambda request: heard.append(request.url))
         for name in ("index", "tour", "commands", "python"):
             page.goto(f"{address}{name}.html")
-        results = page.locator(".md-search-result__item").first
-        for half_seconds in range(240):
-            if half_seconds % 30 == 0:  # what is typed before the index is there may go unheard
-                page.fill("input[name=query]", "")
-                page.fill("input[name=query]", "ledger")
-            if results.is_visible():
+        query, results = page.locator("input[name=query]"), page.locator(".md-search-result__item")
+        for _ in range(24):
+            query.fill("")
+            query.press_sequentially("ledger")  # the page listens to keys; before its index is
+            with suppress(playwright.TimeoutError):  # there it may miss them
+                results.first.wait_for(timeout=5000)
                 break
-            page.wait_for_timeout(500)
-        assert results.is_visible()
+        assert results.first.is_visible()
         server.shutdown()
-    mine = (address, "data:", "blob:")
-    assert [each for each in said if not each.startswith(mine)] == []
+    own = (address, "data:", "blob:")
+    assert [line for line in heard if not line.startswith(own)] == []
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
