@@ -75,12 +75,7 @@ class PackRows:
         ]
         if absent:  # before memory is taken for what is not there
             raise self._damaged(np.concatenate(absent))
-        vectors = np.empty(self.shape, self.dtype)
-        with several_at_once(vectors.nbytes) as at_once:
-            whole = list(at_once(lambda rows: self.fill(vectors[rows], rows), self.chunk_rows()))
-        if not (sound := np.concatenate(whole)).all():
-            raise self._damaged(np.flatnonzero(~sound))
-        return vectors
+        return self[slice(0, self.shape[0])]
 
     def blocks(
         self, wanted: Collection[str] | None = None
@@ -102,21 +97,24 @@ class PackRows:
     def read(self, rows: slice) -> tuple[Vectors, Vectors]:
         """Vectors (n, P, D) of rows, and which of them are whole (n,); others mean nothing."""
         vectors = np.empty((rows.stop - rows.start, *self.shape[1:]), self.dtype)
-        return vectors, self.fill(vectors, rows)
-
-    def fill(self, vectors: Vectors, rows: slice) -> Vectors:
-        """Read rows into `vectors` (n, P, D); which of them are whole (n,)."""
         whole = np.zeros(len(vectors), bool)
-        with disk_errors("read the pack", self.path), strange_files(self.path):
-            first = rows.start // ROWS_A_CHUNK
-            for number in range(first, -(-rows.stop // ROWS_A_CHUNK)):
-                start = max(rows.start, number * ROWS_A_CHUNK)
-                stop = min(rows.stop, (number + 1) * ROWS_A_CHUNK)
-                part = slice(start - rows.start, stop - rows.start)
-                if (chunk := self.stored.chunks[number]) is not None:
-                    with suppress(FileNotFoundError):
-                        self._fill_from(chunk, vectors[part], whole[part], start)
-        return whole
+
+        def fill(number: int) -> None:
+            start = max(rows.start, number * ROWS_A_CHUNK)
+            stop = min(rows.stop, (number + 1) * ROWS_A_CHUNK)
+            part = slice(start - rows.start, stop - rows.start)
+            if (chunk := self.stored.chunks[number]) is not None:
+                with suppress(FileNotFoundError):
+                    self._fill_from(chunk, vectors[part], whole[part], start)
+
+        numbers = range(rows.start // ROWS_A_CHUNK, -(-rows.stop // ROWS_A_CHUNK))
+        with (
+            disk_errors("read the pack", self.path),
+            strange_files(self.path),
+            several_at_once(vectors.nbytes) as at_once,
+        ):
+            list(at_once(fill, numbers))
+        return vectors, whole
 
     def _fill_from(
         self, chunk: tuple[Path, int], vectors: Vectors, whole: Vectors, first: int
