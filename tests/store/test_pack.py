@@ -105,12 +105,6 @@ def test_plain_libraries_read_it(pack: Path, suffix: str) -> None:
     assert [row.tobytes().hex() for row in found["image_id"]] == make_ids(ROWS)
 
 
-def test_a_large_pack_is_few_files(tmp_path: Path) -> None:
-    path = write(tmp_path / "nano.zarr", make_ids(20_000), make_vectors(20_000, 2, 8))
-    assert len(files(path)) <= 100
-    np.testing.assert_array_equal(read_pack(path).vectors, make_vectors(20_000, 2, 8))
-
-
 @both_formats
 @pytest.mark.parametrize("damage", ["missing", "zero bytes", "truncated", "flipped"])
 def test_a_damaged_chunk_is_never_read_as_data(pack: Path, suffix: str, damage: str) -> None:

@@ -18,9 +18,8 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import DATASET_JSON, read_table
 from agiqa.data.prompts import IMAGE_PROMPT
 from agiqa.store.fingerprint import digest
-from agiqa.store.ledger.copying import Added, add_shelf, require_fits
+from agiqa.store.ledger.copying import Added, add_to_ledger, require_fits
 from agiqa.store.ledger.description import Description
-from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.packs.pack_layout import is_by_prompt, row_ids_digest
 from agiqa.store.packs.pack_rows import PackRows
@@ -59,13 +58,8 @@ class PackVector:
     def __init__(self, pack: PackRows, index: int) -> None:
         self.pack, self.index = pack, index
         self.name = str(pack.metadata["names"][index])
-        metadata = pack.metadata
-        made_by, width, dtype = (
-            metadata["fingerprints"][index],
-            metadata["width"],
-            metadata["dtype"],
-        )
-        self.described = Description(made_by, width, dtype)
+        about = pack.metadata
+        self.described = Description(about["fingerprints"][index], about["width"], about["dtype"])
         self.refused = ""  # why nothing of it is taken
         self.ids: dict[str, str] = {}  # the ledger's id by the pack's, of what is wanted
         self.crc32: dict[str, int | None] = {}
@@ -75,9 +69,7 @@ class PackVector:
         """Add what the ledger `root` lacks of it."""
         if not self.ids:
             return Added(len(self.pack.image_ids) if self.refused else 0, refused=self.refused)
-        made_by = self.described
-        shelf = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype, rank)
-        return add_shelf(self, shelf)
+        return add_to_ledger(self, root, rank)
 
     def checksums(self) -> dict[str, int | None]:
         """The CRC-32 of each row by its id; None of damaged ones."""

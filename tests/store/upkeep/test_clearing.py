@@ -35,14 +35,6 @@ def lonely(project: Project) -> Path:
     return shelf.folder
 
 
-def test_nothing_can_go_from_a_sound_store(project: Project, lonely: Path) -> None:
-    before = size(project.ledger)
-    result = agiqa("cache", "gc", "--yes")
-    assert result.exit_code == 0, result.output
-    assert result.stdout == "nothing can go\n"
-    assert size(project.ledger) == before
-
-
 def test_the_real_run_removes_exactly_what_the_dry_run_said(project: Project, lonely: Path) -> None:
     shelf = Shelf.at(project.shelf("a"))
     twice = shelf.files.folder / shelf.rows.add(project.ids[:9], project.vectors[:9, 0])

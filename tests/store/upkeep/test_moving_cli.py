@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,11 +11,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from agiqa.cli import main
-from agiqa.cli.cache import command as cache
 from agiqa.data.datasets.table import read_table
 from agiqa.store import Shelf, read_pack, write_pack
 
-COMMANDS = ("merge", "convert", "export", "import-pt")
 IMAGES = 40
 FAST = ["--target=mos", "--set=fit.components=8", "--set=fit.semantic_components=4"]
 FAST += ["--set=fit.epochs=6"]
@@ -81,22 +78,6 @@ def reference_features(folder: Path) -> None:
         batch = (torch.randn(IMAGES, 1, 24) + mos[:, None, None]).half()
         for row, tensor in enumerate(batch):
             torch.save(tensor, folder / f"{row:02d}_{vector}.pt")
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_is_documented_and_examples_keep_their_lines(name: str) -> None:
-    command = cache.get_command(click.Context(cache), name)
-    assert command is not None
-    assert f"agiqa cache {name}" in str(command.help)
-    for parameter in command.params:
-        if isinstance(parameter, click.Option):
-            assert parameter.help, parameter.name
-    lines = [line.strip() for line in str(command.help).splitlines()]
-    examples = [line for line in lines if "agiqa cache" in line]
-    shown = [line.strip() for line in succeed("cache", name, "--help").splitlines()]
-    assert examples
-    assert set(examples) <= set(shown)
-    assert run("cache", name).exit_code == 2
 
 
 def test_fit_and_evaluate_take_imported_features(workspace: Path) -> None:

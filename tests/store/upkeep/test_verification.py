@@ -146,18 +146,22 @@ def test_a_shelf_of_a_newer_layout_is_left_alone(project: Project) -> None:
     assert path.read_text() == newer
 
 
+def change_row(pack: Path) -> None:
+    """As the library itself does, so that the chunk's own checksum fits."""
+    if pack.is_dir():
+        zarr.open_array(pack / "vectors", mode="r+")[20, 0, 0] = 7
+        return
+    with h5py.File(pack, "r+") as file:
+        file["vectors"][20, 0, 0] = 7
+
+
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_two_layers_with_different_damage_mend_each_other(project: Project, suffix: str) -> None:
     project.pack.rename(Path("elsewhere.zarr"))
     pack = project.pack.with_suffix(suffix)
     project.write_pack(pack)
-    for row in range(5):
-        flip(project.segment("a"), -1 - 32 * row)
-    if pack.is_dir():
-        zarr.open_array(pack / "vectors", mode="r+")[20, 0, 0] = 7
-    else:
-        with h5py.File(pack, "r+") as file:
-            file["vectors"][20, 0, 0] = 7
+    flip(project.segment("a"), *range(-1, -161, -32))
+    change_row(pack)
     result = agiqa("cache", "verify", "--repair")
     assert result.exit_code == 0, result.output
     assert "rows that it lacked taken from packs: 5" in result.stdout
@@ -170,12 +174,9 @@ def test_a_pack_is_mended_from_the_ledger(project: Project, suffix: str) -> None
     pack = project.pack.with_suffix(suffix)
     project.write_pack(pack)
     whole = files(pack)
+    change_row(pack)
     if pack.is_dir():
-        flip(pack / "vectors" / "c.0.0.0", 1000)
         flip(pack / "image_id" / "c.0.0", 10)  # so that the images are the table's
-    else:
-        with h5py.File(pack, "r+") as file:
-            file["vectors"][3, 0, 0] = 7
     result = agiqa("cache", "verify", "--repair", pack)
     assert result.exit_code == 0, result.output
     assert "  repaired: 40 rows packed again from the ledger\n" in result.stdout

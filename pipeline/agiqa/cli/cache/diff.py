@@ -1,5 +1,6 @@
 """`agiqa cache diff`: why vectors would be computed again, field by field."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,21 +153,12 @@ def _tree(comparison: "Comparison") -> dict[str, Any]:
             for values in differences
         ]
 
-    return {
-        "unchanged": list(comparison.same),
-        "renamed": dict(comparison.renamed),
-        "changed": {name: fields(differences) for name, differences in comparison.changed.items()},
-        "removed": list(comparison.removed),
-        "added": list(comparison.added),
-    }
+    tree = asdict(comparison)
+    changed = {name: fields(differences) for name, differences in comparison.changed.items()}
+    return {"unchanged": tree.pop("same"), **tree, "changed": changed}
 
 
 def _missing_tree(missing: "Missing") -> dict[str, Any]:
-    return {
-        "images": missing.images,
-        "missing": dict(missing.vectors),
-        "missing_images": list(missing.missing_images),
-        "new_images": list(missing.new_images),
-        "gone_images": missing.gone_images,
-        "in_pack": missing.in_pack,
-    }
+    tree = asdict(missing)
+    del tree["notes"]
+    return {"images": tree.pop("images"), "missing": tree.pop("vectors"), **tree}

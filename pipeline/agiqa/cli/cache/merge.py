@@ -1,5 +1,6 @@
 """`agiqa cache merge`: rows of other ledgers and of packs into this ledger."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -41,16 +42,8 @@ def command(sources: tuple[Path, ...], as_json: bool) -> None:
     results = merge(sources, default_root())
     if as_json:
         merged = [
-            {
-                "source": str(result.source),
-                "vector": result.name,
-                "rows": result.rows.rows,
-                "added": result.rows.added,
-                "there": result.rows.present,
-                "kept": list(result.rows.kept),
-                "damaged": list(result.rows.damaged),
-                "refused": result.rows.refused,
-            }
+            {"source": str(result.source), "vector": result.name, "there": result.rows.present}
+            | {key: value for key, value in asdict(result.rows).items() if key != "present"}
             for result in results
         ]
         show({"ledger": str(default_root()), "merged": merged}, as_json)

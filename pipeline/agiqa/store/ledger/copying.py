@@ -22,6 +22,8 @@ from agiqa.store.rows import Vectors, id_bytes, row_checksums
 class Source(Protocol):
     """Where rows come from: a `Shelf`, one of layout 1, a pack's vector (../unpacking.py)."""
 
+    described: Description
+
     def checksums(self) -> Mapping[str, int | None]:
         """The CRC-32 of each row by its id; None of a damaged one of which it is not known."""
 
@@ -69,6 +71,13 @@ def add_shelf(source: Source, target: Shelf) -> Added:
                 added += len(ids)
     damaged = tuple(row_id for row_id in offered if row_id in missing_ids)
     return Added(len(offered), added, present, kept, damaged)
+
+
+def add_to_ledger(source: Source, root: Path, rank: int = 0) -> Added:
+    """Add the rows of `source` that its shelf under `root` lacks, which is made where it is not."""
+    made_by = source.described
+    target = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype, rank)
+    return add_shelf(source, target)
 
 
 def require_fits(root: Path, vectors: Iterable[tuple[Path, Description]]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.progress import track
-from agiqa.store import DESCRIPTION, FORMATS, Shelf, add_shelf, require_fits
-from agiqa.store.ledger.copying import Added
+from agiqa.store import DESCRIPTION, FORMATS, Shelf, require_fits
+from agiqa.store.ledger.copying import Added, add_to_ledger
 from agiqa.store.ledger.description import is_layout_1
 from agiqa.store.ledger.layout1 import OldShelf
 from agiqa.store.ledger.roots import PIXELS, find_shelves
@@ -64,9 +64,7 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
         if isinstance(vector, PackVector):
             merged.append(Merged(store, vector.name, vector.add_to(root)))
             continue
-        made_by = vector.described
-        target = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype)
-        merged.append(Merged(store, "", add_shelf(vector, target)))
+        merged.append(Merged(store, "", add_to_ledger(vector, root)))
         unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
         merged += [
             Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
