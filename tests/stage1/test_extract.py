@@ -24,7 +24,7 @@ from agiqa.stage1.ledger_rows import open_shelves
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
 from kit.processes import process_id
-from kit.stored_rows import files
+from kit.stored_rows import files, flip
 
 
 class Counting(ImageTextExtractor):
@@ -120,9 +120,7 @@ def test_damaged_rows_are_computed_again(
     extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     good = read_pack(store).vectors
     segment = min(ledger.rglob("*.safetensors"))
-    data = bytearray(segment.read_bytes())
-    data[-1] ^= 1
-    segment.write_bytes(data)
+    flip(segment, -1)
     elsewhere = tmp_path / "other.zarr"  # so that no pack can give them back
     again = extract(table, ImageTextExtractor(semantic), elsewhere, ledger=ledger)
     assert again.computed == 1  # the others were saved

@@ -16,7 +16,7 @@ from PIL import Image
 
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import write_table
-from kit.stored_rows import files
+from kit.stored_rows import files, flip
 
 IMAGES, VECTORS = 30, 2
 
@@ -152,9 +152,7 @@ def test_damaged_rows_of_a_rank_are_computed_again(ranks: Ranks, world: int) -> 
     ledger = f"damaged-{world}"
     ranks.run(ledger, world=2)
     segment = min((ranks.table / ledger).glob("*/segments/*.safetensors"))
-    data = bytearray(segment.read_bytes())
-    data[-1] ^= 1
-    segment.write_bytes(data)
+    flip(segment, -1)
     shutil.rmtree(ranks.table / f"{ledger}.zarr")
     assert [IMAGES, 59, 1, None] in ranks.run(ledger, world)  # who packs saves the rest
     assert ranks.store(ledger) == ranks.store("one")

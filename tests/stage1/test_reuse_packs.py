@@ -15,7 +15,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, Sample
 from agiqa.store import PackError, pack_beside, read_pack
-from kit.stored_rows import files
+from kit.stored_rows import files, flip
 
 
 class Counting(ImageTextExtractor):
@@ -93,10 +93,7 @@ def test_damaged_rows_of_a_pack_are_computed(
     store, ledger = tmp_path / "tiny.zarr", tmp_path / "ledger"
     extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     before = files(store)
-    chunk = store / "vectors/c.0.0.0"
-    data = bytearray(chunk.read_bytes())
-    data[5] ^= 4
-    chunk.write_bytes(data)
+    flip(store / "vectors/c.0.0.0", 5)
     shutil.rmtree(ledger)
     result = extract(table, ImageTextExtractor(semantic), store, ledger=ledger)
     assert result.computed == 2  # of one image

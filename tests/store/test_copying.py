@@ -38,15 +38,6 @@ def test_missing_rows_are_added_once(tmp_path: Path) -> None:
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
 
 
-def test_rows_with_other_numbers_stay_and_are_counted(tmp_path: Path) -> None:
-    ids, ours, theirs = make_ids(20), make_vectors(20, WIDTH), make_vectors(20, WIDTH, seed=1)
-    source = fill(tmp_path / "a", ids, theirs)
-    target = fill(tmp_path / "b", ids[:5], ours[:5])
-    found = add_shelf(source, target)
-    assert (found.added, found.present, found.kept) == (15, 0, tuple(ids[:5]))
-    assert np.array_equal(target.read(ids), np.concatenate([ours[:5], theirs[5:]]))
-
-
 def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     """A flipped bit takes its row, unless the target has it."""
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)

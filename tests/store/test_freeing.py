@@ -41,27 +41,6 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf.at(shelf.folder)
 
 
-def names(found: object) -> list[str]:
-    return sorted(each.path.name for each in found)  # type: ignore[attr-defined]
-
-
-def test_rows_kept_twice_and_partial_files_go_and_rows_stay(shelf: Shelf) -> None:
-    folder = shelf.folder / "segments"
-    for name, age in ((".old.partial", 7200), (".new.partial", 0)):
-        (folder / name).write_bytes(b"half")
-        os.utime(folder / name, (time.time() - age,) * 2)
-    found, busy = orphans_of_shelf(shelf.folder)
-    assert busy == []
-    assert len(found) == 3
-    assert names(found)[0] == ".old.partial"
-    assert sum(each.size for each in found) == sum(each.path.stat().st_size for each in found)
-    for orphan in found:
-        orphan.remove()
-    assert orphans_of_shelf(shelf.folder) == ([], [])
-    assert len(segments(shelf)) == 1
-    np.testing.assert_array_equal(shelf.read(make_ids(900)), make_vectors(900, WIDTH))
-
-
 def test_what_a_damaged_segment_has_as_well_stays(shelf: Shelf) -> None:
     found, _ = orphans_of_shelf(shelf.folder)
     (large,) = (path for path in segments(shelf) if path.name.endswith("-900.safetensors"))
@@ -85,6 +64,10 @@ def test_a_shelf_being_written_is_passed_over(shelf: Shelf, tmp_path: Path) -> N
             with pytest.raises(LockedError, match=f"process {os.getpid()} on"):
                 remove_shelf(shelf.folder)
     assert segments(shelf) == before
+    for orphan in found:
+        orphan.remove()
+    assert orphans_of_shelf(shelf.folder) == ([], [])
+    np.testing.assert_array_equal(shelf.read(make_ids(900)), make_vectors(900, WIDTH))
     remove_shelf(shelf.folder)
     assert list(tmp_path.iterdir()) == []
 

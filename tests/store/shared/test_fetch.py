@@ -98,13 +98,6 @@ def test_what_is_not_there_or_not_allowed(
         read_pack(f"s3://{bucket}/some/nano.zarr")
 
 
-def test_names_that_leave_the_folder_are_refused(machine: Machines, bucket: str) -> None:
-    machine("a").enter()
-    fsspec.filesystem("s3").pipe_file(f"{bucket}/some/nano.zarr/a/../../../../evil", b"x")
-    with pytest.raises(RemoteError, match=r"inside the folder, found 'a/\.\./\.\./"):
-        read_pack(f"s3://{bucket}/some/nano.zarr")
-
-
 def test_fit_evaluate_and_report_from_a_bucket_without_images(
     machine: Machines,
     bucket: str,

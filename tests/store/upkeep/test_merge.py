@@ -102,14 +102,6 @@ def test_sources_that_are_none_are_one_line(tmp_path: Path) -> None:
     assert "upgrade agiqa" in found[0].rows.refused
 
 
-def test_a_shelf_whose_fingerprint_was_changed_is_not_believed(tmp_path: Path) -> None:
-    shelf = fill(tmp_path / "a", "q", slice(0, 3))
-    text = (shelf / "fingerprint.json").read_text()
-    (shelf / "fingerprint.json").write_text(text.replace('"q"', '"r"'))
-    with pytest.raises(AgiqaError, match="expected the fingerprint that the folder is named after"):
-        merge([shelf], tmp_path / "here")
-
-
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
 def test_the_images_own_prompts_come_from_the_table_beside_the_pack(
     tmp_path: Path, make_table: Callable[..., ImagesTable], suffix: str
