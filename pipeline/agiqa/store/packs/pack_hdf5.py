@@ -157,7 +157,8 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
     with _rejections(path), _file(path) as file:
-        arrays = _arrays(file, metadata)
+        shapes = array_shapes(metadata).items()
+        arrays = {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
         return Stored(
             image_id=_read(path, arrays["image_id"]),
             row_crc32=_read(path, arrays["row_crc32"]),
@@ -276,11 +277,6 @@ def _rejections(path: Path) -> Iterator[None]:
         raise damaged(path, "a file that HDF5 cannot read") from error
     except Exception as error:
         raise damaged(path, one_line(error)) from error
-
-
-def _arrays(file: h5py.File, metadata: Mapping[str, Any]) -> dict[str, h5py.Dataset]:
-    shapes = array_shapes(metadata).items()
-    return {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
 
 
 def _chunks(file: Path, vectors: h5py.Dataset) -> list[tuple[Path, int] | None]:

@@ -59,10 +59,10 @@ def plan(
     known, unreadable = find_runs(runs)
     shelves, packs = survey(ledger, caches, known)
     if unused:
-        _require_readable(packs, unreadable)
-        _require_folders([*caches, *runs])
+        _require_users(packs, unreadable, [*caches, *runs])
     read = {digest for run in known for store in run.stores for digest in store}
-    folders = [ledger, *caches, *(path for cache in caches for path in _folders(cache))]
+    inside = [path for cache in caches for path in sorted(cache.glob("[!.]*")) if path.is_dir()]
+    folders = [ledger, *caches, *inside]
     planned = Plan([orphan for folder in folders for orphan in leftovers(folder)], [])
     whole_shelves = []
     for shelf in shelves:
@@ -178,24 +178,16 @@ def remove_shelf(folder: Path) -> None:
         shutil.rmtree(aside)
 
 
-def _folders(cache: Path) -> list[Path]:
-    """List the folders of data sets under `cache/`."""
-    return [p for p in sorted(cache.glob("*")) if p.is_dir() and not p.name.startswith(".")]
-
-
-def _require_readable(packs: Sequence[Store], runs: Sequence[Path]) -> None:
-    bad = [str(pack.path) for pack in packs if pack.problem] + [str(path) for path in runs]
+def _require_users(packs: Sequence[Store], unreadable: Sequence[Path], folders: list[Path]) -> None:
+    """AgiqaError unless all that may use a shelf can be looked at."""
+    bad = [pack.path for pack in packs if pack.problem] + list(unreadable)
     if bad:
         raise AgiqaError(
             f"{bad[0]}: cannot be read, so nobody knows which shelves it uses ({len(bad)} such); "
             "repair or remove it before --unused"
         )
-
-
-def _require_folders(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise AgiqaError(
-                f"{folder}: no such folder, so nothing in it is seen to use a shelf; run --unused "
-                "where your project is, or name its folders by --cache and --runs"
-            )
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise AgiqaError(
+            f"{missing[0]}: no such folder, so nothing in it is seen to use a shelf; run --unused "
+            "where your project is, or name its folders by --cache and --runs"
+        )
