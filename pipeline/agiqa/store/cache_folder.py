@@ -25,15 +25,11 @@ def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     for name in (IMAGES_CSV, DATASET_JSON, SPLITS):
         fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _whatever)
     for name in packs:
-        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _check_of(name))
+        check: Callable[[Path], object] = _whatever if name.endswith(TAIL) else read_pack
+        if Path(name).stem.endswith(f"-{TOKENS}"):
+            check = open_pack  # too large to be read
+        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, check)
     return folder
-
-
-def _check_of(name: str) -> Callable[[Path], object]:
-    """Choose what looks at a copy: a pack is read, one of tokens, too large for that, opened."""
-    if name.endswith(TAIL):
-        return _whatever
-    return open_pack if Path(name).stem.endswith(f"-{TOKENS}") else read_pack
 
 
 def _whatever(_: Path) -> None:

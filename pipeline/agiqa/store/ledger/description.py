@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,21 +161,22 @@ def kind_of(folder: Path, most: int = 3) -> Kind | None:
 
 
 def restore_description(
-    folder: Path, candidates: Iterable[Fingerprint], wanted: Description | None = None
+    folder: Path, fingerprint: Fingerprint, wanted: Description | None = None
 ) -> bool:
-    """Write a lost or damaged fingerprint.json anew, of the candidate that the folder is named for.
+    """Write a lost or damaged fingerprint.json anew, if the folder is named for this fingerprint.
 
-    Width and dtype are those that segments say, or without any those `wanted`. False where no
-    candidate fits, or nothing tells the width; then nothing is changed.
+    Width and dtype are those that segments say, or without any those `wanted`. False where it is
+    another's, or nothing tells the width; then nothing is changed.
     """
+    if not is_of(folder, fingerprint):
+        return False
     kind = kind_of(folder) or (wanted.kind if wanted else None)
-    for fingerprint in candidates:
-        if kind is not None and is_of(folder, fingerprint) and kind.digest == digest(fingerprint):
-            text = Description(fingerprint, kind.width, kind.dtype).text()
-            with disk_errors("restore", folder / DESCRIPTION):
-                write_file(folder / DESCRIPTION, text.encode())
-            return True
-    return False
+    if kind is None or kind.digest != digest(fingerprint):
+        return False
+    text = Description(fingerprint, kind.width, kind.dtype).text()
+    with disk_errors("restore", folder / DESCRIPTION):
+        write_file(folder / DESCRIPTION, text.encode())
+    return True
 
 
 def is_layout_1(folder: Path) -> bool:

@@ -101,7 +101,7 @@ class Shelf:
             try:
                 require_same_shelf(stated_in(folder), wanted, where=str(folder))
             except LostDescriptionError:  # the folder's name vouches for the fingerprint
-                if not restore_description(folder, [fingerprint], wanted):
+                if not restore_description(folder, fingerprint, wanted):
                     raise
                 logger.warning(
                     "%s was lost or damaged and has been written anew", folder / DESCRIPTION

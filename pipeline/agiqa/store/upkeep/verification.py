@@ -24,7 +24,6 @@ from agiqa.store.ledger.description import (
     Description,
     LostDescriptionError,
     MisnamedShelfError,
-    is_of,
     parse_description,
     read_description,
     restore_description,
@@ -117,7 +116,7 @@ def _recover(shelf: Path, known: KnownFingerprints) -> str:
     them.
     """
     for origin, fingerprint in known.fingerprints(shelf):
-        if is_of(shelf, fingerprint) and restore_description(shelf, [fingerprint]):
+        if restore_description(shelf, fingerprint):
             return f"{shelf / DESCRIPTION}: written anew, out of {origin}"
     rows = sum(rows_of(name) or 0 for name in LocalSegments(shelf).sizes())
     raise AgiqaError(
