@@ -45,7 +45,7 @@ StoreName = Annotated[  # a file's, in the folder of its data set
     str, Matching("a plain name, as a file can have", r"[\w][\w .+@=-]{0,99}")
 ]
 Preset = Literal["light", "tuned", "paper", "paper-fixed"]
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["float32", "bfloat16", "float16", "int8"]
 DeviceMap = Literal["", "auto", "balanced", "balanced_low_0", "sequential"]
 # transformers' own kernels. It takes names of repositories as well, whose code it fetches and runs.
 Attention = Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]

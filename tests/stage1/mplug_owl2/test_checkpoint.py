@@ -76,9 +76,11 @@ def test_a_loaded_model_is_whole_frozen_and_of_its_dtype(tiny: Path) -> None:
     assert "lm_head" not in dict(model.named_children())
 
 
-def test_an_unknown_attention_kernel(tiny: Path) -> None:
+def test_an_unknown_attention_kernel_or_integers(tiny: Path) -> None:
     with pytest.raises(AgiqaError, match="attention=sdpa or eager; found 'flash_attention_2'"):
         loading.load_model(tiny, "float32", "flash_attention_2")
+    with pytest.raises(AgiqaError, match="dtype=float32, bfloat16 or float16; found 'int8'"):
+        loading.load_model(tiny, "int8", "sdpa")
 
 
 def test_all_that_does_not_fit_is_listed_at_once(

@@ -252,6 +252,7 @@ class _Model:
         import torch
         import transformers
 
+        from agiqa.stage1.extractors.int8 import arithmetic
         from agiqa.stage1.extractors.lmm.answers import Answers
         from agiqa.stage1.extractors.lmm.forward import SharedForward, decoder_blocks
 
@@ -269,7 +270,7 @@ class _Model:
         if settings.compile:
             for block in decoder_blocks(self.model):
                 block.compile(dynamic=False)
-        self.dtype = getattr(torch, settings.dtype)
+        self.dtype = arithmetic(settings.dtype)
         self.when_encoded: Callable[[Any], object] | None = None
         self._proven: set[str] = set()  # prompts of which is known what they share
         self.can_widen = self.dtype != torch.float32 and settings.quantization == "none"

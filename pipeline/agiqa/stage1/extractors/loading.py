@@ -174,23 +174,27 @@ def load_model(
     Args:
         auto: one of transformers' Auto classes.
         folder: the model.
-        dtype: of its weights.
+        dtype: of its weights; int8: of its Linear layers', on a CPU.
         attention: transformers' attention kernel.
         settings: where quantisation, a device map and remote code are asked for.
 
     Raises:
-        AgiqaError: the folder holds another kind of model, or weights are missing from it.
+        AgiqaError: the folder holds another kind of model, weights are missing from it, or int8
+            cannot run here.
     """
-    import torch
     import transformers
+
+    from agiqa.stage1.extractors.int8 import INT8, arithmetic, require_int8, use_int8
 
     transformers.utils.logging.disable_progress_bar()
     placement = _placement(folder, settings) if settings else {}
+    if dtype == INT8:
+        require_int8(folder.name, device(), "device_map" in placement)
     _require_weights_for(auto, folder, placement)
     try:
         model, report = auto.from_pretrained(
             folder.path,
-            dtype=getattr(torch, dtype),
+            dtype=arithmetic(dtype),
             attn_implementation=attention,
             output_loading_info=True,
             **placement,
@@ -211,6 +215,8 @@ def load_model(
             "they would be random."
         )
     model = model.eval().requires_grad_(False)
+    if dtype == INT8:
+        use_int8(folder.name, model)
     return model if "device_map" in placement else model.to(device())
 
 
@@ -247,7 +253,7 @@ def _require_weights_for(auto: Any, folder: ModelFolder, placement: Mapping[str,
 
 def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
     """Choose arguments of `from_pretrained` for quantisation, a device map and remote code."""
-    import torch
+    from agiqa.stage1.extractors.int8 import arithmetic
 
     options: dict[str, Any] = {}
     if settings.device_map:
@@ -266,7 +272,7 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
         from transformers import BitsAndBytesConfig
 
         kind = kinds[settings.quantization]
-        compute = getattr(torch, settings.dtype)
+        compute = arithmetic(settings.dtype)
         options["quantization_config"] = BitsAndBytesConfig(**kind, bnb_4bit_compute_dtype=compute)
         options.setdefault("device_map", "auto")
     return options | trust(folder, settings)

@@ -81,7 +81,7 @@ def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
         and semantic.folder.path == visual.folder.path
         and all(getattr(settings, name) == getattr(other, name) for name in SAME)
         and semantic.batch_size == visual.batch_size
-        and settings.dtype == "float32"  # else vectors that overflow are computed again
+        and settings.dtype in ("float32", "int8")  # else vectors that overflow are computed again
         and settings.quantization == "none"
         and semantic.vectors[0].fingerprint[PREPROCESSING]
         == visual.vectors[0].fingerprint[PREPROCESSING]

@@ -190,6 +190,11 @@ class TokenExtractor:
                 f"visual.tokens expects a block from 1 to {depth - 1} of "
                 f"'{self._own.folder.name}', behind which others are, found {block}."
             )
+        if self.settings.dtype == "int8":
+            raise AgiqaError(
+                "visual.tokens expects weights that can be trained, found visual.dtype int8: take "
+                "float32, or visual.tokens 0."
+            )
         step = self._own.patch_size * self.settings.token_pool
         if self.settings.token_size % step:
             raise AgiqaError(

@@ -55,8 +55,12 @@ def load_model(
         raise AgiqaError(
             f"mPLUG-Owl2 runs with semantic.attention={' or '.join(KERNELS)}; found '{attention}'."
         )
-    model = build_empty(load_config(folder), attention, network)
     kind = getattr(torch, dtype)
+    if not kind.is_floating_point:
+        raise AgiqaError(
+            f"mPLUG-Owl2 runs with semantic.dtype=float32, bfloat16 or float16; found '{dtype}'."
+        )
+    model = build_empty(load_config(folder), attention, network)
     devices = plan_devices(model, kind, _free_memory())
     try:
         load_weights(model, folder, kind, devices, model._keys_to_ignore_on_load_unexpected)
