@@ -12,6 +12,8 @@ from torch import nn
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage1.estimate import estimate
 from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor
 from agiqa.stage1.extractors.int8 import Int8Linear, require_int8, use_int8
 from agiqa.stage1.extractors.shared_tower import shared_tower
@@ -65,6 +67,15 @@ def test_a_token_that_is_not_finite_spoils_itself_alone() -> None:
     with torch.inference_mode():
         finite = Int8Linear(nn.Linear(8, 4))(tokens).isfinite()
     assert finite.all(dim=1).tolist() == [True, False, True]
+
+
+def test_a_dry_run_counts_their_operations(visual: Visual, table: ImagesTable) -> None:
+    costs = [
+        estimate(table, VisionExtractor(replace(visual, dtype=dtype)), workers=0).cost  # type: ignore[arg-type]
+        for dtype in ("float32", "int8")
+    ]
+    assert all(costs)
+    assert len({cost.flop for cost in costs if cost}) == 1
 
 
 @pytest.mark.parametrize("kind", ["semantic", "visual"])
