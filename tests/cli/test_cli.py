@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from scipy.stats import spearmanr
 
 from agiqa.cli import COMMANDS, main
 from agiqa.data.datasets.table import ImagesTable, read_table, write_table
 from agiqa.data.metric_names import FITTED, TOO_FEW_TO_FIT
 from agiqa.store import write_pack
+from kit.command import agiqa, one_line
 
 IMAGES = 60
 FAST = [
@@ -42,19 +44,7 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
                 yield f"{name} {sub}", inner
 
 
-def _run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def _one_line(result: Result, *parts: str) -> None:
-    """A user error: exit 1, one line, no traceback, and it says these things."""
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("Error: ")]
-    assert result.exit_code == 1, result.output
-    assert len(errors) == 1, lines
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in errors[0]
+_fail = partial(agiqa, status=1)
 
 
 @pytest.fixture
@@ -71,10 +61,9 @@ def workspace(
     )
     labels["maker"] = ["one" if row % 2 else "two" for row in range(IMAGES)]
     labels.to_csv("images/labels.csv", index=False)
-    result = _run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+    agiqa("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
                   "--score-column", "mos", "--prompt-column", "prompt",
                   "--generator-column", "maker")  # fmt: skip
-    assert result.exit_code == 0, result.output
     _write_stores(read_table(Path("cache/mine")))
     return tmp_path
 
@@ -106,21 +95,20 @@ def test_examples_keep_their_lines() -> None:
             for line in (command.callback.__doc__ or "").splitlines()
             if line.strip().startswith("agiqa ")
         ]
-        shown = [line.strip() for line in _run(*name.split(), "--help").stdout.splitlines()]
+        shown = [line.strip() for line in agiqa(*name.split(), "--help").stdout.splitlines()]
         assert examples, name
         assert set(examples) <= set(shown), name
 
 
 def test_extractors_for_people_and_programs() -> None:
-    plain = _run("extractors")
-    assert plain.exit_code == 0, plain.output
+    plain = agiqa("extractors")
     rows = [line.split("\t") for line in plain.stdout.splitlines()]
     assert {len(row) for row in rows} == {7}
     assert [row[0] for row in rows[:3]] == ["model", "nano", "MAGAer13/mplug-owl2-llama2-7b"]
-    listed = json.loads(_run("extractors", "--json").stdout)
+    listed = json.loads(agiqa("extractors", "--json").stdout)
     assert [each["model"] for each in listed] == [row[0] for row in rows[1:]]
     assert listed[0]["tokens"] == 49
-    assert "--set semantic.name=" in _run("extractors", "--help").stdout
+    assert "--set semantic.name=" in agiqa("extractors", "--help").stdout
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -149,15 +137,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_fit_evaluate_and_json(workspace: Path) -> None:
-    fitted = _run("fit", "mine", "--target", "mos", "--json", *FAST)
-    assert fitted.exit_code == 0, fitted.output
+    fitted = agiqa("fit", "mine", "--target", "mos", "--json", *FAST)
     found = json.loads(fitted.stdout)
     assert found["run"] == "runs/mine/grouped"
     assert found["splits"] == 10
-    shown = _run("evaluate", "runs/mine/grouped")
-    assert shown.exit_code == 0, shown.output
+    shown = agiqa("evaluate", "runs/mine/grouped")
     assert "mixture of experts" in shown.stdout
-    metrics = json.loads(_run("evaluate", "runs/mine/grouped", "--json").stdout)
+    metrics = json.loads(agiqa("evaluate", "runs/mine/grouped", "--json").stdout)
     for figure, values in metrics["models"]["moe"].items():
         if figure in FITTED:  # of some twelve images a split
             assert (values["median"], values["low"], values["why"]) == (None, None, TOO_FEW_TO_FIT)
@@ -191,7 +177,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
         assert row["intervals"]["srcc"] == [None, None]
         assert row["why"]["srcc"].endswith("intervals need 5")
     assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
-    _one_line(_run("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
+    one_line(_fail("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
     kept |= {
@@ -205,7 +191,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
     median = metrics["models"]["moe"]["srcc"]["median"]
-    shown = _run("table", "--format", "csv").stdout.splitlines()
+    shown = agiqa("table", "--format", "csv").stdout.splitlines()
     assert shown[1].startswith("agiqa: mixture of experts on nano and nano-vision,true,,mine,mos,")
     assert f",{median:.6g}," in shown[1]
 
@@ -227,32 +213,32 @@ def _predictions_bear_the_metrics_out(run: Path, metrics: dict[str, Any]) -> Non
 
 
 def test_settings_are_checked(workspace: Path) -> None:
-    _one_line(_run("fit", "mine", "--set", "fit.lrr=1"), "unknown setting 'fit.lrr'", "'fit.lr'")
-    _one_line(_run("fit", "mine", "--params", "none.yaml"), "none.yaml")
+    one_line(_fail("fit", "mine", "--set", "fit.lrr=1"), "unknown setting 'fit.lrr'", "'fit.lr'")
+    one_line(_fail("fit", "mine", "--params", "none.yaml"), "none.yaml")
     honest = ["fit", "mine", "--target", "mos", "--set"]
-    absent = _run(*honest, "fit.protocol=honest")
-    _one_line(absent, "honest.csv; there are: grouped, random", "agiqa splits import mine")
-    _one_line(_run(*honest, "fit.protocol=../x"), "'../x': expected a plain name")
-    _one_line(_run(*honest, "fit.protocol=official"), "mine has no official sets", "grouped")
-    assert _run("fit").exit_code == 2
-    assert _run("fit", "mine", "--nonsense").exit_code == 2
-    assert _run("nonsense").exit_code == 2
+    absent = _fail(*honest, "fit.protocol=honest")
+    one_line(absent, "honest.csv; there are: grouped, random", "agiqa splits import mine")
+    one_line(_fail(*honest, "fit.protocol=../x"), "'../x': expected a plain name")
+    one_line(_fail(*honest, "fit.protocol=official"), "mine has no official sets", "grouped")
+    agiqa("fit", status=2)
+    agiqa("fit", "mine", "--nonsense", status=2)
+    agiqa("nonsense", status=2)
 
 
-def test_what_a_user_gets_wrong_is_one_line(workspace: Path) -> None:
-    _one_line(_run("fit", "yours"), "cache/yours", "prepare")
-    _one_line(_run("extract", "yours"), "cache/yours", "prepare")
-    _one_line(_run("fit", "mine", "--target", "beauty"), "no target 'beauty'", "--target mos")
-    _one_line(_run("fit", "mine", "--target", "mos", "--set", "semantic.name=other"),
+def test_what_a_user_gets_wrong_isone_line(workspace: Path) -> None:
+    one_line(_fail("fit", "yours"), "cache/yours", "prepare")
+    one_line(_fail("extract", "yours"), "cache/yours", "prepare")
+    one_line(_fail("fit", "mine", "--target", "beauty"), "no target 'beauty'", "--target mos")
+    one_line(_fail("fit", "mine", "--target", "mos", "--set", "semantic.name=other"),
               "No feature store cache/mine/other.zarr", "agiqa extract mine")  # fmt: skip
-    _one_line(_run("evaluate", "runs/none"), "not a run", "agiqa fit")
-    _one_line(_run("report", "runs/none"), "not a run", "agiqa fit")
-    _one_line(_run("score", "images", "--run", "runs/none"), "not a run")
-    _one_line(_run("prepare", "unknown"), "Unknown data set 'unknown'", "demo")
-    _one_line(_run("prepare", "mine", "--from", "images/labels.csv"), "--score-column")
-    _one_line(_run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "name",
+    one_line(_fail("evaluate", "runs/none"), "not a run", "agiqa fit")
+    one_line(_fail("report", "runs/none"), "not a run", "agiqa fit")
+    one_line(_fail("score", "images", "--run", "runs/none"), "not a run")
+    one_line(_fail("prepare", "unknown"), "Unknown data set 'unknown'", "demo")
+    one_line(_fail("prepare", "mine", "--from", "images/labels.csv"), "--score-column")
+    one_line(_fail("prepare", "mine", "--from", "images/labels.csv", "--image-column", "name",
                    "--score-column", "mos"), "name", "file")  # fmt: skip
-    _one_line(_run("prepare", "mine", "--from", "nowhere"), "nowhere")
+    one_line(_fail("prepare", "mine", "--from", "nowhere"), "nowhere")
 
 
 def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
@@ -261,37 +247,34 @@ def test_splits_of_others_from_file_to_evaluation(workspace: Path) -> None:
     theirs["Set"] = ["training"] * 40 + ["testing"] * 20
     theirs.to_csv("smith.csv", index=False)
     arguments = ["splits", "import", "mine", "smith.csv", "--protocol", "smith2024"]
-    _one_line(_run(*arguments), "no val side (found train 40, test 20)", "--val-share 0.125")
-    assert "expected numbers such as 0-9 or 3" in _run(*arguments, "--only-splits", "1-x").stderr
-    _one_line(_run(*arguments, "--only-splits", "1-9"), "splits numbered 1 to 9, found 0")
-    given = _run(*arguments, "--val-share", "0.2", "--only-splits", "0-9")
-    assert given.exit_code == 0, given.output
+    one_line(_fail(*arguments), "no val side (found train 40, test 20)", "--val-share 0.125")
+    wrong = agiqa(*arguments, "--only-splits", "1-x", status=2)
+    assert "expected numbers such as 0-9 or 3" in wrong.stderr
+    one_line(_fail(*arguments, "--only-splits", "1-9"), "splits numbered 1 to 9, found 0")
+    given = agiqa(*arguments, "--val-share", "0.2", "--only-splits", "0-9")
     assert "1 x 32/8/20" in given.stdout
     assert "60 by stem" in given.stdout
-    _one_line(_run(*arguments, "--val-share", "0.4"), "holds other splits already", "--replace")
-    assert _run(*arguments, "--val-share", "0.2").exit_code == 0
-    listed = json.loads(_run("splits", "show", "mine", "--json").stdout)
+    one_line(_fail(*arguments, "--val-share", "0.4"), "holds other splits already", "--replace")
+    agiqa(*arguments, "--val-share", "0.2")
+    listed = json.loads(agiqa("splits", "show", "mine", "--json").stdout)
     assert [each["protocol"] for each in listed] == ["grouped", "random", "smith2024"]
-    assert "32/8/20" in _run("splits", "show", "mine").stdout
-    fitted = _run("fit", "mine", "--target", "mos", "--protocol", "smith2024", *FAST)
-    assert fitted.exit_code == 0, fitted.output
-    metrics = json.loads(_run("evaluate", "runs/mine/smith2024", "--json").stdout)
+    assert "32/8/20" in agiqa("splits", "show", "mine").stdout
+    agiqa("fit", "mine", "--target", "mos", "--protocol", "smith2024", *FAST)
+    metrics = json.loads(agiqa("evaluate", "runs/mine/smith2024", "--json").stdout)
     assert metrics["protocol"] == "smith2024"
     tested = pd.read_csv("runs/mine/smith2024/predictions.csv")["path"]
     assert set(tested) == set(names[40:])
-    assert _run("report", "runs/mine/smith2024").exit_code == 0
-    assert (
-        _run("splits", "export", "mine", "--protocol", "smith2024", "-o", "out.csv").exit_code == 0
-    )
-    shown = _run("splits", "export", "mine", "--protocol", "smith2024", "--seed", "0").stdout
+    agiqa("report", "runs/mine/smith2024")
+    agiqa("splits", "export", "mine", "--protocol", "smith2024", "-o", "out.csv")
+    shown = agiqa("splits", "export", "mine", "--protocol", "smith2024", "--seed", "0").stdout
     assert shown == Path("out.csv").read_text()
-    _one_line(_run("splits", "export", "mine", "--protocol", "smith2024", "--seed", "3"),
+    one_line(_fail("splits", "export", "mine", "--protocol", "smith2024", "--seed", "3"),
               "no split of seed 3; there are: 0")  # fmt: skip
-    back = _run("splits", "import", "mine", "out.csv", "--protocol", "again")
+    back = agiqa("splits", "import", "mine", "out.csv", "--protocol", "again")
     assert "60 by path" in back.stdout
     # Other splits under the same name: the run would be tested on what it was trained on.
-    assert _run(*arguments, "--val-share", "0.4", "--replace").exit_code == 0
-    _one_line(_run("evaluate", "runs/mine/smith2024"), "other smith2024 splits", "fit` again")
+    agiqa(*arguments, "--val-share", "0.4", "--replace")
+    one_line(_fail("evaluate", "runs/mine/smith2024"), "other smith2024 splits", "fit` again")
 
 
 def test_splits_named_in_the_settings_are_imported_by_prepare(workspace: Path) -> None:
@@ -314,50 +297,48 @@ def test_splits_named_in_the_settings_are_imported_by_prepare(workspace: Path) -
         "--prompt-column",
         "prompt",
     ]
-    prepared = _run(*again)
-    assert prepared.exit_code == 0, prepared.output
+    prepared = agiqa(*again)
     assert "1x 40/10/10" in prepared.stdout
     before = Path("cache/mine/images.csv").read_bytes()
     theirs.assign(name="z.png").to_csv("smith.csv", index=False)
     Path("images/labels.csv").write_text(Path("images/labels.csv").read_text().replace("a 3", "b"))
-    _one_line(_run(*again), "smith.csv", "60 of 60 names are of no image of mine")
+    one_line(_fail(*again), "smith.csv", "60 of 60 names are of no image of mine")
     assert Path("cache/mine/images.csv").read_bytes() == before  # nothing half
 
 
 def test_audit_for_people_and_programs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGIQA_HASHES", str(workspace / "hashes"))
-    result = json.loads(_run("splits", "audit", "mine", "--json").stdout)
+    result = json.loads(agiqa("splits", "audit", "mine", "--json").stdout)
     assert set(result["protocols"]) == {"grouped", "random"}
     across = result["protocols"]["grouped"]["across"]
     assert all(each["same_prompt"] == each["same_file"] == each["near"] == 0 for each in across)
     leaky = result["protocols"]["random"]["across"][0]
     assert (leaky["side"], leaky["other"]) == ("test", "train")
     assert leaky["same_prompt"] > 0
-    shown = _run("splits", "audit", "mine", "--protocol", "random")
+    shown = agiqa("splits", "audit", "mine", "--protocol", "random")
     assert "test in train" in shown.stdout
     assert "No file and no near-identical picture" in shown.stdout
-    _one_line(_run("splits", "audit", "mine", "--protocol", "mine"), "splits/mine.csv")
-    _one_line(_run("splits", "audit", "yours"), "cache/yours", "prepare")
+    one_line(_fail("splits", "audit", "mine", "--protocol", "mine"), "splits/mine.csv")
+    one_line(_fail("splits", "audit", "yours"), "cache/yours", "prepare")
 
 
 def test_ceiling_needs_deviations(workspace: Path) -> None:
-    _one_line(_run("ceiling", "mine"), "deviations are known for no target", "agiqa-3k, ")
+    one_line(_fail("ceiling", "mine"), "deviations are known for no target", "agiqa-3k, ")
     table = read_table(Path("cache/mine"))
     frame = table.frame.assign(mos_sd=0.5)
     targets = (replace(table.targets[0], deviation="mos_sd"),)
     write_table(replace(table, frame=frame, targets=targets), Path("cache/mine"))
-    shown = _run("ceiling", "mine", "--raters", "25", "--json")
-    assert shown.exit_code == 0, shown.output
+    shown = agiqa("ceiling", "mine", "--raters", "25", "--json")
     (found,) = json.loads(shown.stdout)["ceilings"]
     variance = frame["mos"].var()
     assert found["rmse"] == pytest.approx(0.1)
     assert found["reliability"] == pytest.approx(1 - 0.01 / variance)
-    assert "0.100" in _run("ceiling", "mine", "--raters", "25").stdout
-    _one_line(_run("ceiling", "mine", "--target", "align"), "known for mos, not for align")
+    assert "0.100" in agiqa("ceiling", "mine", "--raters", "25").stdout
+    one_line(_fail("ceiling", "mine", "--target", "align"), "known for mos, not for align")
     frame["n"] = np.where(np.arange(IMAGES) % 2, 4, 16)  # errors of 0.25 and 0.125
     targets = (replace(targets[0], raters="n"),)
     write_table(replace(table, frame=frame, targets=targets), Path("cache/mine"))
-    (own,) = json.loads(_run("ceiling", "mine", "--json").stdout)["ceilings"]
+    (own,) = json.loads(agiqa("ceiling", "mine", "--json").stdout)["ceilings"]
     assert own["raters"] == 10
     assert own["rmse"] == pytest.approx(np.sqrt((0.25**2 + 0.125**2) / 2))
 
@@ -369,10 +350,9 @@ def test_bad_images_stop_prepare_before_anything_is_written(workspace: Path) -> 
     before = (workspace / "cache/mine/images.csv").read_bytes()
     arguments = ["prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
                  "--score-column", "mos"]  # fmt: skip
-    _one_line(_run(*arguments), "3 of 60", "03.png", "--skip-bad")
+    one_line(_fail(*arguments), "3 of 60", "03.png", "--skip-bad")
     assert (workspace / "cache/mine/images.csv").read_bytes() == before
-    skipped = _run(*arguments, "--skip-bad")
-    assert skipped.exit_code == 0, skipped.output
+    skipped = agiqa(*arguments, "--skip-bad")
     assert len(read_table(Path("cache/mine")).frame) == IMAGES - 3
     assert skipped.stderr.count("Skipped ") == 3
 
@@ -385,29 +365,29 @@ def test_images_without_a_score_are_in_no_metric(
     write_table(replace(table, frame=secret), Path("cache/mine"))
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
     splits[splits["seed"] < 2].to_csv("cache/mine/splits/grouped.csv", index=False)
-    assert _run("fit", "mine", "--target", "mos", *FAST).exit_code == 0
+    agiqa("fit", "mine", "--target", "mos", *FAST)
     assert "12 images have no score 'mos' and are left out" in caplog.text
-    assert _run("evaluate", "runs/mine/grouped").exit_code == 0
+    agiqa("evaluate", "runs/mine/grouped")
     predictions = pd.read_csv("runs/mine/grouped/predictions.csv")
     assert predictions["mos"].notna().all()
     assert set(predictions["path"]) <= set(table.frame["path"][12:])
-    assert _run("report", "runs/mine/grouped").exit_code == 0
+    agiqa("report", "runs/mine/grouped")
 
 
-def test_a_side_without_any_score_is_one_line(workspace: Path) -> None:
+def test_a_side_without_any_score_isone_line(workspace: Path) -> None:
     table = read_table(Path("cache/mine"))
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
     tested = set(splits["name"][(splits["seed"] == 3) & (splits["side"] == "test")])
     secret = table.frame.assign(mos=table.frame["mos"].where(~table.frame["path"].isin(tested)))
     write_table(replace(table, frame=secret), Path("cache/mine"))
-    _one_line(_run("fit", "mine", "--target", "mos", *FAST), "test side of split 3", "'mos'",
+    one_line(_fail("fit", "mine", "--target", "mos", *FAST), "test side of split 3", "'mos'",
               f"{len(tested)} images", "--protocol")  # fmt: skip
 
 
 def test_other_features_than_the_runs_are_refused_by_name(workspace: Path) -> None:
-    assert _run("fit", "mine", "--target", "mos", *FAST).exit_code == 0
+    agiqa("fit", "mine", "--target", "mos", *FAST)
     _write_stores(read_table(Path("cache/mine")), model="y")
-    _one_line(_run("evaluate", "runs/mine/grouped"), "model = 'x'", "found 'y'", "fit again")
+    one_line(_fail("evaluate", "runs/mine/grouped"), "model = 'x'", "found 'y'", "fit again")
 
 
 def test_images_added_after_extraction_are_named(workspace: Path) -> None:
@@ -415,10 +395,9 @@ def test_images_added_after_extraction_are_named(workspace: Path) -> None:
     (workspace / "images/new.png").write_bytes((workspace / "images/00.png").read_bytes() + b" ")
     more.loc[len(more)] = ["new.png", 3.0, "a 99", "one"]
     more.to_csv("images/labels.csv", index=False)
-    again = _run("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+    agiqa("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
                  "--score-column", "mos", "--prompt-column", "prompt")  # fmt: skip
-    assert again.exit_code == 0, again.output
-    _one_line(_run("fit", "mine", "--target", "mos", *FAST), "agiqa extract")
+    one_line(_fail("fit", "mine", "--target", "mos", *FAST), "agiqa extract")
 
 
 @pytest.mark.parametrize(
@@ -431,14 +410,12 @@ def test_images_added_after_extraction_are_named(workspace: Path) -> None:
     ],
 )
 def test_wrong_usage_exits_with_2(command: list[str], message: str) -> None:
-    result = _run(*command)
-    assert result.exit_code == 2, result.output
+    result = agiqa(*command, status=2)
     assert message in " ".join(result.stderr.split())
 
 
 def test_debug_shows_the_traceback(workspace: Path) -> None:
-    result = _run("--debug", "evaluate", "runs/none")
-    assert result.exit_code == 1
+    result = agiqa("--debug", "evaluate", "runs/none", status=1)
     assert result.exception is not None
     assert "not a run" in str(result.exception)
 
@@ -455,12 +432,11 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_no_memory_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_memory_isone_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_taken(*_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("agiqa.cli.extractors.print_json", all_taken)
-    result = _run("extractors", "--json")
-    assert result.exit_code == 1
+    result = agiqa("extractors", "--json", status=1)
     assert result.stderr.startswith("Error: not enough memory.")
     assert len(result.stderr.splitlines()) == 1

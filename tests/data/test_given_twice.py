@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from agiqa.cli import main
 from agiqa.cli.lazy import Command, LazyGroup
+from kit.command import agiqa
 
 
 def commands(group: click.Group) -> Iterator[click.Command]:
@@ -44,12 +44,11 @@ def test_every_command_refuses_an_option_given_twice() -> None:
     ],
 )
 def test_given_twice(line: str, message: str) -> None:
-    result = CliRunner().invoke(main, line.split())
+    result = agiqa(*line.split(), status=None)
     assert message in result.stderr
     assert result.exit_code in (1, 2)
     assert result.stderr.count("Error: ") == 1
 
 
 def test_a_flag_twice_is_one() -> None:
-    result = CliRunner().invoke(main, ["datasets", "--json", "--json"])
-    assert result.exit_code == 0, result.stderr
+    agiqa("datasets", "--json", "--json")

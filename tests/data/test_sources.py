@@ -7,13 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from agiqa.cli import main
 from agiqa.data.datasets import OFFICIAL as ADAPTERS
 from agiqa.data.datasets.table import read_table
 from agiqa.data.sources import ALIASES, KINDS, OFFICIAL, canonical
 from kit import official_downloads
+from kit.command import agiqa, refusal
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "agiqa-3k": official_downloads.agiqa_3k,
@@ -32,25 +31,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shelf"
 
 
-def _run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def _done(*arguments: str | Path) -> Result:
-    result = _run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def _error(*arguments: str | Path) -> str:
-    result = _run(*arguments)
-    assert result.exit_code == 1, result.output
-    (line,) = (row for row in result.stderr.splitlines() if row.startswith("Error: "))
-    return line
-
-
 def _listed() -> dict[str, dict[str, object]]:
-    return {row["name"]: row for row in json.loads(_done("datasets", "--json").stdout)}
+    return {row["name"]: row for row in json.loads(agiqa("datasets", "--json").stdout)}
 
 
 def test_names_of_the_command_line_are_those_of_the_adapters() -> None:
@@ -67,13 +49,13 @@ def test_names_of_the_command_line_are_those_of_the_adapters() -> None:
 def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
     BUILDERS[name](shelf / name)
     assert _listed()[name]["here"] == "in place"
-    output = _done("prepare", name).stdout
+    output = agiqa("prepare", name).stdout
     photographs = name in ("koniq-10k", "spaq")
     assert ("no prompts are known" in output, "share a prompt" in output) == (
         photographs,
         not photographs,
     )
-    grouped = _done("splits", "show", name).stdout
+    grouped = agiqa("splits", "show", name).stdout
     assert ("no prompts known" in grouped) == photographs
     table = read_table(Path("cache") / name)
     assert table.name == name
@@ -86,9 +68,9 @@ def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
 
 def test_another_name_reads_the_same_and_is_kept(shelf: Path) -> None:
     official_downloads.aigiqa_20k(shelf / "aigiqa-20k")
-    _done("prepare", "AIGCQA-20K")
+    agiqa("prepare", "AIGCQA-20K")
     assert read_table(Path("cache/AIGCQA-20K")).name == "AIGCQA-20K"
-    _done("prepare", "aigcqa-30k-image")
+    agiqa("prepare", "aigcqa-30k-image")
     assert _listed()["aigiqa-20k"]["prepared"] == "cache/aigcqa-30k-image"
 
 
@@ -101,10 +83,10 @@ def test_the_settings_name_kind_and_folder(shelf: Path, tmp_path: Path) -> None:
     }
     Path("params.yaml").write_text(yaml.safe_dump({"sources": sources}))
     assert _listed()["koniq-10k"]["here"] == "in place"
-    _done("prepare", "koniq-10k")
-    _done("prepare", "wild")
+    agiqa("prepare", "koniq-10k")
+    agiqa("prepare", "wild")
     assert len(read_table(Path("cache/wild")).frame) == 20
-    assert "sources.odd.kind is 'koniq' in the settings; expected one of" in _error(
+    assert "sources.odd.kind is 'koniq' in the settings; expected one of" in refusal(
         "prepare", "odd"
     )
 
@@ -112,7 +94,7 @@ def test_the_settings_name_kind_and_folder(shelf: Path, tmp_path: Path) -> None:
 def test_the_list_for_people_and_for_cut(shelf: Path) -> None:
     official_downloads.spaq(shelf / "spaq")
     (shelf / "spaq/TestImage").rename(shelf / "spaq/Images")
-    header, *rows = [line.split("\t") for line in _done("datasets").stdout.splitlines()]
+    header, *rows = [line.split("\t") for line in agiqa("datasets").stdout.splitlines()]
     assert [row[0] for row in rows] == list(OFFICIAL)
     first = dict(zip(header, rows[0], strict=True))
     assert first["images"] == "2,982"
@@ -136,7 +118,7 @@ def test_an_image_of_two_data_sets_has_one_id(shelf: Path) -> None:
     twin = (shelf / "spaq/TestImage/00001.jpg").read_bytes()
     (shelf / "koniq-10k/1024x768/10004473376.jpg").write_bytes(twin)
     for name in ("spaq", "koniq-10k"):
-        _done("prepare", name)
+        agiqa("prepare", name)
     ids = [
         set(read_table(Path("cache") / name).frame["image_id"]) for name in ("spaq", "koniq-10k")
     ]
@@ -148,27 +130,26 @@ def test_nothing_half_is_written(shelf: Path) -> None:
     first = shelf / "koniq-10k/1024x768/10004473376.jpg"
     whole = first.read_bytes()
     first.write_bytes(whole[:200])
-    assert "1 of 20 images cannot be used: 10004473376.jpg" in _error("prepare", "koniq-10k")
+    assert "1 of 20 images cannot be used: 10004473376.jpg" in refusal("prepare", "koniq-10k")
     assert not Path("cache").exists()
     first.write_bytes(whole)
-    _done("prepare", "koniq-10k")
+    agiqa("prepare", "koniq-10k")
     before = {p: p.read_bytes() for p in Path("cache").rglob("*") if p.is_file()}
     first.unlink()
-    assert "1 of the 20 that it lists does not exist" in _error("prepare", "koniq-10k")
+    assert "1 of the 20 that it lists does not exist" in refusal("prepare", "koniq-10k")
     assert {p: p.read_bytes() for p in Path("cache").rglob("*") if p.is_file()} == before
-    skipped = _done("prepare", "koniq-10k", "--skip-bad")
+    skipped = agiqa("prepare", "koniq-10k", "--skip-bad")
     assert "Skipped 10004473376.jpg: does not exist" in skipped.stderr
 
 
 def test_official_sides_reach_the_table_file(shelf: Path) -> None:
     official_downloads.aigiqa_20k(shelf / "aigiqa-20k")
-    output = _done("prepare", "aigiqa-20k").stdout
+    output = agiqa("prepare", "aigiqa-20k").stdout
     assert "quality 0.2…4.7 (18 of 33 images)" in output
     frame = pd.read_csv("cache/aigiqa-20k/images.csv")
     assert frame.groupby("set")["quality"].count().to_dict() == {"test": 0, "train": 18, "val": 0}
 
 
 def test_download_is_for_official_data_sets(shelf: Path) -> None:
-    result = _run("prepare", "mine", "--from", "labels.csv", "--download")
-    assert result.exit_code == 2
+    result = agiqa("prepare", "mine", "--from", "labels.csv", "--download", status=2)
     assert "'mine' is read as csv" in " ".join(result.stderr.split())

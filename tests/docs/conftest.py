@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from agiqa.cli import main
 from kit import official_downloads
+from kit.command import agiqa
 
 IMAGES = 45
 
@@ -51,8 +50,7 @@ def workspace(tmp_path: Path, tiny_lmm: Path) -> Iterator[Path]:
             "--prompt-column prompt --generator-column model",
             "extract mine",
         ):
-            done = CliRunner().invoke(main, command.split())
-            assert done.exit_code == 0, f"{command}: {done.output}"
+            agiqa(*command.split())
         for name in ("usb", "other"):
             (folder / name).mkdir()
         shutil.copytree(folder / "ledger", folder / "usb/ledger")

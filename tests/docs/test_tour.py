@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets.table import read_table
 from agiqa.stage1.extract import missing_rows
 from agiqa.stage1.extractors import VisionExtractor, semantic_extractor
+from kit.command import agiqa
 
 TOUR = Path(__file__).parents[2] / "docs/tour.ipynb"
 MOST_BYTES = 200_000
@@ -88,8 +87,7 @@ def test_the_tour_runs(runtime: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def _require_cached_vectors() -> None:
-    done = CliRunner().invoke(main, ["--quiet", "prepare", "demo"])
-    assert done.exit_code == 0, done.output
+    agiqa("--quiet", "prepare", "demo")
     table, missing = read_table(Path("cache/demo")), 0
     for extractor in (semantic_extractor(Semantic()), VisionExtractor(Visual())):
         _, jobs = missing_rows(table, extractor, None)

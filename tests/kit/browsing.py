@@ -12,22 +12,33 @@ QUIET = ("file:", "data:", "blob:")  # addresses that leave nobody's machine
 
 
 @contextmanager
-def opened(page: Path, **context: Any) -> Iterator[Any]:
-    """A tab that will `goto` the page; afterwards no console message and no request is accepted."""
+def opened(page: Path | None = None, **context: Any) -> Iterator[Any]:
+    """A watched tab of a browser of its own, with the page."""
+    with (
+        TemporaryDirectory() as profile,
+        browser(Path(profile), **context) as window,
+        watched(window.pages[0]) as tab,
+    ):
+        if page is not None:
+            tab.goto(page.as_uri())
+        yield tab
+
+
+@contextmanager
+def watched(tab: Any, *own: str) -> Iterator[Any]:
+    """The tab; afterwards no console message is accepted, and no request but to `own` addresses."""
     complaints = []
 
     def said(message: Any) -> None:
-        if message.type in ("error", "warning"):
+        if message.type != "trace":  # Plotly's, that it has no MathJax
             complaints.append(f"{message.type}: {message.text}")
 
     def asked(request: Any) -> None:
-        if not request.url.startswith(QUIET):
+        if not request.url.startswith((*QUIET, *own)):
             complaints.append(f"request: {request.url}")
 
-    with TemporaryDirectory() as profile, browser(Path(profile), **context) as window:
-        tab = window.pages[0]
-        tab.on("console", said)
-        tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        tab.on("request", asked)
-        yield tab
-    assert complaints == []
+    tab.on("console", said)
+    tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    tab.on("request", asked)
+    yield tab
+    assert not complaints, complaints

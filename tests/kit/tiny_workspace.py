@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from agiqa.cli import main
+from kit.command import agiqa
 
 RUN = "runs/mine/random"
 COMMANDS = (
@@ -39,8 +38,7 @@ def make_workspace(folder: Path, lmm: Path) -> Path:
         patch.setenv("AGIQA_STORE", str(folder / "ledger"))
         try:
             for command in COMMANDS:
-                result = CliRunner().invoke(main, command)
-                assert result.exit_code == 0, result.output
+                agiqa(*command)
         finally:
             os.chdir(here)
     return folder

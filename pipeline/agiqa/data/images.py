@@ -71,12 +71,8 @@ def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
 
     Time and memory are bounded, whatever the file: see "What images may be" in docs/scoring.md.
 
-    Args:
-        source: the file, or what is in it.
-        expected: the `image_id` that it must have.
-
     Raises:
-        ImageError: it cannot be used, or is another image; its `reason` says why.
+        ImageError: it cannot be used, or has another `image_id` than expected; `reason` says why.
     """
     path = source if isinstance(source, Path) else Path("the image")
     data = _read(path) if isinstance(source, Path) else source

@@ -35,12 +35,9 @@ def canonical(name: str) -> str:
 
 
 def find_source(name: str, path_or_source: Source | Path | str | None, params: Params) -> Source:
-    """Complete a source: of what kind it is, and where.
+    """Complete a source: of what kind it is, and where; the name says so where nothing else does.
 
-    Args:
-        name: of the data set, which says both where nothing else does.
-        path_or_source: the source itself, or where it is; None: as the settings have it.
-        params: all settings.
+    Without the source or its path it is as the settings have it.
 
     Raises:
         UsageError: a CSV's setting for another kind, or a path for the demo.

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -112,56 +113,52 @@ def test_without_the_index_numbered_images_have_no_generator(labels: Path) -> No
     assert set(read_labels(labels).rows["generator"]) == {""}
 
 
-def test_changed_header(labels: Path) -> None:
-    path = labels / "AIGCIQA2023_Prompts.xlsx"
-    pd.read_excel(path).rename(columns={"prompt": "text"}).to_excel(path, index=False)
-    with pytest.raises(
-        AgiqaError, match=r"expected the columns Style, Object, prompt; found Style, Obj.*text$"
-    ):
-        prepare_download(aigciqa2023, labels)
+def _rewrite_prompts(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    path = folder / "AIGCIQA2023_Prompts.xlsx"
+    change(pd.read_excel(path)).to_excel(path, index=False)
 
 
-def test_a_prompt_too_few(labels: Path) -> None:
-    path = labels / "AIGCIQA2023_Prompts.xlsx"
-    pd.read_excel(path).head(99).to_excel(path, index=False)
-    with pytest.raises(AgiqaError, match="expected 100 prompts, found 99"):
-        prepare_download(aigciqa2023, labels)
-
-
-def test_another_index(labels: Path) -> None:
-    pd.DataFrame([["a", "b"]]).to_excel(labels / "pic-index.xlsx", header=False, index=False)
-    with pytest.raises(AgiqaError, match="expected 2,400 rows of generator and file, found 1 rows"):
-        prepare_download(aigciqa2023, labels)
-
-
-def test_no_key(labels: Path) -> None:
-    savemat(labels / "DATA/MOS/mosz2.mat", {"MOS": np.ones(2400)})
-    with pytest.raises(AgiqaError, match=r"mosz2.mat: expected the key MOSz; found MOS: take"):
-        prepare_download(aigciqa2023, labels)
-
-
-def test_off_the_scale(labels: Path) -> None:
+def _off_the_scale(folder: Path) -> None:
     scores = official_downloads.aigciqa_scores()[1]
     scores[7] = 5.5
-    savemat(labels / "DATA/MOS/mosz2.mat", {"MOSz": scores})
-    with pytest.raises(
-        AgiqaError,
-        match=r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
-    ):
-        prepare_download(aigciqa2023, labels)
+    savemat(folder / "DATA/MOS/mosz2.mat", {"MOSz": scores})
 
 
-def test_a_part_is_missing(labels: Path) -> None:
-    (labels / "DATA/MOS/mosz3.mat").unlink()
-    with pytest.raises(
-        AgiqaError, match=r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github"
-    ):
-        prepare_download(aigciqa2023, labels)
-
-
-def test_no_images(labels: Path) -> None:
-    (labels / "Image").unlink()
-    with pytest.raises(AgiqaError, match="expected the images, in Image/allimg or 6 generators'"):
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: _rewrite_prompts(f, lambda p: p.rename(columns={"prompt": "text"})),
+            r"expected the columns Style, Object, prompt; found Style, Obj.*text$",
+        ),
+        (lambda f: _rewrite_prompts(f, lambda p: p.head(99)), "expected 100 prompts, found 99"),
+        (
+            lambda f: pd.DataFrame([["a"] * 2]).to_excel(f / "pic-index.xlsx", header=False),
+            "expected 2,400 rows of generator and file, found 1 rows",
+        ),
+        (
+            lambda f: savemat(f / "DATA/MOS/mosz2.mat", {"MOS": np.ones(2400)}),
+            r"mosz2.mat: expected the key MOSz; found MOS: take",
+        ),
+        (
+            _off_the_scale,
+            r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
+        ),
+        (
+            lambda f: (f / "DATA/MOS/mosz3.mat").unlink(),
+            r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github",
+        ),
+        (
+            lambda f: (f / "Image").unlink(),
+            "expected the images, in Image/allimg or 6 generators'",
+        ),
+    ],
+)
+def test_another_download_is_refused(
+    labels: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(labels)
+    with pytest.raises(AgiqaError, match=message):
         prepare_download(aigciqa2023, labels)
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Source
 from agiqa.data.datasets import csv_file
 from agiqa.data.datasets.table import ImagesTable
+from kit.command import agiqa
 
 CSV = "image,mos,said,who\na.png,1.5,A cat,x\nsub/b.png,2,a dog,x\nΑθήνα 猫.png,4.5,a cat,y\n"
 
@@ -72,11 +71,16 @@ def test_missing_columns_are_named_with_those_found(csv: Path) -> None:
         prepare(csv, "img", ["mos", "score"])
 
 
-@pytest.mark.parametrize("value", ["", "nan", "good", "inf", "NA"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "nan", "good", "inf", "NA", "1e400", "-inf", "1e10", "0x10", "1_000", "٣", "\xa03", "2,5"],
+)
 def test_scores_that_are_no_numbers(csv: Path, value: str) -> None:
-    csv.write_text(CSV.replace(",2,", f",{value},"), "utf-8")
-    with pytest.raises(AgiqaError, match=rf"column mos .* row 2 \(sub/b.png\): '{value}'"):
+    csv.write_text(CSV.replace(",2,", f',"{value}",'), "utf-8")
+    said = rf"column mos must hold a number .* row 2 \(sub/b\.png\): {re.escape(repr(value))}"
+    with pytest.raises(AgiqaError, match=said) as caught:
         prepare(csv, "image", ["mos"])
+    assert ("write numbers with a point" in str(caught.value)) == ("," in value)
 
 
 def test_path_leaving_the_root(csv: Path, tmp_path: Path) -> None:
@@ -86,10 +90,20 @@ def test_path_leaving_the_root(csv: Path, tmp_path: Path) -> None:
             prepare(csv, "image", ["mos"])
 
 
-@pytest.mark.parametrize("again", ["a.png", "./a.png", "sub/../a.png"])
-def test_duplicate_names(csv: Path, again: str) -> None:
+@pytest.mark.parametrize(
+    "again",
+    [
+        "a.png",
+        "./a.png",
+        "sub/../a.png",
+        "sub\\b.png",
+        "\u0391\u03b8\u03b7\u0301\u03bd\u03b1 \u732b.png",
+    ],
+)
+def test_a_file_in_any_two_spellings_is_twice(csv: Path, again: str) -> None:
     csv.write_text(CSV + f"{again},3,x,y\n", "utf-8")
-    with pytest.raises(AgiqaError, match=r"1 image is listed more than once \(a.png\)"):
+    name = "a.png" if again.endswith("a.png") else ".*"
+    with pytest.raises(AgiqaError, match=rf"1 image is listed more than once \({name}\)"):
         prepare(csv, "image", ["mos"])
 
 
@@ -152,28 +166,6 @@ def test_backslashes_of_windows(csv: Path) -> None:
     assert prepare(csv, "image", ["mos"]).frame["path"].tolist()[1] == "sub\\b.png"
 
 
-@pytest.mark.parametrize("again", ["sub\\b.png", "\u0391\u03b8\u03b7\u0301\u03bd\u03b1 \u732b.png"])
-def test_one_file_in_two_spellings_is_twice(csv: Path, again: str) -> None:
-    csv.write_text(CSV + f"{again},3,x,y\n", "utf-8")
-    with pytest.raises(AgiqaError, match="1 image is listed more than once"):
-        prepare(csv, "image", ["mos"])
-
-
-@pytest.mark.parametrize("value", ["1e400", "-inf", "1e10", "0x10", "1_000", "٣", "\xa03"])
-def test_numbers_that_are_none(csv: Path, value: str) -> None:
-    csv.write_text(CSV.replace(",2,", f",{value},"), "utf-8")
-    with pytest.raises(AgiqaError, match=r"column mos must hold a number .* row 2"):
-        prepare(csv, "image", ["mos"])
-
-
-def test_decimal_commas(csv: Path) -> None:
-    csv.write_text(CSV.replace(",2,", ',"2,5",'), "utf-8")
-    with pytest.raises(
-        AgiqaError, match=r"row 2 \(sub/b\.png\): '2,5': write numbers with a point"
-    ):
-        prepare(csv, "image", ["mos"])
-
-
 def test_deviations_and_numbers_of_ratings(csv: Path) -> None:
     text = "image,mos,sd,n,al\na.png,1.5,.5,20,1\nsub/b.png,2,0,21,2\nΑθήνα 猫.png,4.5,1,22,3\n"
     csv.write_text(text, "utf-8")
@@ -234,10 +226,7 @@ def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
 def test_what_was_turned_round_is_said(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(csv.parent)
     options = ["--image-column", "image", "--score-column", "mos", "--scale", "1", "5", "--json"]
-    done = CliRunner().invoke(
-        main, ["prepare", "mine", "--from", str(csv), *options, "--lower-is-better", "mos"]
-    )
-    assert done.exit_code == 0, done.output
+    done = agiqa("prepare", "mine", "--from", str(csv), *options, "--lower-is-better", "mos")
     assert '"turned": "mos: lower was better, higher is from here on"' in done.stdout
 
 

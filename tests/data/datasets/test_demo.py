@@ -5,7 +5,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import demo
 from agiqa.data.datasets.degradations import DEGRADATIONS
-from agiqa.data.datasets.table import ImagesTable, read_table, write_table
+from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
 from agiqa.data.splits import default_protocol, leaks, make_splits
 
@@ -69,13 +69,6 @@ def test_grouped_splits_keep_a_source_together(made: ImagesTable) -> None:
     for leak in leaks(make_splits(made, "grouped"), made):
         assert (leak.same_group, leak.same_file) == (0, 0)
         assert (leak.train, leak.val, leak.test) == (136, 34, 34)
-
-
-def test_survives_the_disk(made: ImagesTable) -> None:
-    write_table(made, made.root.parent)
-    again = read_table(made.root.parent)
-    assert again.synthetic
-    assert again.frame.equals(made.frame)
 
 
 def test_nothing_half_is_left_behind(tmp_path: Path) -> None:

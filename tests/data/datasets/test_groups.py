@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.groups import near_names, prompt_key
 from agiqa.data.datasets.table import read_table, write_table
 from agiqa.data.splits import make_splits, read_protocol, write_splits
+from kit.command import agiqa
 
 
 @pytest.mark.parametrize(
@@ -67,11 +66,9 @@ def _labels(folder: Path, **columns: list[str]) -> Path:
 
 
 def _prepare(csv: Path, *options: str) -> dict[str, str]:
-    arguments = ["prepare", "mine", "--from", str(csv), "--image-column", "file", "--json",
+    arguments = ["prepare", "mine", "--from", csv, "--image-column", "file", "--json",
                  "--score-column", "mos", "--prompt-column", "prompt", *options]  # fmt: skip
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 0, done.output
-    result: dict[str, str] = json.loads(done.stdout)
+    result: dict[str, str] = json.loads(agiqa(*arguments).stdout)
     return result
 
 
@@ -83,10 +80,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _audit(protocol: str) -> dict[str, int]:
-    done = CliRunner().invoke(
-        main, ["splits", "audit", "mine", "--protocol", protocol, "--json", "--distance", "0"]
-    )
-    assert done.exit_code == 0, done.output
+    done = agiqa("splits", "audit", "mine", "--protocol", protocol, "--json", "--distance", "0")
     across = json.loads(done.stdout)["protocols"][protocol]["across"]
     rows = [row for row in across if (row["side"], row["other"]) == ("test", "train and val")]
     return {kind: sum(row[kind] for row in rows) for kind in ("same_prompt", "same_group")}
@@ -117,7 +111,7 @@ def test_own_groups_are_names_and_leaked_prompts_are_counted_beside(
     counted = _audit("grouped")
     assert counted["same_group"] == 0
     assert counted["same_prompt"] > 20
-    shown = CliRunner().invoke(main, ["splits", "show", "mine"]).stdout
+    shown = agiqa("splits", "show", "mine").stdout
     assert "group shared" in shown
     frame = read_table(Path("cache/mine")).frame
     assert list(frame["group"][:2]) == ["s0", "S0"]

@@ -8,24 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.file_digests import FileDigests
 from agiqa.data.datasets.origin import SOURCES, require_fresh
 from agiqa.data.datasets.table import read_table
 from kit import official_downloads
+from kit.command import agiqa, refusal
 
 OPTIONS = ("--image-column=file", "--score-column=mos", "--prompt-column=prompt")
-
-
-def _agiqa(*arguments: str | Path, status: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in arguments])
-    assert done.exit_code == status, done.output
-    return done.stdout + done.stderr
 
 
 def _picture(path: Path, seed: int) -> None:
@@ -45,7 +38,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "prompt": [f"a {row // 2}" for row in range(12)],
     }
     pd.DataFrame(labels).to_csv("labels.csv", index=False)
-    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
     return tmp_path
 
 
@@ -74,9 +67,9 @@ def test_commands_refuse_a_table_older_than_its_labels(
 ) -> None:
     text = Path("labels.csv").read_text().replace("03.png,2.09", "03.png,4.09")
     Path("labels.csv").write_text(text)
-    out = _agiqa(*command, status=1)
+    out = refusal(*command)
     assert "older than what it was made from: labels.csv has changed since: run `agiqa prep" in out
-    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
     assert _refusal() == ""
 
 
@@ -93,21 +86,21 @@ def test_a_replaced_image_is_named(work: Path) -> None:
 def test_an_imported_split_file_is_watched_for_its_protocol_alone(work: Path) -> None:
     splits = pd.read_csv("cache/mine/splits/random.csv")
     splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
-    _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
+    agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     assert _refusal("smith") == ""
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
     assert "smith.csv has changed" in _refusal("smith")
     assert _refusal("grouped") == ""
-    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
     assert "smith.csv has changed" in _refusal("smith")  # the imported protocol lies there still
 
 
 def test_an_image_added_to_a_folder_is_told(work: Path) -> None:
     Path("pictures").mkdir()
     _picture(Path("pictures/a.png"), 1)
-    _agiqa("prepare", "holiday", "--from", "pictures")
+    agiqa("prepare", "holiday", "--from", "pictures")
     _picture(Path("pictures/b.png"), 2)
-    assert "made from: b.png has changed" in _agiqa("extract", "holiday", "--dry-run", status=1)
+    assert "made from: b.png has changed" in refusal("extract", "holiday", "--dry-run")
 
 
 def test_a_table_of_an_earlier_version_is_not_refused(work: Path) -> None:
@@ -141,20 +134,20 @@ def test_sources_are_the_same_wherever_the_files_are(
     work: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from")
-    _agiqa(*note, "labels.csv")
+    agiqa(*note, "labels.csv")
     path = Path("cache/mine") / SOURCES
     first = path.read_bytes()
     assert str(work).encode() not in first
     Path("elsewhere").mkdir()
     for file in [*work.glob("*.png"), work / "labels.csv"]:
         file.rename(work / "elsewhere" / file.name)
-    _agiqa(*note, "labels.csv")
+    agiqa(*note, "labels.csv")
     assert "not here, its table stays" in caplog.text
     assert path.read_bytes() == first
-    _agiqa(*note, "elsewhere/labels.csv")
+    agiqa(*note, "elsewhere/labels.csv")
     assert path.read_bytes() == first
     _picture(Path("elsewhere/07.png"), 99)
-    _agiqa(*note, "elsewhere/labels.csv")
+    agiqa(*note, "elsewhere/labels.csv")
     assert json.loads(path.read_bytes())["labels"] == json.loads(first)["labels"]
     assert path.read_bytes() != first
 
@@ -172,21 +165,21 @@ def test_an_image_that_changed_is_named_with_skip_bad_too(
 def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
     """Or `dvc repro` would keep every result of before, and end well."""
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
-    _agiqa(*note)
+    agiqa(*note)
     good = Path("labels.csv").read_text()
     for bad in (f"{good}00.png,1,x,y,z,a,b\n", good.replace("file", "fiel", 1)):
         Path("labels.csv").write_text(bad)
-        assert _agiqa(*note, status=1).startswith("Error: ")
+        assert refusal(*note)
 
 
 def test_a_split_file_that_was_imported_is_a_source(work: Path) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
-    _agiqa(*note)
+    agiqa(*note)
     splits = pd.read_csv("cache/mine/splits/random.csv")
     splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
-    _agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
+    agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
-    assert "smith.csv has changed since it was imported" in _agiqa(*note, status=1)
+    assert "smith.csv has changed since it was imported" in refusal(*note)
 
 
 def test_the_word_of_another_machine_is_not_taken(
@@ -199,7 +192,7 @@ def test_the_word_of_another_machine_is_not_taken(
         noted["sources"]["labels"] = labels
         root.write_text(json.dumps(noted))
         assert _refusal() == ""
-    _agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
+    agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
     Path("labels.csv").write_text(Path("labels.csv").read_text() + "\n")
     assert "labels.csv has changed" in _refusal()
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path / "another")
@@ -207,7 +200,7 @@ def test_the_word_of_another_machine_is_not_taken(
 
 
 def test_without_files_and_without_a_note_it_is_an_error(work: Path) -> None:
-    message = _agiqa("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS, status=1)
+    message = refusal("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS)
     assert message.startswith("Error: no.csv: ")
     assert len(message.splitlines()) == 1
 

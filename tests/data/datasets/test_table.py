@@ -68,12 +68,14 @@ def test_scores_kept_secret_sides_scale_and_deviations_survive_the_disk(
         licence="none",
         source="a test",
         scale=(0, 5),
+        synthetic=True,
     )
     assert table.targets == (Target("quality", 1.5, 4.0, (0, 5), "quality_sd"),)
     write_table(table, tmp_path / "cache")
     again = read_table(tmp_path / "cache")
     pd.testing.assert_frame_equal(again.frame, table.frame, check_exact=True)
     assert again.targets == table.targets
+    assert again.synthetic
     assert again.frame["quality"].isna().tolist() == [False, True, False]
     assert again.frame["set"].tolist() == ["train", "val", ""]
     about = json.loads((tmp_path / "cache" / DATASET_JSON).read_text())

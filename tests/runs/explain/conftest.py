@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.data.datasets.table import read_table
 from agiqa.store import read_pack, write_pack
+from kit.command import agiqa
 from kit.spoilt_images import World, spoilt
 
 IMAGES = 80
@@ -47,8 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> Iterator[
             ["fit", "mine"],
             ["evaluate", "runs/mine/grouped"],
         ):  # fmt: skip
-            result = CliRunner().invoke(main, command)
-            assert result.exit_code == 0, result.output
+            agiqa(*command)
         yield World(folder, folder / "runs/mine/grouped", folder / "cache", images)
 
 

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
 from agiqa.runs.explain.aspects import find_answers, levels
 from agiqa.store import read_pack
+from kit.command import agiqa
 from kit.spoilt_images import World, spoilt
 
 
@@ -100,19 +99,10 @@ def test_new_images_are_asked_as_the_store_was(
         'template: "USER: {image}\\n{prompt} ASSISTANT: "\nanswers: [bad, fine, good]\n'
         "prompts:\n  sharp: Is it sharp?\n  noisy: Is it noisy?\n"  # in no order
     )
-    done = CliRunner().invoke(
-        main,
-        ["extract", "mine", "--only", "semantic", "--set", f"semantic.prompts={asked}",
-         "--set", "semantic.name=real-aspects"],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    settings = [f"--set=semantic.prompts={asked}", "--set=semantic.name=real-aspects"]
+    agiqa("extract", "mine", "--only", "semantic", *settings)
     own = world.folder / "runs/answers"
-    done = CliRunner().invoke(
-        main,
-        ["fit", "mine", "--set", f"semantic.prompts={asked}", "--set", "semantic.name=real-aspects",
-         "--set", "fit.answers=true", "--set", "fit.epochs=1", "-o", str(own)],
-    )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    agiqa("fit", "mine", *settings, "--set=fit.answers=true", "--set=fit.epochs=1", "-o", own)
     asked.unlink()
     _explains_a_run_with_answers(own, world, files)
     explainer = _explainer(world, "real-aspects")

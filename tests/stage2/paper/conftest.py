@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from agiqa.cli import main
 from agiqa.core.params import Fit, Network, Paper, Params
 from agiqa.data.datasets.table import read_table
 from agiqa.data.splits import make_splits, write_splits
@@ -24,6 +24,7 @@ from agiqa.stage2.paper.pixels import Pixels
 from agiqa.stage2.paper.training import PaperFit, fit_paper
 from agiqa.stage2.training.epochs import start_processes
 from agiqa.store import write_pack
+from kit.command import agiqa
 
 IMAGES = 44
 WIDTH = 12  # of the semantic vectors
@@ -34,11 +35,7 @@ PROMPTS = ("semantic_content", "coherence")
 @pytest.fixture
 def run() -> Callable[..., Result]:
     """Runs `agiqa` with these arguments."""
-
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
+    return partial(agiqa, status=None)
 
 
 @pytest.fixture

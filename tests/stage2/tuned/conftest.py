@@ -1,14 +1,15 @@
 """The tiny workspace's images with tokens, and more of them: the tail needs 60 to train on."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from agiqa.cli import main
+from kit.command import agiqa
 
 IMAGES = 130
 SETTINGS = """
@@ -23,11 +24,7 @@ tuned: {{epochs: 2, lr: 0.01, block_lr: 0.003}}
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Result]:
     """Runs `agiqa` with these arguments."""
-
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-    return call
+    return partial(agiqa, status=None)
 
 
 @pytest.fixture(scope="session")

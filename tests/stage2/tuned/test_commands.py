@@ -26,16 +26,9 @@ from agiqa.runs.score import Scorer
 from agiqa.stage2.training.epochs import Training
 from agiqa.stage2.tuned.ensemble import TunedEnsemble, fit_blend
 from agiqa.stage2.tuned.inputs import TunedVisual
+from kit.command import one_line
 
 Run = Callable[..., Result]
-
-
-def _one_line(result: Result, *parts: str) -> None:
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert result.exit_code == 1, result.output
-    assert len(errors) == 1, result.output
-    for part in parts:
-        assert part in errors[0]
 
 
 def test_each_part_is_measured_beside_the_whole(fitted: Path) -> None:
@@ -138,7 +131,7 @@ def test_a_stopped_fit_goes_on_to_the_bit(
         return epoch(self, number)
 
     monkeypatch.setattr(Training, "_epoch", interrupted)
-    _one_line(run("fit", "mine", "-o", "runs/again"), "stopped")
+    one_line(run("fit", "mine", "-o", "runs/again"), "stopped")
     monkeypatch.setattr(Training, "_epoch", epoch)
     assert run("fit", "mine", "-o", "runs/again").exit_code == 0
     files = [Path(f"runs/{name}/model.safetensors") for name in ("again", "tuned")]
@@ -171,23 +164,23 @@ def test_the_share_is_kept_only_where_it_helps() -> None:
         (["fit.answers=true"], ["fit.answers is for the preset light"]),
     ],
 )
-def test_settings_that_do_not_fit_are_one_line(
+def test_settings_that_do_not_fit_areone_line(
     workspace: Path, run: Run, options: list[str], parts: list[str]
 ) -> None:
     given = [word for option in options for word in ("--set", option)]
-    _one_line(run("fit", "mine", "-o", "runs/none", *given), *parts)
+    one_line(run("fit", "mine", "-o", "runs/none", *given), *parts)
 
 
-def test_stores_that_do_not_fit_are_one_line(
+def test_stores_that_do_not_fit_areone_line(
     workspace: Path, run: Run, build_vision: Callable[..., Path]
 ) -> None:
     store = workspace / "cache/mine/tiny-vision-tokens.zarr"
     fit = ["fit", "mine", "-o", "runs/none"]
     with _changed(store.parent):
         shutil.rmtree(store)
-        _one_line(run(*fit), "No store of tokens", "visual.tokens=N")
+        one_line(run(*fit), "No store of tokens", "visual.tokens=N")
         shutil.copytree(workspace / "cache/mine/tiny-vision.zarr", store)
-        _one_line(run(*fit), "expected tokens of one block, found other vectors")
+        one_line(run(*fit), "expected tokens of one block, found other vectors")
         shutil.rmtree(store)
         model = build_vision(workspace / "another", "ViTConfig")
         settings = yaml.safe_load((workspace / "params.yaml").read_text())
@@ -195,37 +188,37 @@ def test_stores_that_do_not_fit_are_one_line(
         (workspace / "other.yaml").write_text(yaml.safe_dump(settings))
         done = run("extract", "mine", "--only", "tokens", "--params", "other.yaml")
         assert done.exit_code == 0, done.output
-        _one_line(run(*fit), "tokens of another backbone")
+        one_line(run(*fit), "tokens of another backbone")
 
 
-def test_a_tail_that_does_not_fit_is_one_line(workspace: Path, run: Run) -> None:
+def test_a_tail_that_does_not_fit_isone_line(workspace: Path, run: Run) -> None:
     path = workspace / "cache/mine/tiny-vision-tail.safetensors"
     fit = ["fit", "mine", "-o", "runs/none"]
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-9])
-        _one_line(run(*fit), "damaged weights", "--only tokens")
+        one_line(run(*fit), "damaged weights", "--only tokens")
         save_file({"norm.weight": torch.ones(3)}, path, metadata={"tail": "{}"})
-        _one_line(run(*fit), "damaged weights", "--only tokens")
+        one_line(run(*fit), "damaged weights", "--only tokens")
         about = {"heads": 2, "activation": "gelu", "eps": 1e-5, "made_by": "another"}
         save_file({"norm.weight": torch.ones(3)}, path, metadata={"tail": json.dumps(about)})
-        _one_line(run(*fit), "blocks behind other tokens")
+        one_line(run(*fit), "blocks behind other tokens")
         path.unlink()
-        _one_line(run(*fit), "the blocks behind the tokens: run `agiqa extract --only tokens`")
+        one_line(run(*fit), "the blocks behind the tokens: run `agiqa extract --only tokens`")
         assert run("extract", "mine", "--only", "tokens").exit_code == 0
         assert path.read_bytes() == whole
     finally:
         path.write_bytes(whole)
 
 
-def test_too_few_images_are_one_line(workspace: Path, run: Run) -> None:
+def test_too_few_images_areone_line(workspace: Path, run: Run) -> None:
     splits = workspace / "cache/mine/splits"
     with _changed(splits):
         path = splits / "random.csv"
         frame = pd.read_csv(path)
         train = frame.index[(frame["seed"] == 1) & (frame["side"] == "train")]
         frame.drop(train[59:]).to_csv(path, index=False)
-        _one_line(
+        one_line(
             run("fit", "mine", "-o", "runs/none"),
             "Split 1 has 59 train images; fit needs at least 60 of the preset tuned",
             "--preset light",

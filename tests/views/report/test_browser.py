@@ -57,7 +57,7 @@ def test_the_plot_starts_before_the_pictures_are_parsed(three_thousand: Path) ->
 
 def test_three_thousand_images_sort_and_filter(three_thousand: Path) -> None:
     truth = errors_of(three_thousand)
-    with opened(three_thousand) as tab:
+    with opened() as tab:
         open_to_plot(tab, three_thousand)
         tab.wait_for_selector("#gallery img")
         assert tab.locator(POINTS).get_attribute("data-count") == "3000"
@@ -97,7 +97,6 @@ def test_pointing_at_a_point_shows_its_image(three_thousand: Path) -> None:
     row = int(truth["error"].abs().idxmax())
     row = int(truth["error"].drop(index=row).idxmin())  # far from the cloud, not shown at first
     with opened(three_thousand) as tab:
-        tab.goto(three_thousand.as_uri())
         tab.wait_for_selector("#card img")
         plot = tab.locator("[data-figure=scatter] .plot")
         plot.scroll_into_view_if_needed()
@@ -142,7 +141,6 @@ def test_pointing_at_a_point_shows_its_image(three_thousand: Path) -> None:
 def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path) -> None:
     by_score = errors_of(three_thousand).sort_values("score")["path"].tolist()
     with opened(three_thousand) as tab:
-        tab.goto(three_thousand.as_uri())
         tab.wait_for_selector("#card img")
         shown = tab.locator("#card .from").get_attribute("title")
         tab.focus("[data-figure=scatter] .plot")
@@ -164,7 +162,6 @@ def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path) -> None:
 
 def test_filters_that_the_browser_kept_find_their_pictures(three_thousand: Path) -> None:
     with opened(three_thousand) as tab:
-        tab.goto(three_thousand.as_uri())
         tab.select_option("select[name=sort]", "name")
         tab.goto("about:blank")
         tab.go_back()
@@ -176,7 +173,6 @@ def test_filters_that_the_browser_kept_find_their_pictures(three_thousand: Path)
 
 def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path) -> None:
     with opened(three_thousand) as tab:
-        tab.goto(three_thousand.as_uri())
         tab.locator("[data-figure=by-generator]").scroll_into_view_if_needed()
         dots = "[data-figure=by-generator] .scatterlayer .trace:last-child .point"
         tab.wait_for_selector(dots)
@@ -191,7 +187,6 @@ def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path
 
 def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path) -> None:
     with opened(three_thousand) as tab:
-        tab.goto(three_thousand.as_uri())
         for link in tab.locator("nav a").all():
             before = link.bounding_box()
             link.hover()
@@ -202,7 +197,6 @@ def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
     with opened(three_thousand, viewport={"width": 390, "height": 844}, color_scheme=scheme) as tab:
-        tab.goto(three_thousand.as_uri())
         tab.wait_for_selector("#gallery img")
         wide = "document.documentElement.scrollWidth - innerWidth"
         assert tab.evaluate(wide) <= 0
@@ -248,7 +242,6 @@ def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[...,
     (folder / "explanations.json").write_text(json.dumps(explained), "utf-8")
     page = write_report([root / "run"], root / "cache" / "tiny", root / "report.html")
     with opened(page) as tab:
-        tab.goto(page.as_uri())
         tab.wait_for_selector("#gallery img")
         tab.check("[name=explained]")
         assert found(tab) == f"5 of {len(paths)} images"
@@ -268,7 +261,6 @@ def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[...,
 
 def test_a_pdf_has_every_plot_and_whole_tables(three_thousand: Path) -> None:
     with opened(three_thousand, color_scheme="dark") as tab:
-        tab.goto(three_thousand.as_uri())
         tab.wait_for_selector("#gallery img")
         looks = """() => ({
           blank: [...document.querySelectorAll('figure.drawn:not([hidden]) .plot')]
@@ -295,7 +287,7 @@ def test_twenty_thousand_images_stay_under_thirty_megabytes(tmp_path: Path) -> N
     run = large_run(tmp_path, 20_000, distinct=30, noise=25, side=64)
     page = write_report([run], tmp_path / "cache" / "large", tmp_path / "report.html")
     assert 15_000_000 < page.stat().st_size < 30_000_000
-    with opened(page) as tab:
+    with opened() as tab:
         open_to_plot(tab, page)
         tab.wait_for_selector("#gallery img", timeout=120_000)
         assert tab.locator(POINTS).get_attribute("data-count") == "20000"

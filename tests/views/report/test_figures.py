@@ -1,6 +1,5 @@
 """Every figure is what plotly.py accepts, and draws the numbers that it was given."""
 
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ def validated(figure: figures.PlotlyFigure) -> go.Figure:
     return go.Figure(coloured({"data": figure.data, "layout": figure.layout}))
 
 
-def test_plotly_accepts_every_figure_of_a_run(tiny_run: Callable[..., Path]) -> None:
-    results = read_results(tiny_run() / "run")
+def test_plotly_accepts_every_figure_of_a_run(finished_run: Path) -> None:
+    results = read_results(finished_run / "run")
     drawn = run_figures(results, average_images(results))
     assert len(drawn) == 14
     for name, figure in drawn.items():
@@ -50,8 +49,8 @@ def test_the_page_carries_the_plotly_whose_schema_that_was() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_hardly_any_images_are_still_drawn(tiny_run: Callable[..., Path], count: int) -> None:
-    results = read_results(tiny_run() / "run")
+def test_hardly_any_images_are_still_drawn(finished_run: Path, count: int) -> None:
+    results = read_results(finished_run / "run")
     images = average_images(results)[:count]
     for name, figure in run_figures(results, images).items():
         assert validated(figure), name

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +85,8 @@ def test_gates_are_ordered_by_the_first_experts_weight() -> None:
     assert along["images"].sum() == 12
 
 
-def test_average_images_average_the_splits(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_average_images_average_the_splits(finished_run: Path) -> None:
+    root = finished_run
     predictions = pd.read_csv(root / "run" / "predictions.csv")
     moe = predictions[predictions["model"] == "moe"]
     images = average_images(read_results(root / "run"))

@@ -69,8 +69,8 @@ def test_leaks_in_words(tiny_run: Callable[..., Path]) -> None:
     assert found.sentences[2].startswith("Counted over 3 splits of 24 training")
 
 
-def test_no_leak_in_words(tiny_run: Callable[..., Path]) -> None:
-    results = read_results(tiny_run() / "run")
+def test_no_leak_in_words(finished_run: Path) -> None:
+    results = read_results(finished_run / "run")
     found = leaks(results, prompts_known=True)
     assert found.clean
     assert found.sentences[0] == (

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from agiqa.cli import main
+from kit.command import agiqa
 
 
 @pytest.fixture
@@ -20,12 +19,10 @@ def here(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _refused(*options: str, run: str = "runs/mine/random") -> str:
     """The one line that it ends with."""
-    result: Result = CliRunner().invoke(main, ["serve", "--run", run, *options])
-    lines = [line for line in result.output.splitlines() if line.strip()]
-    assert result.exit_code == 1, result.output
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("Error: ")
-    return lines[0]
+    result = agiqa("serve", "--run", run, *options, status=1)
+    (line,) = [line for line in result.output.splitlines() if line.strip()]
+    assert line.startswith("Error: ")
+    return line
 
 
 def test_a_port_in_use(here: Path) -> None:
@@ -56,8 +53,7 @@ def test_a_run_that_cannot_score(here: Path, tmp_path: Path) -> None:
 
 def test_usage_errors_exit_2(here: Path) -> None:
     for wrong in (["--port", "70000"], ["--max-files", "0"], ["--timeout", "0"]):
-        result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random", *wrong])
-        assert result.exit_code == 2, result.output
+        agiqa("serve", "--run", "runs/mine/random", *wrong, status=2)
 
 
 def test_a_server_goes_on_where_nobody_reads_its_output(
@@ -81,7 +77,6 @@ def test_a_server_goes_on_where_nobody_reads_its_output(
     monkeypatch.setattr(server, "serve", serve)
     monkeypatch.setattr(command, "echo", gone)
     monkeypatch.setattr(command, "_leave", left.append)
-    result = CliRunner().invoke(main, ["serve", "--run", "runs/mine/random"])
-    assert result.exit_code == 0, result.output
+    agiqa("serve", "--run", "runs/mine/random")
     assert left == [1]
     assert [line.split()[0] for line in said] == ["http://x/", "Ready", "Stopping:", "Stopped;"]

@@ -6,9 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
+from kit.command import agiqa
 
 
 @pytest.fixture
@@ -29,8 +28,7 @@ def told(
         ["extract", "told", *ours],
         ["fit", "told", *ours],
     ):
-        result = CliRunner().invoke(main, command)
-        assert result.exit_code == 0, result.output
+        agiqa(*command)
     return "runs/told/grouped"
 
 

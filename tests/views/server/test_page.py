@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.browsing import watched
 from kit.chromium import ARGUMENTS, program
 
 pytestmark = pytest.mark.browser
@@ -32,22 +33,18 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def page(chromium: Any, served: Any) -> Iterator[Any]:
-    """The page, opened; at the end nothing was said in the console, nobody else was asked."""
+    """The page, opened, and watched."""
     context = chromium.new_context(accept_downloads=True)
-    page = context.new_page()
+    with watched(context.new_page(), served.url) as page:
+        _open(page, served.url)
+        yield page
+        context.close()
+
+
+def _open(page: Any, address: str) -> None:
     page.set_default_timeout(PATIENCE)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(served.url)
+    page.goto(address)
     page.wait_for_function("() => document.getElementById('run-name').textContent !== ''")
-    yield page
-    foreign = [url for url in asked if not url.startswith((served.url, "blob:", "data:"))]
-    context.close()
-    assert said == []
-    assert foreign == []
 
 
 def _png(seed: int, size: tuple[int, int] = (48, 64)) -> bytes:
@@ -184,9 +181,7 @@ def test_light_dark_and_a_phone_show_all_of_it(chromium: Any, served: Any) -> No
             color_scheme=scheme, viewport={"width": width, "height": 800}
         )
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(served.url)
-        page.wait_for_function("() => document.getElementById('run-name').textContent !== ''")
+        _open(page, served.url)
         _drop(page, ("a long name that has to break somewhere.png", _png(1)), ("b.png", _png(2)))
         _scored(page, 2)
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -200,14 +195,8 @@ def test_light_dark_and_a_phone_show_all_of_it(chromium: Any, served: Any) -> No
 
 
 def test_the_api_page_is_drawn_offline(chromium: Any, served: Any) -> None:
-    page = chromium.new_page()
-    page.set_default_timeout(PATIENCE)
-    said: list[str] = []
-    page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{served.url}/docs")
-    page.get_by_text("/api/v1/scores").first.wait_for()
-    assert [url for url in asked if not url.startswith((served.url, "data:"))] == []
-    assert said == []
-    page.close()
+    with watched(chromium.new_page(), served.url) as page:
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{served.url}/docs")
+        page.get_by_text("/api/v1/scores").first.wait_for()
+        page.close()

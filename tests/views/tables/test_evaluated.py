@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.metric_names import EARLIER, SOMEWHERE
 from agiqa.views.tables import find_results
+from kit.command import agiqa
 from kit.run_files import metrics_of
 
 RUNS = Path("runs")
@@ -202,7 +201,6 @@ def test_a_damaged_run_leaves_the_others_their_table(write_run: Callable[..., Pa
     found = find_results([RUNS])
     assert [result.source for result in found.results] == ["runs/good"]
     assert [str(error)[:27] for error in found.damaged] == ["runs/bad/metrics.json: dama"]
-    done = CliRunner().invoke(main, ["table", "--no-published"])
-    assert done.exit_code == 1
+    done = agiqa("table", "--no-published", status=1)
     assert "Left out: runs/bad/metrics.json: damaged" in done.stderr
     assert "grouped" in done.stdout

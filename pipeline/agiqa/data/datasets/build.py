@@ -49,20 +49,13 @@ def build_table(
 ) -> ImagesTable:
     """Check and hash the images of `rows`, and make the table.
 
-    Args:
-        name: of the data set.
-        root: the folder that the paths are relative to.
-        rows: columns path, prompt, group, generator ("" where they are absent; the group is the
-            prompt's), and the targets' as floats (NaN: the data set keeps it to itself); beside a
-            target, where they are known, TARGET_sd with the raters' standard deviations and
-            TARGET_raters with the number of ratings; `set` where there are official sides.
-        targets: the columns of `rows` that hold scores.
-        licence: of the data, as its owners state it.
-        source: where it came from, for people.
-        scale: the ends of the raters' scale, the same for all targets, where it is known.
-        synthetic: whether the project made the images itself.
-        skip_bad: leave bad images out (they are in the table's `skipped`) instead of stopping.
-        workers: threads; None takes a few more than there are cores.
+    Rows have the columns path (below the root), prompt, group, generator ("" where they are absent;
+    the group is the prompt's), and the targets' as floats (NaN: the data set keeps it to itself);
+    beside a target, where they are known, TARGET_sd with the raters' standard deviations and
+    TARGET_raters with the number of ratings; `set` where there are official sides. `licence` is the
+    owners' word for it, `source` says to people where the data came from, `scale` are the ends of
+    the raters' scale, the same for all targets, and `synthetic` data the project made itself.
+    `skip_bad` leaves bad images out (they are in the table's `skipped`) instead of stopping.
 
     Raises:
         BadImagesError: an image cannot be used and `skip_bad` is off, or none can.

@@ -32,14 +32,10 @@ log = logging.getLogger(__name__)
 def prepare(
     source: Source, name: str = "", *, skip_bad: bool = False, workers: int | None = None
 ) -> ImagesTable:
-    """Read a CSV of the user's own.
+    """Read a CSV of the user's own, in UTF-8; a .tsv is read with tabs.
 
-    Args:
-        source: the file, UTF-8 (a .tsv is read with tabs), and what its columns hold. Paths may
-            have Windows' backslashes; groups are names, taken as they are.
-        name: of the data set; by default the CSV's, without its suffix.
-        skip_bad: leave bad images out instead of stopping.
-        workers: threads; None takes a few more than there are cores.
+    Paths may have Windows' backslashes; groups are names, taken as they are. The data set is called
+    as the CSV, without its suffix, unless it has a name; `skip_bad` leaves bad images out.
 
     Raises:
         AgiqaError: says what of the file or its columns cannot be; or an image cannot be used.

@@ -195,12 +195,8 @@ def prepare_download(
 ) -> ImagesTable:
     """Read an unpacked official download into an images table.
 
-    Args:
-        adapter: that of the data set.
-        source: the download's folder.
-        skip_bad: leave images without a label, labels without an image, and bad images out instead
-            of stopping.
-        workers: threads; None takes a few more than there are cores.
+    `skip_bad` leaves out images without a label, labels without an image, and bad images, instead
+    of stopping.
 
     Raises:
         AgiqaError: a part is absent, labels and images disagree, a score is off the scale, or an

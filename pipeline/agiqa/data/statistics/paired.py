@@ -28,15 +28,11 @@ class Corrected:
 
 
 def corrected_t_test(differences: Sequence[float], test_to_train: float) -> Corrected:
-    """Test whether the mean of differences, one a split, is zero.
+    """Test whether the mean of J differences, one a split, is zero.
 
-    Args:
-        differences: of one figure between two models, one for each of J splits.
-        test_to_train: images of a test side for each of a training side, such as 20/70.
-
-    Returns:
-        NaN for interval and p with fewer than two splits, and where all differences are equal: the
-        test divides by their deviation. Of differences that are all zero the interval is 0, p is 1.
+    `test_to_train` is images of a test side for each of a training side, such as 20/70. Interval
+    and p are NaN with fewer than two splits, and where all differences are equal: the test divides
+    by their deviation. Of differences that are all zero the interval is 0, p is 1.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():

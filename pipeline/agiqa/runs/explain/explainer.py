@@ -37,11 +37,11 @@ OF_PAPER = (
 class Explainer:
     """Explains a run's scores; what it cannot give stands in `available`.
 
-    Args:
-        scorer: of the run.
-        cache: the folder of `--cache`, which holds the run's data set; None: maps only.
-        aspects: name of the store of aspects' answers (`cache/DATASET/NAME-answers.zarr`); None:
-            the one found there.
+    `cache` is the folder of `--cache`, which holds the run's data set; without one there are maps
+    only. `aspects` is the name of the store of aspects' answers
+    (`cache/DATASET/NAME-answers.zarr`), by default the one found there. Images are files, or RGB
+    images in memory, not both in one call; their prompts are what they were made from; where their
+    image ids are known, files whose answers or features are in the cache are not opened.
     """
 
     def __init__(
@@ -74,11 +74,7 @@ class Explainer:
     def maps(
         self, images: Pictures, image_prompts: Sequence[str] | None = None
     ) -> list[QualityMap]:
-        """What each place does to the score.
-
-        Args:
-            images: files, or RGB images in memory; not both.
-            image_prompts: as the run's scorer wants them.
+        """What each place does to the score; image prompts as the run's scorer wants them.
 
         Raises:
             AgiqaError: the run gives no maps, or a file cannot be decoded.
@@ -112,12 +108,7 @@ class Explainer:
         """The aspects in which images are unusual, the strongest first; often none.
 
         Images of the data set are answered from the cache; others ask the model, as the store says
-        it was asked.
-
-        Args:
-            images: files, or RGB images in memory; not both.
-            image_prompts: what they were made from, where the aspects' questions hold it.
-            ids: their image ids, if known: files in the cache are then not opened.
+        it was asked, with their prompts where the aspects' questions hold them.
 
         Raises:
             AgiqaError: there is no store of answers, a file cannot be decoded, or this environment
@@ -138,12 +129,7 @@ class Explainer:
     ) -> list[list[Neighbour]]:
         """The rated images most alike, never the image itself nor a file of the same bytes.
 
-        Args:
-            images: files, or RGB images in memory; not both.
-            count: how many of each.
-            image_prompts: what images outside the data set were made from, to mark neighbours of
-                the same text.
-            ids: their image ids, if known: files in the cache are then not opened.
+        Prompts of images outside the data set mark neighbours of the same text.
 
         Raises:
             AgiqaError: the data set or its visual features are not there.

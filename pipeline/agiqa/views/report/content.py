@@ -3,7 +3,6 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,6 @@ from agiqa.views.report import figures, summaries, tables
 from agiqa.views.report.figures import PlotlyFigure
 from agiqa.views.report.figures.style import rounded
 from agiqa.views.report.results import MODEL, Results
-
-
-@dataclass(frozen=True)
-class CachedVector:
-    """One cached vector and what it was made by."""
-
-    role: str
-    extractor: str
-    name: str
-    short: str  # beginning of the fingerprint's digest
-    fingerprint: str  # as JSON
 
 
 def content(results: Results, table: ImagesTable, dataset: Path, tested: int) -> dict[str, Any]:
@@ -185,14 +173,19 @@ def _run_columns(run: Results, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _vectors(provenance: dict[str, Any]) -> list[CachedVector]:
+def _vectors(provenance: dict[str, Any]) -> list[dict[str, str]]:
+    """The cached vectors and what each was made by."""
     return [
-        CachedVector(
-            role, store["extractor"], name, digest(fingerprint)[:12], canonical(fingerprint)
-        )
+        {
+            "role": role,
+            "extractor": store["extractor"],
+            "name": name,
+            "short": digest(fingerprint)[:12],
+            "fingerprint": canonical(fingerprint),
+        }
         for role, store in provenance.get("stores", {}).items()
         for name, fingerprint in zip(store["names"], store["fingerprints"], strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _commands(results: Results, dataset: Path) -> list[str]:

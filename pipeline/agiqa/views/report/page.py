@@ -84,17 +84,16 @@ def _page(
     explained = read_explanations(runs[0].folder, rows, by_error)
     drawn = [content.run_figures(run, of_run) for run, of_run in zip(runs, images, strict=True)]
     beside = content.figures_beside(runs, comparison) if comparison else {}
-    data = inert(
-        {
-            "truth": runs[0].truth,
-            "low": low,
-            "high": high,
-            "columns": content.image_columns(runs, images, table),
-            "figures": drawn,
-            "beside": beside,
-            "explanations": explained.images,
-        }
-    )
+    about = {
+        "truth": runs[0].truth,
+        "low": low,
+        "high": high,
+        "columns": content.image_columns(runs, images, table),
+        "figures": drawn,
+        "beside": beside,
+        "explanations": explained.images,
+    }
+    data = inert(about)
     plotly = asset("report/plotly/plotly-basic.min.js")
     scripts = [plotly, bundle(*MAIN), bundle("report/page/start.js")]
     room = SIZE - TEMPLATE - sum(len(text.encode()) for text in (data, *scripts))

@@ -61,15 +61,7 @@ def serve(
             of this machine, or the models do not load.
     """
     try:
-        from agiqa.views.server.app import make_app
-        from agiqa.views.server.connections import (
-            CLOSING_SECONDS,
-            limited_by_descriptors,
-            make_server,
-            seldom_repeated,
-        )
-        from agiqa.views.server.service import Service
-        from agiqa.views.server.under_way import UnderWay
+        from agiqa.views.server import app, connections, service, under_way
     except ImportError as error:
         raise AgiqaError(
             f"agiqa serve needs the extra 'serve' (no module {error.name}): "
@@ -77,7 +69,7 @@ def serve(
         ) from error
     listed = None if how.images is None else (how.images, find_images(how.images))
     failures: list[BaseException] = []
-    limits, under_way = limited_by_descriptors(how.limits), UnderWay()
+    limits, requests = connections.limited_by_descriptors(how.limits), under_way.UnderWay()
     with tempfile.TemporaryDirectory(
         prefix="agiqa-serve-", ignore_cleanup_errors=True
     ) as temporary:
@@ -97,18 +89,21 @@ def serve(
             shutil.rmtree(folder, ignore_errors=True)
             os._exit(1)
 
-        service = Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
+        held = service.Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
-        app = make_app(service, hosts, under_way)
-        server = make_server(app, limits, under_way, on_stop, leave)
-        name = f"[{how.host}]" if ":" in how.host else how.host
-        on_start(f"http://{name}:{bound.getsockname()[1]}/")
-        with bound, seldom_repeated():
+        made = app.make_app(held, hosts, requests)
+        server = connections.make_server(made, limits, requests, on_stop, leave)
+        on_start(_address(how.host, bound.getsockname()[1]))
+        with bound, connections.seldom_repeated():
             server.run(sockets=[bound])
-        service.models.join(CLOSING_SECONDS)
+        held.models.join(connections.CLOSING_SECONDS)
     if failures:
         raise AgiqaError(f"{how.run}: its models do not load ({failures[0]}).") from failures[0]
-    return under_way.cut_off
+    return requests.cut_off
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -36,14 +36,9 @@ class BadRequestError(Exception):
 class Service:
     """All that a server holds between requests; its models load when its thread starts.
 
-    Args:
-        scorer: the run.
-        cache: the folder of data sets, for explanations.
-        listed: a folder of the operator's and its images, in order.
-        folder: where uploads are kept while they are answered; empty.
-        limits: what is taken at most.
-        on_ready: called from the thread once the models are loaded.
-        on_failure: called from the thread with what kept them from it.
+    `cache` is the folder of data sets, for explanations; `listed` a folder of the operator's and
+    its images, in order; `folder`, empty, keeps uploads while they are answered. Called from the
+    thread are `on_ready` once the models are loaded, and `on_failure` with what kept them from it.
     """
 
     def __init__(

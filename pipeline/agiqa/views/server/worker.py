@@ -42,13 +42,10 @@ class QueueFullError(AgiqaError):
 
 
 class ModelThread(Generic[Asked, Result]):
-    """The thread and its queue.
+    """The thread and its queue: one answer, or the error, for each question of a batch.
 
-    Args:
-        answer: one answer, or the error, for each question of a batch.
-        limits: `batch`, `gather_seconds` and `queue` are read.
-        first: done in the thread before anything else, such as loading the models.
-        on_failure: called with what `first` raised; nothing is answered then.
+    `first` is done in the thread before anything else, such as loading the models; `on_failure` is
+    called with what it raised, and nothing is answered then.
     """
 
     def __init__(

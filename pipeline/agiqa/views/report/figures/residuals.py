@@ -75,13 +75,6 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | N
     groups = [str(name) for name in table["group"]]
     # Two long prompts may be alike once they are cut: rows are placed by number, named by ticks.
     rows = list(range(len(groups)))
-    words = [
-        f"{safe(shortened(name, 90))}<br>mean {mean:+.3f}, sd {sd:.2f}, {count} images"
-        "<extra></extra>"
-        for name, mean, sd, count in zip(
-            groups, table["mean"], table["sd"], table["images"], strict=True
-        )
-    ]
     between = "" if pd.isna(share) else (
         f" Of all residuals' variance, {100 * share:.0f} % lies between prompts, the rest within."
     )  # fmt: skip
@@ -96,7 +89,7 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | N
                 "x": rounded(table["mean"]),
                 "y": rows,
                 "customdata": groups,
-                "hovertemplate": words,
+                "hovertemplate": _prompt_words(table),
                 "error_x": {
                     "type": "data", "array": rounded(table["sd"].fillna(0)),
                     "color": FAINT, "thickness": 1.2, "width": 0,
@@ -113,3 +106,12 @@ def by_prompt(table: pd.DataFrame, truth: str, share: float) -> PlotlyFigure | N
         },
         filters="text",
     )  # fmt: skip
+
+
+def _prompt_words(table: pd.DataFrame) -> list[str]:
+    columns = (table[name] for name in ("group", "mean", "sd", "images"))
+    return [
+        f"{safe(shortened(str(name), 90))}<br>mean {mean:+.3f}, sd {sd:.2f}, {count} images"
+        "<extra></extra>"
+        for name, mean, sd, count in zip(*columns, strict=True)
+    ]
