@@ -40,7 +40,7 @@ from agiqa.store.packs.pack_layout import (
     strange_files,
 )
 from agiqa.store.packs.pack_rows import Stored
-from agiqa.store.rows import DTYPES, Vectors
+from agiqa.store.rows import Vectors
 
 TRAILER = b"\nsha256 %s\n"
 
@@ -107,12 +107,8 @@ def _fill(file: h5py.File, contents: Contents) -> None:
     text = json.dumps(contents.metadata).encode()
     metadata = np.frombuffer(text, dtype=np.uint8)
     file.create_dataset("metadata", data=metadata, chunks=metadata.shape, fletcher32=True)
-    vectors = _create(file, "vectors", contents.shape, DTYPES[contents.metadata["dtype"]])
-    for rows, block in contents.blocks():
-        vectors[rows] = block
-    for name in ("image_id", "row_crc32"):
-        values = getattr(contents, name)
-        _create(file, name, values.shape, values.dtype.str)[...] = values
+    shapes = array_shapes(contents.metadata)
+    contents.fill(lambda name: _create(file, name, *shapes[name]))
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:

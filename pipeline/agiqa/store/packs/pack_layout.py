@@ -69,7 +69,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """A pack to be written. Take `blocks` once, then the checksums are there."""
+    """A pack to be written, whatever its format."""
 
     metadata: Mapping[str, Any]
     image_id: Vectors
@@ -85,12 +85,20 @@ class Contents:
         metadata = self.metadata
         return metadata["rows"], len(metadata["names"]), metadata["width"]
 
-    def blocks(self) -> Iterator[tuple[slice, Vectors]]:
-        """Yield rows (n, P, D) block by block, little-endian and checked, with their slice.
+    def fill(self, create: Callable[[str], Any]) -> None:
+        """Write the arrays, which `create` makes empty by their names, vectors block by block.
 
         Raises:
             AgiqaError: NaN or infinity, naming the image.
         """
+        vectors = create("vectors")
+        for rows, block in self._blocks():
+            vectors[rows] = block
+        create("image_id")[...] = self.image_id
+        create("row_crc32")[...] = self.row_crc32
+
+    def _blocks(self) -> Iterator[tuple[slice, Vectors]]:
+        """Yield rows (n, P, D), little-endian and checked, and note their checksums."""
         dtype = self.metadata["dtype"]
         for rows in row_blocks(self.shape, np.dtype(dtype).itemsize):
             block = np.ascontiguousarray(self.vectors[rows], dtype=DTYPES[dtype])

@@ -46,11 +46,7 @@ def write(path: Path, contents: Contents) -> None:
 
     zarr.create_group(LocalStore(path), attributes=dict(contents.metadata))
     arrays = _arrays(path, contents.metadata)
-    vectors = arrays["vectors"].create()
-    for rows, block in contents.blocks():
-        vectors[rows] = block
-    for name in ("image_id", "row_crc32"):
-        arrays[name].create()[...] = getattr(contents, name)
+    contents.fill(lambda name: arrays[name].create())
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:

@@ -16,12 +16,10 @@ from agiqa.store.upkeep.stores import (
     PACK,
     SHELF,
     Store,
+    find_packs,
     find_runs,
-    named,
     read_pack_store,
-    read_packs,
     read_shelf_store,
-    runs_of,
 )
 
 
@@ -78,14 +76,13 @@ def details(
     all_runs, _ = find_runs(runs)
     if kind != SHELF:
         metadata = read_pack_metadata(path)
-        pack = read_pack_store(path)
         keys = ("format", "layout", "extractor", "check", "left_out")
         extra = {key: metadata[key] for key in keys if key in metadata}
-        return replace(pack, users=runs_of(pack, all_runs)), extra
+        return read_pack_store(path, all_runs), extra
     sizes = Shelf.at(path).files.sizes()
     segments = [{"file": n, "rows": rows_of(n), "bytes": size} for n, size in sorted(sizes.items())]
-    packs = read_packs(caches, all_runs)
-    shelf = named(read_shelf_store(path), packs)
+    packs = [read_pack_store(pack, all_runs) for pack in find_packs(caches)]
+    shelf = read_shelf_store(path, packs)
     through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
     users = (*shelf.users, *dict.fromkeys(through))
     return replace(shelf, users=users), {"segments": segments}

@@ -4,7 +4,8 @@ Which runs were made from which vectors is known by the fingerprints in their pr
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Store:
         """Give a short name: the shelf's folder, or the pack with its data set's folder."""
         return self.path.name if self.kind == SHELF else "/".join(self.path.parts[-2:])
 
-    @property
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         """Give the digests of the fingerprints, in full."""
         return tuple(digest(fingerprint) for fingerprint in self.fingerprints)
@@ -65,15 +66,6 @@ def find_packs(caches: Sequence[Path]) -> list[Path]:
     names = [f"{folder}*{suffix}" for folder in ("", "*/") for suffix in FORMATS]
     paths = {path for cache in caches for name in names for path in cache.glob(name)}
     return sorted(p for p in paths if not p.name.startswith(".") and p.parent.suffix not in FORMATS)
-
-
-def read_packs(caches: Sequence[Path], runs: Sequence[RunStores]) -> list[Store]:
-    """The packs under `caches`, with the runs that use them.
-
-    Those are of its data set and read vectors of its fingerprints, wherever their own copies were.
-    """
-    packs = [read_pack_store(path) for path in find_packs(caches)]
-    return [replace(pack, users=runs_of(pack, runs)) for pack in packs]
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
@@ -99,39 +91,51 @@ def survey(
     ledger: Path, caches: Sequence[Path], runs: Sequence[RunStores]
 ) -> tuple[list[Store], list[Store]]:
     """List all shelves in `ledger` and all packs under `caches`, with who uses them."""
-    packs = read_packs(caches, runs)
-    shelves = [named(read_shelf_store(folder), packs) for folder in find_shelves(ledger)]
-    return shelves, packs
+    packs = [read_pack_store(path, runs) for path in find_packs(caches)]
+    return [read_shelf_store(folder, packs) for folder in find_shelves(ledger)], packs
 
 
-def read_shelf_store(folder: Path) -> Store:
-    """The shelf in `folder`, without its users."""
+def read_shelf_store(folder: Path, packs: Sequence[Store] = ()) -> Store:
+    """The shelf in `folder`; of `packs` those that have its vector use and name it."""
     try:
         shelf = Shelf.at(folder)
         rows, writer = len(shelf.ids()), writer_of(folder)
     except AgiqaError as error:
         problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
         return Store(SHELF, folder, _size(folder), _written(folder), problem)
+    key = digest(shelf.fingerprint)
+    pairs = [pair for pack in packs for pair in zip(pack.vectors, pack.digests, strict=True)]
     return Store(
         kind=SHELF,
         path=folder,
         size=_size(folder),
         written=_written(folder / SEGMENTS),
         rows=rows,
+        vectors=tuple(dict.fromkeys(name for name, made_by in pairs if made_by == key)),
         width=shelf.width,
         dtype=shelf.dtype,
         fingerprints=(shelf.fingerprint,),
         writers=(writer,) if writer else (),
+        users=tuple(pack.name for pack in packs if key in pack.digests),
     )
 
 
-def read_pack_store(path: Path) -> Store:
-    """The pack `path`, without its users."""
+def read_pack_store(path: Path, runs: Sequence[RunStores] = ()) -> Store:
+    """The pack `path`, used by those of `runs`, of its data set, that read what it has.
+
+    That is vectors of its fingerprints, wherever their own copies of it were.
+    """
     try:
         metadata = read_pack_metadata(path)
     except AgiqaError as error:
         problem = str(error).removeprefix(f"{path}: ")
         return Store(PACK, path, _size(path), _written(path), problem)
+    digests, dataset = set(map(digest, metadata["fingerprints"])), path.parent.name
+    users = [
+        str(run.folder)
+        for run in runs
+        if run.dataset == dataset and any(store and store <= digests for store in run.stores)
+    ]
     return Store(
         kind=PACK,
         path=path,
@@ -142,19 +146,8 @@ def read_pack_store(path: Path) -> Store:
         width=int(metadata["width"]),
         dtype=str(metadata["dtype"]),
         fingerprints=tuple(metadata["fingerprints"]),
+        users=tuple(users),
     )
-
-
-def named(shelf: Store, packs: Iterable[Store]) -> Store:
-    """The shelf with the names that packs give its vector, and with these packs as its users."""
-    names: dict[str, None] = {}
-    users = []
-    for pack in packs:
-        pairs = zip(pack.vectors, pack.digests, strict=True)
-        vectors = [vector for vector, digest in pairs if digest in shelf.digests]
-        names.update(dict.fromkeys(vectors))
-        users += [pack.name] if vectors else []
-    return replace(shelf, vectors=tuple(names), users=tuple(users))
 
 
 def label(fingerprint: Mapping[str, Any]) -> str:
@@ -169,16 +162,6 @@ def label(fingerprint: Mapping[str, Any]) -> str:
     if "layer" in fingerprint:
         parts.insert(0, f"layer {fingerprint['layer']}")
     return " ".join(part for part in parts if part)
-
-
-def runs_of(pack: Store, runs: Iterable[RunStores]) -> tuple[str, ...]:
-    """The runs of the pack's data set that read vectors of its fingerprints."""
-    pack_digests, dataset = set(pack.digests), pack.path.parent.name
-    return tuple(
-        str(run.folder)
-        for run in runs
-        if run.dataset == dataset and any(store and store <= pack_digests for store in run.stores)
-    )
 
 
 def _size(path: Path) -> int:
