@@ -36,8 +36,7 @@ from agiqa.store import (
     read_pack,
     write_pack,
 )
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.checks import check_pack, check_shelf, repair_shelf
 from agiqa.store.upkeep.clearing import carry_out, plan
 from kit.stored_rows import make_ids, make_vectors
 

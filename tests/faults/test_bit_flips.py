@@ -10,8 +10,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
-from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.checks import check_pack, check_shelf, repair_shelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -11,8 +11,8 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, pull, pushing
+from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.segment_folders import RemoteSegments
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.shared.remote import Remote
 from agiqa.store.shared.shared_shelf import SharedShelf
 from kit.stored_rows import make_ids, make_vectors

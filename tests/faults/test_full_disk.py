@@ -10,7 +10,7 @@ from pathlib import Path
 from kit.stored_rows import make_ids, make_vectors
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, write_pack
-from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.checks import check_pack
 
 root = Path(sys.argv[1])
 ids, vectors = make_ids(2000), make_vectors(2000, 512)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agiqa.store import Shelf
-from agiqa.store.ledger.shelf_check import check_shelf
+from agiqa.store.checks import check_shelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.store import Shelf
-from agiqa.store.ledger.shelf_check import check_shelf
+from agiqa.store.checks import check_shelf
 from agiqa.store.upkeep.clearing import orphans_of_shelf
 from kit.stored_rows import make_ids, make_vectors
 

@@ -17,8 +17,8 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.checks import check_pack
 from agiqa.store.ledger import segments
-from agiqa.store.packs.pack_check import check_pack
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

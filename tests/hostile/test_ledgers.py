@@ -16,9 +16,9 @@ import safetensors.numpy
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, add_shelf, digest
+from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.lock import writer_of
 from agiqa.store.ledger.segments import Kind, Layout
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.upkeep.stores import read_shelf_store
 from kit.spoilt_stores import (
     MEGABYTES,

@@ -16,9 +16,9 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import PackError, convert_pack, open_pack, read_pack, write_pack
+from agiqa.store.checks import check_pack
 from agiqa.store.fingerprint import canonical
 from agiqa.store.packs.pack import read_pack_metadata
-from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.upkeep.stores import read_pack_store
 from kit.spoilt_stores import (
     MEGABYTES,

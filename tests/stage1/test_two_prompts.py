@@ -20,7 +20,7 @@ from agiqa.stage1.pack_comparison import compare_with_settings
 from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import load_features
 from agiqa.store import Shelf, pack_beside, read_pack, row_ids_digest, write_pack
-from agiqa.store.packs.pack_check import check_pack
+from agiqa.store.checks import check_pack
 from agiqa.store.row_ids import Source, row_id
 from agiqa.store.upkeep.export import export
 from agiqa.store.upkeep.merge import merge

@@ -9,8 +9,8 @@ import zarr
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import open_pack, read_pack, write_pack
+from agiqa.store.checks import check_pack
 from agiqa.store.packs.pack import read_pack_metadata
-from agiqa.store.packs.pack_check import check_pack
 from kit.stored_rows import files, make_ids, make_vectors
 
 ROWS, WIDTH = 600, 16

@@ -14,9 +14,9 @@ import safetensors.numpy
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf
+from agiqa.store.checks import check_shelf
 from agiqa.store.ledger import merging
 from agiqa.store.ledger.segments import Kind, Layout, build, described, ids_in, order, rows_of
-from agiqa.store.ledger.shelf_check import check_shelf
 from kit.stored_rows import flip, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}

@@ -17,8 +17,8 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors import Extractor, Vector
 from agiqa.store import DESCRIPTION, Shelf, default_root, pull, shared_shelves
+from agiqa.store.checks import repair_shelf
 from agiqa.store.ledger.roots import shelf_folder
-from agiqa.store.ledger.shelf_check import repair_shelf
 from agiqa.store.row_ids import Source
 from agiqa.store.shared.shared_shelf import SharedShelf
 

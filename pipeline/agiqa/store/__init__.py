@@ -6,7 +6,8 @@
     packs/      a data set's vectors as Zarr or HDF5 (pack.py)
     shared/     both at URLs
     upkeep/     behind `agiqa cache`
-    rows.py, durable.py, fingerprint.py, own_files.py, findings.py serve all of them;
+    rows.py, durable.py, fingerprint.py, own_files.py, row_ids.py serve all of them;
+    checks.py looks at all of a shelf or a pack, and mends shelves;
     unpacking.py takes rows from packs back into the ledger
 """
 

@@ -16,7 +16,7 @@ from agiqa.cli.options import Settings, cache, settings
 from agiqa.cli.output import echo, print_json
 
 if TYPE_CHECKING:
-    from agiqa.store.findings import Report
+    from agiqa.store.checks import Report
 
 SHOWN = 3  # bad rows that are named in a line
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.whole_files import PARTIAL, sync_folder
+from agiqa.store.checks import strangers
 from agiqa.store.durable import STALE_SECONDS, disk_errors
 from agiqa.store.ledger.lock import sole_writer, writer_of
 from agiqa.store.ledger.merging import redundant, remove_redundant
 from agiqa.store.ledger.segment_rows import Segment
 from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.ledger.shelf_check import strangers
 from agiqa.store.own_files import size_of
 from agiqa.store.upkeep.stores import Store, find_runs, survey
 

@@ -17,7 +17,7 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
 from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits, write_pack
-from agiqa.store.findings import Finding, Report
+from agiqa.store.checks import Finding, Report, check_pack, check_shelf, repair_shelf
 from agiqa.store.ledger.description import (
     DESCRIPTION,
     MOST_BYTES,
@@ -31,10 +31,8 @@ from agiqa.store.ledger.description import (
 from agiqa.store.ledger.roots import SHORT, find_shelves, other_roots, shelf_folder
 from agiqa.store.ledger.segment_folders import LocalSegments
 from agiqa.store.ledger.segments import rows_of
-from agiqa.store.ledger.shelf_check import check_shelf, repair_shelf
 from agiqa.store.own_files import read_own, size_of
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
-from agiqa.store.packs.pack_check import check_pack
 from agiqa.store.packs.pack_layout import is_by_prompt, row_ids_digest
 from agiqa.store.row_ids import row_ids
 from agiqa.store.unpacking import own_prompt_rows

@@ -1,13 +1,15 @@
-"""Checking a shelf and mending it: `agiqa cache verify`.
+"""Checking shelves and packs piece by piece, and mending shelves: `agiqa cache verify`.
 
+Every checksum, chunk, row and finite number is looked at; memory does not grow with a store.
 A check takes no lock and changes nothing, so a shelf may be written meanwhile. A repair writes the
 whole rows of a damaged segment into a new one before it removes the old; what is lost is computed
-again.
+again. `read_pack` promises the same of what it reads, but stops at the first thing that is wrong.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,6 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.core.whole_files import PARTIAL
 from agiqa.store.durable import disk_errors
-from agiqa.store.findings import Finding, Report
 from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
 from agiqa.store.ledger.merging import checked_rows, damage, is_whole
@@ -24,6 +25,39 @@ from agiqa.store.ledger.segment_rows import Segment, VanishedError
 from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.own_files import size_of
+from agiqa.store.packs.pack import open_pack, pack_format, read_pack_metadata
+from agiqa.store.packs.pack_rows import PackRows
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a store."""
+
+    path: Path  # the file
+    problem: str  # in words, to be read after the path
+    image_ids: tuple[str, ...] = ()  # of the rows that are bad by it, where they are known
+
+
+@dataclass
+class Report:
+    """What the check of one store came to."""
+
+    store: Path
+    kind: str  # shelf or pack
+    rows: int = 0  # that were checked
+    segments: int = 0  # of a shelf, that were read
+    chunks: int = 0  # of a pack's vectors, likewise
+    size: int = 0  # bytes of the store
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # worth a line, and nothing wrong
+    repaired: list[str] = field(default_factory=list)  # what was done about the findings
+    refused: str = ""  # why nothing was
+    is_mended: bool = False  # whether nothing is wrong any more
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether nothing is wrong in the store."""
+        return not self.findings
 
 
 def check_shelf(folder: Path) -> Report:
@@ -123,3 +157,37 @@ def strangers(folder: Path) -> list[Path]:
             names = sorted(inside.iterdir())
             foreign += [p for p in names if not rows_of(p.name) and not p.name.startswith(".")]
     return foreign
+
+
+def check_pack(path: Path) -> Report:
+    """Read all of the pack `path` and report what is wrong with it.
+
+    AgiqaError where the disk itself cannot be read now.
+    """
+    report = Report(path, "pack")
+    try:
+        metadata, module = read_pack_metadata(path), pack_format(path)
+        with disk_errors("read the pack", path):
+            report.size, report.rows = size_of(path), int(metadata["rows"])
+            _check_rows(open_pack(path), report)
+            if report.is_whole:
+                content = module.content_damage(path, metadata)
+                report.findings = [Finding(file, problem) for file, problem in content]
+    except AgiqaError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+            raise
+        report.findings.append(Finding(path, str(error).removeprefix(f"{path}: ")))
+    return report
+
+
+def _check_rows(pack: PackRows, report: Report) -> None:
+    array = pack.path / "vectors"
+    for number, rows in enumerate(pack.chunk_rows()):
+        report.chunks += 1
+        _, whole = pack.read(rows)
+        names = tuple(pack.image_ids[rows.start + row] for row in np.flatnonzero(~whole))
+        if pack.stored.chunks[number] is None:
+            report.findings.append(Finding(array, f"chunk {number} is missing or cut short", names))
+        elif names:
+            problem = f"chunk {number} has rows that are missing, changed or not finite"
+            report.findings.append(Finding(array, problem, names))
