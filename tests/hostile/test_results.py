@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
+from kit.command import agiqa
 from kit.hostile_values import MISSING, WRONG, changed, places
 
 
 def one_line(command: list[str]) -> str:
     """What a command said: its error, if it ended in one; never more than a line of it."""
-    result = CliRunner().invoke(main, command)
+    result = agiqa(*command, status=None)
     unhandled = None if isinstance(result.exception, SystemExit) else result.exception
     assert unhandled is None, (command, repr(unhandled))
     errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]

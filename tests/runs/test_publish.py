@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-import agiqa
-from agiqa.cli import main
+from agiqa import create_scorer
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import load_run
 from agiqa.runs.publish import published_settings
 from agiqa.runs.score import default_run
+from kit.command import agiqa, refusal
 from kit.hub_server import COMMIT, serve
 from kit.publishing import make_publishable, use_hub
 
@@ -37,16 +36,14 @@ def run(
 
 
 def publish(*words: str, status: int = 0) -> str:
-    done = CliRunner().invoke(main, ["publish", "run", "-o", "out", *words])
-    assert done.exit_code == status, done.output
+    done = agiqa("publish", "run", "-o", "out", *words, status=status)
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == (status > 0)
     return lines[0] if lines else done.stdout
 
 
 def scored(*words: str) -> list[dict[str, Any]]:
-    done = CliRunner().invoke(main, ["score", "new.png", "--format", "json", *words])
-    assert done.exit_code == 0, done.output
+    done = agiqa("score", "new.png", "--format", "json", *words)
     return json.loads(done.stdout)["scores"]
 
 
@@ -59,7 +56,7 @@ def test_a_published_folder_scores_as_the_run(run: Path, tiny_workspace: Path) -
     assert ours[0].pop("held_out") is None  # a rating would be needed to know it
     assert expected[0].pop("held_out") is not None
     assert ours == expected
-    assert agiqa.create_scorer("out")("new.png").score == ours[0]["score"]
+    assert create_scorer("out")("new.png").score == ours[0]["score"]
 
 
 def test_nothing_of_the_machine_or_its_images_is_in_it(run: Path, tmp_path: Path) -> None:
@@ -99,12 +96,10 @@ def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_pat
     publish()
     assert "a run stands there, which would be lost: give --replace" in publish(status=1)
     publish("--replace")
-    again = CliRunner().invoke(main, ["publish", "out", "-o", "twice"])
-    assert "out: is published already: use the folder as it is" in again.stderr
-    done = CliRunner().invoke(main, ["publish", "run", "-o", "run", "--replace"])
-    assert (done.exit_code, "run: a run that was fitted stands there" in done.stderr) == (
-        1, True,
-    )  # fmt: skip
+    again = refusal("publish", "out", "-o", "twice")
+    assert "out: is published already: use the folder as it is" in again
+    over = refusal("publish", "run", "-o", "run", "--replace")
+    assert "run: a run that was fitted stands there" in over
     assert (run / "predictions.csv").is_file()
     Path("out/thesis.tex").write_text("mine")
     assert "found what is no run's (thesis.tex)" in publish("--replace", status=1)
@@ -144,8 +139,7 @@ def test_there_and_back_through_a_hub(
         assert "predictions.csv has the names, ratings and scores" in card
         hub.files["evil.py"] = b"raise SystemExit"
         hub.files["../up.json"] = b"{}"
-        compared = CliRunner().invoke(main, ["compare", "hf://tester/run:moe", "run"])
-        assert compared.exit_code == 0, compared.output
+        agiqa("compare", "hf://tester/run:moe", "run")
     use_hub(monkeypatch, tmp_path / "hub")
     (snapshot,) = (tmp_path / "hub/models--tester--run/snapshots").iterdir()
     assert {path.name for path in snapshot.iterdir()} == FILES - {"README.md"} | {
@@ -154,13 +148,12 @@ def test_there_and_back_through_a_hub(
     expected = scored("--run", "run")
     for address in ("hf://tester/run", f"hf://tester/run@{COMMIT}", "hf://tester/run@main"):
         assert scored("--run", address) == expected
-    explained = CliRunner().invoke(main, ["explain", "hf://tester/run", "new.png"])
-    assert explained.exit_code == 2
+    explained = agiqa("explain", "hf://tester/run", "new.png", status=2)
     assert "say where to write, -o FOLDER" in explained.stderr
     Path("plain").mkdir()
     monkeypatch.chdir("plain")
     with pytest.raises(AgiqaError, match=r"hf://tester/none cannot be fetched \(Offline"):
-        agiqa.create_scorer("hf://tester/none")
+        create_scorer("hf://tester/none")
 
 
 def test_the_scorer_that_ships_is_a_published_run() -> None:

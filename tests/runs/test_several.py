@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 from scipy.stats import spearmanr
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
@@ -23,6 +21,7 @@ from agiqa.stage2.features import Features
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.targets import Scales, Targets
 from agiqa.store import write_pack
+from kit.command import agiqa, refusal
 
 SETTINGS = Fit(components=12, semantic_components=6)
 FAST = [
@@ -179,31 +178,14 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
     return write
 
 
-def _run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def _ok(*arguments: str | Path) -> Result:
-    result = _run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def _error(*arguments: str | Path) -> str:
-    result = _run(*arguments)
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert (result.exit_code, len(errors)) == (1, 1), result.output
-    return errors[0]
-
-
 def test_a_run_of_two_targets_from_fit_to_comparison(prepare: Prepare) -> None:
     prepare("mine", {"quality": (0, 1, 3), "align": (1, 10, 50)})
-    fitted = _ok(
+    fitted = agiqa(
         "fit", "mine", "--target", "quality", "--target", "alignment", "--json", *FAST,
         "-o", "runs/both",
     )  # fmt: skip
     assert json.loads(fitted.stdout)["target"] == "quality, align"  # as the table calls it
-    shown = _ok("evaluate", "runs/both")
+    shown = agiqa("evaluate", "runs/both")
     assert "mine, quality, protocol grouped" in shown.stdout
     assert "mine, align, protocol grouped" in shown.stdout
     for folder, target in (("runs/both", "quality"), ("runs/both/targets/align", "align")):
@@ -213,19 +195,19 @@ def test_a_run_of_two_targets_from_fit_to_comparison(prepare: Prepare) -> None:
         moe = predictions[predictions["model"] == "moe"]
         for _, part in moe.groupby("seed"):
             assert spearmanr(part["mos"], part["score"]).statistic > 0.2
-    _ok("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
-    _ok("evaluate", "runs/align")
-    compared = _ok("compare", "runs/align", "runs/both/targets/align", "--json")
+    agiqa("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
+    agiqa("evaluate", "runs/align")
+    compared = agiqa("compare", "runs/align", "runs/both/targets/align", "--json")
     assert json.loads(compared.stdout)["target"] == "align"
-    assert "runs/both is of the target quality" in _error("compare", "runs/both", "runs/align")
+    assert "runs/both is of the target quality" in refusal("compare", "runs/both", "runs/align")
     inner = Path("runs/both/targets/align")
     assert json.loads((inner.parent / "targets.json").read_text()) == {
         "run": "quality",
         "here": ["align"],
     }
-    _ok("report", inner, "-o", "alignment.html")
+    agiqa("report", inner, "-o", "alignment.html")
     assert "Target <b>align</b>" in Path("alignment.html").read_text()
-    one = json.loads(_ok("evaluate", "runs/both", "--json").stdout)
+    one = json.loads(agiqa("evaluate", "runs/both", "--json").stdout)
     assert one["target"] == "quality"
 
 
@@ -237,20 +219,20 @@ def test_images_without_one_of_the_targets_are_left_out(
     frame.loc[:3, "authenticity"] = np.nan
     write_table(replace(table, frame=frame), Path("cache/mine"))
     with caplog.at_level(logging.WARNING):
-        _ok("fit", "mine", "--target", "quality,authenticity", *FAST)
+        agiqa("fit", "mine", "--target", "quality,authenticity", *FAST)
     assert "4 images have no score 'quality' or 'authenticity'" in caplog.text
 
 
 def test_what_targets_can_be(prepare: Prepare) -> None:
     prepare("mine", {"quality": (0, 1, 3), "correspondence": (1, 10, 50)})
-    assert "no target 'beauty'; it has quality, correspondence" in _error(
+    assert "no target 'beauty'; it has quality, correspondence" in refusal(
         "fit", "mine", "--target", "beauty", *FAST
     )
-    assert "names a target of 'mine' twice" in _error(
+    assert "names a target of 'mine' twice" in refusal(
         "fit", "mine", "--target", "alignment", "--target", "correspondence", *FAST
     )
     assert "The preset paper learns one target, found quality, correspondence: give one" in (
-        _error("fit", "mine", "--preset", "paper", "--target", "quality,alignment", *FAST)
+        refusal("fit", "mine", "--preset", "paper", "--target", "quality,alignment", *FAST)
     )
 
 
@@ -262,9 +244,9 @@ def three(prepare: Prepare) -> None:
 
 
 def test_data_sets_train_together_and_are_evaluated_each(three: None) -> None:
-    fitted = json.loads(_ok("fit", "mine", "theirs", "--json", *FAST).stdout)
+    fitted = json.loads(agiqa("fit", "mine", "theirs", "--json", *FAST).stdout)
     assert fitted["run"] == "runs/mine+theirs/grouped"
-    shown = _ok("evaluate", "runs/mine+theirs/grouped").stdout
+    shown = agiqa("evaluate", "runs/mine+theirs/grouped").stdout
     assert "mine, quality, protocol grouped" in shown
     assert "theirs, mos, protocol grouped" in shown
     run = Path("runs/mine+theirs/grouped")
@@ -275,12 +257,12 @@ def test_data_sets_train_together_and_are_evaluated_each(three: None) -> None:
     assert 35 < scores.mean() < 65  # on its own scale
     for each in found:
         assert each["models"]["moe"]["srcc"]["median"] > 0.5
-    _ok("fit", "mine", *FAST)
-    _ok("evaluate", "runs/mine/grouped")
-    _ok("compare", "runs/mine/grouped", "runs/mine+theirs/grouped")
-    assert "made in different ways" in _error("fit", "mine", "other", *FAST)
-    assert "given once" in _error("fit", "mine", "mine", *FAST)
-    assert "paper learns from one data set, found mine, theirs" in _error(
+    agiqa("fit", "mine", *FAST)
+    agiqa("evaluate", "runs/mine/grouped")
+    agiqa("compare", "runs/mine/grouped", "runs/mine+theirs/grouped")
+    assert "made in different ways" in refusal("fit", "mine", "other", *FAST)
+    assert "given once" in refusal("fit", "mine", "mine", *FAST)
+    assert "paper learns from one data set, found mine, theirs" in refusal(
         "fit", "mine", "theirs", "--preset", "paper", *FAST
     )
 
@@ -293,18 +275,18 @@ def test_what_others_test_is_not_trained_on(
     ids[:20] = list(mine.frame["image_id"][:20])
     prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
     with caplog.at_level(logging.WARNING):
-        _ok("fit", "mine", "copies", *FAST)
+        agiqa("fit", "mine", "copies", *FAST)
     assert "left out of training where another data set tests or validates" in caplog.text
 
 
 def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("mine", "theirs"):
-        _ok("fit", name, *FAST)
-    assert "is not evaluated: run `agiqa evaluate" in _error(
+        agiqa("fit", name, *FAST)
+    assert "is not evaluated: run `agiqa evaluate" in refusal(
         "cross", "runs/mine/grouped", "runs/theirs/grouped"
     )
     for name in ("mine", "theirs"):
-        _ok("evaluate", f"runs/{name}/grouped")
+        agiqa("evaluate", f"runs/{name}/grouped")
     found = _matrix("cross", "runs/mine/grouped", "runs/theirs/grouped", "--json")
     crossed = found["runs/mine/grouped"]["theirs"]
     assert crossed["protocol"] == "cross"
@@ -322,7 +304,7 @@ def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixtur
         assert spearmanr(part["mos"], part["score"]).statistic > 0.3
     assert crossed["rmse"]["median"] is None  # of fewer than 30 images a split
     assert crossed["rmse_raw"]["median"] > 20  # the scale of the training against the test's
-    shown = _ok("cross", "runs/mine/grouped", "--on", "theirs").stdout
+    shown = agiqa("cross", "runs/mine/grouped", "--on", "theirs").stdout
     assert shown.index("RMSE raw: trained on") < shown.index("RMSE fitted: trained on")
     assert f"{crossed['rmse_raw']['median']:.3f} ± " in shown
     counts = json.loads((folder / "metrics.json").read_text("utf-8"))["outside_scale"]
@@ -331,15 +313,15 @@ def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixtur
     median, own = (found["runs/mine/grouped"][n]["srcc"]["median"] for n in ("theirs", "mine"))
     assert f"{median:.3f} ± " in shown
     assert f"{own:.3f} ± " in shown
-    assert "at least two data sets" in _error("cross", "runs/mine/grouped")
-    message = _error("cross", "runs/mine/grouped", "--on", "other")
+    assert "at least two data sets" in refusal("cross", "runs/mine/grouped")
+    message = refusal("cross", "runs/mine/grouped", "--on", "other")
     assert "vector 'a'" in message
-    _ok("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
-    _ok("evaluate", "runs/align")
-    assert "nothing in common to test" in _error("cross", "runs/align", "--on", "theirs")
-    _ok("fit", "theirs", "--protocol", "random", *FAST)
-    _ok("evaluate", "runs/theirs/random")
-    assert "a column of the matrix needs one" in _error(
+    agiqa("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
+    agiqa("evaluate", "runs/align")
+    assert "nothing in common to test" in refusal("cross", "runs/align", "--on", "theirs")
+    agiqa("fit", "theirs", "--protocol", "random", *FAST)
+    agiqa("evaluate", "runs/theirs/random")
+    assert "a column of the matrix needs one" in refusal(
         "cross", "runs/mine/grouped", "runs/theirs/random", "runs/theirs/grouped"
     )
 
@@ -351,10 +333,10 @@ def test_copies_of_training_images_are_not_tested(
     ids = [f"{2:032x}{row:032x}" for row in range(90)]
     ids[:40] = list(mine.frame["image_id"][:40])
     prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
-    _ok("fit", "mine", *FAST)
-    _ok("evaluate", "runs/mine/grouped")
+    agiqa("fit", "mine", *FAST)
+    agiqa("evaluate", "runs/mine/grouped")
     with caplog.at_level(logging.WARNING):
-        _ok("cross", "runs/mine/grouped", "--on", "copies")
+        agiqa("cross", "runs/mine/grouped", "--on", "copies")
     assert "are left out of its test sides: mine holds the same files or groups for" in caplog.text
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
     predictions = pd.read_csv("runs/mine/grouped/cross/copies/predictions.csv")
@@ -365,7 +347,7 @@ def test_copies_of_training_images_are_not_tested(
 
 
 def _matrix(*arguments: str) -> dict[str, Any]:
-    rows = json.loads(_ok(*arguments).stdout)["runs"]
+    rows = json.loads(agiqa(*arguments).stdout)["runs"]
     return {row["run"]: row["tested_on"] for row in rows}
 
 
@@ -442,10 +424,10 @@ def test_cross_leaves_out_groups_that_the_run_selected_by(
         table = prepare(name, {"quality": (0, 1, 3)}, seed=seed)
         numbers = [row // 2 + (20 if name == "b" else 0) for row in range(80)]  # half are shared
         _with_groups(table, [f"a cat {n}" for n in numbers], [form.format(n) for n in numbers])
-    _ok("fit", "a", *FAST)
-    _ok("evaluate", "runs/a/grouped")
+    agiqa("fit", "a", *FAST)
+    agiqa("evaluate", "runs/a/grouped")
     with caplog.at_level(logging.WARNING):
-        _ok("cross", "runs/a/grouped", "--on", "b")
+        agiqa("cross", "runs/a/grouped", "--on", "b")
     assert "holds the same files or groups for training or validation" in caplog.text
     tested = pd.read_csv("runs/a/grouped/cross/b/predictions.csv")
     splits = pd.read_csv("cache/a/splits/grouped.csv")
@@ -459,16 +441,18 @@ def test_cross_leaves_out_groups_that_the_run_selected_by(
 
 def test_a_run_and_what_was_made_from_it_are_kept_unless_told(prepare: Prepare) -> None:
     prepare("mine", {"quality": (0, 1, 3)})
-    _ok("fit", "mine", *FAST)
+    agiqa("fit", "mine", *FAST)
     run = Path("runs/mine/grouped")
-    assert "a run stands there, which would be lost: give --replace" in _error("fit", "mine", *FAST)
-    _ok("evaluate", run)
+    assert "a run stands there, which would be lost: give --replace" in refusal(
+        "fit", "mine", *FAST
+    )
+    agiqa("evaluate", run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for out in ([], ["-o", run]):
-        said = _error("fit", "mine", *FAST, *out)
+        said = refusal("fit", "mine", *FAST, *out)
         assert "what was made from it (metrics.json, predictions.csv, " in said
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    _ok("fit", "mine", "--replace", *FAST)
+    agiqa("fit", "mine", "--replace", *FAST)
     assert not (run / "metrics.json").exists()
 
 
@@ -477,8 +461,8 @@ def test_somebodys_folder_is_never_replaced(prepare: Prepare) -> None:
     Path("pictures").mkdir()
     Path("pictures/holiday.txt").write_text("mine")
     for out in ("pictures", "."):
-        said = _error("fit", "mine", "--replace", "-o", out, *FAST)
+        said = refusal("fit", "mine", "--replace", "-o", out, *FAST)
         assert "found what is no run's" in said
     assert Path("pictures/holiday.txt").read_text() == "mine"
     Path("empty").mkdir()
-    _ok("fit", "mine", "-o", "empty", *FAST)
+    agiqa("fit", "mine", "-o", "empty", *FAST)

@@ -9,17 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner, Result
 
-from agiqa.cli import main
 from agiqa.runs.create_scorer import create_scorer
+from kit.command import agiqa, refusal
 from kit.tiny_workspace import RUN
 
 RESULTS = "runs/mine/letters/random"
-
-
-def agiqa(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +44,7 @@ def metrics(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("AGIQA_STORE", str(workspace / "ledger"))
     words = ["evaluate", "mine", "--scorer", "letters.yaml", "--json", "--replace"]
-    evaluated = agiqa(*words)
-    assert evaluated.exit_code == 0, evaluated.output
-    return dict(json.loads(evaluated.stdout))
+    return dict(json.loads(agiqa(*words).stdout))
 
 
 def test_the_test_sides_of_a_run_are_measured_and_compared(metrics: dict[str, Any]) -> None:
@@ -93,7 +86,7 @@ def test_a_table_marks_it_zero_shot_beside_fitted_models() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_one_line(words: list[str], line: str) -> None:
-    refused = agiqa("evaluate", *words)
+    refused = agiqa("evaluate", *words, status=None)
     assert refused.exit_code != 0
     assert line in refused.output
     assert "Traceback" not in refused.output
@@ -101,6 +94,4 @@ def test_what_cannot_be_measured_is_one_line(words: list[str], line: str) -> Non
 
 def test_results_are_no_run() -> None:
     for words in (["score", "images/00.png", "--run", RESULTS], ["report", RESULTS]):
-        refused = agiqa(*words)
-        assert refused.exit_code == 1
-        assert "not a run" in refused.output
+        assert "not a run" in refusal(*words)

@@ -13,10 +13,8 @@ import pytest
 import torch
 import transformers
 import yaml
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets.table import ImagesTable
@@ -30,6 +28,7 @@ from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.store import read_pack
 from agiqa.store.row_ids import Source
+from kit.command import agiqa
 from kit.families import LMMS
 
 ODD = (61, 7)  # the size of images that the tests' model does not take
@@ -50,10 +49,6 @@ def with_odd(table: ImagesTable) -> ImagesTable:
         pixels = np.random.default_rng(row).integers(0, 256, (ODD[1], ODD[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(table.root / f"{row}.png")
     return folder.prepare(table.root, "ten")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -249,8 +244,7 @@ def workspace(
         "visual": visual | {"layers": [1], "pool": ["mean"]},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
-    done = run("prepare", "ten", "--from", with_odd.root)
-    assert done.exit_code == 0, done.output
+    agiqa("prepare", "ten", "--from", with_odd.root)
     return tmp_path
 
 
@@ -258,24 +252,20 @@ def test_the_command_does_the_other_extractor_first_and_fails_in_one_line(
     workspace: Path, refusing: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        done = run("extract", "ten")
-    assert done.exit_code == 1
+        done = agiqa("extract", "ten", status=1)
     assert "eye.zarr: 10 images" in done.output  # the visual vectors are there
     assert "2 images of 'ten' cannot be used with 'tiny'" in str(done.exception) + done.output
     assert not (workspace / "cache/ten/tiny.zarr").exists()
-    done = run("extract", "ten", "--skip-bad")
-    assert done.exit_code == 0, done.output
+    done = agiqa("extract", "ten", "--skip-bad")
     assert "tiny.zarr: 8 images" in done.output
     assert done.output.count("Skipped ") == 2
 
 
 def test_a_dry_run_foresees_them_and_leaves_nothing(workspace: Path, refusing: None) -> None:
-    done = run("extract", "ten", "--dry-run")
-    assert done.exit_code == 1
+    done = agiqa("extract", "ten", "--dry-run", status=1)
     assert done.output.count("Bad ") == 2
     assert "refuses an image of 61 x 7 pixels" in done.output
-    output = run("extract", "ten", "--dry-run", "--skip-bad", "--json")
-    assert output.exit_code == 0, output.output
+    output = agiqa("extract", "ten", "--dry-run", "--skip-bad", "--json")
     figures = json.loads(output.stdout)
     assert [Path(bad["path"]).name for bad in figures["semantic"]["bad"]] == ["3.png", "7.png"]
     assert figures["visual"]["bad"] == []
@@ -285,7 +275,6 @@ def test_a_dry_run_foresees_them_and_leaves_nothing(workspace: Path, refusing: N
 
 def test_a_dry_run_counts_absent_images_as_bad(workspace: Path) -> None:
     (workspace / "images/0.png").unlink()
-    done = run("extract", "ten", "--only", "visual", "--dry-run")
-    assert done.exit_code == 1
+    done = agiqa("extract", "ten", "--only", "visual", "--dry-run", status=1)
     assert "0.png: does not exist" in done.output
     assert not (workspace / "ledger").exists()

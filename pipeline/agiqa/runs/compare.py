@@ -31,7 +31,7 @@ from agiqa.data.statistics.intervals import (
     side_interval,
 )
 from agiqa.data.statistics.paired import corrected_t_test, holm
-from agiqa.data.statistics.resampling import TestSide, test_side
+from agiqa.data.statistics.resampling import TestSide, measured_side
 from agiqa.runs.contenders import Contender, read_contenders
 from agiqa.runs.measure import LEAST_IMAGES, sides_ratio
 
@@ -121,7 +121,7 @@ def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
         )
     drawn = draw([both])
     mos = both["mos"].to_numpy(float)
-    sides = [test_side(mos, both[name].to_numpy(float)) for name in ("score", "score_other")]
+    sides = [measured_side(mos, both[name].to_numpy(float)) for name in ("score", "score_other")]
     first, second = resample_splits(drawn, [[side] for side in sides])
     figures = {}
     measured = [all_metrics(side.mos, side.score) for side in sides]
@@ -206,7 +206,7 @@ def _test_sides(contender: Contender) -> list[TestSide]:
                 f"{contender.name}, split {seed}: expected at least two images with finite scores"
             )
     return [
-        test_side(side["mos"].to_numpy(float), side["score"].to_numpy(float))
+        measured_side(side["mos"].to_numpy(float), side["score"].to_numpy(float))
         for side in contender.sides
     ]
 

@@ -5,7 +5,7 @@ from scipy import stats
 from agiqa.data.metric_names import CORRELATIONS
 from agiqa.data.metrics import all_metrics
 from agiqa.data.statistics import resampling
-from agiqa.data.statistics.resampling import drawn_counts, resampled, test_side
+from agiqa.data.statistics.resampling import DrawnCounts, measured_side, resampled
 
 
 def scores(count: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def scores(count: int, decimals: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("decimals", [8, 0], ids=["no ties", "many ties"])
 def test_each_image_once_gives_the_figures_themselves(decimals: int) -> None:
     mos, score = scores(150, decimals)
-    resamples = resampled(test_side(mos, score), drawn_counts(np.ones((2, 150)), mos))
+    resamples = resampled(measured_side(mos, score), DrawnCounts(np.ones((2, 150)), mos))
     figures = all_metrics(mos, score)
     assert sorted(resamples) == sorted(figures)
     for figure, value in figures.items():
@@ -29,7 +29,7 @@ def test_counts_are_as_good_as_copies(decimals: int) -> None:
     mos, score = scores(60, decimals)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(60, np.full(60, 1 / 60), size=20).astype(float)
-    figures = resampled(test_side(mos, score), drawn_counts(counts, mos))
+    figures = resampled(measured_side(mos, score), DrawnCounts(counts, mos))
     for row, copies in enumerate(counts.astype(int)):
         drawn = np.repeat(np.arange(60), copies)
         assert figures["srcc"][row] == pytest.approx(
@@ -44,7 +44,7 @@ def test_krcc_of_few_images_is_scipys_of_copies(count: int, decimals: int) -> No
     mos, score = scores(count, decimals)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(count, np.full(count, 1 / count), size=50).astype(float)
-    krcc = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    krcc = resampled(measured_side(mos, score), DrawnCounts(counts, mos))["krcc"]
     drawn = [np.repeat(np.arange(count), copies) for copies in counts.astype(int)]
     scipys = [stats.kendalltau(mos[rows], score[rows]).statistic for rows in drawn]
     assert krcc == pytest.approx(scipys, nan_ok=True)
@@ -54,9 +54,9 @@ def test_the_linear_part_of_krcc_spreads_as_the_whole(monkeypatch: pytest.Monkey
     mos, score = scores(120, 8)
     rng = np.random.default_rng(0)
     counts = rng.multinomial(120, np.full(120, 1 / 120), size=400).astype(float)
-    exact = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    exact = resampled(measured_side(mos, score), DrawnCounts(counts, mos))["krcc"]
     monkeypatch.setattr(resampling, "EXACT", 100)
-    linear = resampled(test_side(mos, score), drawn_counts(counts, mos))["krcc"]
+    linear = resampled(measured_side(mos, score), DrawnCounts(counts, mos))["krcc"]
     assert linear.std() == pytest.approx(np.std(exact), rel=0.1)
     assert np.corrcoef(linear, exact)[0, 1] > 0.95
 
@@ -64,7 +64,7 @@ def test_the_linear_part_of_krcc_spreads_as_the_whole(monkeypatch: pytest.Monkey
 def test_raw_errors_are_those_of_copies() -> None:
     mos, score = scores(40, 2)
     counts = np.random.default_rng(0).multinomial(40, np.full(40, 1 / 40), size=5).astype(float)
-    figures = resampled(test_side(mos, score), drawn_counts(counts, mos))
+    figures = resampled(measured_side(mos, score), DrawnCounts(counts, mos))
     for row, copies in enumerate(counts.astype(int)):
         error = np.repeat(score - mos, copies)
         assert figures["rmse_raw"][row] == pytest.approx(np.sqrt(np.mean(error**2)))
@@ -76,7 +76,7 @@ def test_a_resample_of_one_value_has_no_correlation_and_no_rounding_of_one() -> 
     mos, score = np.array([0.1, 0.2, 0.3, 0.7]), np.array([1 / 3, 0.9, 0.1, 0.2])
     counts = np.concatenate([4 * np.eye(4), np.array([[2, 2, 0, 0]])])
     for shift in (0.0, 1e6):
-        figures = resampled(test_side(mos + shift, score), drawn_counts(counts, mos + shift))
+        figures = resampled(measured_side(mos + shift, score), DrawnCounts(counts, mos + shift))
         for figure in CORRELATIONS:
             assert np.isnan(figures[figure][:4]).all(), figure
         for figure in ("srcc", "krcc", "plcc"):

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.data.datasets import folder
@@ -23,6 +21,7 @@ from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.mplug_owl2.processing import normalise
 from agiqa.stage1.vectors import vectors_of_images
 from agiqa.store import read_pack
+from kit.command import agiqa
 from kit.lazy import Lazily
 
 loading = Lazily("agiqa.stage1.mplug_owl2.loading")
@@ -155,13 +154,11 @@ def refused(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     write_images("a.png", "b.png")
-    prepared = CliRunner().invoke(main, ["prepare", "mine", "--from", "images"])
-    assert prepared.exit_code == 0, prepared.output
+    agiqa("prepare", "mine", "--from", "images")
 
     def run(model: Path | str, text: str) -> None:
         options = ["--only", "semantic", "--set", f"semantic.model={model}"]
-        result = CliRunner().invoke(main, ["extract", "mine", *options])
-        assert result.exit_code == 1, result.output
+        result = agiqa("extract", "mine", *options, status=1)
         assert text in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
         assert "Traceback" not in result.output

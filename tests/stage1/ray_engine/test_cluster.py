@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1 import ray_cluster
@@ -28,6 +26,7 @@ from agiqa.stage1.ray_cluster import RayCluster
 from agiqa.stage1.ray_job import Pool
 from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
+from kit.command import agiqa
 from kit.slow_extractor import SlowExtractor
 from kit.stored_rows import files
 from kit.tiny_workspace import RUN
@@ -179,8 +178,7 @@ def test_scores_are_those_without_the_engine(
     printed = []
     for engine in ([], ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]):
         monkeypatch.setenv("AGIQA_STORE", str(tmp_path / f"ledger{len(engine)}"))
-        shown = CliRunner().invoke(main, [*command, *engine])
-        assert shown.exit_code == 0, shown.stderr
+        shown = agiqa(*command, *engine)
         printed.append(json.loads(shown.stdout)["scores"])
     assert len(printed[0]) == 40
     assert printed[0] == printed[1]

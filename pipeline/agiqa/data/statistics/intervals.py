@@ -40,10 +40,10 @@ from threadpoolctl import threadpool_limits
 from agiqa.data.metric_names import CORRELATIONS, FIGURES
 from agiqa.data.metrics import why_undefined
 from agiqa.data.statistics.resampling import (
+    DrawnCounts,
     TestSide,
-    drawn_counts,
+    measured_side,
     resampled,
-    test_side,
 )
 
 Array = NDArray[np.float64]
@@ -132,7 +132,7 @@ def resample_splits(drawn: Drawn, models: Sequence[Sequence[TestSide]]) -> list[
         for block in drawn.blocks():
             rows = slice(start, start + len(block))
             for split, units in enumerate(drawn.units):
-                counts = drawn_counts(block[:, units].astype(np.float64), models[0][split].mos)
+                counts = DrawnCounts(block[:, units].astype(np.float64), models[0][split].mos)
                 for values, sides in zip(figures_of, models, strict=True):
                     for figure, resamples in resampled(sides[split], counts).items():
                         values[figure][split, rows] = resamples
@@ -244,7 +244,7 @@ def model_intervals(
     usable = [name for name, sides in arrays.items() if all(map(_finite, sides))]
     values: dict[str, dict[str, Array]] = {}
     if usable and not drawn.too_few:
-        sides = [[test_side(*side) for side in arrays[name]] for name in usable]
+        sides = [[measured_side(*side) for side in arrays[name]] for name in usable]
         values = dict(zip(usable, resample_splits(drawn, sides), strict=True))
     return {
         name: _intervals(arrays[name], figures[name], values.get(name), drawn) for name in models

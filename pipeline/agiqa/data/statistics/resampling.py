@@ -17,6 +17,7 @@ one:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class TestSide:
     kendall: tuple[Array, Array, Array]  # of all pairs (n, n), or their means by image (n,)
 
 
-def test_side(mos: Array, score: Array) -> TestSide:
+def measured_side(mos: Array, score: Array) -> TestSide:
     """Prepare `(n,)` scores against their MOS; both finite, n at least 2."""
     few = len(mos) < LEAST_FOR_FITTED
     mapped = np.full(len(mos), np.nan) if few else fit_logistic(mos, score)
@@ -54,21 +55,18 @@ def test_side(mos: Array, score: Array) -> TestSide:
 
 @dataclass(frozen=True)
 class DrawnCounts:
-    """Counts of a test side's images, with what every model on that side shares."""
-
-    counts: Array  # (B, n): how often each image was drawn
-    mos_ranks: Array  # (B, n), less the mean rank
-
-
-def drawn_counts(counts: Array, mos: Array) -> DrawnCounts:
-    """Prepare counts `(B, n)` for all models that are measured against the MOS `(n,)`.
+    """Counts of a test side's images, with what every model that is measured on that side shares.
 
     Rows may differ in their sums: groups of unequal size were drawn.
     """
-    return DrawnCounts(counts, _ranks(mos, counts))
 
+    counts: Array  # (B, n): how often each image was drawn
+    mos: Array  # (n,)
 
-test_side.__test__ = False  # type: ignore[attr-defined]
+    @cached_property
+    def mos_ranks(self) -> Array:
+        """Rank the MOS in each resample `(B, n)`, less the mean rank."""
+        return _ranks(self.mos, self.counts)
 
 
 def resampled(side: TestSide, drawn: DrawnCounts) -> dict[str, Array]:

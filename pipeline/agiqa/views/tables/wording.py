@@ -1,7 +1,5 @@
 """Headings, captions and cells of the tables as text."""
 
-from collections.abc import Sequence
-
 from agiqa.data.metric_names import FITTED
 from agiqa.views.kit.number import DASH, dashes, number, without_zero
 from agiqa.views.tables.grids import (
@@ -112,7 +110,9 @@ def sources(grid: Grid) -> list[str]:
     for row in grid.rows:
         for result in filter(None, row.cells):
             note = f" ({result.note})" if result.note else ""
-            statement = f"{result.protocol_note}. {_capital(result.source)}{note}."
+            source = result.source  # a publication opens a sentence, a folder stays as it is
+            source = source if "/" in source else source[:1].upper() + source[1:]
+            statement = f"{result.protocol_note}. {source}{note}."
             column = Column(result.dataset, result.target, result.protocol, result.synthetic)
             text = data(column) if grid.across else f"{data(column)}, {result.protocol}"
             columns.setdefault((row_name(row), row.ours, statement), []).append(text)
@@ -120,16 +120,7 @@ def sources(grid: Grid) -> list[str]:
     for (name, ours, statement), texts in columns.items():  # the models of one run say the same
         merged.setdefault((statement, "" if ours else name, *texts), []).append(name)
     return [
-        f"{_together(names)}. {'; '.join(texts)}: {statement}"
+        f"{names[0] if len(names) == 1 else f'agiqa, {len(names)} models'}. {'; '.join(texts)}: "
+        + statement
         for (statement, _, *texts), names in merged.items()
     ]
-
-
-def _together(names: Sequence[str]) -> str:
-    """The models of one run by their number."""
-    return names[0] if len(names) == 1 else f"agiqa, {len(names)} models"
-
-
-def _capital(text: str) -> str:
-    """A publication opens a sentence; a folder stays as it is."""
-    return text if "/" in text else text[:1].upper() + text[1:]
