@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
+from agiqa.stage1.extractors.int8 import Int8Linear
 from agiqa.stage1.extractors.lmm.pooling import PooledSums, Vectors, weights
 
 log = logging.getLogger(__name__)
@@ -309,7 +310,9 @@ class SharedForward:
     def _proven(self, encoded: Encoded, prompts: Sequence[Tokens]) -> Shares:
         """Find the most that can be shared, on the first images."""
         plain = self._vectors(encoded, prompts, LEVELS[-1])
-        limit = TOLERANCE.get(plain[0].last.dtype, TOLERANCE[torch.bfloat16])
+        rounds = any(isinstance(module, Int8Linear) for module in self.model.modules())
+        dtype = torch.int8 if rounds else plain[0].last.dtype
+        limit = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
         for shares in LEVELS[:-1]:
             self.forget()
             try:
