@@ -45,9 +45,7 @@ def read_png(data: bytes) -> Picture:
         elif name == b"IEND":
             break
         offset = end
-    transparent = None
-    if kind in (GREY, COLOUR) and (chunk := once.pop(b"tRNS", b"")):
-        transparent = _transparent(chunk, 1 if kind == GREY else 3, depth)
+    hole = once.pop(b"tRNS", b"") if kind in (GREY, COLOUR) else b""
     split = (kind, depth) == (GREY_ALPHA, 16)
     if split:
         depth, kind = 8, COLOUR_ALPHA
@@ -62,14 +60,16 @@ def read_png(data: bytes) -> Picture:
         orientation(exif, xmp),
         deep=depth == 16 and kind in (COLOUR, COLOUR_ALPHA),
         split_bytes=split,
-        transparent=transparent,
+        transparent=_transparent(hole, kind, depth),
     )
 
 
-def _transparent(chunk: bytes, channels: int, depth: int) -> tuple[int, ...]:
+def _transparent(chunk: bytes, kind: int, depth: int) -> tuple[int, ...] | None:
+    if not chunk:
+        return None
     most = (1 << depth) - 1
     scale = 255 // most if depth < 8 else 1  # as the pixels are scaled
-    values = struct.unpack_from(f">{channels}H", chunk, 8)
+    values = struct.unpack_from(">H" if kind == GREY else ">3H", chunk, 8)
     return tuple((value & most) * scale for value in values)
 
 

@@ -21,6 +21,14 @@ from agiqa.views.server.under_way import RETRY_SECONDS, Bounded, UnderWay
 from agiqa.views.server.worker import QueueFullError
 
 CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
+STATUSES = {
+    HTTPException: 0,  # its own
+    RequestValidationError: 400,
+    BadRequestError: 400,
+    QueueFullError: 503,
+    ClientGoneError: CLIENT_GONE,
+    Exception: 500,
+}
 
 
 def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
@@ -59,14 +67,7 @@ def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASG
     app.include_router(pages.router)
     for path, folder in pages.STATIC_FOLDERS.items():
         app.mount(path, StaticFiles(directory=folder))
-    for error, status in (
-        (HTTPException, 0),
-        (RequestValidationError, 400),
-        (BadRequestError, 400),
-        (QueueFullError, 503),
-        (ClientGoneError, CLIENT_GONE),
-        (Exception, 500),
-    ):
+    for error, status in STATUSES.items():
         app.add_exception_handler(error, _answer(status))
     return app
 
