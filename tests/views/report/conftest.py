@@ -33,6 +33,12 @@ def tiny_run(tmp_path: Path) -> Callable[..., Path]:
     return partial(make_run, tmp_path)
 
 
+@pytest.fixture
+def root(tiny_run: Callable[..., Path]) -> Path:
+    """Such a folder, for a test to change."""
+    return tiny_run()
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Such a folder; not to be changed."""

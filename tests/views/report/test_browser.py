@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +218,7 @@ def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
         assert tab.evaluate(wide) <= 0
 
 
-def test_maps_reasons_and_neighbours_stand_in_the_detail(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_maps_reasons_and_neighbours_stand_in_the_detail(root: Path) -> None:
     tested = pd.read_csv(root / "run" / "predictions.csv").query("model == 'moe'")
     paths = sorted(tested["path"].unique())
     folder = root / "run" / "explanations"

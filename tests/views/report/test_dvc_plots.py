@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +9,7 @@ from agiqa.views.report import write_plots
 REPOSITORY = Path(__file__).parents[3]
 
 
-def test_every_plot_that_dvc_declares_is_written_with_its_columns(
-    tiny_run: Callable[..., Path],
-) -> None:
-    root = tiny_run()
+def test_every_plot_that_dvc_declares_is_written_with_its_columns(root: Path) -> None:
     folder = write_plots(root / "run", root / "cache" / "tiny")
     stage = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))["stages"]["report"]
     declared = {Path(path).name: about for each in stage["plots"] for path, about in each.items()}
@@ -28,8 +24,7 @@ def test_every_plot_that_dvc_declares_is_written_with_its_columns(
                 assert sheet.size == (960, 546)
 
 
-def test_same_run_same_files(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_same_run_same_files(root: Path) -> None:
     made = []
     for _ in range(2):
         folder = write_plots(root / "run", root / "cache" / "tiny")
@@ -37,8 +32,7 @@ def test_same_run_same_files(tiny_run: Callable[..., Path]) -> None:
     assert made[0] == made[1]
 
 
-def test_absent_pictures_leave_grey_tiles(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_absent_pictures_leave_grey_tiles(root: Path) -> None:
     for path in (root / "images").iterdir():
         path.write_bytes(b"no image")
     folder = write_plots(root / "run", root / "cache" / "tiny")

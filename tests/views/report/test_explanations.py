@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,7 @@ def test_what_has_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.left_out == 1
 
 
-def test_a_map_that_is_gone_is_named_in_the_page(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_a_map_that_is_gone_is_named_in_the_page(root: Path) -> None:
     written(root / "run", {"images": {"01 a&b.png": of("maps/gone.png")}})
     page = write_report([root / "run"], root / "cache" / "tiny", root / "report.html")
     assert "the map of 01 a&amp;b.png does not exist" in page.read_text("utf-8")

@@ -165,8 +165,7 @@ def test_every_image_is_once_in_the_page(page: Strict) -> None:
     assert len(columns["runs"][0]["gate"]) == 3
 
 
-def test_same_run_same_bytes(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_same_run_same_bytes(root: Path) -> None:
     assert report(root).read_bytes() == report(root).read_bytes()
 
 
@@ -196,10 +195,7 @@ def test_results_are_those_of_the_run(page: Strict, finished_run: Path) -> None:
     assert f"--out {finished_run / 'run'}" in page.text
 
 
-def test_absent_and_damaged_pictures_leave_gaps_that_are_named(
-    tiny_run: Callable[..., Path],
-) -> None:
-    root = tiny_run()
+def test_absent_and_damaged_pictures_leave_gaps_that_are_named(root: Path) -> None:
     for path in sorted((root / "images").iterdir()):
         path.write_bytes(b"no image")
     (root / "images" / "01 a&b.png").unlink()
@@ -212,8 +208,7 @@ def test_absent_and_damaged_pictures_leave_gaps_that_are_named(
     assert "is not an image" in page.text
 
 
-def test_a_picture_that_left_the_data_set_is_never_opened(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_a_picture_that_left_the_data_set_is_never_opened(root: Path) -> None:
     csv = root / "run" / "predictions.csv"
     secret = root / "secret.png"
     (root / "images" / "00 a&b.png").rename(secret)
@@ -223,15 +218,13 @@ def test_a_picture_that_left_the_data_set_is_never_opened(tiny_run: Callable[...
     assert "is not in the data set any more" in page.text
 
 
-def test_images_that_are_not_on_this_machine(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_images_that_are_not_on_this_machine(root: Path) -> None:
     (root / "cache" / "tiny" / "root.json").unlink()
     said = prose(parsed(report(root)))
     assert re.search(r"pictures could not be shown: \S+ a&b\.png is not on this machine", said)
 
 
-def test_results_on_other_targets_and_data_sets_are_shown(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_results_on_other_targets_and_data_sets_are_shown(root: Path) -> None:
     metrics = json.loads((root / "run" / "metrics.json").read_text("utf-8"))
     for place in ("targets/align", "cross/other-20k"):
         folder = root / "run" / place
@@ -250,8 +243,7 @@ def test_results_on_other_targets_and_data_sets_are_shown(tiny_run: Callable[...
         report(root)
 
 
-def test_intervals_and_the_ceiling_stand_in_the_table(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_intervals_and_the_ceiling_stand_in_the_table(root: Path) -> None:
     with changing(root / "run") as metrics:
         metrics["models"]["moe"]["srcc"] |= {"low": 0.8111, "high": 0.9222}
         metrics["ceiling"] = {"raters": 21, "srcc": 0.9861, "krcc": 0.9, "plcc": 0.99, "rmse": 0.14}
@@ -263,8 +255,7 @@ def test_intervals_and_the_ceiling_stand_in_the_table(tiny_run: Callable[..., Pa
     assert "bootstrap over groups and splits" in said
 
 
-def test_runs_side_by_side(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_runs_side_by_side(root: Path) -> None:
     second = root / "second"
     shutil.copytree(root / "run", second)
     frame = pd.read_csv(second / "predictions.csv")
@@ -286,10 +277,7 @@ def test_runs_side_by_side(tiny_run: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("protocol", "random"), ("dataset", "other"), ("target", "align")]
 )
-def test_runs_that_cannot_be_compared_are_refused(
-    tiny_run: Callable[..., Path], field: str, value: str
-) -> None:
-    root = tiny_run()
+def test_runs_that_cannot_be_compared_are_refused(root: Path, field: str, value: str) -> None:
     second = root / "second"
     shutil.copytree(root / "run", second)
     with changing(second, "provenance.json") as provenance:
@@ -301,23 +289,20 @@ def test_runs_that_cannot_be_compared_are_refused(
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tiny_run()
     (root / "file").touch()
     monkeypatch.setattr("agiqa.views.report.page._page", lambda *_: pytest.fail("began to work"))
     with pytest.raises(AgiqaError, match=r"cannot write .*file/report\.html: (Not a dir|File ex)"):
         write_report([root / "run"], root / "cache" / "tiny", root / "file" / "report.html")
 
 
-def test_a_run_beside_itself_is_refused(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_a_run_beside_itself_is_refused(root: Path) -> None:
     with pytest.raises(AgiqaError, match=r"expected different runs, found .*run"):
         write_report([root / "run"] * 2, root / "cache" / "tiny", root / "both.html")
 
 
-def test_a_run_without_evaluation_says_what_to_do(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_a_run_without_evaluation_says_what_to_do(root: Path) -> None:
     (root / "run" / "metrics.json").unlink()
     with pytest.raises(
         AgiqaError, match=r"expected metrics\.json, found none: run `agiqa evaluate`"
@@ -341,17 +326,13 @@ def test_a_run_without_evaluation_says_what_to_do(tiny_run: Callable[..., Path])
         ("curves.csv", "model,epoch\n", "expected the column val_srcc; found model, epoch"),
     ],
 )
-def test_damaged_files_are_named(
-    tiny_run: Callable[..., Path], file: str, content: str, said: str
-) -> None:
-    root = tiny_run()
+def test_damaged_files_are_named(root: Path, file: str, content: str, said: str) -> None:
     (root / "run" / file).write_text(content, "utf-8")
     with pytest.raises(AgiqaError, match=said):
         report(root)
 
 
-def test_predictions_that_were_cut_short_are_noticed(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_predictions_that_were_cut_short_are_noticed(root: Path) -> None:
     with changing(root / "run") as metrics:
         for row in metrics["per_split"]["moe"]:
             row["images"] = 20
@@ -362,8 +343,7 @@ def test_predictions_that_were_cut_short_are_noticed(tiny_run: Callable[..., Pat
         report(root)
 
 
-def test_figures_that_are_not_defined_are_dashes(tiny_run: Callable[..., Path]) -> None:
-    root = tiny_run()
+def test_figures_that_are_not_defined_are_dashes(root: Path) -> None:
     nothing = {"median": None, "mean": None, "sd": None}
     with changing(root / "run") as metrics:
         metrics["models"] = {m: dict.fromkeys(f, nothing) for m, f in metrics["models"].items()}
