@@ -269,10 +269,10 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
             raise ValueError(f"splits is {metrics['splits']}")
         for model, rows in metrics.get("per_split", {}).items():
             for number, row in enumerate(rows):
-                place = f"per_split.{printable(model)[:40]}[{number}]"
+                key = f"per_split.{printable(model)[:40]}[{number}]"
                 figures = {n: value for n, value in row.items() if n not in ("intervals", "why")}
-                require(figures, dict[str, float | None], place)
-                require(row, Row, place)
+                require(figures, dict[str, float | None], key)
+                require(row, Row, key)
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error}): {again}") from error
     for summaries in [*metrics["models"].values(), *metrics.get("generators", {}).values()]:
@@ -329,11 +329,11 @@ def _check_sizes(provenance: Mapping[str, Any]) -> None:
         raise ValueError(f"trained_on: expected {1 + len(others)} data sets, found {len(trained)}")
 
 
-def _require_names(names: Sequence[str], place: str) -> None:
+def _require_names(names: Sequence[str], key: str) -> None:
     """Refuse what cannot be the name of a folder: these become parts of paths."""
     for name in names:
         plain = printable(name) == name and not set("/\\") & set(name)
         if not plain or name.strip(" .") == "" or len(name.encode()) > MOST_NAME:
             raise ValueError(
-                f"{place}: expected names that a folder can have, found {printable(name)[:60]!r}"
+                f"{key}: expected names that a folder can have, found {printable(name)[:60]!r}"
             )

@@ -34,8 +34,10 @@ def notes(scores: Iterable["Score"], provenance: Mapping[str, Any]) -> list[str]
     if "scorer" in provenance:
         about = f"Model: {provenance['model']}; licence: {provenance['licence']}."
         lines.append(f"{provenance['citation']} {about}")
-    if seen := provenance.get("model_trained_on"):
-        lines.append(f"The model has been trained on {seen}: scores of such images are optimistic.")
+    if trained_on := provenance.get("model_trained_on"):
+        lines.append(
+            f"The model has been trained on {trained_on}: scores of such images are optimistic."
+        )
     if outside:
         lines.append(
             f"{outside:,} of {count:,} scores lie outside {low:.2f} to {high:.2f}, the "

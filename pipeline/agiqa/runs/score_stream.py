@@ -60,7 +60,7 @@ def score_stream(
         BadInputError: the first chunk has bad images, and `skip_bad` is off.
         AgiqaError: the input cannot be read on, or a failure that is not about one image.
     """
-    started = told = time.monotonic()
+    started = logged = time.monotonic()
     count = scored = 0
     for numbered in _chunks(enumerate(images), chunk):
         count += len(numbered)
@@ -74,9 +74,9 @@ def score_stream(
         added = _score(new, load(), image_prompt, not skip_bad and len(rows) == 0, count)
         rows.add(added)
         scored += len(added)
-        if time.monotonic() - told > LINE_EVERY:
-            told = time.monotonic()
-            log.info("Scored %s images, %.3g a second", f"{count:,}", scored / (told - started))
+        if time.monotonic() - logged > LINE_EVERY:
+            logged = time.monotonic()
+            log.info("Scored %s images, %.3g a second", f"{count:,}", scored / (logged - started))
     rows.drop_from(count)
     return count
 

@@ -94,8 +94,10 @@ def bad_images(sources: Mapping[str, Source], bad: Mapping[str, str]) -> tuple[B
 def some_bad(sources: Mapping[str, Source], bad: Mapping[str, str], most: int = 3) -> str:
     """The first few with their reasons, and how many more; a reason of every bad image once."""
     images, reasons = bad_images(sources, bad), set(bad.values())
-    told = reasons <= {NO_PROMPT} or (len(images) > 1 and len(reasons) == 1)
-    shown = [image.path if told else f"{image.path}: {image.reason}" for image in images[:most]]
+    has_one_reason = reasons <= {NO_PROMPT} or (len(images) > 1 and len(reasons) == 1)
+    shown = [
+        image.path if has_one_reason else f"{image.path}: {image.reason}" for image in images[:most]
+    ]
     more = [f"and {len(images) - most} more"] if len(images) > most else []
-    reason = f" ({images[0].reason})" if told and reasons != {NO_PROMPT} else ""
+    reason = f" ({images[0].reason})" if has_one_reason and reasons != {NO_PROMPT} else ""
     return "; ".join([*shown, *more]) + reason

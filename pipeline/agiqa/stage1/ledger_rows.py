@@ -105,17 +105,17 @@ class LedgerRows:
         Raises:
             RemoteError: the URL cannot be reached.
         """
-        for there in self.shared:
-            there.look()
-        present = [there.shelf.ids() | there.ids() for there in self.shared]
+        for shared in self.shared:
+            shared.look()
+        present = [shared.shelf.ids() | shared.ids() for shared in self.shared]
         return self._jobs(ids, present) if self.shared else self.missing(ids)
 
     def _jobs(self, ids: Sequence[str], present: Sequence[Container[str]]) -> list[Job]:
         wanted: dict[str, list[int]] = {}
-        for index, there in enumerate(present):
+        for index, rows in enumerate(present):
             first = dict(zip(reversed(self.row_ids(index, ids)), reversed(ids), strict=True))
             for row in reversed(first):
-                if row not in there:
+                if row not in rows:
                     wanted.setdefault(first[row], []).append(index)
         jobs: dict[tuple[int, ...], list[str]] = {}
         for name in ids:
@@ -185,9 +185,9 @@ def open_shelves(
     for vector in extractor.vectors:
         made_by = dict(vector.fingerprint)
         folder = shelf_folder(root, made_by)
-        there = (folder / DESCRIPTION).exists()
-        if not there or folder not in opened:
-            where = root if there or absent is None else absent
+        exists = (folder / DESCRIPTION).exists()
+        if not exists or folder not in opened:
+            where = root if exists or absent is None else absent
             opened[folder] = Shelf.open(where, made_by, vector.width, extractor.precision, rank)
         shelves.append(opened[folder])
     return shelves

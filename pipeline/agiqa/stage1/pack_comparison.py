@@ -45,27 +45,27 @@ class Missing:
     notes: tuple[str, ...] = field(default=())
 
 
-def compare(there: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Comparison:
+def compare(stored: Mapping[str, Fingerprint], now: Mapping[str, Fingerprint]) -> Comparison:
     """Pair vectors by name, then by fingerprint, and name what differs."""
-    same = tuple(name for name in there if name in now and not difference(there[name], now[name]))
-    free = {digest(now[name]): name for name in now if name not in there}
+    same = tuple(name for name in stored if name in now and not difference(stored[name], now[name]))
+    free = {digest(now[name]): name for name in now if name not in stored}
     renamed = {
         name: free[digest(made)]
-        for name, made in there.items()
+        for name, made in stored.items()
         if name not in same and digest(made) in free
     }
     taken = {*same, *renamed.values()}
     changed = {
-        name: difference(there[name], now[name])
+        name: difference(stored[name], now[name])
         for name in now
-        if name in there and name not in taken and name not in renamed
+        if name in stored and name not in taken and name not in renamed
     }
     return Comparison(
         same=same,
         renamed=renamed,
         changed=changed,
-        removed=tuple(name for name in there if name not in now and name not in renamed),
-        added=tuple(name for name in now if name not in there and name not in taken),
+        removed=tuple(name for name in stored if name not in now and name not in renamed),
+        added=tuple(name for name in now if name not in stored and name not in taken),
     )
 
 
@@ -98,23 +98,23 @@ def compare_with_settings(
     Raises:
         AgiqaError: the store, the table or the ledger is damaged; no such model or prompt set.
     """
-    there = named_fingerprints(kind, path)
-    first = next(iter(there.values()))
+    stored = named_fingerprints(kind, path)
+    first = next(iter(stored.values()))
     present = present_vectors(path if kind == PACK else None, first, params)
     now = {vector.name: vector.fingerprint for vector in present.vectors}
     if kind == PACK:
-        return present, compare(there, now), _missing_of_pack(path, there, present, ledger)
+        return present, compare(stored, now), _missing_of_pack(path, stored, present, ledger)
     name = nearest(first, now)
     wanted = Shelf.at(path).ids()
-    lacking = wanted - rows_there(ledger, now[name])
+    absent = wanted - rows_there(ledger, now[name])
     if digest(now[name]) == digest(first):
-        lacking = frozenset()  # the shelf may lie in another ledger
-    missing = Missing(len(wanted), {name: len(lacking)}, tuple(sorted(lacking)))
+        absent = frozenset()  # the shelf may lie in another ledger
+    missing = Missing(len(wanted), {name: len(absent)}, tuple(sorted(absent)))
     return present, compare({name: first}, {name: now[name]}), missing
 
 
 def _missing_of_pack(
-    path: Path, there: Mapping[str, Fingerprint], present: Present, ledger: Path
+    path: Path, stored: Mapping[str, Fingerprint], present: Present, ledger: Path
 ) -> Missing:
     pack = open_pack(path)
     packed, has_table = set(pack.image_ids), (path.parent / IMAGES_CSV).exists()
@@ -122,16 +122,16 @@ def _missing_of_pack(
     sources = _sources(path, present) if has_table else [Source(i, Path(i)) for i in pack.image_ids]
     in_pack_as = {s: s.row_id if pack.by_prompt else s.image_id for s in sources}
     wanted = [source for source in sources if in_pack_as[source] not in left_out]
-    made = {digest(fingerprint) for fingerprint in there.values()}
+    made = {digest(fingerprint) for fingerprint in stored.values()}
     count, lost, in_pack = {}, set[Source](), 0
     for vector in present.vectors:
-        there_now = rows_there(ledger, vector.fingerprint)
+        in_ledger = rows_there(ledger, vector.fingerprint)
         by_row = {ledger_id(vector, source): source for source in reversed(wanted)}
-        lacking = [source for row, source in by_row.items() if row not in there_now]
-        count[vector.name] = len(lacking)
-        lost.update(lacking)
+        missing = [source for row, source in by_row.items() if row not in in_ledger]
+        count[vector.name] = len(missing)
+        lost.update(missing)
         if digest(vector.fingerprint) in made:
-            in_pack += sum(in_pack_as[source] in packed for source in lacking)
+            in_pack += sum(in_pack_as[source] in packed for source in missing)
     notes = []
     if not has_table:
         notes.append(f"no images table beside it ({IMAGES_CSV}): its own images are counted")

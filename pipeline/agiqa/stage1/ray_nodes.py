@@ -95,10 +95,10 @@ def decode_unit(row: Row, work: Work) -> Row:
     result, samples = Result(len(unit.places)), list[tuple[str, Sample]]()
     try:
         extractor = extractor_here(work)
-        for name, place in unit.places.items():
+        for name, source in unit.places.items():
             try:
-                image = decode(_source(place.address, result, name), place.image_id)
-                samples.append((name, extractor.preprocess(image, place.image_prompt)))
+                image = decode(_source(source.address, result, name), source.image_id)
+                samples.append((name, extractor.preprocess(image, source.image_prompt)))
             except Exception as error:
                 result.bad[name] = why_bad(error)
     except AgiqaError as error:
@@ -129,8 +129,8 @@ class UnitExtractor:
         self._model.bad = result.bad
         output = Output(self.work, extractor, unit, result)
         for wanted, names in self._missing(unit, output).items():
-            lacking = [(name, sample) for name, sample in samples if name in names]
-            for ids, batch in in_batches(lacking, extractor.batch_size):
+            missing = [(name, sample) for name, sample in samples if name in names]
+            for ids, batch in in_batches(missing, extractor.batch_size):
                 for part, vectors in self._model.rows(ids, batch, wanted):
                     for new in self._model.new_rows(wanted, part, vectors):
                         output.add(new)
@@ -150,13 +150,13 @@ class UnitExtractor:
                 f"same {len(unit.places)} images, the first of them {first}: look at those nodes' "
                 "memory (dmesg), or take these images out"
             )
-        lacking: dict[tuple[int, ...], set[str]] = {}
+        missing: dict[tuple[int, ...], set[str]] = {}
         present = output.present()
         for name in unit.places:
             wanted = tuple(index for index in unit.wanted if name not in present[index])
-            lacking.setdefault(wanted, set()).add(name)
-        lacking.pop((), None)
-        return lacking
+            missing.setdefault(wanted, set()).add(name)
+        missing.pop((), None)
+        return missing
 
 
 class Output:
@@ -213,8 +213,8 @@ class Output:
         self.result.rows.clear()
 
     def _row_id(self, index: int, name: str) -> str:
-        vector, place = self.extractor.vectors[index], self.unit.places[name]
-        return row_id(place.image_id, place.image_prompt if vector.asks_image_prompt else None)
+        vector, source = self.extractor.vectors[index], self.unit.places[name]
+        return row_id(source.image_id, source.image_prompt if vector.asks_image_prompt else None)
 
 
 _made: dict[str, Extractor] = {}  # by its fingerprints; a process has one at a time
@@ -233,8 +233,8 @@ def extractor_here(work: Work) -> Extractor:
             "install the same versions and put the same model on every node, then run the same "
             "command again"
         )
-        if work.version != (found := version("agiqa")):
-            raise AgiqaError(f"expected agiqa {work.version}, found {found}; {advice}")
+        if work.version != (own := version("agiqa")):
+            raise AgiqaError(f"expected agiqa {work.version}, found {own}; {advice}")
         extractor = work.recipe.make()
         made = [dict(vector.fingerprint) for vector in extractor.vectors]
         require_same(list(work.fingerprints), made, where="the model here", advice=advice)

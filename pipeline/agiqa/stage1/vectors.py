@@ -86,31 +86,31 @@ def vectors_of_images(
     prompts = image_prompts or [None] * len(images)
 
     def preprocessed() -> Iterator[tuple[int, Sample]]:
-        for place, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
-            with _at(place, len(images)):
-                yield place, extractor.preprocess(image, prompt)
+        for number, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            with _at(number, len(images)):
+                yield number, extractor.preprocess(image, prompt)
 
     vectors = [
         np.empty((len(images), vector.width), dtype=extractor.precision)
         for vector in extractor.vectors
     ]
-    for places, samples in in_batches(preprocessed(), extractor.batch_size, whole=False):
+    for numbers, samples in in_batches(preprocessed(), extractor.batch_size, whole=False):
         for index, new in enumerate(extractor.extract(samples, wanted)):
             with np.errstate(over="ignore"):
-                vectors[index][places] = new[: len(places)]
-        for place in places:
-            if not all(np.isfinite(rows[place]).all() for rows in vectors):
-                with _at(place, len(images)):
+                vectors[index][numbers] = new[: len(numbers)]
+        for number in numbers:
+            if not all(np.isfinite(rows[number]).all() for rows in vectors):
+                with _at(number, len(images)):
                     raise RefusedError(not_finite(extractor))
     return vectors
 
 
 @contextmanager
-def _at(place: int, count: int) -> Iterator[None]:
+def _at(number: int, count: int) -> Iterator[None]:
     """Say which of several images in memory is refused."""
     try:
         yield
     except RefusedError as error:
         if count == 1:
             raise
-        raise RefusedError(f"image {place} of {count}: {error}") from error
+        raise RefusedError(f"image {number} of {count}: {error}") from error

@@ -146,7 +146,7 @@ def _add_raters(
             f"expected a column of deviations for each of {len(targets)} score columns, in their "
             f"order, found {len(columns)} ({some(columns)}): name as many"
         )
-    deviations = [(f"{targets[place]}{DEVIATION}", name, 0) for place, name in enumerate(columns)]
+    deviations = [(f"{targets[index]}{DEVIATION}", name, 0) for index, name in enumerate(columns)]
     raters = [(f"{target}{RATERS}", source.raters_column, 1) for target in targets]
     added = [*deviations, *(raters if source.raters_column else ())]
     for own_column, column, _ in added:

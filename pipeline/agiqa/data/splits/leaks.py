@@ -36,7 +36,7 @@ def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
     protocol = str(splits["protocol"].iloc[0])
     counts = []
     for seed, rows in side_rows(splits, table).items():
-        seen, test = np.concatenate([rows["train"], rows["val"]]), rows["test"]
+        known, test = np.concatenate([rows["train"], rows["val"]]), rows["test"]
         counts.append(
             Leak(
                 protocol=protocol,
@@ -44,9 +44,9 @@ def leaks(splits: pd.DataFrame, table: ImagesTable) -> list[Leak]:
                 train=len(rows["train"]),
                 val=len(rows["val"]),
                 test=len(test),
-                same_group=int(relatives.of_group(relatives, seen)[test].sum()),
-                same_file=int(relatives.of_file(relatives, seen)[test].sum()),
-                same_prompt=int(relatives.of_prompt(relatives, seen)[test].sum()),
+                same_group=int(relatives.of_group(relatives, known)[test].sum()),
+                same_file=int(relatives.of_file(relatives, known)[test].sum()),
+                same_prompt=int(relatives.of_prompt(relatives, known)[test].sum()),
             )
         )
     return counts

@@ -35,12 +35,12 @@ class SharedTower:
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples of one key into float32 `(B, D)` for each wanted vector."""
         count = len(self.semantic.vectors)
-        asked = [index for index in wanted if index < count]
-        seen = [index - count for index in wanted if index >= count]
+        semantic = [index for index in wanted if index < count]
+        visual = [index - count for index in wanted if index >= count]
         encoded: list[Any] = []
-        self.semantic.when_encoded = encoded.append if seen else None
-        rows = self.semantic.extract(samples, asked) if asked else []
-        return [*rows, *(self._pooled(encoded, samples, seen) if seen else [])]
+        self.semantic.when_encoded = encoded.append if visual else None
+        rows = self.semantic.extract(samples, semantic) if semantic else []
+        return [*rows, *(self._pooled(encoded, samples, visual) if visual else [])]
 
     def recipe(self) -> Recipe:
         """Give the recipes of both extractors."""

@@ -40,8 +40,8 @@ def read_reference_checkpoint(file: Path, network: Network) -> PaperEnsemble:
     """
     tensors = _tensors(file)
     name = reference_name(f"semantic_experts.{SEMANTIC[0]}.0.weight")  # (h·w, D)
-    told = name in tensors and tensors[name].ndim == 2
-    width = tensors[name].shape[1] if told else PaperConfig().semantic_width
+    has_width = name in tensors and tensors[name].ndim == 2
+    width = tensors[name].shape[1] if has_width else PaperConfig().semantic_width
     if width > MOST_WIDTH:
         raise AgiqaError(
             f"{file}: semantic vectors of {width:,} numbers; the widest that are read have "

@@ -76,8 +76,8 @@ def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
         sizes, size = vectors.sizes(), vectors.chunk_bytes
         total = sum(sizes.values())
         if size > max(LARGEST_ABSENT_CHUNK, total):
-            found = f"chunks of {size:,} bytes in its metadata and {total:,} bytes in its files"
-            raise damaged(path, found)
+            chunks = f"chunks of {size:,} bytes"
+            raise damaged(path, f"{chunks} in its metadata and {total:,} bytes in its files")
         return Stored(
             image_id=_whole(path, arrays["image_id"]),
             row_crc32=_whole(path, arrays["row_crc32"]),
