@@ -22,7 +22,7 @@ BOXES = "Boxes hold half of the images, whiskers 80 %; the diamond is the mean."
 
 
 def by_generator(table: pd.DataFrame, truth: str) -> PlotlyFigure:
-    """Draw `summaries.residuals_by_generator`."""
+    """Draw how far off each generator is scored (`summaries.residuals_by_generator`)."""
     names = [str(name) for name in table["generator"]]
     labels = row_labels(names)
     return PlotlyFigure(
