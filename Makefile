@@ -37,9 +37,7 @@ demo: venv ## images to scores and a report, on a data set that the project make
 
 test: venv ## run the tests, on all cores
 	@# With bytecode: rewriting the tests' assertions anew takes as long as importing torch.
-	@# A process more than cores: tests that wait for processes, pages and clusters leave some idle.
-	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --dist worksteal \
-	  --numprocesses $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: venv ## lint, format, types, layers
 	@$(BIN)/ruff check .
