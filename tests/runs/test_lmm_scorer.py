@@ -157,7 +157,7 @@ def write_scorer(tmp_path: Path) -> Callable[..., str]:
         ({"remote_code": "theirs@0123"}, "unknown key 'remote_code'"),
         ({"licence": None}, "missing licence"),
         ({"licence": ""}, "licence expects a text, found ''"),
-        ({"dtype": "int8"}, "semantic.dtype"),
+        ({"dtype": "int4"}, "semantic.dtype"),
         ({"name": "../b"}, "semantic.name"),
         ({"answers": ["good", "bad"]}, r"map words to what they are worth \(good: 4\)"),
         (
