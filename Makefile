@@ -23,8 +23,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agiqa needs Python 3.11 or newer, found " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (about 1.5 GB, some minutes the first time)"
-	@# torch first and alone, so that no other requirement picks its build.
-	@$(PIP) install --constraint constraints.txt torch
+	@# torch first and alone, so that no other requirement picks its build. Where Linux has no NVIDIA
+	@# GPU that of PyTorch's own index for CPUs: PyPI's brings 4 GB of CUDA.
+	@index=; if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi > /dev/null; then \
+	  index='--retries 1 --extra-index-url https://download.pytorch.org/whl/cpu'; fi; \
+	$(PIP) install --constraint constraints.txt --no-deps $$index torch
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

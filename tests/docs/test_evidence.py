@@ -1,6 +1,5 @@
 """Figures are held against their evidence and orphans named; citations have the data sets."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,18 +7,12 @@ import pytest
 import yaml
 
 from agiqa.data.datasets import OFFICIAL
-
-ROOT = Path(__file__).parents[2]
+from kit.making import ROOT, load_script
 
 
 @pytest.fixture(scope="module")
 def evidence() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "docs/making/evidence.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evidence")
 
 
 TABLE = "| system | SRCC | of many images |\n|---|---|---|\n| ours | {} | 12 s |\n"

@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import load_run
 from agiqa.runs.score import _with_own_libraries, default_run
 from agiqa.stage1.nano.assemble import ensure_nano
 from agiqa.stage2.features import require_same_stores
+from kit.command import agiqa
 
 MOST_BYTES = 10_000_000  # of the run in the wheel
 
@@ -75,8 +74,7 @@ def test_a_score_on_the_first_line(agiqa3k_folder: Path, tmp_path: Path) -> None
         pytest.skip(str(error))
     image = min(agiqa3k_folder.rglob("*.jpg"))
     out = tmp_path / "scores.json"
-    done = CliRunner().invoke(main, ["score", str(image), "-o", str(out)])
-    assert done.exit_code == 0, done.output
+    done = agiqa("score", image, "-o", out)
     (row,) = json.loads(out.read_text())["scores"]
     assert 0 < row["score"] < 5
     assert row["trained_on"] is True

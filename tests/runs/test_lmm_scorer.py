@@ -10,11 +10,9 @@ import pytest
 import torch
 import transformers
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 
 import agiqa
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.data.named_yaml import bundled_folder
@@ -23,6 +21,7 @@ from agiqa.runs.scorer_file import known_scorers, read_scorer
 from agiqa.stage1.extractors.loading import find_model
 from agiqa.stage1.extractors.processors import load_processor
 from kit import families
+from kit.command import agiqa as call
 
 LEVELS = ["excellent", "good", "fair", "poor", "bad"]
 PROMPTS = ["a cat on a mat", "two dogs"]
@@ -191,7 +190,7 @@ def test_the_command_scores_ranks_and_remembers(
     path = write_scorer(**model, template=template, answers={"good": 1, "bad": 0})
 
     def run(*options: str) -> Any:
-        return CliRunner().invoke(main, ["score", *map(str, files), *options])
+        return call("score", *files, *options, status=None)
 
     done = run("--scorer", path, "--format", "json")
     assert done.exit_code == 0, done.output

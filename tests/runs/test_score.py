@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import agiqa
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
 from agiqa.runs.files import load_run
 from agiqa.store import Shelf
 from agiqa.store.ledger.segment_rows import SegmentRows
+from kit.command import agiqa as call
 from kit.processes import AGIQA
 from kit.tiny_workspace import RUN
 
@@ -44,22 +43,18 @@ def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path)
     for score in from_files:
         assert sum(score.gate.values()) == pytest.approx(1, abs=1e-4)
         assert score.disagreement > 0
-    shown = CliRunner().invoke(
-        main, ["score", *map(str, files), "--run", str(run), "--format", "json"]
-    )
+    shown = call("score", *files, "--run", run, "--format", "json")
     printed = {row["image"]: row["score"] for row in json.loads(shown.stdout)["scores"]}
     assert printed == {score.image: pytest.approx(score.score) for score in from_files}
     assert list(printed.values()) == sorted(printed.values(), reverse=True)
-    whole = CliRunner().invoke(main, ["score", "images", "--run", str(run), "--format", "csv"])
+    whole = call("score", "images", "--run", run, "--format", "csv")
     assert whole.stdout.splitlines()[0] == (
         "image,score,low,high,disagreement,gate_visual,gate_semantic_content,gate_coherence,"
         "trained_on,held_out,target"
     )
     assert len(whole.stdout.splitlines()) == 41
     page = tmp_path / "gallery.html"
-    table = CliRunner().invoke(
-        main, ["score", "images", "--run", str(run), "--top", "3", "--html", str(page)]
-    )
+    table = call("score", "images", "--run", run, "--top", "3", "--html", page)
     lines = [line.split("\t") for line in table.stdout.splitlines()]
     assert lines[0] == whole.stdout.splitlines()[0].split(",")
     assert len(lines) == 1 + 3
@@ -69,10 +64,8 @@ def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path)
     assert "quality on the scale of mine" in table.stderr
     # The page has all 40, whatever the table shows.
     assert page.read_text().count(".png") >= 40
-    refused = CliRunner().invoke(
-        main, ["score", "images", "--run", str(run), "--thumbnails", "always"]
-    )
-    assert (refused.exit_code, "expected a terminal" in refused.stderr) == (1, True)
+    refused = call("score", "images", "--run", run, "--thumbnails", "always", status=1)
+    assert "expected a terminal" in refused.stderr
 
 
 def test_a_scorer_opens_each_shelf_once_and_reads_no_segment_twice(
@@ -114,8 +107,8 @@ def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction
     tested = predictions[(predictions["model"] == "moe") & (predictions["path"] == "00.png")]
     assert scores[0].held_out == pytest.approx(tested["score"].mean())
     assert scores[1].held_out is None
-    command = ["score", str(seen), str(new), "--run", str(run)]
-    result = CliRunner().invoke(main, [*command, "--format", "json"])
+    words = ["score", str(seen), str(new), "--run", str(run)]
+    result = call(*words, "--format", "json")
     printed = json.loads(result.stdout)
     rows = {Path(row["image"]).name: row for row in printed["scores"]}
     assert rows["00.png"]["trained_on"] is True
@@ -124,7 +117,7 @@ def test_an_image_that_the_run_was_trained_on_comes_with_its_held_out_prediction
     (run / "predictions.csv").unlink()  # fitted, not evaluated
     (score,) = agiqa.create_scorer(run)([seen])
     assert (score.trained_on, score.held_out) == (True, None)
-    result = CliRunner().invoke(main, command)
+    result = call(*words)
     assert "agiqa evaluate gives what the splits say" in result.stderr
     (run / "predictions.csv").write_text("model,path\nmoe,00.png\n")
     with pytest.raises(AgiqaError, match=r"predictions\.csv"):
@@ -184,15 +177,13 @@ def test_an_image_that_the_model_does_not_take_ends_no_others_score(
     (tmp_path / "new").mkdir()
     for name, size in {"a": (32, 24), "odd": (61, 7), "b": (24, 32)}.items():
         Image.new("RGB", size, "orange").save(tmp_path / f"new/{name}.png")
-    command = ["score", "new", "--run", str(run), "--format", "json"]
-    stopped = CliRunner().invoke(main, command)
-    assert stopped.exit_code == 1
+    words = ["score", "new", "--run", str(run), "--format", "json"]
+    stopped = call(*words, status=1)
     (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("Error: ")]
     assert "1 of 3 images cannot be scored: new/odd.png" in line
     assert "refuses an image of 61 x 7 pixels" in line
     assert "vectors of all others are kept" in line
-    done = CliRunner().invoke(main, [*command, "--skip-bad"])
-    assert done.exit_code == 0, done.output
+    done = call(*words, "--skip-bad")
     told = json.loads(done.stdout)
     assert {row["image"] for row in told["scores"]} == {"new/a.png", "new/b.png"}
     assert [bad["path"] for bad in told["skipped"]] == ["new/odd.png"]
@@ -204,8 +195,8 @@ def test_an_image_that_the_model_does_not_take_ends_no_others_score(
         "new/a.png",
         "new/b.png",
     ]
-    alone = CliRunner().invoke(main, ["score", "new/odd.png", "--run", str(run), "--skip-bad"])
-    assert (alone.exit_code, "1 of 1 images cannot be scored" in alone.stderr) == (1, True)
+    alone = call("score", "new/odd.png", "--run", run, "--skip-bad", status=1)
+    assert "1 of 1 images cannot be scored" in alone.stderr
 
 
 def test_names_that_no_encoding_has_are_scored_and_written(
@@ -218,11 +209,10 @@ def test_names_that_no_encoding_has_are_scored_and_written(
     for name in names:
         Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(image + name)
     Path(os.fsdecode(bytes(folder) + b"/bad\xff.png")).write_bytes(b"no image")
-    command = ["score", str(folder), "--run", str(run), "--skip-bad"]
+    words = ["score", str(folder), "--run", str(run), "--skip-bad"]
     for suffix in (".csv", ".tsv", ".json", ".txt"):
         out = tmp_path / f"scores{suffix}"
-        result = CliRunner().invoke(main, [*command, "-o", str(out)])
-        assert result.exit_code == 0, result.output
+        result = call(*words, "-o", out)
         text = out.read_text("utf-8")
         assert r"caf\udce9.png" in text
         assert "snow\u2603.png" in text or r"snow\u2603.png" in text
@@ -230,7 +220,7 @@ def test_names_that_no_encoding_has_are_scored_and_written(
         assert r"bad\udcff.png" in result.stderr
     for style in ("table", "csv", "json"):
         done = subprocess.run(
-            [*python, *AGIQA, *command, "--format", style],
+            [*python, *AGIQA, *words, "--format", style],
             env=os.environ | {"PYTHONIOENCODING": "ascii"},
             capture_output=True,
             check=False,
@@ -240,19 +230,16 @@ def test_names_that_no_encoding_has_are_scored_and_written(
 
 
 def test_an_address_keeps_its_slashes(run: Path) -> None:
-    result = CliRunner().invoke(main, ["score", "http://127.0.0.1:9/a.png", "--run", str(run)])
-    assert result.exit_code == 1
+    result = call("score", "http://127.0.0.1:9/a.png", "--run", run, status=1)
     assert "images cannot be scored: http://127.0.0.1:9/a.png" in result.stderr
 
 
 def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTable) -> None:
     (tmp_path / "images/broken.png").write_bytes(b"no image")
-    result = CliRunner().invoke(main, ["score", "images", "--run", str(run)])
-    assert result.exit_code == 1
+    result = call("score", "images", "--run", run, status=1)
     assert "1 of" in result.stderr
     assert "broken.png" in result.stderr
-    kept = CliRunner().invoke(main, ["score", "images", "--run", str(run), "--skip-bad"])
-    assert kept.exit_code == 0, kept.output
+    kept = call("score", "images", "--run", run, "--skip-bad")
     assert "Skipped images/broken.png" in kept.stderr
     scorer = agiqa.create_scorer(run)
     with pytest.raises(AgiqaError, match="No images"):
@@ -279,16 +266,15 @@ def test_a_store_made_with_other_settings_is_refused_by_fit(run: Path, tmp_path:
         ("visual.layers=[1]", "layer"),
         ('visual.pool=["mean"]', "pool"),
     ):
-        result = CliRunner().invoke(main, ["fit", "mine", "--set", extra, "-o", "elsewhere"])
-        assert result.exit_code == 1, result.output
+        result = call("fit", "mine", "--set", extra, "-o", "elsewhere", status=1)
         assert field in result.stderr
         assert "run `agiqa extract` with these settings" in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
     store = tmp_path / "cache/mine/tiny.zarr"
     shutil.rmtree(store)
     shutil.copytree(tmp_path / "cache/mine/tiny-vision.zarr", store)
-    result = CliRunner().invoke(main, ["fit", "mine", "-o", "elsewhere"])
-    assert (result.exit_code, "extractor" in result.stderr) == (1, True)
+    result = call("fit", "mine", "-o", "elsewhere", status=1)
+    assert "extractor" in result.stderr
 
 
 def test_a_run_keeps_its_prompts(
@@ -298,14 +284,13 @@ def test_a_run_keeps_its_prompts(
     text = (Path(__file__).parents[2] / "prompts" / "ma_agiqa.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("violations of coherence", "odd coherence"))
     options = ["--set", "semantic.prompts=mine.yaml"]
-    for command in (["extract", "mine"], ["fit", "mine", "-o", "runs/own"]):
-        assert CliRunner().invoke(main, [*command, *options]).exit_code == 0
+    for words in (["extract", "mine"], ["fit", "mine", "-o", "runs/own"]):
+        call(*words, *options)
     (tmp_path / "mine.yaml").unlink()
     (tmp_path / "far").mkdir()
     monkeypatch.chdir(tmp_path / "far")
     image = tmp_path / "images/00.png"
-    result = CliRunner().invoke(main, ["score", str(image), "--run", str(tmp_path / "runs/own")])
-    assert result.exit_code == 0, result.output
+    call("score", image, "--run", tmp_path / "runs/own")
 
 
 def test_a_full_disk_keeps_the_old_scores(
@@ -318,8 +303,7 @@ def test_a_full_disk_keeps_the_old_scores(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("agiqa.store.durable.os.fsync", full)
-    command = ["score", str(tmp_path / "images/00.png"), "--run", str(run), "-o", str(out)]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 1
+    words = ["score", str(tmp_path / "images/00.png"), "--run", str(run), "-o", str(out)]
+    result = call(*words, status=1)
     assert str(out) in result.stderr
     assert out.read_text() == "old"

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import agiqa
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import decode
@@ -23,6 +21,8 @@ from agiqa.runs import visual_inputs
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
 from agiqa.store import write_pack
+from kit.command import agiqa as call
+from kit.command import refusal
 
 SIDE, WIDTH, COUNT = 4, 5, 40
 PROMPT = "a photo"  # of all images, so that the run's and the scorer's vectors can be compared
@@ -66,10 +66,6 @@ class Looker:
         return [rows.astype(np.float32) for rows in made]
 
 
-def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(each) for each in arguments])
-
-
 @pytest.fixture
 def data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
@@ -86,8 +82,7 @@ def data(
         "semantic: {name: looker}\nvisual: {name: eye}\n"
         "fit: {components: 8, semantic_components: 4, epochs: 2}\n"
     )
-    done = _run("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
-    assert done.exit_code == 0, done.output
+    call("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
     table = read_table(Path("cache/mine"))
     looker, ids = Looker(), list(table.frame["image_id"])
     samples = [looker.preprocess(decode(path), PROMPT) for path in table.paths()]
@@ -121,10 +116,8 @@ def _pack(name: str, ids: list[str], vectors: Sequence[Vector], rows: np.ndarray
 
 
 def _fit(*settings: str) -> Path:
-    done = _run("fit", "mine", *(f"--set={each}" for each in settings))
-    assert done.exit_code == 0, done.output
-    done = _run("evaluate", "runs/mine/random")
-    assert done.exit_code == 0, done.output
+    call("fit", "mine", *(f"--set={setting}" for setting in settings))
+    call("evaluate", "runs/mine/random")
     return Path("runs/mine/random")
 
 
@@ -165,13 +158,10 @@ def test_answers_and_image_prompts(data: ImagesTable) -> None:
 def test_a_missing_image_prompt_is_one_line(data: ImagesTable) -> None:
     run = _fit("fit.vectors=[match.mean]")
     file = data.paths()[0]
-    refused = _run("score", file, "--run", run)
-    assert refused.exit_code == 1
-    assert refused.stderr.count("\n") == 1
-    assert "asks for the text that an image was generated from: give --image-pr" in refused.stderr
-    assert _run("score", file, "--run", run, "--image-prompt", " ").exit_code == 1
-    done = _run("score", file, "--run", run, "--image-prompt", PROMPT)
-    assert done.exit_code == 0, done.output
+    line = refusal("score", file, "--run", run)
+    assert "asks for the text that an image was generated from: give --image-pr" in line
+    call("score", file, "--run", run, "--image-prompt", " ", status=1)
+    call("score", file, "--run", run, "--image-prompt", PROMPT)
     scorer = agiqa.create_scorer(run)
     with pytest.raises(AgiqaError, match="one generation prompt for each of 2 images, found 1"):
         scorer(data.paths()[:2], ["one"])

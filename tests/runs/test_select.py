@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.select import Choice, read_scores, select
+from kit.command import agiqa
 
 TABLE = pd.DataFrame(
     {
@@ -102,7 +102,7 @@ def run(folder: Path, *arguments: str) -> Result:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        return CliRunner().invoke(main, ["select", "scores.csv", *arguments])
+        return agiqa("select", "scores.csv", *arguments, status=None)
     finally:
         os.chdir(here)
 

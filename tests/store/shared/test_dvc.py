@@ -17,11 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from agiqa.cli import main
 from agiqa.data.datasets.table import read_table
 from agiqa.store import write_pack
+from kit.command import agiqa
 from kit.machines import vectors_of
 from kit.processes import AGIQA
 
@@ -102,9 +101,7 @@ def _images(folder: Path) -> None:
 
 def _agiqa(*arguments: str, status: int = 0) -> str:
     """`agiqa` in this process, which has torch already."""
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == status, done.output
-    return done.output
+    return agiqa(*arguments, status=status).output
 
 
 @pytest.mark.slow

@@ -8,12 +8,11 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
 
-from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import read_table
 from agiqa.store import DamagedRowsError, RemoteError, read_pack, write_pack
+from kit.command import agiqa
 from kit.machines import Machine, Server, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]
@@ -37,10 +36,6 @@ def pack(path: Path, count: int, start: int = 0) -> Path:
 def copies(machine: Machine) -> list[Path]:
     found = (machine.home / "agiqa" / "copies").rglob("nano.*")
     return [path for path in found if path.suffix in (".zarr", ".h5")]
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])
@@ -112,12 +107,7 @@ def test_fit_evaluate_and_report_from_a_bucket_without_images(
     labels = pd.DataFrame({"file": names, "mos": mos, "prompt": [f"a {n // 2}" for n in range(40)]})
     labels.to_csv("images/labels.csv", index=False)
     columns = ("--image-column", "file", "--score-column", "mos", "--prompt-column", "prompt")
-    assert (
-        run(
-            "prepare", "mine", "--from", "images/labels.csv", *columns, "--set=splits.count=2"
-        ).exit_code
-        == 0
-    )
+    agiqa("prepare", "mine", "--from", "images/labels.csv", *columns, "--set=splits.count=2")
     ids = list(read_table(Path("cache/mine")).frame["image_id"])
     for name, suffix in (("nano-vision", "zarr"), ("nano", "zarr"), ("other", "h5")):
         rows = vectors_of(ids)[:, None]
@@ -126,26 +116,24 @@ def test_fit_evaluate_and_report_from_a_bucket_without_images(
     shutil.rmtree("images")
     shutil.rmtree("cache")
     here, url = machine("laptop").enter(), f"s3://{bucket}/cache"
-    fitted = run("fit", "mine", "--target", "mos", "--cache", url, *FAST)
-    assert fitted.exit_code == 0, fitted.output
+    agiqa("fit", "mine", "--target", "mos", "--cache", url, *FAST)
     other = ("--set=semantic.name=other", "--set=semantic.format=h5", "-o", "runs/other")
-    assert run("fit", "mine", "--target", "mos", "--cache", url, *FAST, *other).exit_code == 0
-    assert run("evaluate", "runs/mine/grouped", "--cache", url).exit_code == 0
-    reported = run("report", "runs/mine/grouped", "--cache", url)
-    assert reported.exit_code == 0, reported.output
+    agiqa("fit", "mine", "--target", "mos", "--cache", url, *FAST, *other)
+    agiqa("evaluate", "runs/mine/grouped", "--cache", url)
+    agiqa("report", "runs/mine/grouped", "--cache", url)
     assert "is not on this machine" in Path("runs/mine/grouped/report.html").read_text()
     assert len(list((here.home / "agiqa" / "copies").rglob("root.json"))) == 0
     nowhere = f"s3://{bucket}/else"
     missing = f"{nowhere}/mine/images.csv: expected a file or folder, found nothing"
-    _refused(run("fit", "mine", "--target", "mos", "--cache", nowhere), 1, missing)
+    _refused(1, missing, "fit", "mine", "--target", "mos", "--cache", nowhere)
     for command in (("prepare", "mine"), ("extract", "mine")):
-        _refused(run(*command, "--cache", url), 2, f"on this machine, found the URL {url}")
+        _refused(2, f"on this machine, found the URL {url}", *command, "--cache", url)
     copy = next(here.home.glob("agiqa/copies/*"))
-    _refused(run("extract", "mine", "--cache", copy), 1, "'mine' came without its images")
+    _refused(1, "'mine' came without its images", "extract", "mine", "--cache", copy)
 
 
-def _refused(result: Result, status: int, message: str) -> None:
-    assert result.exit_code == status, result.output
+def _refused(status: int, message: str, *words: object) -> None:
+    result = agiqa(*words, status=status)
     assert message in result.stderr
     assert "Traceback" not in result.output
 
@@ -156,12 +144,12 @@ def test_the_cache_commands_take_a_packs_url(
     machine("a").enter()
     upload(pack(tmp_path / "some" / "nano.zarr", 30).parent, bucket)
     url = f"s3://{bucket}/some/nano.zarr"
-    shown = run("cache", "show", url, "--json")
+    shown = agiqa("cache", "show", url, "--json")
     assert '"rows": 30' in shown.stdout, shown.output
-    assert run("cache", "verify", url).exit_code == 0
-    assert run("cache", "export", url, "-o", tmp_path / "nano.npz").exit_code == 0
+    agiqa("cache", "verify", url)
+    agiqa("cache", "export", url, "-o", tmp_path / "nano.npz")
     assert np.load(tmp_path / "nano.npz")["image_id"].shape[0] == 30
-    assert run("cache", "convert", url, tmp_path / "nano.h5").exit_code == 0
+    agiqa("cache", "convert", url, tmp_path / "nano.h5")
     assert read_pack(tmp_path / "nano.h5").image_ids == read_pack(url).image_ids
-    assert "30 rows, 30 added" in run("cache", "merge", url).stdout
-    _refused(run("cache", "show", f"{url[:-5]}.h5"), 1, "nano.h5: expected a file or folder")
+    assert "30 rows, 30 added" in agiqa("cache", "merge", url).stdout
+    _refused(1, "nano.h5: expected a file or folder", "cache", "show", f"{url[:-5]}.h5")

@@ -8,34 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from agiqa.cli import main
 from agiqa.data.datasets.table import read_table
 from agiqa.store import Shelf, read_pack, write_pack
+from kit.command import agiqa, one_line
 
 IMAGES = 40
 FAST = ["--target=mos", "--set=fit.components=8", "--set=fit.semantic_components=4"]
 FAST += ["--set=fit.epochs=6"]
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: str | Path) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def one_line(result: Result, *parts: str) -> None:
-    """A user error: exit 1, one line that begins with Error, no traceback."""
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert (result.exit_code, len(errors)) == (1, 1), result.output
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in errors[0]
 
 
 @pytest.fixture
@@ -52,7 +32,7 @@ def workspace(
         {"file": names, "mos": mos, "prompt": [f"{r // 3}" for r in range(IMAGES)]}
     )
     labels.to_csv("images/labels.csv", index=False)
-    succeed("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
+    agiqa("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
             "--score-column", "mos", "--prompt-column", "prompt",
             "--set", "splits.count=3")  # fmt: skip
     pack("nano-vision", ["layer1"], 10)
@@ -82,44 +62,46 @@ def reference_features(folder: Path) -> None:
 
 def test_fit_and_evaluate_take_imported_features(workspace: Path) -> None:
     reference_features(workspace / "pt")
-    shown = succeed("cache", "import-pt", "pt", "--dataset", "mine", "--model", "mplug-owl2")
+    shown = agiqa("cache", "import-pt", "pt", "--dataset", "mine", "--model", "mplug-owl2").stdout
     assert "agiqa fit mine --set semantic.name=reference" in shown
-    outside = run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "../x")
-    assert (outside.exit_code, "plain name, found '../x'" in outside.stderr) == (2, True)
+    outside = agiqa("cache", "import-pt", "pt", "--dataset", "mine", "--name", "../x", status=2)
+    assert "plain name, found '../x'" in outside.stderr
     (workspace / "pt/07_coherence.pt").unlink()
-    one_line(run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "part"),
+    one_line(agiqa("cache", "import-pt", "pt", "--dataset", "mine", "--name", "part", status=1),
              "1 of 40 images", "07.png has no *_coherence.pt", "--skip-missing")  # fmt: skip
-    part = run("cache", "import-pt", "pt", "--dataset", "mine", "--name", "part", "--format", "h5",
-               "--model", "mplug-owl2", "--skip-missing", "--json")  # fmt: skip
+    words = ["cache", "import-pt", "pt", "--dataset", "mine", "--name", "part", "--format", "h5"]
+    part = agiqa(*words, "--model", "mplug-owl2", "--skip-missing", "--json")
     found = json.loads(part.stdout)
     assert (found["images"], found["unused_files"]) == (IMAGES - 1, 1)
     assert part.stderr.count("Skipped 07.png") == 1
     fit = ["fit", "mine", "--set", "semantic.name=part", "--set", "semantic.format=h5"]
-    succeed(*fit, "-o", "run", *FAST)
-    metrics = json.loads(succeed("evaluate", "run", "--json"))
+    agiqa(*fit, "-o", "run", *FAST)
+    metrics = json.loads(agiqa("evaluate", "run", "--json").stdout)
     assert metrics["models"]["semantic"]["srcc"]["median"] > 0.7
     about = json.loads((workspace / "run/provenance.json").read_text())
     assert about["images"] == IMAGES - 1
     made_by = about["stores"]["semantic"]["fingerprints"][0]
     assert (made_by["extractor"], made_by["source"]) == ("reference-pt", "unknown")
-    one_line(run("score", "images/00.png", "--run", "run"), "imported", "mplug-owl2")
+    one_line(agiqa("score", "images/00.png", "--run", "run", status=1), "imported", "mplug-owl2")
 
 
 def test_merge_counts_and_says_what_it_leaves_out(workspace: Path) -> None:
     good, bad = pack("good", ["q"], 4), pack("bad", ["q", "r"], 4, ".h5")
-    found = json.loads(succeed("cache", "merge", good, bad, "--json"))
+    found = json.loads(agiqa("cache", "merge", good, bad, "--json").stdout)
     assert [each["added"] for each in found["merged"]] == [IMAGES] * 3
     assert found["ledger"] == str(workspace / "ledger")
-    assert f"{good} q: {IMAGES} rows, 0 added, {IMAGES} there already" in succeed(
-        "cache", "merge", good
+    assert (
+        f"{good} q: {IMAGES} rows, 0 added, {IMAGES} there already"
+        in agiqa("cache", "merge", good).stdout
     )
     pack("good", ["q"], 4, seed=1)
-    assert f"0 there already, {IMAGES} there with other numbers and kept" in succeed(
-        "cache", "merge", good
+    assert (
+        f"0 there already, {IMAGES} there with other numbers and kept"
+        in agiqa("cache", "merge", good).stdout
     )
     other = pack("other", ["q"], 4)
     (other / "vectors/c.0.0.0").unlink()
-    result = run("cache", "merge", other, bad)
+    result = agiqa("cache", "merge", other, bad, status=1)
     one_line(result, f"{IMAGES} damaged rows and 0 whole vectors were left out")
     assert result.stderr.count(f"Damaged in {other} q: ") == IMAGES
     assert f"{bad} r: {IMAGES} rows, 0 added, {IMAGES} there already" in result.stdout
@@ -129,15 +111,22 @@ def test_merge_counts_and_says_what_it_leaves_out(workspace: Path) -> None:
 
 def test_convert_and_export(workspace: Path) -> None:
     source = pack("good", ["q", "r"], 4)
-    assert succeed("cache", "convert", source, "good.h5") == "good.h5: written\n"
-    assert succeed("cache", "convert", source, "good.h5").startswith("good.h5: already the same")
+    assert agiqa("cache", "convert", source, "good.h5").stdout == "good.h5: written\n"
+    assert agiqa("cache", "convert", source, "good.h5").stdout.startswith(
+        "good.h5: already the same"
+    )
     assert np.array_equal(read_pack(Path("good.h5")).vectors, read_pack(source).vectors)
-    one_line(run("cache", "convert", "cache/mine/nano-vision.zarr", "good.h5"), "--force")
-    succeed("cache", "convert", "--force", "cache/mine/nano-vision.zarr", "good.h5")
-    shown = json.loads(succeed("cache", "export", source, "-o", "good.npz", "--json"))
+    one_line(
+        agiqa("cache", "convert", "cache/mine/nano-vision.zarr", "good.h5", status=1), "--force"
+    )
+    agiqa("cache", "convert", "--force", "cache/mine/nano-vision.zarr", "good.h5")
+    shown = json.loads(agiqa("cache", "export", source, "-o", "good.npz", "--json").stdout)
     assert shown["arrays"] == ["vectors/q", "vectors/r", "image_id", "path", "metadata"]
     with np.load("good.npz") as file:
         assert np.array_equal(file["vectors/r"], read_pack(source).vectors[:, 1])
         assert file["path"][0] == "00.png"
-    one_line(run("cache", "export", source, "-o", "good.npz"), "good.npz", "--force")
-    one_line(run("cache", "export", "good.npz", "-o", "b.npz"), "expected a pack named *.zarr")
+    one_line(agiqa("cache", "export", source, "-o", "good.npz", status=1), "good.npz", "--force")
+    one_line(
+        agiqa("cache", "export", "good.npz", "-o", "b.npz", status=1),
+        "expected a pack named *.zarr",
+    )
