@@ -96,14 +96,14 @@ class Aspects:
             return [[] for _ in images]
         given = image_prompts or [""] * len(images)
         rows = [self._row_id(name, prompt) for name, prompt in zip(ids, given, strict=True)]
-        stored = [place for place, row in enumerate(rows) if row in self.known]
-        new = [place for place, row in enumerate(rows) if row not in self.known]
+        stored = [index for index, row in enumerate(rows) if row in self.known]
+        new = [index for index, row in enumerate(rows) if row not in self.known]
         answers = np.empty((len(images), len(self.store.names), len(self.words)))
         if stored:
-            answers[stored] = self.store.rows([str(rows[place]) for place in stored])
+            answers[stored] = self.store.rows([str(rows[index]) for index in stored])
         if new:
-            prompts = None if image_prompts is None else [image_prompts[place] for place in new]
-            asked = self._vectors([images[place] for place in new], prompts)
+            prompts = None if image_prompts is None else [image_prompts[index] for index in new]
+            asked = self._vectors([images[index] for index in new], prompts)
             answers[new] = np.stack(asked, axis=1)
         reasons = []
         for name, answer, level in zip(ids, answers, levels(answers), strict=True):
@@ -144,8 +144,8 @@ class Aspects:
             whole = semantic_extractor(settings, self._prompt_set())
         except AgiqaError as error:
             raise AgiqaError(f"No reasons for new images: {error}") from error
-        places = [i for i, vector in enumerate(whole.vectors) if vector.store == ANSWERS]
-        extractor = VectorSubset(whole, places)
+        answers_at = [i for i, vector in enumerate(whole.vectors) if vector.store == ANSWERS]
+        extractor = VectorSubset(whole, answers_at)
         for name, stored, vector in zip(
             self.store.names, self.store.fingerprints, extractor.vectors, strict=True
         ):
@@ -192,7 +192,7 @@ class Aspects:
         ids = semantic.row_ids(rated.table), self.visual.row_ids(rated.table)
         present = np.isin(ids[0], semantic.image_ids) & np.isin(ids[1], self.visual.image_ids)
         total, times = np.zeros((2, len(rated.ids)))
-        for place, split in enumerate(ensemble.splits):
+        for index, split in enumerate(ensemble.splits):
             rows = [row for row in rated.sides[split.seed]["val"] if present[row]]
             if not rows:
                 continue
@@ -201,7 +201,7 @@ class Aspects:
             vectors = semantic.rows(names)[:, chosen].astype(np.float32)
             if answers is not None:
                 vectors = with_answers(vectors, answers.rows(names).astype(np.float32))
-            score = ensemble.only(place).predict(visual, vectors).score
+            score = ensemble.only(index).predict(visual, vectors).score
             total[rows] += score[..., 0].mean(dim=0).numpy()
             times[rows] += 1
         with np.errstate(invalid="ignore"):
@@ -235,8 +235,8 @@ def find_answers(folder: Path, name: str | None, own: str) -> Path:
             f"{folder}: no store of answers; `agiqa extract` with --set semantic.prompts=aspects "
             "--set semantic.name=nano-aspects makes one."
         )
-    preferred = [each for each in stores if each == own]
-    preferred += [each for each in stores if ASPECTS in each]
+    preferred = [store for store in stores if store == own]
+    preferred += [store for store in stores if ASPECTS in store]
     if not preferred and len(stores) > 1:
         raise AgiqaError(f"{folder}: several stores of answers, {', '.join(stores)}: name one.")
     return stores[(preferred or list(stores))[0]]

@@ -86,11 +86,11 @@ class Explainer:
             asked = image_prompts if self.scorer.asks_image_prompt else None
             scores = self.scorer(images, asked)
             return [_of_paper(score.quality_map) for score in scores]
-        seen = pictures(images), *self.visual_and_semantic(images, image_prompts)
+        inputs = pictures(images), *self.visual_and_semantic(images, image_prompts)
         if isinstance(ensemble, TunedEnsemble) and isinstance(self.scorer.visual, TunedInput):
-            return tuned_maps(ensemble, self.vision, self.scorer.visual.tokens, *seen)
+            return tuned_maps(ensemble, self.vision, self.scorer.visual.tokens, *inputs)
         assert isinstance(ensemble, Ensemble)
-        return light_maps(ensemble, self.vision, *seen)
+        return light_maps(ensemble, self.vision, *inputs)
 
     def visual_and_semantic(
         self, images: Pictures, image_prompts: Sequence[str] | None = None

@@ -44,9 +44,9 @@ def light_maps(
     for start in range(0, len(images), AT_ONCE):
         samples = [extractor.preprocess(image) for image in images[start : start + AT_ONCE]]
         patches = extractor.patches(samples)
-        for place in range(len(samples)):
-            states = [[layer[place] for layer in view] for view in patches]
-            values = effects(extractor, states, gradient[start + place])
+        for row in range(len(samples)):
+            states = [[layer[row] for layer in view] for view in patches]
+            values = effects(extractor, states, gradient[start + row])
             smooth = gaussian_filter(values, SMOOTHED, mode="nearest")
             unit = f"MOS, 1 place of {smooth.size}"
             maps.append(QualityMap(smooth.astype(np.float32), WHOLE, METHOD, unit))

@@ -129,8 +129,8 @@ class Alikeness:
         allowed = (rows >= 0) & np.isfinite(rated.mos[rows])
         return [
             [
-                _neighbour(rated, int(rows[place]), float(cosines[place]), prompt)
-                for place in nearest(cosines, self.store.image_ids, allowed, own, count)
+                _neighbour(rated, int(rows[row]), float(cosines[row]), prompt)
+                for row in nearest(cosines, self.store.image_ids, allowed, own, count)
             ]
             for cosines, own, prompt in zip(self.cosines(visual), ids, prompts, strict=True)
         ]
@@ -171,7 +171,7 @@ def nearest(
     """
     itself = cosines > SAME if own is None else np.array([name == own for name in ids])
     ranked = np.argsort(np.where(allowed & ~itself, -cosines, np.inf), kind="stable")
-    return [int(place) for place in ranked[:count] if allowed[place] and not itself[place]]
+    return [int(row) for row in ranked[:count] if allowed[row] and not itself[row]]
 
 
 def _neighbour(rated: RatedImages, row: int, cosine: float, prompt: str) -> Neighbour:

@@ -131,7 +131,7 @@ def _relations(levels: Array, target: Array, groups: Sequence[str], tests: int) 
 
 def _rho(sums: Array) -> Array:
     """Pearson's r `(B, A)` from weighted sums `(B, 3 + 3 A)`; NaN for what does not vary."""
-    n, y, yy = (sums[:, [place]] for place in range(3))
+    n, y, yy = (sums[:, [power]] for power in range(3))
     x, xx, xy = np.split(sums[:, 3:], 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((n * xy - x * y) / np.sqrt((n * xx - x**2) * (n * yy - y**2)))

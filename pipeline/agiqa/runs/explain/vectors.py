@@ -67,22 +67,22 @@ class ImageVectors:
         sources = {source.row_id: source for source in given}
         vectors = self.of_files(sources)
         rows = {name: row for row, name in enumerate(sources)}
-        return [[np.asarray(each[rows[source.row_id]]) for each in vectors] for source in given]
+        return [[np.asarray(vector[rows[source.row_id]]) for vector in vectors] for source in given]
 
     def _of_images(
         self, images: Sequence[Image.Image], prompts: Sequence[str]
     ) -> list[list[np.ndarray]]:
         keys = [(_digest(image), prompt) for image, prompt in zip(images, prompts, strict=True)]
         by_key = {key: self._kept[key] for key in keys if key in self._kept}
-        new = {key: place for place, key in enumerate(keys) if key not in by_key}
+        new = {key: index for index, key in enumerate(keys) if key not in by_key}
         if new:
             vectors = vectors_of_images(
-                [as_rgb(images[place]) for place in new.values()],
+                [as_rgb(images[index]) for index in new.values()],
                 self.extractor,
-                [prompts[place] or None for place in new.values()],
+                [prompts[index] or None for index in new.values()],
             )
             for row, key in enumerate(new):
-                by_key[key] = [np.asarray(each[row]) for each in vectors]
+                by_key[key] = [np.asarray(vector[row]) for vector in vectors]
         unused = {key: rows for key, rows in self._kept.items() if key not in by_key}
         self._kept = dict([*unused.items(), *by_key.items()][-KEPT:])
         return [by_key[key] for key in keys]

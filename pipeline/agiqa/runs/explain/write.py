@@ -175,16 +175,16 @@ def explain_run(
         (staged / OVERLAYS).mkdir(parents=True)
         maps, unmapped = asking.maps(unreadable)
         reasons, neighbours = asking.reasons_and_neighbours(unreadable, count)
-        peak = float(np.quantile([each.peak for each in maps.values()], 0.9)) if maps else 0.0
+        peak = float(np.quantile([one.peak for one in maps.values()], 0.9)) if maps else 0.0
         explained = []
-        for place, image in enumerate(chosen):
+        for index, image in enumerate(chosen):
             overlay = None
-            if place in maps and image.file is not None:
-                overlay = f"{OVERLAYS}/{place:03d}-{image.image_id[:12]}.png"
-                _draw(maps[place], image.file, peak, staged / overlay)
-            problem = unreadable.get(place, unmapped.get(place, ""))
-            of_image = reasons.get(place, []), neighbours.get(place, [])
-            explained.append(Explained(image, maps.get(place), overlay, *of_image, problem))
+            if index in maps and image.file is not None:
+                overlay = f"{OVERLAYS}/{index:03d}-{image.image_id[:12]}.png"
+                _draw(maps[index], image.file, peak, staged / overlay)
+            problem = unreadable.get(index, unmapped.get(index, ""))
+            of_image = reasons.get(index, []), neighbours.get(index, [])
+            explained.append(Explained(image, maps.get(index), overlay, *of_image, problem))
         content = _content(explainer, explained)
         write_json(staged / FILE, content)
         if folder.exists():
@@ -210,8 +210,8 @@ def require_replaceable(folder: Path) -> None:
 
 def _problems(chosen: Sequence[Chosen]) -> dict[int, str]:
     """Why an image cannot be looked at, by place."""
-    files = {place: image.file for place, image in enumerate(chosen)}
-    present = {place: file for place, file in files.items() if file is not None}
+    files = {index: image.file for index, image in enumerate(chosen)}
+    present = {index: file for index, file in files.items() if file is not None}
     bad = {image.path: image.reason for image in check_images(list(present.values()))}
     absent = dict.fromkeys(files.keys() - present.keys(), "is not on this machine")
     return absent | {p: bad[printable(f)] for p, f in present.items() if printable(f) in bad}
@@ -230,15 +230,17 @@ class _Asking:
 
     def maps(self, problems: Mapping[int, str]) -> tuple[dict[int, QualityMap], dict[int, str]]:
         """Maps, or why there are none, of the images without problems."""
-        places = [place for place in range(len(self.chosen)) if place not in problems]
+        indices = [index for index in range(len(self.chosen)) if index not in problems]
         if self.explainer.available[MAPS]:
-            return {}, dict.fromkeys(places, self.explainer.available[MAPS])
+            return {}, dict.fromkeys(indices, self.explainer.available[MAPS])
         maps: dict[int, QualityMap] = {}
         refused: dict[int, str] = {}
-        for start in track(range(0, len(places), AT_ONCE), "Maps", unit=AT_ONCE, total=len(places)):
+        for start in track(
+            range(0, len(indices), AT_ONCE), "Maps", unit=AT_ONCE, total=len(indices)
+        ):
             part = self._of_good(
                 lambda files, prompts, _: self.explainer.maps(files, prompts),
-                places[start : start + AT_ONCE],
+                indices[start : start + AT_ONCE],
             )
             maps |= part[0]
             refused |= part[1]
@@ -250,19 +252,19 @@ class _Asking:
         """Both of each image; from the cache also where its file is not here."""
         rated, available = self.explainer.rated, self.explainer.available
         known = set() if rated is None else set(rated.ids)
-        places = [
-            place
-            for place, image in enumerate(self.chosen)
-            if image.image_id in known or place not in unreadable
+        indices = [
+            index
+            for index, image in enumerate(self.chosen)
+            if image.image_id in known or index not in unreadable
         ]
         reasons: dict[int, list[Reason]] = {}
         neighbours: dict[int, list[Neighbour]] = {}
         if not available[REASONS]:
-            reasons, _ = self._of_good(self.explainer.reasons, places)
+            reasons, _ = self._of_good(self.explainer.reasons, indices)
         if not available[NEIGHBOURS]:
             neighbours, _ = self._of_good(
                 lambda files, prompts, ids: self.explainer.neighbours(files, count, prompts, ids),
-                places,
+                indices,
             )
         return reasons, neighbours
 
@@ -273,26 +275,28 @@ class _Asking:
         return self.image_prompt or own
 
     def _of_good(
-        self, ask: Ask[Answer], places: Sequence[int]
+        self, ask: Ask[Answer], indices: Sequence[int]
     ) -> tuple[dict[int, Answer], dict[int, str]]:
         """What `ask` answers, but for images that a model does not take: of these, why."""
         bad: dict[int, str] = {}
-        left = list(places)
-        while left:
-            files = [self.chosen[place].file or Path(self.chosen[place].name) for place in left]
-            prompts = [self._prompt(self.chosen[place]) for place in left]
+        remaining = list(indices)
+        while remaining:
+            files = [
+                self.chosen[index].file or Path(self.chosen[index].name) for index in remaining
+            ]
+            prompts = [self._prompt(self.chosen[index]) for index in remaining]
             try:
-                ids = [self.chosen[place].image_id for place in left]
+                ids = [self.chosen[index].image_id for index in remaining]
                 answers = ask(files, prompts if any(prompts) else None, ids)
-                return dict(zip(left, answers, strict=True)), bad
+                return dict(zip(remaining, answers, strict=True)), bad
             except BadImagesError as error:
                 reasons = {image.path: image.reason for image in error.bad}
-                named = zip(left, map(printable, files), strict=True)
-                refused = {place: reasons[file] for place, file in named if file in reasons}
+                named = zip(remaining, map(printable, files), strict=True)
+                refused = {index: reasons[file] for index, file in named if file in reasons}
                 if not refused:
                     raise
                 bad |= refused
-                left = [place for place in left if place not in refused]
+                remaining = [index for index in remaining if index not in refused]
         return {}, bad
 
 
@@ -327,7 +331,8 @@ def _content(explainer: Explainer, images: Sequence[Explained]) -> dict[str, Any
             for image in images
         },
         "reasons_validity": [
-            asdict(each) | {"low": each.low, "high": each.high} for each in explainer.validity
+            asdict(figure) | {"low": figure.low, "high": figure.high}
+            for figure in explainer.validity
         ],
         "deletion": deletion,
     }
