@@ -74,7 +74,9 @@ EXEMPT = {
 
 def _within(module: str, packages: Iterable[str]) -> bool:
     return any(
-        module == each or module.startswith(f"{each}.") for each in packages if each != "agiqa"
+        module == package or module.startswith(f"{package}.")
+        for package in packages
+        if package != "agiqa"
     )
 
 
@@ -122,7 +124,7 @@ def _closure(command: str, exempt: Iterable[str]) -> set[str]:
 def test_an_edit_of_what_a_stage_runs_runs_it_again(stages: dict[str, Any], name: str) -> None:
     command = stages[name]["cmd"].split()[1]
     needed = _closure(command, EXEMPT)
-    code = [each for each in stages[name]["deps"] if each.startswith("pipeline/")]
+    code = [dep for dep in stages[name]["deps"] if dep.startswith("pipeline/")]
     assert code == sorted(code)
     missing = {file for file in needed if not any(
         file == each or file.startswith(f"{each}/") for each in code)}  # fmt: skip

@@ -138,7 +138,7 @@ def _require_real_options(command: Command) -> None:
         inner = group.get_command(click.Context(group), words[0])
         assert inner is not None, command.line
         group, words = inner, words[1:]
-    known = {name for each in group.params for name in (*each.opts, *each.secondary_opts)}
+    known = {name for param in group.params for name in (*param.opts, *param.secondary_opts)}
     given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert given <= known, f"{command.line}: {given - known}"
 

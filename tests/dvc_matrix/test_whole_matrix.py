@@ -47,7 +47,7 @@ def project(
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     for stage in stages.values():  # no code: it stays as it is, and DVC hashes it for each stage
         deps = stage.get("deps", [])
-        stage["deps"] = [each for each in deps if not each.startswith("pipeline/")]
+        stage["deps"] = [dep for dep in deps if not dep.startswith("pipeline/")]
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     config = (REPOSITORY / ".dvc/config").read_text().replace("[core]", "[core]\n    no_scm = true")
     (folder / ".dvc/config").write_text(config)

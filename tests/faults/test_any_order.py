@@ -148,7 +148,7 @@ class Store(RuleBasedStateMachine):
         """A flipped bit is found; repaired, one row may be absent, but none is another."""
         files = [path for path in sorted(self.shelf().folder.rglob("*")) if path.is_file()]
         files = [path for path in files if path.suffix not in (".partial", ".lock")]
-        path = moment.choice([each for each in files if each.stat().st_size])
+        path = moment.choice([file for file in files if file.stat().st_size])
         whole = path.read_bytes()
         data = bytearray(whole)
         data[moment.randrange(len(data))] ^= 1 << moment.randrange(8)

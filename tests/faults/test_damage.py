@@ -80,7 +80,7 @@ def test_damage_is_named_costs_its_own_rows_and_can_be_repaired(filled: Shelf, d
     (path,) = (filled.folder / "segments").glob("*-100.safetensors")
     spoil(path)
     assert len(right(filled)) == ROWS - cost
-    found = [(each.path, each.problem) for each in check_shelf(filled.folder).findings]
+    found = [(finding.path, finding.problem) for finding in check_shelf(filled.folder).findings]
     assert found == ([(path, what)] if what else [])
     try:
         done = repair_shelf(filled.folder)

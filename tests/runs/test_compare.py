@@ -127,9 +127,9 @@ def test_generators_are_compared_where_they_have_images(write_run: Write) -> Non
 def test_one_run_has_its_models_compared_with_holms_p(write_run: Write) -> None:
     write_run("one")
     result = compare(read_contenders(["one"]))
-    assert [each["name"] for each in result["contenders"]] == ["ridge", "visual", "moe"]
+    assert [contender["name"] for contender in result["contenders"]] == ["ridge", "visual", "moe"]
     assert [each["against"] for each in result["comparisons"]] == ["ridge", "ridge"]
-    p = [each["figures"]["srcc"]["p"] for each in result["comparisons"]]
+    p = [comparison["figures"]["srcc"]["p"] for comparison in result["comparisons"]]
     adjusted = [each["figures"]["srcc"]["p_holm"] for each in result["comparisons"]]
     assert min(adjusted) == pytest.approx(min(1, 2 * min(p)))
 

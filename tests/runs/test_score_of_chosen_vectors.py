@@ -109,7 +109,7 @@ class Eye(Looker):
 
 
 def _pack(name: str, ids: list[str], vectors: Sequence[Vector], rows: np.ndarray) -> None:
-    names = [each.name for each in vectors]
+    names = [vector.name for vector in vectors]
     prints = [each.fingerprint for each in vectors]
     path = Path(f"cache/mine/{name}.zarr")
     write_pack(path, name, names, prints, ids, rows.astype(np.float32))
@@ -150,7 +150,7 @@ def test_answers_and_image_prompts(data: ImagesTable) -> None:
     )
     assert features.prompts == ("sharp.mean", "match.last", "answers")
     found = scorer.run.ensemble.predict(features.visual, features.semantic).score.mean(dim=0)
-    np.testing.assert_allclose([each.score for each in scores], found[:5, 0], atol=1e-4)
+    np.testing.assert_allclose([score.score for score in scores], found[:5, 0], atol=1e-4)
     others = scorer(files, ["another"] * 5)
     assert all(a.score != b.score for a, b in zip(scores, others, strict=True))
 

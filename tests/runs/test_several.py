@@ -388,7 +388,7 @@ def test_one_set_neither_trains_on_nor_selects_by_what_another_tests(
             groups, prompts = [f"Scene {n}" for n in numbers], ["a photo"] * 80
         _with_groups(table, groups, prompts)
     materials, sides = _joined_sides("a", "b")
-    group = np.concatenate([each.table.frame["group"] for each in materials])
+    group = np.concatenate([material.table.frame["group"] for material in materials])
     of = np.repeat([0, 1], 80)
     lost = 0
     for seed, side in sides.items():

@@ -69,7 +69,9 @@ def test_chosen_vectors_are_the_features_and_their_provenance(
     np.testing.assert_array_equal(some.semantic, whole.semantic[:, [1, 3]])
     np.testing.assert_array_equal(some.visual, whole.visual)
     assert some.stores["semantic"]["names"] == ["a.last", "b.last"]
-    assert [each["vector"] for each in some.stores["semantic"]["fingerprints"]] == list(NAMES[1::2])
+    assert [
+        fingerprint["vector"] for fingerprint in some.stores["semantic"]["fingerprints"]
+    ] == list(NAMES[1::2])
     with pytest.raises(AgiqaError, match=r"trained on the semantic vectors a\.last, b\.last, but"):
         require_same_stores(some.stores, whole.stores)
 

@@ -38,7 +38,7 @@ def segment(shelf: Shelf, rows: int = LARGE) -> Path:
 
 
 def findings(folder: Path) -> list[tuple[str, str]]:
-    return [(each.path.name, each.problem) for each in check_shelf(folder).findings]
+    return [(finding.path.name, finding.problem) for finding in check_shelf(folder).findings]
 
 
 def test_a_whole_shelf_is_counted_and_nothing_is_changed(shelf: Shelf) -> None:
@@ -105,7 +105,7 @@ def test_a_shelf_being_written_is_checked_and_not_repaired(shelf: Shelf) -> None
         writer.add(more[:10], vectors[:10])
         writer.flush()
         report = check_shelf(shelf.folder)
-        assert [each.path.name for each in report.findings] == [path.name]
+        assert [finding.path.name for finding in report.findings] == [path.name]
         assert report.rows == ROWS + 10
         assert f"being written by process {os.getpid()} on" in report.notes[0]
         with pytest.raises(LockedError, match=rf"only writer, found process {os.getpid()} on"):

@@ -294,7 +294,7 @@ def test_who_may_only_read_takes_and_is_told_once(
     assert holds(shelf, ids)
     assert f"10 vectors are not at {url} yet (they are safe here): {url}/nano" in caplog.text
     assert "no access (" in caplog.text
-    assert len([each for each in caplog.records if each.levelno > logging.INFO]) == 1
+    assert len([record for record in caplog.records if record.levelno > logging.INFO]) == 1
 
 
 def test_what_was_finished_before_a_failure_is_pushed(machine: Machines, bucket: str) -> None:

@@ -43,7 +43,7 @@ def extracted(
 
 
 def run(options: list[str]) -> None:
-    params = load(None, tuple(each.removeprefix("--set=") for each in options))
+    params = load(None, tuple(option.removeprefix("--set=") for option in options))
     extractor = semantic_extractor(params.semantic)
     extract(read_table(Path("cache/six")), extractor, Path("cache/six/tiny.zarr"), workers=0)
 

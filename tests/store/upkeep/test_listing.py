@@ -99,7 +99,7 @@ def test_show_tells_everything(project: Project) -> None:
     assert "in 1 segment\n" in shelf.stdout
     tree = json.loads(agiqa("cache", "show", digest(fingerprint("b"))[:20], "--json").stdout)
     assert tree["fingerprints"] == [fingerprint("b")]
-    assert [each["rows"] for each in tree["segments"]] == [40]
+    assert [segment["rows"] for segment in tree["segments"]] == [40]
     assert json.loads(agiqa("cache", "show", project.pack, "--json").stdout)["extractor"] == "nano"
 
 

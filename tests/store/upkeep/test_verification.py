@@ -42,7 +42,7 @@ def test_each_bad_thing_is_printed_and_nothing_is_changed(project: Project) -> N
     assert result.stderr == ""
     assert files(project.ledger) | files(Path("cache")) == before
     found = json.loads(agiqa("cache", "verify", "--json").stdout)
-    assert sum(len(each["rows"]) for store in found for each in store["findings"]) == 2
+    assert sum(len(finding["rows"]) for store in found for finding in store["findings"]) == 2
 
 
 def test_a_shelf_is_mended_from_a_pack(project: Project) -> None:

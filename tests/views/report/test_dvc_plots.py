@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[3]
 def test_every_plot_that_dvc_declares_is_written_with_its_columns(root: Path) -> None:
     folder = write_plots(root / "run", root / "cache" / "tiny")
     stage = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text("utf-8"))["stages"]["report"]
-    declared = {Path(path).name: about for each in stage["plots"] for path, about in each.items()}
+    declared = {Path(path).name: about for plot in stage["plots"] for path, about in plot.items()}
     assert sorted(declared) == sorted(path.name for path in folder.iterdir())
     for name, about in declared.items():
         if name.endswith(".csv"):

@@ -70,7 +70,7 @@ def test_the_scatter_names_generators_and_leaves_points_to_the_columns() -> None
     assert len(points) == 11
     assert points[0]["name"] == "2 others"
     named = [name for trace in points for name in trace["meta"]["generators"]]
-    assert sorted(named) == sorted({f"g{each}" for each in range(12)})
+    assert sorted(named) == sorted({f"g{number}" for number in range(12)})
     assert len({(t["marker"]["color"], t["marker"]["symbol"]) for t in points}) == 11
     assert all("x" not in trace for trace in points)
     (curve,) = [trace for trace in plot.data if trace.get("name") == "fitted logistic"]

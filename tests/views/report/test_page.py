@@ -109,7 +109,7 @@ def test_the_page_is_one_sound_file_that_loads_nothing(written: Path, page: Stri
     assert page.tags["table"] == 2
     assert page.tags["link"] == page.tags["iframe"] == page.tags["img"] == 0
     assert [name for name, count in page.ids.items() if count > 1] == []
-    assert {each[1:] for each in page.resources} <= set(page.ids)
+    assert {resource[1:] for resource in page.resources} <= set(page.ids)
     assert all(each.startswith("#") for each in page.resources)
     style = re.search(r"<style>.*?</style>", written.read_text("utf-8"), flags=re.DOTALL)
     assert style
@@ -125,7 +125,7 @@ def test_the_policy_names_every_script_and_nothing_else(page: Strict) -> None:
     assert len(run) == 3  # Plotly, ours, and what starts the gallery
     assert policy == (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
-        + " ".join(f"'sha256-{each}'" for each in digests)
+        + " ".join(f"'sha256-{digest}'" for digest in digests)
         + "; base-uri 'none'; form-action 'none'"
     )
     others = [named["type"] for named, _ in page.scripts if "type" in named]
@@ -160,7 +160,7 @@ def test_every_image_is_once_in_the_page(page: Strict) -> None:
     columns = inert(page)["columns"]
     pictures = inert(page, "picture-0")
     assert len(columns["path"]) == len(set(columns["path"])) == len(pictures)
-    assert all(base64.b64decode(each)[8:12] == b"WEBP" for each in pictures)
+    assert all(base64.b64decode(picture)[8:12] == b"WEBP" for picture in pictures)
     assert columns["path"] == sorted(columns["path"])
     assert len(columns["runs"][0]["gate"]) == 3
 

@@ -55,7 +55,7 @@ def test_the_share_between_prompts_is_that_of_the_variances(between: float, shar
     sizes = rng.integers(3, 9, 3000)
     groups = np.repeat(np.arange(len(sizes)), sizes)
     error = between * rng.normal(size=len(sizes))[groups] + rng.normal(size=len(groups))
-    frame = images(group=[f"g{each}" for each in groups], score=3 + error)
+    frame = images(group=[f"g{group}" for group in groups], score=3 + error)
     assert summaries.prompt_share(frame) == pytest.approx(share, abs=0.03)
 
 

@@ -125,7 +125,7 @@ def test_each_bad_file_is_refused_alone_and_in_words(client: httpx.Client, serve
     assert "is empty (0 bytes)" in reasons[1]
     assert "30000 x 30000 pixels, more than the limit of 64,000,000" in reasons[2]
     assert "truncated" in reasons[3] or "damaged" in reasons[3]
-    assert [each["index"] for each in found["scores"]] == [4]
+    assert [score["index"] for score in found["scores"]] == [4]
     assert "/" not in found["scores"][0]["name"]
     assert found["scores"][0]["name"].endswith("wd<b>.png")
     assert not any("tmp" in reason or "/" in reason for reason in reasons)
@@ -216,7 +216,7 @@ def test_the_operators_folder_by_number_alone(client: httpx.Client, workspace: P
     listed = client.get("/api/v1/folder").json()
     assert listed["images"][:2] == ["00.png", "01.png"]
     found = client.post("/api/v1/folder/scores", json={"numbers": [1, 0]}).json()
-    assert [each["name"] for each in found["scores"]] == ["01.png", "00.png"]
+    assert [score["name"] for score in found["scores"]] == ["01.png", "00.png"]
     picture = client.get("/api/v1/folder/1/picture")
     assert Image.open(io.BytesIO(picture.content)).size == (32, 24)
     for path in ("/api/v1/folder/40/picture", "/api/v1/folder/-1/picture", "/static/../app.py",
