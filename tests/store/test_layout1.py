@@ -55,6 +55,7 @@ def test_the_commands_name_it_and_none_touches_it(
 ) -> None:
     monkeypatch.setenv("AGIQA_STORE", str(old))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "40")  # a path is never broken
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     for command in (["ls"], ["verify"], ["verify", "--repair"], ["gc", "--yes"], ["show", "nano"]):
         done = CliRunner().invoke(main, ["cache", *command])

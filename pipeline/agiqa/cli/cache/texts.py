@@ -60,7 +60,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
     width = min(34, max(map(len, fields), default=0))
     for name, value in fields.items():
         room = max(20, _room() - width - len(INDENT) - 2)
-        first, *rest = textwrap.wrap(value_text(value), room, break_on_hyphens=False) or [""]
+        first, *rest = _wrap(value_text(value), room) or [""]
         if len(name) > width:
             echo(f"{INDENT}{name}")
             name = ""
@@ -81,13 +81,26 @@ def print_difference(field: str, before: object, now: object, sides: tuple[str, 
     width = max(map(len, sides))
     for side, value in zip(sides, values, strict=True):
         start = f"{INDENT * 2}{side:<{width}}  "
-        beneath = " " * len(start)
-        echo(textwrap.fill(value, room, initial_indent=start, subsequent_indent=beneath))
+        for line in _wrap(value, room, start, " " * len(start)):
+            echo(line)
 
 
 def print_wrapped(line: str, indent: str = INDENT) -> None:
     """A long line, its continuation indented."""
-    echo(textwrap.fill(line, _room(), subsequent_indent=indent, break_on_hyphens=False))
+    for part in _wrap(line, _room(), beneath=indent):
+        echo(part)
+
+
+def _wrap(text: str, room: int, start: str = "", beneath: str = "") -> list[str]:
+    """Break a text at its spaces alone: a path or a command is copied from the terminal."""
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=start,
+        subsequent_indent=beneath,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _room() -> int:
