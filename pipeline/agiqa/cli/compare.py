@@ -52,14 +52,7 @@ def command(
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
-    from agiqa.views.kit.number import (
-        difference_dashes,
-        number,
-        over_images,
-        over_splits,
-        probability,
-        with_deviation,
-    )
+    from agiqa.views.kit.number import difference_dashes, with_deviation
 
     title = f"{result['dataset']}, {result['target']}, protocol {result['protocol']}"
     if result["synthetic"]:
@@ -76,23 +69,8 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
     if "across" in result:
         _print_across(result, markdown)
         return
-    several = len(result["comparisons"]) > 1
     for comparison in result["comparisons"]:
-        rows = [
-            [
-                heading,
-                number(values["mean"], 4, True),
-                number(values["sd"], 4),
-                *over_splits(values),
-                *([probability(values["p_holm"])] if several else []),
-                *over_images(values),
-            ]
-            for heading, values in _by_heading(comparison["figures"])
-        ]
-        headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
-                    *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
-        pair = f"{comparison['name']} against {comparison['against']}"
-        print_table(headings, rows, title=pair, markdown=markdown)
+        _print_differences(comparison, len(result["comparisons"]) > 1, markdown)
         if by_generator:
             _print_generators(comparison, markdown)
     method = (
@@ -107,6 +85,27 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
         echo("– over splits: the differences of all splits are equal.")
     if why := difference_dashes(differences):
         echo(why)
+
+
+def _print_differences(comparison: dict[str, Any], several: bool, markdown: bool) -> None:
+    """A table of one pair of runs; with several pairs also p after Holm."""
+    from agiqa.views.kit.number import number, over_images, over_splits, probability
+
+    rows = [
+        [
+            heading,
+            number(values["mean"], 4, True),
+            number(values["sd"], 4),
+            *over_splits(values),
+            *([probability(values["p_holm"])] if several else []),
+            *over_images(values),
+        ]
+        for heading, values in _by_heading(comparison["figures"])
+    ]
+    headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
+                *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
+    pair = f"{comparison['name']} against {comparison['against']}"
+    print_table(headings, rows, title=pair, markdown=markdown)
 
 
 def _print_generators(comparison: dict[str, Any], markdown: bool) -> None:

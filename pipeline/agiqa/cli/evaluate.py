@@ -1,5 +1,6 @@
 """`agiqa evaluate`: the test sides of a run, or of a data set under a published scorer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,9 @@ def command(
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    from agiqa.core.model_names import in_order, label
+    from agiqa.core.model_names import in_order
     from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
-    from agiqa.views.kit.number import (
-        ceiling_of,
-        coverage_line,
-        dashes,
-        gate_line,
-        interval,
-        number,
-        outside_scale,
-        with_deviation,
-    )
+    from agiqa.views.kit.number import coverage_line, dashes, gate_line, outside_scale
 
     title = (
         f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}, "
@@ -109,28 +101,15 @@ def _print(metrics: dict[str, Any]) -> None:
         caption = f"median ± sd over {metrics['splits']} splits, {caption}, of the median"
     else:
         caption += "; one split has no deviation"
-    models, best = in_order(metrics["models"]), metrics.get("ceiling")
+    models = in_order(metrics["models"])
     for names in (CORRELATIONS, ERRORS):
         headings = ["model"]
         for name in names:
             headings += [FIGURES[name].heading] + ["95 %"] * (name in WITH_INTERVAL)
-        rows = []
-        for model in models:
-            cells = [label(model)]
-            for name in names:
-                values = metrics["models"][model][name]
-                cells += [with_deviation(values)] + [interval(values)] * (name in WITH_INTERVAL)
-            rows.append(cells)
-        if best:
-            guess = " (assumed)" if best.get("assumed", True) else ""
-            cells = [f"ceiling: noise of {best['raters']:.4g} raters{guess}"]
-            for name in names:
-                cells += [number(ceiling_of(best, name))] + [""] * (name in WITH_INTERVAL)
-            rows.append(cells)
         first = names == CORRELATIONS
         print_table(
             headings,
-            rows,
+            _rows(metrics, models, names),
             title=title if first else "",
             caption="" if first else caption,
             bold=[models.index("moe")] if "moe" in models else [],
@@ -139,3 +118,24 @@ def _print(metrics: dict[str, Any]) -> None:
     for line in (dashed, outside_scale(metrics), gate_line(metrics), coverage_line(metrics)):
         if line:
             echo(line)
+
+
+def _rows(metrics: dict[str, Any], models: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    """A row of cells for each model, and one for the ceiling where raters' noise is known."""
+    from agiqa.core.model_names import label
+    from agiqa.views.kit.number import ceiling_of, interval, number, with_deviation
+
+    rows = []
+    for model in models:
+        cells = [label(model)]
+        for name in names:
+            values = metrics["models"][model][name]
+            cells += [with_deviation(values)] + [interval(values)] * (name in WITH_INTERVAL)
+        rows.append(cells)
+    if best := metrics.get("ceiling"):
+        guess = " (assumed)" if best.get("assumed", True) else ""
+        cells = [f"ceiling: noise of {best['raters']:.4g} raters{guess}"]
+        for name in names:
+            cells += [number(ceiling_of(best, name))] + [""] * (name in WITH_INTERVAL)
+        rows.append(cells)
+    return rows

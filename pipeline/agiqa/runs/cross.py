@@ -157,11 +157,20 @@ def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | st
                 f"split {seed} of '{data.name}' tests: nothing is left to test on; choose another "
                 "data set."
             )
-    trained = ", ".join(run.provenance["trained_on"])
     left_out = {
         path for seed, side in sides.items()
         for path in frame["path"].iloc[side["test"][held[seed][side["test"]]]]
     }  # fmt: skip
+    shared = sum(int(same_prompt[seed][test].sum()) for seed, test in tests.items())
+    _warn_of_relatives(run, data, left_out, shared, sum(map(len, tests.values())))
+    return {seed: {**side, "test": tests[seed]} for seed, side in sides.items()}
+
+
+def _warn_of_relatives(
+    run: Run, data: RatedData, left_out: set[str], shared: int, tested: int
+) -> None:
+    """Say which images are left out of the test sides, and how many stay that share a prompt."""
+    trained = ", ".join(run.provenance["trained_on"])
     if left_out:
         log.warning(
             "%d images of '%s' are left out of its test sides: %s holds the same files%s for "
@@ -169,16 +178,15 @@ def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | st
             len(left_out),
             data.name,
             trained,
-            " or groups" if by_group else "",
+            " or groups" if data.protocol == GROUPED else "",
             some(sorted(left_out), 2),
         )
-    if shared := sum(int(same_prompt[seed][test].sum()) for seed, test in tests.items()):
+    if shared:
         log.warning(
             "%d of %d test images of '%s' have a prompt that %s holds for training or validation; "
             "they count",
             shared,
-            sum(map(len, tests.values())),
+            tested,
             data.name,
             trained,
         )
-    return {seed: {**side, "test": tests[seed]} for seed, side in sides.items()}

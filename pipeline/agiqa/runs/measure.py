@@ -18,7 +18,14 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
 from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.data.statistics.ceiling import deviations, known_raters, noise_ceiling
-from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Drawn, draw, model_intervals
+from agiqa.data.statistics.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Drawn,
+    Intervals,
+    draw,
+    model_intervals,
+)
 from agiqa.data.statistics.paired import corrected_t_test
 from agiqa.runs.predictions import GATE, HIGH, LOW
 from agiqa.stage2.conformal import LEVEL as INTERVAL_LEVEL
@@ -63,19 +70,7 @@ def measure(
     intervals = model_intervals(whole, per_split, drawn)
     for extra in extra_models:  # on fewer images than the others
         intervals |= model_intervals({extra: sides[extra]}, per_split, draw(sides[extra]))
-    models = {}
-    for model, rows in per_split.items():
-        own = intervals[model]
-        for row, bounds, why in zip(rows, own.splits, own.why_splits, strict=True):
-            row["intervals"] = bounds
-            if why:
-                row["why"] = why
-        models[model] = {
-            name: summarise([row[name] for row in rows])
-            | dict(zip(("low", "high"), own.median[name], strict=True))
-            | ({"why": own.why[name]} if name in own.why else {})
-            for name in FIGURES
-        }
+    models = {model: _over_splits(rows, intervals[model]) for model, rows in per_split.items()}
     mixture = predictions[predictions["model"] == main]
     return {
         "models": models,
@@ -91,6 +86,20 @@ def measure(
         **({"gating": gating} if gating else {}),
         **({"coverage": _coverage(mixture)} if HIGH in mixture else {}),
         "per_split": per_split,
+    }
+
+
+def _over_splits(rows: Sequence[dict[str, Any]], own: Intervals) -> dict[str, Any]:
+    """Sum up a model's figures by name, and note in its rows, one a split, their intervals."""
+    for row, bounds, why in zip(rows, own.splits, own.why_splits, strict=True):
+        row["intervals"] = bounds
+        if why:
+            row["why"] = why
+    return {
+        name: summarise([row[name] for row in rows])
+        | dict(zip(("low", "high"), own.median[name], strict=True))
+        | ({"why": own.why[name]} if name in own.why else {})
+        for name in FIGURES
     }
 
 

@@ -91,12 +91,7 @@ def import_splits(
     frame = read_foreign(file, list(table.frame["path"]))
     seeds = _seeds(frame, file, seed_column)
     if only is not None:
-        chosen = (seeds >= only[0]) & (seeds <= only[1])
-        if not chosen.any():
-            raise AgiqaError(
-                f"{file}: expected splits numbered {only[0]} to {only[1]}, found "
-                f"{some([str(seed) for seed in np.unique(seeds)], 20)}: choose among these"
-            )
+        chosen = _numbered(seeds, only, file)
         frame, seeds = frame[chosen].reset_index(drop=True), seeds[chosen]
     columns = [
         frame[_column(frame, file, "images", NAME_COLUMNS, name)] for name in name_column.split("/")
@@ -118,6 +113,17 @@ def import_splits(
     _require_sides(splits, file)
     unused = set(with_scores(table).frame["path"]) - set(splits["name"])
     return Imported(splits[list(COLUMNS)], matched, len(unused), val_count)
+
+
+def _numbered(seeds: np.ndarray, only: tuple[int, int], file: Path) -> np.ndarray:
+    """Tell which rows `(N,)` are of the splits from the first to the second number."""
+    chosen = (seeds >= only[0]) & (seeds <= only[1])
+    if not chosen.any():
+        raise AgiqaError(
+            f"{file}: expected splits numbered {only[0]} to {only[1]}, found "
+            f"{some([str(seed) for seed in np.unique(seeds)], 20)}: choose among these"
+        )
+    return np.asarray(chosen)
 
 
 def _column(frame: pd.DataFrame, file: Path, content: str, usual: Sequence[str], name: str) -> str:

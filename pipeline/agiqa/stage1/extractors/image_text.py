@@ -187,25 +187,10 @@ class ImageTextExtractor:
         self, identity: Mapping[str, str], made_with: Mapping[str, str]
     ) -> tuple[Vector, ...]:
         """Describe the vectors, and set `_plan`: the prompt, layer and pooling of each."""
-        settings, chosen = self.settings, self.prompt_set
-        shared: dict[str, object] = {
-            "extractor": "lmm",
-            "model": dict(identity),
-            "preprocessing": self._processor.image_processor.to_dict() | {"backend": "pil"},
-            "dtype": settings.dtype,
-            "attention": settings.attention,
-            "stored_as": self.precision,
-            "libraries": dict(made_with),
-        }
-        if names_processor(self.folder):  # nano names none
-            shared |= {"texts": "processor", "pixel_budget": settings.pixel_budget}
-        if settings.quantization != "none":
-            shared["quantization"] = settings.quantization
-        if settings.compile:
-            shared["compiled"] = True
+        chosen, shared = self.prompt_set, self._shared_fields(identity, made_with)
         self._plan: list[tuple[str, int, int]] = []
         vectors = []
-        layers = [*settings.layers, 0]  # 0: the normed output
+        layers = [*self.settings.layers, 0]  # 0: the normed output
         for name in chosen.prompts:
             prompt: dict[str, object] = {"text": chosen.prompts[name], "template": chosen.template}
             prompt |= {"order": chosen.order} if chosen.is_chat else {}
@@ -225,6 +210,28 @@ class ImageTextExtractor:
             vectors.append(self._vector(name, name, shared, asked, len(chosen.answers), ANSWERS))
             self._plan.append((name, 0, -1))
         return tuple(vectors)
+
+    def _shared_fields(
+        self, identity: Mapping[str, str], made_with: Mapping[str, str]
+    ) -> dict[str, object]:
+        """Name what the fingerprints of all vectors have in common."""
+        settings = self.settings
+        fields: dict[str, object] = {
+            "extractor": "lmm",
+            "model": dict(identity),
+            "preprocessing": self._processor.image_processor.to_dict() | {"backend": "pil"},
+            "dtype": settings.dtype,
+            "attention": settings.attention,
+            "stored_as": self.precision,
+            "libraries": dict(made_with),
+        }
+        if names_processor(self.folder):  # nano names none
+            fields |= {"texts": "processor", "pixel_budget": settings.pixel_budget}
+        if settings.quantization != "none":
+            fields["quantization"] = settings.quantization
+        if settings.compile:
+            fields["compiled"] = True
+        return fields
 
     def _vector(
         self,

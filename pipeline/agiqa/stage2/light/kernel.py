@@ -109,18 +109,7 @@ def fit_kernel_ridge(
     members = None if dataset is None else _indicators(dataset)
     duals, left_out, values = [], [], []
     for alpha in alphas:
-        solved, inverse = kernel.solve(
-            alpha, wanted if members is None else torch.hstack([wanted, members])
-        )
-        dual = solved[:, : wanted.shape[1]]
-        constants = torch.zeros_like(wanted)
-        if members is not None:  # dual = P y with P = A⁻¹ − A⁻¹Z (Z'A⁻¹Z)⁻¹ Z'A⁻¹
-            of_members = solved[:, wanted.shape[1] :]
-            among = torch.linalg.inv(members.T @ of_members)
-            free = among @ (members.T @ dual)
-            dual = dual - of_members @ free
-            inverse = replace(inverse, less=of_members @ torch.linalg.cholesky(among))
-            constants = members @ free
+        dual, inverse, constants = _solve(kernel, alpha, wanted, members)
         duals.append(kernel.weights(dual))
         left_out.append(wanted - inverse.errors(dual, groups) - constants)
         values.append(agreement(target, left_out[-1].numpy(), dataset))
@@ -131,6 +120,24 @@ def fit_kernel_ridge(
     rows = np.arange(len(train)) if anchors is None else anchors
     fitted = KernelRidge(rows.astype(np.int32), dual.numpy())
     return fitted, left_out_scores.numpy()
+
+
+def _solve(
+    kernel: "_Whole | _Subset", alpha: float, wanted: Tensor, members: Tensor | None
+) -> "tuple[Tensor, _Inverse, Tensor]":
+    """Solve for one penalty: duals `(n, T)`, the inverse, and each image's constant `(n, T)`.
+
+    With members `(n, D)`, Z, the dual is P y with P = A⁻¹ − A⁻¹Z (Z'A⁻¹Z)⁻¹ Z'A⁻¹.
+    """
+    if members is None:
+        dual, inverse = kernel.solve(alpha, wanted)
+        return dual, inverse, torch.zeros_like(wanted)
+    solved, inverse = kernel.solve(alpha, torch.hstack([wanted, members]))
+    dual, of_members = solved[:, : wanted.shape[1]], solved[:, wanted.shape[1] :]
+    among = torch.linalg.inv(members.T @ of_members)
+    free = among @ (members.T @ dual)
+    inverse = replace(inverse, less=of_members @ torch.linalg.cholesky(among))
+    return dual - of_members @ free, inverse, members @ free
 
 
 @dataclass(frozen=True)

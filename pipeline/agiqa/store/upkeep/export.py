@@ -31,16 +31,7 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
     AgiqaError where the pack is absent, foreign, newer or damaged, or names collide; the images
     table beside it is damaged or lacks images; `out` is there, without `force`; the disk fails.
     """
-    if out.suffix not in SUFFIXES:
-        raise AgiqaError(
-            f"{out}: expected a file named *{' or *'.join(SUFFIXES)}, found {out.suffix!r}; "
-            "rename it"
-        )
-    if out.is_dir() or ((out.exists() or out.is_symlink()) and not force):
-        raise AgiqaError(
-            f"{out}: expected nothing there, found a {'folder' if out.is_dir() else 'file'}; "
-            "name another file" + ("" if out.is_dir() else ", or replace it with --force")
-        )
+    _require_name(out, force)
     store = read_pack(pack)
     if len({name.casefold() for name in store.names}) < len(store.names):
         raise AgiqaError(
@@ -74,6 +65,20 @@ def export(pack: Path, out: Path, force: bool = False) -> tuple[str, ...]:
         sync_tree(aside)
         put_in_place(new, out)
     return tuple(arrays)
+
+
+def _require_name(out: Path, force: bool) -> None:
+    """Refuse a file of another kind, and what is there already unless it may be replaced."""
+    if out.suffix not in SUFFIXES:
+        raise AgiqaError(
+            f"{out}: expected a file named *{' or *'.join(SUFFIXES)}, found {out.suffix!r}; "
+            "rename it"
+        )
+    if out.is_dir() or ((out.exists() or out.is_symlink()) and not force):
+        raise AgiqaError(
+            f"{out}: expected nothing there, found a {'folder' if out.is_dir() else 'file'}; "
+            "name another file" + ("" if out.is_dir() else ", or replace it with --force")
+        )
 
 
 def _ids_and_paths(store: FeatureStore) -> tuple[Sequence[str], list[str] | None]:
