@@ -109,6 +109,16 @@ def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_pat
     assert "--notes none.md: not a readable text" in publish("--notes", "none.md", status=2)
 
 
+def test_no_result_is_written_into_a_published_run(run: Path) -> None:
+    publish("--results")
+    before = sorted(path.name for path in Path("out").iterdir())
+    for command in (["evaluate", "out"], ["cross", "out", "--on", "other"]):
+        assert "found the published run 'out', which gets no results" in refusal(*command)
+    assert "say where to write, -o FILE" in agiqa("report", "out", status=2).stderr
+    assert sorted(path.name for path in Path("out").iterdir()) == before
+    assert "the published run 'agiqa-3k'" in refusal("evaluate", default_run())
+
+
 def test_the_paper_s_network_needs_no_visual_model(run: Path) -> None:
     loaded = load_run(run)
     params = replace(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from agiqa.runs.files import load_run
 from agiqa.store import Shelf
 from agiqa.store.ledger.segment_rows import SegmentRows
 from kit.command import agiqa as call
+from kit.command import refusal
 from kit.processes import AGIQA
 from kit.tiny_workspace import RUN
 
@@ -66,6 +68,44 @@ def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path)
     assert page.read_text().count(".png") >= 40
     refused = call("score", "images", "--run", run, "--thumbnails", "always", status=1)
     assert "expected a terminal" in refused.stderr
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("agiqa.runs.create_scorer.create_scorer", lambda *_: pytest.fail("work"))
+    for options, message in (
+        (["-o", "pipe.csv"], "found a pipe or device, which stays as it is"),
+        (["-o", "-"], "leave the option out to print"),
+        (["-o", "none/x.csv"], "expected the folder none, found none"),
+        (["--html", "none/x.html"], "expected the folder none, found none"),
+        (["--html", "x.csv"], "--html x.csv: expected a name that ends in .html"),
+        (["-o", "x.parquet"], "Parquet needs pyarrow: pip install 'agiqa[parquet]'"),
+    ):
+        refused = call("score", "images", "--run", run, *options, status=None)
+        assert refused.exit_code
+        assert message in refused.stderr
+    assert (tmp_path / "pipe.csv").is_fifo()
+    assert not list(tmp_path.glob("x.*"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_sent_to_others_names_no_folder_of_this_machine(run: Path, tmp_path: Path) -> None:
+    Path("link.json").symlink_to("far.json")
+    call("score", "images", "--run", tmp_path / RUN, "-o", "link.json", "--html", "page.html")
+    assert json.loads(Path("far.json").read_text())["run"] == "mine/random"
+    assert str(tmp_path) not in Path("page.html").read_text()
+    assert "by mine/random." in Path("page.html").read_text()
+
+
+def test_skip_bad_is_not_advised_where_it_was_given(run: Path) -> None:
+    Path("cut.png").write_bytes(b"no image")
+    assert "leave them out with --skip-bad" in refusal("score", "cut.png", "--run", run)
+    line = refusal("score", "cut.png", "--run", run, "--skip-bad", "-o", "cut.csv")
+    assert line.endswith("; repair them")
+    assert not Path("cut.csv.unfinished").exists()
 
 
 def test_a_scorer_opens_each_shelf_once_and_reads_no_segment_twice(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import Result
+from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.select import Choice, read_scores, select
@@ -83,16 +84,23 @@ def test_a_column_in_which_nothing_stands() -> None:
         select(TABLE.assign(prompt=""), Choice(best=1, group_by="prompt"))
 
 
+def picture(name: str) -> bytes:
+    """A small PNG, another for each name."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (sum(name.encode()) % 256, 0, 0)).save(file, "png")
+    return file.getvalue()
+
+
 @pytest.fixture
 def scored(tmp_path: Path) -> Path:
     """A table of three files, one called as a formula is, and of a member of a tar."""
     for name in ("x/a.png", "y/a.png", "=b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / name).write_bytes(picture(name))
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         member = tarfile.TarInfo("../c.png")
-        member.size = 3
-        archive.addfile(member, io.BytesIO(b"tar"))
+        member.size = len(picture("tar"))
+        archive.addfile(member, io.BytesIO(picture("tar")))
     rows = ["x/a.png,4", "y/a.png,3", "'=b.png,2", "s.tar:../c.png,1"]
     (tmp_path / "scores.csv").write_text("\n".join(["image,score", *rows]))
     return tmp_path
@@ -116,11 +124,13 @@ def test_names_rows_copies_and_links(scored: Path) -> None:
         assert "4 images in out" in run(scored, "--best", "4", "--copy-to", "out").stderr
     contents = {path.name: path.read_bytes() for path in (scored / "out").iterdir()}
     assert contents == {
-        "1-a.png": b"x/a.png",
-        "2-a.png": b"y/a.png",
-        "=b.png": b"=b.png",
-        "c.png": b"tar",
+        "1-a.png": picture("x/a.png"),
+        "2-a.png": picture("y/a.png"),
+        "=b.png": picture("=b.png"),
+        "c.png": picture("tar"),
     }
+    fewer = run(scored, "--worst", "2", "--copy-to", "out").stderr
+    assert "2 images, beside 2 others in out" in fewer
     assert run(scored, "--best", "1", "--link-to", "links").exit_code == 0
     assert (scored / "links/a.png").resolve() == scored / "x/a.png"
 
@@ -134,7 +144,18 @@ def test_what_cannot_be_put_there(scored: Path) -> None:
     (scored / "x/a.png").unlink()
     gone = run(scored, "--best", "2", "--copy-to", "new").stderr
     assert "1 of 2 images are not there, the others are in new: x/a.png is no longer there" in gone
-    assert (scored / "new/2-a.png").read_bytes() == b"y/a.png"
+    assert (scored / "new/2-a.png").read_bytes() == picture("y/a.png")
+
+
+def test_a_table_of_others_brings_images_alone(scored: Path) -> None:
+    """Rows of a Parquet file of bytes are named by their number; a table may name any file."""
+    (scored / "secret").write_text("root:x:0:0")
+    (scored / "7").write_bytes(picture("7"))
+    (scored / "list.txt").write_text("x/a.png")
+    (scored / "scores.csv").write_text("image,score\n7,4\nsecret,3\nlist.txt,2\n")
+    line = run(scored, "--best", "3", "--copy-to", "out").stderr
+    assert "2 of 3 images are not there, the others are in out: secret is not an image" in line
+    assert [path.name for path in (scored / "out").iterdir()] == ["7.png"]
 
 
 @pytest.mark.parametrize(
@@ -142,10 +163,14 @@ def test_what_cannot_be_put_there(scored: Path) -> None:
     [
         ([], "expected --best"),
         (["--worst-share", "110%"], "110%"),
+        (["--worst-share", "1"], "expected a share such as 1% or 0.01, found '1'"),
+        (["--best", "1", "--copy-to", "o", "--link-to", "./o"], "expected two folders, found one"),
+        (["--best", "1", "--copy-to", "x/a.png/o"], "cannot write there (Not a directory)"),
         (["--above", "nan"], "--above: expected a number, found nan"),
         (["--best", "1", "-o", "best.txt"], "expected a name that ends in .csv"),
         (["--best", "1", "-o", "x/../scores.csv"], "is the table of scores itself"),
         (["--best", "1", "-o", "new/best.csv"], "expected the folder new, found none"),
+        (["--best", "1", "-o", "-"], "a dash is no name here: leave the option out to print"),
     ],
 )
 def test_options_that_cannot_be(scored: Path, options: list[str], message: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FOLDER, as_json, cache_or_url, remote_code, replace_run
+from agiqa.cli.options import OUT_FOLDER, as_json, cache_or_url, remote_code, replace_run
 from agiqa.cli.output import echo, print_table, show
 
 WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
@@ -27,7 +27,7 @@ WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stan
     "--protocol", metavar="NAME", help="With --scorer: whose test sides.  [default: auto]"
 )
 @click.option(
-    "-o", "--out", type=FOLDER, help="With --scorer: default runs/DATASET/SCORER/PROTOCOL."
+    "-o", "--out", type=OUT_FOLDER, help="With --scorer: default runs/DATASET/SCORER/PROTOCOL."
 )
 @replace_run
 @cache_or_url

@@ -8,7 +8,7 @@ import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
-    FOLDER,
+    OUT_FOLDER,
     RUN_OR_IMAGE,
     as_json,
     cache_or_url,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--out",
-    type=FOLDER,
+    type=OUT_FOLDER,
     metavar="FOLDER",
     help="What to write. Default: RUN/explanations; without RUN: explanations.",
 )

@@ -8,7 +8,7 @@ import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
-    FOLDER,
+    OUT_FOLDER,
     Settings,
     as_json,
     cache_or_url,
@@ -45,7 +45,7 @@ from agiqa.core.params import Preset
 @click.option(
     "-o",
     "--out",
-    type=FOLDER,
+    type=OUT_FOLDER,
     help="Folder of the run. Default: runs/DATASET/PROTOCOL; of several data sets "
     "runs/A+B/PROTOCOL, of an --extractor runs/DATASET/NAME/PROTOCOL.",
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, FOLDER, as_json
+from agiqa.cli.options import FILE, FOLDER, OUT_FILE, as_json
 from agiqa.cli.output import print_json, show
 
 
@@ -53,7 +53,7 @@ def command(ctx: click.Context, projector: Path | None, wheels: Path | None, as_
     "-o",
     "--out",
     required=True,
-    type=FILE,
+    type=OUT_FILE,
     help="Projector weights to write (.safetensors); the record goes beside it as JSON.",
 )
 @click.option("--epochs", type=float, default=None, help="Passes over the training images.")

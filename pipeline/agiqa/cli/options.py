@@ -39,6 +39,22 @@ class RunFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OutPath(click.Path):
+    """A file or a folder to write, refused before any work where it cannot be written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the path; AgiqaError where nothing can be written there."""
+        from agiqa.core.whole_files import require_writable, require_writable_folder
+
+        if str(value) == "-":
+            self.fail("a dash is no name here: leave the option out to print.", param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        (require_writable if self.file_okay else require_writable_folder)(path)
+        return path
+
+
+OUT_FILE = OutPath(path_type=Path, dir_okay=False)
+OUT_FOLDER = OutPath(path_type=Path, file_okay=False)
 RUN = RunFolder(path_type=Path, file_okay=False)
 RUN_OR_IMAGE = RunFolder(path_type=Path)
 
@@ -172,7 +188,7 @@ def number(
 
 def out_file(help: str) -> Callable[[Command], Command]:
     """Make the option `-o FILE`."""
-    return click.option("-o", "--out", type=FILE, help=help)
+    return click.option("-o", "--out", type=OUT_FILE, help=help)
 
 
 runs_argument = partial(

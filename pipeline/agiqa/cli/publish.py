@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, FOLDER, as_json, replace_run, run_argument
+from agiqa.cli.options import FILE, OUT_FOLDER, as_json, replace_run, run_argument
 from agiqa.cli.output import show
 
 
 @click.command("publish", cls=Command)
 @run_argument
-@click.option("-o", "--out", type=FOLDER, required=True, help="The folder to make.")
+@click.option("-o", "--out", type=OUT_FOLDER, required=True, help="The folder to make.")
 @click.option(
     "--push", metavar="USER/NAME", help="Upload it to the Hugging Face hub, under this name."
 )
@@ -47,8 +47,9 @@ def command(
 
     It holds weights, settings, prompts and provenance: no image, no file's name, no prompt of an
     image, nothing of this machine. But the scores of the training images can be reckoned from the
-    weights: publish what the data's licence allows. `--run` of score, serve, explain and compare
-    takes the folder, and `hf://user/name[@revision]` once it is on the hub.
+    weights: publish what the data's licence allows. The folder, and `hf://user/name[@revision]`
+    once it is on the hub, is what `score --run`, `serve --run` and `explain` take; with --results
+    `compare`, too.
 
     \b
     agiqa publish runs/mine/grouped -o published/mine --licence apache-2.0

@@ -33,7 +33,10 @@ def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json
 
     if len(runs) > 1 and out is None:
         raise click.UsageError("Several runs need -o: none of them is the page's place.")
-    name = str(provenance_of(runs[0])["dataset"])
+    about = provenance_of(runs[0])
+    if out is None and "published" in about:
+        raise click.UsageError("A published RUN stays as it is: say where to write, -o FILE.")
+    name = str(about["dataset"])
     dataset = at_hand(cache, name, ()) / name
     page = write_report(runs, dataset, out or runs[0] / "report.html")
     result = {"report": str(page)}

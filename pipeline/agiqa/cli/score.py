@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, engine, image_prompt, out_file, remote_code, run_option
+from agiqa.cli.options import OUT_FILE, engine, image_prompt, out_file, remote_code, run_option
 from agiqa.cli.output import echo
 from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import json_text
 from agiqa.runs.score_notes import notes
-from agiqa.views.ranking.score_files import STYLES, Scores, write_scores
+from agiqa.views.ranking.score_files import STYLES, Scores, require_parquet, write_scores
 from agiqa.views.ranking.terminal import print_ranking
 from agiqa.views.ranking.terminal_pictures import MODES, pictures
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from agiqa.runs.image_scorer import ImageScorer
     from agiqa.stage1.ray_cluster import RayCluster
 
-FOREIGN = (".xlsx", ".html", ".htm", ".md")  # other formats' names
+PAGES = (".html", ".htm")
+FOREIGN = (".xlsx", *PAGES, ".md")  # other formats' names
 SUFFIXES = {
     **{".csv": "csv", ".tsv": "tsv", ".txt": "table"},
     **{".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"},
@@ -78,7 +79,7 @@ SUFFIXES = {
 )
 @click.option(
     "--html",
-    type=FILE,
+    type=OUT_FILE,
     help="Write a page with all images, to sort and filter, as well.",
 )
 @click.option(
@@ -145,8 +146,12 @@ def command(
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
-    if style == "parquet" and out is None:
-        raise click.UsageError("--format parquet needs a file: -o scores.parquet.")
+    if style == "parquet":
+        require_parquet()
+        if out is None:
+            raise click.UsageError("--format parquet needs a file: -o scores.parquet.")
+    if html is not None and html.suffix.lower() not in PAGES:
+        raise click.UsageError(f"--html {html}: expected a name that ends in .html.")
     about = _about_scorer(run, published)
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
@@ -164,14 +169,13 @@ def command(
                 chunk=CLUSTER_CHUNK if engine else CHUNK,
             )
         except BadInputError as error:
-            raise _cannot_score(error.bad, error.count, "Repair them") from error
+            raise _cannot_score(error.bad, error.count, "repair them", skip_bad) from error
         if not count:
             raise AgiqaError("No images to score.")
         bad = rows.bad()
         if bad and (not skip_bad or not len(rows)):
-            raise _cannot_score(
-                bad, count, "The vectors of all others are kept: take another model for these"
-            )
+            kept = "the vectors of all others are kept: take another model for these"
+            raise _cannot_score(bad, count, kept if len(rows) else "repair them", skip_bad)
         scorer = load()
 
         def ranked(most: int | None = None) -> Iterator[Score]:
@@ -181,7 +185,7 @@ def command(
             from agiqa.views.ranking import write_gallery
 
             with disk_errors("write", html):
-                write_gallery(list(ranked()), Path(scorer.label), scorer.provenance, html)
+                write_gallery(list(ranked()), scorer.label, scorer.provenance, html)
             echo(f"Gallery: {html}", err=True)
         columns = [*(["prompt"] if rows.has_values("prompt") else []), *keep]
         scores = Scores(partial(ranked, top), bad, list(dict.fromkeys(columns)))
@@ -243,7 +247,7 @@ def style_of(style: str | None, out: Path | None) -> str:
         return style or "table"
     named = SUFFIXES.get(out.suffix.lower())
     if named is None and (style is None or out.suffix.lower() in FOREIGN):
-        hint = "--html writes a page" if out.suffix.lower() in (".html", ".htm") else ""
+        hint = "--html writes a page" if out.suffix.lower() in PAGES else ""
         raise click.UsageError(
             f"-o {out}: expected a name that ends in {', '.join(SUFFIXES)}"
             + (f"; {hint}." if hint else ", or --format with a name of another kind.")
@@ -253,12 +257,12 @@ def style_of(style: str | None, out: Path | None) -> str:
     return style or str(named)
 
 
-def _cannot_score(bad: Sequence["BadImage"], count: int, advice: str) -> AgiqaError:
+def _cannot_score(bad: Sequence["BadImage"], count: int, advice: str, skip_bad: bool) -> AgiqaError:
     """One line for the first few; the others are listed before it."""
     for image in bad[3:]:
         echo(f"{image.path}: {image.reason}", err=True)
     some = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
     return AgiqaError(
-        f"{len(bad)} of {count} images cannot be scored: {some}. {advice}, or leave them out with "
-        "--skip-bad."
+        f"{len(bad)} of {count} images cannot be scored: {some}; {advice}"
+        + ("" if skip_bad else ", or leave them out with --skip-bad")
     )

@@ -6,15 +6,13 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FILE, FOLDER
+from agiqa.cli.options import FILE, OUT_FOLDER, out_file
 from agiqa.cli.output import echo
 from agiqa.core.errors import UsageError
 
-SHARE = click.FloatRange(0, 100, min_open=True)
-
 
 class Percent(click.ParamType[float]):
-    """A share such as 10%, or .1."""
+    """A share such as 10%, or .1; a bare 1 could be 1 % or all."""
 
     name = "share"
 
@@ -24,12 +22,14 @@ class Percent(click.ParamType[float]):
         """Give the share, over 0 and up to 1."""
         text = str(value).strip()
         try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            number = float(text.removesuffix("%"))
         except ValueError:
-            share = -1.0
-        if not 0 < share <= 1:
-            self.fail(f"expected a share such as 10% or .1, found {text!r}.", param, ctx)
-        return share
+            number = -1.0
+        if text.endswith("%") and 0 < number <= 100:
+            return number / 100
+        if not 0 < number < 1:
+            self.fail(f"expected a share such as 1% or 0.01, found {text!r}.", param, ctx)
+        return number
 
 
 @click.command("select", cls=Command)
@@ -47,9 +47,9 @@ class Percent(click.ParamType[float]):
     metavar="prompt|folder|COLUMN",
     help="A column of SCORES, or the folder of an image. Default: all are one group.",
 )
-@click.option("--copy-to", type=FOLDER, help="Copy the images into this folder.")
-@click.option("--link-to", type=FOLDER, help="Link the images into this folder.")
-@click.option("-o", "--out", type=FILE, help="Write their rows as a CSV, instead of their names.")
+@click.option("--copy-to", type=OUT_FOLDER, help="Copy the images into this folder.")
+@click.option("--link-to", type=OUT_FOLDER, help="Link the images into this folder.")
+@out_file("Write their rows as a CSV, instead of their names.")
 def command(
     scores: Path,
     best: int | None,
@@ -70,7 +70,7 @@ def command(
     agiqa select scores.csv --below 2.5 --link-to look-at-these/
     """
     from agiqa.core.spreadsheets import safe_cell
-    from agiqa.core.whole_files import require_folder, write_file
+    from agiqa.core.whole_files import write_file
     from agiqa.runs.select import Choice, put_images, read_scores, select
     from agiqa.store.durable import disk_errors
 
@@ -82,6 +82,8 @@ def command(
         if limit is not None and not math.isfinite(limit):
             raise UsageError(f"{name}: expected a number, found {limit}.")
     choice = Choice(group_by, best, worst, above, below, worst_share)
+    if copy_to and link_to and copy_to.resolve() == link_to.resolve():
+        raise UsageError("--copy-to and --link-to: expected two folders, found one.")
     if choice == Choice(group_by):
         raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
     selection = select(read_scores(scores), choice)
@@ -91,10 +93,9 @@ def command(
     for folder, link in ((copy_to, False), (link_to, True)):
         if folder is not None:
             with disk_errors("write", folder):
-                count = put_images(list(selection["image"]), folder, link)
-            echo(f"{count:,} image{'s' * (count != 1)} in {folder}", err=True)
+                put = put_images(list(selection["image"]), folder, link)
+            echo(f"{put} in {folder}", err=True)
     if out is not None:
-        require_folder(out)
         text = selection.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
         with disk_errors("write", out):
             write_file(out, text.encode())

@@ -6,6 +6,8 @@ Written aside, fsynced, then renamed: the usual recipe of databases (SQLite's "a
 
 import os
 import secrets
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +34,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Give a file to write, which replaces `path` atomically and durably at the end; OSError.
 
     It is written under a new hidden name, which `agiqa cache gc` frees where a kill has left it.
+
+    Raises:
+        AgiqaError: no regular file is there, but a device, a pipe or a folder.
     """
+    path = replaceable(path)
     aside = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     try:
         with aside.open("xb") as file:
@@ -47,16 +53,60 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def require_folder(path: Path) -> None:
-    """Refuse a file in a folder that is not there, before any work is done for it.
+def replaceable(path: Path) -> Path:
+    """Find the file that writing `path` replaces: of a link the one it leads to.
+
+    A link to a write-protected file is replaced itself, since that may be one of DVC's cache.
 
     Raises:
-        AgiqaError: the folder is not there.
+        AgiqaError: no regular file is there, but a device, a pipe or a folder.
     """
-    if not path.parent.is_dir():
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing there, or nowhere to be: who opens it says which
+        return target
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"
         raise AgiqaError(
-            f"{printable(path)}: expected the folder {printable(path.parent)}, found none: make it"
+            f"{printable(path)}: expected a file to write or nothing, found {what}, which stays as "
+            "it is: choose another file"
         )
+    return target if mode & 0o222 else path
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        AgiqaError: its folder is not there or takes no files, or no regular file is there.
+    """
+    folder = replaceable(path).parent
+    if not folder.exists():
+        raise AgiqaError(
+            f"{printable(path)}: expected the folder {printable(folder)}, found none: make it"
+        )
+    _require_files_in(folder, path, "file")
+
+
+def require_writable_folder(folder: Path) -> None:
+    """Refuse a folder that can neither be made nor filled, before any work is done for it.
+
+    Raises:
+        AgiqaError: it, or what is there of its path, takes no files.
+    """
+    whole = folder.absolute()
+    present = next(path for path in (whole, *whole.parents) if path.exists())
+    _require_files_in(present, folder, "folder")
+
+
+def _require_files_in(folder: Path, path: Path, what: str) -> None:
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise AgiqaError(
+            f"{printable(path)}: cannot write there ({error.strerror}): choose another {what}"
+        ) from error
 
 
 def write_file(path: Path, *parts: bytes | bytearray | memoryview) -> None:
@@ -72,4 +122,6 @@ def write_whole(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
     except OSError as error:
-        raise AgiqaError(f"cannot write {path}: {error.strerror}; it was left as it was") from error
+        raise AgiqaError(
+            f"cannot write {printable(path)}: {error.strerror}; it was left as it was"
+        ) from error

@@ -21,7 +21,7 @@ from agiqa.data.datasets.table import read_table
 from agiqa.data.datasets.targets import field_name
 from agiqa.data.splits import default_protocol, protocols_there, read_protocol, side_rows
 from agiqa.runs.evaluate import TestSet, evaluate
-from agiqa.runs.files import CROSS, DATASETS, Run, load_run, write_all_results
+from agiqa.runs.files import CROSS, DATASETS, Run, load_run, require_unpublished, write_all_results
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.stage2.fit_data import RatedData, dataset_folder, load_fit_data
 from agiqa.stage2.joining import GROUPED
@@ -49,10 +49,12 @@ def cross(
         For each run its folder and, by data set, the metrics of its first target.
 
     Raises:
-        AgiqaError: one data set alone, a run that is not evaluated on its own, no features made in
-            the run's way, no target in common, or splits that do not pair.
+        AgiqaError: one data set alone, a published run, one that is not evaluated on its own, no
+            features made in the run's way, no target in common, or splits that do not pair.
     """
     runs = [load_run(folder) for folder in folders]
+    for run in runs:
+        require_unpublished(run)
     columns = {
         str(about["dataset"]): Column(str(about["dataset"]), str(about["protocol"]))
         for run in runs

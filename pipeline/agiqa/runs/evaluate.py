@@ -20,7 +20,15 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import write_json
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.runs.files import DATASETS, TARGETS, Evaluation, Run, load_run, write_all_results
+from agiqa.runs.files import (
+    DATASETS,
+    TARGETS,
+    Evaluation,
+    Run,
+    load_run,
+    require_unpublished,
+    write_all_results,
+)
 from agiqa.runs.measure import best_possible, describe_gating, measure
 from agiqa.runs.predictions import GATE, HIGH, LOW
 from agiqa.runs.provenance import scores_digest
@@ -58,9 +66,11 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
         Evaluations on each data set and target, the run's own first; all are written into it.
 
     Raises:
-        AgiqaError: no such run, or its data sets' splits or features are not those of the fit.
+        AgiqaError: no such run, a published one, or its data sets' splits or features are not
+            those of the fit.
     """
     run = load_run(folder)
+    require_unpublished(run)
     whole: list[Evaluation] = []
     for number, about in enumerate([run.provenance, *run.provenance["others"]]):
         data = _load_as_fitted(run, about, cache)

@@ -34,7 +34,7 @@ from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.json_text import write_json
 from agiqa.core.model_names import ZERO_SHOT
 from agiqa.core.params import Params, dump, from_tree, of_a_run, without_permission
-from agiqa.core.run_folders import PROVENANCE
+from agiqa.core.run_folders import CARD, PROVENANCE
 from agiqa.core.trees import read_yaml
 from agiqa.core.weight_files import read_header, require_entries, require_finite
 from agiqa.runs.predictions import PREDICTIONS
@@ -66,6 +66,11 @@ class Run:
     params: Params
     provenance: Mapping[str, Any]
     images: frozenset[str] = frozenset()  # ids that some split trained or validated on
+
+    @property
+    def name(self) -> str:
+        """Its name where it is published, else the last two parts of its folder: demo/grouped."""
+        return str(self.provenance.get("published", "/".join(self.folder.resolve().parts[-2:])))
 
     def __repr__(self) -> str:
         about = self.provenance
@@ -210,6 +215,20 @@ def _of_this_layout(tree: Any, layout: int, where: str) -> Any:
             "with other models: run `agiqa fit` again."
         )
     return {**tree, "fit": {name: value for name, value in fit.items() if name not in FORMER}}
+
+
+def require_unpublished(run: Run) -> None:
+    """Refuse to write results, which name images, into a published run.
+
+    Raises:
+        AgiqaError: it is published; its card says what it holds.
+    """
+    if "published" in run.provenance:
+        raise AgiqaError(
+            f"{printable(run.folder)}: expected a run of `agiqa fit`, found the published run "
+            f"'{run.name}', which gets no results (its card, {CARD}, has its figures): give the "
+            "run that it was made from"
+        )
 
 
 def load_provenance(folder: Path | str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ImageScorer(ABC):
 
     asks_image_prompt: bool  # whether it needs the text that an image was generated from
     title: str  # for messages
-    label: str  # the run's folder, or the scorer's name
+    label: str  # the run's name, or the scorer's
     provenance: Mapping[str, Any]  # target, scale (mos), experts
 
     @property

@@ -72,7 +72,8 @@ class Scorer(ImageScorer):
 
     def __init__(self, run: Run, ledger: Path | None = None, engine: Engine | None = None) -> None:
         self.run, self.ledger, self.provenance = run, ledger, run.provenance
-        self.label = str(run.folder)
+        shipped = run.folder.resolve() == default_run().resolve()
+        self.label = f"{run.name}, shipped with agiqa" if shipped else run.name
         self.title = f"The run's prompt set '{run.params.semantic.prompts}'"
         require_extractor(run)
         where = f"Model '{run.params.semantic.model}'"

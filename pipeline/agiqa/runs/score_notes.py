@@ -44,13 +44,14 @@ def notes(scores: Iterable["Score"], provenance: Mapping[str, Any]) -> list[str]
             f"{what(provenance)} in training: trust their order more than their values."
         )
     if trained:
+        if held_out:
+            instead = "held_out is what the splits say that had not seen them"
+        elif "published" in provenance:
+            instead = "they are in-sample and no evidence of how well it rates"
+        else:
+            instead = "agiqa evaluate gives what the splits say that had not seen them"
         lines.append(
             f"{trained:,} of {count:,} images were in the run's training: their scores "
-            "are optimistic; "
-            + (
-                "held_out is what the splits say that had not seen them."
-                if held_out
-                else "agiqa evaluate gives what the splits say that had not seen them."
-            )
+            f"are optimistic; {instead}."
         )
     return lines

@@ -15,7 +15,6 @@ from typing import Any, Self
 from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.json_text import json_text
 from agiqa.core.trees import parse_json
-from agiqa.core.whole_files import require_folder
 from agiqa.data.images import BadImage
 
 UNFINISHED = ".unfinished"
@@ -54,22 +53,23 @@ class ScoreRows:
             AgiqaError: rows of other options lie there, or no rows.
         """
         self.path = None if path is None else path.with_name(path.name + UNFINISHED)
+        self._finished = False
         where = ":memory:" if self.path is None else os.fspath(self.path)
-        if path is not None:
-            require_folder(path)
         try:
             self._rows = sqlite3.connect(where)
             self._rows.executescript(TABLES)
             kept = self._rows.execute("SELECT text FROM about").fetchone()
-            if kept is None:
+            if kept is None or not len(self):
                 with self._rows:
+                    self._rows.executescript("DELETE FROM about; DELETE FROM images")
                     self._rows.execute("INSERT INTO about VALUES (?)", (about,))
+                kept = (about,)
         except sqlite3.Error as error:
             raise AgiqaError(
                 f"{printable(where)}: expected unfinished scores, or a place to keep them "
                 f"({one_line(error)}): remove it, or choose another file"
             ) from error
-        if kept is not None and kept[0] != about:
+        if kept[0] != about:
             self.close()
             raise AgiqaError(
                 f"{printable(where)}: holds unfinished scores of another run or other options: "
@@ -83,15 +83,16 @@ class ScoreRows:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was added stays in it."""
+        """Close the file; the scores that were added stay in it. One without any is removed."""
+        useless = self._finished or not len(self)
         self._rows.close()
-
-    def finish(self) -> None:
-        """Remove the rows: what they were for has been written."""
-        self.close()
-        if self.path is not None:
+        if self.path is not None and useless:
             with suppress(OSError):
                 self.path.unlink()
+
+    def finish(self) -> None:
+        """Let the rows go as they are closed: what they were for has been written."""
+        self._finished = True
 
     def has(self, number: int, stamp: str) -> bool:
         """Tell whether that image's row is there."""

@@ -16,10 +16,16 @@ from agiqa.core.spreadsheets import plain_cell
 from agiqa.core.trees import parse_json
 from agiqa.core.urls import is_url
 from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
+from agiqa.data.image_formats import FormatError, read_picture
+from agiqa.data.images import ImageError, require_file
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_shards import SHARDS, ImageInput
 
 MOST_BYTES = 4 << 30  # of a table of scores
+SUFFIXES = {  # of what has none, by its format
+    **{"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"},
+    **{"TIFF": ".tif", "PPM": ".ppm", "JPEG2000": ".jp2"},
+}
 FOLDER = "folder"  # as a group: the folder that the image lies in
 
 
@@ -127,7 +133,7 @@ def _groups(scores: pd.DataFrame, by: str) -> "pd.Series[str]":
     )
 
 
-def put_images(images: Sequence[str], folder: Path, link: bool) -> int:
+def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
     """Copy images into a folder, or link them there, under their own names; what is there stays.
 
     Args:
@@ -136,20 +142,27 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> int:
         link: link files instead of copying them.
 
     Returns:
-        How many are there now.
+        How many there are now, and how many other files.
 
     Raises:
-        AgiqaError: images are gone (all others are put there first), a member of a shard is to be
-            linked, or another file has that name there.
+        AgiqaError: images are gone or none (all others are put there first), a member of a shard is
+            to be linked, or another file has that name there.
     """
     targets = _targets(images, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    gone: list[str] = []
+    missing: list[str] = []
+    own = set[Path]()
     for image in _images(images):
-        if image.problem:
-            gone.append(f"{printable(image.name)} {image.problem}")
+        problem, suffix = image.problem, ""
+        if not problem:
+            problem, suffix = _format(image)
+        if problem:
+            missing.append(f"{printable(image.name)} {problem}")
             continue
         target = targets[image.name]
+        if not target.suffix:
+            target = target.with_name(target.name + suffix)
+        own.add(target)
         if link and image.path is None:
             raise AgiqaError(
                 f"{printable(image.name)}: expected a file to link to, found one inside another: "
@@ -165,12 +178,28 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> int:
             target.symlink_to(image.path.absolute())
         else:
             shutil.copy2(image.path, target)
-    if gone:
+    if missing:
         raise AgiqaError(
-            f"{len(gone)} of {len(targets)} images are not there, the others are in {folder}: "
-            f"{some(gone, 3)} (names are relative to the folder in which agiqa score ran)"
+            f"{len(missing)} of {len(targets)} images are not there, the others are in "
+            f"{printable(folder)}: {some(missing, 3)} (names are relative to the folder in which "
+            "agiqa score ran)"
         )
-    return len(targets)
+    others = sum(path not in own for path in folder.iterdir())
+    beside = f", beside {others:,} other{'s' * (others != 1)}" if others else ""
+    return f"{len(own):,} image{'s' * (len(own) != 1)}{beside}"
+
+
+def _format(image: ImageInput) -> tuple[str, str]:
+    """Tell why the file is no image, or the suffix of its format: a table may name any file."""
+    try:
+        if image.path is not None:
+            require_file(image.path)
+        content = image.content or b"" if image.path is None else image.path.read_bytes()
+        return "", SUFFIXES[read_picture(content).format]
+    except ImageError as error:
+        return error.reason, ""
+    except FormatError as error:
+        return str(error), ""
 
 
 def _targets(images: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -193,8 +222,11 @@ def _images(names: Sequence[str]) -> Iterator[ImageInput]:
                       if f"{kind}:" in name), "")  # fmt: skip
         if shard:
             by_shard.setdefault(shard, set()).add(name)
-        elif is_url(name) or Path(name).is_file():
-            yield from read_inputs([name])
+        elif is_url(name):
+            of_url = (image for image in read_inputs([name]) if image.name == name)
+            yield next(of_url, ImageInput(name, problem="is no image"))
+        elif Path(name).is_file():
+            yield ImageInput(name, Path(name))
         else:
             yield ImageInput(name, problem="is no longer there")
     for shard, wanted in by_shard.items():

@@ -27,7 +27,7 @@ def test_three_thousand_images_sort_and_filter(
         file.parent.mkdir(exist_ok=True)
         file.symlink_to(tmp_path / f"{number % 30}.png")
         files.append(file)
-    page_file = write_gallery(ranked(files), Path("runs/tiny"), provenance, tmp_path / "page.html")
+    page_file = write_gallery(ranked(files), "runs/tiny", provenance, tmp_path / "page.html")
     with opened(page_file, viewport=None) as page:
         page.wait_for_selector("#cards li img")
         first = page.locator("#cards li").first

@@ -25,7 +25,7 @@ def test_the_page_holds_every_score_and_picture(
     folder = write_images("a.png", "sub/b.png", "c</script><b>.png")
     files = [folder / "a.png", folder / "sub/b.png", folder / "c</script><b>.png"]
     (folder / "sub/b.png").write_bytes(b"no image any more")
-    out = write_gallery(ranked(files), tmp_path / "run", provenance, tmp_path / "new/page.html")
+    out = write_gallery(ranked(files), "run", provenance, tmp_path / "new/page.html")
     page = out.read_text()
     assert "c</script>" not in page
     content = content_of(page)
@@ -42,7 +42,7 @@ def test_the_policy_names_what_stands_in_the_page(
     tmp_path: Path, write_images, ranked, provenance
 ) -> None:
     files = [write_images("a.png") / "a.png"]
-    page = write_gallery(ranked(files), tmp_path, provenance, tmp_path / "page.html").read_text()
+    page = write_gallery(ranked(files), "run", provenance, tmp_path / "page.html").read_text()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     assert policy.startswith("default-src 'none'; img-src data:;")
     for element in ("style", "script"):
@@ -60,10 +60,10 @@ def test_where_there_is_no_room_the_middle_has_no_pictures(
 
     folder = write_images(*(f"{n}.png" for n in range(7)))
     files = [folder / f"{n}.png" for n in range(7)]
-    whole = write_gallery(ranked(files), tmp_path, provenance, tmp_path / "p.html").read_text()
+    whole = write_gallery(ranked(files), "run", provenance, tmp_path / "p.html").read_text()
     needed = sum(len(row[6]) for row in content_of(whole)["rows"])
     monkeypatch.setattr(page, "SIZE", 5 * needed // 7)
-    text = write_gallery(ranked(files), tmp_path, provenance, tmp_path / "p.html").read_text()
+    text = write_gallery(ranked(files), "run", provenance, tmp_path / "p.html").read_text()
     pictures = [bool(row[6]) for row in content_of(text)["rows"]]
     assert pictures == [True, True, False, False, False, True, True]
     assert "3 images between are listed without one" in text

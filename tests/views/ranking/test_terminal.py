@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,6 +142,11 @@ def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
     assert scale == "Scores: synthetic severity on the scale of tiny, 1.00 to 5.00."
     assert outside.startswith("1 of 2 scores lie outside 1.00 to 5.00, the synthetic severity in")
     assert trained.startswith("1 of 2 images were in the run's training: their scores are optim")
+    unknown = [replace(scores[0], held_out=None), scores[1]]
+    assert notes(unknown, synthetic)[-1].endswith("agiqa evaluate gives what the splits say that "
+                                                  "had not seen them.")  # fmt: skip
+    (in_sample,) = notes(unknown, synthetic | {"published": "agiqa-3k"})[2:]
+    assert in_sample.endswith("; they are in-sample and no evidence of how well it rates.")
     lines = shown(scores, 160)
     (row,) = [line for line in lines if "seen.png" in line]
     assert "held out" in lines[0]

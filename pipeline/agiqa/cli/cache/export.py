@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import as_json, pack_at_hand
+from agiqa.cli.options import OUT_FILE, as_json, pack_at_hand
 from agiqa.cli.output import show
 
 
@@ -15,7 +15,7 @@ from agiqa.cli.output import show
     "-o",
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=OUT_FILE,
     help="The file to write: *.safetensors or *.npz.",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")

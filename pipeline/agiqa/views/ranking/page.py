@@ -22,11 +22,11 @@ SCRIPTS = (
 
 def write_gallery(
     scores: Sequence[Score],
-    run: Path,
+    name: str,
     provenance: Mapping[str, Any],
     out: Path,
 ) -> Path:
-    """Write the page about all scored files, best first; give its path.
+    """Write the page about all files that the scorer of that name has scored, best first.
 
     Where not even the smallest pictures of all fit, those of the best and of the worst are there.
     """
@@ -48,7 +48,7 @@ def write_gallery(
         "count": count,
         "unseen": sum(problem == TOO_MANY for problem in pictures.problems.values()),
         "notes": notes(scores, provenance)[1:],
-        "run": printable(run),
+        "run": printable(name),
         "experts": provenance["experts"],
         "dataset": provenance["dataset"],
         "target": provenance["target"],

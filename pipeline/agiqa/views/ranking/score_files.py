@@ -46,12 +46,16 @@ class Scores:
     columns: Sequence[str]  # of the input, beside the figures
 
 
-def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: BinaryIO) -> None:
-    """Write scores in a style of STYLES.
+def require_parquet() -> None:
+    """Refuse Parquet without pyarrow, before any work; AgiqaError."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise AgiqaError("Parquet needs pyarrow: pip install 'agiqa[parquet]'") from error
 
-    Raises:
-        AgiqaError: Parquet without pyarrow.
-    """
+
+def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: BinaryIO) -> None:
+    """Write scores in a style of STYLES; Parquet needs pyarrow (`require_parquet`)."""
     if style == "json":
         _write_json(scores, scorer, stream)
     elif style == "jsonl":
@@ -134,11 +138,9 @@ def _plain(score: "Score", columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _write_parquet(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise AgiqaError("Parquet needs pyarrow: pip install 'agiqa[parquet]'") from error
+    import pyarrow
+    from pyarrow import parquet
+
     rows = (record(score, scorer.provenance, scores.columns) for score in scores.ranked())
     kinds = {"trained_on": pyarrow.bool_()}
     kinds |= dict.fromkeys(("image", "target", *scores.columns), pyarrow.string())

@@ -21,11 +21,6 @@ OF_PROVENANCE = (
 log = logging.getLogger(__name__)
 
 
-def run_name(run: Run) -> str:
-    """Its name where it is published, else the last two parts of its folder: `demo/grouped`."""
-    return str(run.provenance.get("published", "/".join(run.folder.resolve().parts[-2:])))
-
-
 def run_facts(
     scorer: Scorer, explanations: dict[str, str], folder: int | None, limits: Limits
 ) -> RunFacts:
@@ -39,7 +34,7 @@ def run_facts(
     return RunFacts(
         **known,
         licence=run.provenance.get("licence", ""),
-        run=run_name(run),
+        run=run.name,
         scale=Scale(low=low, high=high),
         asks_image_prompt=scorer.asks_image_prompt,
         tested=_tested(run),
