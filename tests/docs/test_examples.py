@@ -28,7 +28,7 @@ OTHERS = {
     "ray": "tests/stage1/ray_engine starts clusters",
     "cd": "of somebody else's repository",
     "aws": "needs an account",
-    "curl": "asks a server: tests/serving",
+    "curl": "asks a server: tests/views/server",
 }
 # Parts of our own command lines.
 NOT_RUN = {
@@ -39,12 +39,12 @@ NOT_RUN = {
     "--engine ray": "needs Ray: tests/stage1/ray_engine",
     "agiqa publish": "its model would have to be on the hub: tests/runs/test_publish.py",
     "hf://": "needs a hub: the same",
-    "s3://": "needs a bucket: tests/sharing has one",
-    "mplug-owl2": "16 GB of weights; tests/mplug_owl2 has a tiny checkpoint",
+    "s3://": "needs a bucket: tests/store/shared has one",
+    "mplug-owl2": "16 GB of weights; tests/stage1/mplug_owl2 has a tiny checkpoint",
     "--scorer": "gigabytes of weights; tests/runs/test_lmm_scorer.py has tiny ones",
-    "agiqa serve": "goes on until it is stopped: tests/serving",
-    "agiqa-3k/authors": "the authors' weights; tests/paper_training imports tiny ones",
-    "agiqa-3k/paper": "the paper's network; tests/paper_training trains a tiny one",
+    "agiqa serve": "goes on until it is stopped: tests/views/server",
+    "agiqa-3k/authors": "the authors' weights; tests/stage2/paper imports tiny ones",
+    "agiqa-3k/paper": "the paper's network; tests/stage2/paper trains a tiny one",
     "visual.tokens": "the tiny model has three blocks; tests/stage2/tuned trains one",
     "--preset tuned": "the same",
     "--extractor": "an entry that the reader writes into params.yaml; tests/dvc_matrix has two",
@@ -58,14 +58,14 @@ NOT_RUN = {
     "cache/demo": "tests/data/datasets/test_demo.py; too many images for this test",
 }
 NOT_RUN_CODE = {  # in Python blocks
-    "httpx": "asks a server: tests/serving asks it the same",
+    "httpx": "asks a server: tests/views/server asks it the same",
     "pyiqa": "for non-commercial use only, so not among our packages",
     "create_scorer()": "needs nano: tests/runs/test_default_scorer.py",
 }
 INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {
     "cache ls": "looks otherwise off a terminal: tests/store/upkeep/test_listing.py",
-    "cache verify --repair": "shown with damage, of which there is none: tests/upkeep",
+    "cache verify --repair": "shown with damage, of which there is none: tests/store/upkeep",
     "cache merge usb/ledger": "shown once with damaged rows: tests/store/upkeep/test_merge.py",
     "cache gc": "shown with something to free: tests/store/upkeep/test_clearing.py",
 }
