@@ -5,10 +5,12 @@ settings. Images that one extractor refuses do not keep the other from its work.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
+from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params, Semantic, Visual, settings, with_extractor
 from agiqa.data.datasets.origin import require_fresh
 from agiqa.data.datasets.table import ImagesTable, read_table
@@ -134,7 +136,7 @@ def _jobs(
     """Make the extractors; none outlives its job in the memory."""
     wanted = (only,) if only else KINDS if params.visual.tokens else KINDS[:2]
     made = {kind: _extractor(kind, params) for kind in wanted}
-    several = shared_tower(made["semantic"], made["visual"]) if not only else None
+    several = _in_one_pass(made, params)
     for kind in wanted:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
         store = folder / f"{chosen.name}.{chosen.format}"
@@ -142,6 +144,21 @@ def _jobs(
             store = pack_beside(store, TOKENS)
         yield StoreJob(kind, table, made.pop(kind), chosen.workers, store, several)
         several = None
+
+
+def _in_one_pass(made: dict[Kind, Extractor], params: Params) -> Extractor | None:
+    """Join the LMM and the visual backbone where one pass of a tower serves both.
+
+    With the LMM alone, the visual vectors that its pass gives for nothing: they wait in the ledger.
+    """
+    if "semantic" not in made:
+        return None
+    if "visual" in made:
+        return shared_tower(made["semantic"], made["visual"])
+    with suppress(AgiqaError):  # about what was not asked for
+        whole = VisionExtractor(replace(params.visual, closeup=0))
+        return shared_tower(made["semantic"], whole)
+    return None
 
 
 def _extractor(kind: Kind, params: Params) -> Extractor:

@@ -2,13 +2,15 @@
 
 Where the visual backbone is the semantic model's own tower, and sees the image at the same size,
 the tower's hidden states are there once the image is encoded for the prompts: pooled here, they
-are the visual vectors to the bit, and its pass is saved.
+are the visual vectors to the bit, and its pass is saved. A close-up beside it has its own pass.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from agiqa.stage1.extractors.contract import Extractor, Recipe, Sample
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
@@ -30,21 +32,37 @@ class SharedTower:
         self.name = f"{semantic.name} and {visual.name}"
         self.batch_size, self.precision = semantic.batch_size, semantic.precision
         self.vectors = (*semantic.vectors, *visual.vectors)
-        self.preprocess = semantic.preprocess
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """Turn an RGB image into the semantic model's arrays, and `_NAME` of each further view."""
+        sample = self.semantic.preprocess(image, image_prompt)
+        further = self.visual.pixels(image, self.visual.views[1:])
+        return replace(
+            sample, arrays={**sample.arrays, **{f"_{name}": view for name, view in further.items()}}
+        )
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples of one key into float32 `(B, D)` for each wanted vector."""
-        count = len(self.semantic.vectors)
+        count, depth = len(self.semantic.vectors), len(self.visual.settings.layers)
         semantic = [index for index in wanted if index < count]
         visual = [index - count for index in wanted if index >= count]
+        whole = [index for index in visual if index < depth]
+        further = [index for index in visual if index >= depth]
         encoded: list[Any] = []
-        self.semantic.when_encoded = encoded.append if visual else None
+        self.semantic.when_encoded = encoded.append if whole else None
         rows = self.semantic.extract(samples, semantic) if semantic else []
-        return [*rows, *(self._pooled(encoded, samples, visual) if visual else [])]
+        rows += self._pooled(encoded, samples, whole) if whole else []
+        return rows + (self._see_further(samples, further) if further else [])
 
     def recipe(self) -> Recipe:
         """Give the recipes of both extractors."""
         return Recipe(SharedTower, (self.semantic.recipe(), self.visual.recipe()))
+
+    def _see_further(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Run the tower on the views that the semantic model does not see."""
+        names = [view.name for view in self.visual.views[1:]]
+        views = [Sample({name: sample.arrays[f"_{name}"] for name in names}) for sample in samples]
+        return self.visual.extract(views, wanted)
 
     def _pooled(
         self, encoded: Sequence[Any], samples: Sequence[Sample], wanted: Sequence[int]
@@ -69,7 +87,7 @@ class SharedTower:
 
 
 def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
-    """Join them where both look at the same pixels through the same tower, in the same arithmetic.
+    """Join them where both see the same whole image by the same tower, in the same arithmetic.
 
     None: they do not.
     """
@@ -77,8 +95,7 @@ def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
         return None
     settings, other = semantic.settings, visual.settings
     same = (
-        len(visual.views) == 1
-        and semantic.folder.path == visual.folder.path
+        semantic.folder.path == visual.folder.path
         and all(getattr(settings, name) == getattr(other, name) for name in SAME)
         and semantic.batch_size == visual.batch_size
         and settings.dtype in ("float32", "int8")  # else vectors that overflow are computed again

@@ -69,7 +69,9 @@ class VisionExtractor:
         if settings.closeup:
             own = int(self._config.image_size)
             self.views.append(View("closeup", settings.closeup, own))
-        self._processors = [load_image_processor(self.folder, view.size) for view in self.views]
+        self._processors = {
+            view.name: load_image_processor(self.folder, view.size) for view in self.views
+        }
         self.tower: Any = None
         self.vectors = self._describe()
 
@@ -99,12 +101,17 @@ class VisionExtractor:
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Turn an RGB image into float32 pixels `(1, 3, H, H)` of each view."""
+        return Sample(self.pixels(image, self.views))
+
+    def pixels(self, image: Image.Image, views: Sequence[View]) -> dict[str, np.ndarray]:
+        """Turn an RGB image into float32 pixels `(1, 3, H, H)` of some views, by their names."""
         pixels = {}
-        for view, processor in zip(self.views, self._processors, strict=True):
+        for view in views:
             margin = (view.size - view.side) // 2
             inside = slice(margin, margin + view.side)
+            processor = self._processors[view.name]
             pixels[view.name] = preprocess(processor, image)[None, :, inside, inside]
-        return Sample(pixels)
+        return pixels
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples into float32 `(B, D)` for each wanted vector."""
@@ -235,11 +242,11 @@ class VisionExtractor:
             Vector(
                 f"{view.name}{layer}",
                 shared
-                | {"preprocessing": processor.to_dict() | {"backend": "pil"}}
+                | {"preprocessing": self._processors[view.name].to_dict() | {"backend": "pil"}}
                 | ({"centre": view.side} if view.side != view.size else {})
                 | {"layer": layer},
                 self.width,
             )
-            for view, processor in zip(self.views, self._processors, strict=True)
+            for view in self.views
             for layer in self.settings.layers
         )
