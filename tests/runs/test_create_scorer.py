@@ -142,3 +142,8 @@ def test_a_run_of_before_keeps_being_read(tiny_workspace: Path, tmp_path: Path) 
     settings["sources"] = {"mine": {"kind": "csv", "path": "a.csv", "lower_is_better": False}}
     (run / "params.yaml").write_text(yaml.safe_dump(settings))
     assert load_run(run).params.sources["mine"].lower_is_better == ()
+
+
+def test_an_empty_name_is_not_the_default() -> None:
+    with pytest.raises(AgiqaError, match="found an empty text"):
+        agiqa.create_scorer("")

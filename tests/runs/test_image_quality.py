@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ def test_it_is_the_mean_of_all_scores(metric: Any, images: torch.Tensor) -> None
     assert int(metric.count) == 6
     twin = copy.deepcopy(metric)  # as MetricCollection.clone does
     assert twin.compute() == metric.compute()
+    assert twin.scorer is metric.scorer  # and the models are there once
+    sent = pickle.loads(pickle.dumps(metric))  # to another process
+    assert sent.compute() == metric.compute()
+    assert sent(images[:1]) == metric(images[:1])
 
 
 def test_processes_reduce_to_one_mean(metric: Any, images: torch.Tensor, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from agiqa.stage1.extractors.loading import find_model
 from agiqa.stage1.extractors.processors import load_processor
 from kit import families
 from kit.command import agiqa as call
+from kit.command import refusal
+from kit.publishing import use_hub
 
 LEVELS = ["excellent", "good", "fair", "poor", "bad"]
 PROMPTS = ["a cat on a mat", "two dogs"]
@@ -169,6 +171,7 @@ def write_scorer(tmp_path: Path) -> Callable[..., str]:
         ({"template": "USER: {image}"}, r"must hold \{prompt\} exactly once"),
         ({"scale": [5, 1]}, r"a lower number first, found \[5, 1\]"),
         ({"scale": [float("nan"), 1]}, "an end of the scale expects a number, found nan"),
+        ({"commercial": "no"}, "commercial expects true or false, found 'no'"),
         ({"scale": 5}, "the lowest and the highest score, found 5"),
     ],
 )
@@ -180,6 +183,23 @@ def test_a_wrong_scorer_is_one_line(
         read_scorer(path)
     assert path in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_terms_and_what_to_do_are_said_before_a_fetch(
+    write_scorer: Callable[..., str],
+    files: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    use_hub(monkeypatch, tmp_path / "hub")
+    path = write_scorer(model="nobody/none", licence="CC BY-NC 4.0", commercial=False)
+    line = refusal("score", files[0], "--scorer", path)
+    assert line.endswith(f"give --scorer a copy of {path} with `model: FOLDER`")
+    terms = caplog.records[0]
+    assert terms.levelname == "WARNING"  # --quiet keeps it
+    assert "model nobody/none (8.2 billion parameters, a GPU of 20 GB), on " in terms.message
+    assert terms.message.endswith("licence: CC BY-NC 4.0 (no commercial use)")
 
 
 def test_the_command_scores_ranks_and_remembers(

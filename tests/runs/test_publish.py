@@ -104,6 +104,8 @@ def test_what_cannot_be_published_is_one_line(run: Path, tiny_lmm: Path, tmp_pat
     Path("out/thesis.tex").write_text("mine")
     assert "found what is no run's (thesis.tex)" in publish("--replace", status=1)
     assert "expects the hub's word for it" in publish("--licence", "Apache 2.0", status=2)
+    assert "such as cc-by-nc-4.0" in publish("--licence", "cc-by-nc-9", status=2)
+    assert "cannot write there" in agiqa("publish", "run", "-o", "/proc/x", status=1).stderr
     assert "--private goes with --push" in publish("--private", status=2)
     assert "Expected user/name on the hub, found 'run'" in publish("--push", "run", status=2)
     assert "--notes none.md: not a readable text" in publish("--notes", "none.md", status=2)

@@ -18,6 +18,8 @@ from agiqa.stage1.extractors.loading import (
     load_model,
     preprocess,
 )
+from kit.hub_server import serve
+from kit.publishing import use_hub
 
 TOWER = "vision_tower."
 
@@ -125,3 +127,14 @@ def test_no_image_processor(model: ModelFolder) -> None:
     (model.path / "preprocessor_config.json").unlink()
     with pytest.raises(AgiqaError, match="'copy' has no usable image processor"):
         load_image_processor(model)
+
+
+def test_size_and_licence_are_said_before_a_fetch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agiqa")
+    with serve({"config.json": b"{}", "notes.md": b"more"}) as hub:
+        hub.sizes["config.json"] = 16_400_000_000
+        use_hub(monkeypatch, tmp_path, hub.address)
+        find_model("tester/run")
+    assert "is fetched from the hub (16.40 GB, licence: not said there)" in caplog.text

@@ -1,6 +1,6 @@
 """`agiqa publish`: a run as a folder for others, on the hub if you like."""
 
-import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -8,6 +8,23 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import FILE, OUT_FOLDER, as_json, replace_run, run_argument
 from agiqa.cli.output import show
+
+# huggingface.co/docs/hub/repositories-licenses
+LICENCES = (
+    "apache-2.0", "mit", "openrail", "bigscience-openrail-m", "creativeml-openrail-m",
+    "bigscience-bloom-rail-1.0", "bigcode-openrail-m", "afl-3.0", "artistic-2.0", "bsl-1.0", "bsd",
+    "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear", "c-uda", "cc", "cc0-1.0", "cc-by-2.0",
+    "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0",
+    "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cdla-sharing-1.0",
+    "cdla-permissive-1.0", "cdla-permissive-2.0", "wtfpl", "ecl-2.0", "epl-1.0", "epl-2.0",
+    "etalab-2.0", "eupl-1.1", "eupl-1.2", "agpl-3.0", "gfdl", "gpl", "gpl-2.0", "gpl-3.0", "lgpl",
+    "lgpl-2.1", "lgpl-3.0", "isc", "h-research", "intel-research", "lppl-1.3c", "ms-pl",
+    "apple-ascl", "apple-amlr", "mpl-2.0", "odc-by", "odbl", "openmdw-1.0", "openrail++", "osl-3.0",
+    "postgresql", "ofl-1.1", "ncsa", "unlicense", "zlib", "pddl", "lgpl-lr", "deepfloyd-if-license",
+    "fair-noncommercial-research-license", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3",
+    "llama4", "grok2-community", "gemma", "unknown", "other",
+)  # fmt: skip
 
 
 @click.command("publish", cls=Command)
@@ -63,9 +80,11 @@ def command(
 
     if private and push is None:
         raise click.UsageError("--private goes with --push USER/NAME.")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+    if licence not in LICENCES:
+        near = get_close_matches(licence, LICENCES, 3) or ["apache-2.0"]
         raise click.UsageError(
-            f"--licence expects the hub's word for it, such as apache-2.0; found '{licence}'."
+            f"--licence expects the hub's word for it, such as {', '.join(near)}, or other; found "
+            f"'{licence}'."
         )
     address = START + require_repository(push) if push else out.resolve().name
     try:

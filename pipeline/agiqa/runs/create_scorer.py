@@ -35,6 +35,8 @@ def create_scorer(
         AgiqaError: no such scorer (the published ones are listed), its model is not there, or this
             environment makes other vectors than a run was trained on.
     """
+    if what == "":
+        raise AgiqaError("Expected a scorer's name or a run's folder, found an empty text.")
     if isinstance(what, Run):
         what = what.folder
     if what is not None and not isinstance(what, Path | str):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ class ImageScorer(ABC):
     title: str  # for messages
     label: str  # the run's name, or the scorer's
     provenance: Mapping[str, Any]  # target, scale (mos), experts
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Share it: nothing in it changes, and it holds models."""
+        return self
 
     @property
     def scale(self) -> tuple[float, float]:

