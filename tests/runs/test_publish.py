@@ -121,6 +121,25 @@ def test_no_result_is_written_into_a_published_run(run: Path) -> None:
     assert "the published run 'agiqa-3k'" in refusal("evaluate", default_run())
 
 
+def test_a_damaged_copy_is_to_be_fetched_again(run: Path) -> None:
+    def flip(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[-20] ^= 1  # still a number
+        path.write_bytes(content)
+
+    for name, damage in (
+        ("model.safetensors", flip),
+        ("prompts.yaml", Path.unlink),
+        ("model.safetensors", Path.unlink),
+        ("provenance.json", lambda path: path.write_text("{")),
+    ):
+        publish("--replace")
+        damage(Path("out", name))
+        with pytest.raises(AgiqaError, match="fetch it again") as error:
+            load_run("out")
+        assert name in str(error.value)
+
+
 def test_the_paper_s_network_needs_no_visual_model(run: Path) -> None:
     loaded = load_run(run)
     params = replace(

@@ -54,6 +54,12 @@ def test_the_hub_finds_licence_tags_and_figures(run: Path) -> None:
     assert set(head["metrics"]) == set(figures)
 
 
+def test_why_a_figure_has_a_dash_is_said(run: Path) -> None:
+    card = model_card(load_run(run), ADDRESS)
+    trial = "**A trial**: a test side has 8 images, too few for results."
+    assert f"\nmine, quality, random: {trial} – PLCC fitted: fewer than 30 test" in card
+
+
 def test_a_reader_finds_protocol_leaks_digests_and_limits(run: Path) -> None:
     about = json.loads((run / "provenance.json").read_text())
     leaks = [leak | {"same_prompt": 3, "same_file": 1} for leak in about["leaks"]]

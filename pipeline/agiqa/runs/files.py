@@ -31,6 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
+from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import write_json
 from agiqa.core.model_names import ZERO_SHOT
 from agiqa.core.params import Params, dump, from_tree, of_a_run, without_permission
@@ -38,13 +39,14 @@ from agiqa.core.run_folders import CARD, PROVENANCE
 from agiqa.core.trees import read_yaml
 from agiqa.core.weight_files import read_header, require_entries, require_finite
 from agiqa.runs.predictions import PREDICTIONS
-from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance
+from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance, remedy
 from agiqa.stage2.contract import Expected, Header
 from agiqa.stage2.predictors import AnyEnsemble, ensemble_class
 from agiqa.stage2.presets import LIGHT, MIXTURE
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
+PUBLISHED = (MODEL, PARAMS, PROMPTS)  # what a published run scores with
 CURVE = ("model", "seed", "epoch", "train_loss", "val_srcc", "val_plcc")  # columns of curves.csv
 CURVES = "curves.csv"
 SUMMARY, SCATTER = "summary.json", "scatter.csv"
@@ -167,8 +169,10 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
     Raises:
         AgiqaError: no such run, a newer layout, or a damaged file.
     """
-    folder, again = Path(folder), "run `agiqa fit` again"
+    folder = Path(folder)
     provenance = load_provenance(folder)
+    again = remedy(folder, provenance)
+    _require_published(folder, provenance, again)
     if missing := [name for name in SCORES_WITH if name not in provenance]:
         raise AgiqaError(f"{printable(folder / PROVENANCE)}: expected {some(missing)}; {again}.")
     try:
@@ -194,6 +198,25 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         ) from error
     images = frozenset(bytes(row).hex() for row in ids.tolist())
     return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
+
+
+def _require_published(folder: Path, provenance: Mapping[str, Any], again: str) -> None:
+    """Refuse a published run whose files are not those that were published.
+
+    Raises:
+        AgiqaError: one is missing or has other bytes.
+    """
+    digests = provenance.get("sha256", {}) if "published" in provenance else {}
+    for name in PUBLISHED:
+        try:
+            damaged = name in digests and file_sha256(folder / name) != digests[name]
+        except (OSError, ValueError):
+            damaged = True
+        if damaged:
+            raise AgiqaError(
+                f"{printable(folder / name)}: expected the file that was published, found none or "
+                f"a damaged one: {again}"
+            )
 
 
 def _of_this_layout(tree: Any, layout: int, where: str) -> Any:
@@ -238,12 +261,15 @@ def load_provenance(folder: Path | str) -> dict[str, Any]:
         AgiqaError: a file is missing, or provenance.json is damaged or of a newer layout.
     """
     folder = Path(folder)
-    for name in (MODEL, PARAMS, PROVENANCE):
-        if not (folder / name).is_file():
-            raise AgiqaError(
-                f"{printable(folder)}: not a run; expected {name}. Make one with `agiqa fit`."
-            )
+    missing = [name for name in (MODEL, PARAMS, PROVENANCE) if not (folder / name).is_file()]
+    if PROVENANCE in missing:
+        raise AgiqaError(
+            f"{printable(folder)}: not a run; expected {missing[0]}. Make one with `agiqa fit`."
+        )
     provenance = read_provenance(folder)
+    if missing:
+        again = remedy(folder, provenance)
+        raise AgiqaError(f"{printable(folder)}: not a whole run; expected {missing[0]}: {again}")
     provenance.setdefault("targets", [provenance["target"]])
     provenance.setdefault("trained_on", [provenance["dataset"]])
     provenance.setdefault("others", [])

@@ -18,6 +18,7 @@ from agiqa.data.metric_names import of_this_version
 LAYOUT = 3
 READABLE = (1, 2, 3)  # their figures; models of the preset light in layout 3 alone (files.py)
 METRICS = "metrics.json"
+AGAIN = "run `agiqa fit` again, or fetch it again where it was published"
 MOST_NAME = 200  # bytes of a name, which becomes a file's
 SCORES_WITH = ("seeds", "experts", "stores", "mos", "images")  # what scoring needs to know
 
@@ -80,6 +81,7 @@ class Provenance(About):
     git_revision: NotRequired[str | None]
     fit_seconds: NotRequired[float]
     published: NotRequired[str]  # under which name
+    sha256: NotRequired[dict[str, str]]  # of the files of a published run, by name
 
 
 class Summary(TypedDict, total=False):
@@ -220,8 +222,9 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
     Raises:
         AgiqaError: absent, damaged, of a newer layout, or a field is not what it should be.
     """
-    path, again = folder / PROVENANCE, "run `agiqa fit` again"
-    provenance = _read(path, again)
+    path = folder / PROVENANCE
+    provenance = _read(path, AGAIN)
+    again = remedy(folder, provenance)
     layout = provenance.get("layout", LAYOUT if partial else None)
     if layout not in READABLE or isinstance(layout, bool):
         raise AgiqaError(
@@ -239,6 +242,14 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged run ({error}); {again}.") from error
     return provenance
+
+
+def remedy(folder: Path, provenance: Mapping[str, Any]) -> str:
+    """Say what to do about a damaged run: one that is published is no other's to fit."""
+    if "published" not in provenance:
+        return "run `agiqa fit` again"
+    whole = folder.parents[1] if folder.parent.name == "snapshots" else folder  # the hub's cache
+    return f"remove {printable(whole)} and fetch it again"
 
 
 def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str, Any]:

@@ -13,11 +13,12 @@ import jinja2
 
 from agiqa import __version__
 from agiqa.core.errors import printable
+from agiqa.data.splits.preparing import LEAST_FITTED
 from agiqa.runs.files import DATASETS, TARGETS, Run
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.runs.score_notes import kind
 from agiqa.stage2.presets import LIGHT, MIXTURE
-from agiqa.views.kit.number import DASH, in_percent, interval, number
+from agiqa.views.kit.number import DASH, dashes, in_percent, interval, number
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 SHOWN = {  # figure of metrics.json: the hub's name of it, and ours
@@ -160,10 +161,22 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
         "plcc": medians["plcc_logistic"],
         "rmse": medians["rmse_raw"],
         "held": in_percent((metrics.get("coverage") or {}).get("covered")),
+        "why": _trial(metrics, leaks)
+        + dashes([{name: _figure(metrics, name) for name in SHOWN}], ("srcc",)),
         "leaks": f"of {test:,} in {len(leaks)} splits, {', '.join(shared)}"
         if test
         else "not counted",
     }
+
+
+def _trial(metrics: Mapping[str, Any], leaks: Sequence[Mapping[str, Any]]) -> str:
+    """Say that the test sides were too few for results, as `prepare` did; "" if they were not."""
+    least = min((leak["test"] for leak in leaks), default=LEAST_FITTED)
+    few = (metrics.get("intervals") or {}).get("too_few", "")
+    if not few and least >= LEAST_FITTED:
+        return ""
+    why = f" ({few})" if few else ""
+    return f"**A trial**: a test side has {least} images{why}, too few for results. "
 
 
 def _figure(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:

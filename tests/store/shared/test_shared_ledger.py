@@ -17,6 +17,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
 from agiqa.store.ledger.segments import ROWS_A_SEGMENT, Kind, build
+from agiqa.store.shared.remote import Remote
 from agiqa.store.shared.shared_shelf import SharedShelf
 from kit.machines import Machine, Server, make_bucket, make_ids, vectors_of
 
@@ -231,6 +232,12 @@ def test_what_cannot_be_reached_at_the_start_is_one_line(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     assert "no access (Unable to locate credentials)" in refused(f"s3://{bucket}/ledger")
+
+
+def test_a_server_that_does_not_answer_is_no_missing_bucket() -> None:
+    with pytest.raises(RemoteError, match=r"Cannot connect .*; check the network") as error:
+        Remote("http://127.0.0.1:9/store").files()
+    assert str(error.value).count("http://") == 1
 
 
 def _without_s3fs(refused: Callable[[str], str], url: str, monkeypatch: pytest.MonkeyPatch) -> str:

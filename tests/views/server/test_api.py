@@ -11,8 +11,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -20,6 +22,10 @@ import pytest
 from PIL import Image
 
 import agiqa
+from agiqa.runs.files import load_run
+from agiqa.runs.score import Scorer, default_run
+from agiqa.views.server.limits import Limits
+from agiqa.views.server.run_facts import run_facts
 from kit.serving_files import bomb, many_scans, wide
 
 
@@ -196,6 +202,15 @@ def test_fifty_at_once(served: Any) -> None:
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
     mean = float(values["agiqa_batch_images_sum"]) / float(values["agiqa_batch_images_count"])
     assert mean > 1.5
+
+
+def test_a_published_run_points_to_its_card() -> None:
+    run = load_run(default_run())
+    scorer = cast(Scorer, SimpleNamespace(run=run, scale=(0.0, 5.0), asks_image_prompt=False))
+    facts = run_facts(scorer, {}, None, Limits())
+    assert (facts.tested, facts.published) == (None, True)
+    script = Path(str(files("agiqa.views.server") / "static/page.js")).read_text("utf-8")
+    assert "facts.published ?" in script
 
 
 def test_what_the_run_is_and_how_the_server_does(client: httpx.Client) -> None:

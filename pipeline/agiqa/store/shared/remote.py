@@ -199,7 +199,10 @@ def _explain(error: Exception, url: str) -> tuple[str, str]:
     if isinstance(error, ValueError) and "rotocol" in text:
         return text, "give a URL that fsspec knows, such as s3://bucket/folder"
     if isinstance(error, FileNotFoundError):
-        return f"nothing there ({text})", "correct the URL, or create the bucket"
+        if isinstance(error.__cause__, OSError):  # fsspec's of a web server that does not answer
+            return _explain(error.__cause__, url)
+        reason = "nothing there" + (f" ({text})" if text != url else "")
+        return reason, "correct the URL, or create the bucket"
     if isinstance(error, PermissionError) or "redential" in type(error).__name__:
         return f"no access ({text})", f"check the credentials and what they allow, {again}"
     return f"{type(error).__name__}: {text}", f"check the network and the server's address, {again}"

@@ -38,6 +38,7 @@ def run_facts(
         scale=Scale(low=low, high=high),
         asks_image_prompt=scorer.asks_image_prompt,
         tested=_tested(run),
+        published="published" in run.provenance,
         explanations=explanations,
         folder=folder,
         limits=Taken(pixels=MAX_PIXELS, **vars(limits)),

@@ -174,7 +174,8 @@ class RunFacts(BaseModel):
     experts: list[str]
     scale: Scale
     asks_image_prompt: bool = Field(description="Whether a generation prompt is needed.")
-    tested: Tested | None = Field(description="None: not evaluated yet.")
+    tested: Tested | None = Field(description="None: not evaluated here.")
+    published: bool = Field(description="Then its card, README.md in its folder, has its figures.")
     explanations: dict[str, str] = Field(description="For each kind: empty, or why not.")
     folder: int | None = Field(description="Images in the operator's folder, where there is one.")
     limits: Taken

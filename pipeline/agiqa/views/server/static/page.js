@@ -181,7 +181,7 @@ function describe() {
   const tested = facts.tested;
   const figures = tested
     ? `test SRCC ${tested.srcc.median === null ? "not defined" : number(tested.srcc.median)}` + (tested.srcc.low === null ? "" : ` (${Math.round(100 * (tested.level ?? 0.95))} %: ${number(tested.srcc.low)} to ${number(tested.srcc.high)})`) + ` over ${tested.splits} ${tested.splits === 1 ? "split" : "splits"}`
-    : "not evaluated yet";
+    : facts.published ? "its test figures stand in its card, README.md in its folder" : "not evaluated yet";
   $("run-line").textContent = `${facts.target} as learned from ${facts.dataset}, ${facts.images.toLocaleString("en")} images, protocol ${facts.protocol}; ${figures}${tested?.gate ? `; ${tested.gate}` : ""}`;
   $("synthetic").hidden = !facts.synthetic;
   $("limits").textContent = `Up to ${(facts.limits.request_bytes / MIB).toFixed(0)} MiB and ${Math.round(facts.limits.pixels / 1e6)} megapixels an image. They stay on the machine that serves this page.`;
