@@ -127,6 +127,11 @@ def test_a_damaged_copy_is_to_be_fetched_again(run: Path) -> None:
         content[-20] ^= 1  # still a number
         path.write_bytes(content)
 
+    publish("--results")
+    flip(Path("out/predictions.csv"))
+    line = refusal("compare", "out")
+    assert "out/predictions.csv" in line
+    assert line.endswith("remove out and fetch it again")
     for name, damage in (
         ("model.safetensors", flip),
         ("prompts.yaml", Path.unlink),

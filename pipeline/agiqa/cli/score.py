@@ -50,7 +50,7 @@ SUFFIXES = {
     help="How to write the scores. Default: what -o's name ends in (.csv, .tsv, .json, .jsonl, "
     ".parquet, .txt), else a table.",
 )
-@out_file("Write to a file instead.")
+@out_file("Write to a file. Without it, to the terminal or pipe.")
 @click.option(
     "--image-column",
     default="",

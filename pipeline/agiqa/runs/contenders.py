@@ -13,8 +13,8 @@ from agiqa.core.model_names import ZERO_SHOT, in_order
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.data.metric_names import FIGURES, FITTED, LEAST_FOR_FITTED
 from agiqa.data.metrics import METRICS as MEASURES
-from agiqa.runs.files import provenance_of
-from agiqa.runs.hub import START, fetch_run, is_on_hub
+from agiqa.runs.files import provenance_of, require_as_published
+from agiqa.runs.hub import RESULTS, START, fetch_run, is_on_hub
 from agiqa.runs.predictions import PREDICTIONS, read_predictions
 from agiqa.runs.records import METRICS, read_metrics, read_provenance
 from agiqa.stage2.presets import MIXTURE
@@ -78,6 +78,7 @@ def _read(folder: Path) -> Read:
             f"{printable(folder)}: was published without its results (`agiqa publish --results`), "
             "so it cannot be compared"
         )
+    require_as_published(folder, provenance, tuple(RESULTS))
     per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
     frame = read_predictions(folder, COLUMNS)
     sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}

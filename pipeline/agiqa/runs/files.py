@@ -172,7 +172,7 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
     folder = Path(folder)
     provenance = load_provenance(folder)
     again = remedy(folder, provenance)
-    _require_published(folder, provenance, again)
+    require_as_published(folder, provenance)
     if missing := [name for name in SCORES_WITH if name not in provenance]:
         raise AgiqaError(f"{printable(folder / PROVENANCE)}: expected {some(missing)}; {again}.")
     try:
@@ -200,14 +200,16 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
     return Run(folder, ensemble, of_a_run(params, remote_code), provenance, images)
 
 
-def _require_published(folder: Path, provenance: Mapping[str, Any], again: str) -> None:
-    """Refuse a published run whose files are not those that were published.
+def require_as_published(
+    folder: Path, provenance: Mapping[str, Any], names: Sequence[str] = PUBLISHED
+) -> None:
+    """Refuse a published run of which files are not those that were published.
 
     Raises:
         AgiqaError: one is missing or has other bytes.
     """
     digests = provenance.get("sha256", {}) if "published" in provenance else {}
-    for name in PUBLISHED:
+    for name in names:
         try:
             damaged = name in digests and file_sha256(folder / name) != digests[name]
         except (OSError, ValueError):
@@ -215,7 +217,7 @@ def _require_published(folder: Path, provenance: Mapping[str, Any], again: str) 
         if damaged:
             raise AgiqaError(
                 f"{printable(folder / name)}: expected the file that was published, found none or "
-                f"a damaged one: {again}"
+                f"a damaged one: {remedy(folder, provenance)}"
             )
 
 

@@ -18,7 +18,7 @@ from agiqa.core.json_text import write_json
 from agiqa.core.params import Params, Visual, dump
 from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
 from agiqa.data.prompts import prompt_set_text, read_prompt_set
-from agiqa.runs.files import MODEL, PARAMS, PROMPTS, PUBLISHED, Run, load_run, whole_run
+from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, load_run, whole_run
 from agiqa.runs.hub import RESULTS
 from agiqa.runs.records import read_metrics, read_provenance
 from agiqa.runs.score import prompt_set_of, require_extractor
@@ -121,10 +121,10 @@ def publish_run(
         shutil.copyfile(run.folder / MODEL, staged / MODEL)
         (staged / PARAMS).write_text(dump(settings, permissions=False), encoding="utf-8")
         (staged / PROMPTS).write_text(prompts, encoding="utf-8")
-        digests = {name: file_sha256(staged / name) for name in PUBLISHED}
-        provenance = published_provenance(run, folder.name) | {"sha256": digests}
-        write_json(staged / PROVENANCE, provenance)
         for name in RESULTS if results else ():
             shutil.copyfile(run.folder / name, staged / name)
+        digests = {path.name: file_sha256(path) for path in sorted(staged.iterdir())}
+        provenance = published_provenance(run, folder.name) | {"sha256": digests}
+        write_json(staged / PROVENANCE, provenance)
         (staged / CARD).write_text(card, encoding="utf-8")
         return sorted(path.name for path in staged.iterdir())

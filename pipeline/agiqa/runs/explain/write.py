@@ -114,8 +114,8 @@ def chosen_files(
     if bad and (not skip_bad or len(bad) == len(files)):
         first = "; ".join(f"{image.path} {image.reason}" for image in bad[:3])
         raise AgiqaError(
-            f"{len(bad)} of {len(files)} images cannot be explained: {first}. Repair them, or "
-            "leave them out with --skip-bad."
+            f"{len(bad)} of {len(files)} images cannot be explained: {first}; repair them"
+            + ("" if skip_bad else ", or leave them out with --skip-bad")
         )
     rated = explainer.rated
     rows = {} if rated is None else {name: row for row, name in enumerate(rated.ids)}
