@@ -28,8 +28,8 @@ def explain(
     shutil.rmtree(world.run / "explanations", ignore_errors=True)
 
 
-def _refused(words: Sequence[object], *parts: str) -> None:
-    one_line(agiqa("explain", *words, status=1), *parts)
+def _refused(words: Sequence[object], *parts: str) -> str:
+    return one_line(agiqa("explain", *words, status=1), *parts)
 
 
 def test_a_runs_worst_best_and_lowest(world: World, explain: Callable[..., Result]) -> None:
@@ -164,7 +164,9 @@ def test_one_line_for_what_a_user_gets_wrong(
     _refused([run, "-o", "images"], "images: expected a folder that `agiqa explain` wrote")
     _refused([run, "--worst", 0, "--best", 0, "--lowest", 0], "No images to explain")
     (tmp_path / "text.png").write_text("no image")
-    _refused([run, tmp_path / "text.png", "--neighbours", 0], "text.png", "is not an image")
+    _refused([run, tmp_path / "text.png", "--neighbours", 0], "text.png", "--skip-bad")
+    bad = _refused([run, tmp_path / "text.png", "--neighbours", 0, "--skip-bad"], "not an image")
+    assert bad.endswith("; repair them")
     shutil.copytree(world.run, tmp_path / "fresh")
     (tmp_path / "fresh/predictions.csv").unlink()
     _refused([tmp_path / "fresh"], "not evaluated yet", "agiqa evaluate")
