@@ -93,8 +93,8 @@ def command(
     for folder, link in ((copy_to, False), (link_to, True)):
         if folder is not None:
             with disk_errors("write", folder):
-                put = put_images(list(selection["image"]), folder, link)
-            echo(f"{put} in {folder}", err=True)
+                placed = put_images(list(selection["image"]), folder, link)
+            echo(f"{placed} in {folder}", err=True)
     if out is not None:
         text = selection.map(lambda cell: safe_cell(str(cell))).to_csv(index=False)
         with disk_errors("write", out):

@@ -264,14 +264,12 @@ def load_provenance(folder: Path | str) -> dict[str, Any]:
     """
     folder = Path(folder)
     missing = [name for name in (MODEL, PARAMS, PROVENANCE) if not (folder / name).is_file()]
-    if PROVENANCE in missing:
-        raise AgiqaError(
-            f"{printable(folder)}: not a run; expected {missing[0]}. Make one with `agiqa fit`."
-        )
-    provenance = read_provenance(folder)
+    provenance = {} if PROVENANCE in missing else read_provenance(folder)
     if missing:
-        again = remedy(folder, provenance)
-        raise AgiqaError(f"{printable(folder)}: not a whole run; expected {missing[0]}: {again}")
+        again = "make one with `agiqa fit`"
+        if "published" in provenance:
+            again = remedy(folder, provenance)
+        raise AgiqaError(f"{printable(folder)}: not a run; expected {missing[0]}: {again}")
     provenance.setdefault("targets", [provenance["target"]])
     provenance.setdefault("trained_on", [provenance["dataset"]])
     provenance.setdefault("others", [])
