@@ -9,15 +9,19 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.runs.image_inputs import expand_braces, read_inputs
+from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_shards import Columns, ImageInput
+from agiqa.runs.input_addresses import expand_braces
+from agiqa.runs.select import put_images
 
 PROMPTS = ["a cat", "a cat", "ein Bär"]
 
@@ -85,7 +89,7 @@ def test_a_webdataset_tar(expected: list[bytes], tmp_path: Path) -> None:
     images = list(read_inputs([str(tmp_path / "s-{00..01}.tar")], Columns(kept=["seed"])))
     assert [content(image) for image in images] == expected
     assert [image.prompt for image in images] == PROMPTS
-    assert images[1].columns == {"seed": "1"}
+    assert images[1].columns == {"seed": 1}
     assert images[1].name == f"{tar}:001.png"
     (tmp_path / "shards").mkdir()
     for shard in ("s-00.tar", "s-01.tar"):
@@ -142,11 +146,98 @@ def test_urls_of_any_file_system(
     assert "nothing there" in second.problem
 
 
+def test_patterns_tables_and_lists_at_urls(expected: list[bytes], tmp_path: Path) -> None:
+    """Names in them are looked up beside them; here `file://` is a path."""
+    files = {f"sub/{name}.png": data for name, data in zip("abc", expected, strict=True)}
+    files["t.csv"] = b"image\n" + "\n".join(files).encode()
+    files["all.txt"] = b"# three\n\nsub/a.png\nsub/{b,c}.png\n"
+    files["some.lst"] = b"sub/*.png"
+    for root in ("memory://shelf", f"file://{tmp_path}/shelf"):
+        system, folder = fsspec.core.url_to_fs(root)
+        for name, data in files.items():
+            system.makedirs(f"{folder}/sub", exist_ok=True)
+            system.pipe_file(f"{folder}/{name}", data)
+        for name in ("sub/*.png", "**/[abc].png", "t.csv", "all.txt", "some.lst", "sub", "*.csv"):
+            assert contents(f"{root}/{name}") == expected, name
+        with pytest.raises(AgiqaError, match=r"shelf/\*.bmp: is a pattern that fits no file"):
+            contents(f"{root}/*.bmp")
+    assert next(read_inputs(["memory://shelf/s*/b*"])).name == "memory://shelf/sub/b.png"
+    with pytest.raises(AgiqaError, match="web servers list no files"):
+        contents("http://127.0.0.1:9/*.png")
+    (image,) = read_inputs(["memory://shelf/none.png"])
+    assert image.problem.startswith("cannot be read: nothing there")
+
+
+def test_one_s_own_tables_lead_anywhere(
+    pictures: Path, expected: list[bytes], tmp_path: Path, site: str
+) -> None:
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "t.csv"
+    cells = [str(pictures / "a.png"), f"{site}/pictures/b.png", "../pictures/sub/c.png"]
+    table.write_text("\n".join(["image", *cells, "none.png", f"file://{pictures}/a.png"]))
+    pd.read_csv(table).to_parquet(table.with_suffix(".parquet"))
+    for suffix in (".csv", ".parquet"):
+        *images, missing, again = read_inputs([str(table.with_suffix(suffix))])
+        assert [content(image) for image in images] == expected
+        assert (missing.path, content(again)) == (table.with_name("none.png"), expected[0])
+
+
+def test_lines_of_a_list_are_as_if_they_were_typed(
+    pictures: Path, expected: list[bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "lists [1]"  # no pattern
+    folder.mkdir()
+    write_tar(folder / "s-1.tar", {"c.png": expected[2]})
+    lines = ["# mine", "../pictures/{a,b}.png", "*-[1].tar", "", "  ../pictures", "none-*.png"]
+    (folder / "all.txt").write_text("\n".join([*lines, "*.txt", "gone.png"]))
+    *images, pattern, itself, gone = read_inputs([str(folder / "all.txt")])
+    assert [content(image) for image in images] == [*expected, *expected]
+    assert pattern.problem == "is a pattern that fits no file"
+    assert (itself.name, itself.problem[:19]) == (str(folder / "all.txt"), "is a list in a list")
+    assert (gone.name, gone.problem) == (str(folder / "gone.png"), "does not exist")
+
+
+def test_what_a_folder_holds_and_is_not_read_is_said(
+    pictures: Path, expected: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_tar(pictures / "s.tar", {"c.png": expected[2]})
+    (pictures / "labels.csv").write_text("image\na.png\n")
+    (pictures / "linked").symlink_to(tmp_path)
+    assert contents(pictures) == expected
+    links, shards = (record.getMessage() for record in caplog.records)
+    assert f"linked folders are not read ({pictures}/linked): name them, too" in links
+    named = f"{pictures}/labels.csv, {pictures}/s.tar"
+    assert f"its images are scored; not read are {named}: name them" in shards
+
+
+def test_a_damaged_shard_takes_no_other_with_it(expected: list[bytes], tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "a.tar", {f"{n}.png": data for n, data in enumerate(expected)})
+    cut = tmp_path / "b.tar"
+    cut.write_bytes(whole.read_bytes()[: 2 * 1024 + 512 + 10])
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
+    names = [str(cut), str(tmp_path / "c.parquet"), str(whole)]
+    first, second, third, fourth, *others = read_inputs(names)
+    assert [content(image) for image in (first, second, *others)] == [*expected[:2], *expected]
+    assert (third.name, third.problem[:36]) == (names[0], "is damaged, or no uncompressed tar (")
+    assert fourth.name == names[1]
+    with pytest.raises(AgiqaError, match=r"none\.tar: does not exist"):
+        next(read_inputs([*names, str(tmp_path / "none.tar")]))  # before any is read
+
+
+def test_numbers_stay_numbers(tmp_path: Path, pictures: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("image,mos,seed,id,version\na.png,3.50,7,007,1.1\nb.png,,8,8,1.10\n")
+    kept = ["mos", "seed", "id", "version"]
+    rows = [list(image.columns.values()) for image in read_inputs([str(table)], Columns(kept=kept))]
+    assert rows == [[3.5, 7, "007", "1.1"], ["", 8, "8", "1.10"]]
+
+
 @pytest.mark.parametrize(
     ("members", "cut", "message"),
     [
-        ({"a.png": b"1" * 2000}, 1000, "expected an uncompressed tar, found a damaged"),
-        ({}, 0, "expected an uncompressed tar"),
+        ({"a.png": b"1" * 2000}, 1000, "is damaged, or no uncompressed tar"),
+        ({}, 0, "is damaged, or no uncompressed tar"),
     ],
 )
 def test_a_tar_that_is_cut(
@@ -154,19 +245,22 @@ def test_a_tar_that_is_cut(
 ) -> None:
     tar = write_tar(tmp_path / "s.tar", members)
     tar.write_bytes(tar.read_bytes()[:cut])
-    with pytest.raises(AgiqaError, match=message):
-        contents(tar)
+    (image,) = read_inputs([str(tar)])
+    assert (image.name, image.problem.partition(" (")[0]) == (str(tar), message)
 
 
 def test_nothing_of_a_shard_or_table_leaves_its_folder(tmp_path: Path, pictures: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes((pictures / "a.png").read_bytes())
-    inner = pictures / "t.csv"
-    inner.write_text(f"path\n../secret.png\n{secret}\na.png\n")
-    first, second, third = read_inputs([str(inner)])
-    assert "not inside the data folder" in first.problem
-    assert "not inside the data folder" in second.problem
-    assert not third.problem
+    system = fsspec.filesystem("memory")
+    system.pipe({"/stranger/a.png": secret.read_bytes(), "/b.png": b"1"})
+    names = ["../b.png", str(secret), f"file://{secret}", f"zip://a::{secret}", "memory://b.png"]
+    for suffix, head in {".csv": ["path"], ".txt": ["# names"]}.items():
+        system.pipe(f"/stranger/t{suffix}", "\n".join([*head, *names, "a.png"]).encode())
+        *others, own = read_inputs([f"memory://stranger/t{suffix}"])
+        assert [image.name for image in others] == names
+        assert {image.problem[:18] for image in others} == {"leads out of the f"}
+        assert content(own) == secret.read_bytes()
     tar = tmp_path / "s.tar"
     with tarfile.open(tar, "w") as archive:
         link = tarfile.TarInfo("link.png")
@@ -183,24 +277,33 @@ def test_a_tar_s_headers_and_members_are_bounded(tmp_path: Path) -> None:
     name = tarfile.TarInfo("./@LongLink")
     name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
     (tmp_path / "long.tar").write_bytes(name.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
-    with pytest.raises(AgiqaError, match="a header of 1,099,511,627,776 bytes"):
-        contents(tmp_path / "long.tar")
-    large = tarfile.TarInfo("large.png")
-    large.size = 1 << 40
-    (tmp_path / "large.tar").write_bytes(large.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
-    images = read_inputs([str(tmp_path / "large.tar")])
-    assert next(images).problem == "has 1,099,511,627,776 bytes, too many"
+    (image,) = read_inputs([str(tmp_path / "long.tar")])
+    assert "a header of 1,099,511,627,776 bytes" in image.problem
+    for size, problem in {
+        1 << 30: "has 1,073,741,824 bytes, too many",
+        1 << 60: "is damaged, or no uncompressed tar (a member of 1,152,921,504,606,846,976 bytes",
+    }.items():
+        large = tarfile.TarInfo("large.png")
+        large.size = size
+        (tmp_path / "large.tar").write_bytes(large.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+        image = next(read_inputs([str(tmp_path / "large.tar")]))  # in no time
+        assert image.problem.startswith(problem)
 
 
-def test_a_name_that_stands_twice_in_a_tar_is_said(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "s.tar", "w") as archive:
-        for data in (b"abc", b"abcd"):
-            member = tarfile.TarInfo("a.png")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    images = sorted(read_inputs([str(tmp_path / "s.tar")]), key=lambda image: image.problem)
+@pytest.mark.parametrize("between", [[], ["b.png", "c.png"]])
+def test_a_name_that_stands_twice_in_a_tar_is_said(tmp_path: Path, between: list[str]) -> None:
+    tar = tmp_path / "s.tar"
+    with tarfile.open(tar, "w") as archive:
+        for number, name in enumerate(["a.png", *between, "a.png"]):
+            member = tarfile.TarInfo(name)
+            member.size = 3 + number
+            archive.addfile(member, io.BytesIO(b"abcdef"[: member.size]))
+    images = [image for image in read_inputs([str(tar)]) if image.name == f"{tar}:a.png"]
+    images.sort(key=lambda image: image.problem)
     assert [image.content for image in images] == [b"abc", None]
     assert images[1].problem == "stands twice in the shard; the first counts"
+    (copied,) = [put_images([f"{tar}:a.png"], tmp_path / "best", link=False)]
+    assert (copied, (tmp_path / "best" / "a.png").read_bytes()) == (1, b"abc")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet", ".arrow", ".csv", ".txt"])
@@ -221,8 +324,8 @@ def test_any_bytes_end_in_one_line(
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     for named, message in {
-        "nothing.png": "no such file or folder",
-        "*.png": "expected images of that pattern, found none",
+        "nothing.png": "nothing.png: does not exist",
+        "*.png": "is a pattern that fits no file",
     }.items():
         with pytest.raises(AgiqaError, match=message):
             contents(tmp_path / named)
@@ -231,16 +334,24 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     with pytest.raises(AgiqaError, match=r"column model \(--keep\), found a folder of images"):
         contents(tmp_path, columns=Columns(kept=["model"]))
+    (tmp_path / "t.csv").write_text("image;prompt\na.png;a\n")
+    with pytest.raises(AgiqaError, match="it is separated by semicolons: save it with commas"):
+        contents(tmp_path / "t.csv")
+    (tmp_path / "s.tar.gz").touch()
+    (image,) = read_inputs([str(tmp_path / "s.tar.gz")])
+    assert image.problem.startswith("is compressed: unpack it first (gunzip)")
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(AgiqaError, match="found a, b: name it with --image-column"):
         contents(tmp_path / "t.csv")
 
 
-def test_braces() -> None:
+def test_braces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(expand_braces("{a,b}-{1..3}.tar")) == [
         *("a-1.tar", "a-2.tar", "a-3.tar"),
         *("b-1.tar", "b-2.tar", "b-3.tar"),
     ]
     assert list(expand_braces("a{b}.png")) == ["a{b}.png"]
-    with pytest.raises(AgiqaError, match="a range of 1 to 1,000,000 numbers"):
-        list(expand_braces("{1..99999999999}.tar"))
+    monkeypatch.setattr("agiqa.runs.input_addresses.MOST_NAMES", 99)
+    for braces in ("{1..99999999999}.tar", "{1..10}{1..10}.png"):
+        with pytest.raises(AgiqaError, match="stand for more than 99 names"):
+            list(expand_braces(braces))

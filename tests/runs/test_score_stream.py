@@ -3,6 +3,7 @@
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,57 @@ def test_one_bad_image_ends_no_others_work(folder: Path) -> None:
     with ScoreRows(None, "") as rows:
         stream(folder, MeanBrightness(), rows, skip_bad=True)
         assert (len(rows), len(rows.bad())) == (8, 2)
+
+
+class Prompted(MeanBrightness):
+    """Asks for the prompt, and notes it."""
+
+    asks_image_prompt = True
+
+    def score_sources(self, sources: Mapping[str, Source]) -> dict[str, Score]:
+        self.prompts = [source.image_prompt for source in sources.values()]
+        return super().score_sources(sources)
+
+
+def test_an_image_without_the_prompt_that_is_asked_for_is_a_bad_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    def score(scorer: ImageScorer, rows: ScoreRows, **options: Any) -> None:
+        given = read_inputs([str(tmp_path / "t.csv")])
+        score_stream(given, lambda: scorer, rows, chunk=4, **options)
+
+    lines = [f"images/{n:02d}.png,{'' if n == 1 else n}" for n in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,prompt", *lines]))
+    scorer = Prompted()
+    with ScoreRows(None, "") as rows, pytest.raises(BadInputError) as raised:
+        score(scorer, rows)
+    assert [Path(bad.path).name for bad in raised.value.bad] == ["01.png"]
+    assert "--prompt-column" in raised.value.bad[0].reason
+    with ScoreRows(tmp_path / "out.csv", "") as rows:
+        score(scorer, rows, skip_bad=True)
+        assert (len(rows), len(rows.bad())) == (7, 1)
+        lines[1] += "x"
+        (tmp_path / "t.csv").write_text("\n".join(["image,prompt", *lines]))
+        score(scorer, rows, skip_bad=True)  # what was mended is scored
+        assert (len(rows), scorer.prompts) == (8, ["x"])
+    with ScoreRows(None, "") as rows:
+        score(scorer, rows, image_prompt="a dog")
+        assert {row["columns"]["prompt"] for row in rows.ranked()} == {"a dog"}
+    assert scorer.prompts == ["a dog"] * 4
+    (tmp_path / "t.csv").write_text("image\nimages/00.png\n")
+    with ScoreRows(None, "") as rows, pytest.raises(AgiqaError, match="--image-prompt TEXT, or a"):
+        score(scorer, rows, skip_bad=True)
+    with pytest.raises(AgiqaError, match=r"generated from; \S*00.png came without: give"):
+        scorer([folder / "00.png", folder / "01.png"], [" ", "x"])
+
+
+def test_what_was_read_before_an_error_is_scored(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    given = read_inputs([str(folder), str(tmp_path / "t.csv")])
+    with ScoreRows(None, "") as rows:
+        with pytest.raises(AgiqaError, match="expected a column of images"):
+            score_stream(given, MeanBrightness, rows, chunk=8)
+        assert len(rows) == 10
 
 
 def test_bytes_leave_nothing_on_the_disk(

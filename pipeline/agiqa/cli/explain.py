@@ -145,14 +145,20 @@ def files_of(images: Sequence[Path]) -> list[Path]:
     """Give files as they are and folders as the images in them, each once.
 
     Raises:
-        AgiqaError: there is no such file or folder here.
+        AgiqaError: there is no such file or folder here, or one that holds images inside.
     """
     from agiqa.data.datasets.folder import find_images
+    from agiqa.runs.image_inputs import LISTS, PACKED, SHARDS, TABLES
 
     files: dict[Path, None] = {}
     for image in images:
         if not image.exists():
             raise AgiqaError(f"{image}: no such file or folder on this machine.")
+        if image.is_file() and image.suffix.lower() in (*SHARDS, *TABLES, *LISTS, *PACKED):
+            raise AgiqaError(
+                f"{printable(image)}: expected images or folders of them, found a file of another "
+                "kind: unpack it, or name the images in it (agiqa score takes it as it is)"
+            )
         files |= dict.fromkeys(find_images(image) if image.is_dir() else [image])
     return list(files)
 

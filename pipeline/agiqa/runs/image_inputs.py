@@ -1,42 +1,58 @@
 """The images to score, as people hold them: files, folders, globs, lists, tables, shards, URLs.
 
-Read one after the other, so that a million need no list in memory. What a person types may lie
-anywhere; what a table or a shard names stays inside its folder.
+Read one after the other, so that a million need no list in memory. A shard that is damaged gives
+what can be read of it, then itself as a problem: the others go on.
 """
 
-import glob
+import io
 import itertools
+import logging
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.regular_files import open_regular, read_regular
 from agiqa.core.urls import is_url, shown
-from agiqa.data.datasets.folder import find_images
-from agiqa.data.datasets.table import inner_path
-from agiqa.data.datasets.text_table import read_text_csv
+from agiqa.data.datasets.folder import visible_files
+from agiqa.data.datasets.text_table import parse_text_csv, read_text_csv
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
 from agiqa.runs.image_shards import (
     SHARDS,
+    Cell,
     Columns,
     ImageInput,
+    ShardError,
+    as_cell,
+    as_input,
     read_arrow,
     read_parquet,
     read_tar,
 )
-from agiqa.store.shared.remote import RemoteError, remote_errors
+from agiqa.runs.input_addresses import (
+    WEB,
+    AddressError,
+    files_below,
+    find_addresses,
+    find_listed,
+    suffix_of,
+)
+from agiqa.store.shared.remote import Remote, RemoteError, remote_errors
+
+log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".tsv")
 LISTS = (".txt", ".lst")
-MOST_LIST = 1 << 30  # bytes of a list of paths
-MOST_NAMES = 1_000_000  # that braces stand for
+PACKED = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
+MOST_TEXT = 1 << 30  # bytes of a list of paths, or of a table at a URL
 AT_ONCE = 16  # images fetched at a time
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
+COMMENT = "#"  # begins a line of a list that names nothing
+# As programs write numbers; 007 and 1.10.2 are names.
+NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(\.\d+)?([eE][+-]?\d{1,3})?")
 
 
 def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterator[ImageInput]:
@@ -50,191 +66,185 @@ def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterato
         columns: of tables, those that are asked for.
 
     Raises:
-        AgiqaError: nothing is there, or a table, list or shard cannot be read.
+        AgiqaError: a name stands for nothing, before any is read; or a table or list cannot be.
     """
+    addresses = list(itertools.chain.from_iterable(map(find_addresses, named)))
+    asked = columns or Columns()
     given: set[str] = set()
-    for address in itertools.chain.from_iterable(map(expand_braces, named)):
-        reader = _of_url if is_url(address) else _of_path
-        for image in reader(address, columns or Columns()):
-            if len(named) > 1:
-                if image.name in given:
-                    continue
-                given.add(image.name)
-            yield image
+    for image in _fetched(
+        itertools.chain.from_iterable(_read(address, asked) for address in addresses)
+    ):
+        if len(named) > 1:
+            if image.name in given:
+                continue
+            given.add(image.name)
+        yield image
 
 
-def expand_braces(address: str) -> Iterator[str]:
-    """List what braces stand for: `{a,b}` and `{000..012}`, as shells and webdataset have it.
-
-    >>> list(expand_braces("s-{08..10}.tar"))
-    ['s-08.tar', 's-09.tar', 's-10.tar']
-
-    Raises:
-        AgiqaError: they stand for too many names.
-    """
-    match = BRACES.search(address)
-    if match is None or Path(address).exists():
-        yield address
-        return
-    inner = match[1]
-    if bounds := RANGE.fullmatch(inner):
-        first, last = int(bounds[1]), int(bounds[2])
-        if not 0 <= last - first < MOST_NAMES:
-            raise AgiqaError(
-                f"{printable(address)}: expected a range of 1 to {MOST_NAMES:,} numbers that rises"
-            )
-        width = len(bounds[1]) if bounds[1].startswith("0") else 0
-        parts: Iterator[str] = (f"{number:0{width}d}" for number in range(first, last + 1))
-    elif "," in inner:
-        parts = iter(inner.split(","))
-    else:
-        yield address
-        return
-    for part in parts:
-        yield from expand_braces(address[: match.start()] + part + address[match.end() :])
-
-
-def _of_path(address: str, columns: Columns) -> Iterator[ImageInput]:
-    if not address.strip():
-        raise AgiqaError("expected a path, found an empty one: '.' is this folder")
-    path = Path(address)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        yield from _of_folder(path, columns)
-    elif not path.exists() and glob.has_magic(address):
-        matches = sorted(glob.glob(address, recursive=True))  # noqa: PTH207 - absolute ones, too
-        if not matches:
-            raise AgiqaError(f"{printable(address)}: expected images of that pattern, found none")
-        for match in matches:
-            if not Path(match).is_dir():
-                yield from _of_path(match, columns)
-    elif not path.exists():
-        raise AgiqaError(f"{printable(address)}: no such file or folder.")
+def _read(address: str, columns: Columns) -> Iterator[ImageInput]:
+    """Read what an address holds, as its kind says."""
+    suffix = suffix_of(address)
+    if not is_url(address) and Path(address).is_dir():
+        yield from _of_folder(address, visible_files(Path(address)), columns)
     elif suffix in TABLES:
-        yield from _of_table(path, columns)
+        yield from _of_table(address, columns)
     elif suffix in LISTS:
-        yield from _of_list(path)
+        yield from _of_list(address, columns)
     elif suffix in SHARDS:
-        with _opened(path) as file:
-            yield from _of_shard(file, str(path), path.parent, columns)
+        yield from _of_shard(address, columns)
+    elif suffix in PACKED:
+        reason = "is compressed: unpack it first (gunzip); a tar is then read as it is"
+        yield ImageInput(shown(address), problem=reason)
+    elif not is_url(address):
+        yield ImageInput(address, Path(address))
+    elif suffix in IMAGE_SUFFIXES or address.lower().startswith(WEB):
+        yield ImageInput(shown(address), url=address)
     else:
-        yield ImageInput(str(path), path)
+        yield from _of_folder(address, files_below(address), columns)
 
 
-def _of_folder(folder: Path, columns: Columns) -> Iterator[ImageInput]:
+def _of_folder(folder: str, files: Sequence[str], columns: Columns) -> Iterator[ImageInput]:
     """Images in the folder or below; where there is none, its shards."""
-    shards = sorted(path for kind in SHARDS for path in folder.rglob(f"*{kind}"))
-    try:
-        images = find_images(folder)
-    except AgiqaError:
-        if not shards:
-            raise
-        images = []
+    images = [file for file in files if suffix_of(file) in IMAGE_SUFFIXES]
+    holders = [file for file in files if suffix_of(file) in (*SHARDS, *TABLES, *PACKED)]
+    taken = images or [file for file in holders if suffix_of(file) in SHARDS]
+    where = printable(shown(folder))
+    if not taken:
+        raise AgiqaError(
+            f"{where}: expected images ({' '.join(IMAGE_SUFFIXES)}) or shards ({' '.join(SHARDS)}) "
+            "in it or below, found none"
+        )
     if images and columns.kept:
         raise AgiqaError(
-            f"{printable(folder)}: expected a table or shards with the column "
+            f"{where}: expected a table or shards with the column "
             f"{some(columns.kept)} (--keep), found a folder of images, which has none"
         )
-    yield from (ImageInput(str(path), path) for path in images)
-    for shard in () if images else shards:
-        yield from _of_path(str(shard), columns)
+    if unread := sorted(set(holders).difference(taken)):
+        log.warning(
+            "%s: its %s are scored; not read are %s: name them to score what they hold",
+            where,
+            "images" if images else "shards",
+            some([printable(shown(file)) for file in unread], 3),
+        )
+    for file in taken:
+        yield from _read(file, columns)
 
 
-def _of_list(path: Path) -> Iterator[ImageInput]:
-    """Paths and URLs, one a line, relative to the list's folder; as if they had been typed."""
+def _of_list(address: str, columns: Columns) -> Iterator[ImageInput]:
+    """Read a list's lines as if they had been typed in its folder; lists in it are none."""
+    where = printable(shown(address))
     try:
-        lines = read_regular(path, MOST_LIST).decode("utf-8-sig").splitlines()
+        lines = _content(address).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise AgiqaError(f"{path}: expected a list of paths, one a line: {error}") from error
-    addresses = [line.strip() for line in lines if line.strip()]
-    if not addresses:
-        raise AgiqaError(f"{path}: expected paths of images, one a line, found none")
-    for remote, run in itertools.groupby(addresses, is_url):
-        if remote:
-            yield from _fetched(list(run))
-        else:
-            yield from (_local(path.parent / address) for address in run)
-
-
-def _local(path: Path) -> ImageInput:
-    return ImageInput(str(path), path, problem="" if path.exists() else "does not exist")
-
-
-def _of_table(path: Path, columns: Columns) -> Iterator[ImageInput]:
-    frame = read_text_csv(path)
-    names = [str(name) for name in frame.columns]
-    image_column = columns.image_of(names, str(path))
-    prompt_column = columns.prompt_of(names, str(path))
-    for row in frame.to_dict("records"):
+        raise AgiqaError(f"{where}: expected a list of paths, one a line: {error}") from error
+    names = [line.strip() for line in lines if not line.strip().startswith(COMMENT)]
+    if not any(names):
+        raise AgiqaError(f"{where}: expected paths of images, one a line, found none")
+    for name in filter(None, names):
         try:
-            image = path.parent / inner_path(str(row[image_column]), str(path))
-        except AgiqaError as error:
-            yield ImageInput(printable(row[image_column]), problem=one_line(error))
+            addresses = list(find_listed(address, name))
+        except AddressError as error:
+            yield ImageInput(error.address, problem=error.reason)
             continue
-        prompt = str(row[prompt_column]) if prompt_column else ""
-        kept = {name: str(row[name]) for name in columns.kept}
-        yield ImageInput(str(image), image, None, prompt, kept)
+        except RemoteError as error:
+            yield ImageInput(printable(shown(name)), problem=_not_fetched(name, error))
+            continue
+        for found in addresses:
+            if suffix_of(found) in LISTS:
+                reason = "is a list in a list: name it beside this one"
+                yield ImageInput(printable(shown(found)), problem=reason)
+            else:
+                yield from _read(found, columns)
 
 
-def _of_shard(
-    file: BinaryIO, where: str, folder: Path | None, columns: Columns
-) -> Iterator[ImageInput]:
-    if where.lower().endswith(".tar"):
-        return read_tar(file, where, columns)
-    reader = read_parquet if where.lower().endswith(".parquet") else read_arrow
-    return reader(file, where, folder, columns)
+def _of_table(address: str, columns: Columns) -> Iterator[ImageInput]:
+    if is_url(address):
+        file = io.BufferedReader(io.BytesIO(_content(address)))
+        frame = parse_text_csv(file, shown(address), suffix_of(address))
+    else:
+        frame = read_text_csv(Path(address))
+    names = [str(name) for name in frame.columns]
+    image_column = columns.image_of(names, shown(address))
+    prompt_column = columns.prompt_of(names, shown(address))
+    kept = {name: as_cells(list(frame[name])) for name in columns.kept}
+    prompts = frame[prompt_column] if prompt_column else itertools.repeat("")
+    for number, (image, prompt) in enumerate(zip(frame[image_column], prompts, strict=False)):
+        cells = {name: column[number] for name, column in kept.items()}
+        yield as_input(image, address, number, prompt, cells)
+
+
+def as_cells(texts: Sequence[str]) -> Sequence[Cell]:
+    """Read a column's texts as numbers where all are, each written in one way; else as texts.
+
+    >>> as_cells(["1.5", "", "2"]), as_cells(["007", "8"]), as_cells(["1.1", "1.10"])
+    ([1.5, '', 2], ['007', '8'], ['1.1', '1.10'])
+    """
+    numbers: dict[str, Cell] = {"": ""}
+    for text in set(texts) - {""}:
+        if (match := NUMBER.fullmatch(text)) is None:
+            return texts
+        numbers[text] = as_cell(float(text) if any(match.groups()) else int(text))
+    if len(set(numbers.values())) < len(numbers):
+        return texts
+    return [numbers[text] for text in texts]
+
+
+def _of_shard(address: str, columns: Columns) -> Iterator[ImageInput]:
+    """Read a shard as far as it can be read, then say what is wrong with it."""
+    readers = {".tar": read_tar, ".parquet": read_parquet, ".arrow": read_arrow}
+    try:
+        if is_url(address):
+            import fsspec
+
+            with remote_errors("read", address), fsspec.open(address, "rb") as remote:
+                yield from readers[suffix_of(address)](remote, address, columns)
+        else:
+            with _opened(Path(address)) as file:
+                yield from readers[suffix_of(address)](file, address, columns)
+    except RemoteError as error:
+        yield ImageInput(shown(address), problem=_not_fetched(address, error))
+    except ShardError as error:
+        yield ImageInput(printable(shown(address)), problem=one_line(error))
 
 
 def _opened(path: Path) -> BinaryIO:
     try:
         return open_regular(path)
     except (OSError, ValueError) as error:
-        raise AgiqaError(f"{printable(path)}: cannot be read: {error}") from error
+        raise ShardError(f"cannot be read: {error}") from error
 
 
-def _of_url(url: str, columns: Columns) -> Iterator[ImageInput]:
-    """An image, a shard, or a folder of either, through fsspec."""
-    import fsspec
-
-    suffix = Path(url.split("?")[0]).suffix.lower()
-    if suffix in SHARDS:
-        with remote_errors("read", url), fsspec.open(url, "rb") as file:
-            yield from _of_shard(cast(BinaryIO, file), shown(url), None, columns)
-    elif suffix in IMAGE_SUFFIXES or url.startswith(("http://", "https://")):
-        yield from _fetched([url])
-    else:
-        with remote_errors("list", url):
-            system, root = fsspec.core.url_to_fs(url)
-            paths = [system.unstrip_protocol(path) for path in sorted(system.find(root))]
-        images = [path for path in paths if Path(path).suffix.lower() in IMAGE_SUFFIXES]
-        shards = [path for path in paths if Path(path).suffix.lower() in SHARDS]
-        if not images and not shards:
-            raise AgiqaError(f"{shown(url)}: expected images or shards in it, found none")
-        yield from _fetched(images)
-        for shard in () if images else shards:
-            yield from _of_url(shard, columns)
+def _content(address: str) -> bytes:
+    if is_url(address):
+        return Remote(address).read("", MOST_TEXT)
+    return read_regular(Path(address), MOST_TEXT)
 
 
-def _fetched(urls: Sequence[str]) -> Iterator[ImageInput]:
-    """Images at URLs, some at a time, in order."""
+def _fetched(images: Iterable[ImageInput]) -> Iterator[ImageInput]:
+    """Fetch images at URLs, some at a time; all are given in order."""
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as pool:
-        pending: deque[Future[ImageInput]] = deque()
-        for url in urls:
-            pending.append(pool.submit(_fetch, url))
-            if len(pending) == AT_ONCE:
+        for is_remote, run in itertools.groupby(images, lambda image: image.url != ""):
+            if not is_remote:
+                yield from run
+                continue
+            pending: deque[Future[ImageInput]] = deque()
+            for image in run:
+                pending.append(pool.submit(_fetch, image))
+                if len(pending) == AT_ONCE:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
-def _fetch(url: str) -> ImageInput:
-    import fsspec
-
+def _fetch(image: ImageInput) -> ImageInput:
     try:
-        with remote_errors("read", url), fsspec.open(url, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = Remote(image.url).read("", MAX_BYTES)
     except RemoteError as error:
-        return ImageInput(shown(url), problem=one_line(error))
-    if len(content) > MAX_BYTES:
-        return ImageInput(shown(url), problem=f"has more than {MAX_BYTES:,} bytes")
-    return ImageInput(shown(url), None, content)
+        return ImageInput(image.name, problem=_not_fetched(image.url, error))
+    return replace(image, content=content, url="")
+
+
+def _not_fetched(url: str, error: RemoteError) -> str:
+    """Say why a file could not be fetched; the text follows its name."""
+    reason = one_line(error).removeprefix(f"{shown(url)}: ")
+    return "cannot be read: " + re.sub("^expected to [a-z]+ it, found: ", "", reason)

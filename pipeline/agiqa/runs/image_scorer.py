@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.data.images import BadImage, BadImagesError, check_images, image_id
 from agiqa.runs.pictures import File, Picture, as_pictures, is_batch
 from agiqa.store.row_ids import Source
@@ -190,14 +190,22 @@ class ImageScorer(ABC):
             if image_prompts:
                 log.warning("%s does not ask for the images' generation prompts.", self.title)
             return None
-        if not image_prompts or not all(prompt.strip() for prompt in image_prompts):
-            raise AgiqaError(
-                f"{self.title} asks for the text that an image was generated from: give "
-                "--image-prompt TEXT (in Python image_prompts, one for each image)."
-            )
-        if len(image_prompts) != len(images):
+        prompts = list(image_prompts or ())
+        if any(map(str.strip, prompts)) and len(prompts) != len(images):
             raise AgiqaError(
                 f"Expected one generation prompt for each of {len(images)} images, found "
-                f"{len(image_prompts)}."
+                f"{len(prompts)}."
             )
-        return list(image_prompts)
+        without = [row for row, prompt in enumerate(prompts) if not prompt.strip()]
+        if without or not prompts:
+            names = [
+                printable(images[row]) if isinstance(images[row], File) else f"image {row}"
+                for row in without
+            ]
+            which = f"; {some(names, 3)} came without" if len(names) < len(images) and names else ""
+            raise AgiqaError(
+                f"{self.title} asks for the text that an image was generated from{which}: give "
+                "--image-prompt TEXT, or a table that has it (--prompt-column NAME; in Python "
+                "image_prompts, one for each image)."
+            )
+        return prompts

@@ -3,6 +3,8 @@
 A shard is a stranger's file: members are bytes in memory, never paths on this disk, and bounded.
 """
 
+import hashlib
+import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,28 +13,38 @@ from typing import Any, BinaryIO
 
 from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
 from agiqa.core.trees import parse_json
-from agiqa.data.datasets.table import inner_path
+from agiqa.core.urls import is_url, shown
+from agiqa.data.datasets.text_table import separator_hint
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
+from agiqa.runs.input_addresses import AddressError, named_in
 
 SHARDS = (".tar", ".parquet", ".arrow")
 MOST_TEXT = 1 << 20  # bytes of a prompt, or of a record of columns
+MOST_MEMBER = 1 << 34  # bytes of a tar's member, to be passed over
 MOST_SAMPLE = 2 * MAX_BYTES  # bytes of one webdataset sample
 MOST_ROW_GROUP = 4 << 30  # bytes of a Parquet file's row group when unpacked
 ROWS = 16  # of a table in memory at once
 IMAGE_COLUMNS = ("image", "img", "path", "file", "filename", "file_name", "image_path", "name")
 PROMPT_COLUMNS = ("prompt", "caption", "text")
 
+Cell = str | int | float  # of a column that is kept; "": nothing
+
+
+class ShardError(AgiqaError):
+    """A shard that cannot be read on; what came before stands. The text follows its name."""
+
 
 @dataclass(frozen=True)
 class ImageInput:
-    """One image to score: a file here, or its bytes, or why it is neither."""
+    """One image to score: a file here, its bytes, its URL, or why it is none of them."""
 
     name: str  # its path, `shard.tar:000.png` or `table.parquet:17`
     path: Path | None = None
     content: bytes | None = None
     prompt: str = ""  # the text that it was generated from
-    columns: Mapping[str, str] = field(default_factory=dict)  # of its row or record
+    columns: Mapping[str, Cell] = field(default_factory=dict)  # of its row or record
     problem: str = ""  # why it cannot be read
+    url: str = ""  # where its bytes are still to be fetched from
 
 
 @dataclass(frozen=True)
@@ -51,9 +63,10 @@ class Columns:
         """
         named = _first(names, self.image, IMAGE_COLUMNS, where)
         if not named:
+            hint = separator_hint(list(names)) or "name it with --image-column"
             raise AgiqaError(
                 f"{where}: expected a column of images named {some(IMAGE_COLUMNS, 8)}; found "
-                f"{some([quoted(name) for name in names], 20)}: name it with --image-column"
+                f"{some([quoted(name) for name in names], 20)}: {hint}"
             )
         return named
 
@@ -79,63 +92,76 @@ def _first(names: Sequence[str], asked: str, usual: Sequence[str], where: str) -
 
 
 class _Member(tarfile.TarInfo):
-    """A tar's member whose extended header is not read where it is larger than any name."""
+    """A tar's member of a bounded size, and with an extended header no larger than any name.
+
+    tarfile reads on to the end that a header says, however early the file ends.
+    """
 
     def _proc_member(self, archive: tarfile.TarFile) -> Any:
         extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         long_name = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
         if self.type in (*extended, *long_name) and not 0 <= self.size <= MOST_TEXT:
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        if not 0 <= self.size <= MOST_MEMBER:
+            raise tarfile.ReadError(f"a member of {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def read_tar(file: BinaryIO, where: str, columns: Columns) -> Iterator[ImageInput]:
+def read_tar(file: BinaryIO, address: str, columns: Columns) -> Iterator[ImageInput]:
     """Read a tar as webdataset writes it: what shares a name up to its first dot is one sample.
 
     A member with an image's suffix is an image, `.txt` its prompt, `.json` its columns.
 
     Raises:
-        AgiqaError: the tar is cut short, damaged or compressed.
+        ShardError: the tar is cut short, damaged or compressed.
     """
-    key, sample = "", dict[str, bytes]()
+    where, key, sample, bad = shown(address), "", dict[str, bytes](), list[ImageInput]()
+    digests = set[bytes]()  # of the names so far: a million take 0.1 GB
     try:
         with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # which tarfile would keep
                 if not member.isreg() or member.issparse():
                     continue
                 path = PurePosixPath(member.name)
                 own_key = str(path.parent / path.name.partition(".")[0])
                 if own_key != key:
                     yield from _sample(sample, where, columns)
-                    key, sample = own_key, {}
+                    yield from bad
+                    key, sample, bad = own_key, {}, []
                 is_image = path.suffix.lower() in IMAGE_SUFFIXES
                 if not is_image and path.suffix.lower() not in (".txt", ".json"):
                     continue
+                name = f"{where}:{printable(member.name)}"
                 if member.size > (MAX_BYTES if is_image else MOST_TEXT):
-                    name = f"{where}:{printable(member.name)}"
-                    yield ImageInput(name, problem=f"has {member.size:,} bytes, too many")
+                    bad.append(ImageInput(name, problem=f"has {member.size:,} bytes, too many"))
                     continue
                 if sum(map(len, sample.values())) + member.size > MOST_SAMPLE:
-                    raise AgiqaError(
-                        f"{where}: expected at most {MOST_SAMPLE:,} bytes in files named "
-                        f"{printable(key)}.*, found more: give each image a name of its own"
+                    raise ShardError(
+                        f"has more than {MOST_SAMPLE:,} bytes in files named {printable(key)}.*: "
+                        "give each image a name of its own"
                     )
-                if member.name in sample:
-                    name = f"{where}:{printable(member.name)}"
-                    yield ImageInput(name, problem="stands twice in the shard; the first counts")
+                digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+                if digest in digests:
+                    reason = "stands twice in the shard; the first counts"
+                    bad.append(ImageInput(name, problem=reason))
                     continue
+                digests.add(digest)
                 content = archive.extractfile(member)
                 sample[member.name] = b"" if content is None else content.read()
             yield from _sample(sample, where, columns)
+            yield from bad
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise AgiqaError(
-            f"{where}: expected an uncompressed tar, found a damaged or another file "
-            f"({one_line(error) or 'it ends too early'}): copy it again, or unpack it first"
+        yield from _sample(sample, where, columns)
+        yield from bad
+        raise ShardError(
+            f"is damaged, or no uncompressed tar ({one_line(error) or 'it ends too early'}): copy "
+            "it again, or unpack it first"
         ) from error
 
 
 def _sample(members: Mapping[str, bytes], where: str, columns: Columns) -> Iterator[ImageInput]:
-    record: dict[str, str] = {}
+    record: dict[str, Cell] = {}
     prompt = ""
     for name, content in members.items():
         if name.lower().endswith(".txt"):
@@ -143,38 +169,47 @@ def _sample(members: Mapping[str, bytes], where: str, columns: Columns) -> Itera
         elif name.lower().endswith(".json"):
             record |= _record(content)
     asked = _first(tuple(record), "", (columns.prompt, *PROMPT_COLUMNS), where)
-    for name, content in members.items():
-        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-            shown = f"{where}:{printable(name)}"
+    for member, content in members.items():
+        name = f"{where}:{printable(member)}"
+        if PurePosixPath(member).suffix.lower() in IMAGE_SUFFIXES:
             kept = {column: record.get(column, "") for column in columns.kept}
-            yield ImageInput(shown, None, content, prompt or record.get(asked, ""), kept)
+            yield ImageInput(name, None, content, prompt or str(record.get(asked, "")), kept)
 
 
-def _record(content: bytes) -> dict[str, str]:
+def _record(content: bytes) -> dict[str, Cell]:
     """Read the plain values of a JSON object; what is none has no columns."""
     try:
         tree = parse_json(content)
     except ValueError:
         return {}
     plain = tree if isinstance(tree, dict) else {}
-    return {key: str(value) for key, value in plain.items() if not isinstance(value, dict | list)}
+    return {
+        key: as_cell(value) for key, value in plain.items() if not isinstance(value, dict | list)
+    }
 
 
-def read_parquet(
-    file: Any, where: str, folder: Path | None, columns: Columns
-) -> Iterator[ImageInput]:
-    """Read a Parquet file whose image column holds bytes, `{bytes, path}` or paths.
+def as_cell(value: object) -> Cell:
+    """Keep a finite number of 64 bits as it is; all else is text, and nothing is empty."""
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if -(1 << 63) <= value < 1 << 63 else str(value)
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def read_parquet(file: Any, address: str, columns: Columns) -> Iterator[ImageInput]:
+    """Read a Parquet file whose image column holds bytes, `{bytes, path}`, paths or URLs.
 
     Args:
         file: open for reading, seekable.
-        where: it is, for names and messages.
-        folder: that paths are relative to; None: nothing on this machine.
+        address: its path or URL, beside which paths are looked up.
         columns: that are asked for.
 
     Raises:
-        AgiqaError: no Parquet, damaged, no column of images, or `pyarrow` is not installed.
+        ShardError: no Parquet, or damaged.
+        AgiqaError: no column of images, or `pyarrow` is not installed.
     """
-    arrow = _pyarrow(where)
+    arrow = _pyarrow(where := shown(address))
     from pyarrow import parquet
 
     try:
@@ -182,33 +217,31 @@ def read_parquet(
         about = table.metadata
         sizes = [about.row_group(group).total_byte_size for group in range(about.num_row_groups)]
         if sizes and not 0 <= max(sizes) <= MOST_ROW_GROUP:
-            raise AgiqaError(
-                f"{where}: expected row groups of at most {MOST_ROW_GROUP >> 30} GiB, found "
-                f"{max(sizes):,} bytes: write it with smaller ones (row_group_size)"
+            raise ShardError(
+                f"has a row group of {max(sizes):,} bytes, more than {MOST_ROW_GROUP >> 30} GiB: "
+                "write it with smaller ones (row_group_size)"
             )
         names = table.schema_arrow.names
         wanted = _wanted(names, where, columns)
         yield from _rows(
             table.iter_batches(ROWS, columns=list(dict.fromkeys(filter(None, wanted)))),
-            where, folder, wanted,
+            address, wanted,
         )  # fmt: skip
     except (arrow.ArrowException, OSError) as error:
-        raise _damaged(where, "Parquet", error) from error
+        raise _damaged("Parquet", error) from error
 
 
-def read_arrow(
-    file: Any, where: str, folder: Path | None, columns: Columns
-) -> Iterator[ImageInput]:
+def read_arrow(file: Any, address: str, columns: Columns) -> Iterator[ImageInput]:
     """Read an Arrow stream, as `datasets` keeps on disk; otherwise as `read_parquet`."""
-    arrow = _pyarrow(where)
+    arrow = _pyarrow(where := shown(address))
     try:
         stream = arrow.ipc.open_stream(file)
         batches = (
             batch.slice(start, ROWS) for batch in stream for start in range(0, batch.num_rows, ROWS)
         )
-        yield from _rows(batches, where, folder, _wanted(stream.schema.names, where, columns))
+        yield from _rows(batches, address, _wanted(stream.schema.names, where, columns))
     except (arrow.ArrowException, OSError) as error:
-        raise _damaged(where, "Arrow", error) from error
+        raise _damaged("Arrow", error) from error
 
 
 def _wanted(names: Sequence[str], where: str, columns: Columns) -> list[str]:
@@ -216,23 +249,30 @@ def _wanted(names: Sequence[str], where: str, columns: Columns) -> list[str]:
     return [columns.image_of(names, where), columns.prompt_of(names, where), *columns.kept]
 
 
-def _rows(
-    batches: Any, where: str, folder: Path | None, wanted: Sequence[str]
-) -> Iterator[ImageInput]:
+def _rows(batches: Any, address: str, wanted: Sequence[str]) -> Iterator[ImageInput]:
     image_column, prompt_column, *kept = wanted
     number = 0
     for batch in batches:
         for row in batch.select(list(dict.fromkeys(filter(None, wanted)))).to_pylist():
-            texts = {name: "" if row[name] is None else str(row[name]) for name in kept}
+            cells = {name: as_cell(row[name]) for name in kept}
             prompt = str(row[prompt_column] or "") if prompt_column else ""
-            yield _input(row[image_column], f"{where}:{number}", folder, prompt, texts)
+            yield as_input(row[image_column], address, number, prompt, cells)
             number += 1
 
 
-def _input(
-    value: object, name: str, folder: Path | None, prompt: str, columns: Mapping[str, str]
+def as_input(
+    value: object, table: str, number: int, prompt: str, columns: Mapping[str, Cell]
 ) -> ImageInput:
-    """Make an input of a cell: bytes, a path inside the folder, or both (the bytes count)."""
+    """Make an input of a table's cell: bytes, a path or URL, or both (the bytes count).
+
+    Args:
+        value: of the column of images.
+        table: its path or URL, beside which paths are looked up.
+        number: of the row, from 0.
+        prompt: of the row.
+        columns: of the row, those that are kept.
+    """
+    name = f"{shown(table)}:{number}"
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
@@ -241,13 +281,13 @@ def _input(
         return ImageInput(name, None, value, prompt, columns)
     if not isinstance(value, str) or not value:
         return ImageInput(name, problem="is neither bytes nor a path")
-    if folder is None:
-        return ImageInput(name, problem="is a path, which nothing at a URL can be looked up by")
     try:
-        path = folder / inner_path(value, name)
-    except AgiqaError as error:
-        return ImageInput(name, problem=one_line(error).removeprefix(f"{name}: "))
-    return ImageInput(str(path), path, None, prompt, columns)
+        address = named_in(table, value)
+    except AddressError as error:
+        return ImageInput(error.address, problem=error.reason)
+    if is_url(address):
+        return ImageInput(shown(address), None, None, prompt, columns, url=address)
+    return ImageInput(address, Path(address), None, prompt, columns)
 
 
 def _pyarrow(where: str) -> Any:
@@ -261,8 +301,5 @@ def _pyarrow(where: str) -> Any:
     return pyarrow
 
 
-def _damaged(where: str, kind: str, error: Exception) -> AgiqaError:
-    return AgiqaError(
-        f"{where}: expected {kind}, found a damaged or another file ({one_line(error)}): copy it "
-        "again"
-    )
+def _damaged(kind: str, error: Exception) -> ShardError:
+    return ShardError(f"is damaged, or no {kind} ({one_line(error)}): copy it again")

@@ -5,7 +5,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 CHUNK = 1024  # images whose vectors, and bytes on the disk, are held at a time
 CLUSTER_CHUNK = 16 * CHUNK  # the same where each chunk is a job that loads the models
 LINE_EVERY = 20.0  # seconds
+NO_PROMPT = (
+    "comes without the text that it was generated from, which is asked for: fill in its prompt "
+    "(--prompt-column says where), or give --image-prompt"
+)
 
 Item = TypeVar("Item")
 
@@ -71,7 +76,7 @@ def score_stream(
         ]
         if not new:
             continue
-        added = _score(new, load(), image_prompt, not skip_bad and len(rows) == 0, count)
+        added = _score(new, load(), image_prompt, skip_bad, len(rows), count)
         rows.add(added)
         scored += len(added)
         if time.monotonic() - logged > LINE_EVERY:
@@ -82,32 +87,51 @@ def score_stream(
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
+    """Divide into lists; where the items end in an error, the last ones come before it."""
+    chunk: list[Item] = []
+    error: AgiqaError | None = None
+    try:
+        for item in items:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    except AgiqaError as raised:
+        error = raised
+    if chunk:
         yield chunk
+    if error is not None:
+        raise error
 
 
 def _stamp(image: ImageInput) -> str:
-    """Say in a few letters what the image is: its name, and its bytes or when they were written."""
-    name = printable(image.name)
-    if image.path is None:
-        return f"{name} {hashlib.sha256(image.content or b'').hexdigest()}"
-    try:
-        about = image.path.stat()
-    except OSError:
-        return name
-    return f"{name} {about.st_size} {about.st_mtime_ns}"
+    """Say in a few letters what the image is: its name, its row, and its bytes or their time."""
+    about: object = hashlib.sha256(image.content or b"").hexdigest()
+    if image.path is not None:
+        with suppress(OSError, ValueError):
+            status = image.path.stat()
+            about = (status.st_size, status.st_mtime_ns)
+    row = repr((about, image.prompt, sorted(image.columns.items())))
+    return f"{printable(image.name)} {hashlib.sha256(row.encode()).hexdigest()}"
 
 
 def _score(
     numbered: Sequence[tuple[int, ImageInput, str]],
     scorer: ImageScorer,
     image_prompt: str | None,
-    first: bool,
+    skip_bad: bool,
+    before: int,
     count: int,
 ) -> list[NumberedRow]:
-    """Score a chunk; BadInputError where it is the `first` of `count` images and some are bad."""
+    """Score a chunk, the last of `count` images, of which `before` have a score.
+
+    Raises:
+        BadInputError: some are bad and none was scored before, or all are.
+    """
+    first = not skip_bad and not before
     images = [image for _, image, _ in numbered]
+    if scorer.asks_image_prompt:
+        images = _with_prompts(images, image_prompt, before)
     problems = {row: image.problem for row, image in enumerate(images) if image.problem}
     with TemporaryDirectory(prefix="agiqa-score-") as spool:
         paths = [_file(image, Path(spool, str(row))) for row, image in enumerate(images)]
@@ -126,16 +150,37 @@ def _score(
             bad = [BadImage(printable(images[row].name), why) for row, why in problems.items()]
             raise BadInputError(bad, count)
         good = [row for row in range(len(paths)) if row not in problems]
-        prompts = [image_prompt or images[row].prompt for row in good]
-        asked = scorer.asks_image_prompt or image_prompt is not None
+        asks = scorer.asks_image_prompt or image_prompt is not None
         scores, refused = scorer.score_good(
-            [paths[row] for row in good], prompts if asked else None
+            [paths[row] for row in good],
+            [image_prompt or images[row].prompt for row in good] if asks else None,
         )
         note(refused)
     scored = dict(zip((row for row in good if row not in problems), scores, strict=True))
     return [
-        _row(number, stamp, image, scored.get(row), problems.get(row, ""))
-        for row, (number, image, stamp) in enumerate(numbered)
+        _row(number, stamp, images[row], scored.get(row), problems.get(row, ""))
+        for row, (number, _, stamp) in enumerate(numbered)
+    ]
+
+
+def _with_prompts(
+    images: Sequence[ImageInput], image_prompt: str | None, before: int
+) -> list[ImageInput]:
+    """Give all images the prompt that is asked for; without it, those that lack one are bad.
+
+    But where none of the first ones has one: then the scorer says so, once.
+    """
+    if image_prompt:
+        columns = {"prompt": image_prompt}
+        return [
+            replace(image, prompt=image_prompt, columns={**image.columns, **columns})
+            for image in images
+        ]
+    if not before and not any(image.prompt.strip() for image in images):
+        return list(images)
+    return [
+        image if image.problem or image.prompt.strip() else replace(image, problem=NO_PROMPT)
+        for image in images
     ]
 
 

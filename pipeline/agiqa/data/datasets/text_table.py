@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,20 +37,35 @@ def read_text_csv(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
             lacks one of `columns`.
     """
     try:
-        with (
-            open_regular(path) as file,
-            io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text,
-        ):
-            _require_text(file)
-            frame = _read(text, "\t" if path.suffix.lower() == TABS else ",")
+        with open_regular(path) as file:
+            frame = parse_text_csv(file, str(path), path.suffix)
     except FileNotFoundError:
         raise AgiqaError(f"{path}: does not exist; expected a CSV file") from None
     except OSError as error:
         raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
-    except (csv.Error, ValueError) as error:
+    except ValueError as error:
         raise AgiqaError(f"{path}: is not a readable CSV ({one_line(error)})") from error
     require_columns(frame, columns, path)
     return frame
+
+
+def parse_text_csv(file: "io.BufferedReader[Any]", where: str, suffix: str) -> pd.DataFrame:
+    """Read the CSV in an open file as `read_text_csv` does.
+
+    Args:
+        file: read to its end, and closed.
+        where: it is, for messages.
+        suffix: of its name: `.tsv` has tabs.
+
+    Raises:
+        AgiqaError: as there.
+    """
+    try:
+        with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
+            _require_text(file)
+            return _read(text, "\t" if suffix.lower() == TABS else ",")
+    except (csv.Error, ValueError) as error:
+        raise AgiqaError(f"{where}: is not a readable CSV ({one_line(error)})") from error
 
 
 def require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
@@ -132,7 +148,7 @@ def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(cells, dtype=str) for name, cells in named.items()})
 
 
-def _require_text(file: io.BufferedReader) -> None:
+def _require_text(file: "io.BufferedReader[Any]") -> None:
     """Raise ValueError for what begins as other kinds of files do."""
     start = file.peek(4)[:4]
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
