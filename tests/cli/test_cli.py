@@ -177,7 +177,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
         assert row["intervals"]["srcc"] == [None, None]
         assert row["why"]["srcc"].endswith("intervals need 5")
     assert metrics["models"]["moe"]["srcc"]["median"] > 0.6
-    one_line(_fail("score", "absent.png", "--run", found["run"]), "absent.png: no such file")
+    one_line(_fail("score", "absent.png", "--run", found["run"]), "absent.png: does not exist")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
     kept |= {

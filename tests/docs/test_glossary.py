@@ -50,4 +50,4 @@ def test_the_columns_of_scores_are_explained() -> None:
     score = Score("a.png", 1.0, 0.0, 2.0, 0.0, {"EXPERT": 1.0}, {"NAME": 1.0})
     provenance = {"experts": ["EXPERT"], "targets": ["quality", "NAME"]}
     provenance |= {"target": "quality", "synthetic": False}
-    assert sorted(explained) == sorted(record(score, provenance, ["prompt"]))
+    assert sorted(explained) == sorted(record(score, provenance, {"prompt": str}))

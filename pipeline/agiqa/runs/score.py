@@ -62,7 +62,7 @@ class Score:
     # What the splits predict that had it on their test side, mean; None: evaluate knows none.
     held_out: float | None = None
     # Of the image's row in a table or shard: its prompt, and columns that were asked for.
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | int | float] = field(default_factory=dict)
     # Share of each place in the score, (h, w), mean over the splits; None for the light preset.
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 

@@ -20,6 +20,7 @@ from agiqa.data.image_formats import FormatError, read_picture
 from agiqa.data.images import ImageError, require_file
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_shards import SHARDS, ImageInput
+from agiqa.runs.input_addresses import without_file_scheme
 
 MOST_BYTES = 4 << 30  # of a table of scores
 SUFFIXES = {  # of what has none, by its format
@@ -222,11 +223,11 @@ def _images(names: Sequence[str]) -> Iterator[ImageInput]:
                       if f"{kind}:" in name), "")  # fmt: skip
         if shard:
             by_shard.setdefault(shard, set()).add(name)
-        elif is_url(name):
+        elif is_url(address := without_file_scheme(name)):
             of_url = (image for image in read_inputs([name]) if image.name == name)
             yield next(of_url, ImageInput(name, problem="is no image"))
-        elif Path(name).is_file():
-            yield ImageInput(name, Path(name))
+        elif Path(address).is_file():
+            yield ImageInput(name, Path(address))
         else:
             yield ImageInput(name, problem="is no longer there")
     for shard, wanted in by_shard.items():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import pty
 import re
@@ -78,12 +79,42 @@ def test_bars_show_the_score_and_the_gate() -> None:
     assert rows[1].count("▆") == 6
 
 
-def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) -> str:
-    """What the scores of a run look like in that style."""
+def written_bytes(
+    scores: Sequence[Score], provenance: Mapping[str, Any], style: str, columns: Sequence[str] = ()
+) -> bytes:
     stream = io.BytesIO()
     scorer: Any = SimpleNamespace(provenance=provenance, scale=(1.0, 5.0), label="runs/tiny")
-    write_scores(Scores(lambda: scores, [], []), scorer, style, stream)
-    return stream.getvalue().decode()
+    write_scores(Scores(lambda: scores, [], columns), scorer, style, stream)
+    return stream.getvalue()
+
+
+def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) -> str:
+    """What the scores of a run look like in that style."""
+    return written_bytes(scores, provenance, style).decode()
+
+
+def test_kept_columns_have_one_type_in_all_rows() -> None:
+    """Whatever the parts of the input: numbers stay numbers where all are."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    values: dict[str, tuple[Any, Any]] = {"seed": (7, 8), "mos": (3, 2.125), "mixed": (3, "x")}
+    values |= {"some": (1.5, ""), "none": ("", "")}
+    scores = [
+        replace(score, columns={name: pair[row] for name, pair in values.items()})
+        for row, score in enumerate(scores_of(2))
+    ]
+    expected = {"seed": (7, 8), "mos": (3.0, 2.125), "mixed": ("3", "x"), "some": (1.5, None)}
+    file = io.BytesIO(written_bytes(scores, PROVENANCE, "parquet", list(values)))
+    table = parquet.read_table(file)
+    types = {name: str(table.schema.field(name).type) for name in values}
+    assert list(types.values()) == ["int64", "double", "string", "double", "string"]
+    lines = written_bytes(scores, PROVENANCE, "jsonl", list(values)).splitlines()
+    whole = json.loads(written_bytes(scores, PROVENANCE, "json", list(values)))["scores"]
+    for rows in (table.to_pylist(), [json.loads(line) for line in lines], whole):
+        assert {name: tuple(row[name] for row in rows) for name in expected} == expected
+    _, first, second = csv.reader(
+        io.StringIO(written_bytes(scores, PROVENANCE, "csv", list(values)).decode())
+    )
+    assert (first[-5:], second[-5:]) == (["7", "3", "3", "1.5", ""], ["8", "2.125", "x", "", ""])
 
 
 def test_further_targets_have_columns_of_their_own() -> None:

@@ -34,6 +34,7 @@ LAYOUTS = {
     "tsv": Layout("\t", 4, spreadsheet=True),
     "csv": Layout(",", 4, spreadsheet=True),
 }
+Types = Mapping[str, type[int] | type[float] | type[str]]  # of the input's columns, by name
 STYLES = (*LAYOUTS, "json", "jsonl", "parquet")
 
 
@@ -56,21 +57,35 @@ def require_parquet() -> None:
 
 def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: BinaryIO) -> None:
     """Write scores in a style of STYLES; Parquet needs pyarrow (`require_parquet`)."""
+    types = dict.fromkeys(scores.columns, str) if style in LAYOUTS else column_types(scores)
     if style == "json":
-        _write_json(scores, scorer, stream)
+        _write_json(scores, scorer, types, stream)
     elif style == "jsonl":
         for score in scores.ranked():
-            line = json_text(record(score, scorer.provenance, scores.columns))
+            line = json_text(record(score, scorer.provenance, types))
             stream.write(line.encode() + b"\n")
     elif style == "parquet":
-        _write_parquet(scores, scorer, stream)
+        _write_parquet(scores, scorer, types, stream)
     else:
-        _write_text(scores, scorer, LAYOUTS[style], stream)
+        _write_text(scores, scorer, types, LAYOUTS[style], stream)
 
 
-def record(
-    score: "Score", provenance: Mapping[str, Any], columns: Sequence[str] = ()
-) -> dict[str, Any]:
+def column_types(scores: Scores) -> Types:
+    """Find the type of each column of the input, one for all rows: int, float or str."""
+    kinds: dict[str, set[type]] = {name: set() for name in scores.columns}
+    for score in scores.ranked() if kinds else ():
+        for name, own in kinds.items():
+            if (value := score.columns.get(name, "")) != "":
+                own.add(type(value))
+        if all(str in own for own in kinds.values()):
+            break
+    return {
+        name: str if not own or str in own else float if float in own else int
+        for name, own in kinds.items()
+    }
+
+
+def record(score: "Score", provenance: Mapping[str, Any], types: Types) -> dict[str, Any]:
     """Give one image's figures by column, whether the run has seen it, and what was predicted."""
     published = "scorer" in provenance  # then nobody knows of each image
     return {
@@ -84,7 +99,16 @@ def record(
         "trained_on": None if published else score.trained_on,
         "held_out": score.held_out,
         "target": what(provenance),
-        **{name: score.columns.get(name, "") for name in columns},
+        **_columns(score, types),
+    }
+
+
+def _columns(score: "Score", types: Types) -> dict[str, Any]:
+    """Give the columns of the input in their types; without a number None."""
+    values = {name: score.columns.get(name, "") for name in types}
+    return {
+        name: None if values[name] == "" and kind is not str else kind(values[name])
+        for name, kind in types.items()
     }
 
 
@@ -100,13 +124,15 @@ def cell(value: object, digits: int) -> str:
     return printable(value)
 
 
-def _write_text(scores: Scores, scorer: "ImageScorer", layout: Layout, stream: BinaryIO) -> None:
+def _write_text(
+    scores: Scores, scorer: "ImageScorer", types: Types, layout: Layout, stream: BinaryIO
+) -> None:
     text = io.TextIOWrapper(stream, "utf-8", errors="backslashreplace", newline="")
     ending = "\r\n" if layout.separator == "," else "\n"
     writer = csv.writer(text, delimiter=layout.separator, lineterminator=ending)
     safe = safe_cell if layout.spreadsheet else str
     for number, score in enumerate(scores.ranked()):
-        row = record(score, scorer.provenance, scores.columns)
+        row = record(score, scorer.provenance, types)
         if not number:
             writer.writerow(map(safe, row))
         writer.writerow([safe(cell(value, layout.digits)) for value in row.values()])
@@ -114,7 +140,7 @@ def _write_text(scores: Scores, scorer: "ImageScorer", layout: Layout, stream: B
     text.detach()
 
 
-def _write_json(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
+def _write_json(scores: Scores, scorer: "ImageScorer", types: Types, stream: BinaryIO) -> None:
     """Write one object; for millions of images JSON Lines does better."""
     provenance = scorer.provenance
     low, high = scorer.scale
@@ -125,25 +151,26 @@ def _write_json(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None
         "synthetic": provenance["synthetic"],
         "scale": {"low": low, "high": high},
         "notes": notes(scores.ranked(), provenance)[1:],
-        "scores": [_plain(score, scores.columns) for score in scores.ranked()],
+        "scores": [_plain(score, types) for score in scores.ranked()],
         "skipped": [vars(image) for image in scores.bad],
     }
     stream.write((json_text(content, indent=2) + "\n").encode("utf-8", "backslashreplace"))
 
 
-def _plain(score: "Score", columns: Sequence[str]) -> dict[str, Any]:
+def _plain(score: "Score", types: Types) -> dict[str, Any]:
     """Give all but the quality map, which is for Python, and columns that nobody asked for."""
     plain = {k: value for k, value in vars(score).items() if k not in ("quality_map", "columns")}
-    return plain | {name: score.columns.get(name, "") for name in columns}
+    return plain | _columns(score, types)
 
 
-def _write_parquet(scores: Scores, scorer: "ImageScorer", stream: BinaryIO) -> None:
+def _write_parquet(scores: Scores, scorer: "ImageScorer", types: Types, stream: BinaryIO) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    rows = (record(score, scorer.provenance, scores.columns) for score in scores.ranked())
-    kinds = {"trained_on": pyarrow.bool_()}
-    kinds |= dict.fromkeys(("image", "target", *scores.columns), pyarrow.string())
+    rows = (record(score, scorer.provenance, types) for score in scores.ranked())
+    arrow = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
+    kinds = {"trained_on": pyarrow.bool_(), **dict.fromkeys(("image", "target"), arrow[str])}
+    kinds |= {name: arrow[kind] for name, kind in types.items()}
     writer = None
     for batch in _batches(rows):
         names = list(batch[0])
