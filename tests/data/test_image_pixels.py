@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from agiqa.data.images import ImageError, as_rgb, decode
 from kit.image_files import bmp, chunk, exif, gif, packed, png, tiff
@@ -408,6 +408,29 @@ def test_the_pixels_are_right(case: Known, tmp_path: Path) -> None:
     assert decoded.mode == "RGB"
     difference = np.abs(np.asarray(decoded).astype(int) - case.pixels)
     assert difference.max() <= case.tolerance, (difference.max(), difference.mean())
+    with Image.open(tmp_path / "a.png") as opened:
+        assert (np.asarray(as_rgb(opened)) == np.asarray(decoded)).all()  # its file is decoded
+
+
+def test_what_was_done_to_an_opened_image_counts() -> None:
+    frames = [Image.new("RGB", (W, H), colour) for colour in ("red", "blue")]
+    image = Image.open(io.BytesIO(saved(frames[0], "GIF", save_all=True, append_images=frames[1:])))
+    image.seek(1)
+    assert as_rgb(image).getpixel((0, 0)) == (0, 0, 255)
+    image = Image.open(io.BytesIO(saved(frames[0].resize((64, 64)), "JPEG", quality=98)))
+    image.draft("L", (16, 16))
+    assert as_rgb(image).size == (16, 16)
+    image = Image.open(io.BytesIO(saved(frames[0], "PNG")))
+    assert as_rgb(image).getpixel((0, 0)) == (255, 0, 0)
+    image.putpixel((0, 0), (1, 2, 3))
+    assert as_rgb(image).getpixel((0, 0)) == (1, 2, 3)
+    image = Image.open(io.BytesIO(saved(frames[0], "ICO")))  # a format that files may not have
+    assert as_rgb(image).getpixel((0, 0)) == (255, 0, 0)
+    stored = samples(16)
+    hole = int(stored[2, 3, 0])
+    image = Image.open(io.BytesIO(png(stored, 16, 0, chunk(b"tRNS", hole.to_bytes(2, "big")))))
+    image.load()
+    assert as_rgb(image).getpixel((3, 2)) == (255, 255, 255)
 
 
 # What a caller may hand over, each made of the grey or colour 100 (with alpha 128, or a palette)
@@ -480,9 +503,13 @@ def test_upright_in_every_format_that_has_exif(orientation: int, kind: str) -> N
         more = {"save_all": True, "append_images": [image]} if kind == "MPO" else {}
         about = b"Exif\0\0" + about
         content = saved(image, kind, exif=about, quality=98, subsampling=0, **more)
-    decoded = np.asarray(decode(content)).astype(int)
-    assert decoded.shape == upright.shape
-    assert np.abs(decoded - upright).max() <= (24 if kind in ("JPEG", "MPO") else 0)
+    opened, loaded = (Image.open(io.BytesIO(content)) for _ in range(2))
+    loaded.load()
+    in_memory = [as_rgb(image) for image in (opened, loaded, loaded.convert("RGB"))]
+    for decoded in (decode(content), *in_memory, as_rgb(ImageOps.exif_transpose(loaded))):
+        assert decoded.size == upright.shape[1::-1]
+        difference = np.abs(np.asarray(decoded).astype(int) - upright)
+        assert difference.max() <= (24 if kind in ("JPEG", "MPO") else 0)
 
 
 def test_upright_by_xmp_and_by_text_of_a_png() -> None:
@@ -499,7 +526,10 @@ def test_upright_by_xmp_and_by_text_of_a_png() -> None:
         chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text)),
     ):
         for content in (png(stored, 8, 2, about), png(stored, 8, 2, after=about)):
-            assert (np.asarray(decode(content)) == stored[::-1, ::-1]).all()
+            loaded = Image.open(io.BytesIO(content))
+            loaded.load()
+            for image in (decode(content), as_rgb(loaded)):
+                assert (np.asarray(image) == stored[::-1, ::-1]).all()
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)

@@ -61,6 +61,20 @@ def test_a_tensor_of_a_pictures_pixels_scores_as_its_file_to_the_bit(
     assert without_names(ours(list(batch))) == expected
     assert without_names(ours([decode(path) for path in files])) == expected
     assert without_names(ours([batch[:2], *batch[2:]])) == expected
+    array = batch.permute(0, 2, 3, 1).numpy()
+    for arrays in (array, array / 255, (array / 255).astype(np.float16), list(array)):
+        assert without_names(ours(arrays)) == expected
+    clear = np.concatenate([array, np.full_like(array[..., :1], 255)], axis=-1)
+    assert without_names(ours(clear)) == expected
+    grey = array[0, ..., 0]
+    of_grey = ours(Image.fromarray(grey)).score
+    for one in (
+        grey,
+        grey[..., None],
+        torch.from_numpy(grey)[None],
+        np.stack([grey] * 3, -1) / 255,
+    ):
+        assert ours(one).score == of_grey
     alone = ours(batch[3])
     assert without_names([alone]) == without_names(scorer()([files[3]]))
 
@@ -68,17 +82,22 @@ def test_a_tensor_of_a_pictures_pixels_scores_as_its_file_to_the_bit(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.float(), r"from 0 to 1 in a tensor of images, found 0 to 255: clamp them"),
+        (lambda t: t.float(), r"from 0 to 1 in tensors of images, found 0 to 255: clamp them"),
         (lambda t: t / 255 - 0.1, "found -0.1 to 0.9"),
         (lambda t: t / 255 * torch.nan, "found nan to nan"),
         (lambda t: t / 255 + torch.inf, "found inf to inf"),
         (lambda t: t.int(), r"found \(5, 3, 24, 32\) of int32"),
-        (lambda t: t.permute(0, 2, 3, 1), r"\(B, 3, H, W\) or .* found \(5, 24, 32, 3\) of uint8"),
-        (lambda t: t[:, :1], r"found \(5, 1, 24, 32\)"),
+        (
+            lambda t: t.permute(0, 2, 3, 1),
+            r"or \(B, 3, H, W\) of .* found \(5, 24, 32, 3\) of uint8",
+        ),
+        (lambda t: t[:, :2], r"found \(5, 2, 24, 32\)"),
         (lambda t: t[0, 0], r"found \(24, 32\)"),
         (lambda t: t[:0], r"found \(0, 3, 24, 32\)"),
         (lambda t: t[None], r"found \(1, 5, 3, 24, 32\)"),
         (lambda t: t / 255 * 1j, "of complex64"),
+        (lambda t: t.to("meta"), "a dense tensor with values, found meta"),
+        (lambda t: t.to_sparse(), "a dense tensor with values, found torch.sparse_coo"),
         (
             lambda t: t[0, :, :1, :1].expand(3, 1, 201),
             "201 x 1 pixels, one side more than 200 times",
@@ -121,8 +140,11 @@ def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]
     ours = scorer()
     with pytest.raises(AgiqaError, match="arrays or tensors to score, found NoneType"):
         ours([None])
-    with pytest.raises(AgiqaError, match=r"array \(H, W, 3\) of uint8, found \(3, 24, 32\)"):
+    with pytest.raises(AgiqaError, match=r"found \(3, 24, 32\) of uint8: np.moveaxis"):
         ours(np.zeros((3, 24, 32), np.uint8))
+    for data in (files[0].read_bytes(), [files[0].read_bytes()]):
+        with pytest.raises(AgiqaError, match=r"found bytes: open them by Image.open\(io.BytesIO"):
+            ours(data)
     with pytest.raises(AgiqaError, match="Expected a path of an image to score, found an empty"):
         ours([files[0], ""])
     with pytest.raises(AgiqaError, match="has 1 x 201 pixels, one side more than 200 times"):

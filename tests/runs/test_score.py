@@ -177,8 +177,8 @@ def test_folders_arrays_and_bad_files(
     array = np.asarray(decode(folder / "00.png"))
     assert scorer(array).score == pytest.approx(expected[0].score, abs=1e-4)
     assert scorer([array, decode(folder / "01.png")])[1].image == "1"
-    for wrong in (array.astype(float), array[..., 0], array[None], array[:0]):
-        with pytest.raises(AgiqaError, match=r"Expected an image as an array \(H, W, 3\) of uint8"):
+    for wrong in (array.astype(int), array[..., :2], array[None, None], array[:0]):
+        with pytest.raises(AgiqaError, match=r"an array \(H, W, 3\) or \(B, H, W, 3\) of uint8"):
             scorer(wrong)
     (folder / "02.png").write_bytes(b"no image")
     with pytest.raises(AgiqaError, match=r"02\.png"):

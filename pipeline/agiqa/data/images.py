@@ -14,6 +14,7 @@ image_formats/loading.py.
 """
 
 import hashlib
+import io
 import math
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,13 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.regular_files import read_regular
-from agiqa.data.image_formats import MAX_PIXELS, FormatError, read_picture
+from agiqa.data.image_formats import FORMATS, MAX_PIXELS, FormatError, read_picture
 from agiqa.data.image_formats.isolated import unpack_isolated
-from agiqa.data.image_formats.loading import on_white, unpack, why_not
+from agiqa.data.image_formats.loading import (
+    kept_orientation,
+    on_white,
+    unpack,
+    upright,
+    why_not,
+)
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",
@@ -104,16 +111,36 @@ def image_id(path: Path) -> str:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Copy a caller's image as 8-bit RGB, by the rules of `decode`.
 
+    What `Image.open` gave and nobody has touched since is decoded as its file is; of all else the
+    pixels count, turned as the EXIF data say that it has kept.
+
     Raises:
         ImageError: its pixels have a range that is not known, its size is beyond the limits, or its
             file is damaged or closed.
     """
+    path = Path("the image")
     try:
-        return on_white(image)
+        if (data := _untouched_file(image)) is not None:
+            return _decoded(path, data)
+        return upright(on_white(image), kept_orientation(image.info))
     except AssertionError:  # Pillow's, of a closed file
-        raise ImageError(Path("the image"), "was closed before its pixels were read") from None
+        raise ImageError(path, "was closed before its pixels were read") from None
     except (OSError, ValueError) as error:
-        raise ImageError(Path("the image"), why_not(error)) from None
+        raise ImageError(path, why_not(error)) from None
+
+
+def _untouched_file(image: Image.Image) -> bytes | None:
+    """Read the file of an opened image, if its pixels are not loaded and it is as it was opened."""
+    if not isinstance(image, ImageFile.ImageFile) or image.format not in FORMATS:
+        return None
+    if image.fp is None or not image.tile or image.decoderconfig or image.tell():
+        return None  # closed, loaded, shrunk by draft(), or at another frame
+    position = image.fp.tell()
+    size = image.fp.seek(0, io.SEEK_END)
+    image.fp.seek(0)
+    data = image.fp.read(min(size, MAX_BYTES))
+    image.fp.seek(position)
+    return data if size <= MAX_BYTES else None
 
 
 def fit_for_square(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.data.images import BadImage, BadImagesError, check_images, image_id
-from agiqa.runs.pictures import File, Picture, as_pictures, is_batch
+from agiqa.runs.pictures import File, Packed, Picture, as_pictures, is_batch
 from agiqa.store.row_ids import Source
 
 if TYPE_CHECKING:
@@ -62,13 +62,11 @@ class ImageScorer(ABC):
         """The images, of those by row id, that no model need look at again."""
 
     @overload
-    def __call__(
-        self, images: Image.Image | np.ndarray, image_prompts: str | None = None
-    ) -> "Score": ...
+    def __call__(self, images: Image.Image, image_prompts: str | None = None) -> "Score": ...
 
     @overload
     def __call__(
-        self, images: torch.Tensor, image_prompts: str | Sequence[str] | None = None
+        self, images: torch.Tensor | np.ndarray, image_prompts: str | Sequence[str] | None = None
     ) -> "Score | list[Score]": ...
 
     @overload  # a str is a sequence of str, too; here it is always one path
@@ -94,9 +92,10 @@ class ImageScorer(ABC):
 
         Args:
             images: files and folders of them (their vectors are cached), or images in memory (not
-                cached): Pillow's, arrays `(H, W, 3)` uint8, or tensors `(B, 3, H, W)` and
-                `(3, H, W)`, uint8 or numbers from 0 to 1; not both in one call. A folder
-                stands for the images in it, also where it is given alone.
+                cached): Pillow's, arrays `(H, W, 3)` and `(B, H, W, 3)`, or tensors `(3, H, W)` and
+                `(B, 3, H, W)`, uint8 or numbers from 0 to 1; not both in one call. Grey has one
+                channel, RGBA four. A folder stands for the images in it, also where it is given
+                alone.
             image_prompts: the text that each image was generated from; needed where the run's
                 prompt set asks for it (`asks_image_prompt`), otherwise of no use. A single text is
                 that of the image, or of all in the folder or tensor, that is given alone.
@@ -109,7 +108,7 @@ class ImageScorer(ABC):
                 generation prompts are missing.
         """
         folder = isinstance(images, File) and Path(images).is_dir()
-        is_one = isinstance(images, Picture)
+        is_one = isinstance(images, Picture | Packed)
         alone = is_one and not is_batch(images)
         given = images if isinstance(images, Iterable) and not is_one else [images]
         pictures = [picture for image in given for picture in as_pictures(image)]

@@ -11,13 +11,20 @@
 import io
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from agiqa.data.image_formats.picture import Box, FormatError, Picture, require_size
+from agiqa.data.image_formats.picture import (
+    Box,
+    FormatError,
+    Picture,
+    orientation,
+    require_size,
+)
+from agiqa.data.image_formats.png import PROFILE, exif_of_text
 
 BAND = 1 << 20  # pixels at a time
 DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -43,7 +50,21 @@ def unpack(picture: Picture) -> Image.Image:
         Exception: what Pillow raises on damage.
     """
     rgb = picture.unpack().convert("RGB") if picture.unpack is not None else _by_pillow(picture)
-    return rgb.transpose(UPRIGHT[picture.orientation]) if picture.orientation > 1 else rgb
+    return upright(rgb, picture.orientation)
+
+
+def upright(image: Image.Image, turned: int) -> Image.Image:
+    """Turn an image as its EXIF orientation, 1 to 8, says."""
+    return image.transpose(UPRIGHT[turned]) if turned > 1 else image
+
+
+def kept_orientation(info: Mapping[Any, Any]) -> int:
+    """Read the orientation that an image in memory has kept of its file, 1 to 8; 1 without any."""
+    exif, xmp = info.get("exif"), info.get("xmp") or info.get("XML:com.adobe.xmp")
+    if not exif and isinstance(text := info.get(PROFILE), str):
+        exif = exif_of_text(text.encode(errors="replace"))
+    xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
+    return orientation(*(part if isinstance(part, bytes) else b"" for part in (exif, xmp)))
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -119,7 +140,11 @@ def _bands(size: tuple[int, int]) -> Iterator[Box]:
 
 def _band_on_white(band: Image.Image) -> Image.Image:
     if band.mode in DEEP_GREY:
-        return _grey(_nearest(np.asarray(band), 65535))
+        stored = np.asarray(band)
+        levels = _nearest(stored, 65535)
+        if isinstance(hole := band.info.get("transparency"), int):
+            levels[stored == hole] = 255
+        return _grey(levels)
     if band.has_transparency_data:
         picture = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
         band = Image.alpha_composite(Image.new("RGBA", picture.size, (*WHITE, 255)), picture)

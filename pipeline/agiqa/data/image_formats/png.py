@@ -13,7 +13,8 @@ from agiqa.data.image_formats.picture import FormatError, Picture, orientation, 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
 MAX_TEXT = 1 << 20  # bytes of unpacked text that are searched for an orientation
-EXIF_TEXT, XMP_TEXT = b"Raw profile type exif\0", b"XML:com.adobe.xmp\0"
+PROFILE = "Raw profile type exif"
+EXIF_TEXT, XMP_TEXT = PROFILE.encode() + b"\0", b"XML:com.adobe.xmp\0"
 
 
 def read_png(data: bytes) -> Picture:
@@ -79,8 +80,12 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _profile(name: bytes, content: bytes) -> bytes:
-    """Decode EXIF as ImageMagick writes it: a name, a length, and hexadecimal digits."""
-    text = content if name == b"tEXt" else _unpacked(content[1:])
+    """Decode EXIF as ImageMagick writes it."""
+    return exif_of_text(content if name == b"tEXt" else _unpacked(content[1:]))
+
+
+def exif_of_text(text: bytes) -> bytes:
+    """Decode a text of a name, a length, and hexadecimal digits; b"" where it is none."""
     try:
         return binascii.unhexlify(b"".join(text.split()[2:]))
     except ValueError:
