@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
+from agiqa.runs.image_input import Columns, ImageInput
 from agiqa.runs.image_inputs import read_inputs
-from agiqa.runs.image_shards import Columns, ImageInput
 from agiqa.runs.input_addresses import expand_braces
 from agiqa.runs.select import put_images
 
@@ -83,7 +83,9 @@ def test_a_webdataset_tar(expected: list[bytes], tmp_path: Path) -> None:
     for number, (data, prompt) in enumerate(zip(expected, PROMPTS, strict=True)):
         members[f"{number:03}.png"] = data
         members[f"{number:03}.txt"] = prompt.encode()
-        members[f"{number:03}.json"] = json.dumps({"seed": number, "box": [1]}).encode()
+        members[f"{number:03}.json"] = json.dumps(
+            {"seed": number, "box": [1], "Said": "a dog"}
+        ).encode()
     tar = write_tar(tmp_path / "s-00.tar", dict(list(members.items())[:6]))
     write_tar(tmp_path / "s-01.tar", dict(list(members.items())[6:]))
     images = list(read_inputs([str(tmp_path / "s-{00..01}.tar")], Columns(kept=["seed"])))
@@ -91,6 +93,8 @@ def test_a_webdataset_tar(expected: list[bytes], tmp_path: Path) -> None:
     assert [image.prompt for image in images] == PROMPTS
     assert images[1].columns == {"seed": 1}
     assert images[1].name == f"{tar}:001.png"
+    named = read_inputs([str(tar)], Columns(prompt="Said"))
+    assert next(named).prompt == "a dog"  # as asked, whatever the .txt says
     (tmp_path / "shards").mkdir()
     for shard in ("s-00.tar", "s-01.tar"):
         (tmp_path / shard).rename(tmp_path / "shards" / shard)
@@ -141,6 +145,11 @@ def test_urls_of_any_file_system(
     assert contents(f"file://{pictures}") == expected
     assert contents(f"file://{tmp_path}/s.tar") == expected
     assert contents(f"{site}/pictures/a.png", f"{site}/pictures/b.png") == expected[:2]
+    (tmp_path / "t.csv").write_text("image\npictures/a.png\n")
+    assert contents(f"{site}/t.csv?of=today", f"{site}/s.tar")[:1] == expected[:1]
+    for none in (f"{site}/none.tar", "memory://none.csv"):
+        with pytest.raises(AgiqaError, match=r"/none\....: does not exist"):
+            next(read_inputs([f"{site}/s.tar", none]))  # before any is read
     first, second = read_inputs([str(tmp_path / "urls.txt")])
     assert content(first) == expected[0]
     assert "nothing there" in second.problem

@@ -21,26 +21,18 @@ from agiqa.core.urls import is_url, shown
 from agiqa.data.datasets.folder import visible_files
 from agiqa.data.datasets.text_table import parse_text_csv, read_text_csv
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
-from agiqa.runs.image_shards import (
-    SHARDS,
-    Cell,
-    Columns,
-    ImageInput,
-    ShardError,
-    as_cell,
-    as_input,
-    read_arrow,
-    read_parquet,
-    read_tar,
-)
+from agiqa.runs.image_input import SHARDS, Cell, Columns, ImageInput, ShardError, as_cell
 from agiqa.runs.input_addresses import (
     WEB,
     AddressError,
     files_below,
     find_addresses,
     find_listed,
+    is_missing,
     suffix_of,
 )
+from agiqa.runs.table_shards import as_input, read_arrow, read_parquet
+from agiqa.runs.tar_shards import read_tar
 from agiqa.store.shared.remote import Remote, RemoteError, remote_errors
 
 log = logging.getLogger(__name__)
@@ -69,6 +61,7 @@ def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterato
         AgiqaError: a name stands for nothing, before any is read; or a table or list cannot be.
     """
     addresses = list(itertools.chain.from_iterable(map(find_addresses, named)))
+    _require_holders(addresses)
     asked = columns or Columns()
     given: set[str] = set()
     for image in _fetched(
@@ -79,6 +72,16 @@ def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterato
                 continue
             given.add(image.name)
         yield image
+
+
+def _require_holders(addresses: Sequence[str]) -> None:
+    """Refuse shards, tables and lists that are not at their URLs, before any is read."""
+    kinds = (*SHARDS, *TABLES, *LISTS)
+    urls = [address for address in addresses if is_url(address) and suffix_of(address) in kinds]
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="look-up") as pool:
+        for url, missing in zip(urls, pool.map(is_missing, urls), strict=True):
+            if missing:
+                raise AddressError(url, "does not exist")
 
 
 def _read(address: str, columns: Columns) -> Iterator[ImageInput]:

@@ -6,6 +6,7 @@ table at a URL names is a stranger's word: files below its own folder, and furth
 
 import glob
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.urls import is_url, shown
 from agiqa.data.datasets.table import inner_path
 from agiqa.store.shared.remote import remote_errors
+
+log = logging.getLogger(__name__)
 
 MOST_NAMES = 1_000_000  # that braces stand for
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -171,6 +174,20 @@ def without_file_scheme(address: str) -> str:
     import fsspec
 
     return str(fsspec.core.url_to_fs(address)[1])
+
+
+def is_missing(url: str) -> bool:
+    """Tell whether a server says that there is no such file; any other failure tells nothing."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+        system.info(path)
+    except FileNotFoundError:
+        return True
+    except Exception:
+        log.debug("%s: not looked up", shown(url), exc_info=True)
+    return False
 
 
 def files_below(url: str) -> list[str]:

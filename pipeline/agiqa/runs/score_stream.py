@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,8 +12,8 @@ from typing import TypeVar
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.images import BadImage, ImageError, check_images, image_id
+from agiqa.runs.image_input import ImageInput
 from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.image_shards import ImageInput
 from agiqa.runs.score import Score
 from agiqa.runs.score_rows import NumberedRow, ScoreRows
 
@@ -135,17 +134,10 @@ def _score(
     problems = {row: image.problem for row, image in enumerate(images) if image.problem}
     with TemporaryDirectory(prefix="agiqa-score-") as spool:
         paths = [_file(image, Path(spool, str(row))) for row, image in enumerate(images)]
-        rows_of: dict[str, list[int]] = defaultdict(list)  # by the path as messages print it
-        for row, path in enumerate(paths):
-            rows_of[printable(path)].append(row)
-
-        def note(bad: Iterable[BadImage]) -> None:
-            problems.update((row, image.reason) for image in bad for row in rows_of[image.path])
-
         readable = list(
             dict.fromkeys(paths[row] for row in range(len(paths)) if row not in problems)
         )
-        note(check_images(readable) if first else _unreadable(readable))
+        problems |= _problems(paths, check_images(readable) if first else _unreadable(readable))
         if problems and (first or len(problems) == count):
             bad = [BadImage(printable(images[row].name), why) for row, why in problems.items()]
             raise BadInputError(bad, count)
@@ -155,12 +147,19 @@ def _score(
             [paths[row] for row in good],
             [image_prompt or images[row].prompt for row in good] if asks else None,
         )
-        note(refused)
+        problems |= _problems(paths, refused)
     scored = dict(zip((row for row in good if row not in problems), scores, strict=True))
     return [
         _row(number, stamp, images[row], scored.get(row), problems.get(row, ""))
         for row, (number, _, stamp) in enumerate(numbered)
     ]
+
+
+def _problems(paths: Sequence[Path], bad: Iterable[BadImage]) -> dict[int, str]:
+    """Find the rows of bad images, each with its reason."""
+    reasons = {image.path: image.reason for image in bad}
+    names = map(printable, paths)  # as messages print them
+    return {row: reasons[name] for row, name in enumerate(names) if name in reasons}
 
 
 def _with_prompts(

@@ -18,8 +18,8 @@ from agiqa.core.urls import is_url
 from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 from agiqa.data.image_formats import FormatError, read_picture
 from agiqa.data.images import ImageError, require_file
+from agiqa.runs.image_input import SHARDS, ImageInput
 from agiqa.runs.image_inputs import read_inputs
-from agiqa.runs.image_shards import SHARDS, ImageInput
 from agiqa.runs.input_addresses import without_file_scheme
 
 MOST_BYTES = 4 << 30  # of a table of scores
