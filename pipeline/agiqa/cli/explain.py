@@ -127,16 +127,14 @@ def command(
 
 
 def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
-    """Tell the run from the images: what is an image, or holds some, is no run."""
+    """Tell the run from the images: a file, or a folder that is no run, stands for images."""
     from agiqa.core.run_folders import PROVENANCE
-    from agiqa.data.datasets.folder import find_images
     from agiqa.runs.score import default_run
 
     first = paths[0]
     if not first.exists():
         raise AgiqaError(f"{printable(first)}: no such run, image or folder.")
-    holds_images = first.is_dir() and not (first / PROVENANCE).is_file() and find_images(first)
-    if first.is_file() or holds_images:
+    if not (first / PROVENANCE).is_file():
         return default_run(), paths
     return first, paths[1:]
 
