@@ -32,11 +32,17 @@ def of_type(dtype: str) -> dict[str, Extractor]:
     """Make the extractors by what they look at."""
     lmm = semantic_extractor(Semantic(dtype=dtype, batch_size=IMAGES))
     small = VisionExtractor(Visual(**SMALL, dtype=dtype, batch_size=IMAGES))
-    both = shared_tower(lmm, small)
-    assert both is not None
-    views = {"224 px": small, "336 px": VisionExtractor(Visual(closeup=0, dtype=dtype))}
-    views |= {"336 px and close-up": VisionExtractor(Visual(dtype=dtype)), "questions": lmm}
-    return views | {"questions and 224 px": both}
+    close = VisionExtractor(Visual(dtype=dtype, batch_size=IMAGES))
+    large = {"image_size": 336, "dtype": dtype}
+    views: dict[str, Extractor | None] = {
+        "224 px": small,
+        "336 px": VisionExtractor(Visual(closeup=0, **large)),
+        "336 px and close-up": VisionExtractor(Visual(**large)),
+        "questions": lmm,
+        "questions and 224 px": shared_tower(lmm, small),
+        "questions, 224 px and close-up": shared_tower(lmm, close),
+    }
+    return {name: extractor for name, extractor in views.items() if extractor}
 
 
 def others() -> dict[str, VisionExtractor]:
@@ -95,13 +101,13 @@ def main(folder: Path) -> None:
             if turn:  # the first one loads
                 seconds[key].append((time.process_time() - started) / IMAGES)
     medians = {key: statistics.median(times) for key, times in seconds.items()}
-    print(f"{'':20} {'weights':14} s an image  faster  cosine  alone", flush=True)
+    print(f"{'':31} {'weights':14} s an image  faster  cosine  alone", flush=True)
     for (view, dtype), median in medians.items():
         exact = (view, "float32")
         cosine = apart(vectors[view, dtype], vectors[exact])
         change = moved(ways[view, dtype], samples[view, dtype], vectors[view, dtype])
         print(
-            f"{view:20} {dtype:14} {median:10.2f}  {medians[exact] / median:6.2f}  "
+            f"{view:31} {dtype:14} {median:10.2f}  {medians[exact] / median:6.2f}  "
             f"{cosine:6.4f}  {change:.0e}",
             flush=True,
         )

@@ -125,7 +125,7 @@ class Visual:
     model: str = "nano"  # `nano` (its vision tower), a local transformers folder, or a hub id
     layers: Numbers = (3, 6, 9, 12)  # transformer blocks, counted from 1
     pool: tuple[str, ...] = ("cls", "mean", "std")  # class token; mean and deviation of the patches
-    image_size: Pixels = 336  # pixels a side; position embeddings are interpolated where it differs
+    image_size: Pixels = 224  # pixels a side; position embeddings are interpolated where it differs
     # Pixels a side of which the centre, the model's own size, is seen too; 0: no.
     closeup: Annotated[int, Range(0, 8192)] = 512
     # Block whose hidden states are kept for the preset tuned, which trains those behind; 0: none.

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.params import Semantic
-from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.core.params import Semantic, Visual
+from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor
+from agiqa.stage1.extractors.shared_tower import shared_tower
 from agiqa.stage1.nano.assemble import (
     CONFIG_VERSION,
     VISUAL_TOKENS,
@@ -158,3 +159,10 @@ def test_assembled_nano_is_what_it_says(nano: Path, tmp_path: Path) -> None:
     assert not model.get_input_embeddings().weight[-1].any()
     assert ensure_nano() == nano
     assert (nano / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.nano
+@pytest.mark.slow
+def test_as_shipped_one_pass_sees_the_image_for_both(nano: Path) -> None:
+    lmm, tower = ImageTextExtractor(Semantic(model=str(nano))), VisionExtractor(Visual())
+    assert shared_tower(lmm, tower)
