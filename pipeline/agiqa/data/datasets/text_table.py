@@ -89,7 +89,8 @@ def refuse_duplicates(paths: "pd.Series[str]", file: Path | str) -> None:
     if twice:
         raise AgiqaError(
             f"{file}: {len(twice)} image{'s are' if len(twice) > 1 else ' is'} listed more than "
-            f"once ({some([printable(p) for p in twice])}): keep one row for each"
+            f"once ({some([printable(p) for p in twice])}): keep one row for each; one that was "
+            "rated for two prompts needs a copy under a second name"
         )
 
 
