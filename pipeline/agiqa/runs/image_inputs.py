@@ -152,12 +152,12 @@ def _of_list(address: str, columns: Columns) -> Iterator[ImageInput]:
         except RemoteError as error:
             yield ImageInput(printable(shown(name)), problem=_not_fetched(name, error))
             continue
-        for found in addresses:
-            if suffix_of(found) in LISTS:
+        for inner in addresses:
+            if suffix_of(inner) in LISTS:
                 reason = "is a list in a list: name it beside this one"
-                yield ImageInput(printable(shown(found)), problem=reason)
+                yield ImageInput(printable(shown(inner)), problem=reason)
             else:
-                yield from _read(found, columns)
+                yield from _read(inner, columns)
 
 
 def _of_table(address: str, columns: Columns) -> Iterator[ImageInput]:

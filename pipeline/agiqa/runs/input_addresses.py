@@ -218,8 +218,8 @@ def _listed(url: str, by: str) -> list[str]:
         system, root = fsspec.core.url_to_fs(url)
         if by == "glob" and system.exists(root):  # a name like a pattern
             return [url]
-        found = getattr(system, by)(root, detail=True)
-        paths = sorted(path for path in found if found[path].get("type", "file") == "file")
+        entries = getattr(system, by)(root, detail=True)
+        paths = sorted(path for path in entries if entries[path].get("type", "file") == "file")
     fixed = "".join(itertools.takewhile(lambda part: not glob.has_magic(part), _folders(root)))
     scheme, path, chain = _parts(url)
     kept = "".join(itertools.takewhile(lambda part: not glob.has_magic(part), _folders(path)))
