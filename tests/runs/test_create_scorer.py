@@ -143,7 +143,7 @@ def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]
     with pytest.raises(AgiqaError, match=r"found \(3, 24, 32\) of uint8: np.moveaxis"):
         ours(np.zeros((3, 24, 32), np.uint8))
     for data in (files[0].read_bytes(), [files[0].read_bytes()]):
-        with pytest.raises(AgiqaError, match=r"found bytes: open them by Image.open\(io.BytesIO"):
+        with pytest.raises(AgiqaError, match="found bytes: open them with Pillow"):
             ours(data)
     with pytest.raises(AgiqaError, match="Expected a path of an image to score, found an empty"):
         ours([files[0], ""])

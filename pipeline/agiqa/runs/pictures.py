@@ -39,7 +39,7 @@ def as_pictures(given: object) -> Sequence[Path | str | Image.Image]:
             raise AgiqaError("Expected a path of an image to score, found an empty one.")
         case Path() | str():
             return find_images(Path(given)) if Path(given).is_dir() else [given]
-    advice = ": open them by Image.open(io.BytesIO(data))" if isinstance(given, Packed) else ""
+    advice = ": open them with Pillow, as io.BytesIO(data)" if isinstance(given, Packed) else ""
     raise AgiqaError(
         "Expected paths, Pillow images, arrays or tensors to score, found "
         f"{type(given).__name__}{advice}."

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,9 @@ def test_it_scores_as_it_was_evaluated(workspace: Path, fitted: Path) -> None:
     _, semantic = Explainer(scorer).visual_and_semantic(paths)
     assert isinstance(scorer.run.ensemble, TunedEnsemble)
     one = scorer.run.ensemble.only(0)
-    seen = scorer.visual.images([Image.open(path) for path in paths])
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Image.open(path)) for path in paths]
+        seen = scorer.visual.images(opened)
     prediction = one.predict(seen, semantic)
     assert prediction.score[0, :, 0].numpy() == pytest.approx(tested["score"][:5], abs=2e-3)
     scores = scorer(paths)
@@ -70,7 +72,8 @@ def test_it_scores_as_it_was_evaluated(workspace: Path, fitted: Path) -> None:
          .mean() for name in tested["path"][:5]], abs=1e-4)  # fmt: skip
     assert all(score.low < score.score < score.high for score in scores)
     assert scores[0].gate.keys() == {"visual", "semantic_content", "coherence", "tuned"}
-    again = scorer(Image.open(paths[0]))
+    with Image.open(paths[0]) as image:
+        again = scorer(image)
     assert again.score == pytest.approx(scores[0].score, abs=2e-3)
 
 
@@ -92,10 +95,11 @@ def test_a_map_is_of_both_parts(workspace: Path, fitted: Path) -> None:
 
 def test_a_patch_does_to_the_tails_score_what_the_map_says(workspace: Path, fitted: Path) -> None:
     scorer = Scorer(load_run(fitted))
-    ensemble, image = scorer.run.ensemble, Image.open("images/000.png")
+    ensemble = scorer.run.ensemble
     assert isinstance(ensemble, TunedEnsemble)
     _, semantic = Explainer(scorer).visual_and_semantic(["images/000.png"])
-    tokens = scorer.visual.images([image]).tokens.astype(np.float32)
+    with Image.open("images/000.png") as image:
+        tokens = scorer.visual.images([image]).tokens.astype(np.float32)
     effects = _effects(ensemble, tokens, semantic, [1.0, 0.5])[0]
     weights = np.array([1.0, 0.5]) * [split.scales.sd[0, 0] for split in ensemble.light.splits] / 2
     for patch in (0, 6):
