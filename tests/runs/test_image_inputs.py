@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.runs.image_input import Columns, ImageInput
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.input_addresses import expand_braces
+from agiqa.runs.input_record import Columns, ImageInput
 from agiqa.runs.select import put_images
 
 PROMPTS = ["a cat", "a cat", "ein Bär"]

@@ -11,9 +11,9 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode
-from agiqa.runs.image_input import ImageInput
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_scorer import ImageScorer
+from agiqa.runs.input_record import ImageInput
 from agiqa.runs.score import Score
 from agiqa.runs.score_rows import NumberedRow, ScoreRows
 from agiqa.runs.score_stream import BadInputError, score_stream

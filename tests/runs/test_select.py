@@ -143,7 +143,7 @@ def test_what_cannot_be_put_there(scored: Path) -> None:
     assert "copy it (--copy-to)" in run(scored, "--worst", "1", "--link-to", "links").stderr
     (scored / "x/a.png").unlink()
     gone = run(scored, "--best", "2", "--copy-to", "new").stderr
-    assert "1 of 2 images are not there, the others are in new: x/a.png is no longer there" in gone
+    assert "1 of 2 images cannot be had, the others are in new: x/a.png is no longer there" in gone
     assert (scored / "new/2-a.png").read_bytes() == picture("y/a.png")
 
 
@@ -154,7 +154,7 @@ def test_a_table_of_others_brings_images_alone(scored: Path) -> None:
     (scored / "list.txt").write_text("x/a.png")
     (scored / "scores.csv").write_text("image,score\n7,4\nsecret,3\nlist.txt,2\n")
     line = run(scored, "--best", "3", "--copy-to", "out").stderr
-    assert "2 of 3 images are not there, the others are in out: secret is not an image" in line
+    assert "2 of 3 images cannot be had, the others are in out: secret is not an image" in line
     assert [path.name for path in (scored / "out").iterdir()] == ["7.png"]
 
 

@@ -146,8 +146,8 @@ def files_of(images: Sequence[Path]) -> list[Path]:
         AgiqaError: there is no such file or folder here, or one that holds images inside.
     """
     from agiqa.data.datasets.folder import find_images
-    from agiqa.runs.image_input import SHARDS
     from agiqa.runs.image_inputs import LISTS, PACKED, TABLES
+    from agiqa.runs.input_record import SHARDS
 
     files: dict[Path, None] = {}
     for image in images:

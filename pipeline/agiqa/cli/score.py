@@ -138,8 +138,8 @@ def command(
     """
     from agiqa.core.whole_files import whole_file
     from agiqa.runs.create_scorer import create_scorer
-    from agiqa.runs.image_input import Columns
     from agiqa.runs.image_inputs import read_inputs
+    from agiqa.runs.input_record import Columns
     from agiqa.runs.score import Score
     from agiqa.runs.score_rows import ScoreRows
     from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, BadInputError, score_stream

@@ -21,7 +21,6 @@ from agiqa.core.urls import is_url, shown
 from agiqa.data.datasets.folder import visible_files
 from agiqa.data.datasets.text_table import parse_text_csv, read_text_csv
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
-from agiqa.runs.image_input import SHARDS, Cell, Columns, ImageInput, ShardError, as_cell
 from agiqa.runs.input_addresses import (
     WEB,
     AddressError,
@@ -31,6 +30,7 @@ from agiqa.runs.input_addresses import (
     is_missing,
     suffix_of,
 )
+from agiqa.runs.input_record import SHARDS, Cell, Columns, ImageInput, ShardError, as_cell
 from agiqa.runs.table_shards import as_input, read_arrow, read_parquet
 from agiqa.runs.tar_shards import read_tar
 from agiqa.store.shared.remote import Remote, RemoteError, remote_errors

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.images import BadImage, ImageError, check_images, image_id
-from agiqa.runs.image_input import ImageInput
 from agiqa.runs.image_scorer import ImageScorer
+from agiqa.runs.input_record import ImageInput
 from agiqa.runs.score import Score
 from agiqa.runs.score_rows import NumberedRow, ScoreRows
 

@@ -18,9 +18,9 @@ from agiqa.core.urls import is_url
 from agiqa.data.datasets.text_table import numbers, read_text_csv, require_columns
 from agiqa.data.image_formats import FormatError, read_picture
 from agiqa.data.images import ImageError, require_file
-from agiqa.runs.image_input import SHARDS, ImageInput
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.input_addresses import without_file_scheme
+from agiqa.runs.input_record import SHARDS, ImageInput
 
 MOST_BYTES = 4 << 30  # of a table of scores
 SUFFIXES = {  # of what has none, by its format
@@ -181,7 +181,7 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
             shutil.copy2(image.path, target)
     if missing:
         raise AgiqaError(
-            f"{len(missing)} of {len(targets)} images are not there, the others are in "
+            f"{len(missing)} of {len(targets)} images cannot be had, the others are in "
             f"{printable(folder)}: {some(missing, 3)} (names are relative to the folder in which "
             "agiqa score ran)"
         )

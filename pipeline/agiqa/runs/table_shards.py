@@ -7,8 +7,8 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.urls import is_url, shown
 from agiqa.data.images import MAX_BYTES
-from agiqa.runs.image_input import Cell, Columns, ImageInput, ShardError, as_cell
 from agiqa.runs.input_addresses import AddressError, named_in
+from agiqa.runs.input_record import Cell, Columns, ImageInput, ShardError, as_cell
 
 MOST_ROW_GROUP = 4 << 30  # bytes of a Parquet file's row group when unpacked
 ROWS = 16  # of a table in memory at once

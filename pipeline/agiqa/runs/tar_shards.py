@@ -14,7 +14,7 @@ from agiqa.core.errors import one_line, printable
 from agiqa.core.trees import parse_json
 from agiqa.core.urls import shown
 from agiqa.data.images import IMAGE_SUFFIXES, MAX_BYTES
-from agiqa.runs.image_input import Cell, Columns, ImageInput, ShardError, as_cell
+from agiqa.runs.input_record import Cell, Columns, ImageInput, ShardError, as_cell
 
 MOST_TEXT = 1 << 20  # bytes of a prompt, or of a record of columns
 MOST_MEMBER = 1 << 34  # bytes of a member, to be passed over
