@@ -147,6 +147,22 @@ def test_what_cannot_be_put_there(scored: Path) -> None:
     assert (scored / "new/2-a.png").read_bytes() == picture("y/a.png")
 
 
+def test_a_copy_that_a_stop_cuts_short_is_made_again(
+    scored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:9])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copy2", cut)
+        assert run(scored, "--best", "1", "--copy-to", "out").exit_code != 0
+    assert not (scored / "out/a.png").exists()
+    assert "1 image in out" in run(scored, "--best", "1", "--copy-to", "out").stderr
+    assert [path.name for path in (scored / "out").iterdir()] == ["a.png"]
+    assert (scored / "out/a.png").read_bytes() == picture("x/a.png")
+
+
 def test_a_table_of_others_brings_images_alone(scored: Path) -> None:
     """Rows of a Parquet file of bytes are named by their number; a table may name any file."""
     (scored / "secret").write_text("root:x:0:0")

@@ -173,12 +173,10 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
             if _is_there(image, target):
                 continue
             raise AgiqaError(f"{target}: another file is there: choose an empty folder")
-        if image.path is None:
-            target.write_bytes(image.content or b"")
-        elif link:
+        if link and image.path is not None:
             target.symlink_to(image.path.absolute())
         else:
-            shutil.copy2(image.path, target)
+            _copy(image, target)
     if missing:
         raise AgiqaError(
             f"{len(missing)} of {len(targets)} images cannot be had, the others are in "
@@ -188,6 +186,16 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
     others = sum(path not in own for path in folder.iterdir())
     beside = f", beside {others:,} other{'s' * (others != 1)}" if others else ""
     return f"{len(own):,} image{'s' * (len(own) != 1)}{beside}"
+
+
+def _copy(image: ImageInput, target: Path) -> None:
+    """Copy an image whole: what a stop cuts short has another name, and is written over."""
+    partial = target.with_name(f".{target.name}.part")
+    if image.path is None:
+        partial.write_bytes(image.content or b"")
+    else:
+        shutil.copy2(image.path, partial)
+    partial.replace(target)
 
 
 def _format(image: ImageInput) -> tuple[str, str]:
