@@ -168,6 +168,18 @@ def test_nothing_is_unpacked_elsewhere(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_only_files_are_unpacked(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in/a.tgz", "w:gz") as archive:
+        member = tarfile.TarInfo("link.jpg")
+        member.type, member.linkname = kind, "/etc/hostname"
+        archive.addfile(member)
+    with pytest.raises(AgiqaError, match=r"a.tgz: cannot be unpacked \(link.jpg is a link"):
+        _unpack(tmp_path / "in/a.tgz", tmp_path / "in")
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.tgz"]
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
 def test_damaged_archives(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no archive")

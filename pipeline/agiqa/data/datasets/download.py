@@ -10,9 +10,9 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.data.datasets.official import Facts, HubCopy
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                     opened.extractall(work)  # drops what climbs out of the folder
             else:
                 with tarfile.open(archive) as opened_tar:
-                    opened_tar.extractall(work, filter="data")
+                    _extract(opened_tar, Path(work))
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
             raise AgiqaError(f"{archive}: cannot be unpacked ({one_line(error)})") from error
         for path in sorted(Path(work).rglob("*")):
@@ -119,3 +119,23 @@ def _unpack(archive: Path, folder: Path) -> None:
                 target = folder / path.relative_to(work)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
+
+
+def _extract(opened: tarfile.TarFile, work: Path) -> None:
+    """Write a tar's files and nothing else; Python has filters for this from 3.11.4 on alone.
+
+    Raises:
+        TarError: a member is a link or device, or climbs out of the folder.
+    """
+    for member in opened:
+        path = PurePosixPath(member.name.lstrip("/"))
+        if ".." in path.parts:
+            raise tarfile.TarError(f"{printable(member.name)} lies outside the folder")
+        if member.isdir():
+            continue
+        source = opened.extractfile(member) if member.isreg() else None
+        if source is None:
+            raise tarfile.TarError(f"{printable(member.name)} is a link or device, no file")
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        with source, (work / path).open("wb") as target:
+            shutil.copyfileobj(source, target)
