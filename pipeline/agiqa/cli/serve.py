@@ -120,8 +120,11 @@ def command(
 
 
 def _say(line: str) -> None:
-    """Print the line; that nobody reads it any more (`agiqa serve … | head -1`) ends no server."""
-    with suppress(OSError):
+    """Print the line; that nobody reads it any more (`agiqa serve … | head -1`) ends no server.
+
+    Nor does a signal in the middle of another line, whose handler finds stdout busy.
+    """
+    with suppress(OSError, RuntimeError):
         echo(line)
 
 
