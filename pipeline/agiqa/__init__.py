@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from agiqa.data import metrics
     from agiqa.data.datasets.table import read_table
     from agiqa.data.prepare import prepare
+    from agiqa.runs.compare import compare
     from agiqa.runs.create_scorer import create_scorer, score
+    from agiqa.runs.evaluate import evaluate
     from agiqa.runs.files import load_run
+    from agiqa.runs.fit import fit
     from agiqa.runs.image_quality import ImageQuality as ImageQuality
-    from agiqa.runs.interface import compare, evaluate, fit
     from agiqa.stage1.data_sets import estimate_data_set as estimate
     from agiqa.stage1.data_sets import extract_data_set as extract
     from agiqa.store import read_pack
@@ -58,12 +60,12 @@ _HOMES = {  # module and name there; settings are in core.params
     "AgiqaError": "core.errors.AgiqaError",
     # Not in __all__: `from agiqa import *` has to work without its extra.
     "ImageQuality": "runs.image_quality.ImageQuality",
-    "compare": "runs.interface.compare",
+    "compare": "runs.compare.compare",
     "create_scorer": "runs.create_scorer.create_scorer",
     "estimate": "stage1.data_sets.estimate_data_set",
-    "evaluate": "runs.interface.evaluate",
+    "evaluate": "runs.evaluate.evaluate",
     "extract": "stage1.data_sets.extract_data_set",
-    "fit": "runs.interface.fit",
+    "fit": "runs.fit.fit",
     "load_params": "core.params.load",
     "load_run": "runs.files.load_run",
     "prepare": "data.prepare.prepare",

@@ -13,7 +13,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import write_json
 from agiqa.data.metric_names import CORRELATIONS, FITTED, TOO_FEW_TO_FIT
 from agiqa.data.metrics import all_metrics, srcc
-from agiqa.runs.compare import compare, read_contenders
+from agiqa.runs.compare import compare
 from kit.command import agiqa, refusal
 
 LEAK = {"train": 120, "val": 20, "test": 60, "same_group": 0, "same_file": 0}
@@ -84,7 +84,7 @@ _run = partial(agiqa, "compare")
 def test_differences_are_paired_by_split(write_run: Write) -> None:
     write_run("one")
     write_run("two", noise=0.3)
-    result = compare(read_contenders(["one", "two"]))
+    result = compare("one", "two")
     figures = result["comparisons"][0]["figures"]
     runs = [json.loads((Path(name) / "metrics.json").read_text()) for name in ("one", "two")]
     by_split = [[row["srcc"] for row in run["per_split"]["moe"]] for run in runs]
@@ -103,7 +103,7 @@ def test_differences_are_paired_by_split(write_run: Write) -> None:
 
 def test_a_run_against_itself_differs_by_nothing(write_run: Write) -> None:
     write_run("one")
-    figures = compare(read_contenders(["one", "one:moe"]))["comparisons"][0]["figures"]
+    figures = compare("one", "one:moe")["comparisons"][0]["figures"]
     for values in figures.values():
         assert (values["mean"], values["sd"], values["better"], values["p"]) == (0, 0, 0, 1)
         assert (values["image_low"], values["image_high"], values["image_p"]) == (0, 0, 1)
@@ -111,7 +111,7 @@ def test_a_run_against_itself_differs_by_nothing(write_run: Write) -> None:
 
 def test_generators_are_compared_where_they_have_images(write_run: Write) -> None:
     run = write_run("one")
-    found = compare(read_contenders(["one:ridge", "one"]))["comparisons"][0]["generators"]
+    found = compare("one:ridge", "one")["comparisons"][0]["generators"]
     assert sorted(found) == ["NA", "two"]  # a generator may be called NA
     frame = pd.read_csv(run / "predictions.csv", keep_default_na=False)
     gains = []
@@ -126,7 +126,7 @@ def test_generators_are_compared_where_they_have_images(write_run: Write) -> Non
 
 def test_one_run_has_its_models_compared_with_holms_p(write_run: Write) -> None:
     write_run("one")
-    result = compare(read_contenders(["one"]))
+    result = compare("one")
     assert [contender["name"] for contender in result["contenders"]] == ["ridge", "visual", "moe"]
     assert [each["against"] for each in result["comparisons"]] == ["ridge", "ridge"]
     p = [comparison["figures"]["srcc"]["p"] for comparison in result["comparisons"]]
@@ -148,7 +148,7 @@ def test_other_splits_are_refused(write_run: Write, changed: dict[str, Any], mes
     write_run("one")
     write_run("two", **changed)
     with pytest.raises(AgiqaError, match=message) as raised:
-        compare(read_contenders(["one", "two"]))
+        compare("one", "two")
     assert "\n" not in str(raised.value)
 
 
@@ -158,18 +158,18 @@ def test_other_scores_and_damage_are_refused(write_run: Write) -> None:
     frame = pd.read_csv(two / "predictions.csv", keep_default_na=False)
     frame.assign(mos=frame["mos"] + 1).to_csv(two / "predictions.csv", index=False)
     with pytest.raises(AgiqaError, match="measured against different scores of 'quality'"):
-        compare(read_contenders(["one", "two"]))
+        compare("one", "two")
     frame.iloc[:-5].to_csv(two / "predictions.csv", index=False)
     with pytest.raises(AgiqaError, match=r"two: damaged results .*evaluate. again"):
-        read_contenders(["one", "two"])
+        compare("one", "two")
     (two / "metrics.json").write_text("{")
     with pytest.raises(AgiqaError, match=r"two/metrics\.json: damaged"):
-        read_contenders(["one", "two"])
+        compare("one", "two")
     (two / "metrics.json").unlink()
     with pytest.raises(AgiqaError, match=r"two: expected metrics.json, found none"):
-        read_contenders(["one", "two"])
+        compare("one", "two")
     with pytest.raises(AgiqaError, match="one has no model 'gate'; it has ridge, visual, moe"):
-        read_contenders(["one:gate", "one"])
+        compare("one:gate", "one")
 
 
 def test_protocols_are_paired_by_image(write_run: Write) -> None:
@@ -215,7 +215,7 @@ def test_few_images_have_no_fitted_difference_and_few_prompts_no_interval(
 ) -> None:
     write_run("one", tested=6)
     write_run("two", noise=0.3, tested=6)
-    result = compare(read_contenders(["one", "two"]))
+    result = compare("one", "two")
     figures = result["comparisons"][0]["figures"]
     assert result["units"] >= 5
     assert math.isfinite(figures["mae"]["image_low"])
@@ -244,7 +244,7 @@ def test_equal_scores_are_said_and_no_split_is_left_out(write_run: Write) -> Non
     for rows in tree["per_split"].values():
         rows[2] |= dict.fromkeys(CORRELATIONS)
     (two / "metrics.json").write_text(json.dumps(tree))
-    result = compare(read_contenders(["one", "two"]))
+    result = compare("one", "two")
     values = result["comparisons"][0]["figures"]["srcc"]
     assert math.isnan(values["mean"])
     assert (values["better"], values["why"]) == (None, "all scores are equal")
@@ -257,13 +257,13 @@ def test_results_of_an_earlier_version_get_their_raw_errors_from_the_predictions
 ) -> None:
     write_run("one")
     two = write_run("two", noise=0.3)
-    new = compare(read_contenders(["one", "two"]))
+    new = compare("one", "two")
     tree = json.loads((two / "metrics.json").read_text())
     for rows in tree["per_split"].values():
         for row in rows:
             del row["rmse_raw"], row["mae"]
     (two / "metrics.json").write_text(json.dumps(tree))
-    old = compare(read_contenders(["one", "two"]))
+    old = compare("one", "two")
     for name in ("rmse_raw", "mae"):
         assert old["comparisons"][0]["figures"][name]["mean"] == pytest.approx(
             new["comparisons"][0]["figures"][name]["mean"], abs=1e-6
@@ -281,7 +281,7 @@ def test_differences_that_are_all_alike_have_no_test(write_run: Write) -> None:
     for row in tree["per_split"]["moe"]:
         row["mae"] = 0.25
     Path("one/metrics.json").write_text(json.dumps(tree))
-    values = compare(read_contenders(["one", "two"]))["comparisons"][0]["figures"]["mae"]
+    values = compare("one", "two")["comparisons"][0]["figures"]["mae"]
     assert (values["mean"], values["sd"]) == (0.25, 0)
     assert math.isnan(values["p"])
     assert "the differences of all splits are equal" in _run("one", "two").stdout

@@ -39,7 +39,7 @@ def command(
     agiqa compare runs/agiqa-3k/grouped --markdown
     agiqa compare runs/agiqa-3k/grouped runs/agiqa-3k/random --across-protocols
     """
-    from agiqa.runs.interface import compare
+    from agiqa.runs.compare import compare
 
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other.")
@@ -109,7 +109,7 @@ def _print_differences(comparison: dict[str, Any], several: bool, markdown: bool
 
 
 def _print_generators(comparison: dict[str, Any], markdown: bool) -> None:
-    from agiqa.runs.compare import LEAST_IMAGES
+    from agiqa.runs.measure import LEAST_IMAGES
     from agiqa.views.kit.number import number, over_splits
 
     few = f"fewer than {LEAST_IMAGES} test images in every split"

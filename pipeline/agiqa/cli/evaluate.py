@@ -60,7 +60,7 @@ def command(
     agiqa evaluate agiqa-3k --scorer vqascore --target alignment
     """
     if scorer is None:
-        from agiqa.runs.interface import evaluate
+        from agiqa.runs.evaluate import evaluate
 
         options = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
         if unfit := [name for name, value in options.items() if value]:

@@ -88,7 +88,7 @@ def command(
     agiqa fit agiqa-3k --extractor qwen
     agiqa fit agiqa-3k --set fit.gate=linear --set fit.lr=0.001 -o runs/agiqa-3k/linear-gate
     """
-    from agiqa.runs.interface import fit
+    from agiqa.runs.fit import fit
 
     given = {"preset": preset, "protocol": protocol, "target": ",".join(targets)}
     params = settings.read(*(f"fit.{key}={value}" for key, value in given.items() if value))

@@ -7,19 +7,20 @@ Two statements about each difference, which need not agree:
 * over images, the paired bootstrap (`statistics.intervals`): groups drawn once for both models and
   all splits, models as they are: would other prompts say the same.
 
-Runs are compared only on the very same splits. `across_protocols` sets two protocols of one data
-set side by side, paired by image alone, since their test sides differ.
+Runs are compared only on the very same splits. Two protocols of one data set can be set side by
+side, paired by image alone, since their test sides differ (`across_protocols`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.core.errors import AgiqaError, UsageError, printable, some
 from agiqa.data.metric_names import CORRELATIONS, FIGURES
 from agiqa.data.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.data.statistics.intervals import (
@@ -33,21 +34,34 @@ from agiqa.data.statistics.intervals import (
 from agiqa.data.statistics.paired import corrected_t_test, holm
 from agiqa.data.statistics.resampling import TestSide, measured_side
 from agiqa.runs.contenders import Contender, read_contenders
+from agiqa.runs.files import Run
 from agiqa.runs.measure import LEAST_IMAGES, sides_ratio
 
-__all__ = ["LEAST_IMAGES", "across_protocols", "compare", "read_contenders"]
 
+def compare(*runs: Run | Path | str, across_protocols: bool = False) -> dict[str, Any]:
+    """Compare evaluated runs on the same splits, each with the first: `compare("a", "b:ridge")`.
 
-def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
-    """Every contender against the first, on the same splits.
+    Args:
+        runs: runs or their folders, as text with `:MODEL` for another model than the mixture of
+            experts; one alone has its models compared.
+        across_protocols: of two runs of one data set by different protocols, paired by image.
 
     Returns:
-        Plain values for JSON: dataset, target, protocol, splits, what the bootstrap drew; for each
-        contender its figures; for each but the first its differences, by figure and by generator.
+        Plain values for JSON: dataset, target, protocol, splits, what the bootstrap drew;
+        `contenders` with the figures of each; `comparisons` with the differences of each but the
+        first by figure, their intervals and p, and by generator; with `across_protocols` `across`.
 
     Raises:
-        AgiqaError: fewer than two, or not the same data set, target, protocol, splits or MOS.
+        UsageError: `across_protocols` of other than two runs.
+        AgiqaError: not evaluated, no such model, fewer than two, or not the same data set, target,
+            protocol, splits or MOS.
     """
+    if across_protocols and len(runs) != 2:
+        raise UsageError(f"--across-protocols takes two runs, found {len(runs)}.")
+    names = [str(run.folder) if isinstance(run, Run) else str(run) for run in runs]
+    contenders = read_contenders(names)
+    if across_protocols:
+        return _across_protocols(*contenders)
     if len(contenders) < 2:
         raise AgiqaError("expected at least two runs or models to compare, found one")
     first = contenders[0]
@@ -69,9 +83,8 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
         adjusted = holm([difference["figures"][figure]["p"] for difference in comparisons])
         for comparison, p in zip(comparisons, adjusted, strict=True):
             comparison["figures"][figure]["p_holm"] = p
-    return {**_about(first), **_drawn(drawn), "test_to_train": ratio,
-            "contenders": [_described(contender) for contender in contenders],
-            "comparisons": comparisons}  # fmt: skip
+    about = _describe(contenders, drawn, first.provenance["protocol"])
+    return {**about, "test_to_train": ratio, "comparisons": comparisons}
 
 
 def _differences(
@@ -83,6 +96,11 @@ def _differences(
     ratio: float,
 ) -> dict[str, Any]:
     """Differences of all figures, over splits and, by their resamples `(S, B)`, over images."""
+    sides = [
+        (row, side["mos"], side["score"])
+        for contender in (first, other)
+        for row, side in zip(contender.figures, contender.sides, strict=True)
+    ]
     differences = {}
     for figure in FIGURES:
         by_split = [
@@ -92,13 +110,12 @@ def _differences(
             gains = (of_other[figure] - of_first[figure]).T
             chosen = np.take_along_axis(gains, drawn.splits, axis=1).mean(axis=1)
         difference = _difference(figure, by_split, ratio)
-        images = _bootstrapped(figure, chosen, difference["mean"], drawn)
-        why = _why(figure, [first, other], drawn, images)
-        differences[figure] = difference | images | why
+        images = _over_images(figure, chosen, difference["mean"], drawn, sides)
+        differences[figure] = difference | images
     return differences
 
 
-def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
+def _across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
     """Two protocols of one data set on the images that both tested, such as grouped and random.
 
     Their splits cannot be paired, their images can: each image's score is averaged over the splits
@@ -123,30 +140,19 @@ def across_protocols(one: Contender, other: Contender) -> dict[str, Any]:
     mos = both["mos"].to_numpy(float)
     sides = [measured_side(mos, both[name].to_numpy(float)) for name in ("score", "score_other")]
     first, second = resample_splits(drawn, [[side] for side in sides])
-    figures = {}
     measured = [all_metrics(side.mos, side.score) for side in sides]
+    undrawn = [(row, side.mos, side.score) for row, side in zip(measured, sides, strict=True)]
+    figures = {}
     for figure in FIGURES:
-        difference = measured[1][figure] - measured[0][figure]
-        images = _bootstrapped(figure, (second[figure] - first[figure])[0], difference, drawn)
-        missing = [
-            why_undefined(side.mos, side.score, {figure: values[figure]}).get(figure)
-            for side, values in zip(sides, measured, strict=True)
-        ]
-        figures[figure] = {
-            "values": [values[figure] for values in measured],
-            "difference": difference,
-            **images,
-            **_reason(next(filter(None, missing), ""), drawn, images),
-        }
-    return {
-        **_about(one),
-        "protocol": f"{one.provenance['protocol']} against {other.provenance['protocol']}",
-        **_drawn(drawn),
-        "contenders": [_described(one), _described(other)],
-        "across": {
-            "name": other.name, "against": one.name, "images": len(both), "figures": figures
-        },
+        values = [row[figure] for row in measured]
+        gain, gains = values[1] - values[0], (second[figure] - first[figure])[0]
+        images = _over_images(figure, gains, gain, drawn, undrawn)
+        figures[figure] = {"values": values, "difference": gain, **images}
+    protocol = f"{one.provenance['protocol']} against {other.provenance['protocol']}"
+    across = {
+        "name": other.name, "against": one.name, "images": len(both), "figures": figures
     }  # fmt: skip
+    return {**_describe([one, other], drawn, protocol), "across": across}
 
 
 def _averaged(contender: Contender) -> pd.DataFrame:
@@ -212,95 +218,88 @@ def _test_sides(contender: Contender) -> list[TestSide]:
 
 
 def _difference(figure: str, by_split: Sequence[float], ratio: float) -> dict[str, Any]:
-    """Second minus first, by split."""
+    """Second minus first, by split: the test, and in how many splits the second is better."""
     test = corrected_t_test(by_split, ratio)
     sign = -1 if FIGURES[figure].less_is_better else 1
-    defined = math.isfinite(test.mean)
-    return {
-        "mean": test.mean,
-        "sd": test.sd,
-        "better": sum(sign * gain > 0 for gain in by_split) if defined else None,
-        "splits": len(by_split),
-        "low": test.low,
-        "high": test.high,
-        "p": test.p,
-        "alike": test.sd == 0 and math.isnan(test.p),
-    }
+    better = sum(sign * gain > 0 for gain in by_split) if math.isfinite(test.mean) else None
+    alike = test.sd == 0 and math.isnan(test.p)
+    return {**vars(test), "better": better, "splits": len(by_split), "alike": alike}
 
 
-def _bootstrapped(
-    figure: str, gains: NDArray[np.float64], gain: float, drawn: Drawn
-) -> dict[str, float]:
-    """Interval and p over images, of resampled differences `(B,)` and the difference itself."""
-    if drawn.too_few:
-        return dict.fromkeys(("image_low", "image_high", "image_p"), math.nan)
-    low, high = side_interval(gains, gain, drawn.rests_on)
-    if figure in CORRELATIONS:
-        low, high = max(low, -2.0), min(high, 2.0)
-    return {
-        "image_low": low,
-        "image_high": high,
-        "image_p": p_of_no_difference(gains, gain, drawn.rests_on),
-    }
+def _over_images(
+    figure: str,
+    gains: NDArray[np.float64],
+    gain: float,
+    drawn: Drawn,
+    sides: Iterable[tuple[Mapping[str, float], ArrayLike, ArrayLike]],
+) -> dict[str, Any]:
+    """Interval and p over images, and why the difference or its interval is not defined.
 
-
-def _drawn(drawn: Drawn) -> dict[str, Any]:
-    """What the bootstrap drew, how many a test side holds at least, and why that is too few."""
-    return {"drawn": drawn.unit, "units": min(drawn.sizes), "too_few": drawn.too_few}
-
-
-def _why(
-    figure: str, pair: Sequence[Contender], drawn: Drawn, images: Mapping[str, float]
-) -> dict[str, str]:
-    missing = [
-        why_undefined(side["mos"], side["score"], {figure: row[figure]}).get(figure)
-        for contender in pair
-        for row, side in zip(contender.figures, contender.sides, strict=True)
+    Args:
+        figure: its name.
+        gains: resampled differences `(B,)`.
+        gain: the difference itself.
+        drawn: what was drawn.
+        sides: figures, MOS and scores of each test side.
+    """
+    low = high = p = math.nan
+    if not drawn.too_few:
+        low, high = side_interval(gains, gain, drawn.rests_on)
+        p = p_of_no_difference(gains, gain, drawn.rests_on)
+        if figure in CORRELATIONS:
+            low, high = max(low, -2.0), min(high, 2.0)
+    why = [
+        why_undefined(mos, score, {figure: row[figure]}).get(figure) for row, mos, score in sides
     ]
-    return _reason(next(filter(None, missing), ""), drawn, images)
-
-
-def _reason(undefined: str, drawn: Drawn, images: Mapping[str, float]) -> dict[str, str]:
-    """Why the difference, or its interval over images, is not defined; nothing where it is."""
-    if not undefined and math.isfinite(images["image_low"]):
-        return {}
-    return {"why": undefined or drawn.too_few or ALIKE}
+    undefined = next(filter(None, why), "")
+    images: dict[str, Any] = {"image_low": low, "image_high": high, "image_p": p}
+    if undefined or not math.isfinite(low):
+        images["why"] = undefined or drawn.too_few or ALIKE
+    return images
 
 
 def _by_generator(one: Contender, other: Contender, ratio: float) -> dict[str, Any]:
     """SRCC within each generator, over the splits where it has enough images."""
-    gains: dict[str, list[float]] = {}
-    values: dict[str, list[tuple[float, float]]] = {}
+    srccs: dict[str, list[tuple[float, float]]] = {}
     for own_side, other_side in zip(one.sides, other.sides, strict=True):
         for generator, part in own_side.groupby("generator"):
             if len(part) < LEAST_IMAGES or generator == "":
                 continue
             scores = other_side["score"].iloc[part.index]
             pair = srcc(part["mos"], part["score"]), srcc(part["mos"], scores)
-            gains.setdefault(str(generator), []).append(pair[1] - pair[0])
-            values.setdefault(str(generator), []).append(pair)
+            srccs.setdefault(str(generator), []).append(pair)
     return {
         name: {
-            "srcc": [summarise(column)["median"] for column in zip(*values[name], strict=True)],
-            **_difference("srcc", gains[name], ratio),
+            "srcc": [summarise(column)["median"] for column in zip(*pairs, strict=True)],
+            **_difference("srcc", [after - before for before, after in pairs], ratio),
         }
-        for name in sorted(gains)
+        for name, pairs in sorted(srccs.items())
     }
 
 
-def _about(contender: Contender) -> dict[str, Any]:
-    provenance = contender.provenance
-    names = ("dataset", "target", "protocol", "synthetic")
-    return {name: provenance.get(name) for name in names} | {"splits": len(contender.seeds)}
-
-
-def _described(contender: Contender) -> dict[str, Any]:
+def _describe(contenders: Sequence[Contender], drawn: Drawn, protocol: str) -> dict[str, Any]:
+    """What is compared, what the bootstrap drew, and each contender with its own figures."""
+    about = contenders[0].provenance
     return {
-        "name": contender.name,
-        "run": str(contender.folder),
-        "model": contender.model,
-        "protocol": contender.provenance["protocol"],
-        "figures": {
-            figure: summarise([row[figure] for row in contender.figures]) for figure in FIGURES
-        },
+        "dataset": about.get("dataset"),
+        "target": about.get("target"),
+        "protocol": protocol,
+        "synthetic": about.get("synthetic"),
+        "splits": len(contenders[0].seeds),
+        "drawn": drawn.unit,
+        "units": min(drawn.sizes),  # that a test side holds at least
+        "too_few": drawn.too_few,
+        "contenders": [
+            {
+                "name": contender.name,
+                "run": str(contender.folder),
+                "model": contender.model,
+                "protocol": contender.provenance["protocol"],
+                "figures": {
+                    figure: summarise([row[figure] for row in contender.figures])
+                    for figure in FIGURES
+                },
+            }
+            for contender in contenders
+        ],
     }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +46,19 @@ def read_contenders(given: Sequence[str]) -> list[Contender]:
         AgiqaError: not an evaluated run, no such model in it, or a damaged file.
     """
     wanted = [(name, *_run_and_model(name)) for name in given]
-    runs = {folder: _read(folder) for _, folder, _ in wanted}
-    if len(wanted) == 1 and not wanted[0][2]:
-        folder = wanted[0][1]
-        return [
-            _contender(model, folder, model, runs[folder]) for model in in_order(runs[folder][1])
-        ]
-    return [
-        _contender(name, folder, model or _main(runs[folder]), runs[folder])
-        for name, folder, model in wanted
-    ]
+    runs = {folder: _read_models(folder) for _, folder, _ in wanted}
+    contenders = []
+    for name, folder, model in wanted:
+        models = runs[folder]
+        if len(wanted) == 1 and not model:
+            return list(models.values())
+        model = model or (ZERO_SHOT if ZERO_SHOT in models else MIXTURE)
+        if model not in models:
+            raise AgiqaError(
+                f"{printable(folder)} has no model '{model}'; it has {', '.join(models)}"
+            )
+        contenders.append(replace(models[model], name=name))
+    return contenders
 
 
 def _run_and_model(name: str) -> tuple[Path, str]:
@@ -68,11 +71,10 @@ def _run_and_model(name: str) -> tuple[Path, str]:
     return Path(name), ""
 
 
-Read = tuple[dict[str, Any], dict[str, list[dict[str, float]]], pd.DataFrame]
-
-
-def _read(folder: Path) -> Read:
-    provenance = _provenance(folder)
+def _read_models(folder: Path) -> dict[str, Contender]:
+    """Every model of an evaluated run, of results in one, or of a published scorer's results."""
+    scorer = (folder / PROVENANCE).is_file() and "scorer" in read_provenance(folder, True)
+    provenance = read_provenance(folder, True) if scorer else provenance_of(folder)
     if "published" in provenance and not (folder / METRICS).is_file():
         raise AgiqaError(
             f"{printable(folder)}: was published without its results (`agiqa publish --results`), "
@@ -81,47 +83,26 @@ def _read(folder: Path) -> Read:
     require_as_published(folder, provenance, tuple(RESULTS))
     per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
     frame = read_predictions(folder, COLUMNS)
-    sizes = {(str(m), int(str(s))): len(p) for (m, s), p in frame.groupby(["model", "seed"])}
-    for model, rows in per_split.items():
-        for row in rows:
-            size = sizes.get((model, row["seed"]))
-            if size is None or row.get("images", size) != size:
-                raise AgiqaError(
-                    f"{printable(folder)}: damaged results ({PREDICTIONS} and {METRICS} differ): "
-                    "run `agiqa evaluate` again"
-                )
-    return provenance, per_split, frame
-
-
-def _main(read: Read) -> str:
-    """The mixture of a run; a published scorer's results are of one model."""
-    return ZERO_SHOT if ZERO_SHOT in read[1] else MIXTURE
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    """Of a run, of results in one, or of a published scorer's results, which have no model."""
-    if (folder / PROVENANCE).is_file() and "scorer" in (about := read_provenance(folder, True)):
-        return about
-    return provenance_of(folder)
-
-
-def _contender(name: str, folder: Path, model: str, read: Read) -> Contender:
-    provenance, per_split, frame = read
-    if model not in per_split:
-        raise AgiqaError(
-            f"{printable(folder)} has no model '{model}'; it has {', '.join(in_order(per_split))}"
-        )
-    rows = frame[frame["model"] == model]
-    by_seed = {
-        int(str(seed)): part.sort_values("path").reset_index(drop=True)
-        for seed, part in rows.groupby("seed")
-    }
-    sides = [by_seed[int(row["seed"])] for row in per_split[model]]
-    figures = [
-        {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
-        for row, side in zip(per_split[model], sides, strict=True)
-    ]
-    return Contender(name, folder, model, provenance, figures, sides)
+    models = {}
+    for model in in_order(per_split):
+        parts = {
+            int(str(seed)): part.sort_values("path").reset_index(drop=True)
+            for seed, part in frame[frame["model"] == model].groupby("seed")
+        }
+        rows = per_split[model]
+        sizes = [len(parts.get(row["seed"], ())) for row in rows]
+        if any(not n or row.get("images", n) != n for row, n in zip(rows, sizes, strict=True)):
+            raise AgiqaError(
+                f"{printable(folder)}: damaged results ({PREDICTIONS} and {METRICS} differ): "
+                "run `agiqa evaluate` again"
+            )
+        sides = [parts[row["seed"]] for row in rows]
+        figures = [
+            {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
+            for row, side in zip(rows, sides, strict=True)
+        ]
+        models[model] = Contender(model, folder, model, provenance, figures, sides)
+    return models
 
 
 def _figure(name: str, row: Mapping[str, Any], side: pd.DataFrame) -> float:

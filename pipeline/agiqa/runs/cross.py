@@ -20,7 +20,7 @@ from agiqa.data.datasets.groups import Relatives
 from agiqa.data.datasets.table import read_table
 from agiqa.data.datasets.targets import field_name
 from agiqa.data.splits import default_protocol, protocols_there, read_protocol, side_rows
-from agiqa.runs.evaluate import TestSet, evaluate
+from agiqa.runs.evaluate import TestSet, evaluate_on
 from agiqa.runs.files import CROSS, DATASETS, Run, load_run, require_unpublished, write_all_results
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.stage2.fit_data import RatedData, dataset_folder, load_fit_data
@@ -77,7 +77,7 @@ def _metrics(run: Run, column: Column, cache: Path | str) -> dict[str, Any]:
     trained = list(run.provenance["trained_on"])
     if column.dataset not in trained:
         test_set = _test_set(run, column, cache)
-        results = evaluate(run, test_set)
+        results = evaluate_on(run, test_set)
         for result in results:
             result.metrics["tested_by"] = _protocol(run, column, cache)
         write_all_results(run.folder / CROSS / column.dataset, results)

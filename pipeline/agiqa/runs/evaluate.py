@@ -9,7 +9,7 @@ further targets and data sets are.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,21 @@ class TestSet:
     learnt: bool = False  # whether the run was trained on the data set, and knows its errors there
 
 
-def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
-    """Evaluate the run in `folder` on the test sides of all that it was trained on.
+def evaluate(run: Run | Path | str, *, cache: Path | str = "cache") -> list[Evaluation]:
+    """Score the test side of every split of a run, once, and write the results into its folder.
+
+    Args:
+        run: a run or its folder.
+        cache: folder of images tables and feature stores, or its URL.
 
     Returns:
-        Evaluations on each data set and target, the run's own first; all are written into it.
+        An evaluation for each data set and target, the run's own first.
 
     Raises:
-        AgiqaError: no such run, a published one, or its data sets' splits or features are not
-            those of the fit.
+        AgiqaError: no such run, a published one, or its data sets' splits or vectors are not those
+            of the fit.
     """
+    folder = run.folder if isinstance(run, Run) else Path(run)
     run = load_run(folder)
     require_unpublished(run)
     whole: list[Evaluation] = []
@@ -78,7 +83,7 @@ def evaluate_run(folder: Path, cache: Path | str) -> list[Evaluation]:
         test_set = TestSet(
             data, data.sides, data.columns, data.protocol, number, leaks, learnt=True
         )
-        results = evaluate(run, test_set)
+        results = evaluate_on(run, test_set)
         write_all_results(folder / DATASETS / data.name if number else folder, results)
         whole += results
     names = list(run.provenance["targets"])
@@ -113,7 +118,7 @@ def _load_as_fitted(run: Run, about: Mapping[str, Any], cache: Path | str) -> Fi
     return data
 
 
-def evaluate(run: Run, test_set: TestSet) -> list[Evaluation]:
+def evaluate_on(run: Run, test_set: TestSet) -> list[Evaluation]:
     """Score the test sides with every model of the run; results for each target there.
 
     Raises:
@@ -132,16 +137,27 @@ def evaluate(run: Run, test_set: TestSet) -> list[Evaluation]:
         for number, (seed, side) in enumerate(sides.items())
         for model in predictor.models
     }
-    results, extra_models = [], list(predictor.extra_models)
+    results = []
     for number, column in enumerate(test_set.columns):
-        if column is not None:
-            predictions = _predictions(test_set, scores, number, column)
-            for extra, rows_of in predictor.extra_models.items():
-                predictions = _with_extra(predictions, extra, rows_of)
-            epochs = predictor.gate_epochs(number)
-            gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
-            metrics = _metrics(run, test_set, number, column, predictions, extra_models, gating)
-            results.append(Evaluation(predictions, metrics))
+        if column is None:
+            continue
+        predictions = _predictions(test_set, scores, number, column)
+        mixture = predictions[predictions["model"] == MIXTURE]
+        for extra, rows_of in predictor.extra_models.items():  # the same on some of the images
+            picked = [
+                part.iloc[rows_of(len(part))].assign(model=extra)
+                for _, part in mixture.groupby("seed", sort=False)
+            ]
+            predictions = pd.concat([predictions, *picked], ignore_index=True)
+        epochs = predictor.gate_epochs(number)
+        gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
+        figures = measure(
+            predictions, list(predictor.extra_models), run.provenance["experts"], gating
+        )
+        metrics = _describe(run, test_set, number, column, predictions) | figures
+        if (ceiling := best_possible(test_set.data.table, column, sides)) is not None:
+            metrics["ceiling"] = ceiling
+        results.append(Evaluation(predictions, metrics))
     return results
 
 
@@ -172,31 +188,13 @@ def _predictions(
     return whole[first + [name for name in whole if name not in first]]
 
 
-def _with_extra(
-    predictions: pd.DataFrame, extra: str, rows_of: Callable[[int], np.ndarray]
-) -> pd.DataFrame:
-    """Add the mixture's rows that `rows_of` picks in each split, as a model of another name."""
-    mixture = predictions[predictions["model"] == MIXTURE]
-    picked = [
-        part.iloc[rows_of(len(part))].assign(model=extra)
-        for _, part in mixture.groupby("seed", sort=False)
-    ]
-    return pd.concat([predictions, *picked], ignore_index=True)
-
-
-def _metrics(
-    run: Run,
-    test_set: TestSet,
-    number: int,
-    column: str,
-    predictions: pd.DataFrame,
-    extra_models: Sequence[str],
-    gating: Mapping[str, Any] | None,
+def _describe(
+    run: Run, test_set: TestSet, number: int, column: str, predictions: pd.DataFrame
 ) -> dict[str, Any]:
-    """Everything that metrics.json says of the run's target at `number`."""
+    """What metrics.json says of the run's target at `number`, but for the figures."""
     table = test_set.data.table
     mos = table.frame[column]
-    metrics = {
+    return {
         "preset": run.params.fit.preset,
         "dataset": table.name,
         "trained_on": run.provenance["trained_on"],
@@ -208,11 +206,7 @@ def _metrics(
         "splits_sha256": test_set.data.digest,
         "leaks": [dict(leak) for leak in test_set.leaks],
         "outside_scale": _outside_scale(run, table, number, column, predictions),
-        **measure(predictions, extra_models, run.provenance["experts"], gating),
     }
-    if (ceiling := best_possible(table, column, test_set.sides)) is not None:
-        metrics["ceiling"] = ceiling
-    return metrics
 
 
 def _outside_scale(

@@ -19,7 +19,7 @@ A run is written beside its place and moved there whole.
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,45 +114,37 @@ def whole_run(folder: Path) -> Iterator[Path]:
         staged.rename(folder)
 
 
-def save_run(
-    folder: Path,
-    ensemble: AnyEnsemble,
-    params: Params,
-    provenance: Mapping[str, Any],
-    curves: Sequence[Mapping[str, Any]],
-    prompts: str,
-    images: Collection[str] = (),
-) -> None:
+def save_run(run: Run, curves: Sequence[Mapping[str, Any]], prompts: str) -> None:
     """Write a run; one that stood there before is replaced only once the new one is whole.
 
     Raises:
         AgiqaError: the weights hold NaN or infinity, or the disk refuses them, such as for want of
             space.
     """
-    with whole_run(folder) as staged:
-        tensors = ensemble.tensors()
+    with whole_run(run.folder) as staged:
+        tensors = run.ensemble.tensors()
         tensors[IMAGES] = torch.tensor(
-            [list(bytes.fromhex(name)) for name in sorted(images)], dtype=torch.uint8
+            [list(bytes.fromhex(name)) for name in sorted(run.images)], dtype=torch.uint8
         ).reshape(-1, 32)
         try:
             require_finite(tensors)
         except ValueError as error:
             raise AgiqaError(
-                f"{folder}: the fit came to no numbers ({error}): lower fit.lr, or see that the "
-                "scores and vectors differ between images."
+                f"{run.folder}: the fit came to no numbers ({error}): lower fit.lr, or see that "
+                "the scores and vectors differ between images."
             ) from error
         try:
             save_file(tensors, staged / MODEL)
         except SafetensorError as error:  # it wraps what the disk said
             raise AgiqaError(
-                f"{folder}: the run cannot be written ({error}); make room, or choose another "
+                f"{run.folder}: the run cannot be written ({error}); make room, or choose another "
                 "folder (-o), then run `agiqa fit` again."
             ) from error
         (staged / MODEL).chmod(0o644)  # safetensors writes it for its owner alone
-        (staged / PARAMS).write_text(dump(params, permissions=False), encoding="utf-8")
+        (staged / PARAMS).write_text(dump(run.params, permissions=False), encoding="utf-8")
         (staged / PROMPTS).write_text(prompts, encoding="utf-8")
-        record = {"format": "agiqa-run", "layout": LAYOUT, **provenance, **ensemble.provenance}
-        write_json(staged / PROVENANCE, record)
+        about = {**run.provenance, **run.ensemble.provenance}
+        write_json(staged / PROVENANCE, {"format": "agiqa-run", "layout": LAYOUT, **about})
         pd.DataFrame(curves, columns=CURVE).to_csv(
             staged / CURVES, index=False, float_format="%.6g"
         )

@@ -1,9 +1,9 @@
-"""Make a run from what lies under `cache/`: the steps behind `fit` and `import-checkpoint`."""
+"""Make a run from what lies under `cache/`: `agiqa.fit`, and what `import-checkpoint` does."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.hashing import file_sha256
-from agiqa.core.params import Params
+from agiqa.core.params import Params, settings, with_extractor
 from agiqa.core.run_folders import require_free_run
 from agiqa.data.prompts import prompt_set_text
 from agiqa.runs.files import CURVES, Run, save_run
 from agiqa.runs.provenance import describe_run, known_images
+from agiqa.stage2 import fitting
 from agiqa.stage2.features import (
     choose_vectors,
     describe_store,
@@ -23,11 +24,12 @@ from agiqa.stage2.features import (
     without_left_out,
 )
 from agiqa.stage2.fit_data import dataset_folder, load_fit_data, load_rated_data, store_path
-from agiqa.stage2.fitting import Fitted, fit
+from agiqa.stage2.fitting import Fitted
 from agiqa.stage2.joining import join
 from agiqa.stage2.paper.inputs import experts, semantic_order
 from agiqa.stage2.paper.pixels import describe_pixels
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
+from agiqa.stage2.predictors import AnyInputs
 from agiqa.stage2.presets import LIGHT
 from agiqa.stage2.tuned.inputs import TunedInputs
 from agiqa.store import read_pack
@@ -35,59 +37,71 @@ from agiqa.store import read_pack
 log = logging.getLogger(__name__)
 
 
-def fit_run(
-    datasets: Sequence[str],
-    cache: Path | str,
-    params: Params,
-    out: Path | None,
-    runs: Path,
+def fit(
+    datasets: str | Sequence[str],
+    *,
+    params: Params | None = None,
     extractor: str = "",
-    overwrite: bool = False,
+    out: Path | str | None = None,
+    replace: bool = False,
+    cache: Path | str = "cache",
+    runs: Path | str = "runs",
 ) -> Run | None:
-    """Fit the data sets together as `params` say and write the run.
+    """Train on cached vectors, every split at once: `fit("demo").folder`.
 
     Args:
-        datasets: names, at least one.
-        cache: the folder of tables and packs, or a URL.
-        params: all settings.
-        out: the run's folder; None: runs/DATASET/PROTOCOL, with several data sets joined by `+`.
+        datasets: a prepared and extracted data set, or several that train together.
+        params: all settings; by default those of ./params.yaml. `params.fit` has preset, target
+            and protocol.
+        extractor: an entry of `extractors` in the settings, instead of section semantic.
+        out: the run's folder; by default `runs/DATASET/PROTOCOL`, with several data sets joined by
+            `+`, of an extractor `runs/DATASET/EXTRACTOR/PROTOCOL`.
+        replace: overwrite a run in that folder, and all that was made from it.
+        cache: folder of images tables and feature stores, or its URL.
         runs: the folder of runs.
-        extractor: name of an extractor other than the settings' own, whose runs go to
-            runs/DATASET/EXTRACTOR/PROTOCOL.
-        overwrite: whether a run in the folder may go, with all that was made from it.
 
     Returns:
-        The run; None in all but the first of the processes that share a fit (several GPUs).
+        The run, written to its folder; None in all but the first of the processes that share a
+        fit (several GPUs).
 
     Raises:
-        AgiqaError: no such table, split file, store or target; data sets or targets that do not
-            go together; or a run in the folder already.
+        AgiqaError: no such data set, vectors, split, target or extractor; data sets or targets that
+            do not go together; or a run in the folder.
     """
     started = time.monotonic()
+    names = [datasets] if isinstance(datasets, str) else list(datasets)
+    params = with_extractor(settings(params), extractor)
     if out is not None:
-        require_free_run(out, overwrite)
-    _require_datasets(datasets, params.fit.preset)
+        require_free_run(Path(out), replace)
+    _require_datasets(names, params.fit.preset)
     prompts = prompt_set_text(params.semantic.prompts)
-    data = [load_fit_data(name, cache, params) for name in datasets]
+    data = [load_fit_data(name, cache, params) for name in names]
     protocol = data[0].protocol
-    params = replace(params, fit=replace(params.fit, protocol=protocol))
-    folder = out or runs / "+".join(datasets) / extractor / protocol
-    require_free_run(folder, overwrite)
+    folder = Path(out or Path(runs, "+".join(names), extractor, protocol))
+    require_free_run(folder, replace)
     for one in data:
         require_settings(one.features.stores, params)
     features, targets, sides = join(data)
-    if isinstance(features, TunedInputs):
-        params = replace(params, visual=features.settings(params.visual))
-    fitted = fit(features, targets, sides, params)
+    params = _as_fitted(params, protocol, features)
+    fitted = fitting.fit(features, targets, sides, params)
     if fitted is None:
         return None
     provenance = describe_run(data, params, fitted)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
-    images = known_images(data)
-    save_run(folder, fitted.ensemble, params, provenance, fitted.curves, prompts, images)
+    run = Run(folder, fitted.ensemble, params, provenance, known_images(data))
+    save_run(run, fitted.curves, prompts)
     _log_curves(folder, fitted.curves)
     fitted.forget_states()
-    return Run(folder, fitted.ensemble, params, provenance, images)
+    return run
+
+
+def _as_fitted(params: Params, protocol: str, features: AnyInputs) -> Params:
+    """The settings that the run remembers: with `auto` and what the tuned blocks come from."""
+    fit_settings = dataclasses.replace(params.fit, protocol=protocol)
+    params = dataclasses.replace(params, fit=fit_settings)
+    if isinstance(features, TunedInputs):
+        return dataclasses.replace(params, visual=features.settings(params.visual))
+    return params
 
 
 def import_run(
@@ -107,14 +121,14 @@ def import_run(
     """
     require_free_run(folder, overwrite)
     prompts = prompt_set_text(params.semantic.prompts)
-    settings = replace(params.fit, preset="paper", protocol="paper", answers=False)
-    params = replace(params, fit=settings)
+    fit_settings = dataclasses.replace(params.fit, preset="paper", protocol="paper", answers=False)
+    params = dataclasses.replace(params, fit=fit_settings)
     cached = dataset_folder(dataset, cache, params)
-    rated = load_rated_data(cached, settings)
+    rated = load_rated_data(cached, fit_settings)
     path = store_path(rated.table, cached, params.semantic)
     store = read_pack(path)
     rated = rated.of(without_left_out(rated.table, [store]))
-    chosen = choose_vectors(store.names, settings.vectors, str(path))
+    chosen = choose_vectors(store.names, fit_settings.vectors, str(path))
     order = semantic_order(store.names, chosen, str(path))
     ensemble = read_reference_checkpoint(checkpoint, params.paper.network)
     ensemble.require_width(store.vectors.shape[-1], str(path))
@@ -125,9 +139,9 @@ def import_run(
     fitted = Fitted(ensemble, experts([store.names[p] for p in order]), stores)
     provenance = describe_run([rated], params, fitted)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
-    images = known_images([rated])
-    save_run(folder, ensemble, params, provenance, [], prompts, images)
-    return Run(folder, ensemble, params, provenance, images)
+    run = Run(folder, ensemble, params, provenance, known_images([rated]))
+    save_run(run, [], prompts)
+    return run
 
 
 def _require_datasets(datasets: Sequence[str], preset: str) -> None:

@@ -6,6 +6,7 @@ At the URL lies what `prepare` and `extract` wrote: images.csv, dataset.json, sp
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agiqa.core.urls import is_url
 from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV
 from agiqa.store import TAIL, TOKENS, open_pack, read_pack
 from agiqa.store.shared.fetch import copies_folder, fetch
@@ -19,8 +20,8 @@ def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     `packs` are names of those that are needed, and of a tail's weights. AgiqaError where the URL
     cannot be read, lacks one of them, or holds a damaged one.
     """
-    if isinstance(cache, Path):
-        return cache
+    if isinstance(cache, Path) or not is_url(cache):
+        return Path(cache)
     folder = copies_folder(cache)
     for name in (IMAGES_CSV, DATASET_JSON, SPLITS):
         fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _whatever)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit, Params, of_a_run
-from agiqa.runs.files import load_run, save_run
+from agiqa.runs.files import Run, load_run, save_run
 from agiqa.stage2.features import Features
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.stage2.light.split_model import VARIANTS
@@ -155,7 +155,7 @@ def test_a_run_comes_back_from_disk_to_the_bit(
 ) -> None:
     params = Params(fit=SETTINGS)
     provenance = provenance_of(experts=features.experts)
-    save_run(tmp_path / "run", fitted, params, provenance, [{"epoch": 1}], "")
+    save_run(Run(tmp_path / "run", fitted, params, provenance), [{"epoch": 1}], "")
     run = load_run(tmp_path / "run")
     assert run.params == of_a_run(params)
     for variant in VARIANTS:
@@ -173,9 +173,9 @@ def test_a_run_comes_back_from_disk_to_the_bit(
 def test_a_failed_save_leaves_the_old_run(fitted: Ensemble, features: Features, tmp_path) -> None:
     good = provenance_of(experts=features.experts)
     params = Params(fit=SETTINGS)
-    save_run(tmp_path / "run", fitted, params, good, [], "")
+    save_run(Run(tmp_path / "run", fitted, params, good), [], "")
     with pytest.raises(TypeError):
-        save_run(tmp_path / "run", fitted, params, {"unserialisable": object()}, [], "")
+        save_run(Run(tmp_path / "run", fitted, params, {"unserialisable": object()}), [], "")
     assert load_run(tmp_path / "run").provenance["seeds"] == [0, 1]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -186,7 +186,8 @@ def test_damaged_and_foreign_runs_are_refused(
     run = tmp_path / "run"
     with pytest.raises(AgiqaError, match=r"not a run; expected model\.safetensors"):
         load_run(run)
-    save_run(run, fitted, Params(fit=SETTINGS), provenance_of(experts=features.experts), [], "")
+    provenance = provenance_of(experts=features.experts)
+    save_run(Run(run, fitted, Params(fit=SETTINGS), provenance), [], "")
     text = (run / "provenance.json").read_text()
     (run / "provenance.json").write_text(text.replace('"layout": 3', '"layout": 99'))
     with pytest.raises(AgiqaError, match="run layout 99, this agiqa reads 1, 2, 3"):
@@ -213,7 +214,7 @@ def test_a_run_of_an_earlier_layout_is_refused_in_a_line(
     fitted: Ensemble, features: Features, tmp_path, layout: int
 ) -> None:
     run, provenance = tmp_path / "run", provenance_of(experts=features.experts)
-    save_run(run, fitted, Params(fit=SETTINGS), provenance, [], "")
+    save_run(Run(run, fitted, Params(fit=SETTINGS), provenance), [], "")
     text = (run / "provenance.json").read_text()
     (run / "provenance.json").write_text(text.replace('"layout": 3', f'"layout": {layout}'))
     settings = (run / "params.yaml").read_text().replace("fit:\n", "fit:\n  hidden: 8\n")

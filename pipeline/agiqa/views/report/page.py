@@ -16,7 +16,7 @@ from markupsafe import Markup
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.table import ImagesTable, read_table
-from agiqa.runs.compare import compare, read_contenders
+from agiqa.runs.compare import compare
 from agiqa.views.kit.number import number
 from agiqa.views.kit.page import asset, bundle, inert, render
 from agiqa.views.kit.thumbnails import LARGE as LARGE_SIDE
@@ -67,7 +67,7 @@ def _compared(runs: Sequence[Path]) -> dict[str, Any]:
     """The paired comparison; AgiqaError where the runs' splits or protocols differ."""
     if len({run.resolve() for run in runs}) < len(runs):
         raise AgiqaError(f"expected different runs, found {some([printable(r) for r in runs])}")
-    return compare(read_contenders([str(run) for run in runs]))
+    return compare(*runs)
 
 
 def _page(
