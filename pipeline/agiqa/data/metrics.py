@@ -74,10 +74,7 @@ def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
     As the curve may fall as well as rise, scores that are wrong way round get a positive figure:
     read it beside the raw PLCC. Never below |raw PLCC|.
     """
-    mos, score = _pair(mos, score)
-    if not _defined(mos, score):
-        return math.nan
-    return _pearson(_unit(mos), _fit_unit(_unit(mos), _unit(score)))
+    return _fitted(mos, score)["plcc_logistic"]
 
 
 def rmse_raw(mos: ArrayLike, score: ArrayLike) -> float:
@@ -106,10 +103,20 @@ def rmse(mos: ArrayLike, score: ArrayLike) -> float:
     Constant scores map to the mean MOS, so they get its standard deviation (dividing by N); fewer
     than two images, NaN or infinity give `nan`.
     """
+    return _fitted(mos, score)["rmse"]
+
+
+def _fitted(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
+    """Compute the figures in FITTED by name, both from one fit: it takes most of the time."""
     mos, score = _pair(mos, score)
+    figures = dict.fromkeys(FITTED, math.nan)
     if not _usable(mos, score):
-        return math.nan
-    return _root_mean_square(mos - fit_logistic(mos, score))
+        return figures
+    curve = _curve(mos, score)
+    if _defined(mos, score):
+        figures["plcc_logistic"] = _pearson(_unit(mos), curve)
+    figures["rmse"] = _root_mean_square(mos - _on_scale_of(mos, curve))
+    return figures
 
 
 def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
@@ -121,10 +128,8 @@ def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
      'plcc_logistic': nan, 'rmse': nan}
     """
     few = len(_pair(mos, score)[0]) < LEAST_FOR_FITTED
-    return {
-        name: math.nan if few and name in FITTED else measure(mos, score)
-        for name, measure in METRICS.items()
-    }
+    raw = {name: measure(mos, score) for name, measure in METRICS.items() if name not in FITTED}
+    return raw | (dict.fromkeys(FITTED, math.nan) if few else _fitted(mos, score))
 
 
 def why_undefined(mos: ArrayLike, score: ArrayLike, figures: Mapping[str, float]) -> dict[str, str]:
@@ -186,18 +191,24 @@ def fit_logistic(mos: ArrayLike, score: ArrayLike) -> Array:
             f"expected at least two finite scores to fit the logistic, found {len(mos)} images "
             f"with {int(np.sum(~(np.isfinite(mos) & np.isfinite(score))))} that are not finite"
         )
-    centre, spread = float(mos.mean()), float(mos.std())
-    if not _defined(mos, score):
-        return np.full(len(mos), centre)
-    return centre + spread * _fit_unit(_unit(mos), _unit(score))
+    return _on_scale_of(mos, _curve(mos, score))
 
 
-def _fit_unit(y: Array, x: Array) -> Array:
-    """Fit as `fit_logistic` does, for sides `(N,)` that have mean 0 and deviation 1."""
+def _on_scale_of(mos: Array, curve: Array) -> Array:
+    """Scale a curve `(N,)` of mean 0 and deviation 1 to the mean and deviation of the MOS."""
+    if not curve.any():  # the MOS's deviation may be more than a float can hold
+        return np.full(len(mos), float(mos.mean()))
+    return float(mos.mean()) + float(mos.std()) * curve
+
+
+def _curve(mos: Array, score: Array) -> Array:
+    """Fit as `fit_logistic` does, in units of the MOS's deviation from its mean, `(N,)`."""
     from scipy.optimize import least_squares
 
+    if not _defined(mos, score):
+        return np.zeros(len(mos))
     # Where scores say little, the fit has many optima, and a last digit decides between them.
-    y, x = y.round(FIT_DECIMALS), x.round(FIT_DECIMALS)
+    y, x = _unit(mos).round(FIT_DECIMALS), _unit(score).round(FIT_DECIMALS)
     best = float(np.mean(x * y)) * x
     least = _root_mean_square(y - best)
     if len(x) < LEAST_FOR_LOGISTIC:
