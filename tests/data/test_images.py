@@ -199,8 +199,8 @@ def test_narrow_images_have_sides_everywhere(size: tuple[int, int]) -> None:
         assert min(small.size) >= 1
     assert ImageOps.fit(image, (192, 192)).size == (192, 192)  # as on the terminal
     assert resize_bicubic(np.asarray(image), 32).shape == (32, 32, 3)
-    quality = QualityMap(np.eye(4, dtype=np.float32), (0.25, 0.25, 0.75, 0.75), "")
-    assert quality.overlay(fit_for_square(image), legend=False).size[0] >= 1
+    quality = QualityMap(np.eye(4, dtype=np.float32), "")
+    assert quality.overlay(fit_for_square(image)).size[0] >= 1
     assert square(image, 32).shape == (3, 32, 32)
 
 

@@ -1,8 +1,8 @@
 """`agiqa explain`: why a run scores images as it does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,7 @@ from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError, printable
 
 if TYPE_CHECKING:
-    from agiqa.runs.explain import Explanations
-    from agiqa.runs.explain.write import Explained
+    from agiqa.runs.explain.write import Chosen
 
 
 @click.command("explain", cls=Command)
@@ -116,14 +115,14 @@ def command(
         if explainer.rated is None:
             raise AgiqaError(explainer.available["neighbours"])
         chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
-    done = explain_run(explainer, chosen, folder, neighbours, image_prompt)
+    content = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
-        print_json({"folder": str(done.folder), **done.content})
+        print_json({"folder": str(folder), **content})
         return
-    for image in done.images:
-        _show(image, done.folder)
-    _say_how_well(done)
-    echo(f"Written to {done.folder}.")
+    for image in chosen:
+        _show(image, content["images"][image.name], folder)
+    _say_how_well(content)
+    echo(f"Written to {folder}.")
 
 
 def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
@@ -162,26 +161,26 @@ def files_of(images: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
-def _show(image: "Explained", folder: Path) -> None:
+def _show(image: "Chosen", about: Mapping[str, Any], folder: Path) -> None:
     """One block: the image, its map, its reasons, its neighbours."""
-    figures = [f"score {image.chosen.score:.2f}"] if image.chosen.score is not None else []
-    figures += [f"MOS {image.chosen.mos:.2f}"] if image.chosen.mos is not None else []
-    echo("".join(f"  {figure}" for figure in figures), bold=image.chosen.name)
-    if image.overlay and image.map is not None:
-        echo(f"  map      pulled down most: {image.map.weakest}; {folder / image.overlay}")
-    elif image.problem:
-        echo(f"  no map   {image.problem}")
-    for reason in image.reasons:
-        echo(f"  reason   {reason.text}")
-    for neighbour in image.neighbours:
-        how = f"{neighbour.similarity:.2f}" + ", same prompt" * neighbour.same_prompt
-        echo(f"  alike    rated {neighbour.mos:.2f}: {neighbour.path} (similarity {how})")
+    figures = [f"score {image.score:.2f}"] if image.score is not None else []
+    figures += [f"MOS {image.mos:.2f}"] if image.mos is not None else []
+    echo("".join(f"  {figure}" for figure in figures), bold=image.name)
+    if about["overlay"]:
+        echo(f"  map      pulled down most: {about['weakest']}; {folder / about['overlay']}")
+    elif about["problem"]:
+        echo(f"  no map   {about['problem']}")
+    for reason in about["reasons"]:
+        echo(f"  reason   {reason['text']}")
+    for alike in about["neighbours"]:
+        how = f"{alike['similarity']:.2f}" + ", same prompt" * alike["same_prompt"]
+        echo(f"  alike    rated {alike['mos']:.2f}: {alike['path']} (similarity {how})")
     echo()
 
 
-def _say_how_well(done: "Explanations") -> None:
+def _say_how_well(content: Mapping[str, Any]) -> None:
     """How far the reasons may be believed; and why something was not given."""
-    relations = done.content["reasons_validity"]
+    relations = content["reasons_validity"]
     shown = [aspect for aspect in relations if aspect["shown"]]
     if shown:
         names = ", ".join(
@@ -197,6 +196,6 @@ def _say_how_well(done: "Explanations") -> None:
             f"None of the {len(relations)} aspects' answers relates to MOS or error on the "
             "validation sides, so no reasons are shown."
         )
-    for kind, why in done.content["available"].items():
+    for kind, why in content["available"].items():
         if why:
             echo(f"No {kind}: {why}")

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agiqa.data.images import BadImagesError
+from agiqa.core.errors import AgiqaError
+from agiqa.data.images import BadImagesError, image_id
 from agiqa.stage1.bad_images import bad_images, some_bad
 from agiqa.stage1.batches import in_batches, not_finite
-from agiqa.stage1.extractors import Extractor, Sample
+from agiqa.stage1.extractors import Extractor, Sample, asks_image_prompt
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine
@@ -49,6 +50,29 @@ class FileVectors:
                 others are in the ledger.
         """
         return self.completed(sources).read(list(sources))
+
+    def of_paths(
+        self, paths: Sequence[Path], image_prompts: Sequence[str] | None = None
+    ) -> list[np.ndarray]:
+        """Each vector `(B, D)` float32 of B files, with the texts that they were generated from.
+
+        Raises:
+            AgiqaError: the extractor's questions hold that text, and a file has none; or as above.
+        """
+        prompts: Sequence[str] = [""] * len(paths)
+        if asks_image_prompt(self.extractor.vectors):
+            prompts = image_prompts or ()
+            if len(prompts) != len(paths) or not all(map(str.strip, prompts)):
+                raise AgiqaError(
+                    f"The questions of '{self.extractor.name}' hold the text that an image was "
+                    "generated from: give one for each image."
+                )
+        given = [Source(image_id(path), path, prompt or None)
+                 for path, prompt in zip(paths, prompts, strict=True)]  # fmt: skip
+        sources = {source.row_id: source for source in given}
+        rows = {name: row for row, name in enumerate(sources)}
+        order = [rows[source.row_id] for source in given]
+        return [vector[order].astype(np.float32) for vector in self(sources)]
 
     def completed(self, sources: Mapping[str, Source]) -> LedgerRows:
         """The rows in the ledger, with all of these images; raises the same."""

@@ -60,24 +60,20 @@ def test_a_patch_is_worth_what_the_score_loses_without_it(
     np.testing.assert_allclose(ours.ravel(), lost, atol=0.2 * np.abs(lost).max())
 
 
-def test_maps_find_a_planted_defect(explainer: Explainer) -> None:
+def test_maps_find_a_planted_defect(explainer: Explainer, tmp_path: Path) -> None:
     """In new images: the noise that the MOS of training fell with pulls the score down."""
     made = [spoilt(1000 + seed) for seed in range(24)]
-    maps = explainer.maps([image for image, _ in made])
+    files = [tmp_path / f"{number}.png" for number in range(len(made))]
+    for file, (image, _) in zip(files, made, strict=True):
+        image.save(file)
+    maps = explainer.maps(files)
+    assert all(each.values.shape == (8, 8) for each in maps)
     found = [
         each.values[cells].mean() < each.values[~cells].mean()
         for each, (_, cells) in zip(maps, made, strict=True)
     ]
     assert sum(found) >= 20
     assert all(abs(float(each.values.sum())) < 0.5 for each in maps)
-
-
-def test_files_and_memory_have_the_same_maps(explainer: Explainer, world: World) -> None:
-    files = sorted(world.images.glob("*.png"))[:3]
-    ours, theirs = explainer.maps(files), explainer.maps([decode(file) for file in files])
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.values.shape == (8, 8)
-        np.testing.assert_allclose(one.values, other.values, atol=0.02 * one.peak)
 
 
 def test_neighbours_are_rated_images_and_never_the_image(
@@ -98,8 +94,6 @@ def test_neighbours_are_rated_images_and_never_the_image(
     everyone = explainer.neighbours(files[:1], 80)[0]
     assert len(everyone) == 79
     assert [each.path for each in everyone if each.same_prompt] == ["01.png"]
-    loaded = explainer.neighbours([decode(files[0])], 2, image_prompts=["a 0"])[0]
-    assert files[0].name not in [each.path for each in loaded]
 
 
 def test_what_is_missing_is_said_in_one_sentence(world: World, tmp_path: Path) -> None:
@@ -111,11 +105,6 @@ def test_what_is_missing_is_said_in_one_sentence(world: World, tmp_path: Path) -
         alone.neighbours([world.images / "00.png"])
     empty = Explainer(scorer, tmp_path)
     assert f"{tmp_path / 'mine'}: expected the rated images" in empty.available["neighbours"]
-    for call in (alone.maps, empty.maps):
-        with pytest.raises(AgiqaError, match="No images"):
-            call([])
-        with pytest.raises(AgiqaError, match="not both in one call"):
-            call([world.images / "00.png", decode(world.images / "00.png")])
     assert alone.validity == []
 
 

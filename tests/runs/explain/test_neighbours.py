@@ -33,6 +33,6 @@ def test_nearest_leaves_out_the_image_itself_and_what_is_not_rated() -> None:
     ids, cosines = ["a", "b", "c", "d"], np.array([0.2, 1.0, 0.9, 0.95])
     everyone = np.ones(4, dtype=bool)
     assert nearest(cosines, ids, everyone, "b", 2) == [3, 2]
-    assert nearest(cosines, ids, everyone, None, 9) == [3, 2, 0]  # without a file: what equals it
+    assert nearest(cosines, ids, everyone, "b", 9) == [3, 2, 0]
     assert nearest(cosines, ids, np.array([True, True, True, False]), "b", 2) == [2, 0]
     assert nearest(cosines, ids, everyone, "b", 0) == []

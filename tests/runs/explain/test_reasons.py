@@ -77,12 +77,13 @@ def test_noise_alone_gives_no_reasons(
 
 
 def test_new_images_are_refused_where_the_model_would_answer_otherwise(
-    world: World, files: list[Path], write_aspects: Callable[..., Path]
+    world: World, files: list[Path], write_aspects: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_aspects({"planted": 0.8})
     explainer = _explainer(world)
+    spoilt(999)[0].save(tmp_path / "new.png")
     with pytest.raises(AgiqaError, match="no reasons for new images: the answers 'planted' of"):
-        explainer.reasons([spoilt(999)[0]])
+        explainer.reasons([tmp_path / "new.png"])
     assert len(explainer.reasons(files[:2])) == 2  # those of the data set still have theirs
 
 
@@ -90,7 +91,7 @@ def test_new_images_are_asked_as_the_store_was(
     world: World, files: list[Path], tmp_path: Path,
     write_aspects: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The tiny model's real answers: an image in memory gets those of its file in the store."""
+    """The tiny model's real answers: a file of the same pixels gets those of the store."""
     monkeypatch.chdir(world.folder)
     monkeypatch.setenv("AGIQA_STORE", str(world.folder / "ledger"))
     asked = tmp_path / "asked.yaml"
@@ -109,7 +110,8 @@ def test_new_images_are_asked_as_the_store_was(
     aspects = explainer._aspects
     assert aspects is not None
     store = read_pack(world.cache / "mine/real-aspects-answers.zarr")
-    fresh = np.stack(aspects._vectors([decode(files[0])]), axis=1)
+    decode(files[0]).save(tmp_path / "same.png", compress_level=1)
+    fresh = np.stack(aspects._asked.of_paths([tmp_path / "same.png"]), axis=1)
     assert explainer.rated is not None
     np.testing.assert_allclose(fresh, store.rows([explainer.rated.ids[0]]), atol=2e-3)
 

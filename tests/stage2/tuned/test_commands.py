@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.explain import Explainer
-from agiqa.runs.explain.tail_maps import _effects
+from agiqa.runs.explain.maps import tail_effects
 from agiqa.runs.files import load_run
 from agiqa.runs.publish import published_settings
 from agiqa.runs.score import Scorer
@@ -100,7 +100,7 @@ def test_a_patch_does_to_the_tails_score_what_the_map_says(workspace: Path, fitt
     _, semantic = Explainer(scorer).visual_and_semantic(["images/000.png"])
     with Image.open("images/000.png") as image:
         tokens = scorer.visual.images([image]).tokens.astype(np.float32)
-    effects = _effects(ensemble, tokens, semantic, [1.0, 0.5])[0]
+    effects = tail_effects(ensemble, tokens, semantic, [1.0, 0.5])[0]
     weights = np.array([1.0, 0.5]) * [split.scales.sd[0, 0] for split in ensemble.light.splits] / 2
     for patch in (0, 6):
         moved, step = tokens.reshape(17, -1).copy(), 0.01

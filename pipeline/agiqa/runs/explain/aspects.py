@@ -16,9 +16,10 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, make_prompt_set
 from agiqa.runs.explain.rated_images import RatedImages
 from agiqa.runs.explain.reasons import AspectValidity, Reason, validity, word_reasons
-from agiqa.runs.explain.vectors import ImageVectors, Pictures
 from agiqa.runs.files import Run
 from agiqa.stage1.extractors import VectorSubset, semantic_extractor
+from agiqa.stage1.one_machine import OneMachine
+from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import choose_vectors, with_answers
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.store import (
@@ -87,11 +88,11 @@ class Aspects:
 
     def reasons(
         self,
-        images: Pictures,
-        ids: Sequence[str | None],
+        images: Sequence[Path],
+        ids: Sequence[str],
         image_prompts: Sequence[str] | None,
     ) -> list[list[Reason]]:
-        """Reasons of each image; `ids` are None for images in memory."""
+        """Reasons of each image; a file whose answers are in the store is not opened."""
         if not any(relation.shown for relation in self.validity):
             return [[] for _ in images]
         given = image_prompts or [""] * len(images)
@@ -100,11 +101,11 @@ class Aspects:
         new = [index for index, row in enumerate(rows) if row not in self.known]
         answers = np.empty((len(images), len(self.store.names), len(self.words)))
         if stored:
-            answers[stored] = self.store.rows([str(rows[index]) for index in stored])
+            answers[stored] = self.store.rows([rows[index] for index in stored])
         if new:
             prompts = None if image_prompts is None else [image_prompts[index] for index in new]
-            asked = self._vectors([images[index] for index in new], prompts)
-            answers[new] = np.stack(asked, axis=1)
+            fresh = self._asked.of_paths([images[index] for index in new], prompts)
+            answers[new] = np.stack(fresh, axis=1)
         reasons = []
         for name, answer, level in zip(ids, answers, levels(answers), strict=True):
             others = self.well != name
@@ -117,14 +118,14 @@ class Aspects:
         """Row numbers of rated images on that side of some split about which there are answers."""
         return np.array([row for row in self.rated.rows(side) if self.row_ids[row] in self.known])
 
-    def _row_id(self, image_id: str | None, prompt: str) -> str | None:
+    def _row_id(self, image_id: str, prompt: str) -> str:
         """The id in the store of an image, with the prompt given or that of the data set."""
-        if image_id is None or not self.store.by_prompt:
+        if not self.store.by_prompt:
             return image_id
         return row_id(image_id, prompt or self.rated.prompts.get(image_id))
 
     @cached_property
-    def _vectors(self) -> ImageVectors:
+    def _asked(self) -> FileVectors:
         """What asks the model as the store says it was asked.
 
         Raises:
@@ -156,7 +157,7 @@ class Aspects:
                 advice="they would be answered otherwise here; use the model and the libraries "
                 "that made the store, or run `agiqa extract` for it again",
             )
-        return ImageVectors(extractor, self.ledger, own.workers)
+        return FileVectors(extractor, self.ledger, OneMachine(own.workers))
 
     def _prompt_set(self) -> PromptSet:
         """The prompt set, as the store's fingerprints hold it."""

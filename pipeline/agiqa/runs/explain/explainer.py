@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
+from agiqa.data.images import decode, image_id
 from agiqa.runs.explain.aspects import Aspects, find_answers
-from agiqa.runs.explain.maps import light_maps
-from agiqa.runs.explain.quality_map import WHOLE, QualityMap
+from agiqa.runs.explain.maps import light_maps, paper_map, tuned_maps
+from agiqa.runs.explain.quality_map import QualityMap
 from agiqa.runs.explain.rated_images import Alikeness, Neighbour, RatedImages
 from agiqa.runs.explain.reasons import AspectValidity, Reason
-from agiqa.runs.explain.tail_maps import tuned_maps
-from agiqa.runs.explain.vectors import ImageVectors, Pictures, ids_of, in_memory, pictures
 from agiqa.runs.score import Scorer
 from agiqa.runs.visual_inputs import TunedInput, VisualInput
 from agiqa.stage1.extractors import VisionExtractor
+from agiqa.stage1.one_machine import OneMachine
+from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import describe_store, require_same_stores
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.stage2.paper.ensemble import PaperEnsemble
@@ -28,10 +29,6 @@ log = logging.getLogger(__name__)
 
 MAPS, REASONS, NEIGHBOURS = "maps", "reasons", "neighbours"
 PLACED = ("mean", "std")  # pools that patches have a part in
-OF_PAPER = (
-    "The network's own patch scores times patch weights, less their mean over the image, averaged "
-    "over the splits."
-)
 
 
 class Explainer:
@@ -39,9 +36,9 @@ class Explainer:
 
     `cache` is the folder of `--cache`, which holds the run's data set; without one there are maps
     only. `aspects` is the name of the store of aspects' answers
-    (`cache/DATASET/NAME-answers.zarr`), by default the one found there. Images are files, or RGB
-    images in memory, not both in one call; their prompts are what they were made from; where their
-    image ids are known, files whose answers or features are in the cache are not opened.
+    (`cache/DATASET/NAME-answers.zarr`), by default the one found there. Images are files; their
+    prompts are what they were made from; where their image ids are known, files whose answers or
+    features are in the cache are not opened.
     """
 
     def __init__(
@@ -49,7 +46,7 @@ class Explainer:
     ) -> None:
         self.scorer, self.run = scorer, scorer.run
         self.cache, self._aspects_name = cache, aspects
-        self._rated: RatedImages | None = None
+        self.rated: RatedImages | None = None  # the run's data set, if it is there
         self._alike: Alikeness | None = None
         self._aspects: Aspects | None = None
         self.available = {
@@ -57,11 +54,6 @@ class Explainer:
             NEIGHBOURS: _why_not(self._open_neighbours),
             REASONS: _why_not(self._open_aspects),
         }
-
-    @property
-    def rated(self) -> RatedImages | None:
-        """The data set that reasons and neighbours come from, if it is there."""
-        return self._rated
 
     @property
     def validity(self) -> list[AspectValidity]:
@@ -72,7 +64,7 @@ class Explainer:
         return [] if self._aspects is None else self._aspects.validity
 
     def maps(
-        self, images: Pictures, image_prompts: Sequence[str] | None = None
+        self, images: Sequence[Path | str], image_prompts: Sequence[str] | None = None
     ) -> list[QualityMap]:
         """What each place does to the score; image prompts as the run's scorer wants them.
 
@@ -80,28 +72,31 @@ class Explainer:
             AgiqaError: the run gives no maps, or a file cannot be decoded.
         """
         self._require(MAPS)
-        in_memory(images)
         ensemble = self.run.ensemble
         if isinstance(ensemble, PaperEnsemble):
             asked = image_prompts if self.scorer.asks_image_prompt else None
             scores = self.scorer(images, asked)
-            return [_of_paper(score.quality_map) for score in scores]
-        inputs = pictures(images), *self.visual_and_semantic(images, image_prompts)
+            return [paper_map(s.quality_map) for s in scores if s.quality_map is not None]
+        inputs = (
+            [decode(Path(image)) for image in images],
+            *self.visual_and_semantic(images, image_prompts),
+        )
         if isinstance(ensemble, TunedEnsemble) and isinstance(self.scorer.visual, TunedInput):
             return tuned_maps(ensemble, self.vision, self.scorer.visual.tokens, *inputs)
         assert isinstance(ensemble, Ensemble)
         return light_maps(ensemble, self.vision, *inputs)
 
     def visual_and_semantic(
-        self, images: Pictures, image_prompts: Sequence[str] | None = None
+        self, images: Sequence[Path | str], image_prompts: Sequence[str] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a run of the preset light sees of images: `(B, F)` and `(B, P, D)`."""
-        semantic = self.scorer.ordered(self._semantic_vectors(images, image_prompts))
-        return self._visual(images), semantic
+        files = list(map(Path, images))
+        semantic = self.scorer.semantic_of_files.of_paths(files, image_prompts)
+        return self._visual(files), self.scorer.ordered(semantic)
 
     def reasons(
         self,
-        images: Pictures,
+        images: Sequence[Path | str],
         image_prompts: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
     ) -> list[list[Reason]]:
@@ -115,14 +110,13 @@ class Explainer:
                 would answer otherwise than the store's.
         """
         self._require(REASONS)
-        in_memory(images)
         assert self._aspects is not None
-        known = list(ids) if ids else ids_of(images)
-        return self._aspects.reasons(images, known, image_prompts)
+        files = list(map(Path, images))
+        return self._aspects.reasons(files, ids or list(map(image_id, files)), image_prompts)
 
     def neighbours(
         self,
-        images: Pictures,
+        images: Sequence[Path | str],
         count: int = 5,
         image_prompts: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
@@ -135,16 +129,14 @@ class Explainer:
             AgiqaError: the data set or its visual features are not there.
         """
         self._require(NEIGHBOURS)
-        in_memory(images)
-        rated, alike = self._rated, self._alike
+        rated, alike = self.rated, self._alike
         assert rated is not None
         assert alike is not None
-        known = list(ids) if ids else ids_of(images)
+        files = list(map(Path, images))
+        known = ids or list(map(image_id, files))
         given = image_prompts or [""] * len(images)
-        prompts = [
-            rated.prompts.get(own or "", text) for own, text in zip(known, given, strict=True)
-        ]
-        return alike.neighbours(rated, self._visual(images, known), known, prompts, count)
+        prompts = [rated.prompts.get(own, text) for own, text in zip(known, given, strict=True)]
+        return alike.neighbours(rated, self._visual(files, known), known, prompts, count)
 
     def _require(self, kind: str) -> None:
         if self.available[kind]:
@@ -165,14 +157,14 @@ class Explainer:
             raise AgiqaError("No cache folder is given, so no rated images are known.")
         dataset = str(self.run.provenance["dataset"])
         folder = self.cache / dataset
-        if self._rated is None:
+        if self.rated is None:
             if not folder.is_dir():
                 raise AgiqaError(
                     f"{folder}: expected the rated images of '{dataset}', found no folder: run "
                     f"`agiqa prepare {dataset}`, or name the cache that has it (--cache)"
                 )
-            self._rated = RatedImages.read(self.run, folder)
-        return folder, self._rated
+            self.rated = RatedImages.read(self.run, folder)
+        return folder, self.rated
 
     def _open_neighbours(self) -> None:
         folder, _ = self._dataset()
@@ -196,34 +188,16 @@ class Explainer:
             return self.scorer.visual.extractor
         return VisionExtractor(self.run.params.visual)
 
-    @cached_property
-    def _visual_vectors(self) -> ImageVectors:
-        return ImageVectors(self.vision, self.scorer.ledger, self.run.params.visual.workers)
-
-    @cached_property
-    def _semantic_vectors(self) -> ImageVectors:
-        workers = self.run.params.semantic.workers
-        return ImageVectors(self.scorer.semantic, self.scorer.ledger, workers)
-
-    def _visual(self, images: Pictures, ids: Sequence[str | None] = ()) -> np.ndarray:
+    def _visual(self, images: Sequence[Path], ids: Sequence[str] = ()) -> np.ndarray:
         """Visual features `(B, F)`; from the pack where all images are in it."""
         if self._alike is not None:
-            store = self._alike.store
-            names = [name for name in list(ids) or ids_of(images) if name is not None]
-            if len(names) == len(images) and set(names) <= set(store.image_ids):
-                rows = store.rows(names).astype(np.float32)
-                return np.asarray(rows.reshape(len(names), -1))
-        return np.concatenate(self._visual_vectors(images), axis=1)
-
-
-def _of_paper(values: np.ndarray | None) -> QualityMap:
-    assert values is not None
-    return QualityMap(
-        (values - values.mean()).astype(np.float32),
-        WHOLE,
-        OF_PAPER,
-        "patch score × weight",
-    )
+            store, names = self._alike.store, list(ids or map(image_id, images))
+            if set(names) <= set(store.image_ids):
+                return store.rows(names).astype(np.float32).reshape(len(names), -1)
+        engine = OneMachine(self.run.params.visual.workers, whole=False)
+        opened = self.scorer.semantic_of_files.opened
+        files = FileVectors(self.vision, self.scorer.ledger, engine, opened)
+        return np.concatenate(files.of_paths(images), axis=1)
 
 
 def _why_not(attempt: Callable[[], None]) -> str:

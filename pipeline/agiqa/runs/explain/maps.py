@@ -1,30 +1,55 @@
-"""Quality maps of the `light` preset: what the score loses with each patch.
+"""Quality maps: what each place does to the score, by the preset that a run was fitted with.
 
-Mean and deviation over the patches are pooled features, so what they become without one patch is
-known exactly (`changes`); times the score's derivatives by the features (`score_gradient`) that is
-what the patch does to the score. The class token has no place and is in no map. The whole image
-and the close-up are added on the whole image's grid, which is then smoothed: a single patch of a
-transformer says little about its own place.
+**light**: what the score loses with each patch. Mean and deviation over the patches are pooled
+features, so what they become without one patch is known exactly (`changes`); times the score's
+derivatives by the features (`score_gradient`) that is what the patch does to the score. The class
+token has no place and is in no map. The whole image and the close-up are added on the whole image's
+grid, which is then smoothed: a single patch of a transformer says little about its own place.
+
+**tuned**: that of the frozen experts and that of the tail, by their shares. The tail's: what the
+score would lose if a patch's token were the mean of the image's patches, by its derivatives (to
+first order). Both are on the MOS scale, so that they add up.
+
+**paper**: what the network itself says of each patch.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from agiqa.runs.explain.quality_map import WHOLE, Box, QualityMap
-from agiqa.stage1.extractors import VisionExtractor
+from agiqa.runs.explain.quality_map import QualityMap
+from agiqa.stage1.extractors import TokenExtractor, VisionExtractor
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.stage2.light.expert import ExpertInputs
+from agiqa.stage2.tuned.ensemble import TunedEnsemble, tokens_on
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in shares of the image
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 AT_ONCE = 4  # images in the tower: their patches are 8 MB each
 SMOOTHED = 0.75  # cells, the deviation of the Gaussian
-METHOD = (
+OF_LIGHT = (
     "What the score loses with each place: the patches' part in the pooled visual features, times "
     "the score's derivatives by these, against the image's other places."
 )
+OF_TUNED = (
+    "What the score loses with each place: the frozen experts' part as the preset light has it, "
+    "the tuned blocks' by the score's derivatives by their tokens; each by its share."
+)
+OF_PAPER = (
+    "The network's own patch scores times patch weights, less their mean over the image, averaged "
+    "over the splits."
+)
+
+
+def paper_map(values: np.ndarray) -> QualityMap:
+    """Make the map of an image from the network's patch scores times weights `(h, w)`."""
+    centred = (values - values.mean()).astype(np.float32)
+    return QualityMap(centred, OF_PAPER, "patch score × weight")
 
 
 def light_maps(
@@ -49,7 +74,34 @@ def light_maps(
             values = effects(extractor, states, gradient[start + row])
             smooth = gaussian_filter(values, SMOOTHED, mode="nearest")
             unit = f"MOS, 1 place of {smooth.size}"
-            maps.append(QualityMap(smooth.astype(np.float32), WHOLE, METHOD, unit))
+            maps.append(QualityMap(smooth.astype(np.float32), OF_LIGHT, unit))
+    return maps
+
+
+def tuned_maps(
+    ensemble: TunedEnsemble,
+    vision: VisionExtractor,
+    tokens: TokenExtractor,
+    images: Sequence[Image.Image],
+    visual: np.ndarray,
+    semantic: np.ndarray,
+) -> list[QualityMap]:
+    """Make the maps of B RGB images of features `(B, F)` and semantic vectors `(B, P, D)`."""
+    weights = [(blend.mixture.scale[0] * blend.mixture.shares[:, 0]).tolist()
+               for blend in ensemble.blends]  # fmt: skip
+    frozen = light_maps(
+        ensemble.light, vision, images, visual, semantic, [frozen for frozen, _ in weights]
+    )
+    maps = []
+    for start in range(0, len(images), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        samples = [tokens.preprocess(image) for image in images[rows]]
+        (states,) = tokens.extract(samples, [0])
+        values = tail_effects(ensemble, states, semantic[rows], [tail for _, tail in weights])
+        for light, own in zip(frozen[rows], values, strict=True):
+            cells = on_grid(own, WHOLE, len(light.values))
+            smooth = gaussian_filter(cells, SMOOTHED, mode="nearest").astype(np.float32)
+            maps.append(replace(light, values=light.values + smooth, method=OF_TUNED))
     return maps
 
 
@@ -141,3 +193,26 @@ def _shares(patches: int, start: float, end: float, side: int) -> np.ndarray:
         cells[:-1, None], edges[None, :-1]
     )
     return np.asarray(np.clip(length, 0, None) * (patches / (end - start)))
+
+
+def tail_effects(
+    ensemble: TunedEnsemble, tokens: np.ndarray, semantic: np.ndarray, weights: Sequence[float]
+) -> np.ndarray:
+    """What the score loses with each patch `(B, g, g)`, mean over the splits, by the tails alone.
+
+    Tokens are `(B, L * C)`, semantic vectors `(B, P, D)`; weights are of each split's tail in its
+    score.
+    """
+    config, network = ensemble.config, ensemble.network
+    device = next(network.parameters()).device
+    states = tokens_on(tokens, config, device).requires_grad_()
+    vectors = torch.from_numpy(semantic).to(device)
+    gradient = torch.zeros_like(states)
+    for tail, split, weight in zip(ensemble.tails, ensemble.light.splits, weights, strict=True):
+        network.load_state_dict(tail)
+        (own,) = torch.autograd.grad(network(states, vectors).sum(), states)
+        gradient += weight * float(split.scales.sd[0, 0]) * own / len(weights)
+    patches, slopes = (part[:, -config.patches :] for part in (states.detach(), gradient))
+    lost = (slopes * (patches - patches.mean(dim=1, keepdim=True))).sum(dim=2)
+    side = int(config.patches**0.5)
+    return np.asarray(lost.unflatten(1, (side, side)).cpu().numpy(), dtype=np.float64)

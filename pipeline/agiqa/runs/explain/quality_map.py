@@ -13,9 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from agiqa.data.images import as_rgb
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in shares of the image
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-
 DOWN, UP = (214, 84, 0), (0, 92, 200)
 OPAQUE = 0.8  # of the strongest colour
 BLACK, WHITE = 60, 225  # of the grey image, so that dark and light places can take colour
@@ -34,7 +31,6 @@ class QualityMap:
     """
 
     values: np.ndarray  # (h, w) float32
-    box: Box
     method: str  # one sentence for a caption
     unit: str = "MOS a place"
 
@@ -52,72 +48,47 @@ class QualityMap:
         across = ("left", "centre", "right")[3 * int(column) // columns]
         return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
 
-    def overlay(
-        self, image: Image.Image, legend: bool = True, peak: float | None = None
-    ) -> Image.Image:
-        """Draw the map over its image: RGB, of its size; a legend below adds to the height.
+    def overlay(self, image: Image.Image, peak: float | None = None) -> Image.Image:
+        """Draw the map over its image: RGB, as wide; a legend below adds to the height.
 
         Args:
-            image: the picture that the map is of.
-            legend: whether to say below which colour pulls down.
+            image: the picture that the map is of; one narrower than LEAST_WIDTH gets no legend.
             peak: the value of the full colours; by default the map's own peak.
         """
         peak = self.peak if peak is None else peak
         picture = as_rgb(image)
-        width, height = picture.size
-        left, top, right, bottom = (
-            round(share * size) for share, size in zip(self.box, (width, height) * 2, strict=True)
-        )
-        size = (max(1, right - left), max(1, bottom - top))
         scaled = np.clip(self.values / peak if peak > 0 else np.zeros_like(self.values), -1, 1)
-        strength = np.asarray(
-            Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-        )
-        crop = picture.crop((left, top, right, bottom)).convert("L")
-        grey = np.asarray(crop, dtype=np.float32)[..., None]
+        cells = Image.fromarray(scaled.astype(np.float32))
+        strength = np.asarray(cells.resize(picture.size, Image.Resampling.BICUBIC))[..., None]
+        grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None]
         base = BLACK + grey * ((WHITE - BLACK) / 255)
-        colour = np.where(strength[..., None] < 0, np.array(DOWN), np.array(UP))
-        alpha = OPAQUE * np.clip(np.abs(strength), 0, 1)[..., None]
+        colour = np.where(strength < 0, np.array(DOWN), np.array(UP))
+        alpha = OPAQUE * np.clip(np.abs(strength), 0, 1)
         mixed = Image.fromarray(np.uint8(np.clip(base + alpha * (colour - base), 0, 255)))
         _outline(mixed, scaled)
-        picture.paste(mixed, (left, top))
-        if not legend or width < LEAST_WIDTH:
-            return picture
-        return _with_legend(picture, peak, self.unit)
+        return mixed if mixed.width < LEAST_WIDTH else _with_legend(mixed, peak, self.unit)
 
 
 def _outline(picture: Image.Image, scaled: np.ndarray) -> None:
-    """Edges between outlined cells and others."""
+    """Draw the edges between outlined cells and others, dotted where they pull up."""
     draw = ImageDraw.Draw(picture)
     rows, columns = scaled.shape
     x = np.linspace(0, picture.width - 1, columns + 1).round().astype(int)
     y = np.linspace(0, picture.height - 1, rows + 1).round().astype(int)
     width = max(1, round(picture.width / 300))
-    for inside, colour, dotted in (
-        (scaled < -OUTLINED, (120, 40, 0), False),
-        (scaled > OUTLINED, (0, 40, 120), True),
+    for outlined, colour, points in (
+        (scaled < -OUTLINED, (120, 40, 0), 2),
+        (scaled > OUTLINED, (0, 40, 120), 8),
     ):
-        framed = np.pad(inside, 1)
-        for row, column in np.argwhere(np.diff(framed.astype(int), axis=0)[:, 1:-1]):
-            _line(draw, (x[column], y[row], x[column + 1], y[row]), colour, width, dotted)
-        for row, column in np.argwhere(np.diff(framed.astype(int), axis=1)[1:-1]):
-            _line(draw, (x[column], y[row], x[column], y[row + 1]), colour, width, dotted)
-
-
-def _line(
-    draw: ImageDraw.ImageDraw,
-    ends: tuple[int, int, int, int],
-    colour: tuple[int, int, int],
-    width: int,
-    dotted: bool,
-) -> None:
-    if not dotted:
-        draw.line(ends, colour, width)
-        return
-    steps = 4
-    points = np.linspace(ends[:2], ends[2:], steps * 2)
-    for start, end in zip(points[::2], points[1::2], strict=True):
-        draw.line((*start, *end), colour, width)
+        framed = np.pad(outlined, 1).astype(int)
+        level = np.argwhere(np.diff(framed, axis=0)[:, 1:-1])
+        upright = np.argwhere(np.diff(framed, axis=1)[1:-1])
+        edges = [(x[column], y[row], x[column + 1], y[row]) for row, column in level]
+        edges += [(x[column], y[row], x[column], y[row + 1]) for row, column in upright]
+        for edge in edges:
+            ends = np.linspace(edge[:2], edge[2:], points)
+            for start, end in zip(ends[::2], ends[1::2], strict=True):
+                draw.line((*start, *end), colour, width)
 
 
 def _with_legend(picture: Image.Image, peak: float, unit: str) -> Image.Image:

@@ -22,7 +22,6 @@ from agiqa.stage2.targets import Sides
 from agiqa.store import FeatureStore
 
 BLOCK = 512  # images at a time
-SAME = 0.9999  # cosine above which a picture without a file is taken for the image itself
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,13 @@ class Alikeness:
         self,
         rated: RatedImages,
         visual: np.ndarray,
-        ids: Sequence[str | None],
+        ids: Sequence[str],
         prompts: Sequence[str],
         count: int,
     ) -> list[list[Neighbour]]:
         """Find the `count` rated images most like each of B images, never the image itself.
 
-        By their features `(B, F)`; ids are None where one has no file, prompts "" where nobody
-        knows.
+        By their features `(B, F)`; prompts are "" where nobody knows.
         """
         rows = np.array([rated.first_rows.get(name, -1) for name in self.store.image_ids])
         allowed = (rows >= 0) & np.isfinite(rated.mos[rows])
@@ -163,13 +161,13 @@ class Alikeness:
 
 
 def nearest(
-    cosines: np.ndarray, ids: Sequence[str], allowed: np.ndarray, own: str | None, count: int
+    cosines: np.ndarray, ids: Sequence[str], allowed: np.ndarray, own: str, count: int
 ) -> list[int]:
     """Places of the `count` most alike of N images that are allowed, most alike first.
 
-    `own` is the image's id; None where it has no file: what equals it is left out then.
+    `own` is the id of the image itself, which is left out.
     """
-    itself = cosines > SAME if own is None else np.array([name == own for name in ids])
+    itself = np.array([name == own for name in ids])
     ranked = np.argsort(np.where(allowed & ~itself, -cosines, np.inf), kind="stable")
     return [int(row) for row in ranked[:count] if allowed[row] and not itself[row]]
 

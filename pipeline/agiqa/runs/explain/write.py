@@ -8,7 +8,6 @@
 The folder is written beside its place and moved there whole.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from agiqa.runs.explain.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
 from agiqa.runs.explain.quality_map import QualityMap
 from agiqa.runs.explain.rated_images import Neighbour
 from agiqa.runs.explain.reasons import Reason
+from agiqa.runs.files import whole_run
 from agiqa.runs.predictions import mean_predictions
 
 Answer = TypeVar("Answer")
@@ -45,29 +45,8 @@ class Chosen:
     name: str  # as in predictions.csv, or as it was given
     file: Path | None  # None: it is not on this machine
     image_id: str
-    score: float | None  # mean over the splits that test it; of another image, the run's
-    mos: float | None
-
-
-@dataclass(frozen=True)
-class Explained:
-    """An image and its explanations."""
-
-    chosen: Chosen
-    map: QualityMap | None
-    overlay: str | None  # relative to the folder
-    reasons: list[Reason]
-    neighbours: list[Neighbour]
-    problem: str  # why there is no map, in words; "" where there is one
-
-
-@dataclass(frozen=True)
-class Explanations:
-    """All that was written to a folder."""
-
-    folder: Path
-    images: list[Explained]
-    content: Mapping[str, Any]  # of explanations.json
+    score: float | None = None  # mean over the splits that test it; of another image, the run's
+    mos: float | None = None
 
 
 def choose(run: Path, root: Path | None, worst: int, best: int, lowest: int) -> list[Chosen]:
@@ -126,7 +105,7 @@ def chosen_files(
             continue
         name = image_id(file)
         if rated is None or name not in rows:
-            chosen.append(Chosen(printable(file), file, name, None, None))
+            chosen.append(Chosen(printable(file), file, name))
             continue
         path, mos = str(rated.table.frame["path"].iloc[rows[name]]), float(rated.mos[rows[name]])
         known = mos if np.isfinite(mos) else None
@@ -154,10 +133,13 @@ def explain_run(
     folder: Path,
     count: int = 5,
     image_prompt: str | None = None,
-) -> Explanations:
+) -> dict[str, Any]:
     """Explain images and write the folder, replacing an older one; each has `count` neighbours.
 
     `image_prompt` is what all images were made from, for runs that ask for it.
+
+    Returns:
+        What explanations.json says.
 
     Raises:
         AgiqaError: nothing to explain, the folder holds something else, or nothing can be said.
@@ -167,30 +149,24 @@ def explain_run(
     require_replaceable(folder)
     if all(explainer.available.values()):
         raise AgiqaError(f"Nothing to explain with: {explainer.available[MAPS]}")
-    unreadable = _problems(chosen)
-    asking = _Asking(explainer, chosen, image_prompt)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        staged = Path(temporary) / "new"
-        (staged / OVERLAYS).mkdir(parents=True)
-        maps, unmapped = asking.maps(unreadable)
-        reasons, neighbours = asking.reasons_and_neighbours(unreadable, count)
-        peak = float(np.quantile([one.peak for one in maps.values()], 0.9)) if maps else 0.0
-        explained = []
-        for index, image in enumerate(chosen):
-            overlay = None
-            if index in maps and image.file is not None:
-                overlay = f"{OVERLAYS}/{index:03d}-{image.image_id[:12]}.png"
-                _draw(maps[index], image.file, peak, staged / overlay)
-            problem = unreadable.get(index, unmapped.get(index, ""))
-            of_image = reasons.get(index, []), neighbours.get(index, [])
-            explained.append(Explained(image, maps.get(index), overlay, *of_image, problem))
-        content = _content(explainer, explained)
+    of_path = {} if explainer.rated is None else explainer.rated.prompt_of_path
+    prompts = {image.name: image_prompt or of_path.get(image.name, "") for image in chosen}
+    with whole_run(folder) as staged:
+        (staged / OVERLAYS).mkdir()
+        images = _explain(explainer, chosen, prompts, count, staged)
+        content = {
+            "layout": LAYOUT,
+            "dataset": explainer.run.provenance["dataset"],
+            "available": explainer.available,
+            "images": images,
+            "reasons_validity": [
+                asdict(aspect) | {"low": aspect.low, "high": aspect.high}
+                for aspect in explainer.validity
+            ],
+            "deletion": _deletion_test(explainer.run.folder / DELETION),
+        }
         write_json(staged / FILE, content)
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        staged.rename(folder)
-    return Explanations(folder, explained, content)
+    return content
 
 
 def require_replaceable(folder: Path) -> None:
@@ -208,96 +184,98 @@ def require_replaceable(folder: Path) -> None:
         )
 
 
-def _problems(chosen: Sequence[Chosen]) -> dict[int, str]:
-    """Why an image cannot be looked at, by place."""
-    files = {index: image.file for index, image in enumerate(chosen)}
-    present = {index: file for index, file in files.items() if file is not None}
-    bad = {image.path: image.reason for image in check_images(list(present.values()))}
-    absent = dict.fromkeys(files.keys() - present.keys(), "is not on this machine")
-    return absent | {p: bad[printable(f)] for p, f in present.items() if printable(f) in bad}
+def _explain(
+    explainer: Explainer,
+    chosen: Sequence[Chosen],
+    prompts: Mapping[str, str],
+    count: int,
+    folder: Path,
+) -> dict[str, dict[str, Any]]:
+    """Explain the images, by name, and draw their overlays into the folder.
+
+    Reasons and neighbours come from the cache also where an image's file is not here.
+    """
+    rated, available, problems = explainer.rated, explainer.available, _problems(chosen)
+    known = set() if rated is None else set(rated.ids)
+    answered = [image for image in chosen if image.image_id in known or image.name not in problems]
+    maps, unmapped = _maps(explainer, [i for i in chosen if i.name not in problems], prompts)
+    reasons: dict[str, list[Reason]] = {}
+    neighbours: dict[str, list[Neighbour]] = {}
+    if not available[REASONS]:
+        reasons, _ = _answers(explainer.reasons, answered, prompts)
+    if not available[NEIGHBOURS]:
+        neighbours, _ = _answers(
+            lambda files, texts, ids: explainer.neighbours(files, count, texts, ids),
+            answered,
+            prompts,
+        )
+    peak = float(np.quantile([one.peak for one in maps.values()], 0.9)) if maps else 0.0
+    explained = {}
+    for index, image in enumerate(chosen):
+        quality_map, overlay = maps.get(image.name), None
+        if quality_map is not None and image.file is not None:
+            overlay = f"{OVERLAYS}/{index:03d}-{image.image_id[:12]}.png"
+            _draw(quality_map, image.file, peak, folder / overlay)
+        explained[image.name] = {
+            "overlay": overlay,
+            "weakest": None if quality_map is None else quality_map.weakest,
+            "reasons": [asdict(reason) for reason in reasons.get(image.name, [])],
+            "neighbours": [asdict(alike) for alike in neighbours.get(image.name, [])],
+            "problem": problems.get(image.name, unmapped.get(image.name, "")),
+        }
+    return explained
 
 
-Ask = Callable[[list[Path], list[str] | None, list[str]], Sequence[Answer]]  # files, prompts, ids
+def _problems(chosen: Sequence[Chosen]) -> dict[str, str]:
+    """Why an image cannot be looked at, by name."""
+    files = {image.name: image.file for image in chosen if image.file is not None}
+    bad = {image.path: image.reason for image in check_images(list(files.values()))}
+    absent = {image.name: "is not on this machine" for image in chosen if image.file is None}
+    return absent | {n: bad[printable(f)] for n, f in files.items() if printable(f) in bad}
 
 
-@dataclass(frozen=True)
-class _Asking:
-    """An explainer asked about chosen images, by their places; bad ones do not stop the others."""
+def _maps(
+    explainer: Explainer, images: Sequence[Chosen], prompts: Mapping[str, str]
+) -> tuple[dict[str, QualityMap], dict[str, str]]:
+    """Maps, or why there are none, by name."""
+    if why := explainer.available[MAPS]:
+        return {}, {image.name: why for image in images}
+    maps: dict[str, QualityMap] = {}
+    refused: dict[str, str] = {}
+    starts = range(0, len(images), AT_ONCE)
+    for start in track(starts, "Maps", unit=AT_ONCE, total=len(images)):
+        made, bad = _answers(
+            lambda files, texts, _: explainer.maps(files, texts),
+            images[start : start + AT_ONCE],
+            prompts,
+        )
+        maps, refused = maps | made, refused | bad
+    return maps, refused
 
-    explainer: Explainer
-    chosen: Sequence[Chosen]
-    image_prompt: str | None
 
-    def maps(self, problems: Mapping[int, str]) -> tuple[dict[int, QualityMap], dict[int, str]]:
-        """Maps, or why there are none, of the images without problems."""
-        indices = [index for index in range(len(self.chosen)) if index not in problems]
-        if self.explainer.available[MAPS]:
-            return {}, dict.fromkeys(indices, self.explainer.available[MAPS])
-        maps: dict[int, QualityMap] = {}
-        refused: dict[int, str] = {}
-        for start in track(
-            range(0, len(indices), AT_ONCE), "Maps", unit=AT_ONCE, total=len(indices)
-        ):
-            part = self._of_good(
-                lambda files, prompts, _: self.explainer.maps(files, prompts),
-                indices[start : start + AT_ONCE],
-            )
-            maps |= part[0]
-            refused |= part[1]
-        return maps, refused
-
-    def reasons_and_neighbours(
-        self, unreadable: Mapping[int, str], count: int
-    ) -> tuple[dict[int, list[Reason]], dict[int, list[Neighbour]]]:
-        """Both of each image; from the cache also where its file is not here."""
-        rated, available = self.explainer.rated, self.explainer.available
-        known = set() if rated is None else set(rated.ids)
-        indices = [
-            index
-            for index, image in enumerate(self.chosen)
-            if image.image_id in known or index not in unreadable
-        ]
-        reasons: dict[int, list[Reason]] = {}
-        neighbours: dict[int, list[Neighbour]] = {}
-        if not available[REASONS]:
-            reasons, _ = self._of_good(self.explainer.reasons, indices)
-        if not available[NEIGHBOURS]:
-            neighbours, _ = self._of_good(
-                lambda files, prompts, ids: self.explainer.neighbours(files, count, prompts, ids),
-                indices,
-            )
-        return reasons, neighbours
-
-    def _prompt(self, image: Chosen) -> str:
-        """What an image was made from: as was given, else as the data set says of that path."""
-        rated = self.explainer.rated
-        own = "" if rated is None else rated.prompt_of_path.get(image.name, "")
-        return self.image_prompt or own
-
-    def _of_good(
-        self, ask: Ask[Answer], indices: Sequence[int]
-    ) -> tuple[dict[int, Answer], dict[int, str]]:
-        """What `ask` answers, but for images that a model does not take: of these, why."""
-        bad: dict[int, str] = {}
-        remaining = list(indices)
-        while remaining:
-            files = [
-                self.chosen[index].file or Path(self.chosen[index].name) for index in remaining
-            ]
-            prompts = [self._prompt(self.chosen[index]) for index in remaining]
-            try:
-                ids = [self.chosen[index].image_id for index in remaining]
-                answers = ask(files, prompts if any(prompts) else None, ids)
-                return dict(zip(remaining, answers, strict=True)), bad
-            except BadImagesError as error:
-                reasons = {image.path: image.reason for image in error.bad}
-                named = zip(remaining, map(printable, files), strict=True)
-                refused = {index: reasons[file] for index, file in named if file in reasons}
-                if not refused:
-                    raise
-                bad |= refused
-                remaining = [index for index in remaining if index not in refused]
-        return {}, bad
+def _answers(
+    ask: Callable[[list[Path], list[str] | None, list[str]], Sequence[Answer]],
+    images: Sequence[Chosen],
+    prompts: Mapping[str, str],
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """What `ask` says of files, prompts and ids, by image; of those that a model refuses, why."""
+    refused: dict[str, str] = {}
+    while images:
+        files = [image.file or Path(image.name) for image in images]
+        texts = [prompts[image.name] for image in images]
+        try:
+            ids = [image.image_id for image in images]
+            answers = ask(files, texts if any(texts) else None, ids)
+            return dict(zip([image.name for image in images], answers, strict=True)), refused
+        except BadImagesError as error:
+            reasons = {image.path: image.reason for image in error.bad}
+            named = zip(images, map(printable, files), strict=True)
+            bad = {image.name: reasons[file] for image, file in named if file in reasons}
+            if not bad:
+                raise
+            refused |= bad
+            images = [image for image in images if image.name not in bad]
+    return {}, refused
 
 
 def _draw(quality_map: QualityMap, file: Path, peak: float, path: Path) -> None:
@@ -309,30 +287,9 @@ def _draw(quality_map: QualityMap, file: Path, peak: float, path: Path) -> None:
     quality_map.overlay(image, peak=peak).save(path, optimize=True)
 
 
-def _content(explainer: Explainer, images: Sequence[Explained]) -> dict[str, Any]:
-    run = explainer.run
-    measured = run.folder / DELETION
+def _deletion_test(measured: Path) -> Any:
+    """Read what the benchmark measured of the run's maps; None where it has not run."""
     try:
-        deletion = read_json(measured) if measured.is_file() else None
+        return read_json(measured) if measured.is_file() else None
     except ValueError as error:
         raise AgiqaError(f"{measured}: damaged ({error}); remove it.") from error
-    return {
-        "layout": LAYOUT,
-        "dataset": run.provenance["dataset"],
-        "available": explainer.available,
-        "images": {
-            image.chosen.name: {
-                "overlay": image.overlay,
-                "weakest": None if image.map is None else image.map.weakest,
-                "reasons": [asdict(reason) for reason in image.reasons],
-                "neighbours": [asdict(neighbour) for neighbour in image.neighbours],
-                "problem": image.problem,
-            }
-            for image in images
-        },
-        "reasons_validity": [
-            asdict(figure) | {"low": figure.low, "high": figure.high}
-            for figure in explainer.validity
-        ],
-        "deletion": deletion,
-    }
