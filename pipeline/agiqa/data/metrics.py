@@ -74,7 +74,10 @@ def plcc_logistic(mos: ArrayLike, score: ArrayLike) -> float:
     As the curve may fall as well as rise, scores that are wrong way round get a positive figure:
     read it beside the raw PLCC. Never below |raw PLCC|.
     """
-    return _fitted(mos, score)["plcc_logistic"]
+    mos, score = _pair(mos, score)
+    if not _defined(mos, score):
+        return math.nan
+    return _pearson(_unit(mos), _curve(mos, score))
 
 
 def rmse_raw(mos: ArrayLike, score: ArrayLike) -> float:
@@ -103,20 +106,10 @@ def rmse(mos: ArrayLike, score: ArrayLike) -> float:
     Constant scores map to the mean MOS, so they get its standard deviation (dividing by N); fewer
     than two images, NaN or infinity give `nan`.
     """
-    return _fitted(mos, score)["rmse"]
-
-
-def _fitted(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
-    """Compute the figures in FITTED by name, both from one fit: it takes most of the time."""
     mos, score = _pair(mos, score)
-    figures = dict.fromkeys(FITTED, math.nan)
     if not _usable(mos, score):
-        return figures
-    curve = _curve(mos, score)
-    if _defined(mos, score):
-        figures["plcc_logistic"] = _pearson(_unit(mos), curve)
-    figures["rmse"] = _root_mean_square(mos - _on_scale_of(mos, curve))
-    return figures
+        return math.nan
+    return _root_mean_square(mos - fit_logistic(mos, score))
 
 
 def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
@@ -127,9 +120,16 @@ def all_metrics(mos: ArrayLike, score: ArrayLike) -> dict[str, float]:
     {'srcc': 1.0, 'krcc': 1.0, 'plcc': 1.0, 'rmse_raw': 2.16, 'mae': 2.0,
      'plcc_logistic': nan, 'rmse': nan}
     """
-    few = len(_pair(mos, score)[0]) < LEAST_FOR_FITTED
-    raw = {name: measure(mos, score) for name, measure in METRICS.items() if name not in FITTED}
-    return raw | (dict.fromkeys(FITTED, math.nan) if few else _fitted(mos, score))
+    mos, score = _pair(mos, score)
+    figures = {
+        n: math.nan if n in FITTED else measure(mos, score) for n, measure in METRICS.items()
+    }
+    if len(mos) >= LEAST_FOR_FITTED and _usable(mos, score):
+        curve = _curve(mos, score)  # once for both: it takes most of the time
+        if _defined(mos, score):
+            figures["plcc_logistic"] = _pearson(_unit(mos), curve)
+        figures["rmse"] = _root_mean_square(mos - _on_scale_of(mos, curve))
+    return figures
 
 
 def why_undefined(mos: ArrayLike, score: ArrayLike, figures: Mapping[str, float]) -> dict[str, str]:
