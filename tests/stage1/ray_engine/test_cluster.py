@@ -1,6 +1,5 @@
 """`extract` on a Ray cluster of two nodes: the rows of one process, whatever is killed."""
 
-import dataclasses
 import json
 import os
 import pickle
@@ -18,7 +17,7 @@ import pytest
 
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
-from agiqa.stage1 import ray_cluster
+from agiqa.stage1 import ray_cluster, ray_job
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
@@ -27,6 +26,7 @@ from agiqa.stage1.ray_job import Pool
 from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.command import agiqa
+from kit.processes import AGIQA
 from kit.slow_extractor import SlowExtractor
 from kit.stored_rows import files
 from kit.tiny_workspace import RUN
@@ -61,38 +61,20 @@ def plain(table: ImagesTable, tiny_lmm: Path, tmp_path_factory: pytest.TempPathF
     return files(root / "a.zarr")
 
 
-def test_the_rows_equal_those_without_the_engine(
-    cluster: Any, table: ImagesTable, plain: Any, semantic: Semantic, tmp_path: Path
-) -> None:
-    """Through actors that write; a bad image is told at the end, and left out on request."""
-    lost = table.paths()[5]
-    content = lost.read_bytes()
-    lost.write_bytes(b"no image")
-    extractor, store = ImageTextExtractor(semantic), tmp_path / "b.zarr"
-    told: dict[str, Any] = {"ledger": tmp_path / "l", "engine": RayCluster(actors=2)}
-    try:
-        skipped = extract(table, extractor, store, skip_bad=True, **told)
-    finally:
-        lost.write_bytes(content)
-    assert (skipped.images, skipped.computed) == (IMAGES - 1, (IMAGES - 1) * VECTORS)
-    assert [bad.reason for bad in skipped.bad] == ["has changed since prepare"]
-    assert not list((tmp_path / "l").glob(".ray-*"))
-    rest = extract(table, extractor, store, ledger=tmp_path / "l", workers=0)
-    assert rest.computed == VECTORS
-    assert files(store) == plain
-    nobody = RayCluster("127.0.0.1:1")  # is not asked where there is nothing to do
-    assert extract(table, extractor, store, ledger=told["ledger"], engine=nobody).computed == 0
-
-
-def test_an_actor_and_a_node_are_killed(
+def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_killed(
     cluster: Any,
     table: ImagesTable,
     plain: Any,
     semantic: Semantic,
     ray_environment: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And there is no room for a third actor elsewhere: another job goes on, with two."""
+    """And there is no room for a third actor elsewhere: another job goes on, with two.
+
+    A bad image is told at the end, and left out on request.
+    """
+    monkeypatch.setattr(ray_job, "STALLED", 6.0)
     ray_environment.write_text("")
     node, ledger = cluster.add_node(num_cpus=1, object_store_memory=80 << 20), tmp_path / "l"
 
@@ -104,15 +86,26 @@ def test_an_actor_and_a_node_are_killed(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    engine = RayCluster(cluster.address, actors=3)
-    done = extract(
-        table, SlowExtractor(semantic), tmp_path / "b.zarr", ledger=ledger, engine=engine
-    )
+    lost, store = table.paths()[5], tmp_path / "b.zarr"
+    content = lost.read_bytes()
+    lost.write_bytes(b"no image")
+    told: dict[str, Any] = {"ledger": ledger, "engine": RayCluster(cluster.address, actors=3)}
+    try:
+        skipped = extract(table, SlowExtractor(semantic), store, skip_bad=True, **told)
+    finally:
+        lost.write_bytes(content)
     killer.join()
-    assert done.computed == IMAGES * VECTORS
-    assert files(tmp_path / "b.zarr") == plain
+    assert (skipped.images, skipped.computed) == (IMAGES - 1, (IMAGES - 1) * VECTORS)
+    assert [bad.reason for bad in skipped.bad] == ["has changed since prepare"]
+    assert not list(ledger.glob(".ray-*"))
     batches = len(ray_environment.read_text().split())
     assert batches <= IMAGES // 4 + 3 * 2  # again only what three processes had in hand
+    extractor = ImageTextExtractor(semantic)
+    rest = extract(table, extractor, store, ledger=ledger, workers=0)
+    assert rest.computed == VECTORS
+    assert files(store) == plain
+    nobody = RayCluster("127.0.0.1:1")  # is not asked where there is nothing to do
+    assert extract(table, extractor, store, ledger=ledger, engine=nobody).computed == 0
 
 
 def test_a_unit_that_was_begun_before_is_looked_up(
@@ -139,34 +132,33 @@ def test_a_unit_that_was_begun_before_is_looked_up(
 
 
 def test_a_killed_driver_goes_on(
-    cluster: Any, table: ImagesTable, plain: Any, semantic: Semantic, tmp_path: Path
+    cluster: Any,
+    table: ImagesTable,
+    plain: Any,
+    semantic: Semantic,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was written before the kill is not computed again; the cluster outlives the driver."""
     write_table(table, tmp_path / "cache" / "many")
-    slow = dataclasses.replace(semantic, prompts="ma_agiqa")
-    options = [
-        f"--set=semantic.{name}={getattr(slow, name)}" for name in ("model", "name", "batch_size")
-    ]
-    command = [sys.executable, "-c", "from agiqa.cli import main; main()", "extract", "many"]
-    command += ["--only", "semantic", "--json", "--cache", str(tmp_path / "cache"), *options]
-    command += ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]
     ledger = tmp_path / "ledger"
-    environment = os.environ | {"AGIQA_STORE": str(ledger)}
-    with subprocess.Popen(command, env=environment, cwd=tmp_path) as driver:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(ledger))
+    options = [
+        f"--set=semantic.{n}={getattr(semantic, n)}" for n in ("model", "name", "batch_size")
+    ]
+    command = ["extract", "many", "--only", "semantic", "--json", *options]
+    command += ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]
+    with subprocess.Popen([sys.executable, *AGIQA, *command]) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
     rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table, False), ledger)
     safe = sum(len(shelf.ids()) for shelf in rows.shelves)
     assert safe > 0
-    again = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert again.returncode == 0, again.stderr
-    done = json.loads(again.stdout)["semantic"]
+    done = json.loads(agiqa(*command).stdout)["semantic"]
     assert done["cached"] + done["computed"] == IMAGES * VECTORS
     assert done["cached"] >= safe  # actors may have written on until Ray ended them
-    packed = files(tmp_path / "cache" / "many" / "tiny.zarr")
-    assert packed == plain
+    assert files(tmp_path / "cache" / "many" / "tiny.zarr") == plain
 
 
 def test_scores_are_those_without_the_engine(
