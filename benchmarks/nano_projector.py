@@ -1,11 +1,15 @@
 """Train and measure nano's projector: towers frozen, captioning loss, whole prompts held out.
 
+    python benchmarks/nano_projector.py train ~/data/agiqa-3k -o projector.safetensors
+    python benchmarks/nano_projector.py measure ~/data/agiqa-3k
+
 The one part of nano without published weights. It learns from AGIQA-3K's image and prompt pairs,
 no scores: `USER: Describe the image.`, the visual tokens, `ASSISTANT:` and the prompt that the
 image was generated from. It earns its place by the negative log-likelihood of held-out prompts
 given their own image, against a blank image and against another prompt's image.
 """
 
+import argparse
 import logging
 import math
 from collections.abc import Iterator
@@ -16,13 +20,19 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.json_text import write_json
+from agiqa.core.json_text import json_text, write_json
 from agiqa.core.params import Semantic
 from agiqa.core.progress import track
+from agiqa.data.datasets import agiqa_3k
+from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
-from agiqa.stage1.extractors.loading import preprocess
-from agiqa.stage1.nano.lmm import LMM, load_lmm
+from agiqa.stage1.extractors.loading import (
+    find_model,
+    load_image_processor,
+    load_model,
+    preprocess,
+)
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +63,57 @@ class Captions:
     tokens: list[list[int]]  # caption and end of turn
     groups: np.ndarray  # (N,) the caption each image belongs to
     sides: np.ndarray  # (N,) train, val or test, by caption
+
+
+@dataclass(frozen=True)
+class LMM:
+    """An image-text model with its tokenizer and image processor."""
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+
+    def embed(self, before: str, visual: Any, after: str) -> Any:
+        """Embed text, image, text for input `(B, L, D)`; each side is tokenised on its own."""
+        return self._join(self._ids(before, start=True), visual, self._ids(after, start=False))
+
+    def hidden_states(self, embeddings: Any) -> Any:
+        """Compute the last hidden state after the final norm, `(B, L, D)`; no head."""
+        language = self.model.model.language_model
+        return language(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+
+    def tower_states(self, pixels: Any) -> Any:
+        """Run pixels `(B, 3, S, S)` to patches of the tower's feature layer `(B, T, C)`."""
+        model = self.model.model
+        hidden = model.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return hidden[model.config.vision_feature_layer][:, 1:]  # but the class token
+
+    def _ids(self, text: str, start: bool) -> Any:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        opening = self.tokenizer("")["input_ids"][:1] if start else []  # where texts start with BOS
+        return (opening if opening == [self.tokenizer.bos_token_id] else []) + ids
+
+    def _join(self, before: list[int], visual: Any, after: list[int]) -> Any:
+        import torch
+
+        table = self.model.get_input_embeddings()
+        batch = visual.shape[0]
+        sides = [
+            table(torch.tensor(ids, dtype=torch.long, device=visual.device)).expand(batch, -1, -1)
+            for ids in (before, after)
+        ]
+        return torch.cat([sides[0], visual.to(sides[0].dtype), sides[1]], dim=1)
+
+
+def load_lmm(settings: Semantic) -> LMM:
+    """Load the model that `settings.model` names."""
+    import transformers
+
+    folder = find_model(settings.model)
+    auto = transformers.AutoModelForImageTextToText
+    model = load_model(auto, folder, settings.dtype, settings.attention)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path)
+    return LMM(model, tokenizer, load_image_processor(folder))
 
 
 def train_projector(table: ImagesTable, recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -275,3 +336,25 @@ def _row_nll(
 def _mean_nll(lmm: LMM, captions: Captions, side: str, visual: np.ndarray) -> float:
     totals, counts = _row_nll(lmm, captions, side, visual)
     return float(totals.sum() / counts.sum())
+
+
+def main() -> None:
+    """Train, or measure what nano has now, and print the NLL."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train", "measure"])
+    parser.add_argument("folder", type=Path, help="AGIQA-3K: its images and prompts, no scores")
+    parser.add_argument("-o", "--out", type=Path, default=Path("projector.safetensors"))
+    parser.add_argument("--epochs", type=float, default=Recipe.epochs)
+    parser.add_argument("--seed", type=int, default=0, help="of prompts held out and order")
+    given = parser.parse_args()
+    table = prepare_download(agiqa_3k, given.folder)
+    recipe = Recipe(epochs=given.epochs, seed=given.seed)
+    if given.what == "train":
+        nll = train_projector(table, recipe, given.out)["nll"]
+    else:
+        nll = measure_projector(table, recipe)
+    print(json_text(nll))
+
+
+if __name__ == "__main__":
+    main()
