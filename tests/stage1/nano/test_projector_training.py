@@ -9,15 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from agiqa.core.errors import AgiqaError
-from agiqa.core.params import Semantic
-from agiqa.data.datasets import folder
-from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.images import decode
-from agiqa.stage1.extractors.loading import preprocess
-from agiqa.stage1.nano.assemble import load_strictly
 from nano_projector import (
     AFTER,
     BEFORE,
@@ -31,6 +22,15 @@ from nano_projector import (
     save_projector,
     train,
 )
+from safetensors.torch import load_file
+
+from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Semantic
+from agiqa.data.datasets import folder
+from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.images import decode
+from agiqa.stage1.extractors.loading import preprocess
+from agiqa.stage1.nano.assemble import load_strictly
 
 RECIPE = Recipe(epochs=6, batch_size=4, warmup_steps=2, held_out=0.25, lr=0.02)
 PROMPTS = [f"a {what}" for what in ("cat", "dog", "boat", "hill", "lamp", "road", "tree", "face")]
