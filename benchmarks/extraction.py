@@ -17,9 +17,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,12 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from agiqa.core.params import Semantic
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
 from agiqa.data.named_yaml import bundled_folder
+from agiqa.stage1 import one_machine
+from agiqa.stage1.batches import in_batches
 from agiqa.stage1.decoding import samples_of
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens
 from agiqa.stage1.ledger_rows import Job, LedgerRows
-from agiqa.stage1.one_machine import compute
 from agiqa.store.row_ids import Source
 
 THEIR_BATCH = 8
@@ -95,7 +97,7 @@ def theirs(
         arrays = extractor._model._on_device(batch(samples))  # type: ignore[union-attr]
         found = []
         for name in prompts:
-            ids = extractor._model._tokens(name, samples).arrays  # type: ignore[union-attr]
+            ids = extractor._model._tokens(name, samples, False).arrays  # type: ignore[union-attr]
             for _ in range(2):
                 output = model(**ids, **arrays, output_hidden_states=True, use_cache=False)
             found.append(output.hidden_states[-1].float().mean(dim=1).cpu().numpy())
@@ -107,8 +109,27 @@ def ours(extractor: ImageTextExtractor, sources: dict[str, Source], workers: int
     """Stage 1 from files to rows on the disk; returns the time spent waiting for data."""
     wanted = tuple(range(len(extractor.vectors)))
     with tempfile.TemporaryDirectory() as ledger:
-        rows = LedgerRows(extractor, sources, Path(ledger))
-        return compute([Job(wanted, tuple(sources))], rows, workers).waited
+        rows, waited = LedgerRows(extractor, sources, Path(ledger)), Waited()
+        with patch.object(one_machine, "in_batches", waited.in_batches):
+            one_machine.OneMachine(workers).compute(rows, [Job(wanted, tuple(sources))])
+        return waited.seconds
+
+
+class Waited:
+    """Counts the seconds that the model waits for its batches."""
+
+    seconds = 0.0
+
+    def in_batches(self, *given: Any, **options: Any) -> Iterator[Any]:
+        """Give the batches that stage 1 makes."""
+        batches = in_batches(*given, **options)
+        while True:
+            started = time.monotonic()
+            batch_of_samples = next(batches, None)
+            self.seconds += time.monotonic() - started
+            if batch_of_samples is None:
+                return
+            yield batch_of_samples
 
 
 def prompt_set(folder: Path, count: int, order: str) -> str:

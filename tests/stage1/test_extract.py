@@ -20,7 +20,7 @@ from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
-from agiqa.stage1.ledger_rows import open_shelves
+from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
 from kit.processes import process_id
@@ -164,7 +164,7 @@ def test_kill_and_resume(
     data, semantic = tmp_path / "data", dataclasses.replace(semantic, batch_size=16)
     table = folder.prepare(write_images(*[f"{row:03d}.png" for row in range(300)]), "many")
     write_table(table, data)
-    shelves = open_shelves(ImageTextExtractor(semantic), data / "ledger")
+    shelves = LedgerRows(ImageTextExtractor(semantic), {}, data / "ledger").shelves
 
     command = [*python, "-c", STALLING, str(data), semantic.model]
     with subprocess.Popen(command) as process:
@@ -237,7 +237,7 @@ def test_two_vectors_that_are_the_same_are_named(
 def test_a_second_writer_is_named(table: ImagesTable, semantic: Semantic, tmp_path: Path) -> None:
     extractor = Counting(semantic)
     with (
-        open_shelves(extractor, tmp_path)[0].writer(),
+        LedgerRows(extractor, {}, tmp_path).shelves[0].writer(),
         pytest.raises(LockedError, match=rf"found process {os.getpid()} on .*, writing since"),
     ):
         extract(table, extractor, tmp_path / "tiny.zarr", ledger=tmp_path)

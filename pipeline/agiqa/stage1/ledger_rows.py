@@ -8,6 +8,7 @@ with two prompts is then two of the sources, which share the rows of all other v
 import itertools
 import logging
 from collections.abc import Container, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from agiqa.stage1.extractors import Extractor, Vector
 from agiqa.store import DESCRIPTION, Shelf, default_root, pull, shared_shelves
 from agiqa.store.checks import repair_shelf
 from agiqa.store.ledger.roots import shelf_folder
+from agiqa.store.ledger.shelf import ShelfWriter
 from agiqa.store.row_ids import Source
 from agiqa.store.shared.shared_shelf import SharedShelf
 
@@ -79,7 +81,31 @@ class LedgerRows:
         self.extractor, self.sources, self.rank = extractor, sources, rank
         self.root, self.has_own_root = ledger or default_root(), ledger is not None
         self.opened: dict[Path, Shelf] = {} if opened is None else opened
-        self.shelves = open_shelves(extractor, ledger, rank, absent, self.opened)
+        for one, other in itertools.combinations(extractor.vectors, 2):
+            if one.fingerprint == other.fingerprint:
+                raise AgiqaError(
+                    f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the "
+                    "same: nothing but their names tells them apart; ask for one of them."
+                )
+        self.shelves = [self._shelf(vector, absent) for vector in extractor.vectors]
+
+    def _shelf(self, vector: Vector, absent: Path | None) -> Shelf:
+        """Open the shelf of a vector, unless it is open and still there."""
+        made_by = dict(vector.fingerprint)
+        folder = shelf_folder(self.root, made_by)
+        exists = (folder / DESCRIPTION).exists()
+        if not exists or folder not in self.opened:
+            root = self.root if exists or absent is None else absent
+            shelf = Shelf.open(root, made_by, vector.width, self.extractor.precision, self.rank)
+            self.opened[folder] = shelf
+        return self.opened[folder]
+
+    def writers(self, stack: ExitStack, jobs: Sequence[Job]) -> dict[int, ShelfWriter]:
+        """Open the shelves that the jobs write to, until the stack closes."""
+        return {
+            index: stack.enter_context(self.shelves[index].writer())
+            for index in sorted({index for job in jobs for index in job.wanted})
+        }
 
     @cached_property
     def shared(self) -> list[SharedShelf]:
@@ -164,30 +190,3 @@ class RowsToPack:
         ids, shelves = self.ids[rows], self.rows.shelves
         vectors = [shelves[index].read(self.rows.row_ids(index, ids)) for index in self.indices]
         return np.stack(vectors, axis=1)
-
-
-def open_shelves(
-    extractor: Extractor,
-    ledger: Path | None,
-    rank: int = 0,
-    absent: Path | None = None,
-    opened: dict[Path, Shelf] | None = None,
-) -> list[Shelf]:
-    """The ledger's shelf for each of the extractor's vectors; arguments as of `LedgerRows`."""
-    for one, other in itertools.combinations(extractor.vectors, 2):
-        if one.fingerprint == other.fingerprint:
-            raise AgiqaError(
-                f"The vectors '{one.name}' and '{other.name}' of '{extractor.name}' are the same: "
-                "nothing but their names tells them apart; ask for one of them."
-            )
-    root, shelves = ledger or default_root(), []
-    opened = {} if opened is None else opened
-    for vector in extractor.vectors:
-        made_by = dict(vector.fingerprint)
-        folder = shelf_folder(root, made_by)
-        exists = (folder / DESCRIPTION).exists()
-        if not exists or folder not in opened:
-            where = root if exists or absent is None else absent
-            opened[folder] = Shelf.open(where, made_by, vector.width, extractor.precision, rank)
-        shelves.append(opened[folder])
-    return shelves

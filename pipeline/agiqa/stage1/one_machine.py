@@ -3,12 +3,12 @@
 Worker processes decode and preprocess; the model's process only runs the model; a thread writes.
 """
 
-import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
@@ -16,10 +16,8 @@ from agiqa.core.progress import track
 from agiqa.stage1.bad_images import changed
 from agiqa.stage1.batches import Trying, in_batches
 from agiqa.stage1.decoding import samples_of
-from agiqa.stage1.extractors import Extractor
+from agiqa.stage1.extractors import Extractor, Sample
 from agiqa.stage1.ledger_rows import Job, LedgerRows, images_of
-
-Item = TypeVar("Item")
 
 
 class Engine(Protocol):
@@ -67,89 +65,35 @@ class OneMachine:
             given = rows.sources, rows.root, rows.rank
             rows = LedgerRows(self.several, *given, opened=rows.opened)
             jobs = rows.missing(images_of(jobs))
-        return compute(jobs, rows, self.workers, whole=self.whole).bad
+        extractor, bad, written = rows.extractor, dict[str, str](), deque[Future[None]]()
+        model = Trying(extractor, bad)
+        with ExitStack() as stack:
+            writers = rows.writers(stack, jobs)
 
+            def write(wanted: Sequence[int], ids: Sequence[str], vectors: list[np.ndarray]) -> None:
+                for new in model.new_rows(wanted, ids, vectors):
+                    writers[new.vector].add(rows.row_ids(new.vector, new.image_ids), new.vectors)
 
-class Computed(NamedTuple):
-    """What came of jobs beside the rows."""
+            behind = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
+            total, what = len(images_of(jobs)), f"Extract {extractor.name}"
+            batches = self._batches(rows, jobs, bad)
+            for wanted, ids, samples in track(
+                batches, what, total=total, size=lambda batch: len(batch[1])
+            ):
+                for part, vectors in model.rows(ids, samples, wanted):
+                    if len(written) > 1:  # at most two wait
+                        written.popleft().result()
+                    written.append(behind.submit(write, wanted, part, vectors))
+            for last in written:  # where the loop fails, its own failure is the one to show
+                last.result()
+        return bad
 
-    waited: float  # seconds that the model waited for images
-    bad: dict[str, str]  # by id, why an image has not got all its vectors
-
-
-def compute(jobs: Sequence[Job], rows: LedgerRows, workers: int, *, whole: bool = True) -> Computed:
-    """Compute what the jobs lack and add it to the ledger; what is bad is left out and told.
-
-    Raises:
-        AgiqaError: a failure that is not about one image: of the model, another writer, the disk.
-    """
-    extractor, waited, bad = rows.extractor, Waited(), dict[str, str]()
-    model = Trying(extractor, bad)
-    with ExitStack() as stack:
-        writers = {
-            index: stack.enter_context(rows.shelves[index].writer())
-            for index in sorted({index for job in jobs for index in job.wanted})
-        }
-
-        def write(wanted: Sequence[int], ids: Sequence[str], vectors: list[np.ndarray]) -> None:
-            for new in model.new_rows(wanted, ids, vectors):
-                writers[new.vector].add(rows.row_ids(new.vector, new.image_ids), new.vectors)
-
-        batches = (
-            (job.wanted, *batch)
-            for job in jobs
-            for batch in waited.over(
-                in_batches(
-                    samples_of(job, rows.sources, extractor, workers, bad),
-                    extractor.batch_size,
-                    whole=whole,
-                )
-            )
-        )
-        behind = stack.enter_context(_Behind())
-        total, what = len(images_of(jobs)), f"Extract {extractor.name}"
-        for wanted, ids, samples in track(
-            batches, what, total=total, size=lambda batch: len(batch[1])
-        ):
-            for part, vectors in model.rows(ids, samples, wanted):
-                behind.run(write, wanted, part, vectors)
-    return Computed(waited.seconds, bad)
-
-
-class Waited:
-    """Counts the seconds that an iteration takes to give its items."""
-
-    seconds = 0.0
-
-    def over(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The items, one after the other."""
-        while True:
-            started = time.monotonic()
-            item = next(items, None)
-            self.seconds += time.monotonic() - started
-            if item is None:
-                return
-            yield item
-
-
-class _Behind:
-    """Runs one thing after another in a thread; at most two wait, and failures come out."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
-        self._pending: list[Future[None]] = []
-
-    def __enter__(self) -> "_Behind":
-        return self
-
-    def run(self, work: Any, *given: Any) -> None:
-        """Queue `work(*given)` for the writing thread."""
-        while len(self._pending) > 1:
-            self._pending.pop(0).result()
-        self._pending.append(self._pool.submit(work, *given))
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._pool.shutdown(wait=True)
-        for future in self._pending:
-            if kind is None:  # else the body's own failure is the one to show
-                future.result()
+    def _batches(
+        self, rows: LedgerRows, jobs: Sequence[Job], bad: dict[str, str]
+    ) -> Iterator[tuple[Sequence[int], list[str], list[Sample]]]:
+        """Yield wanted vectors, ids and samples of each batch; `bad` is added to."""
+        extractor = rows.extractor
+        for job in jobs:
+            samples = samples_of(job, rows.sources, extractor, self.workers, bad)
+            for ids, batch in in_batches(samples, extractor.batch_size, whole=self.whole):
+                yield job.wanted, ids, batch

@@ -4,21 +4,40 @@ Behind `agiqa cache diff`. Vectors are paired by name, else by equal fingerprint
 renamed), and a shelf, whose vector has no name, with the vector that differs least.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
-from agiqa.stage1.current_vectors import Present, present_vectors, rows_there
-from agiqa.stage1.extractors import asks_image_prompt
+from agiqa.stage1.extractors import (
+    ANSWERS,
+    TokenExtractor,
+    Vector,
+    VisionExtractor,
+    asks_image_prompt,
+    semantic_extractor,
+)
 from agiqa.stage1.ledger_rows import ledger_id
-from agiqa.store import Fingerprint, Shelf, difference, digest
+from agiqa.store import TOKENS, Fingerprint, Shelf, difference, digest
+from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.row_ids import Source, sources_of
 from agiqa.store.upkeep.stores import PACK, label
 
 Fields = Sequence[tuple[str, object, object]]
+SEMANTIC, VISUAL = "semantic", "visual"
+
+
+@dataclass(frozen=True)
+class Present:
+    """The vectors that a section of the settings stands for."""
+
+    section: str  # SEMANTIC, VISUAL
+    by_name: bool  # whether the store is named as the section says; else the kind of vector decided
+    vectors: tuple[Vector, ...]
 
 
 @dataclass(frozen=True)
@@ -113,13 +132,65 @@ def compare_with_settings(
     return present, compare({name: first}, {name: now[name]}), missing
 
 
+def present_vectors(pack: Path | None, fingerprint: Fingerprint, params: Params) -> Present:
+    """What would be in the pack now, or beside a shelf's one vector (`pack` None).
+
+    A pack belongs to the section whose name it bears, else to that of its vectors' kind.
+
+    Raises:
+        AgiqaError: the model or the prompt set of the settings is not there.
+    """
+    answers = f"{params.semantic.name}-{ANSWERS}"
+    tokens = f"{params.visual.name}-{TOKENS}"
+    names = {
+        **{params.visual.name: VISUAL, tokens: VISUAL},
+        **{params.semantic.name: SEMANTIC, answers: SEMANTIC},
+    }
+    section = names.get(pack.stem, "") if pack else ""
+    by_name = bool(section)
+    if not section:
+        section = VISUAL if fingerprint.get("extractor") == "vision" else SEMANTIC
+    if section == VISUAL:
+        kind = TokenExtractor if "token_pool" in fingerprint else VisionExtractor
+        return Present(section, by_name, kind(params.visual).vectors)
+    vectors = semantic_extractor(params.semantic).vectors
+    if pack is not None:
+        store = ANSWERS if pack.stem.endswith(f"-{ANSWERS}") else ""
+        vectors = tuple(vector for vector in vectors if vector.store == store)
+    return Present(section, by_name, vectors)
+
+
+def rows_there(ledger: Path, fingerprint: Fingerprint) -> frozenset[str]:
+    """The rows that the ledger has under a fingerprint; no shelf is created.
+
+    Raises:
+        AgiqaError: its shelf is damaged.
+    """
+    folder = shelf_folder(ledger, fingerprint)
+    return Shelf.at(folder).ids() if folder.exists() else frozenset()
+
+
+def settings_fingerprints(params: Params) -> Iterator[Fingerprint]:
+    """List the fingerprint of each vector that the settings name and whose model is there."""
+    with suppress(AgiqaError):
+        yield from (vector.fingerprint for vector in VisionExtractor(params.visual).vectors)
+    with suppress(AgiqaError):
+        yield TokenExtractor(params.visual).vectors[0].fingerprint
+    for semantic in (params.semantic, *params.extractors.values()):
+        with suppress(AgiqaError):
+            yield from (vector.fingerprint for vector in semantic_extractor(semantic).vectors)
+
+
 def _missing_of_pack(
     path: Path, stored: Mapping[str, Fingerprint], present: Present, ledger: Path
 ) -> Missing:
     pack = open_pack(path)
     packed, has_table = set(pack.image_ids), (path.parent / IMAGES_CSV).exists()
     left_out = set(pack.metadata.get("left_out", ()))
-    sources = _sources(path, present) if has_table else [Source(i, Path(i)) for i in pack.image_ids]
+    sources = [Source(image_id, Path(image_id)) for image_id in pack.image_ids]
+    if has_table:  # then by relative path
+        table = replace(read_table(path.parent), root=Path())
+        sources = list(sources_of(table, asks_image_prompt(present.vectors)).values())
     in_pack_as = {s: s.row_id if pack.by_prompt else s.image_id for s in sources}
     wanted = [source for source in sources if in_pack_as[source] not in left_out]
     made = {digest(fingerprint) for fingerprint in stored.values()}
@@ -146,12 +217,6 @@ def _missing_of_pack(
         in_pack=in_pack,
         notes=tuple(notes),
     )
-
-
-def _sources(pack: Path, present: Present) -> list[Source]:
-    """The rows that `extract` would make of the table beside a pack, by relative path."""
-    table = replace(read_table(pack.parent), root=Path())
-    return list(sources_of(table, asks_image_prompt(present.vectors)).values())
 
 
 def image_ids(kind: str, path: Path) -> frozenset[str]:

@@ -91,10 +91,7 @@ class RayCluster:
         what = f"Extract {rows.extractor.name}, {pool}"
         total = sum(len(unit.places) for unit in units)
         with ExitStack() as stack:
-            writers = {
-                index: stack.enter_context(rows.shelves[index].writer())
-                for index in sorted({index for job in jobs for index in job.wanted})
-            }
+            writers = rows.writers(stack, jobs)
             work = stack.enter_context(_shared_work(rows))
             results = stack.enter_context(closing(results_of(units, work, pool)))
             for result in track(results, what, total=total, size=lambda result: result.images):

@@ -12,7 +12,7 @@ from PIL import Image
 from agiqa.core.params import Semantic
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable
-from kit.slow_extractor import NOTES
+from kit.colours import NOTES
 
 TESTS = Path(__file__).parents[2]
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}

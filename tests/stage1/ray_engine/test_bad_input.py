@@ -18,7 +18,7 @@ from agiqa.stage1 import ray_cluster, ray_job, ray_nodes
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
-from agiqa.stage1.one_machine import compute
+from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.ray_cluster import RayCluster, _Done
 from agiqa.stage1.ray_job import Pool, pool_of
 from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
@@ -158,7 +158,7 @@ def test_a_lost_node_is_named_and_another_job_goes_on(
         if len(pools) % 2:  # a node leaves while no result comes
             nodes.pop()
             ray_job._next("nothing", started)
-        compute(jobs, rows, 0)
+        OneMachine(0).compute(rows, jobs)
 
     monkeypatch.setattr(RayCluster, "_run", job)
     jobs = rows.missing(list(rows.sources))

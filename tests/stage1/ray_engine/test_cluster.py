@@ -19,15 +19,15 @@ from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1 import ray_cluster, ray_job
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.extractors import Extractor, ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.ray_cluster import RayCluster
 from agiqa.stage1.ray_job import Pool
 from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
+from kit.colours import Colours
 from kit.command import agiqa
 from kit.processes import AGIQA
-from kit.slow_extractor import SlowExtractor
 from kit.stored_rows import files
 from kit.tiny_workspace import RUN
 
@@ -53,19 +53,23 @@ def table(make_images: Callable[[int], ImagesTable]) -> ImagesTable:
 
 
 @pytest.fixture(scope="module")
-def plain(table: ImagesTable, tiny_lmm: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The pack's files as one process writes them."""
-    root = tmp_path_factory.mktemp("plain")
-    settings = Semantic(name="tiny", model=str(tiny_lmm), batch_size=4)
-    extract(table, ImageTextExtractor(settings), root / "a.zarr", ledger=root / "l", workers=0)
-    return files(root / "a.zarr")
+def plain(
+    ray_environment: Path, table: ImagesTable, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Extractor], dict[str, bytes]]:
+    """The files of an extractor's pack as one process writes them."""
+
+    def made(extractor: Extractor) -> dict[str, bytes]:
+        root = tmp_path_factory.mktemp("plain")
+        extract(table, extractor, root / "a.zarr", ledger=root / "l", workers=0)
+        return files(root / "a.zarr")
+
+    return made
 
 
 def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_killed(
     cluster: Any,
     table: ImagesTable,
-    plain: Any,
-    semantic: Semantic,
+    plain: Callable[..., Any],
     ray_environment: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -91,7 +95,7 @@ def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_kill
     lost.write_bytes(b"no image")
     told: dict[str, Any] = {"ledger": ledger, "engine": RayCluster(cluster.address, actors=3)}
     try:
-        skipped = extract(table, SlowExtractor(semantic), store, skip_bad=True, **told)
+        skipped = extract(table, Colours(seconds=0.3), store, skip_bad=True, **told)
     finally:
         lost.write_bytes(content)
     killer.join()
@@ -100,20 +104,19 @@ def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_kill
     assert not list(ledger.glob(".ray-*"))
     batches = len(ray_environment.read_text().split())
     assert batches <= IMAGES // 4 + 3 * 2  # again only what three processes had in hand
-    extractor = ImageTextExtractor(semantic)
-    rest = extract(table, extractor, store, ledger=ledger, workers=0)
+    rest = extract(table, Colours(), store, ledger=ledger, workers=0)
     assert rest.computed == VECTORS
-    assert files(store) == plain
+    assert files(store) == plain(Colours())
     nobody = RayCluster("127.0.0.1:1")  # is not asked where there is nothing to do
-    assert extract(table, extractor, store, ledger=ledger, engine=nobody).computed == 0
+    assert extract(table, Colours(), store, ledger=ledger, engine=nobody).computed == 0
 
 
 def test_a_unit_that_was_begun_before_is_looked_up(
-    cluster: Any, table: ImagesTable, semantic: Semantic, ray_environment: Path, tmp_path: Path
+    cluster: Any, table: ImagesTable, ray_environment: Path, tmp_path: Path
 ) -> None:
     """Its rows are there, its result was lost with its node: nothing is computed twice."""
     ids = list(sources_of(table, False))
-    rows = LedgerRows(SlowExtractor(semantic), sources_of(table, False), tmp_path / "l")
+    rows = LedgerRows(Colours(), sources_of(table, False), tmp_path / "l")
     unit = next(RayCluster()._units(rows, rows.missing(ids), Pool(1)))
     with ray_cluster._shared_work(rows) as work:
         decoded = decode_unit({"unit": pickle.dumps(unit)}, work)
@@ -134,7 +137,7 @@ def test_a_unit_that_was_begun_before_is_looked_up(
 def test_a_killed_driver_goes_on(
     cluster: Any,
     table: ImagesTable,
-    plain: Any,
+    plain: Callable[..., Any],
     semantic: Semantic,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,13 +155,14 @@ def test_a_killed_driver_goes_on(
     with subprocess.Popen([sys.executable, *AGIQA, *command]) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
-    rows = LedgerRows(ImageTextExtractor(semantic), sources_of(table, False), ledger)
+    extractor = ImageTextExtractor(semantic)
+    rows = LedgerRows(extractor, sources_of(table, False), ledger)
     safe = sum(len(shelf.ids()) for shelf in rows.shelves)
     assert safe > 0
     done = json.loads(agiqa(*command).stdout)["semantic"]
     assert done["cached"] + done["computed"] == IMAGES * VECTORS
     assert done["cached"] >= safe  # actors may have written on until Ray ended them
-    assert files(tmp_path / "cache" / "many" / "tiny.zarr") == plain
+    assert files(tmp_path / "cache" / "many" / "tiny.zarr") == plain(extractor)
 
 
 def test_scores_are_those_without_the_engine(

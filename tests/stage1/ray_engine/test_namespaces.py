@@ -18,11 +18,10 @@ import psutil
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ray_cluster import RayCluster
+from kit.colours import Colours
 from kit.machines import Server, free_port, make_bucket, use
 from kit.stored_rows import files
 
@@ -130,12 +129,11 @@ def apart(
 def test_nodes_that_share_a_bucket_alone(
     apart: tuple[str, Path],
     make_images: Callable[[int], ImagesTable],
-    semantic: Semantic,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (address, hidden), table, bucket = apart, make_images(IMAGES), make_bucket()
-    plain, extractor = tmp_path / "plain.zarr", ImageTextExtractor(semantic)
+    plain, extractor = tmp_path / "plain.zarr", Colours()
     extract(table, extractor, plain, ledger=tmp_path / "plain", workers=0)
     for path in table.paths():
         fsspec.filesystem("s3").put(str(path), f"{bucket}/images/{path.name}")

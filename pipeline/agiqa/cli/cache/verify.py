@@ -53,7 +53,7 @@ def command(
     agiqa cache verify cache/demo/nano.zarr lmm-43ba
     agiqa cache verify --repair && agiqa extract demo
     """
-    from agiqa.stage1.current_vectors import settings_fingerprints
+    from agiqa.stage1.pack_comparison import settings_fingerprints
     from agiqa.store import default_root
     from agiqa.store.upkeep.one_store import choose_store
     from agiqa.store.upkeep.verification import KnownFingerprints, all_stores, verify

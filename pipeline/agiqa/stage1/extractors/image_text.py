@@ -19,7 +19,12 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
-from agiqa.stage1.extractors.batch_size import Remembered, batch_size, device_name
+from agiqa.stage1.extractors.batch_size import (
+    batch_size,
+    device_name,
+    fitting_size,
+    note_too_many,
+)
 from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
@@ -86,7 +91,7 @@ class ImageTextExtractor:
             code=self.folder.path if trusted else None,
         )
         self.vectors = self._describe(identity, made_with)
-        self._room = Remembered(identity["sha256"], settings.dtype)
+        self._room = {"too_many_of": identity["sha256"], "dtype": settings.dtype}
 
     @property
     def width(self) -> int:
@@ -132,15 +137,16 @@ class ImageTextExtractor:
             self._model = _Model(self.settings, self.folder, self._texts, prints)
         self._model.when_encoded = self.when_encoded
         key, weight = samples[0].key, sum(array.size for array in samples[0].arrays.values())
+        room = self._room | {"device": device_name()}
         if key not in self._at_a_time:
-            self._at_a_time[key] = self._room.least(self.batch_size, weight)
+            self._at_a_time[key] = fitting_size(self.batch_size, weight, room)
 
         def vectors(start: int, stop: int) -> list[np.ndarray]:
             with torch.inference_mode(), naming(self.folder.name), full_float32():
                 return self._finite(samples[start:stop], wanted)
 
         def halved(size: int) -> None:
-            self._room.note(self._at_a_time[key], weight)
+            note_too_many(self._at_a_time[key], weight, room)
             self._at_a_time[key] = size
 
         size = self._at_a_time[key]

@@ -55,45 +55,27 @@ class VisionExtractor:
         self.settings = settings
         self.folder = find_model(settings.model)
         config = load_config(self.folder)
-        self._config = getattr(config, "vision_config", config)
-        if not hasattr(self._config, "image_size") or not hasattr(self._config, "patch_size"):
+        self.config = getattr(config, "vision_config", config)  # the tower's
+        if not hasattr(self.config, "image_size") or not hasattr(self.config, "patch_size"):
             raise AgiqaError(
                 f"Model '{self.folder.name}' is a {config.model_type}, not a vision transformer: "
                 "use another one as visual.model, such as a CLIP, SigLIP, ViT or DINOv2."
             )
-        self.name = settings.name
+        self.name, self.precision = settings.name, settings.precision
         self.batch_size = settings.batch_size
-        self.precision = settings.precision
+        self.own_size = int(self.config.image_size)  # pixels a side that the tower was trained on
+        self.patch_size = int(self.config.patch_size)  # pixels a side of a patch
+        self.depth = int(getattr(self.config, "num_hidden_layers", 0))  # blocks of the tower
+        self.width = int(self.config.hidden_size) * len(settings.pool)  # D
         self._check()
         self.views = [View("layer", settings.image_size, settings.image_size)]
         if settings.closeup:
-            own = int(self._config.image_size)
-            self.views.append(View("closeup", settings.closeup, own))
+            self.views.append(View("closeup", settings.closeup, self.own_size))
         self._processors = {
             view.name: load_image_processor(self.folder, view.size) for view in self.views
         }
         self.tower: Any = None
         self.vectors = self._describe()
-
-    @property
-    def width(self) -> int:
-        """D: hidden size times the number of pools."""
-        return int(self._config.hidden_size) * len(self.settings.pool)
-
-    @property
-    def patch_size(self) -> int:
-        """Pixels a side of a patch."""
-        return int(self._config.patch_size)
-
-    @property
-    def depth(self) -> int:
-        """Number of the tower's blocks."""
-        return int(getattr(self._config, "num_hidden_layers", 0))
-
-    @property
-    def config(self) -> Any:
-        """The tower's, as transformers reads it."""
-        return self._config
 
     def recipe(self) -> Recipe:
         """Give the class and its arguments."""
@@ -126,7 +108,9 @@ class VisionExtractor:
                 own = [index for index in wanted if index // depth == position]
                 if own:
                     layers = [self.settings.layers[index % depth] for index in own]
-                    vectors |= dict(zip(own, self._see(pixels[view.name], layers), strict=True))
+                    states = self.states(pixels[view.name], layers)
+                    count = self._count(pixels[view.name])
+                    vectors |= {i: self.pool(of, count) for i, of in zip(own, states, strict=True)}
             return [vectors[index].cpu().numpy() for index in wanted]
 
     def patches(self, samples: Sequence[Sample]) -> list[list[np.ndarray]]:
@@ -147,11 +131,6 @@ class VisionExtractor:
                 for view in self.views
             ]
 
-    def _see(self, pixels: np.ndarray, layers: Sequence[int]) -> list[Any]:
-        """Run one view `(B, 3, H, H)` to `(B, D)` for each layer."""
-        count = self._count(pixels)
-        return [self.pool(states, count) for states in self.states(pixels, layers)]
-
     def _count(self, pixels: np.ndarray) -> int:
         """Count the patches that the pixels `(B, 3, H, H)` become."""
         return int((pixels.shape[-1] // self.patch_size) ** 2)
@@ -167,7 +146,7 @@ class VisionExtractor:
 
     def interpolation(self, pixels: np.ndarray) -> dict[str, bool]:
         """Say to the tower that pixels `(B, 3, H, H)` are of another size than its own."""
-        own = pixels.shape[-1] == self._config.image_size
+        own = pixels.shape[-1] == self.own_size
         return {} if own else {"interpolate_pos_encoding": True}
 
     def pool(self, states: Any, count: int) -> Any:
@@ -184,23 +163,24 @@ class VisionExtractor:
         return torch.cat([pooled[pool] for pool in self.settings.pool], dim=1)
 
     def load(self) -> None:
-        """Read the tower's weights, unless that is done."""
-        if self.tower is None:
-            self.tower = self._read_tower()
+        """Read the tower's weights, unless that is done.
 
-    def _read_tower(self) -> Any:
+        Raises:
+            AgiqaError: they cannot be read, or the model has no tower.
+        """
+        if self.tower is not None:
+            return
         from transformers import AutoModel
 
         model = load_model(AutoModel, self.folder, self.settings.dtype, self.settings.attention)
-        if not hasattr(model.config, "vision_config"):
-            return model
-        towers = [getattr(model, part) for part in PARTS if hasattr(model, part)]
+        is_tower = not hasattr(model.config, "vision_config")
+        towers = [model] if is_tower else [getattr(model, p) for p in PARTS if hasattr(model, p)]
         if not towers:
             raise AgiqaError(
                 f"Model '{self.folder.name}' ({type(model).__name__}) has none of "
                 f"{', '.join(PARTS)}, which the visual extractor needs."
             )
-        return towers[0]
+        self.tower = towers[0]
 
     def _check(self) -> None:
         depth = self.depth
@@ -210,13 +190,13 @@ class VisionExtractor:
                 f"visual.layers expects blocks from 1 to {depth} of '{self.folder.name}', "
                 f"found {list(self.settings.layers)}."
             )
-        patch = int(self._config.patch_size)
+        patch = self.patch_size
         if self.settings.image_size < patch or self.settings.image_size % patch:
             raise AgiqaError(
                 f"visual.image_size expects a multiple of {patch}, the patches of "
                 f"'{self.folder.name}', found {self.settings.image_size}."
             )
-        own, closeup = int(self._config.image_size), self.settings.closeup
+        own, closeup = self.own_size, self.settings.closeup
         if closeup != 0 and closeup < own:
             raise AgiqaError(
                 f"visual.closeup expects 0 or at least {own}, the size of '{self.folder.name}', "
@@ -231,12 +211,12 @@ class VisionExtractor:
     def _describe(self) -> tuple[Vector, ...]:
         shared = {
             "extractor": "vision",
-            "model": self.folder.part_identity(TOWER) | {"config": self._config.to_diff_dict()},
+            "model": self.folder.part_identity(TOWER) | {"config": self.config.to_diff_dict()},
             "pool": list(self.settings.pool),
             "dtype": self.settings.dtype,
             "attention": self.settings.attention,
             "stored_as": self.precision,
-            "libraries": libraries(self._config, self.settings.attention),
+            "libraries": libraries(self.config, self.settings.attention),
         }
         return tuple(
             Vector(
