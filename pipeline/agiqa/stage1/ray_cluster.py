@@ -15,9 +15,8 @@ import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.progress import track
@@ -62,7 +61,7 @@ class RayCluster:
             AgiqaError: no cluster, a failure of a node, which the line names, or images that one
                 does not see; finished rows are in the ledger.
         """
-        done, ids, fruitless, why = _Done(), images_of(jobs), 0, ""
+        done, ids, fruitless, why = Result(images=0), images_of(jobs), 0, ""
         _connect(self.address)
         pool = pool_of(self.actors)
         while jobs:
@@ -75,18 +74,22 @@ class RayCluster:
                 pool = pool_of(min(self.actors, most_actors()))
             finally:
                 rows.pull_again(ids)
-            jobs = [job for job in map(done.rest, rows.missing(ids)) if job.image_ids]
+            rest = (job.without(done.bad) for job in rows.missing(ids))
+            jobs = [job for job in rest if job.image_ids]
             fruitless = 0 if count(jobs) < before else fruitless + 1
             if fruitless == FRUITLESS:
                 raise AgiqaError(
                     f"{fruitless} jobs of Ray's in a row added no vector{why}; look at its logs "
                     "(/tmp/ray/session_latest/logs on each node); finished rows are kept"
                 )
-        done.require_seen(rows)
+        _require_seen(done.unseen, rows)
         return done.bad
 
-    def _run(self, rows: LedgerRows, jobs: Sequence[Job], done: "_Done", pool: Pool) -> None:
-        """Run one job of Ray's; rows that its nodes cannot write are written here."""
+    def _run(self, rows: LedgerRows, jobs: Sequence[Job], done: Result, pool: Pool) -> None:
+        """Run one job of Ray's; rows that its nodes cannot write are written here.
+
+        What is bad or unseen is added to `done`; AgiqaError where a node failed.
+        """
         units = list(self._units(rows, jobs, pool))
         what = f"Extract {rows.extractor.name}, {pool}"
         total = sum(len(unit.places) for unit in units)
@@ -97,7 +100,10 @@ class RayCluster:
             for result in track(results, what, total=total, size=lambda result: result.images):
                 for new in result.rows:
                     writers[new.vector].add(rows.row_ids(new.vector, new.image_ids), new.vectors)
-                done.add(result)
+                if result.error:
+                    raise AgiqaError(result.error)
+                done.bad |= result.bad
+                done.unseen |= result.unseen
 
     def _units(self, rows: LedgerRows, jobs: Sequence[Job], pool: Pool) -> Iterator[Unit]:
         size, images, number = rows.extractor.batch_size, len(images_of(jobs)), 0
@@ -115,34 +121,16 @@ class RayCluster:
         return Place(source.image_id, address, source.image_prompt)
 
 
-@dataclass
-class _Done:
-    """What has come of all units so far."""
-
-    bad: dict[str, str] = field(default_factory=dict)
-    unseen: dict[str, str] = field(default_factory=dict)
-
-    def add(self, result: Result) -> None:
-        """Note a result; AgiqaError where its node failed."""
-        if result.error:
-            raise AgiqaError(result.error)
-        self.bad |= result.bad
-        self.unseen |= result.unseen
-
-    def rest(self, job: Job) -> Job:
-        """Leave out of a job what cannot be computed."""
-        return job.without(self.bad)
-
-    def require_seen(self, rows: LedgerRows) -> None:
-        """Refuse files that are here and that a node does not see: its disk is another."""
-        here = [name for name in self.unseen if rows.sources[name].path.exists()]
-        if here:
-            nodes = some(sorted({self.unseen[name] for name in here}))
-            raise AgiqaError(
-                f"node {nodes}: {len(here)} images are not there that this machine has, the first "
-                f"{rows.sources[here[0]].path}: mount their disk at the same path on every node, "
-                "or give --images-at URL; all other vectors are kept"
-            )
+def _require_seen(unseen: Mapping[str, str], rows: LedgerRows) -> None:
+    """Refuse files that are here and that a node, by id, does not see: its disk is another."""
+    here = [name for name in unseen if rows.sources[name].path.exists()]
+    if here:
+        nodes = some(sorted({unseen[name] for name in here}))
+        raise AgiqaError(
+            f"node {nodes}: {len(here)} images are not there that this machine has, the first "
+            f"{rows.sources[here[0]].path}: mount their disk at the same path on every node, "
+            "or give --images-at URL; all other vectors are kept"
+        )
 
 
 @contextmanager
@@ -177,7 +165,14 @@ def _connect(address: str) -> None:
     Raises:
         AgiqaError: no Ray here, no cluster there, or one of other versions.
     """
-    ray = _imported()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    try:
+        import pyarrow  # noqa: F401  # which Ray Data needs
+        import ray
+    except ImportError as error:
+        raise AgiqaError(
+            f"--engine ray needs Ray ({one_line(error)}): pip install 'agiqa[ray]'"
+        ) from error
     if ray.is_initialized():
         return
     try:
@@ -202,15 +197,3 @@ def _require_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host:
         socket.create_connection((host, int(port)), REACH_SECONDS).close()
-
-
-def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
-    try:
-        import pyarrow  # noqa: F401  # which Ray Data needs
-        import ray
-    except ImportError as error:
-        raise AgiqaError(
-            f"--engine ray needs Ray ({one_line(error)}): pip install 'agiqa[ray]'"
-        ) from error
-    return ray

@@ -19,7 +19,7 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import OneMachine
-from agiqa.stage1.ray_cluster import RayCluster, _Done
+from agiqa.stage1.ray_cluster import RayCluster, _require_seen
 from agiqa.stage1.ray_job import Pool, pool_of
 from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
 from agiqa.store.row_ids import sources_of
@@ -120,12 +120,10 @@ def test_an_image_that_one_node_does_not_see(
     result = run(unit._replace(places={**unit.places, name: away}), work, monkeypatch)
     assert (result.error, list(result.bad), list(result.unseen)) == ("", [name], [name])
     assert [job.image_ids for job in rows.missing(list(rows.sources))] == [(name,)]
-    done = _Done()
-    done.add(result)
     with pytest.raises(AgiqaError, match=r"node 10\.0\.0\.2 \(gpu-2\): 1 images are not there"):
-        done.require_seen(rows)
+        _require_seen(result.unseen, rows)
     rows.sources[name].path.unlink()
-    done.require_seen(rows)  # it is nowhere: a bad image as any other
+    _require_seen(result.unseen, rows)  # it is nowhere: a bad image as any other
 
 
 def test_a_cluster_without_gpus_or_room(monkeypatch: pytest.MonkeyPatch) -> None:

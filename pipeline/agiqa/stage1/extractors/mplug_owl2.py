@@ -15,14 +15,7 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
 from agiqa.stage1.extractors.batch_size import batch_size
-from agiqa.stage1.extractors.contract import (
-    ANSWERS,
-    Recipe,
-    Sample,
-    Vector,
-    at_any_folder,
-    batch,
-)
+from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.texts import first_tokens
@@ -81,11 +74,10 @@ class MplugOwl2Extractor:
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples into float32 `(B, D)` or answers `(B, K)` for each wanted vector."""
-        if self._model is None:
-            self._model = self._load()
+        model = self._model = self._model or self._load()
         asked = sorted({index % len(self.texts) for index in wanted})
         with naming(self.folder.name), full_float32():
-            made = self._model(batch(samples)["pixel_values"], asked)
+            made = model(batch(samples)["pixel_values"], asked)
         rows = []
         for index in wanted:
             answered, prompt = divmod(index, len(self.texts))
@@ -95,15 +87,14 @@ class MplugOwl2Extractor:
 
     def _load(self) -> "SemanticVectors":
         from agiqa.stage1.mplug_owl2.loading import load_model
-        from agiqa.stage1.mplug_owl2.modeling import MplugOwl2WithHead
-        from agiqa.stage1.mplug_owl2.vectors import AnsweredVectors, SemanticVectors
+        from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, MplugOwl2WithHead
+        from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 
-        path, dtype, kernel = self.folder.path, self.settings.dtype, self.settings.attention
-        if not self.prompt_set.answers:
-            return SemanticVectors(load_model(path, dtype, kernel), self.texts, self.batch_size)
-        model = load_model(path, dtype, kernel, MplugOwl2WithHead)
-        over = self.prompt_set.answers_over
-        return AnsweredVectors(model, self.texts, self.batch_size, self._words, over)
+        chosen, settings = self.prompt_set, self.settings
+        network = MplugOwl2WithHead if chosen.answers else MplugOwl2Model
+        model = load_model(self.folder.path, settings.dtype, settings.attention, network)
+        words = self._words if chosen.answers else ()
+        return SemanticVectors(model, self.texts, self.batch_size, words, chosen.answers_over)
 
     def _describe(self) -> tuple[Vector, ...]:
         from agiqa.stage1.mplug_owl2.processing import preprocessing

@@ -51,8 +51,11 @@ def load_weights(
     for path in paths:
         for name, tensor in _tensors(path):
             if name in shapes:
-                device = _device(name, devices)
-                _assign(model, name, tensor.to(device=device, dtype=dtype, copy=True))
+                fitting = [key for key in devices if not key or f"{name}.".startswith(f"{key}.")]
+                device = torch.device(devices[max(fitting, key=len)])
+                weight = tensor.to(device=device, dtype=dtype, copy=True)
+                owner, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(owner), leaf, nn.Parameter(weight, requires_grad=False))
 
 
 def shards(folder: Path) -> list[Path]:
@@ -138,13 +141,3 @@ def _require_fit(model: nn.Module, shapes: Mapping[str, torch.Size], folder: Pat
             f"{folder}: the weights do not fit its config.json and {type(model).__name__}: "
             f"{'; '.join(lists)}. Take the whole checkpoint of one model."
         )
-
-
-def _device(name: str, devices: Mapping[str, str | int | torch.device]) -> torch.device:
-    fitting = [key for key in devices if not key or f"{name}.".startswith(f"{key}.")]
-    return torch.device(devices[max(fitting, key=len)])
-
-
-def _assign(model: nn.Module, name: str, value: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from agiqa.core.memory import in_batches_that_fit
-from agiqa.data.prompts import VOCABULARY
+from agiqa.data.prompts import VOCABULARY, WORDS
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model, MplugOwl2WithHead, Prefix
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
 
@@ -24,7 +24,7 @@ ADVICE = "or take semantic.dtype=bfloat16 or float16; finished vectors are kept"
 
 
 class SemanticVectors:
-    """Vectors of images for fixed prompts.
+    """Vectors of images for fixed prompts; beside them the probabilities of words that may follow.
 
     Images are worked on `batch_size` at a time. Where the GPU's memory is too small for that, the
     number is halved, for good, and a warning says so. All batches after it have one shape again; a
@@ -34,14 +34,25 @@ class SemanticVectors:
     A vector that is not finite in float16 or bfloat16 is computed again in float32, its image
     alone, so that it depends neither on its batch nor on the other prompts. That needs no second
     model: each block's weights are cast when it runs (0.9 GB at a time for LLaMA-7B).
+
+    Args:
+        model: with its head where there are words.
+        prompts: as tokens.
+        batch_size: B.
+        words: for each prompt the words' first tokens, K of them; by default no words.
+        over: what the probabilities sum to 1 over: the words, or the vocabulary.
     """
 
     def __init__(
-        self, model: MplugOwl2Model, prompts: Sequence[TokenizedText], batch_size: int
+        self,
+        model: MplugOwl2Model,
+        prompts: Sequence[TokenizedText],
+        batch_size: int,
+        words: Sequence[Sequence[int]] = (),
+        over: str = WORDS,
     ) -> None:
-        self.model = model
-        self.prompts = tuple(prompts)
-        self.batch_size = batch_size
+        self.model, self.prompts, self.batch_size = model, tuple(prompts), batch_size
+        self.words, self.over = words, over
         self._dtype = next(model.embed_tokens.parameters()).dtype
         self._device = next(model.vision_model.parameters()).device
         self._prefixes: dict[tuple[int, torch.dtype], Prefix] = {}
@@ -49,7 +60,7 @@ class SemanticVectors:
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-        """Turn uint8 pixels `(B, 3, S, S)` into float32 `(B, len(wanted), D)`.
+        """Turn uint8 pixels `(B, 3, S, S)` into float32 `(B, len(wanted), D + K)`.
 
         Raises:
             AgiqaError: the GPU's memory is too small for one image.
@@ -74,7 +85,13 @@ class SemanticVectors:
         lost = ~np.isfinite(vectors).all(axis=-1)  # (B, wanted)
         if self._dtype == torch.float32 or not lost.any():
             return vectors
-        self._say_once()
+        if not self._overflowed:
+            self._overflowed = True
+            log.warning(
+                "A vector overflowed in %s: such images are computed again in float32, which is "
+                "slower. semantic.dtype=bfloat16 has float32's range.",
+                str(self._dtype).removeprefix("torch."),
+            )
         for row in np.flatnonzero(lost.any(axis=1)):
             overflowed = [prompt for prompt, bad in zip(wanted, lost[row], strict=True) if bad]
             alone = pixels[row : row + 1]
@@ -87,67 +104,30 @@ class SemanticVectors:
         return torch.stack([self.pool(visual, p) for p in wanted], dim=1).cpu().numpy()
 
     def pool(self, visual: Tensor, prompt: int) -> Tensor:
-        """Pool images' visual tokens `(B, V, D)` with the prompt: `(B, D)`, float32."""
-        return self._mean(*self._states(visual, prompt))
+        """Pool images' visual tokens `(B, V, D)` with the prompt: `(B, D + K)`, float32.
 
-    def _mean(self, states: Tensor, prefix: Prefix) -> Tensor:
-        before = prefix.states.float()
-        total = states.float().sum(dim=1) + before.sum(dim=1)
-        return total / (states.shape[1] + before.shape[1])
-
-    def _states(self, visual: Tensor, prompt: int) -> tuple[Tensor, Prefix]:
-        """Run image and text behind it: states `(B, L, D)`, and what was run of the text before."""
+        K answers stand behind the vector; without words there is none.
+        """
         prefix = self._prefix(prompt, visual.dtype)
         ids = torch.tensor([self.prompts[prompt].after], dtype=torch.long, device=visual.device)
         after = self.model.embed(ids, visual.dtype).to(visual.device)
         embedded = torch.cat([visual, after.expand(len(visual), -1, -1)], dim=1)
-        return self.model.decode(embedded, (0, visual.shape[1]), prefix), prefix
+        states = self.model.decode(embedded, (0, visual.shape[1]), prefix)
+        before = prefix.states.float()
+        total = states.float().sum(dim=1) + before.sum(dim=1)
+        mean = total / (states.shape[1] + before.shape[1])
+        if not self.words:
+            return mean
+        assert isinstance(self.model, MplugOwl2WithHead)
+        logits, words = self.model.logits(states[:, -1]), list(self.words[prompt])
+        if self.over == VOCABULARY:
+            answers = logits.softmax(dim=1)[:, words]
+        else:
+            answers = logits[:, words].softmax(dim=1)
+        return torch.cat([mean, answers.to(mean.device)], dim=1)
 
     def _prefix(self, prompt: int, dtype: torch.dtype) -> Prefix:
         if (prompt, dtype) not in self._prefixes:
             ids = torch.tensor([self.prompts[prompt].before], device=self._device)
             self._prefixes[prompt, dtype] = self.model.run_prefix(ids, dtype)
         return self._prefixes[prompt, dtype]
-
-    def _say_once(self) -> None:
-        if not self._overflowed:
-            self._overflowed = True
-            log.warning(
-                "A vector overflowed in %s: such images are computed again in float32, which is "
-                "slower. semantic.dtype=bfloat16 has float32's range.",
-                str(self._dtype).removeprefix("torch."),
-            )
-
-
-class AnsweredVectors(SemanticVectors):
-    """The same, and beside each vector the probabilities of words that may follow the text.
-
-    Args:
-        model: with its head.
-        prompts: as tokens.
-        batch_size: B.
-        words: for each prompt the words' first tokens, K of them.
-        over: what the probabilities sum to 1 over: the words, or the vocabulary.
-    """
-
-    def __init__(
-        self,
-        model: MplugOwl2WithHead,
-        prompts: Sequence[TokenizedText],
-        batch_size: int,
-        words: Sequence[Sequence[int]],
-        over: str,
-    ) -> None:
-        super().__init__(model, prompts, batch_size)
-        self.head, self.words, self.over = model, words, over
-
-    def pool(self, visual: Tensor, prompt: int) -> Tensor:
-        """Pool as without answers, and append those: `(B, D + K)`, float32."""
-        states, prefix = self._states(visual, prompt)
-        logits, words = self.head.logits(states[:, -1]), list(self.words[prompt])
-        if self.over == VOCABULARY:
-            answers = logits.softmax(dim=1)[:, words]
-        else:
-            answers = logits[:, words].softmax(dim=1)
-        mean = self._mean(states, prefix)
-        return torch.cat([mean, answers.to(mean.device)], dim=1)

@@ -7,7 +7,7 @@ by head.
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
+from transformers.models.clip.modeling_clip import CLIPMLP
 
 from agiqa.stage1.mplug_owl2.blocks import Layers, attend, run
 from agiqa.stage1.mplug_owl2.configuration import VisionSizes
@@ -49,21 +49,6 @@ class VisionAttention(nn.Module):
         return mixed
 
 
-class VisionMLP(nn.Module):
-    """Two linear layers, an activation between them."""
-
-    def __init__(self, sizes: VisionSizes) -> None:
-        super().__init__()
-        self.activation = ACT2FN[sizes.hidden_act]
-        self.fc1 = nn.Linear(sizes.hidden_size, sizes.intermediate_size)
-        self.fc2 = nn.Linear(sizes.intermediate_size, sizes.hidden_size)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map `(B, T, D)` to `(B, T, D)`."""
-        mixed: Tensor = self.fc2(self.activation(self.fc1(hidden)))
-        return mixed
-
-
 class VisionLayer(nn.Module):
     """One pre-norm transformer block of the tower."""
 
@@ -71,7 +56,7 @@ class VisionLayer(nn.Module):
         super().__init__()
         self.self_attn = VisionAttention(sizes, kernel)
         self.input_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
-        self.mlp = VisionMLP(sizes)
+        self.mlp = CLIPMLP(sizes)
         self.post_attention_layernorm = nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
