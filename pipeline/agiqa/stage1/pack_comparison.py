@@ -13,7 +13,6 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
 from agiqa.stage1.extractors import (
-    ANSWERS,
     TokenExtractor,
     Vector,
     VisionExtractor,
@@ -21,7 +20,7 @@ from agiqa.stage1.extractors import (
     semantic_extractor,
 )
 from agiqa.stage1.ledger_rows import ledger_id
-from agiqa.store import TOKENS, Fingerprint, Shelf, difference, digest
+from agiqa.store import ANSWERS, TOKENS, Fingerprint, Shelf, difference, digest
 from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.row_ids import Source, sources_of

@@ -4,7 +4,6 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, require_choices
 from agiqa.data.prompts import PromptSet
 from agiqa.stage1.extractors.contract import (
-    ANSWERS,
     Extractor,
     Recipe,
     Sample,
@@ -21,7 +20,6 @@ from agiqa.stage1.extractors.tokens import TokenExtractor
 from agiqa.stage1.extractors.vision import VisionExtractor
 
 __all__ = [
-    "ANSWERS",
     "DualEncoderExtractor",
     "Extractor",
     "ImageTextExtractor",

@@ -9,19 +9,6 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.params import Semantic, Visual
-from agiqa.store import ANSWERS
-
-__all__ = [
-    "ANSWERS",
-    "Extractor",
-    "Recipe",
-    "Sample",
-    "Vector",
-    "VectorSubset",
-    "asks_image_prompt",
-    "at_any_folder",
-    "batch",
-]
 
 Settings = TypeVar("Settings", Semantic, Visual)
 

@@ -13,6 +13,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,16 @@ def libraries(
         wanted |= set(FLASH)
     if quantised or getattr(config, "quantization_config", None):
         wanted |= set(QUANTISERS)
-    if tokenizer is not None and not _is_ordinary(tokenizer):
+    # The ordinary ones are of the library `tokenizers`, which transformers requires.
+    if tokenizer is not None and not getattr(tokenizer, "is_fast", False):
         wanted |= set(TOKENIZERS)
     if code is not None:
         wanted |= _imported(code)
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return versions | {name: version for name in wanted if (version := _version(name))}
+    for name in wanted:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def refuse_adapter(folder: Path) -> None:
@@ -146,11 +151,6 @@ def _taken_up(config: Any) -> set[str]:
     }
 
 
-def _is_ordinary(tokenizer: Any) -> bool:
-    """Tell whether it is of the library `tokenizers`, which transformers requires."""
-    return bool(getattr(tokenizer, "is_fast", False))
-
-
 def _imported(code: Path) -> set[str]:
     """Find distributions of what the Python files of a model's folder import."""
     by_package = importlib.metadata.packages_distributions()
@@ -169,10 +169,3 @@ def _imported(code: Path) -> set[str]:
                 if package not in sys.stdlib_module_names:
                     wanted |= set(by_package.get(package, ()))
     return wanted
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -25,7 +25,7 @@ from agiqa.stage1.extractors.batch_size import (
     fitting_size,
     note_too_many,
 )
-from agiqa.stage1.extractors.contract import ANSWERS, Recipe, Sample, Vector, at_any_folder, batch
+from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.inputs import image_features
@@ -34,6 +34,7 @@ from agiqa.stage1.extractors.loading import ModelFolder, find_model, load_config
 from agiqa.stage1.extractors.model_memory import code_sha256, recall, remember
 from agiqa.stage1.extractors.processors import load_processor, names_processor
 from agiqa.stage1.extractors.vision import PARTS
+from agiqa.store import ANSWERS
 
 if TYPE_CHECKING:
     from agiqa.stage1.extractors.lmm.forward import Tokens

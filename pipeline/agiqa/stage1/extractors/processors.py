@@ -6,12 +6,11 @@ one: always the Pillow image processor, and an idle video half, for nothing here
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line
-from agiqa.core.trees import read_json
 from agiqa.stage1.extractors.loading import ModelFolder, load_config, load_image_processor
+from agiqa.stage1.extractors.remote_code import json_mapping
 
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
@@ -55,7 +54,13 @@ def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
 
 def names_processor(folder: ModelFolder) -> bool:
     """Tell whether the folder says which processor is its own; nano's does not."""
-    return any(_json(folder.path / name).get("processor_class") for name in CLASS_NAMED_IN)
+    return any(tree.get("processor_class") for tree in _trees(folder))
+
+
+def _trees(folder: ModelFolder) -> list[Mapping[str, Any]]:
+    """Read those of the files that may name the processor's class that are there."""
+    files = [folder.path / name for name in CLASS_NAMED_IN]
+    return [json_mapping(file) for file in files if file.exists()]
 
 
 class IdleVideoHalf(dict[str, object]):
@@ -76,14 +81,19 @@ def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None
         processor_class_from_name,
     )
 
-    trees = [_json(folder.path / name) for name in CLASS_NAMED_IN]
+    trees = _trees(folder)
     name = next((tree["processor_class"] for tree in trees if tree.get("processor_class")), None)
     if name is not None:
         kind = processor_class_from_name(name)
     else:
         config = load_config(folder)
         if config.model_type in LLAVA_LIKE:
-            return LlavaProcessor, _llava_settings(config)
+            tower, strategy = config.vision_config, config.vision_feature_select_strategy
+            return LlavaProcessor, {  # for a folder without its own, such as nano's
+                "patch_size": tower.patch_size * getattr(config, "downsample_factor", 1),
+                "vision_feature_select_strategy": strategy,
+                "num_additional_image_tokens": int(strategy == "default"),  # class token, dropped
+            }
         name = f"for {config.model_type}"
         kind = PROCESSOR_MAPPING.get(type(config), None)
     if kind is None:
@@ -93,16 +103,6 @@ def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None
             + ("it needs remote code." if remote else "is it an image-text model?")
         )
     return kind, None
-
-
-def _llava_settings(config: Any) -> dict[str, Any]:
-    """Set up LLaVA's processor for a folder without its own, such as nano's."""
-    tower, strategy = config.vision_config, config.vision_feature_select_strategy
-    return {
-        "patch_size": tower.patch_size * getattr(config, "downsample_factor", 1),
-        "vision_feature_select_strategy": strategy,
-        "num_additional_image_tokens": int(strategy == "default"),  # the class token, dropped
-    }
 
 
 def load_part(folder: ModelFolder, name: str) -> Any:
@@ -158,18 +158,3 @@ def _construct(kind: Any, parts: list[Any], settings: dict[str, Any]) -> Any:
             module.num2words = None  # type: ignore[attr-defined]
     processor.__class__ = kind  # so that it can be pickled
     return processor
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Read a JSON file's keys; none where there is no such file.
-
-    Raises:
-        AgiqaError: it is damaged.
-    """
-    try:
-        tree = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise AgiqaError(f"{path}: not readable as JSON; copy it again.") from error
-    return tree if isinstance(tree, dict) else {}

@@ -51,7 +51,11 @@ def allowed_code(path: Path, settings: Semantic) -> str:
     if "auto_map" not in config or config.get("model_type") in CONFIG_MAPPING:
         return ""
     model = settings.model
-    named = _code_names(path)
+    named = {
+        file.name: maps
+        for file in sorted(path.glob("*config.json"))
+        if (maps := list(_auto_maps(json_mapping(file))))
+    }
     elsewhere = [name for name in _strings(named) if not OWN_CODE.fullmatch(name)]
     if elsewhere:
         raise AgiqaError(
@@ -76,14 +80,6 @@ def allowed_code(path: Path, settings: Semantic) -> str:
             f"as {ENVIRONMENT}; or use another model."
         )
     return digest
-
-
-def _code_names(path: Path) -> dict[str, list[object]]:
-    """List by file what the folder's configurations, not config.json's alone, name as code."""
-    named = {
-        file.name: list(_auto_maps(_mapping(file))) for file in sorted(path.glob("*config.json"))
-    }
-    return {name: maps for name, maps in named.items() if maps}
 
 
 def _auto_maps(node: object) -> Iterator[object]:
@@ -133,10 +129,10 @@ def require_own_parts(path: Path, name: str) -> None:
         for key, value in _leads_away(read_config(path), "config", "")
     ]
     for file in sorted(path.glob("*processor*config.json")):
-        if file.name == "audio_tokenizer_config.json" or "audio_tokenizer" in _mapping(file):
+        if file.name == "audio_tokenizer_config.json" or "audio_tokenizer" in json_mapping(file):
             wrong.append(f"{file.name} loads an audio tokenizer from elsewhere")
     for file in sorted(path.glob("*.index.json")):
-        shards = _mapping(file).get("weight_map")
+        shards = json_mapping(file).get("weight_map")
         for shard in sorted(set(_strings(shards))):
             if len(PurePosixPath(shard).parts) != 1 or "\\" in shard or shard == "..":
                 wrong.append(f"{file.name} names the weights {shard!r}")
@@ -185,7 +181,12 @@ def _strings(node: object) -> Iterator[str]:
             yield from _strings(child)
 
 
-def _mapping(file: Path) -> Mapping[str, Any]:
+def json_mapping(file: Path) -> Mapping[str, Any]:
+    """Read a JSON file's keys; none where it holds something else.
+
+    Raises:
+        AgiqaError: it is damaged.
+    """
     try:
         tree = read_json(file)
     except (OSError, ValueError) as error:

@@ -52,17 +52,15 @@ class SharedTower:
         self.semantic.when_encoded = encoded.append if whole else None
         rows = self.semantic.extract(samples, semantic) if semantic else []
         rows += self._pooled(encoded, samples, whole) if whole else []
-        return rows + (self._see_further(samples, further) if further else [])
+        if further:  # views that the semantic model does not see
+            names = [view.name for view in self.visual.views[1:]]
+            views = [{name: sample.arrays[f"_{name}"] for name in names} for sample in samples]
+            rows += self.visual.extract([Sample(view) for view in views], further)
+        return rows
 
     def recipe(self) -> Recipe:
         """Give the recipes of both extractors."""
         return Recipe(SharedTower, (self.semantic.recipe(), self.visual.recipe()))
-
-    def _see_further(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        """Run the tower on the views that the semantic model does not see."""
-        names = [view.name for view in self.visual.views[1:]]
-        views = [Sample({name: sample.arrays[f"_{name}"] for name in names}) for sample in samples]
-        return self.visual.extract(views, wanted)
 
     def _pooled(
         self, encoded: Sequence[Any], samples: Sequence[Sample], wanted: Sequence[int]

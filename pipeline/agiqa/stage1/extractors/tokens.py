@@ -72,17 +72,8 @@ class TokenExtractor:
         self.batch_size, self.precision = settings.batch_size, settings.precision
         self._check()
         self._kind = TOWERS[self._own.config.model_type]
+        self.width = self._own.width // len(settings.pool)  # C, numbers of a token
         self.vectors = (self._describe(),)
-
-    @property
-    def width(self) -> int:
-        """Give the numbers of a token, C."""
-        return int(self._own.width // len(self.settings.pool))
-
-    @property
-    def grid(self) -> int:
-        """Tokens a side that are of patches."""
-        return self.settings.token_size // self._own.patch_size // self.settings.token_pool
 
     def recipe(self) -> Recipe:
         """Give the class and its arguments."""
@@ -115,25 +106,22 @@ class TokenExtractor:
         from safetensors import SafetensorError, safe_open
         from safetensors.torch import save
 
-        config, made_by = self._own.config, digest(self.vectors[0].fingerprint)
+        config = self._own.config
         about = {
             "heads": int(config.num_attention_heads),
             "activation": str(config.hidden_act),
             "eps": float(config.layer_norm_eps),
-            "made_by": made_by,
+            "made_by": digest(self.vectors[0].fingerprint),
         }
         with suppress(OSError, SafetensorError), safe_open(path, framework="pt") as file:
             if file.metadata() == {"tail": json_text(about)}:
                 return
-        write_whole(path, save(self._tail(), {"tail": json_text(about)}))
-
-    def _tail(self) -> dict[str, Any]:
-        """Copy the weights behind the tokens."""
         tower = self._tower()
-        blocks = self._blocks(tower)[self.settings.tokens :]
+        blocks = self._blocks(tower)[self.settings.tokens :].state_dict()
         norm = getattr(tower, self._kind.norm).state_dict()
-        named = blocks.state_dict() | {f"norm.{name}": tensor for name, tensor in norm.items()}
-        return {name: tensor.float().cpu().contiguous() for name, tensor in named.items()}
+        named = blocks | {f"norm.{name}": tensor for name, tensor in norm.items()}
+        tail = {name: tensor.float().cpu().contiguous() for name, tensor in named.items()}
+        write_whole(path, save(tail, {"tail": json_text(about)}))
 
     def _tower(self) -> Any:
         """The tower, its weights loaded once for both extractors."""
@@ -207,12 +195,8 @@ class TokenExtractor:
         """Describe the one vector; its length depends on the tokens that are of no patch."""
         (layer,) = self._own.vectors
         made_by = {name: value for name, value in layer.fingerprint.items() if name != "pool"}
-        patches, own = self.grid**2, self.settings
+        size, pool = self.settings.token_size, self.settings.token_pool
+        patches = (size // self._own.patch_size // pool) ** 2
         tokens = patches + self._kind.others
-        shape = {
-            "tokens": tokens,
-            "patches": patches,
-            "token_size": own.token_size,
-            "token_pool": own.token_pool,
-        }
+        shape = {"tokens": tokens, "patches": patches, "token_size": size, "token_pool": pool}
         return Vector(f"block{self.settings.tokens}", made_by | shape, tokens * self.width)

@@ -39,16 +39,20 @@ def image_features(
     recorder = _Recorder(processor.image_processor)
     own = copy.copy(processor)
     own.image_processor = recorder
+    # Where the checkpoint says otherwise than its class, such as InternVL's crop_to_patches: the
+    # class crops even where the checkpoint does not.
+    stated = processor.image_processor.to_dict()
+    defaults = getattr(processor, "images_kwargs", {})
+    options = {name: stated[name] for name in defaults if stated.get(name) is not None}
     if pixel_budget is not None:
-        image, options = _within(processor.image_processor, image, pixel_budget)
-    else:
-        options = {}
+        image, bounds = _within(processor.image_processor, image, pixel_budget)
+        options |= bounds
     text = getattr(processor, "image_token", None)  # CLIP and the like have none
     texts = {} if text is None else {"text": [text]}
     if getattr(processor.image_processor, "do_pad", False):
         image = fit_for_square(image)
     try:
-        out = own(images=[image], images_kwargs=_checkpoint_options(processor) | options, **texts)
+        out = own(images=[image], images_kwargs=options, **texts)
     except Exception as error:  # such as Qwen-VL's on an image 200 times as wide as high
         raise refused(processor, image, error) from error
     wanted = {name for name in out if name not in NOT_ARRAYS_OF_IMAGES}
@@ -96,7 +100,8 @@ def chat_text(processor: Any, question: str, order: str) -> str:
     """
     kind = type(processor).__name__
     question = question.strip()  # as several templates do
-    text = _chat(processor, _turn(question, order))
+    content = [{"type": "text", "text": question}, {"type": "image"}]
+    text = _chat(processor, content[::-1] if order == "image_first" else content)
     image, start = text.find(image_token(processor)), text.find(question)
     if image < 0 or start < 0:
         raise AgiqaError(
@@ -180,16 +185,6 @@ class _Ready:
         return getattr(self.real, name)
 
 
-def _checkpoint_options(processor: Any) -> dict[str, Any]:
-    """List what the checkpoint's image processor says otherwise than its class.
-
-    Such as InternVL's crop_to_patches: its class crops even where the checkpoint does not.
-    """
-    defaults = getattr(processor, "images_kwargs", {})
-    stated = processor.image_processor.to_dict()
-    return {name: stated[name] for name in defaults if stated.get(name) is not None}
-
-
 def _within(processor: Any, image: Image.Image, budget: int) -> tuple[Image.Image, dict[str, Any]]:
     """Choose the image and the image processor's options that keep to `budget` pixels."""
     stated = processor.to_dict()
@@ -234,11 +229,6 @@ def _shrink_to_canvas(image: Image.Image, canvases: list[list[int]], budget: int
     scale = min(width / image.width, height / image.height)
     smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     return image.resize(smaller, Image.Resampling.BICUBIC)
-
-
-def _turn(question: str, order: str) -> list[dict[str, str]]:
-    text, image = {"type": "text", "text": question}, {"type": "image"}
-    return [image, text] if order == "image_first" else [text, image]
 
 
 def _chat(processor: Any, content: list[dict[str, str]]) -> str:
