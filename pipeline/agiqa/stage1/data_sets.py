@@ -135,7 +135,12 @@ def _jobs(
 ) -> Iterator[StoreJob]:
     """Make the extractors; none outlives its job in the memory."""
     wanted = (only,) if only else KINDS if params.visual.tokens else KINDS[:2]
-    made = {kind: _extractor(kind, params) for kind in wanted}
+    makers: dict[Kind, Callable[[], Extractor]] = {
+        "semantic": lambda: semantic_extractor(params.semantic),
+        "visual": lambda: VisionExtractor(params.visual),
+        "tokens": lambda: TokenExtractor(params.visual),
+    }
+    made = {kind: makers[kind]() for kind in wanted}  # weights load on use
     several = _in_one_pass(made, params)
     for kind in wanted:
         chosen: Semantic | Visual = params.semantic if kind == "semantic" else params.visual
@@ -159,17 +164,6 @@ def _in_one_pass(made: dict[Kind, Extractor], params: Params) -> Extractor | Non
         whole = VisionExtractor(replace(params.visual, closeup=0))
         return shared_tower(made["semantic"], whole)
     return None
-
-
-def _extractor(kind: Kind, params: Params) -> Extractor:
-    """Make the extractor of a store; its weights load on use."""
-    match kind:
-        case "semantic":
-            return semantic_extractor(params.semantic)
-        case "visual":
-            return VisionExtractor(params.visual)
-        case "tokens":
-            return TokenExtractor(params.visual)
 
 
 def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[Kind, Result]:

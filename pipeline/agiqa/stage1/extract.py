@@ -31,7 +31,7 @@ from agiqa.stage1.batches import not_finite
 from agiqa.stage1.extractors import Extractor, asks_image_prompt
 from agiqa.stage1.ledger_rows import Job, LedgerRows, RowsToPack, count
 from agiqa.stage1.one_machine import Engine, OneMachine
-from agiqa.stage1.reuse_packs import Packs, pack_of
+from agiqa.stage1.reuse_packs import Packs
 from agiqa.store import pushing, row_ids_digest, write_pack
 from agiqa.store.durable import disk_errors
 from agiqa.store.row_ids import Source, sources_of
@@ -180,20 +180,16 @@ def _complete(work: _Work, ids: Sequence[str]) -> int:
     )
     ids = bad.good(ids)
     jobs = rows.missing(ids)
-    _log_start(rows, ids, jobs)
-    with pushing(rows.shared, rows.by_shelf(ids) if rows.shared else ()):
-        refused = work.engine.compute(rows, jobs) if jobs else {}
-    computed = count(jobs) - count(rows.missing(ids))
-    _tell_refused(work, refused)
-    return computed
-
-
-def _log_start(rows: LedgerRows, ids: Sequence[str], jobs: Sequence[Job]) -> None:
     vectors = len(ids) * len(rows.shelves)
     log.info(
         "%s: %d images, %d vectors each, %d of %d cached",
         *(rows.extractor.name, len(ids), len(rows.shelves), vectors - count(jobs), vectors),
     )
+    with pushing(rows.shared, rows.by_shelf(ids) if rows.shared else ()):
+        refused = work.engine.compute(rows, jobs) if jobs else {}
+    computed = count(jobs) - count(rows.missing(ids))
+    _tell_refused(work, refused)
+    return computed
 
 
 def _tell_refused(work: _Work, refused: Mapping[str, str]) -> None:
@@ -211,10 +207,10 @@ def _tell_refused(work: _Work, refused: Mapping[str, str]) -> None:
 def _write_packs(work: _Work, ids: Sequence[str]) -> None:
     """Pack the rows of `ids`, store by store, and merge the ledger's small segments."""
     rows, vectors = work.rows, work.rows.extractor.vectors
-    for kind in dict.fromkeys(vector.store for vector in vectors):
+    for kind, path in work.packs.paths.items():
         indices = [index for index, vector in enumerate(vectors) if vector.store == kind]
         write_pack(
-            pack_of(work.packs.store, kind),
+            path,
             rows.extractor.name,
             [vectors[index].name for index in indices],
             [vectors[index].fingerprint for index in indices],

@@ -164,17 +164,17 @@ class Output:
 
     def __init__(self, work: Work, extractor: Extractor, unit: Unit, result: Result) -> None:
         self.extractor, self.unit, self.result = extractor, unit, result
-        self.shelves = {index: self._shelf(work, index) for index in unit.wanted}
+        self.shelves: dict[int, tuple[SegmentFolder, Kind]] = {}
+        for index in unit.wanted:
+            vector = extractor.vectors[index]
+            folder = shelf_folder(work.ledger, vector.fingerprint)
+            files: SegmentFolder = LocalSegments(folder)
+            if work.url:
+                files = RemoteSegments(Remote(f"{work.url}/{folder.name}"))
+            kind = Kind(digest(vector.fingerprint), vector.width, extractor.precision)
+            self.shelves[index] = files, kind
         self.is_shared = bool(work.url) or (work.ledger / work.token).is_file()
         self._flushed_at = time.monotonic()
-
-    def _shelf(self, work: Work, index: int) -> tuple[SegmentFolder, Kind]:
-        vector = self.extractor.vectors[index]
-        folder = shelf_folder(work.ledger, vector.fingerprint)
-        kind = Kind(digest(vector.fingerprint), vector.width, self.extractor.precision)
-        if work.url:
-            return RemoteSegments(Remote(f"{work.url}/{folder.name}")), kind
-        return LocalSegments(folder), kind
 
     def present(self) -> dict[int, set[str]]:
         """By wanted vector, the unit's images that the shared ledger has now."""

@@ -27,19 +27,13 @@ from agiqa.store.unpacking import own_prompt_rows
 log = logging.getLogger(__name__)
 
 
-def pack_of(store: Path, kind: str) -> Path:
-    """The pack of one kind of an extractor's vectors."""
-    return pack_beside(store, kind) if kind else store
-
-
 class Packs:
     """The packs that an extraction is to write, as they are before it."""
 
     def __init__(self, store: Path, extractor: Extractor) -> None:
         self.store = store
         kinds = dict.fromkeys(vector.store for vector in extractor.vectors)
-        self.paths = [pack_of(store, kind) for kind in kinds]
-        self.digests = [digest(vector.fingerprint) for vector in extractor.vectors]
+        self.paths = {kind: pack_beside(store, kind) if kind else store for kind in kinds}
 
     def require_replaceable(self) -> None:
         """Refuse before any work what could not be written after it.
@@ -48,7 +42,7 @@ class Packs:
             AgiqaError: something lies there that is not a pack, or one of a newer layout, or one
                 of imported vectors, which nobody here could compute again.
         """
-        for path in self.paths:
+        for path in self.paths.values():
             require_replaceable(path)
             if not is_free(path) and read_pack_metadata(path)["extractor"] == IMPORTED:
                 raise AgiqaError(
@@ -62,12 +56,16 @@ class Packs:
         Raises:
             AgiqaError: a pack's width is not the ledger's, another writer, a full disk.
         """
-        wanted, sources = self._wanted(rows, jobs), rows.sources.values()
-        for path in self.paths:
+        wanted: defaultdict[str, set[str]] = defaultdict(set)  # row ids by a fingerprint's digest
+        for job in jobs:
+            for index in job.wanted:
+                made_by = digest(rows.extractor.vectors[index].fingerprint)
+                wanted[made_by].update(rows.row_ids(index, job.image_ids))
+        for path in self.paths.values():
             if not wanted or is_free(path):
                 continue
             try:
-                row_ids = own_prompt_rows(path, sources=sources)
+                row_ids = own_prompt_rows(path, sources=rows.sources.values())
                 by_name = add_pack(path, rows.root, row_ids, wanted, rows.rank)
             except PackError as error:
                 log.warning("nothing is taken from the old pack: %s", error)
@@ -80,11 +78,3 @@ class Packs:
                 log.info("%s: %d vectors taken from the pack, not computed", path, added)
             if damaged := sum(len(column.damaged) for column in columns):
                 log.warning("%s: %d vectors are damaged and not taken", path, damaged)
-
-    def _wanted(self, rows: LedgerRows, jobs: Sequence[Job]) -> dict[str, set[str]]:
-        """The ledger's row ids by the digest of a fingerprint."""
-        wanted: defaultdict[str, set[str]] = defaultdict(set)
-        for job in jobs:
-            for index in job.wanted:
-                wanted[self.digests[index]].update(rows.row_ids(index, job.image_ids))
-        return dict(wanted)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,22 +83,10 @@ class ImageTextExtractor:
         self._at_a_time: dict[Hashable, int] = {}  # images, by what those of a batch share
         self._model: _Model | None = None
         self.when_encoded: Callable[[Any], object] | None = None  # takes the tower's states
-        self._names = list(self.prompt_set.prompts)
+        self.width = int(language.hidden_size)  # D
         identity = self.folder.identity(code=bool(trusted))
-        made_with = libraries(
-            self._config,
-            settings.attention,
-            quantised=settings.quantization != "none",
-            tokenizer=self._processor.tokenizer,
-            code=self.folder.path if trusted else None,
-        )
-        self.vectors = self._describe(identity, made_with)
+        self.vectors = self._describe(identity, self.folder.path if trusted else None)
         self._room = {"too_many_of": identity["sha256"], "dtype": settings.dtype}
-
-    @property
-    def width(self) -> int:
-        """D, the language model's hidden size."""
-        return int(self._config.get_text_config().hidden_size)
 
     def recipe(self) -> Recipe:
         """Give the class and its arguments."""
@@ -114,14 +103,12 @@ class ImageTextExtractor:
         sample = Sample(arrays, _key(arrays), image_prompt)
         blank = {}
         if self.prompt_set.answers_over == LIKELIHOOD:
-            blank = image_features(self._processor, self._blank(image.size), budget)
+            # Of the mean colour that the model's pixels are centred on.
+            mean = getattr(self._processor.image_processor, "image_mean", None) or (0.5, 0.5, 0.5)
+            red, green, blue = (round(255 * channel) for channel in mean)
+            of_nothing = Image.new("RGB", image.size, (red, green, blue))
+            blank = image_features(self._processor, of_nothing, budget)
         return replace(sample, texts=self._texts.own(sample), blank=blank)
-
-    def _blank(self, size: tuple[int, int]) -> Image.Image:
-        """Make an image of the mean colour that the model's pixels are centred on."""
-        mean = getattr(self._processor.image_processor, "image_mean", None) or (0.5, 0.5, 0.5)
-        red, green, blue = (round(255 * channel) for channel in mean)
-        return Image.new("RGB", size, (red, green, blue))
 
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples of one key into float32 `(B, D)` a wanted vector; not always finite.
@@ -177,7 +164,7 @@ class ImageTextExtractor:
         """List the prompts that the wanted vectors need, and those whose answers they are."""
         asked = {self._plan[index][0] for index in wanted}
         answered = {name for name, _, pooling in map(self._plan.__getitem__, wanted) if pooling < 0}
-        return [name for name in self._names if name in asked], answered
+        return [name for name in self.prompt_set.prompts if name in asked], answered
 
     def _pick(
         self, by_prompt: Mapping[str, tuple[np.ndarray, np.ndarray]], wanted: Sequence[int]
@@ -190,11 +177,9 @@ class ImageTextExtractor:
             rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
         return [np.array(row) for row in rows]
 
-    def _describe(
-        self, identity: Mapping[str, str], made_with: Mapping[str, str]
-    ) -> tuple[Vector, ...]:
+    def _describe(self, identity: Mapping[str, str], code: Path | None) -> tuple[Vector, ...]:
         """Describe the vectors, and set `_plan`: the prompt, layer and pooling of each."""
-        chosen, shared = self.prompt_set, self._shared_fields(identity, made_with)
+        chosen, shared = self.prompt_set, self._shared_fields(identity, code)
         self._plan: list[tuple[str, int, int]] = []
         vectors = []
         layers = [*self.settings.layers, 0]  # 0: the normed output
@@ -218,11 +203,10 @@ class ImageTextExtractor:
             self._plan.append((name, 0, -1))
         return tuple(vectors)
 
-    def _shared_fields(
-        self, identity: Mapping[str, str], made_with: Mapping[str, str]
-    ) -> dict[str, object]:
-        """Name what the fingerprints of all vectors have in common."""
+    def _shared_fields(self, identity: Mapping[str, str], code: Path | None) -> dict[str, object]:
+        """Name what the fingerprints of all vectors have in common; `code`: Python that is run."""
         settings = self.settings
+        is_quantised = settings.quantization != "none"
         fields: dict[str, object] = {
             "extractor": "lmm",
             "model": dict(identity),
@@ -230,11 +214,17 @@ class ImageTextExtractor:
             "dtype": settings.dtype,
             "attention": settings.attention,
             "stored_as": self.precision,
-            "libraries": dict(made_with),
+            "libraries": libraries(
+                self._config,
+                settings.attention,
+                quantised=is_quantised,
+                tokenizer=self._processor.tokenizer,
+                code=code,
+            ),
         }
         if names_processor(self.folder):  # nano names none
             fields |= {"texts": "processor", "pixel_budget": settings.pixel_budget}
-        if settings.quantization != "none":
+        if is_quantised:
             fields["quantization"] = settings.quantization
         if settings.compile:
             fields["compiled"] = True
@@ -318,28 +308,26 @@ class _Model:
         """
         from agiqa.stage1.extractors.lmm.forward import LEVELS
 
-        cause = None if samples[0].texts else self._cause_of_sharing(samples, names, scored)
+        cause: dict[str, object] | None = None
+        if not samples[0].texts:
+            cause = {
+                **self.made_by,
+                "prompts": [[name, name in scored] for name in names],
+                "images": len(samples),
+                "shape": repr(samples[0].key),
+                "device": device_name(),
+                "code": code_sha256(*CODE_OF_SHARING),
+            }
         known = recall(cause)
         if type(known) is int and known in range(len(LEVELS)):
             self.forward.shares = LEVELS[known]
             self._proven.update(names)
             return
         encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
-        self.forward.prove(encoded, [self._tokens(name, samples, name in scored) for name in names])
+        prompts = [self._tokens(name, samples, name in scored) for name in names]
+        self.forward.shares = self.forward.prove(encoded, prompts)
         self._proven.update(names)
         remember(cause, LEVELS.index(self.forward.shares))
-
-    def _cause_of_sharing(
-        self, samples: Sequence[Sample], names: Sequence[str], scored: Collection[str]
-    ) -> Mapping[str, object]:
-        return {
-            **self.made_by,
-            "prompts": [[name, name in scored] for name in names],
-            "images": len(samples),
-            "shape": repr(samples[0].key),
-            "device": device_name(),
-            "code": code_sha256(*CODE_OF_SHARING),
-        }
 
     def _read(
         self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]

@@ -120,36 +120,24 @@ class SharedForward:
         )
         return Encoded(output, arrays, images)
 
-    def __call__(self, encoded: Encoded, prompts: Sequence[Tokens]) -> list[Vectors]:
-        """Compute the vectors of each prompt for the images; after `prove`."""
-        assert self.shares is not None
-        return self._vectors(encoded, prompts, self.shares)
-
-    def prove(self, encoded: Encoded, prompts: Sequence[Tokens]) -> None:
-        """Find out, on a few images, what can be shared; each way is tried on them."""
-        self.shares = self._proven(encoded, prompts)
-
-    def _vectors(
-        self, encoded: Encoded, prompts: Sequence[Tokens], shares: Shares
+    def __call__(
+        self, encoded: Encoded, prompts: Sequence[Tokens], shares: Shares | None = None
     ) -> list[Vectors]:
+        """Compute the vectors of each prompt for the images, by default as `prove` found."""
+        shares = shares or self.shares
+        assert shares is not None
         sums = [self._sums(prompt) for prompt in prompts]
         common = self._common(prompts) if shares.common and len(prompts) > 1 else 0
         if common:
             self._run_together(encoded, prompts, sums, common, shares)
-        else:
+        else:  # each prompt in one pass, but for the text before the image
             for prompt, own_sums in zip(prompts, sums, strict=True):
-                self._run_alone(encoded, prompt, own_sums, shares)
+                start, cache = self._begin(prompt, own_sums, encoded.images, shares)
+                positions = self._positions(encoded, prompt) if start else None
+                part = (start, prompt.ids.shape[1])
+                states, _ = self._run(prompt, part, encoded, shares, cache, positions)
+                own_sums.add(states, start)
         return [own_sums.vectors() for own_sums in sums]
-
-    def _run_alone(
-        self, encoded: Encoded, prompt: Tokens, sums: PooledSums, shares: Shares
-    ) -> None:
-        """Run one prompt in one pass, but for the text before the image."""
-        start, cache = self._begin(prompt, sums, encoded.images, shares)
-        positions = self._positions(encoded, prompt) if start else None
-        part = (start, prompt.ids.shape[1])
-        states, _ = self._run(prompt, part, encoded, shares, cache, positions)
-        sums.add(states, start)
 
     def _run_together(
         self,
@@ -307,24 +295,23 @@ class SharedForward:
         image = torch.nonzero(prompts[0].ids[0] == self.image_token)
         return common if len(image) and common > int(image.max()) else 0
 
-    def _proven(self, encoded: Encoded, prompts: Sequence[Tokens]) -> Shares:
-        """Find the most that can be shared, on the first images."""
-        plain = self._vectors(encoded, prompts, LEVELS[-1])
+    def prove(self, encoded: Encoded, prompts: Sequence[Tokens]) -> Shares:
+        """Find the most that can be shared, on a few images; each way is tried on them."""
+        plain = self(encoded, prompts, LEVELS[-1])
         rounds = any(isinstance(module, Int8Linear) for module in self.model.modules())
         dtype = torch.int8 if rounds else plain[0].last.dtype
         limit = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])
         for shares in LEVELS[:-1]:
             self.forget()
             try:
-                shared = self._vectors(encoded, prompts, shares)
+                shared = self(encoded, prompts, shares)
             except OF_SHARING as error:
                 log.debug("%s: %s", shares, error)
                 continue
             if max(_distance(a, b) for a, b in zip(shared, plain, strict=True)) <= limit:
                 if shares != LEVELS[0]:
-                    log.info(
-                        "%s: shared between prompts: %s", type(self.model).__name__, _said(shares)
-                    )
+                    kinds = ", ".join(kind for kind, on in shares._asdict().items() if on)
+                    log.info("%s: shared between prompts: %s", type(self.model).__name__, kinds)
                 return shares
         log.warning(
             "%s: no pass can be shared between prompts; the image is encoded for each of them",
@@ -355,7 +342,3 @@ def _distance(shared: Vectors, plain: Vectors) -> float:
     """Measure the largest relative distance between two vectors of the same image."""
     gap = (shared.pooled - plain.pooled).norm(dim=-1)
     return float((gap / plain.pooled.norm(dim=-1).clamp_min(1e-6)).max())
-
-
-def _said(shares: Shares) -> str:
-    return ", ".join(name for name, on in shares._asdict().items() if on) or "nothing"
