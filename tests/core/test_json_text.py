@@ -16,7 +16,6 @@ from agiqa.core.json_text import json_text, write_json
 
 # Files that hash, compare or journal JSON of their own making, whose bytes must not change.
 OWN_FORMATS = {
-    "stage1/extractors/batch_size.py",
     "stage1/extractors/lmm/plain_text.py",
     "stage1/extractors/loading.py",
     "stage1/extractors/remote_code.py",
