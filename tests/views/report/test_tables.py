@@ -6,8 +6,7 @@ from agiqa.core.model_names import MODELS, ZERO_SHOT
 from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.stage2.predictors import BASELINES, DROPPED
 from agiqa.stage2.presets import LIGHT, MIXTURE, TUNED
-from agiqa.views.kit.number import DASH
-from agiqa.views.report.content import why_dashes
+from agiqa.views.kit.number import DASH, dashes
 from agiqa.views.report.results import read_results
 from agiqa.views.report.tables import comparisons, generator_rows, leaks, model_rows
 
@@ -95,7 +94,8 @@ def test_what_is_not_defined_is_one_dash_without_a_deviation() -> None:
     cells = dict(zip(FIGURES, model_rows(metrics)[0].cells, strict=True))
     assert (cells["rmse"].median, cells["rmse"].sd, cells["rmse"].interval) == (DASH, "", "")
     assert (cells["srcc"].median, cells["srcc"].sd, cells["srcc"].interval) == ("0.900", "", "")
-    assert why_dashes(metrics) == (f"– 95 % of SRCC: 4 groups. – RMSE fitted: {TOO_FEW_TO_FIT}.")
+    why = dashes(metrics["models"].values(), list(FIGURES))
+    assert why == f"– 95 % of SRCC: 4 groups. – RMSE fitted: {TOO_FEW_TO_FIT}."
 
 
 def test_a_generator_of_few_images_says_so_instead_of_a_figure() -> None:

@@ -22,9 +22,9 @@ from agiqa.views.kit.number import (
     number,
     outside_scale,
 )
-from agiqa.views.report import figures, summaries, tables
-from agiqa.views.report.figures import PlotlyFigure
-from agiqa.views.report.figures.style import rounded
+from agiqa.views.report import summaries, tables
+from agiqa.views.report.figures import agreement, groups, splits
+from agiqa.views.report.figures.style import PlotlyFigure, rounded
 from agiqa.views.report.results import MODEL, Results
 
 
@@ -45,7 +45,7 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
         ],
         "heads": [("Model", "")]
         + [(figure.heading + arrows[name], figure.meaning) for name, figure in FIGURES.items()],
-        "why_dashes": why_dashes(metrics),
+        "why_dashes": dashes(metrics["models"].values(), list(FIGURES)),
         "outside_scale": outside_scale(metrics),
         "rows": [*tables.model_rows(metrics), *tables.ceiling_rows(metrics)],
         "comparisons": tables.comparisons(metrics),
@@ -62,22 +62,24 @@ def content(results: Results, table: ImagesTable, dataset: Path, tested: int) ->
             for name, weight in metrics.get("gate", {}).items()
         },
         "further": [
-            (further, tables.model_rows(further.metrics), why_dashes(further.metrics))
+            (further, tables.model_rows(further.metrics),
+             dashes(further.metrics["models"].values(), list(FIGURES)))
             for further in results.further
         ],
         "vectors": _vectors(provenance),
         "settings": results.settings,
         "commands": _commands(results, dataset),
-    }
+    }  # fmt: skip
 
 
-def why_dashes(metrics: Mapping[str, Any]) -> str:
-    """Why there are dashes in `tables.model_rows`; empty where there are none."""
-    return dashes(metrics["models"].values(), list(FIGURES))
+def side_by_side(runs: Sequence[Results], comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """The template's names for several runs, by `agiqa.runs.compare.compare`.
 
-
-def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The template's names for several runs, by `agiqa.runs.compare.compare`."""
+    A single split has nothing to join in a figure.
+    """
+    figures = {"differences": splits.difference_figure(comparison)}
+    if comparison["splits"] > 1:
+        figures["by-split"] = splits.splits_figure(runs)
     several = len(comparison["comparisons"]) > 1
     heads = ["Figure", "Mean difference", "Better in", "95 % over splits", "p"]
     heads += ["p, Holm"] * several + ["95 % over images", "p"]
@@ -89,6 +91,7 @@ def side_by_side(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "other": comparison["contenders"][1]["name"],
         "several": several,
         "why": difference_dashes(pair["figures"] for pair in comparison["comparisons"]),
+        "figures": figures,
     }
 
 
@@ -97,33 +100,23 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigur
     low, high = scale(results, images)
     truth, experts = results.truth, results.experts
     drawn: dict[str, PlotlyFigure | None] = {
-        "scatter": figures.scatter_figure(images, truth),
-        "calibration": figures.calibration_figure(summaries.calibration(images), truth),
-        "by-generator": figures.by_generator(summaries.residuals_by_generator(images), truth),
-        "by-range": figures.by_range(summaries.residuals_by_range(images, low, high), truth),
-        "by-prompt": figures.by_prompt(
+        "scatter": agreement.scatter_figure(images, truth),
+        "calibration": agreement.calibration_figure(summaries.calibration(images), truth),
+        "by-generator": groups.by_generator(summaries.residuals_by_generator(images), truth),
+        "by-range": groups.by_range(summaries.residuals_by_range(images, low, high), truth),
+        "by-prompt": groups.by_prompt(
             summaries.residuals_by_prompt(images), truth, summaries.prompt_share(images)
         ),
-        "strip": figures.split_strip(results.metrics),
+        "strip": splits.split_strip(results.metrics),
     }
     if experts:
         weights = summaries.gate_by_generator(results.predictions, experts)
         along_mos = summaries.gate_by_mos(images, experts)
-        for index, pair in enumerate(figures.gate_figures(weights, along_mos, truth)):
+        for index, pair in enumerate(groups.gate_figures(weights, along_mos, truth)):
             drawn |= {f"gate-{index}": pair[0], f"gate-mos-{index}": pair[1]}
-    for index, figure in enumerate(figures.learning_curves(results.curves)):
+    for index, figure in enumerate(splits.learning_curves(results.curves)):
         drawn[f"curves-{index}"] = figure
     return {name: figure for name, figure in drawn.items() if figure is not None}
-
-
-def figures_beside(
-    runs: Sequence[Results], comparison: Mapping[str, Any]
-) -> dict[str, PlotlyFigure]:
-    """Figures of several runs in the page's order; a single split has nothing to join."""
-    drawn = {"differences": figures.difference_figure(comparison)}
-    if comparison["splits"] > 1:
-        drawn["by-split"] = figures.splits_figure(runs)
-    return drawn
 
 
 def scale(results: Results, images: pd.DataFrame) -> tuple[float, float]:
@@ -158,18 +151,15 @@ def image_columns(
         "mos": rounded(first["mos"], 3),
         "splits": [int(count) for count in first["splits"]],
         "runs": [
-            _run_columns(run, rows.set_index("path").reindex(first["path"]))
-            for run, rows in zip(runs, images, strict=True)
+            {
+                "name": run.name,
+                "score": rounded(rows["score"], 3),
+                "experts": [expert.replace("_", " ") for expert in run.experts],
+                "gate": [rounded(rows[GATE + expert], 3) for expert in run.experts],
+            }
+            for run, unordered in zip(runs, images, strict=True)
+            for rows in [unordered.set_index("path").reindex(first["path"])]
         ],
-    }
-
-
-def _run_columns(run: Results, rows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "score": rounded(rows["score"], 3),
-        "experts": [expert.replace("_", " ") for expert in run.experts],
-        "gate": [rounded(rows[GATE + expert], 3) for expert in run.experts],
     }
 
 

@@ -5,7 +5,6 @@ plotly) once; the pictures last, in blocks that are decoded when they are shown.
 traces would need `unsafe-eval`, which is why `points.js` has a canvas of its own.)
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.core.whole_files import write_whole
+from agiqa.core.whole_files import require_writable_folder, write_whole
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.runs.compare import compare
 from agiqa.views.kit.number import number
@@ -45,29 +44,15 @@ def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
         AgiqaError: no such run, a run not evaluated yet, runs of other splits, no images table, or
             no place to write.
     """
-    results = [read_results(run) for run in runs]
-    comparison = _compared(runs) if len(runs) > 1 else None
+    results, comparison = [read_results(run) for run in runs], None
+    if len(runs) > 1:
+        if len({run.resolve() for run in runs}) < len(runs):
+            raise AgiqaError(f"expected different runs, found {some([printable(r) for r in runs])}")
+        comparison = compare(*runs)
     table = read_table(dataset)
-    _require_place(out)
+    require_writable_folder(out.parent)  # before the work, which takes minutes
     write_whole(out, _page(results, comparison, table, dataset).encode("utf-8"))
     return out
-
-
-def _require_place(out: Path) -> None:
-    """Refuse a place that cannot be written to before the work, which takes minutes, begins."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise AgiqaError(f"cannot write {printable(out)}: {error.strerror}") from error
-
-
-def _compared(runs: Sequence[Path]) -> dict[str, Any]:
-    """The paired comparison; AgiqaError where the runs' splits or protocols differ."""
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise AgiqaError(f"expected different runs, found {some([printable(r) for r in runs])}")
-    return compare(*runs)
 
 
 def _page(
@@ -83,14 +68,14 @@ def _page(
     rows = {path: row for row, path in enumerate(paths)}
     explained = read_explanations(runs[0].folder, rows, by_error)
     drawn = [content.run_figures(run, of_run) for run, of_run in zip(runs, images, strict=True)]
-    beside = content.figures_beside(runs, comparison) if comparison else {}
+    side = content.side_by_side(runs, comparison) if comparison else {}
     about = {
         "truth": runs[0].truth,
         "low": low,
         "high": high,
         "columns": content.image_columns(runs, images, table),
         "figures": drawn,
-        "beside": beside,
+        "beside": side.get("figures", {}),
         "explanations": explained.images,
     }
     data = inert(about)
@@ -106,7 +91,7 @@ def _page(
         "runs": [run.name for run in runs],
         # A run that has more experts than the first has places for their figures, too.
         "figures": {name: figure for run in reversed(drawn) for name, figure in run.items()},
-        "side": content.side_by_side(comparison) | {"figures": beside} if comparison else None,
+        "side": side,
         "explained": explained,
         "missing": missing,
         "missing_some": some([printable(reason) for reason in missing]),

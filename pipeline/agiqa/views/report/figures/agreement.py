@@ -7,22 +7,8 @@ import pandas as pd
 
 from agiqa.data.metric_names import LEAST_FOR_FITTED
 from agiqa.data.metrics import fit_logistic
-from agiqa.views.report.figures.style import (
-    DOTTED_LINES,
-    FAINT,
-    INK,
-    LEGEND,
-    LINES,
-    MARKERS,
-    SERIES,
-    SYMBOLS,
-    Json,
-    PlotlyFigure,
-    band,
-    exact_line,
-    rounded,
-    safe,
-)
+from agiqa.views.report.figures import style
+from agiqa.views.report.figures.style import Json, PlotlyFigure, rounded, safe
 
 LINE_POINTS = 120  # of the fitted logistic
 MOST_SERIES = 10  # generators that get a colour and a marker; the rest share one
@@ -32,13 +18,13 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
     """One point an image of `average_images`; the points come from the page's columns."""
     low, high = _ends(images)
     scale = {"range": [low, high], "showgrid": False}
-    data = [*_points(images), exact_line(low, high)]
+    data = [*_points(images), style.exact_line(low, high)]
     if len(images) >= LEAST_FOR_FITTED:
         score, fitted = _logistic(images)
         data.append(
-            LINES
+            style.LINES
             | {"name": "fitted logistic", "x": rounded(score), "y": rounded(fitted),
-               "line": {"color": INK, "width": 2}, "hoverinfo": "skip"}
+               "line": {"color": style.INK, "width": 2}, "hoverinfo": "skip"}
         )  # fmt: skip
     return PlotlyFigure(
         f"Predicted score against {truth}",
@@ -51,7 +37,7 @@ def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
         {
             "xaxis": {"title": {"text": "predicted score"}} | scale,
             "yaxis": {"title": {"text": truth}} | scale,
-            "legend": LEGEND,
+            "legend": style.LEGEND,
             "hovermode": "closest",
             "height": 560,
         },
@@ -62,14 +48,19 @@ def _points(images: pd.DataFrame) -> list[Json]:
     """A series for each generator, the rarest beneath the others as one."""
     named = [str(name) for name in images["generator"].value_counts().index]
     series = [
-        (name or "all images", [name], SERIES[index % len(SERIES)], SYMBOLS[index % len(SYMBOLS)])
+        (
+            name or "all images",
+            [name],
+            style.SERIES[index % len(style.SERIES)],
+            style.SYMBOLS[index % len(style.SYMBOLS)],
+        )
         for index, name in enumerate(named[:MOST_SERIES])
     ]
     if other_names := named[MOST_SERIES:]:
-        series.insert(0, (f"{len(other_names)} others", other_names, FAINT, "circle"))
+        series.insert(0, (f"{len(other_names)} others", other_names, style.FAINT, "circle"))
     size, opacity = (4, 0.45) if len(images) > 4000 else (6, 0.6)
     return [
-        MARKERS
+        style.MARKERS
         | {
             "name": safe(label),
             "meta": {"generators": generators},
@@ -95,11 +86,12 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:
         low = float(table[["score", "p10"]].to_numpy().min())
         high = float(table[["score", "p90"]].to_numpy().max())
     data = [
-        band(score, table, SERIES[0]),
-        exact_line(low, high),
-        DOTTED_LINES
+        style.band(score, table, style.SERIES[0]),
+        style.exact_line(low, high),
+        style.DOTTED_LINES
         | {"name": f"mean {truth}", "x": score, "y": rounded(table["mos"]), "hovertemplate": words,
-           "line": {"color": SERIES[0], "width": 2}, "marker": {"size": 8, "color": SERIES[0]}},
+           "line": {"color": style.SERIES[0], "width": 2},
+           "marker": {"size": 8, "color": style.SERIES[0]}},
     ]  # fmt: skip
     return PlotlyFigure(
         "Calibration",
@@ -110,7 +102,7 @@ def calibration_figure(table: pd.DataFrame, truth: str) -> PlotlyFigure:
         {
             "xaxis": {"title": {"text": "mean predicted score of a bin"}},
             "yaxis": {"title": {"text": truth}},
-            "legend": LEGEND,
+            "legend": style.LEGEND,
             "height": 400,
         },
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-INK, FAINT, RULE = "--ink", "--muted", "--rule"
+INK, FAINT = "--ink", "--muted"
 # Okabe and Ito's palette, shifted for contrast on each ground in report.css.
 SERIES = tuple(f"--series-{number}" for number in range(1, 9))
 SYMBOLS = (
