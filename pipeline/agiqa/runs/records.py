@@ -252,6 +252,17 @@ def remedy(folder: Path, provenance: Mapping[str, Any]) -> str:
     return f"remove {printable(whole)} and fetch it again"
 
 
+def result_files(run: Path, others: bool = True) -> list[Path]:
+    """Find metrics.json of a run and of all results inside it, its own first.
+
+    These are its further targets and data sets, and, with `others`, data sets that it was not
+    fitted on.
+    """
+    inside = ("", "datasets/*/", *["cross/*/"] * others)
+    patterns = [f"{data}{target}{METRICS}" for data in inside for target in ("", "targets/*/")]
+    return [path for pattern in patterns for path in sorted(run.glob(pattern))]
+
+
 def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str, Any]:
     """The figures of a run that is evaluated, or of a folder of results in it.
 

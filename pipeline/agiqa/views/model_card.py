@@ -14,8 +14,8 @@ import jinja2
 from agiqa import __version__
 from agiqa.core.errors import printable
 from agiqa.data.splits.preparing import LEAST_FITTED
-from agiqa.runs.files import DATASETS, TARGETS, Run
-from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.files import Run
+from agiqa.runs.records import read_metrics, result_files
 from agiqa.runs.score_notes import kind
 from agiqa.stage2.presets import LIGHT, MIXTURE
 from agiqa.views.kit.number import DASH, dashes, in_percent, interval, number
@@ -51,7 +51,10 @@ def model_card(run: Run, publication: Publication) -> str:
     Raises:
         AgiqaError: the run is not evaluated, or its figures are damaged.
     """
-    results, params, about = _read_results(run.folder), run.params, run.provenance
+    needed = ("models", "dataset", "target", "protocol")
+    inside = [path.parent for path in result_files(run.folder, others=False)]
+    results = [read_metrics(folder, needed) for folder in dict.fromkeys([run.folder, *inside])]
+    params, about = run.params, run.provenance
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, finalize=_cell, keep_trailing_newline=True
     )
@@ -86,17 +89,6 @@ def _cell(value: object) -> object:
     """What stands in the card: on one line, and in one cell of a table."""
     plain = isinstance(value, str) and not isinstance(value, Verbatim)
     return printable(value).replace("|", "\\|") if plain else value
-
-
-def _read_results(run: Path) -> list[dict[str, Any]]:
-    """The figures of every target and data set that a run was fitted on, its own first."""
-    further = [
-        path.parent
-        for pattern in (f"{TARGETS}/*", f"{DATASETS}/*", f"{DATASETS}/*/{TARGETS}/*")
-        for path in sorted(run.glob(f"{pattern}/{METRICS}"))
-    ]
-    needed = ("models", "dataset", "target", "protocol")
-    return [read_metrics(folder, needed) for folder in (run, *further)]
 
 
 def _front_matter(results: Sequence[Mapping[str, Any]], publication: Publication) -> str:

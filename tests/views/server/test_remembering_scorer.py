@@ -13,15 +13,7 @@ from agiqa.data.images import decode, image_id
 from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.score import Score
 from agiqa.store.row_ids import Source
-from agiqa.views.server.uploads import KeptImage
-from agiqa.views.server.worker import (
-    LEDGER,
-    REMEMBERED,
-    SCORED,
-    Answer,
-    Question,
-    RememberingScorer,
-)
+from agiqa.views.server.worker import LEDGER, REMEMBERED, SCORED, Answer, RememberingScorer
 
 GOOD = Score("a.png", 3.5, 2.5, 4.5, 0.1, {"visual": 1.0})
 
@@ -60,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _ask(remembering: RememberingScorer, folder: Path, names: str) -> list[Answer | Exception]:
-    return remembering([Question(name, KeptImage(folder / name, None)) for name in names])
+    return remembering([Source(name, folder / name) for name in names])
 
 
 def test_what_it_took_is_told(folder: Path) -> None:

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from agiqa.views.server import connections
-from agiqa.views.server.connections import make_server, seldom_repeated
+from agiqa.views.server.connections import Server, seldom_repeated
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.under_way import Bounded, UnderWay
 
@@ -58,7 +58,7 @@ if __name__ == "__main__":
         connections.LATE_SECONDS, connections.LAST_SECONDS = map(float, sys.argv[2:])
     under_way = UnderWay()
     bounded = Bounded(app, limits, under_way)
-    server = make_server(bounded, limits, under_way, lambda n: say("stopping", n), late)
+    server = Server(bounded, limits, under_way, lambda n: say("stopping", n), late)
     with socket.create_server(("127.0.0.1", 0)) as bound, seldom_repeated():
         say(bound.getsockname()[1])
         server.run(sockets=[bound])

@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -144,6 +144,7 @@ def _write_json(scores: Scores, scorer: "ImageScorer", types: Types, stream: Bin
     """Write one object; for millions of images JSON Lines does better."""
     provenance = scorer.provenance
     low, high = scorer.scale
+    unsaid = ("quality_map", "columns")  # for Python alone, and columns that nobody asked for
     content: dict[str, Any] = {
         "scorer" if "scorer" in provenance else "run": scorer.label,
         "dataset": provenance["dataset"],
@@ -151,16 +152,14 @@ def _write_json(scores: Scores, scorer: "ImageScorer", types: Types, stream: Bin
         "synthetic": provenance["synthetic"],
         "scale": {"low": low, "high": high},
         "notes": notes(scores.ranked(), provenance)[1:],
-        "scores": [_plain(score, types) for score in scores.ranked()],
+        "scores": [
+            {name: value for name, value in vars(score).items() if name not in unsaid}
+            | _columns(score, types)
+            for score in scores.ranked()
+        ],
         "skipped": [vars(image) for image in scores.bad],
     }
     stream.write((json_text(content, indent=2) + "\n").encode("utf-8", "backslashreplace"))
-
-
-def _plain(score: "Score", types: Types) -> dict[str, Any]:
-    """Give all but the quality map, which is for Python, and columns that nobody asked for."""
-    plain = {k: value for k, value in vars(score).items() if k not in ("quality_map", "columns")}
-    return plain | _columns(score, types)
 
 
 def _write_parquet(scores: Scores, scorer: "ImageScorer", types: Types, stream: BinaryIO) -> None:
@@ -172,15 +171,10 @@ def _write_parquet(scores: Scores, scorer: "ImageScorer", types: Types, stream: 
     kinds = {"trained_on": pyarrow.bool_(), **dict.fromkeys(("image", "target"), arrow[str])}
     kinds |= {name: arrow[kind] for name, kind in types.items()}
     writer = None
-    for batch in _batches(rows):
+    while batch := list(itertools.islice(rows, BATCH)):
         names = list(batch[0])
         schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
         writer = writer or parquet.ParquetWriter(stream, schema)
         writer.write_table(pyarrow.Table.from_pylist(batch, schema))
     if writer is not None:
         writer.close()
-
-
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(itertools.islice(rows, BATCH)):
-        yield batch

@@ -63,27 +63,23 @@ def print_ranking(
     from rich.table import Table
     from rich.text import Text
 
-    best, worst = _shown(len(scores), top)
+    count = len(scores)
+    best, worst = (count, 0) if count <= BEST + WORST else (BEST, WORST)
+    if top is not None:
+        best, worst = min(top, count), 0
     columns = _columns(scores, provenance, console, picture)
     table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column.head, justify=column.justify, no_wrap=not column.wraps)
     ranked = list(enumerate(scores, start=1))
-    for rank, score in ranked[:best] + ranked[len(ranked) - worst :]:
-        if worst and rank == len(scores) - worst + 1:
-            between = Text(f"{len(scores) - best - worst:,} more", style="dim italic")
+    for rank, score in ranked[:best] + ranked[count - worst :]:
+        if worst and rank == count - worst + 1:
+            between = Text(f"{count - best - worst:,} more", style="dim italic")
             table.add_row(*(between if column.head == "image" else "" for column in columns))
         table.add_row(*(column.cell(rank, score) for column in columns))
     console.print(table)
     gates = any(column.head == "gate" for column in columns)
     _print_beneath(console, scores, provenance, (best, worst), gates)
-
-
-def _shown(count: int, top: int | None) -> tuple[int, int]:
-    """How many of the best and of the worst are shown."""
-    if top is not None:
-        return min(top, count), 0
-    return (count, 0) if count <= BEST + WORST else (BEST, WORST)
 
 
 def _columns(

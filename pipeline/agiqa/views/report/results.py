@@ -11,7 +11,7 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
 from agiqa.runs.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
-from agiqa.runs.records import METRICS, read_metrics
+from agiqa.runs.records import METRICS, read_metrics, result_files
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
@@ -79,25 +79,15 @@ def read_results(run: Path) -> Results:
         predictions=_predictions(run, metrics),
         curves=_curves(fitted / CURVES),
         settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
-        further=_further(run),
-    )
-
-
-def _further(run: Path) -> tuple[Further, ...]:
-    folders = [
-        folder
-        for kind in FURTHER
-        for inner in (f"{kind}/*", f"{kind}/*/targets/*")
-        for folder in sorted(run.glob(inner))
-        if (folder / METRICS).is_file()
-    ]
-    return tuple(
-        Further(
-            printable(folder.relative_to(run)),
-            FURTHER[folder.relative_to(run).parts[0]],
-            _metrics(folder, ("models",)),
-        )
-        for folder in folders
+        further=tuple(
+            Further(
+                printable(path.parent.relative_to(run)),
+                FURTHER[path.relative_to(run).parts[0]],
+                _metrics(path.parent, ("models",)),
+            )
+            for path in result_files(run)
+            if path.parent != run
+        ),
     )
 
 

@@ -4,7 +4,7 @@ A residual is score − MOS: above zero the model is too kind. Every function ta
 `average_images` or `Results.predictions` and gives a small table, one row a box, dot or bin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,11 @@ def residuals_by_generator(images: pd.DataFrame) -> pd.DataFrame:
     Columns: generator, images, mean, sd, p10, q1, median, q3, p90.
     """
     largest = images["generator"].value_counts().index[:MOST]
-    rows = [_spread(images["error"][images["generator"] == name]) for name in largest]
-    table = pd.DataFrame(rows, columns=_SPREAD)
-    table.insert(0, "generator", [str(name) or "all images" for name in largest])
-    return table.sort_values("mean", ignore_index=True)
+    rows = [
+        ((str(name) or "all images",), images["error"][images["generator"] == name])
+        for name in largest
+    ]
+    return _spreads(["generator"], rows).sort_values("mean", ignore_index=True)
 
 
 def residuals_by_range(images: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
@@ -37,11 +38,8 @@ def residuals_by_range(images: pd.DataFrame, low: float, high: float) -> pd.Data
     """
     edges = np.linspace(low, high, RANGES + 1)
     ranges = np.clip(np.searchsorted(edges, images["mos"], side="right") - 1, 0, RANGES - 1)
-    rows = [
-        {"low": edges[k], "high": edges[k + 1]} | _spread(images["error"][ranges == k])
-        for k in np.unique(ranges)
-    ]
-    return pd.DataFrame(rows, columns=["low", "high", *_SPREAD])
+    rows = [((edges[k], edges[k + 1]), images["error"][ranges == k]) for k in np.unique(ranges)]
+    return _spreads(["low", "high"], rows)
 
 
 def residuals_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
@@ -84,12 +82,10 @@ def calibration(images: pd.DataFrame) -> pd.DataFrame:
     Columns: score and mos (means), images, sd (of the MOS), p10, q1, median, q3, p90 (of the MOS).
     """
     rows = [
-        {"score": float(bin_images["score"].mean()), "mos": float(bin_images["mos"].mean())}
-        | _spread(bin_images["mos"])
-        for bin_images in _bins(images, "score")
+        ((float(group["score"].mean()), float(group["mos"].mean())), group["mos"])
+        for group in _bins(images, "score")
     ]
-    columns = ["score", "mos", *(name for name in _SPREAD if name != "mean")]
-    return pd.DataFrame(rows, columns=["score", "mos", *_SPREAD])[columns]
+    return _spreads(["score", "mos"], rows).drop(columns="mean")
 
 
 def gate_by_generator(predictions: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
@@ -102,12 +98,11 @@ def gate_by_generator(predictions: pd.DataFrame, experts: Sequence[str]) -> pd.D
     largest = sorted(groups, key=lambda name: -len(groups[name]))[:MOST]
     order = sorted(largest, key=lambda name: groups[name][GATE + experts[0]].median())
     rows = [
-        {"expert": expert, "generator": str(name) or "all images"}
-        | _spread(groups[name][GATE + expert])
+        ((expert, str(name) or "all images"), groups[name][GATE + expert])
         for expert in experts
         for name in order
     ]
-    return pd.DataFrame(rows, columns=["expert", "generator", *_SPREAD])
+    return _spreads(["expert", "generator"], rows)
 
 
 def gate_by_mos(images: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
@@ -116,20 +111,23 @@ def gate_by_mos(images: pd.DataFrame, experts: Sequence[str]) -> pd.DataFrame:
     Columns: expert, mos (mean of the bin), images, mean, sd, p10, q1, median, q3, p90.
     """
     rows = [
-        {"expert": expert, "mos": float(group["mos"].mean())} | _spread(group[GATE + expert])
+        ((expert, float(group["mos"].mean())), group[GATE + expert])
         for expert in experts
         for group in _bins(images, "mos")
     ]
-    return pd.DataFrame(rows, columns=["expert", "mos", *_SPREAD])
+    return _spreads(["expert", "mos"], rows)
 
 
-_SPREAD = ["images", "mean", "sd", *QUANTILES]
-
-
-def _spread(values: "pd.Series[float]") -> dict[str, float]:
-    values = values.dropna()
-    points = {name: float(values.quantile(q)) for name, q in QUANTILES.items()}
-    return {"images": len(values), "mean": float(values.mean()), "sd": float(values.std())} | points
+def _spreads(
+    labels: Sequence[str], groups: Iterable[tuple[tuple[object, ...], "pd.Series[float]"]]
+) -> pd.DataFrame:
+    """A row for each group of values: its labels, count, mean, deviation and quantiles."""
+    rows = []
+    for names, every_value in groups:
+        values = every_value.dropna()
+        points = [float(values.quantile(q)) for q in QUANTILES.values()]
+        rows.append((*names, len(values), float(values.mean()), float(values.std()), *points))
+    return pd.DataFrame(rows, columns=[*labels, "images", "mean", "sd", *QUANTILES])
 
 
 def _bins(images: pd.DataFrame, column: str) -> list[pd.DataFrame]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from cachetools import TTLCache
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -96,33 +97,8 @@ def make_protocol(limits: Limits) -> type[H11Protocol]:
     return Protocol
 
 
-def make_server(
-    app: ASGIApp,
-    limits: Limits,
-    under_way: UnderWay,
-    on_stop: Callable[[int], object],
-    on_late: Callable[[], object],
-) -> "Server":
-    """Make uvicorn's server of the app, within the limits."""
-    config = uvicorn.Config(
-        app,
-        http=make_protocol(limits),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=limits.backlog,
-        limit_concurrency=limits.connections,
-        h11_max_incomplete_event_size=limits.head_bytes,
-        timeout_keep_alive=limits.idle_seconds,
-        timeout_graceful_shutdown=CLOSING_SECONDS,
-    )
-    return Server(config, under_way, limits.seconds, on_stop, on_late)
-
-
 class Server(uvicorn.Server):
-    """uvicorn's server, which finishes what is under way before it stops.
+    """uvicorn's server of an app, within the limits, which finishes what is under way at its stop.
 
     At the first signal no more is taken; at the second, or after the grace, what is left is
     answered with 503. Whatever then still keeps the process is left behind: `on_late` is called
@@ -131,14 +107,29 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        app: ASGIApp,
+        limits: Limits,
         under_way: UnderWay,
-        grace: float,
         on_stop: Callable[[int], object],
         on_late: Callable[[], object],
     ) -> None:
-        super().__init__(config)
-        self.under_way, self.grace = under_way, grace
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=make_protocol(limits),
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=limits.backlog,
+                limit_concurrency=limits.connections,
+                h11_max_incomplete_event_size=limits.head_bytes,
+                timeout_keep_alive=limits.idle_seconds,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
+            )
+        )
+        self.under_way, self.grace = under_way, limits.seconds
         self.on_stop, self.on_late = on_stop, on_late
         self.until = float("inf")
         self.watchdog: threading.Timer | None = None
@@ -203,7 +194,7 @@ class SeldomRepeated(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[object, float] = {}
+        self._shown: TTLCache[object, bool] = TTLCache(1000, REPEAT_SECONDS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown; descriptors that have run out are said in one line."""
@@ -214,10 +205,7 @@ class SeldomRepeated(logging.Filter):
             record.args, record.exc_info, record.exc_text = (limit,), None, None
         elif error is not None and record.name != "asyncio":
             return True  # a failure of ours, which is to be seen each time
-        kind, now = record.msg, time.monotonic()
-        if now - self._last.get(kind, -REPEAT_SECONDS) < REPEAT_SECONDS:
+        if record.msg in self._shown:
             return False
-        if len(self._last) > 1000:
-            self._last.clear()
-        self._last[kind] = now
+        self._shown[record.msg] = True
         return True

@@ -34,12 +34,10 @@ class ServedExplanations:
         self.available = {kind.value: self._explainer.available[kind.value] for kind in Kind}
         self.numbers: dict[str, int] = {}  # of the data set's images, by their path in its table
         self.paths: list[Path] = []
-        if not self.available[Kind.NEIGHBOURS]:
-            self._find_pictures(cache / str(scorer.run.provenance["dataset"]))
-
-    def _find_pictures(self, dataset: Path) -> None:
+        if self.available[Kind.NEIGHBOURS]:
+            return
         try:
-            table = read_table(dataset)
+            table = read_table(cache / str(scorer.run.provenance["dataset"]))
             self.paths = list(table.paths())
             self.numbers = {path: row for row, path in enumerate(table.frame["path"])}
         except AgiqaError as error:  # neighbours are then named, not shown

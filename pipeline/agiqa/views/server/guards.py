@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.meters import Meters
-from agiqa.views.server.under_way import HttpMiddleware, refuse
+from agiqa.views.server.under_way import HttpMiddleware, problem
 
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -88,8 +88,8 @@ class AsProblems(HttpMiddleware):
             if not refused:
                 await send(message)
             elif message["type"] == "http.response.body":
-                words = message["body"].decode()
-                await refuse(send, refused, self._too_large(scope) if refused == 413 else words)
+                words = self._too_large(scope) if refused == 413 else message["body"].decode()
+                await problem(refused, words)(scope, receive, send)
 
         return await self.app(scope, receive, as_problem)
 
@@ -108,7 +108,8 @@ class SameOrigin(HttpMiddleware):
         host = headers.get("host", "").lower()
         foreign = "origin" in headers and _host(headers["origin"]) != host
         if foreign or headers.get("sec-fetch-site") == "cross-site":
-            return await refuse(send, 403, "Pages of other origins may not ask this server.")
+            answer = problem(403, "Pages of other origins may not ask this server.")
+            return await answer(scope, receive, send)
         return await self.app(scope, receive, send)
 
 

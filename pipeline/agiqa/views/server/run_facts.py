@@ -1,7 +1,6 @@
 """What a run is, for the page's head and for programs."""
 
 import logging
-from typing import Any
 
 from agiqa import __version__
 from agiqa.core.errors import AgiqaError
@@ -9,11 +8,11 @@ from agiqa.data.image_formats import MAX_PIXELS
 from agiqa.runs.files import Run
 from agiqa.runs.records import METRICS, read_metrics
 from agiqa.runs.score import Scorer
+from agiqa.stage2.presets import MIXTURE
 from agiqa.views.kit.number import gate_line
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import Interval, RunFacts, Scale, Taken, Tested
 
-MODEL = "moe"  # whose scores a Scorer gives
 OF_PROVENANCE = (
     "dataset", "target", "protocol", "preset", "synthetic", "images", "experts",
 )  # fmt: skip
@@ -53,19 +52,15 @@ def _tested(run: Run) -> Tested | None:
     try:
         metrics = read_metrics(run.folder, ("models", "splits"))
         figures = metrics["models"]
-        model = MODEL if MODEL in figures else next(iter(figures))
+        model = MIXTURE if MIXTURE in figures else next(iter(figures))
         return Tested(
             model=model,
             splits=int(metrics["splits"]),
-            srcc=_interval(figures[model]["srcc"]),
-            plcc=_interval(figures[model]["plcc_logistic"]),
+            srcc=Interval(**figures[model]["srcc"]),
+            plcc=Interval(**figures[model]["plcc_logistic"]),
             level=(metrics.get("intervals") or {}).get("level"),
             gate=gate_line(metrics),
         )
     except (AgiqaError, KeyError, StopIteration) as error:
         log.warning("%s: not shown, damaged (%s)", path, error)
         return None
-
-
-def _interval(figures: dict[str, Any]) -> Interval:
-    return Interval(median=figures["median"], low=figures.get("low"), high=figures.get("high"))

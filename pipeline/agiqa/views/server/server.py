@@ -92,18 +92,15 @@ def serve(
         held = service.Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
         made = app.make_app(held, hosts, requests)
-        server = connections.make_server(made, limits, requests, on_stop, leave)
-        on_start(_address(how.host, bound.getsockname()[1]))
+        server = connections.Server(made, limits, requests, on_stop, leave)
+        name = f"[{how.host}]" if ":" in how.host else how.host
+        on_start(f"http://{name}:{bound.getsockname()[1]}/")
         with bound, connections.seldom_repeated():
             server.run(sockets=[bound])
         held.models.join(connections.CLOSING_SECONDS)
     if failures:
         raise AgiqaError(f"{how.run}: its models do not load ({failures[0]}).") from failures[0]
     return requests.cut_off
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ from typing import Any
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Scorer
 from agiqa.runs.score_notes import notes
+from agiqa.store.row_ids import Source, row_id
 from agiqa.views.server.decoding import Decoders, Pictures, UndecodableError
 from agiqa.views.server.explanations import ServedExplanations
 from agiqa.views.server.limits import Limits
@@ -18,7 +19,7 @@ from agiqa.views.server.meters import Meters
 from agiqa.views.server.run_facts import run_facts
 from agiqa.views.server.schemas import Explanation, ImageScore, Kind, RefusedFile, Scores
 from agiqa.views.server.uploads import RequestImage, Uploads
-from agiqa.views.server.worker import SCORED, Answer, ModelThread, Question, RememberingScorer
+from agiqa.views.server.worker import SCORED, Answer, ModelThread, RememberingScorer
 
 POLL_SECONDS = 0.5  # between looks whether the client is still there
 
@@ -60,7 +61,7 @@ class Service:
             self.remembering.warm_up()
             on_ready()
 
-        self.models: ModelThread[Question, Answer] = ModelThread(
+        self.models: ModelThread[Source, Answer] = ModelThread(
             self.remembering, limits, load, on_failure
         )
         self.explanations = ServedExplanations(scorer, cache)
@@ -109,32 +110,31 @@ class Service:
             QueueFullError: too many wait.
             ClientGoneError: the client has left; what had not begun is dropped.
         """
-        answers, refused, questions = await self._take(images, gone)
+        answers, refused, taken = await self._take(images, gone)
         futures: list[Future[Answer]] = []
         try:
-            futures = self.models.ask(list(questions.values()))
+            futures = self.models.ask(list(taken.values()))
         finally:
             if not futures:  # nobody else will
-                self._drop(questions.values())
-        for future, question in zip(futures, questions.values(), strict=True):
-            future.add_done_callback(partial(self.uploads.remove, question.kept))
+                self._drop(taken.values())
+        for future, source in zip(futures, taken.values(), strict=True):
+            future.add_done_callback(partial(self.uploads.remove, source))
         await _finished(futures, gone)
-        for future, (index, question) in zip(futures, questions.items(), strict=True):
+        for future, (index, source) in zip(futures, taken.items(), strict=True):
             if (failure := future.exception()) is None:
-                answers[index] = question.image_id, future.result()
+                answers[index] = source.image_id, future.result()
             else:
-                refused[index] = _reason(failure, question.kept.path)
+                refused[index] = _reason(failure, source.path)
         for outcome, count in Counter(answer.outcome for _, answer in answers.values()).items():
             self.meters.images.labels(outcome).inc(count)
         self.meters.images.labels("refused").inc(len(refused))
-        ordered = sorted(answers.items())
-        provenance, facts = self.scorer.run.provenance, self.facts
+        ordered, facts = sorted(answers.items()), self.facts
         return Scores(
             run=facts.run,
             target=facts.target,
             synthetic=facts.synthetic,
             scale=facts.scale,
-            notes=notes([answer.score for _, (_, answer) in ordered], provenance),
+            notes=notes([answer.score for _, (_, answer) in ordered], self.scorer.run.provenance),
             scores=[_image_score(index, images[index].name, *given) for index, given in ordered],
             refused=[
                 RefusedFile(index=index, name=images[index].name, reason=reason)
@@ -144,35 +144,36 @@ class Service:
 
     async def _take(
         self, images: Sequence[RequestImage], gone: Gone
-    ) -> tuple[dict[int, tuple[str, Answer]], dict[int, str], dict[int, Question]]:
-        """Take images in: remembered answers with image ids, refusals, and what is to be asked.
+    ) -> tuple[dict[int, tuple[str, Answer]], dict[int, str], dict[int, Source]]:
+        """Take images in: remembered answers with image ids, refusals, and what is to be scored.
 
         All by their places in the request.
         """
         answers: dict[int, tuple[str, Answer]] = {}
         refused: dict[int, str] = {}
-        questions: dict[int, Question] = {}
+        taken: dict[int, Source] = {}
         try:
             for index, image in enumerate(images):
                 if await gone():
                     raise ClientGoneError
                 try:
                     image_id = await image.image_id()
-                    if (remembered := self.remembering.known(image_id, image.prompt)) is not None:
+                    prompt = (image.prompt or None) if self.scorer.asks_image_prompt else None
+                    remembered = self.remembering.known(row_id(image_id, prompt))
+                    if remembered is not None:
                         answers[index] = image_id, remembered
                     else:
-                        kept = await self.uploads.take(image)
-                        questions[index] = Question(image_id, kept, image.prompt)
+                        taken[index] = await self.uploads.take(image, image_id, prompt)
                 except UndecodableError as error:
                     refused[index] = str(error)
         except BaseException:
-            self._drop(questions.values())
+            self._drop(taken.values())
             raise
-        return answers, refused, questions
+        return answers, refused, taken
 
-    def _drop(self, questions: Iterable[Question]) -> None:
-        for question in questions:
-            self.uploads.remove(question.kept)
+    def _drop(self, taken: Iterable[Source]) -> None:
+        for source in taken:
+            self.uploads.remove(source)
 
     async def explain(self, image: RequestImage, kinds: Sequence[Kind], gone: Gone) -> Explanation:
         """Explain what is asked for and can be explained.
@@ -195,8 +196,7 @@ class Service:
             raise
         future.add_done_callback(partial(self.uploads.remove, kept))
         await _finished([future], gone)
-        explanation: Explanation = future.result()
-        return explanation
+        return future.result()
 
 
 async def _finished(futures: Sequence[Future[Any]], gone: Gone) -> None:
@@ -222,18 +222,9 @@ def _reason(error: BaseException, path: Path) -> str:
 
 
 def _image_score(index: int, name: str, image_id: str, answer: Answer) -> ImageScore:
-    score = answer.score
-    return ImageScore(
-        index=index,
-        name=name,
-        image_id=image_id,
-        score=score.score,
-        low=score.low,
-        high=score.high,
-        disagreement=score.disagreement or 0.0,
-        gate=dict(score.gate),
-        targets=dict(list(score.targets.items())[1:]),
-        trained_on=score.trained_on,
-        held_out=score.held_out,
-        cached=answer.outcome != SCORED,
-    )
+    own: dict[str, Any] = {
+        "disagreement": answer.score.disagreement or 0.0,
+        "targets": dict(list(answer.score.targets.items())[1:]),
+        "cached": answer.outcome != SCORED,
+    }
+    return ImageScore(index=index, name=name, image_id=image_id, **vars(answer.score) | own)

@@ -6,11 +6,12 @@ and metrics are answered throughout.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agiqa.core.json_text import json_text
 from agiqa.views.server.limits import Limits
 
 RETRY_SECONDS = 5
@@ -18,14 +19,10 @@ ALWAYS = ("/health", "/health/ready", "/metrics")  # also while the server stops
 STOPPING = "The server is stopping; try again later."
 
 
-async def refuse(send: Send, status: int, detail: str) -> None:
-    """Answer a request with a `Problem`."""
-    body = json_text({"detail": detail}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 503:
-        headers.append((b"retry-after", b"%d" % RETRY_SECONDS))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Make the answer to a request that is refused, a `Problem`."""
+    again = {"retry-after": str(RETRY_SECONDS)} if status == 503 else {}
+    return JSONResponse({"detail": detail}, status, {**(headers or {}), **again})
 
 
 class HttpMiddleware:
@@ -80,11 +77,11 @@ class Bounded(HttpMiddleware):
         if scope["path"] in ALWAYS:
             return await self.app(scope, receive, send)
         if self.under_way.stopping:
-            return await refuse(send, 503, STOPPING)
+            return await problem(503, STOPPING)(scope, receive, send)
         busy = self.under_way.with_body
         if scope["method"] == "POST" and busy >= self.limits.requests:
             detail = f"{busy} requests are under way, as many as may; try again later."
-            return await refuse(send, 503, detail)
+            return await problem(503, detail)(scope, receive, send)
         task = asyncio.current_task()
         assert task is not None
         self.under_way.tasks[task] = scope["method"]
@@ -105,7 +102,7 @@ class Bounded(HttpMiddleware):
             async with asyncio.timeout(self.limits.seconds):
                 await self.app(scope, paced(receive, self.limits), noting)
         except TimeoutError:
-            status, detail = (
+            refusal = problem(
                 504,
                 f"Not answered within {self.limits.seconds:g} s: send fewer images at a time, or "
                 "start the server with a larger --timeout.",
@@ -114,11 +111,11 @@ class Bounded(HttpMiddleware):
             if not self.under_way.stopping:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
-            status, detail = 503, STOPPING
+            refusal = problem(503, STOPPING)
         else:
             return
         if not started:
-            await refuse(send, status, detail)
+            await refusal(scope, receive, send)
 
 
 def paced(receive: Receive, limits: Limits) -> Receive:

@@ -20,6 +20,7 @@ from anyio import to_thread
 from PIL import Image
 
 from agiqa.data.images import ImageError, image_id
+from agiqa.store.row_ids import Source
 from agiqa.views.server.decoding import Decoders, UndecodableError
 
 NAME_LENGTH = 255
@@ -58,14 +59,6 @@ class RequestImage:
             raise UndecodableError(error.reason) from None
 
 
-@dataclass(frozen=True)
-class KeptImage:
-    """A file that has been decoded in full, and its image where there was room to keep that."""
-
-    path: Path
-    image: Image.Image | None
-
-
 class Uploads:
     """The folder of files that are being looked at, and the images decoded out of them."""
 
@@ -73,8 +66,13 @@ class Uploads:
         self.folder, self.decoders = folder, decoders
         self._room, self._lock = image_bytes, threading.Lock()
 
-    async def take(self, image_input: RequestImage) -> KeptImage:
+    async def take(
+        self, image_input: RequestImage, image_id: str = "", prompt: str | None = None
+    ) -> Source:
         """Decode an image, once and in full; whoever takes it has it removed.
+
+        The source has the image itself where there is room to keep it, `image_id` where it is
+        known, and as `prompt` the text that the run's questions ask for.
 
         Raises:
             UndecodableError: it cannot be used, or not be kept.
@@ -87,13 +85,13 @@ class Uploads:
                 await in_thread(_keep, image_input.source, path)
             image = await self.decoders.rgb(path)
         except BaseException as error:
-            self.remove(KeptImage(path, None))
+            self.remove(Source(image_id, path))
             if isinstance(error, OSError):
                 raise UndecodableError(f"cannot be kept for scoring: {error.strerror}") from error
             raise
-        return KeptImage(path, image if image and self._grow(image) else None)
+        return Source(image_id, path, prompt, image if image and self._grow(image) else None)
 
-    def remove(self, kept: KeptImage, *_: object) -> None:
+    def remove(self, kept: Source, *_: object) -> None:
         """Delete a file of ours, never one of the operator's, and forget its image."""
         if kept.path.parent == self.folder:
             kept.path.unlink(missing_ok=True)

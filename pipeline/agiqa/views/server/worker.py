@@ -25,9 +25,8 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.score import Score, Scorer
-from agiqa.store.row_ids import Source, row_id
+from agiqa.store.row_ids import Source
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.uploads import KeptImage
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ REMEMBERED, LEDGER, SCORED = "remembered", "ledger", "scored"
 
 Asked = TypeVar("Asked")
 Result = TypeVar("Result")
+Done = TypeVar("Done")
 
 
 class QueueFullError(AgiqaError):
@@ -97,13 +97,13 @@ class ModelThread(Generic[Asked, Result]):
             self._change.notify_all()
         return futures
 
-    def run(self, work: Callable[[], Any]) -> "Future[Any]":
+    def run(self, work: Callable[[], Done]) -> "Future[Done]":
         """Queue `work()`, to be done in the models' thread: its future.
 
         Raises:
             QueueFullError: there is no room.
         """
-        future: Future[Any] = Future()
+        future: Future[Done] = Future()
         with self._change:
             self._require_room(1)
             self._works.append((work, future))
@@ -180,15 +180,6 @@ def _settle(future: "Future[Any]", outcome: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Question:
-    """An image to score, and the text it was generated from ("" for none)."""
-
-    image_id: str
-    kept: KeptImage
-    prompt: str = ""
-
-
-@dataclass(frozen=True)
 class Answer:
     """A score, and what it took: `REMEMBERED`, vectors in the `LEDGER`, or models (`SCORED`)."""
 
@@ -207,24 +198,21 @@ class RememberingScorer:
         self._lock = threading.Lock()  # of `_known`
         self._on_batch = on_batch
 
-    def known(self, image_id: str, prompt: str = "") -> Answer | None:
-        """The answer where it was given before."""
+    def known(self, row_id: str) -> Answer | None:
+        """The answer for a `Source` of that id where it was given before."""
         with self._lock:
-            return self._known.get(row_id(image_id, self._prompt(prompt)))
+            return self._known.get(row_id)
 
     def warm_up(self) -> None:
         """Load the models, by scoring a grey square that is not kept."""
         square = Image.new("RGB", (64, 64), (127, 127, 127))
         self.scorer([square], ["a grey square"] if self.scorer.asks_image_prompt else None)
 
-    def __call__(self, questions: Sequence[Question]) -> list[Answer | Exception]:
-        """Answer each question, in order, or say what stood against it."""
-        sources = [
-            Source(q.image_id, q.kept.path, self._prompt(q.prompt), q.kept.image) for q in questions
-        ]
+    def __call__(self, sources: Sequence[Source]) -> list[Answer | Exception]:
+        """Score each image, in order, or say what stood against it."""
         missing, answers = dict[str, Source](), dict[str, Answer | Exception]()
         for source in sources:
-            if (remembered := self.known(source.image_id, source.image_prompt or "")) is not None:
+            if (remembered := self.known(source.row_id)) is not None:
                 answers[source.row_id] = remembered
             else:
                 missing[source.row_id] = source
@@ -235,9 +223,6 @@ class RememberingScorer:
                 if isinstance(answer, Answer):
                     self._known[key] = replace(answer, outcome=REMEMBERED)
         return [answers[source.row_id] for source in sources]
-
-    def _prompt(self, prompt: str) -> str | None:
-        return prompt if prompt and self.scorer.asks_image_prompt else None
 
     def _score(self, sources: Mapping[str, Source]) -> Sequence[Answer | Exception]:
         self._on_batch(len(sources))
@@ -264,9 +249,8 @@ class RememberingScorer:
 
 def _answer(score: Score, outcome: str) -> Answer | AgiqaError:
     """The answer, unless a number of it is none: JSON could not say it."""
-    numbers = [score.score, score.disagreement or 0.0]
+    numbers = [score.score, score.disagreement or 0.0, score.held_out or 0.0]
     numbers += [*score.gate.values(), *score.targets.values()]
-    numbers.append(score.held_out or 0.0)
     if not all(map(math.isfinite, numbers)):
         return AgiqaError("its score is no finite number: the run's weights do not fit it.")
     return Answer(score, outcome)

@@ -14,15 +14,10 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.model_names import MODELS, ZERO_SHOT, in_order
 from agiqa.core.run_folders import PROVENANCE, provenance_files
-from agiqa.runs.records import METRICS, read_metrics, read_provenance
+from agiqa.runs.records import METRICS, read_metrics, read_provenance, result_files
+from agiqa.stage2.presets import MIXTURE
 from agiqa.views.tables.grids import CROSS, FIGURES, LEAKED, Result, Value
 
-INSIDE = tuple(
-    f"{data}{target}{METRICS}"
-    for data in ("", "datasets/*/", "cross/*/")
-    for target in ("", "targets/*/")
-)
-MIXTURE = "moe"
 PROTOCOLS = {  # protocols in words, for those who did not read docs/protocols.md
     "grouped": "no prompt and no file on two sides",
     "random": "by image, so prompts stand on several sides",
@@ -51,7 +46,7 @@ def find_results(folders: Sequence[Path], models: Sequence[str] = (MIXTURE,)) ->
             that is, damaged results of a run named by itself or of all, or a model of no run.
     """
     runs = dict.fromkeys(run for folder in folders for run in _runs(folder))
-    by_run = {run: [path for inside in INSIDE for path in sorted(run.glob(inside))] for run in runs}
+    by_run = {run: result_files(run) for run in runs}
     without = [run for run, files in by_run.items() if not files]
     for run in without:
         if run in folders:

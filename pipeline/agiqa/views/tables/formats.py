@@ -25,6 +25,16 @@ from agiqa.views.tables.grids import FIGURES, MARKS, Column, Grid, GridRow, Resu
 
 ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
 PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
+FORMATS = ("markdown", "csv", "latex", "html")
+SUFFIXES = {
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".csv": "csv",
+    ".tex": "latex",
+    ".html": "html",
+    ".htm": "html",
+}
+LATEX_HEAD = "% \\usepackage{booktabs}; wide tables: \\usepackage{graphicx} and \\resizebox\n"
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -55,8 +65,18 @@ class Sheet:
 
 
 def render(grids: Sequence[Grid], form: str, intervals: bool = False) -> str:
-    """The grids as text of one of FORMATS; intervals stand in CSV whether asked for or not."""
-    return FORMATS[form](grids, intervals)
+    """The grids as text of one of FORMATS; intervals stand in CSV whether asked for or not.
+
+    LaTeX needs the package booktabs; the HTML page needs nothing from outside.
+    """
+    if form == "csv":
+        return _csv(grids)
+    sheets = [_sheet(grid, intervals) for grid in grids]
+    if form == "markdown":
+        return "\n".join(map(_markdown, sheets))
+    if form == "latex":
+        return LATEX_HEAD + "\n".join(map(_latex, sheets))
+    return render_page("tables/page.html.j2", {"sheets": sheets}, ["tables/page.css"])
 
 
 def format_of(path: Path) -> str | None:
@@ -94,12 +114,9 @@ def _spans(grid: Grid, names: Callable[[Column], tuple[str, ...]]) -> list[tuple
     ]
 
 
-def _markdown(grids: Sequence[Grid], intervals: bool) -> str:
-    """GitHub's tables one after the other, with up to three lines in a heading."""
-    return "\n".join(_markdown_table(_sheet(grid, intervals)) for grid in grids)
+def _markdown(sheet: Sheet) -> str:
+    """A table as GitHub has them, with up to three lines in a heading."""
 
-
-def _markdown_table(sheet: Sheet) -> str:
     def escaped(text: str) -> str:
         return re.sub(r"([\\|*_`<>])", r"\\\1", text)
 
@@ -121,18 +138,12 @@ def _markdown_table(sheet: Sheet) -> str:
     )
 
 
-def _latex(grids: Sequence[Grid], intervals: bool) -> str:
-    """LaTeX tables one after the other; they need the package booktabs."""
-    head = "% \\usepackage{booktabs}; wide tables: \\usepackage{graphicx} and \\resizebox\n"
-    return head + "\n".join(_latex_table(_sheet(grid, intervals)) for grid in grids)
-
-
 def latex_escaped(text: str) -> str:
     """Text that LaTeX prints as it is."""
     return "".join(LATEX.get(sign, sign) for sign in text)
 
 
-def _latex_table(sheet: Sheet) -> str:
+def _latex(sheet: Sheet) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(latex_escaped, cells)) + r" \\"
 
@@ -158,13 +169,7 @@ def _latex_table(sheet: Sheet) -> str:
     return "\n".join([*lines, r"\begin{itemize}", *sources, r"\end{itemize}", r"\end{table}", ""])
 
 
-def _html(grids: Sequence[Grid], intervals: bool) -> str:
-    """A page that needs nothing from outside."""
-    sheets = [_sheet(grid, intervals) for grid in grids]
-    return render_page("tables/page.html.j2", {"sheets": sheets}, ["tables/page.css"])
-
-
-def _csv(grids: Sequence[Grid], _: bool) -> str:
+def _csv(grids: Sequence[Grid]) -> str:
     """One table of all grids, a line for each result, what is not known left empty."""
     figures = list(dict.fromkeys(figure for grid in grids for figure in grid.figures))
     out = io.StringIO()
@@ -197,19 +202,3 @@ def _csv_value(value: Value) -> list[str]:
         return [*value.printed, "", "", "", "", ""]
     numbers = (value.median, value.sd, *(value.interval or (None, None)))
     return [*("" if number is None else f"{number:.6g}" for number in numbers), "", ""]
-
-
-FORMATS: dict[str, Callable[[Sequence[Grid], bool], str]] = {
-    "markdown": _markdown,
-    "csv": _csv,
-    "latex": _latex,
-    "html": _html,
-}
-SUFFIXES = {
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".csv": "csv",
-    ".tex": "latex",
-    ".html": "html",
-    ".htm": "html",
-}

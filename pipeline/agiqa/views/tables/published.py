@@ -48,10 +48,12 @@ def published_results() -> list[Result]:
 
 def _result(entry: Mapping[str, Any]) -> Result:
     trained_on = tuple(entry.get("trained_on", ()))
-    leaked, in_words = _leaked(entry.get("leaked", ""))
-    selection = entry["selection"]
+    selection, leaked, in_words = entry["selection"], 0, ""
+    if "leaked" in entry:  # test images whose prompt is in training, such as "597 of 597"
+        leaked, total = map(int, entry["leaked"].split(" of "))
+        in_words = f"the prompts of {leaked:,} of {total:,} test images are in training"
     holds = {
-        LEAKED: leaked,
+        LEAKED: leaked > 0,
         TEST_SELECTED: selection == "test" and not trained_on,
         NOT_SEEN: selection == "unknown" and not trained_on,
     }
@@ -69,14 +71,6 @@ def _result(entry: Mapping[str, Any]) -> Result:
         marks=tuple(mark for mark, held in holds.items() if held),
         splits_sha256=str(entry.get("splits_sha256", "")),
     )
-
-
-def _leaked(count: str) -> tuple[bool, str]:
-    """Tell whether there are test images whose prompt is in training, "597 of 597", in words."""
-    if not count:
-        return False, ""
-    leaked, total = map(int, count.split(" of "))
-    return leaked > 0, f"the prompts of {leaked:,} of {total:,} test images are in training"
 
 
 def _value(figure: str | list[str]) -> Value:

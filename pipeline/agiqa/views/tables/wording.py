@@ -11,7 +11,6 @@ from agiqa.views.tables.grids import (
     Grid,
     GridRow,
     Result,
-    Value,
 )
 
 INTERVALS = "in brackets 95 % intervals"
@@ -34,14 +33,10 @@ def cell(result: Result | None, figure: str, intervals: bool = False) -> str:
     text = without_zero(number(value.median, digits))
     if value.sd is not None:
         text += f" ± {without_zero(number(value.sd, digits))}"
-    return text + marks + (_interval(value, digits) if intervals else "")
-
-
-def _interval(value: Value, digits: int) -> str:
-    if value.interval is None:
-        return ""
-    low, high = (without_zero(number(end, digits)) for end in value.interval)
-    return f" [{low}, {high}]"
+    if intervals and value.interval is not None:
+        low, high = (without_zero(number(end, digits)) for end in value.interval)
+        return f"{text}{marks} [{low}, {high}]"
+    return text + marks
 
 
 def data(column: Column) -> str:
