@@ -19,11 +19,11 @@ import time
 
 import numpy as np
 
-from agiqa.core.params import Fit, Params
+from agiqa.core.params import Fit
 from agiqa.data.metrics import srcc
 from agiqa.stage2.features import Features
 from agiqa.stage2.light.training import fit_light
-from agiqa.stage2.predictors import make_predictor
+from agiqa.stage2.predictors import gate_epochs, score_split
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Sides, Targets
 
@@ -55,17 +55,16 @@ def measured(case: str, splits: int) -> str:
     started = time.monotonic()
     ensemble, _ = fit_light(features, targets, sides, Fit())
     seconds = time.monotonic() - started
-    predictor = make_predictor(ensemble, features, Params(), "made")
+    tests = [side["test"] for side in sides.values()]
+    scores = [score_split(ensemble, features, place, rows) for place, rows in enumerate(tests)]
     words = []
-    for model in predictor.models:
-        scores = [
-            srcc(mos[side["test"]], predictor.predict(model, place, side["test"]).score[:, 0])
-            for place, side in enumerate(sides.values())
-        ]
-        words.append(f"{model} {np.median(scores):.4f}")
-    weights = [_visual_weights(predictor, place, side["test"], kind)
-               for place, side in enumerate(sides.values())]  # fmt: skip
-    kept = sum(epoch > 0 for epoch in predictor.gate_epochs(0) or [])
+    for model in scores[0]:
+        pairs = zip(tests, scores, strict=True)
+        srccs = [srcc(mos[rows], split[model].score[:, 0]) for rows, split in pairs]
+        words.append(f"{model} {np.median(srccs):.4f}")
+    weights = [_visual_weights(split[MIXTURE].gate[:, 0, 0], kind[rows])
+               for rows, split in zip(tests, scores, strict=True)]  # fmt: skip
+    kept = sum(epoch > 0 for epoch in gate_epochs(ensemble, 0))
     knows, knows_not = np.mean(weights, axis=0)
     return (
         f"{', '.join(words)}; gate kept in {kept} of {splits} splits, weight of the visual expert "
@@ -73,10 +72,9 @@ def measured(case: str, splits: int) -> str:
     )
 
 
-def _visual_weights(predictor, place: int, rows: np.ndarray, kind: np.ndarray) -> list[float]:
+def _visual_weights(gate: np.ndarray, kind: np.ndarray) -> list[float]:
     """Mean weight of the visual expert in the images of either kind."""
-    gate = predictor.predict(MIXTURE, place, rows).gate[:, 0, 0]
-    return [float(gate[kind[rows]].mean()), float(gate[~kind[rows]].mean())]
+    return [float(gate[kind].mean()), float(gate[~kind].mean())]
 
 
 def made_case(case: str) -> tuple[Features, np.ndarray, np.ndarray]:

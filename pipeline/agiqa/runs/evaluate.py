@@ -35,7 +35,7 @@ from agiqa.runs.provenance import scores_digest
 from agiqa.stage2.contract import SplitScores
 from agiqa.stage2.features import require_same_stores
 from agiqa.stage2.fit_data import FitData, load_fit_data
-from agiqa.stage2.predictors import make_predictor
+from agiqa.stage2.predictors import extra_models, gate_epochs, require_width, score_split
 from agiqa.stage2.presets import MIXTURE
 from agiqa.stage2.targets import Sides
 
@@ -125,7 +125,7 @@ def evaluate_on(run: Run, test_set: TestSet) -> list[Evaluation]:
         AgiqaError: features made in another way than the run's, or other splits.
     """
     name, sides, features = test_set.data.name, test_set.sides, test_set.data.features
-    predictor = make_predictor(run.ensemble, features, run.params, name, test_set.scale)
+    require_width(run.ensemble, features, name)
     require_same_stores(run.provenance["stores"], features.stores)
     if list(sides) != list(run.provenance["seeds"]):
         raise AgiqaError(
@@ -133,27 +133,27 @@ def evaluate_on(run: Run, test_set: TestSet) -> list[Evaluation]:
             f"holds {list(sides)}: run `agiqa fit` again."
         )
     scores = {
-        (model, seed): predictor.predict(model, number, side["test"])
+        (model, seed): score
         for number, (seed, side) in enumerate(sides.items())
-        for model in predictor.models
+        for model, score in score_split(
+            run.ensemble, features, number, side["test"], test_set.scale
+        ).items()
     }
-    results = []
+    results, extras = [], extra_models(run.params)
     for number, column in enumerate(test_set.columns):
         if column is None:
             continue
         predictions = _predictions(test_set, scores, number, column)
         mixture = predictions[predictions["model"] == MIXTURE]
-        for extra, rows_of in predictor.extra_models.items():  # the same on some of the images
+        for extra, rows_of in extras.items():  # the same on some of the images
             picked = [
                 part.iloc[rows_of(len(part))].assign(model=extra)
                 for _, part in mixture.groupby("seed", sort=False)
             ]
             predictions = pd.concat([predictions, *picked], ignore_index=True)
-        epochs = predictor.gate_epochs(number)
+        epochs = gate_epochs(run.ensemble, number)
         gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
-        figures = measure(
-            predictions, list(predictor.extra_models), run.provenance["experts"], gating
-        )
+        figures = measure(predictions, list(extras), run.provenance["experts"], gating)
         metrics = _describe(run, test_set, number, column, predictions) | figures
         if (ceiling := best_possible(test_set.data.table, column, sides)) is not None:
             metrics["ceiling"] = ceiling

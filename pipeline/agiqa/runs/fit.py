@@ -18,15 +18,15 @@ from agiqa.runs.files import CURVES, Run, save_run
 from agiqa.runs.provenance import describe_run, known_images
 from agiqa.stage2 import fitting
 from agiqa.stage2.features import (
+    VISUAL,
     choose_vectors,
     describe_store,
     require_settings,
     without_left_out,
 )
 from agiqa.stage2.fit_data import dataset_folder, load_fit_data, load_rated_data, store_path
-from agiqa.stage2.fitting import Fitted
 from agiqa.stage2.joining import join
-from agiqa.stage2.paper.inputs import experts, semantic_order
+from agiqa.stage2.paper.inputs import semantic_order
 from agiqa.stage2.paper.pixels import describe_pixels
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
 from agiqa.stage2.predictors import AnyInputs
@@ -86,12 +86,13 @@ def fit(
     fitted = fitting.fit(features, targets, sides, params)
     if fitted is None:
         return None
-    provenance = describe_run(data, params, fitted)
+    provenance = describe_run(data, params, features.experts, features.stores)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
     run = Run(folder, fitted.ensemble, params, provenance, known_images(data))
     save_run(run, fitted.curves, prompts)
     _log_curves(folder, fitted.curves)
-    fitted.forget_states()
+    for state in fitted.states:  # what a stopped fit would go on from
+        state.remove()
     return run
 
 
@@ -136,8 +137,8 @@ def import_run(
         "semantic": describe_store(store, chosen),
         "visual": describe_pixels(ensemble.config.image_size),
     }
-    fitted = Fitted(ensemble, experts([store.names[p] for p in order]), stores)
-    provenance = describe_run([rated], params, fitted)
+    experts = (*(store.names[p] for p in order), VISUAL)
+    provenance = describe_run([rated], params, experts, stores)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
     run = Run(folder, ensemble, params, provenance, known_images([rated]))
     save_run(run, [], prompts)

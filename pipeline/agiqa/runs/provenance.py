@@ -4,19 +4,20 @@ import hashlib
 import importlib.metadata
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agiqa.core.params import Params
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits import leaks
 from agiqa.stage2.fit_data import RatedData
-from agiqa.stage2.fitting import Fitted
 
 LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
 
 
-def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> dict[str, Any]:
+def describe_run(
+    data: Sequence[RatedData], params: Params, experts: Sequence[str], stores: Mapping[str, Any]
+) -> dict[str, Any]:
     """Describe a fit: the first data set at the top, further ones under `others`."""
     first, *others = map(describe_data, data)
     return {
@@ -24,8 +25,8 @@ def describe_run(data: Sequence[RatedData], params: Params, fitted: Fitted) -> d
         **first,
         "trained_on": [one.name for one in data],
         "others": others,
-        "experts": list(fitted.experts),
-        "stores": dict(fitted.stores),
+        "experts": list(experts),
+        "stores": dict(stores),
         **_environment(),
     }
 

@@ -1,24 +1,33 @@
-"""What models of either preset are to a run: what they predict, and the tensors that hold them.
+"""What models of any preset are to a run: what they predict, and the tensors that hold them.
 
 Each model says which tensors hold it (`tensors`), is made from them again (`from_tensors`), and
 says what they must be in a file of others (`expected`): that is held against the file's header
 before anything is read or room is made for it, so that a size in a stranger's settings cannot be
 larger than the weights that they gave.
+
+The networks of `paper` and `tuned` score here, in training and of a run. The splits' weights of a
+run stay in its file, mapped into memory, and take turns in one network on accelerate's device,
+always in float32: so a run scores the same however it was trained, and ten splits need no more
+memory than one.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from agiqa.core.float32 import full_float32
+from agiqa.core.memory import with_halving
+from agiqa.core.progress import track
 from agiqa.core.weight_files import Entry
 
 Named = TypeVar("Named")  # a tensor, or what a file's header says of it
 Header = Mapping[str, Entry]  # of a file: its tensors by name
 Expected = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # by name: possible types, and shape
+NetworkInputs = Callable[[np.ndarray, torch.device], tuple[Tensor, ...]]  # of images by row `(n,)`
 
 
 class Prediction(NamedTuple):
@@ -65,3 +74,49 @@ def matrix_shape(header: Header, name: str) -> tuple[int, int]:
     if len(shape) != 2 or math.prod(shape) == 0:
         raise ValueError(f"tensor {name}: expected 2 dimensions, found {shape}")
     return shape[0], shape[1]
+
+
+def score_by(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    inputs: NetworkInputs,
+    rows: np.ndarray,
+    most: int,
+    shown: str = "",
+) -> list[Tensor]:
+    """Score images by a network with a split's weights, on its device; as `score_rows`.
+
+    At most `most` at a time, fewer where memory runs out.
+    """
+    network.load_state_dict(weights)
+    device = next(network.parameters()).device
+    return with_halving(
+        lambda size: score_rows(network, inputs, rows, size, device, shown),
+        most,
+        "scoring",
+        "or score on the CPU",
+    )
+
+
+def score_rows(
+    forward: Callable[..., Any],
+    inputs: NetworkInputs,
+    rows: np.ndarray,
+    size: int,
+    device: torch.device,
+    shown: str = "",
+) -> list[Tensor]:
+    """What a network puts out of the images `rows` `(n,)`, `size` at a time, on the CPU.
+
+    `shown` says in a word what a progress bar is for; none without it.
+    """
+    starts: Iterable[int] = range(0, len(rows), size)
+    if shown:
+        starts = track(starts, shown, unit=size, total=len(rows))
+    parts = []
+    with torch.inference_mode(), full_float32():
+        for start in starts:
+            output = forward(*inputs(rows[start : start + size], device))
+            outputs = output if isinstance(output, tuple) else (output,)
+            parts.append([part.float().cpu() for part in outputs])
+    return [torch.cat(part) for part in zip(*parts, strict=True)]

@@ -21,8 +21,9 @@ from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 from agiqa.stage2.paper.network.weights import DEAD
 from agiqa.stage2.paper.pixels import Pixels
-from agiqa.stage2.paper.training import PaperFit, fit_paper
+from agiqa.stage2.paper.training import fit_paper
 from agiqa.stage2.training.epochs import start_processes
+from agiqa.stage2.training.resume import Fitted
 from agiqa.store import write_pack
 from kit.command import agiqa
 
@@ -129,10 +130,10 @@ def fit_tiny(
     inputs: PaperInputs,
     mos: np.ndarray,
     sides: dict[int, dict[str, np.ndarray]],
-) -> Callable[..., PaperFit]:
+) -> Callable[..., Fitted]:
     """Fits the tiny network with changed settings; `ledger` keeps what is unfinished."""
 
-    def fit(preset: str = "paper", ledger: str = "ledger", **changed: Any) -> PaperFit:
+    def fit(preset: str = "paper", ledger: str = "ledger", **changed: Any) -> Fitted:
         given = {"inputs": inputs, "mos": mos, "sides": sides}
         given |= {name: changed.pop(name) for name in list(changed) if name in given}
         paper = Paper(

@@ -19,12 +19,12 @@ from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperRegressor
 from agiqa.stage2.paper.pixels import Pixels
-from agiqa.stage2.paper.training import PaperFit
 from agiqa.stage2.training import epochs
 from agiqa.stage2.training.epochs import Training, in_bf16
+from agiqa.stage2.training.resume import Fitted
 from agiqa.stage2.training.steps import Steps
 
-Fit = Callable[..., PaperFit]
+Fit = Callable[..., Fitted]
 Sides = dict[int, dict[str, np.ndarray]]
 
 

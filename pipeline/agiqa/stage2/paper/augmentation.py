@@ -5,8 +5,6 @@ processes share it; the pixels are turned where they are used. After MA-AGIQA's 
 whose "horizontal" flip acts on a channels-first array and so turns images upside down.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,32 +16,20 @@ FLIPS = {"vertical": 0, "horizontal": 1}  # axis of one image (H, W, 3)
 TURNS = (0.33, 0.33, 0.34)  # the authors' shares of 90, 180 and 270 degrees
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What happens to each of B images: turned first, then flipped."""
-
-    turns: np.ndarray  # (B,) quarter turns, 0 to 3
-    flips: np.ndarray  # (B,) bool
-
-    def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(self.turns[rows], self.flips[rows])
-
-
-def draw(count: int, recipe: Recipe, rng: np.random.Generator) -> Draws:
-    """Random draws for `count` images."""
+def draw(count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Draw what happens to images: quarter turns, 0 to 3, then whether to flip: `(count, 2)`."""
     turned = rng.random(count) < recipe.augment
     turns = rng.choice([1, 2, 3], size=count, p=TURNS)
     flipped = rng.random(count) < recipe.augment
-    return Draws(
-        np.where(turned & recipe.rotate, turns, 0),
-        flipped & (recipe.flip in FLIPS),
+    return np.stack(
+        [np.where(turned & recipe.rotate, turns, 0), flipped & (recipe.flip in FLIPS)], axis=1
     )
 
 
-def augment(pixels: Tensor, draws: Draws, flip: str) -> Tensor:
-    """Pixels `(B, S, S, 3)` turned and flipped as drawn."""
+def augment(pixels: Tensor, draws: np.ndarray, flip: str) -> Tensor:
+    """Pixels `(B, S, S, 3)` turned and flipped as drawn `(B, 2)`."""
     images = []
-    for image, turns, flipped in zip(pixels, draws.turns, draws.flips, strict=True):
+    for image, (turns, flipped) in zip(pixels, draws, strict=True):
         turned = torch.rot90(image, int(turns), dims=(0, 1)) if turns else image
         images.append(turned.flip(FLIPS[flip]) if flipped else turned)
     return torch.stack(images)

@@ -1,11 +1,9 @@
 """What a fit with the `paper` presets yields and how it scores: one network for each split.
 
-Beside `light.ensemble`. The splits' weights stay in the run's file, mapped into memory, and take
-turns in one network on accelerate's device, always in float32: so a run scores the same however it
-was trained, and ten splits need no more memory than one.
+Beside `light.ensemble`; how the splits' weights take turns says `contract`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Protocol, Self
@@ -15,11 +13,8 @@ import torch
 from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.float32 import full_float32
-from agiqa.core.memory import with_halving
 from agiqa.core.params import Params, from_tree
-from agiqa.core.progress import track
-from agiqa.stage2.contract import Expected, Header, Prediction, inside, nested
+from agiqa.stage2.contract import Expected, Header, Prediction, inside, nested, score_by
 from agiqa.stage2.paper.augmentation import as_input
 from agiqa.stage2.paper.inputs import semantic_order
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor
@@ -73,13 +68,13 @@ class PaperEnsemble:
         self, index: int, pixels: Images, semantic: np.ndarray, rows: np.ndarray
     ) -> NetworkOutput:
         """What the split's network says of the images `rows` `(n,)`."""
-        self.network.load_state_dict(self.weights[index])
-        device = next(self.network.parameters()).device
-        return with_halving(
-            lambda size: score_rows(self.network, device, pixels, semantic, rows, size, "Score"),
-            BATCH,
-            "scoring",
-            "or score on the CPU",
+
+        def inputs(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+            seen, told = (torch.from_numpy(part[images]).to(device) for part in (pixels, semantic))
+            return as_input(seen), told
+
+        return NetworkOutput(
+            *score_by(self.network, self.weights[index], inputs, rows, BATCH, "Score")
         )
 
     def intervals(self, score: Tensor, target: int = 0) -> None:
@@ -148,29 +143,3 @@ def paper_config(provenance: Mapping[str, Any]) -> PaperConfig:
         return PaperConfig(**vars(network), semantic_width=width)
     except AgiqaError as error:
         raise ValueError(str(error)) from error
-
-
-def score_rows(
-    forward: Callable[[Tensor, Tensor], NetworkOutput],
-    device: torch.device,
-    pixels: Images,
-    semantic: np.ndarray,
-    rows: np.ndarray,
-    size: int,
-    shown: str = "",
-) -> NetworkOutput:
-    """Scores, gates and maps of the images `rows` `(n,)`, `size` at a time, brought to the CPU.
-
-    `shown` says in a word what a progress bar is for; none without it.
-    """
-    starts: Iterable[int] = range(0, len(rows), size)
-    if shown:
-        starts = track(starts, shown, unit=size, total=len(rows))
-    parts = []
-    with torch.inference_mode(), full_float32():
-        for start in starts:
-            chosen = rows[start : start + size]
-            image = as_input(torch.from_numpy(pixels[chosen]).to(device))
-            output = forward(image, torch.from_numpy(semantic[chosen]).to(device))
-            parts.append([part.float().cpu() for part in output])
-    return NetworkOutput(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -31,7 +31,7 @@ class PaperInputs:
     @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts in the gate's order."""
-        return experts(self.prompts)
+        return (*self.prompts, VISUAL)
 
 
 def load_paper_inputs(
@@ -75,11 +75,6 @@ def load_paper_inputs(
         stores={"semantic": describe_store(store, chosen), "visual": describe_pixels(size)},
     )
     return table, inputs
-
-
-def experts(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Names of the network's experts in the gate's order."""
-    return (*prompts, VISUAL)
 
 
 def semantic_order(names: Sequence[str], chosen: Sequence[int], where: str) -> list[int]:

@@ -5,11 +5,10 @@ the training goes on after a stop and is shared by several GPUs (`stage2/trainin
 not depend on how many they are, dropout apart.
 """
 
-import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +16,19 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from agiqa.core.params import Params
-from agiqa.stage2.paper.augmentation import Draws, as_input, augment, draw
-from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble, score_rows
+from agiqa.stage2.paper.augmentation import as_input, augment, draw
+from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor, load_vit
 from agiqa.stage2.presets import MIXTURE, Recipe, recipe
 from agiqa.stage2.targets import Side
-from agiqa.stage2.training.epochs import (
-    Course,
-    Training,
-    digest_data,
-    digest_weights,
-    in_bf16,
-    require_images,
-)
+from agiqa.stage2.training.epochs import Course, digest_data, require_images, train
 from agiqa.stage2.training.optimisation import decayed
-from agiqa.stage2.training.resume import FitState
-from agiqa.stage2.training.steps import Steps
+from agiqa.stage2.training.resume import Fitted
 from agiqa.store.fingerprint import plain
 
 NONE = "none"  # a backbone that starts from random weights
 LEAST_VAL = 2  # images a split needs on its validation side
-
-
-class PaperFit(NamedTuple):
-    """What a fit yields, and the states that may be forgotten once it is written."""
-
-    ensemble: PaperEnsemble
-    curves: list[dict[str, Any]]  # model, seed, epoch, train_loss, val_srcc, val_plcc
-    states: tuple[FitState, ...]
 
 
 class PaperTask:
@@ -60,7 +43,7 @@ class PaperTask:
     def __init__(
         self, network: PaperRegressor, inputs: PaperInputs, mos: np.ndarray, recipe: Recipe
     ) -> None:
-        self.network, self.inputs, self.recipe = network, inputs, recipe
+        self.network, self.data, self.recipe = network, inputs, recipe
         self.mos = torch.from_numpy(mos.astype(np.float32))
 
     def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
@@ -70,28 +53,23 @@ class PaperTask:
     def start(self, device: torch.device) -> None:
         """Nothing: the network starts as it was made."""
 
-    def draw(self, count: int, rng: np.random.Generator) -> Draws:
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw the flips and turns of a step."""
         return draw(count, self.recipe, rng)
 
-    def loss(self, rows: np.ndarray, draws: Any, device: torch.device) -> Tensor:
-        """Squared errors of the images, summed."""
-        pixels = torch.from_numpy(self.inputs.pixels[rows]).to(device)
-        image = as_input(augment(pixels, draws, self.recipe.flip))
-        semantic = torch.from_numpy(self.inputs.semantic[rows]).to(device)
-        score: Tensor = self.network(image, semantic).score
-        return (score.float() - self.mos[rows].to(device)).square().sum()
+    def inputs(
+        self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Images and semantic vectors, the images flipped and turned as drawn."""
+        pixels = torch.from_numpy(self.data.pixels[rows]).to(device)
+        if draws is not None:
+            pixels = augment(pixels, draws, self.recipe.flip)
+        return as_input(pixels), torch.from_numpy(self.data.semantic[rows]).to(device)
 
-    def scores(
-        self,
-        forward: Callable[..., NetworkOutput],
-        rows: np.ndarray,
-        size: int,
-        device: torch.device,
-    ) -> Tensor:
-        """Scores `(n,)` of the images."""
-        pixels, semantic = self.inputs.pixels, self.inputs.semantic
-        return score_rows(forward, device, pixels, semantic, rows, size).score
+    def loss(self, output: NetworkOutput, rows: np.ndarray) -> Tensor:
+        """Squared errors of the images, summed."""
+        score = output.score.float()
+        return (score - self.mos[rows].to(score.device)).square().sum()
 
 
 def fit_paper(
@@ -101,7 +79,7 @@ def fit_paper(
     params: Params,
     accelerator: Accelerator,
     ledger: Path | None = None,
-) -> PaperFit:
+) -> Fitted[PaperEnsemble]:
     """Train one network for each split, in turn.
 
     Args:
@@ -125,30 +103,30 @@ def fit_paper(
     weights, states = [], []
     for seed, side in sides.items():
         network = _start(config, params)
-        bf16 = in_bf16(params.paper.precision, accelerator)
+        task = PaperTask(network, inputs, mos, chosen)
+        course = Course(
+            model=MIXTURE,
+            section="paper",
+            settings=params.paper,
+            recipe=chosen,
+            split=seed,
+            seed=params.fit.seed,
+            train=side["train"],
+            val=_whole(side["val"], chosen),
+            mos=mos,
+        )
         identity = {
             "recipe": asdict(chosen),
             "network": plain(asdict(config)),
-            "seed": params.fit.seed,
-            "split": seed,
-            "bf16": bf16,
             "tf32": False,
-            "initial_sha256": digest_weights(network),
             "data_sha256": digest_data(inputs.image_ids, (mos, inputs.semantic), side),
             "stores": plain(inputs.stores),
-            "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
         }
-        share = -(-size // accelerator.num_processes)
-        at_a_time = min(share, params.paper.micro_batch or share)
-        task = PaperTask(network, inputs, mos, chosen)
-        steps = Steps(task, chosen, bf16, at_a_time, accelerator)
-        val = _whole(side["val"], chosen)
-        course = Course(MIXTURE, "paper", seed, params.fit.seed, side["train"], val, mos)
-        trained = Training(steps, course).run_saved(identity, ledger)
+        trained = train(task, course, identity, accelerator, ledger)
         curves += trained.curves
         weights.append(trained.best())
         states.append(trained.state)
-    return PaperFit(PaperEnsemble(config, weights), curves, tuple(states))
+    return Fitted(PaperEnsemble(config, weights), curves, tuple(states))
 
 
 def _whole(val: np.ndarray, chosen: Recipe) -> np.ndarray:

@@ -6,6 +6,7 @@ images (`steps`). The validation side picks the epoch; the test side is not touc
 """
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import math
@@ -25,12 +26,14 @@ from torch import nn
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.memory import ran_out
+from agiqa.core.params import Paper, Tuned
 from agiqa.core.progress import track
 from agiqa.data.metrics import plcc, srcc
+from agiqa.stage2.presets import Recipe
 from agiqa.stage2.targets import Side
 from agiqa.stage2.training.optimisation import rate
 from agiqa.stage2.training.resume import FitState
-from agiqa.stage2.training.steps import Steps
+from agiqa.stage2.training.steps import Steps, Task
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class Course:
 
     model: str  # its name in curves
     section: str  # of the settings, for messages
+    settings: Paper | Tuned
+    recipe: Recipe
     split: int  # the split's seed
     seed: int  # of the fit
     train: np.ndarray  # rows of the images
@@ -61,20 +66,7 @@ class Training:
 
     def __init__(self, steps: Steps, course: Course) -> None:
         self.steps, self.course = steps, course
-        self.accelerator, self.recipe = steps.accelerator, steps.recipe
-
-    def run_saved(self, identity: Mapping[str, object], ledger: Path | None) -> "Trained":
-        """Train to the end, or go on where a fit of that identity stopped, in all processes.
-
-        Args:
-            identity: everything that determines the result.
-            ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
-        """
-        state = FitState(identity, ledger)
-        with state.writer() if self.accelerator.is_main_process else nullcontext():
-            record = self.run(state)
-        self.accelerator.wait_for_everyone()
-        return Trained(state, record)
+        self.accelerator, self.recipe = steps.accelerator, course.recipe
 
     def run(self, state: FitState) -> dict[str, Any]:
         """Train to the last epoch, from where `state` stands; returns the last record."""
@@ -188,6 +180,41 @@ class Trained:
     def best(self) -> dict[str, Any]:
         """The weights of the best epoch, mapped into memory."""
         return dict(self.state.best(self.record))
+
+
+def train(
+    task: Task,
+    course: Course,
+    identity: Mapping[str, object],
+    accelerator: Accelerator,
+    ledger: Path | None,
+) -> Trained:
+    """Train to the end, or go on where a fit of that identity stopped, in all processes.
+
+    Args:
+        task: what is learnt.
+        course: from what, and how.
+        identity: what determines the result beside what is added here.
+        accelerator: of `start_processes`.
+        ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
+    """
+    bf16 = in_bf16(course.settings.precision, accelerator)
+    identity = {
+        **identity,
+        "seed": course.seed,
+        "split": course.split,
+        "bf16": bf16,
+        "initial_sha256": digest_weights(task.network),
+        "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
+    }
+    share = -(-course.recipe.batch_size // accelerator.num_processes)
+    at_a_time = min(share, course.settings.micro_batch or share)
+    training = Training(Steps(task, course.recipe, bf16, at_a_time, accelerator), course)
+    state = FitState(identity, ledger)
+    with state.writer() if accelerator.is_main_process else nullcontext():
+        record = training.run(state)
+    accelerator.wait_for_everyone()
+    return Trained(state, record)
 
 
 def in_bf16(precision: str, accelerator: Accelerator) -> bool:

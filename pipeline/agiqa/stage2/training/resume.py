@@ -17,11 +17,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -36,6 +36,8 @@ from agiqa.store.fingerprint import plain
 from agiqa.store.ledger.lock import writer_lock
 
 log = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
 
 LAYOUT = 1
 STATE, IDENTITY, RECORD = "state.safetensors", "identity.json", "record"
@@ -145,6 +147,14 @@ class FitState:
 
     def _best_path(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch}.safetensors"
+
+
+class Fitted(NamedTuple, Generic[Model]):
+    """What a fit comes to, and the states that may be forgotten once its run is written."""
+
+    ensemble: Model
+    curves: Sequence[Mapping[str, Any]]  # model, seed, epoch, train_loss, val_srcc, val_plcc
+    states: tuple[FitState, ...] = ()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ of them rather than while they arise (DistributedDataParallel): so a step that r
 one process is repeated by all, with half as many images at a time and as many in all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import halve, ran_out, with_halving
+from agiqa.stage2.contract import score_rows
 from agiqa.stage2.presets import Recipe
 from agiqa.stage2.training.optimisation import (
     MovingAverage,
@@ -26,14 +27,8 @@ from agiqa.stage2.training.optimisation import (
 )
 
 
-class Draws(Protocol):
-    """What chance does to each of a step's images."""
-
-    def __getitem__(self, rows: slice, /) -> "Draws": ...
-
-
 class Task(Protocol):
-    """What is learnt: a network, and what it makes of images, which go by their rows `(n,)`."""
+    """What is learnt: a network, whose first output is the score, from images by row `(n,)`."""
 
     batch: int  # images scored at a time, at most
     advice: str  # what to do where memory runs out with a single image
@@ -48,16 +43,16 @@ class Task(Protocol):
     def start(self, device: torch.device) -> None:
         """Prepare the network, where a training begins."""
 
-    def draw(self, count: int, rng: np.random.Generator) -> Draws:
-        """Draw what happens to `count` images."""
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw what happens to `count` images: a row for each."""
 
-    def loss(self, rows: np.ndarray, draws: Draws, device: torch.device) -> Tensor:
-        """Loss summed over the images."""
+    def inputs(
+        self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
+    ) -> tuple[Tensor, ...]:
+        """What the network takes of images; as they are without draws."""
 
-    def scores(
-        self, forward: Callable[..., Any], rows: np.ndarray, size: int, device: torch.device
-    ) -> Tensor:
-        """Scores `(n,)`, `size` images at a time; `forward` is the network with other weights."""
+    def loss(self, output: Any, rows: np.ndarray) -> Tensor:
+        """Loss summed over the images, by what the network puts out."""
 
 
 class Steps:
@@ -87,7 +82,7 @@ class Steps:
         if self.average is not None:
             self.average = MovingAverage(self.network, self.recipe.ema)
 
-    def step(self, rate: float, rows: np.ndarray, draws: Draws) -> Tensor:
+    def step(self, rate: float, rows: np.ndarray, draws: np.ndarray) -> Tensor:
         """One update by the images `rows` `(B,)`; this process's share of the mean loss."""
         self.network.train()
         for group in self.optimiser.param_groups:
@@ -109,8 +104,8 @@ class Steps:
         own = np.resize(rows, share * processes)[self.accelerator.process_index :: processes]
         self.network.eval()
         with self._autocast():
-            scored = with_halving(
-                lambda size: self.task.scores(self._kept, own, size, self.device),
+            scored, *_ = with_halving(
+                lambda size: score_rows(self._kept, self.task.inputs, own, size, self.device),
                 self.task.batch,
                 "validation",
                 self.task.advice,
@@ -143,7 +138,7 @@ class Steps:
         if self.average is not None:
             self.average.restore(parts["average"], updates)
 
-    def _repeat_until_it_fits(self, rows: np.ndarray, draws: Draws) -> Tensor:
+    def _repeat_until_it_fits(self, rows: np.ndarray, draws: np.ndarray) -> Tensor:
         own = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         while True:
             loss = self._gradients(rows[own], draws[own], len(rows))
@@ -152,7 +147,7 @@ class Steps:
             doing = f"training, still {self.recipe.batch_size} a step"
             self.at_a_time = halve(self.at_a_time, doing, self.task.advice)
 
-    def _gradients(self, rows: np.ndarray, draws: Draws, whole: int) -> Tensor | None:
+    def _gradients(self, rows: np.ndarray, draws: np.ndarray, whole: int) -> Tensor | None:
         """Gradients of the mean loss over `whole` images; None if memory ran out."""
         self.optimiser.zero_grad()
         total = torch.zeros((), device=self.device)
@@ -161,7 +156,8 @@ class Steps:
                 for start in range(0, len(rows), self.at_a_time):
                     part = slice(start, start + self.at_a_time)
                     with self._autocast():
-                        summed = self.task.loss(rows[part], draws[part], self.device)
+                        inputs = self.task.inputs(rows[part], self.device, draws[part])
+                        summed = self.task.loss(self.network(*inputs), rows[part])
                     loss = summed / whole
                     loss.backward()
                     total += loss.detach()

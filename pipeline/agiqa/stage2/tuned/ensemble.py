@@ -1,11 +1,10 @@
 """What a fit with the preset `tuned` yields and how it scores: `light`, and a tail for each split.
 
 The tail's score stands beside that of the frozen experts' mixture, with the share that the
-validation side gave it. Weights are kept in float16 and stay in the run's file, mapped into memory,
-until they take their turn in one network; scores are computed in float32.
+validation side gave it. Weights are kept in float16; scores are computed in float32.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -14,15 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agiqa.core.float32 import full_float32
-from agiqa.core.memory import with_halving
 from agiqa.core.params import Params
 from agiqa.stage2.conformal import HeldOut, cv_plus, held_out
-from agiqa.stage2.contract import Expected, Header, Prediction, inside, matrix_shape, nested
+from agiqa.stage2.contract import (
+    Expected,
+    Header,
+    Prediction,
+    inside,
+    matrix_shape,
+    nested,
+    score_by,
+)
 from agiqa.stage2.light import gate
 from agiqa.stage2.light.ensemble import Ensemble
 from agiqa.stage2.light.mixture import Mixture
-from agiqa.stage2.tuned.inputs import TokenRows, TunedVisual
+from agiqa.stage2.tuned.inputs import TunedVisual
 from agiqa.stage2.tuned.tail import Tail, TailConfig, facts
 
 BATCH = 64  # images scored at a time
@@ -105,20 +110,13 @@ class TunedEnsemble:
             (score - split.scales.mean[0, 0]) / split.scales.sd[0, 0]
             for split, score in zip(self.light.splits, light, strict=True)
         ]
-        tails = []
-        device = next(self.network.parameters()).device
-        for weights in self.tails:
-            self.network.load_state_dict(weights)
-            tails.append(
-                with_halving(
-                    lambda size: tail_scores(
-                        self.network, self.config, visual.tokens, semantic, size, device
-                    ),
-                    BATCH,
-                    "scoring",
-                    "or score on the CPU",
-                )
-            )
+
+        def inputs(rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+            states = tokens_on(visual.tokens[rows], self.config, device)
+            return states, torch.from_numpy(semantic[rows]).to(device)
+
+        every = np.arange(len(semantic))
+        tails = [score_by(self.network, weights, inputs, every, BATCH)[0] for weights in self.tails]
         return torch.stack(frozen).float(), torch.stack(tails)
 
     def intervals(self, score: Tensor, target: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -183,25 +181,6 @@ class TunedEnsemble:
         from accelerate import PartialState
 
         return Tail(self.config).to(PartialState().device).eval()
-
-
-def tail_scores(
-    forward: Callable[..., Tensor],
-    config: TailConfig,
-    tokens: TokenRows,
-    semantic: np.ndarray,
-    size: int,
-    device: torch.device,
-) -> Tensor:
-    """Scores `(N,)` of images, `size` at a time, in units of the training deviation, on the CPU."""
-    parts = [torch.empty(0)]
-    with torch.inference_mode(), full_float32():
-        for start in range(0, len(tokens), size):
-            rows = np.arange(start, min(start + size, len(tokens)))
-            states = tokens_on(tokens[rows], config, device)
-            vectors = torch.from_numpy(semantic[rows]).to(device)
-            parts.append(forward(states, vectors).float().cpu())
-    return torch.cat(parts)
 
 
 def tokens_on(tokens: np.ndarray, config: TailConfig, device: torch.device) -> Tensor:

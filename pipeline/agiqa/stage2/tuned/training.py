@@ -7,12 +7,10 @@ mixture (`ensemble.Blend`), 0 where it does not help. That side has then chosen 
 and share, so that its errors, from which the intervals come, are a little too small.
 """
 
-import importlib.metadata
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,25 +22,10 @@ from agiqa.stage2.light.ridge import fit_ridge
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.presets import RECIPES, Recipe
 from agiqa.stage2.targets import Scales, Side, Sides, Targets
-from agiqa.stage2.training.epochs import (
-    Course,
-    Training,
-    digest_data,
-    digest_weights,
-    in_bf16,
-    require_images,
-)
+from agiqa.stage2.training.epochs import Course, Trained, digest_data, require_images, train
 from agiqa.stage2.training.optimisation import decayed
-from agiqa.stage2.training.resume import FitState
-from agiqa.stage2.training.steps import Draws, Steps
-from agiqa.stage2.tuned.ensemble import (
-    BATCH,
-    Blend,
-    TunedEnsemble,
-    fit_blend,
-    tail_scores,
-    tokens_on,
-)
+from agiqa.stage2.training.resume import Fitted
+from agiqa.stage2.tuned.ensemble import BATCH, Blend, TunedEnsemble, fit_blend, tokens_on
 from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual, read_tail_start
 from agiqa.stage2.tuned.tail import Tail, as_kept, start_tail, tail_config
 
@@ -53,14 +36,6 @@ RANK_WEIGHT = 0.3  # of the ranking loss, as FAST-VQA has it
 SMALL = 1e-6
 
 
-class TunedFit(NamedTuple):
-    """What a fit yields, and the states that may be forgotten once it is written."""
-
-    ensemble: TunedEnsemble
-    curves: list[dict[str, Any]]  # model, seed, epoch, train_loss, val_srcc, val_plcc
-    states: tuple[FitState, ...]
-
-
 def fit_tuned(
     inputs: TunedInputs,
     targets: Targets,
@@ -68,7 +43,7 @@ def fit_tuned(
     params: Params,
     accelerator: Accelerator,
     ledger: Path | None = None,
-) -> TunedFit:
+) -> Fitted[TunedEnsemble]:
     """Fit `light` and train a tail on every split, in turn.
 
     Args:
@@ -101,47 +76,41 @@ def fit_tuned(
         wanted = scales.standardise(targets.mos, targets.dataset_of)[:, 0].astype(np.float32)
         tail = start_tail(config, start, params.fit.seed)
         task = TailTask(tail, inputs, wanted, side, params.tuned)
-        trained = _train(task, inputs, seed, side, params, accelerator, ledger)
+        trained = _train(task, seed, params, accelerator, ledger)
         tails.append(as_kept(trained.best()))
         curves += trained.curves
         states.append(trained.state)
         alone = replace(whole, light=light.only(index), tails=(tails[-1],))
         blends.append(_blend(alone, inputs, wanted, side["val"]))
         log.info("Split %d: share of the tail %.2f", seed, blends[-1].share)
-    return TunedFit(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
+    return Fitted(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
 
 
 def _train(
-    task: "TailTask",
-    inputs: TunedInputs,
-    seed: int,
-    side: Side,
-    params: Params,
-    accelerator: Accelerator,
-    ledger: Path | None,
-) -> Any:
+    task: "TailTask", seed: int, params: Params, accelerator: Accelerator, ledger: Path | None
+) -> Trained:
     """Train a split's tail, or go on where it was stopped."""
-    settings, chosen = params.tuned, tuned_recipe(params.tuned)
-    bf16 = in_bf16(settings.precision, accelerator)
+    course = Course(
+        model=TAIL,
+        section=TAIL,
+        settings=params.tuned,
+        recipe=tuned_recipe(params.tuned),
+        split=seed,
+        seed=params.fit.seed,
+        train=task.side["train"],
+        val=task.side["val"],
+        mos=task.wanted,
+        patience=params.tuned.patience,
+    )
+    arrays = task.wanted, task.data.semantic
     identity = {
         "preset": TAIL,
-        "settings": asdict(settings),
+        "settings": asdict(params.tuned),
         "gate": params.fit.gate,
-        "seed": params.fit.seed,
-        "split": seed,
-        "bf16": bf16,
-        "initial_sha256": digest_weights(task.network),
-        "data_sha256": digest_data(inputs.image_ids, (task.wanted, inputs.semantic), side),
-        "tokens": dict(inputs.made_by),
-        "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
+        "data_sha256": digest_data(task.data.image_ids, arrays, task.side),
+        "tokens": dict(task.data.made_by),
     }
-    share = -(-chosen.batch_size // accelerator.num_processes)
-    at_a_time = min(share, settings.micro_batch or share)
-    steps = Steps(task, chosen, bf16, at_a_time, accelerator)
-    patience = settings.patience
-    rows = side["train"], side["val"]
-    course = Course(TAIL, TAIL, seed, params.fit.seed, *rows, task.wanted, patience)
-    return Training(steps, course).run_saved(identity, ledger)
+    return train(task, course, identity, accelerator, ledger)
 
 
 def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
@@ -172,7 +141,7 @@ class TailTask:
     def __init__(
         self, tail: Tail, inputs: TunedInputs, wanted: np.ndarray, side: Side, settings: Tuned
     ) -> None:
-        self.network, self.inputs, self.side, self.settings = tail, inputs, side, settings
+        self.network, self.data, self.side, self.settings = tail, inputs, side, settings
         self.wanted = wanted
         self.mos = torch.from_numpy(wanted)
 
@@ -195,7 +164,7 @@ class TailTask:
         centre, scale = train.mean(axis=0), train.std(axis=0) + SMALL
         mos, val_mos = (self.wanted[part][:, None].astype(float) for part in rows)
         ridge = fit_ridge((train - centre) / scale, mos, (val - centre) / scale, val_mos)
-        semantic = self.inputs.semantic[rows[0]]
+        semantic = self.data.semantic[rows[0]]
         with torch.no_grad():
             for own, new in (
                 (head.centre, centre),
@@ -207,40 +176,29 @@ class TailTask:
             ):
                 own.copy_(torch.from_numpy(np.ascontiguousarray(new, dtype=np.float32)))
 
-    def draw(self, count: int, rng: np.random.Generator) -> Draws:
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Nothing: tokens are neither flipped nor turned."""
-        return _NoDraws()
+        return np.empty((count, 0))
 
-    def loss(self, rows: np.ndarray, draws: Draws, device: torch.device) -> Tensor:
+    def inputs(
+        self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and semantic vectors of the images."""
+        tokens = tokens_on(self.data.tokens[rows], self.network.config, device)
+        return tokens, torch.from_numpy(self.data.semantic[rows]).to(device)
+
+    def loss(self, output: Tensor, rows: np.ndarray) -> Tensor:
         """Squared error, correlation and ranking of the images, times their number."""
-        tokens = tokens_on(self.inputs.tokens[rows], self.network.config, device)
-        semantic = torch.from_numpy(self.inputs.semantic[rows]).to(device)
-        score: Tensor = self.network(tokens, semantic)
-        return len(rows) * combined_loss(score, self.mos[rows].to(device))
-
-    def scores(
-        self, forward: Callable[..., Tensor], rows: np.ndarray, size: int, device: torch.device
-    ) -> Tensor:
-        """Scores `(n,)` of the images, in units of the training deviation."""
-        tokens, semantic = self.inputs.tokens.of(rows), self.inputs.semantic[rows]
-        return tail_scores(forward, self.network.config, tokens, semantic, size, device)
+        return len(rows) * combined_loss(output, self.mos[rows].to(output.device))
 
     def _pooled(self, rows: np.ndarray, device: torch.device) -> np.ndarray:
         """Pooled states of the images by the blocks as they are."""
         parts = []
         with torch.inference_mode():
             for start in range(0, len(rows), BATCH):
-                tokens = self.inputs.tokens[rows[start : start + BATCH]]
-                states = tokens_on(tokens, self.network.config, device)
+                states, _ = self.inputs(rows[start : start + BATCH], device)
                 parts.append(self.network.pooled(states).cpu().numpy())
         return np.concatenate(parts)
-
-
-class _NoDraws:
-    """What chance does to images that it leaves alone."""
-
-    def __getitem__(self, rows: slice) -> "_NoDraws":
-        return self
 
 
 def combined_loss(score: Tensor, mos: Tensor) -> Tensor:
