@@ -24,11 +24,9 @@ from agiqa.store import write_pack
 from kit.command import agiqa, one_line
 
 IMAGES = 60
-FAST = [
-    "--set=fit.components=8",
-    "--set=fit.semantic_components=4",
-    "--set=fit.epochs=6",
-]
+FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=6"]
+PREPARE = "prepare mine --from images/labels.csv --image-column file --score-column mos".split()
+PREPARE += ["--prompt-column", "prompt"]
 
 
 def _commands() -> Iterator[tuple[str, click.Command]]:
@@ -61,9 +59,7 @@ def workspace(
     )
     labels["maker"] = ["one" if row % 2 else "two" for row in range(IMAGES)]
     labels.to_csv("images/labels.csv", index=False)
-    agiqa("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
-                  "--score-column", "mos", "--prompt-column", "prompt",
-                  "--generator-column", "maker")  # fmt: skip
+    agiqa(*PREPARE, "--generator-column", "maker")
     _write_stores(read_table(Path("cache/mine")))
     return tmp_path
 
@@ -180,14 +176,8 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     one_line(_fail("score", "absent.png", "--run", found["run"]), "absent.png: does not exist")
     run = workspace / "runs/mine/grouped"
     kept = {"model.safetensors", "params.yaml", "provenance.json", "curves.csv", "dvclive"}
-    kept |= {
-        "prompts.yaml",
-        "predictions.csv",
-        "metrics.json",
-        "summary.json",
-        "scatter.csv",
-        "targets",
-    }
+    kept |= {"prompts.yaml", "predictions.csv", "metrics.json", "summary.json", "scatter.csv"}
+    kept |= {"targets"}
     assert {path.name for path in run.iterdir()} == kept
     _predictions_bear_the_metrics_out(run, metrics)
     median = metrics["models"]["moe"]["srcc"]["median"]
@@ -283,22 +273,8 @@ def test_splits_named_in_the_settings_are_imported_by_prepare(workspace: Path) -
     theirs.to_csv("smith.csv", index=False)
     settings = {"sources": {"mine": {"splits": {"smith2024": "smith.csv"}}}}
     Path("own.yaml").write_text(json.dumps(settings))
-    again = [
-        "prepare",
-        "mine",
-        "--from",
-        "images/labels.csv",
-        "--params",
-        "own.yaml",
-        "--image-column",
-        "file",
-        "--score-column",
-        "mos",
-        "--prompt-column",
-        "prompt",
-    ]
-    prepared = agiqa(*again)
-    assert "1x 40/10/10" in prepared.stdout
+    again = [*PREPARE, "--params", "own.yaml"]
+    assert "1x 40/10/10" in agiqa(*again).stdout
     before = Path("cache/mine/images.csv").read_bytes()
     theirs.assign(name="z.png").to_csv("smith.csv", index=False)
     Path("images/labels.csv").write_text(Path("images/labels.csv").read_text().replace("a 3", "b"))
@@ -348,11 +324,9 @@ def test_bad_images_stop_prepare_before_anything_is_written(workspace: Path) -> 
     (workspace / "images/04.png").write_text("no image")
     (workspace / "images/05.png").unlink()
     before = (workspace / "cache/mine/images.csv").read_bytes()
-    arguments = ["prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
-                 "--score-column", "mos"]  # fmt: skip
-    one_line(_fail(*arguments), "3 of 60", "03.png", "--skip-bad")
+    one_line(_fail(*PREPARE), "3 of 60", "03.png", "--skip-bad")
     assert (workspace / "cache/mine/images.csv").read_bytes() == before
-    skipped = agiqa(*arguments, "--skip-bad")
+    skipped = agiqa(*PREPARE, "--skip-bad")
     assert len(read_table(Path("cache/mine")).frame) == IMAGES - 3
     assert skipped.stderr.count("Skipped ") == 3
 
@@ -395,8 +369,7 @@ def test_images_added_after_extraction_are_named(workspace: Path) -> None:
     (workspace / "images/new.png").write_bytes((workspace / "images/00.png").read_bytes() + b" ")
     more.loc[len(more)] = ["new.png", 3.0, "a 99", "one"]
     more.to_csv("images/labels.csv", index=False)
-    agiqa("prepare", "mine", "--from", "images/labels.csv", "--image-column", "file",
-                 "--score-column", "mos", "--prompt-column", "prompt")  # fmt: skip
+    agiqa(*PREPARE)
     one_line(_fail("fit", "mine", "--target", "mos", *FAST), "agiqa extract")
 
 

@@ -62,7 +62,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             for model in NOISE
         }  # fmt: skip
         provenance = {
-            "format": "agiqa-run", "layout": 1, "dataset": "tiny", "target": "quality",
+            "format": "agiqa-run", "layout": 3, "dataset": "tiny", "target": "quality",
             "protocol": "grouped", "synthetic": False, "splits_sha256": "a" * 64,
             "leaks": [LEAK] * 4, **changed,
         }  # fmt: skip
@@ -250,24 +250,6 @@ def test_equal_scores_are_said_and_no_split_is_left_out(write_run: Write) -> Non
     assert (values["better"], values["why"]) == (None, "all scores are equal")
     assert math.isnan(result["contenders"][1]["figures"]["srcc"]["median"])
     assert "– SRCC" in _run("one", "two").stdout
-
-
-def test_results_of_an_earlier_version_get_their_raw_errors_from_the_predictions(
-    write_run: Write,
-) -> None:
-    write_run("one")
-    two = write_run("two", noise=0.3)
-    new = compare("one", "two")
-    tree = json.loads((two / "metrics.json").read_text())
-    for rows in tree["per_split"].values():
-        for row in rows:
-            del row["rmse_raw"], row["mae"]
-    (two / "metrics.json").write_text(json.dumps(tree))
-    old = compare("one", "two")
-    for name in ("rmse_raw", "mae"):
-        assert old["comparisons"][0]["figures"][name]["mean"] == pytest.approx(
-            new["comparisons"][0]["figures"][name]["mean"], abs=1e-6
-        )
 
 
 def test_differences_that_are_all_alike_have_no_test(write_run: Write) -> None:

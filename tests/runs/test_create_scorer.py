@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 import agiqa
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
-from agiqa.runs.files import load_run
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.lmm_scorer import LmmScorer
 from agiqa.runs.score import Scorer, default_run
@@ -155,15 +153,6 @@ def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]
         ours([closed])
     with pytest.raises(AgiqaError, match="not both in one call"):
         ours([files[0], Image.new("RGB", (8, 8))])
-
-
-def test_a_run_of_before_keeps_being_read(tiny_workspace: Path, tmp_path: Path) -> None:
-    """Its data set's `lower_is_better` was yes or no, and names columns now."""
-    run = Path(shutil.copytree(tiny_workspace / RUN, tmp_path / "run"))
-    settings = yaml.safe_load((run / "params.yaml").read_text())
-    settings["sources"] = {"mine": {"kind": "csv", "path": "a.csv", "lower_is_better": False}}
-    (run / "params.yaml").write_text(yaml.safe_dump(settings))
-    assert load_run(run).params.sources["mine"].lower_is_better == ()
 
 
 def test_an_empty_name_is_not_the_default() -> None:

@@ -22,7 +22,10 @@ COMMANDS = {
     "extractors": ("extractors", "Models that can look at the images, and what they cost."),
     "extract": ("extract", "Stage 1: vectors of every image, cached."),
     "fit": ("fit", "Stage 2: train the regressors from cached vectors."),
-    "import-checkpoint": ("import_checkpoint", "A checkpoint of MA-AGIQA's authors as a run."),
+    "import-checkpoint": (
+        "fit:import_checkpoint",
+        "A checkpoint of MA-AGIQA's authors as a run.",
+    ),
     "evaluate": ("evaluate", "Score the test sides of a run and measure."),
     "compare": ("compare", "Runs on the same splits, paired: differences, intervals, p."),
     "cross": ("cross", "Test runs on each other's data sets: one matrix."),

@@ -8,6 +8,7 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, cache
 from agiqa.cli.output import echo, print_json, print_table
+from agiqa.views.kit.number import DASH, number
 
 
 @click.command("ceiling", cls=Command)
@@ -36,7 +37,6 @@ def command(
     """
     from agiqa.data.datasets.table import read_table
     from agiqa.data.statistics.ceiling import ceilings_of
-    from agiqa.views.kit.number import DASH, number
 
     ceilings = ceilings_of(read_table(cache / dataset), target, raters)
     if as_json:

@@ -8,6 +8,19 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import as_json, different
 from agiqa.cli.output import echo, print_json, print_table
+from agiqa.core.model_names import label
+from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
+from agiqa.views.kit.number import (
+    difference_dashes,
+    number,
+    over_images,
+    over_splits,
+    probability,
+    with_deviation,
+)
+
+OVER_SPLITS = ("mean difference", "sd", "better in", "95 % over splits", "p")
+OVER_IMAGES = ("95 % over images", "p")
 
 
 @click.command("compare", cls=Command)
@@ -46,14 +59,11 @@ def command(
     result = compare(*runs, across_protocols=across_protocols)
     if as_json:
         print_json(result)
-        return
-    _print(result, markdown, by_generator)
+    else:
+        _print(result, markdown, by_generator)
 
 
 def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
-    from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
-    from agiqa.views.kit.number import difference_dashes, with_deviation
-
     title = f"{result['dataset']}, {result['target']}, protocol {result['protocol']}"
     if result["synthetic"]:
         title += " (synthetic: severity of degradation, not opinion)"
@@ -67,19 +77,18 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
         above = title if is_single else f"{title}: median ± sd over splits"
         print_table(headings, rows, title=above, markdown=markdown)
     if "across" in result:
-        _print_across(result, markdown)
+        _print_across(result["across"], result["drawn"], markdown)
         return
     for comparison in result["comparisons"]:
         _print_differences(comparison, len(result["comparisons"]) > 1, markdown)
         if by_generator:
             _print_generators(comparison, markdown)
-    method = (
+    echo(
         "Over splits: corrected resampled t-test (Nadeau and Bengio, 2003). Over images: paired "
         f"bootstrap, {result['drawn']} drawn once for both models and all splits."
+        + " With one split there is no test over splits."
+        * is_single
     )
-    if result["splits"] == 1:
-        method += " With one split there is no test over splits."
-    echo(method)
     differences = [comparison["figures"] for comparison in result["comparisons"]]
     if any(values["alike"] for figures in differences for values in figures.values()):
         echo("– over splits: the differences of all splits are equal.")
@@ -89,53 +98,37 @@ def _print(result: dict[str, Any], markdown: bool, by_generator: bool) -> None:
 
 def _print_differences(comparison: dict[str, Any], several: bool, markdown: bool) -> None:
     """A table of one pair of runs; with several pairs also p after Holm."""
-    from agiqa.views.kit.number import number, over_images, over_splits, probability
-
     rows = [
         [
             heading,
-            number(values["mean"], 4, True),
-            number(values["sd"], 4),
-            *over_splits(values),
+            *_mean_difference(values),
             *([probability(values["p_holm"])] if several else []),
             *over_images(values),
         ]
         for heading, values in _by_heading(comparison["figures"])
     ]
-    headings = ["figure", "mean difference", "sd", "better in", "95 % over splits", "p",
-                *(["p, Holm"] if several else []), "95 % over images", "p"]  # fmt: skip
+    headings = ["figure", *OVER_SPLITS, *(["p, Holm"] if several else []), *OVER_IMAGES]
     pair = f"{comparison['name']} against {comparison['against']}"
     print_table(headings, rows, title=pair, markdown=markdown)
 
 
 def _print_generators(comparison: dict[str, Any], markdown: bool) -> None:
     from agiqa.runs.measure import LEAST_IMAGES
-    from agiqa.views.kit.number import number, over_splits
 
     few = f"fewer than {LEAST_IMAGES} test images in every split"
     if not comparison["generators"]:
         echo(f"No SRCC within a generator: each has {few}.")
         return
     rows = [
-        [
-            generator,
-            *(number(median, 4) for median in values["srcc"]),
-            number(values["mean"], 4, True),
-            number(values["sd"], 4),
-            *over_splits(values),
-        ]
+        [generator, *(number(median, 4) for median in values["srcc"]), *_mean_difference(values)]
         for generator, values in comparison["generators"].items()
     ]
-    headings = ["generator", comparison["against"], comparison["name"], "mean difference", "sd",
-                "better in", "95 % over splits", "p"]  # fmt: skip
+    headings = ["generator", comparison["against"], comparison["name"], *OVER_SPLITS]
     title = f"SRCC within each generator (not shown: those with {few})"
     print_table(headings, rows, title=title, markdown=markdown)
 
 
-def _print_across(result: dict[str, Any], markdown: bool) -> None:
-    from agiqa.views.kit.number import difference_dashes, number, over_images
-
-    across = result["across"]
+def _print_across(across: dict[str, Any], drawn: str, markdown: bool) -> None:
     rows = [
         [
             heading,
@@ -145,20 +138,23 @@ def _print_across(result: dict[str, Any], markdown: bool) -> None:
         ]
         for heading, values in _by_heading(across["figures"])
     ]
-    headings = ["figure", across["against"], across["name"], "difference", "95 % over images", "p"]
+    headings = ["figure", across["against"], across["name"], "difference", *OVER_IMAGES]
     title = f"The {across['images']:,} images that both tested, scores averaged over splits"
     print_table(headings, rows, title=title, markdown=markdown)
     echo(
-        f"Paired by image: the same images, their {result['drawn']} drawn once for both. The "
+        f"Paired by image: the same images, their {drawn} drawn once for both. The "
         "medians above are of different test sides and belong in different columns."
     )
     if why := difference_dashes([across["figures"]]):
         echo(why)
 
 
-def _named(contender: dict[str, Any]) -> str:
-    from agiqa.core.model_names import label
+def _mean_difference(values: dict[str, Any]) -> list[str]:
+    """The cells below OVER_SPLITS."""
+    return [number(values["mean"], 4, True), number(values["sd"], 4), *over_splits(values)]
 
+
+def _named(contender: dict[str, Any]) -> str:
     if contender["name"] == contender["model"]:  # the models of a single run
         return label(contender["model"])
     run = str(Path(contender["name"]))
@@ -166,6 +162,4 @@ def _named(contender: dict[str, Any]) -> str:
 
 
 def _by_heading(figures: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    from agiqa.data.metric_names import FIGURES
-
     return [(figure.heading, figures[name]) for name, figure in FIGURES.items()]

@@ -8,6 +8,10 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import ANY, as_json, cache_or_url, different, runs_argument
 from agiqa.cli.output import echo, print_json, print_table
+from agiqa.core.errors import AgiqaError
+from agiqa.core.model_names import label
+from agiqa.data.metric_names import FIGURES
+from agiqa.views.kit.number import dashes, outside_scale, with_deviation
 
 
 @click.command("cross", cls=Command)
@@ -33,7 +37,6 @@ def command(
     agiqa cross runs/agiqa-3k/random --on koniq-10k --on spaq
     agiqa cross runs/agiqa-3k+aigciqa2023/grouped runs/agiqa-3k/grouped
     """
-    from agiqa.core.errors import AgiqaError
     from agiqa.runs.cross import cross
 
     tested = cross(runs, on, cache)
@@ -42,31 +45,25 @@ def command(
             if model not in result["models"]:
                 models = ", ".join(result["models"])
                 raise AgiqaError(f"{folder} has no model '{model}'; it has {models}.")
-    if as_json:
-        rows = [
-            {
-                "run": str(folder),
-                "tested_on": {name: _plain(result, model) for name, result in metrics.items()},
-            }
-            for folder, metrics in tested
-        ]
-        print_json({"model": model, "runs": rows})
+    if not as_json:
+        _print(tested, model)
         return
-    _print(tested, model)
-
-
-def _plain(metrics: dict[str, Any], model: str) -> dict[str, Any]:
-    from agiqa.data.metric_names import FIGURES
-
-    setting = {name: metrics[name] for name in ("trained_on", "target", "protocol", "splits")}
-    return setting | {name: metrics["models"][model][name] for name in FIGURES}
+    about = ("trained_on", "target", "protocol", "splits")
+    rows = [
+        {
+            "run": folder,
+            "tested_on": {
+                name: {key: result[key] for key in about}
+                | {figure: result["models"][model][figure] for figure in FIGURES}
+                for name, result in metrics.items()
+            },
+        }
+        for folder, metrics in tested
+    ]
+    print_json({"model": model, "runs": rows})
 
 
 def _print(tested: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
-    from agiqa.core.model_names import label
-    from agiqa.data.metric_names import FIGURES
-    from agiqa.views.kit.number import dashes, outside_scale, with_deviation
-
     columns, last = list(tested[0][1]), list(FIGURES)[-1]
     for figure, description in FIGURES.items():
         rows = []

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from agiqa.core.params import Params
     from agiqa.data.datasets.official import Adapter
 
+FACTS = (  # of the adapter, as they are
+    "name", "title", "images", "targets", "scale", "generators", "prompts", "raters", "licence",
+    "address", "get",
+)  # fmt: skip
 COLUMNS = ("name", "images", "targets", "licence", "here", "where", "made by", "raters", "get")
 
 
@@ -58,17 +62,7 @@ def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, An
         except AgiqaError as error:
             presence, problem = "prepared" if prepared else "incomplete", str(error)
     return {
-        "name": facts.name,
-        "title": facts.title,
-        "images": facts.images,
-        "targets": dict(facts.targets),
-        "scale": facts.scale,
-        "generators": facts.generators,
-        "prompts": facts.prompts,
-        "raters": facts.raters,
-        "licence": facts.licence,
-        "address": facts.address,
-        "get": facts.get,
+        **{name: getattr(facts, name) for name in FACTS},
         "download": facts.hub.repository if facts.hub else None,
         "gigabytes": facts.hub.gigabytes if facts.hub else None,
         "here": presence,

@@ -9,6 +9,18 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import OUT_FOLDER, as_json, cache_or_url, remote_code, replace_run
 from agiqa.cli.output import echo, print_table, show
+from agiqa.core.model_names import in_order, label
+from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
+from agiqa.views.kit.number import (
+    ceiling_of,
+    coverage_line,
+    dashes,
+    gate_line,
+    interval,
+    number,
+    outside_scale,
+    with_deviation,
+)
 
 WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stand in metrics.json
 
@@ -85,10 +97,6 @@ def command(
 
 
 def _print(metrics: dict[str, Any]) -> None:
-    from agiqa.core.model_names import in_order
-    from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
-    from agiqa.views.kit.number import coverage_line, dashes, gate_line, outside_scale
-
     title = (
         f"{metrics['dataset']}, {metrics['target']}, protocol {metrics['protocol']}, "
         f"preset {metrics['preset']}"
@@ -122,9 +130,6 @@ def _print(metrics: dict[str, Any]) -> None:
 
 def _rows(metrics: dict[str, Any], models: Sequence[str], names: Sequence[str]) -> list[list[str]]:
     """A row of cells for each model, and one for the ceiling where raters' noise is known."""
-    from agiqa.core.model_names import label
-    from agiqa.views.kit.number import ceiling_of, interval, number, with_deviation
-
     rows = []
     for model in models:
         cells = [label(model)]

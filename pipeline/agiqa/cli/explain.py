@@ -93,17 +93,14 @@ def command(
     provenance = load_provenance(run)
     if out is None and run == paths[0] and "published" in provenance:
         raise click.UsageError("A published RUN stays as it is: say where to write, -o FOLDER.")
-    dataset = str(provenance["dataset"])
     folder = out or (run / FOLDER if run == paths[0] else Path(FOLDER))
     require_replaceable(folder)
     files = files_of(images) if images else []
     scorer = Scorer(load_run(run, remote_code))
-    if not isinstance(cache, Path):
-        stores = (scorer.run.params.visual, scorer.run.params.semantic)
-        packs = [f"{store.name}.{store.format}" for store in stores]
-        packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
-        cache = at_hand(cache, dataset, packs)
-    explainer = Explainer(scorer, cache, aspects)
+    stores = (scorer.run.params.visual, scorer.run.params.semantic)
+    packs = [f"{store.name}.{store.format}" for store in stores]
+    packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
+    explainer = Explainer(scorer, at_hand(cache, str(provenance["dataset"]), packs), aspects)
     if aspects and explainer.available["reasons"]:
         raise AgiqaError(explainer.available["reasons"])
     if images:

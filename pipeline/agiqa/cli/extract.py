@@ -1,6 +1,7 @@
 """`agiqa extract`: stage 1, images to vectors."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ import click
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, as_json, cache, engine, extractor, settings
 from agiqa.cli.output import echo, show
-from agiqa.core.params import Semantic, Visual, with_extractor
+from agiqa.core.params import Params, with_extractor
+from agiqa.core.processes import this_process
 from agiqa.core.urls import is_url
 
 log = logging.getLogger(__name__)
@@ -84,27 +86,20 @@ def command(
     from agiqa.data.images import BadImagesError
     from agiqa.stage1.data_sets import estimate_data_set, extract_data_set
 
-    _name_the_process_in_log_lines()
+    process = this_process()
+    if process.world > 1:  # a launcher started several: log lines begin with the rank
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
     params = with_extractor(settings.read(), extractor)
     engine = _reading(images_at, engine, dry_run) if images_at else engine
     results: dict[str, Any] = {}
-
-    def tell_extraction(kind: "Kind", result: "Extraction") -> None:
-        if result.awaited is None:
-            results[kind] = _as_plain(result)
-        if not as_json or result.awaited is not None:
-            _print_extraction(result)
-
-    def tell_estimate(kind: "Kind", result: "Estimate") -> None:
-        results[kind] = asdict(result)
-        if not as_json:
-            _print_estimate(result, params.semantic if kind == "semantic" else params.visual)
-
-    steps = (
-        partial(estimate_data_set, tell=tell_estimate)
-        if dry_run
-        else partial(extract_data_set, engine=engine, tell=tell_extraction)
-    )
+    steps: Callable[..., object]
+    if dry_run:
+        estimated = partial(_tell_estimate, results, as_json, params)
+        steps = partial(estimate_data_set, tell=estimated)
+    else:
+        extracted = partial(_tell_extraction, results, as_json)
+        steps = partial(extract_data_set, engine=engine, tell=extracted)
     try:
         steps(dataset, only=only, cache=cache, params=params, skip_bad=skip_bad)
     except BadImagesError:  # of one extractor's store; of the other's there may be a result
@@ -125,31 +120,10 @@ def _reading(images_at: str, engine: "RayCluster | None", dry_run: bool) -> "Ray
     return replace(engine, images=images_at)
 
 
-def _name_the_process_in_log_lines() -> None:
-    """Begin log lines with the rank, where a launcher started several processes."""
-    from agiqa.core.processes import this_process
-
-    process = this_process()
-    if process.world > 1:
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(logging.Formatter(f"[{process}] %(message)s"))
-
-
-def _as_plain(result: "Extraction") -> dict[str, Any]:
-    """Give the values that `--json` prints."""
-    return {
-        "store": str(result.store),
-        "images": result.images,
-        "vectors": result.vectors,
-        "width": result.width,
-        "cached": result.cached,
-        "computed": result.computed,
-        "seconds": round(result.seconds, 1),
-        "skipped": [f"{bad.path}: {bad.reason}" for bad in result.bad],
-    }
-
-
-def _print_extraction(result: "Extraction") -> None:
+def _tell_extraction(
+    results: dict[str, Any], as_json: bool, kind: "Kind", result: "Extraction"
+) -> None:
+    """Keep a store's result for `--json`, or print it; of a share it is a line for the log."""
     if result.awaited is not None:
         log.info(
             "share done: %d vectors computed in %.0f s; %d of other shares are to come. The last "
@@ -157,17 +131,29 @@ def _print_extraction(result: "Extraction") -> None:
             *(result.computed, result.seconds, result.awaited, result.store),
         )
         return
+    skipped = [f"{bad.path}: {bad.reason}" for bad in result.bad]
+    plain = asdict(result) | {"seconds": round(result.seconds, 1), "skipped": skipped}
+    results[kind] = {key: plain[key] for key in plain if key not in ("bad", "awaited")}
+    if as_json:
+        return
     rate = result.computed / result.vectors / result.seconds
     echo(
         f"{result.store}: {result.images} images x {result.vectors} vectors x "
         f"{result.width}; {result.cached} cached, {result.computed} computed in "
         f"{result.seconds:.0f} s" + (f" ({rate:.1f} images/s)" if result.computed else "")
     )
-    for bad in result.bad:
-        echo(f"Skipped {bad.path}: {bad.reason}", err=True)
+    for line in skipped:
+        echo(f"Skipped {line}", err=True)
 
 
-def _print_estimate(result: "Estimate", settings: Semantic | Visual) -> None:
+def _tell_estimate(
+    results: dict[str, Any], as_json: bool, params: Params, kind: "Kind", result: "Estimate"
+) -> None:
+    """Keep what a store would take for `--json`, or print it."""
+    results[kind] = asdict(result)
+    if as_json:
+        return
+    settings = params.semantic if kind == "semantic" else params.visual
     echo(
         f"{settings.name}: {result.images} images x {result.vectors} vectors; {result.cached} "
         f"cached, {result.missing} to compute, for {result.missing_images} images"

@@ -1,4 +1,4 @@
-"""`agiqa fit`: stage 2, training."""
+"""`agiqa fit`: stage 2, training; and `import-checkpoint`: the authors' weights as a run."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 
 from agiqa.cli.lazy import Command
 from agiqa.cli.options import (
+    FILE,
     OUT_FOLDER,
     Settings,
     as_json,
@@ -15,6 +16,7 @@ from agiqa.cli.options import (
     different,
     extractor,
     replace_run,
+    run_argument,
     settings,
 )
 from agiqa.cli.output import show
@@ -105,3 +107,45 @@ def command(
         "next": f"agiqa evaluate {run.folder}",
     }
     show(result, as_json)
+
+
+@click.command("import-checkpoint", cls=Command)
+@click.argument("file", type=FILE)
+@run_argument
+@click.option(
+    "--dataset",
+    required=True,
+    help="The prepared data set it was trained on; its paper split says what is tested.",
+)
+@click.option("--target", help="MOS column it predicts. Default: fit.target in the settings.")
+@replace_run
+@cache_or_url
+@settings
+@as_json
+def import_checkpoint(
+    file: Path,
+    run: Path,
+    dataset: str,
+    target: str | None,
+    replace: bool,
+    cache: Path | str,
+    settings: Settings,
+    as_json: bool,
+) -> None:
+    r"""Make RUN out of FILE, a .pt that the authors' code of MA-AGIQA wrote.
+
+    The semantic vectors of DATASET must be there (agiqa extract): the run remembers how they were
+    made, and evaluate and score refuse others.
+
+    \b
+    agiqa import-checkpoint AGIQA_3k.pt --dataset agiqa-3k runs/agiqa-3k/authors
+    agiqa evaluate runs/agiqa-3k/authors
+    """
+    from agiqa.runs.fit import import_run
+
+    params = settings.read(*((f"fit.target={target}",) if target else ()))
+    imported = import_run(file, dataset, cache, params, run, replace)
+    stores = imported.provenance["stores"]
+    made_by = stores["semantic"]["extractor"]
+    following = f"agiqa evaluate {imported.folder}"
+    show({"run": str(imported.folder), "semantic": made_by, "next": following}, as_json)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,62 +73,57 @@ class Settings:
 
 def settings(function: Command) -> Command:
     """Add `--params` and `--set`, which the command takes as `settings`."""
-
-    @click.option(
+    file = click.option(
         "--params",
         "params_file",
         type=ANY,
+        is_eager=True,  # known before --set, whose callback takes it
         help="Settings file. Default: params.yaml here, else built-in values.",
     )
-    @click.option(
+    overrides = click.option(
         "--set",
-        "overrides",
+        "settings",
         multiple=True,
         metavar="KEY=VALUE",
+        callback=lambda ctx, _, given: Settings(ctx.params.pop("params_file"), given),
         help="Override a setting, such as fit.lr=0.001. Repeatable.",
     )
-    @wraps(function)
-    def with_settings(
-        *values: Any, params_file: Path | None, overrides: tuple[str, ...], **named: Any
-    ) -> Any:
-        return function(*values, settings=Settings(params_file, overrides), **named)
-
-    return with_settings  # type: ignore[return-value]
+    return file(overrides(function))
 
 
 def engine(function: Command) -> Command:
     """Add `--engine` and its options, which the command takes as `engine`."""
-
-    @click.option(
+    kind = click.option(
         "--engine",
-        "name",
         type=click.Choice(["ray"]),
+        callback=_make_engine,
         help="Compute on a Ray cluster instead of in this process: pip install 'agiqa[ray]'.",
     )
-    @click.option(
+    address = click.option(
         "--ray-address",
         metavar="ADDRESS",
+        is_eager=True,
         help="auto, or HOST:6379 of a cluster that this machine is in. Default: $RAY_ADDRESS, one "
         "that runs here, or a new one of this machine.",
     )
-    @click.option(
+    actors = click.option(
         "--actors",
         type=click.IntRange(min=1),
+        is_eager=True,
         help="Processes with the model. Default: one for each GPU.",
     )
-    @wraps(function)
-    def with_engine(
-        *values: Any, name: str | None, ray_address: str | None, actors: int | None, **named: Any
-    ) -> Any:
-        if name is None:
-            if ray_address or actors:
-                raise click.UsageError("--ray-address and --actors go with --engine ray.")
-            return function(*values, engine=None, **named)
-        from agiqa.stage1.ray_cluster import RayCluster
+    return kind(address(actors(function)))
 
-        return function(*values, engine=RayCluster(ray_address or "", actors or 0), **named)
 
-    return with_engine  # type: ignore[return-value]
+def _make_engine(context: click.Context, _: click.Parameter, name: str | None) -> Any:
+    address, actors = context.params.pop("ray_address"), context.params.pop("actors")
+    if name is None:
+        if address or actors:
+            raise click.UsageError("--ray-address and --actors go with --engine ray.")
+        return None
+    from agiqa.stage1.ray_cluster import RayCluster
+
+    return RayCluster(address or "", actors or 0)
 
 
 def different(context: click.Context, parameter: click.Parameter, values: Items) -> Items:

@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from agiqa.views.ranking.terminal_pictures import MODES, pictures
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
     from agiqa.runs.image_scorer import ImageScorer
+    from agiqa.runs.input_record import ImageInput
+    from agiqa.runs.score_rows import ScoreRows
     from agiqa.stage1.ray_cluster import RayCluster
 
 PAGES = (".html", ".htm")
@@ -136,13 +138,12 @@ def command(
     agiqa score pictures/ --scorer q-realign-mini --format csv -o scores.csv
     agiqa score 's3://bucket/shard-{000..099}.tar' --run runs/agiqa-3k/grouped -o scores.parquet
     """
-    from agiqa.core.whole_files import whole_file
     from agiqa.runs.create_scorer import create_scorer
     from agiqa.runs.image_inputs import read_inputs
     from agiqa.runs.input_record import Columns
     from agiqa.runs.score import Score
     from agiqa.runs.score_rows import ScoreRows
-    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, BadInputError, score_stream
+    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
@@ -159,47 +160,28 @@ def command(
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
     asked = [about, images, image_prompt, keep, [field.name for field in fields(Score)]]
     with ScoreRows(out, json_text(asked)) as rows:
-        try:
-            count = score_stream(
-                given,
-                load,
-                rows,
-                image_prompt=image_prompt,
-                skip_bad=skip_bad,
-                chunk=CLUSTER_CHUNK if engine else CHUNK,
-            )
-        except BadInputError as error:
-            raise _cannot_score(error.bad, error.count, "repair them", skip_bad) from error
-        if not count:
-            raise AgiqaError("No images to score.")
-        bad = rows.bad()
-        if bad and (not skip_bad or not len(rows)):
-            kept = "the vectors of all others are kept: take another model for these"
-            raise _cannot_score(bad, count, kept if len(rows) else "repair them", skip_bad)
+        chunk = CLUSTER_CHUNK if engine else CHUNK
+        bad = _fill(rows, given, load, image_prompt, skip_bad, chunk)
         scorer = load()
 
         def ranked(most: int | None = None) -> Iterator[Score]:
             return (Score(**content) for content in rows.ranked(most))
 
         if html is not None:
-            from agiqa.views.ranking import write_gallery
+            from agiqa.views.ranking.page import write_gallery
 
             with disk_errors("write", html):
                 write_gallery(list(ranked()), scorer.label, scorer.provenance, html)
             echo(f"Gallery: {html}", err=True)
         columns = [*(["prompt"] if rows.has_values("prompt") else []), *keep]
         scores = Scores(partial(ranked, top), bad, list(dict.fromkeys(columns)))
-        if out is not None:
-            with disk_errors("write", out), whole_file(out) as file:
-                write_scores(scores, scorer, style, file)
-        elif shows:
+        if shows:
             from rich.console import Console
 
             console = Console(highlight=False)
             print_ranking(list(ranked()), scorer.provenance, console, top, picture)
         else:
-            print_scores(scores, scorer, style)
-        if not shows:
+            _write(scores, scorer, style, out)
             for note in notes(ranked(), scorer.provenance):
                 echo(note, err=True)
         for image in bad:
@@ -210,8 +192,45 @@ def command(
         rows.finish()
 
 
-def print_scores(scores: Scores, scorer: "ImageScorer", style: str) -> None:
-    """Write scores to standard output, whose encoding may be another than UTF-8."""
+def _fill(
+    rows: "ScoreRows",
+    given: "Iterable[ImageInput]",
+    load: "Callable[[], ImageScorer]",
+    image_prompt: str | None,
+    skip_bad: bool,
+    chunk: int,
+) -> list["BadImage"]:
+    """Score what is given into the rows, and list what is bad.
+
+    Raises:
+        AgiqaError: nothing is given, or bad images are not to be skipped, or there are no others.
+    """
+    from agiqa.runs.score_stream import BadInputError, score_stream
+
+    try:
+        count = score_stream(
+            given, load, rows, image_prompt=image_prompt, skip_bad=skip_bad, chunk=chunk
+        )
+    except BadInputError as error:
+        raise _cannot_score(error.bad, error.count, "repair them", skip_bad) from error
+    if not count:
+        raise AgiqaError("No images to score.")
+    bad = rows.bad()
+    if bad and (not skip_bad or not len(rows)):
+        kept = "the vectors of all others are kept: take another model for these"
+        raise _cannot_score(bad, count, kept if len(rows) else "repair them", skip_bad)
+    return bad
+
+
+def _write(scores: Scores, scorer: "ImageScorer", style: str, out: Path | None) -> None:
+    """Write scores to a file, or to standard output, whose encoding may be another than UTF-8."""
+    from agiqa.core.whole_files import whole_file
+    from agiqa.store.durable import disk_errors
+
+    if out is not None:
+        with disk_errors("write", out), whole_file(out) as file:
+            write_scores(scores, scorer, style, file)
+        return
     text = io.BytesIO()
     write_scores(scores, scorer, style, text)
     encoding = sys.stdout.encoding or "utf-8"

@@ -1,7 +1,7 @@
 """The models that are compared: of evaluated runs, with their figures and test sides by split."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,12 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.model_names import ZERO_SHOT, in_order
 from agiqa.core.run_folders import PROVENANCE
-from agiqa.data.metric_names import FIGURES, FITTED, LEAST_FOR_FITTED
-from agiqa.data.metrics import METRICS as MEASURES
+from agiqa.data.metric_names import FIGURES
 from agiqa.runs.files import provenance_of, require_as_published
 from agiqa.runs.hub import RESULTS, START, fetch_run, is_on_hub
 from agiqa.runs.predictions import PREDICTIONS, read_predictions
 from agiqa.runs.records import METRICS, read_metrics, read_provenance
 from agiqa.stage2.presets import MIXTURE
-
-COLUMNS = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def _read_models(folder: Path) -> dict[str, Contender]:
         )
     require_as_published(folder, provenance, tuple(RESULTS))
     per_split = read_metrics(folder, ("models", "per_split"))["per_split"]
-    frame = read_predictions(folder, COLUMNS)
+    frame = read_predictions(folder)
     models = {}
     for model in in_order(per_split):
         parts = {
@@ -98,16 +95,9 @@ def _read_models(folder: Path) -> dict[str, Contender]:
             )
         sides = [parts[row["seed"]] for row in rows]
         figures = [
-            {"seed": row["seed"]} | {name: _figure(name, row, side) for name in FIGURES}
-            for row, side in zip(rows, sides, strict=True)
+            {"seed": row["seed"]}
+            | {name: math.nan if row.get(name) is None else float(row[name]) for name in FIGURES}
+            for row in rows
         ]
         models[model] = Contender(model, folder, model, provenance, figures, sides)
     return models
-
-
-def _figure(name: str, row: Mapping[str, Any], side: pd.DataFrame) -> float:
-    """As `evaluate` measured it; what an earlier version did not, from the predictions."""
-    if name in FITTED and len(side) < LEAST_FOR_FITTED:
-        return math.nan
-    value = row[name] if name in row else MEASURES[name](side["mos"], side["score"])
-    return math.nan if value is None else float(value)

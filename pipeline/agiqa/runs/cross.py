@@ -9,7 +9,7 @@ scale. A test image of which A's training or validation side holds a copy, or un
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.data.datasets.groups import Relatives
-from agiqa.data.datasets.table import read_table
+from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.datasets.targets import field_name
 from agiqa.data.splits import default_protocol, protocols_there, read_protocol, side_rows
 from agiqa.runs.evaluate import TestSet, evaluate_on
@@ -28,14 +28,6 @@ from agiqa.stage2.joining import GROUPED
 from agiqa.stage2.targets import Sides
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the matrix."""
-
-    dataset: str
-    protocol: str  # whose test sides; empty: the run's, else the data set's default
 
 
 def cross(
@@ -55,62 +47,54 @@ def cross(
     runs = [load_run(folder) for folder in folders]
     for run in runs:
         require_unpublished(run)
-    columns = {
-        str(about["dataset"]): Column(str(about["dataset"]), str(about["protocol"]))
+    columns = {  # whose test sides, by data set; empty: the run's, else the data set's default
+        str(about["dataset"]): str(about["protocol"])
         for run in runs
         for about in [run.provenance, *run.provenance["others"]]
     }
-    columns |= {name: Column(name, "") for name in on if name not in columns}
+    columns |= {name: "" for name in on if name not in columns}
     if len(columns) < 2:
         raise AgiqaError(
             f"Expected runs on at least two data sets, found {', '.join(columns)}: give further "
             "runs, or --on DATASET."
         )
     return [
-        (run.folder, {name: _metrics(run, column, cache) for name, column in columns.items()})
+        (run.folder, {name: _metrics(run, name, told, cache) for name, told in columns.items()})
         for run in runs
     ]
 
 
-def _metrics(run: Run, column: Column, cache: Path | str) -> dict[str, Any]:
+def _metrics(run: Run, dataset: str, protocol: str, cache: Path | str) -> dict[str, Any]:
     """The run's metrics on one data set, its own from `evaluate`."""
     trained = list(run.provenance["trained_on"])
-    if column.dataset not in trained:
-        test_set = _test_set(run, column, cache)
-        results = evaluate_on(run, test_set)
+    if dataset not in trained:
+        table = read_table(folder := dataset_folder(dataset, cache, run.params))
+        own = str(run.provenance["protocol"])
+        protocol = protocol or (own if own in protocols_there(folder) else default_protocol(table))
+        results = evaluate_on(run, _test_set(run, dataset, table, protocol, cache))
         for result in results:
-            result.metrics["tested_by"] = _protocol(run, column, cache)
-        write_all_results(run.folder / CROSS / column.dataset, results)
+            result.metrics["tested_by"] = protocol
+        write_all_results(run.folder / CROSS / dataset, results)
         return results[0].metrics
-    first = column.dataset == trained[0]
-    folder = run.folder if first else run.folder / DATASETS / column.dataset
+    folder = run.folder if dataset == trained[0] else run.folder / DATASETS / dataset
     if not (folder / METRICS).is_file():
         raise AgiqaError(
             f"{printable(run.folder)} is not evaluated: run `agiqa evaluate "
             f"{printable(run.folder)}` first."
         )
     metrics = read_metrics(folder)
-    if column.protocol not in ("", metrics["protocol"]):
+    if protocol not in ("", metrics["protocol"]):
         raise AgiqaError(
-            f"{printable(run.folder)} was fitted on '{column.dataset}' by the protocol "
-            f"{metrics['protocol']}, another run by {column.protocol}: a column of the matrix "
-            "needs one."
+            f"{printable(run.folder)} was fitted on '{dataset}' by the protocol "
+            f"{metrics['protocol']}, another run by {protocol}: a column of the matrix needs one."
         )
     return metrics
 
 
-def _protocol(run: Run, column: Column, cache: Path | str) -> str:
-    """Whose test sides of the column's data set: as told, else the run's own, else its default."""
-    if column.protocol:
-        return column.protocol
-    folder = dataset_folder(column.dataset, cache, run.params)
-    own = str(run.provenance["protocol"])
-    return own if own in protocols_there(folder) else default_protocol(read_table(folder))
-
-
-def _test_set(run: Run, column: Column, cache: Path | str) -> TestSet:
+def _test_set(
+    run: Run, dataset: str, table: ImagesTable, protocol: str, cache: Path | str
+) -> TestSet:
     """The data set's test sides, without copies of what the run was trained on."""
-    table = read_table(dataset_folder(column.dataset, cache, run.params))
     by_field = {field_name(target.name): target.name for target in table.targets}
     columns = [by_field.get(field_name(name)) for name in run.provenance["targets"]]
     common = [name for name in columns if name is not None]
@@ -120,9 +104,8 @@ def _test_set(run: Run, column: Column, cache: Path | str) -> TestSet:
             f"'{table.name}' has {', '.join(by_field.values()) or 'no scores'}: "
             "nothing in common to test."
         )
-    protocol = _protocol(run, column, cache)
     settings = replace(run.params.fit, target=",".join(common), protocol=protocol)
-    data = load_fit_data(column.dataset, cache, replace(run.params, fit=settings))
+    data = load_fit_data(dataset, cache, replace(run.params, fit=settings))
     seeds, sides = run.provenance["seeds"], data.sides
     if len(seeds) != len(sides):
         raise AgiqaError(
@@ -130,8 +113,7 @@ def _test_set(run: Run, column: Column, cache: Path | str) -> TestSet:
             f"the protocol {protocol}: choose a protocol with as many, such as random."
         )
     paired = dict(zip(seeds, sides.values(), strict=True))
-    kept = _without_relatives(run, data, paired, cache)
-    return TestSet(data, kept, columns, CROSS)
+    return TestSet(data, _without_relatives(run, data, paired, cache), columns, CROSS)
 
 
 def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | str) -> Sides:
@@ -163,32 +145,18 @@ def _without_relatives(run: Run, data: RatedData, sides: Sides, cache: Path | st
         path for seed, side in sides.items()
         for path in frame["path"].iloc[side["test"][held[seed][side["test"]]]]
     }  # fmt: skip
-    shared = sum(int(same_prompt[seed][test].sum()) for seed, test in tests.items())
-    _warn_of_relatives(run, data, left_out, shared, sum(map(len, tests.values())))
-    return {seed: {**side, "test": tests[seed]} for seed, side in sides.items()}
-
-
-def _warn_of_relatives(
-    run: Run, data: RatedData, left_out: set[str], shared: int, tested: int
-) -> None:
-    """Say which images are left out of the test sides, and how many stay that share a prompt."""
     trained = ", ".join(run.provenance["trained_on"])
     if left_out:
+        groups = " or groups" if data.protocol == GROUPED else ""
         log.warning(
-            "%d images of '%s' are left out of its test sides: %s holds the same files%s for "
-            "training or validation (%s)",
-            len(left_out),
-            data.name,
-            trained,
-            " or groups" if data.protocol == GROUPED else "",
-            some(sorted(left_out), 2),
+            f"%d images of '%s' are left out of its test sides: %s holds the same files{groups} "
+            "for training or validation (%s)",
+            *(len(left_out), data.name, trained, some(sorted(left_out), 2)),
         )
-    if shared:
+    if shared := sum(int(same_prompt[seed][test].sum()) for seed, test in tests.items()):
         log.warning(
             "%d of %d test images of '%s' have a prompt that %s holds for training or validation; "
             "they count",
-            shared,
-            tested,
-            data.name,
-            trained,
+            *(shared, sum(map(len, tests.values())), data.name, trained),
         )
+    return {seed: {**side, "test": tests[seed]} for seed, side in sides.items()}

@@ -42,7 +42,7 @@ from agiqa.runs.predictions import PREDICTIONS
 from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance, remedy
 from agiqa.stage2.contract import Expected, Header
 from agiqa.stage2.predictors import AnyEnsemble, ensemble_class
-from agiqa.stage2.presets import LIGHT, MIXTURE
+from agiqa.stage2.presets import MIXTURE
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
@@ -53,9 +53,6 @@ SUMMARY, SCATTER = "summary.json", "scatter.csv"
 TARGETS, DATASETS, CROSS = "targets", "datasets", "cross"  # folders of further results in a run
 # What results say of themselves that differs from their run's provenance.
 OWN = ("dataset", "target", "protocol", "synthetic", "splits_sha256", "leaks", "trained_on", "mos")
-# Settings of section fit that only runs before layout 3 have.
-FORMER = frozenset(("hidden", "members", "batch_size", "warmup", "weight_decay", "dropout"))
-FORMER |= {"feature_noise", "rank_weight", "plcc_weight"}
 IMAGES = "images"  # the tensor (N, 32) of ids of images that the run has seen
 
 
@@ -173,8 +170,7 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         raise AgiqaError(
             f"{printable(folder / PARAMS)}: damaged ({one_line(error)}); {again}."
         ) from error
-    tree = _of_this_layout(without_permission(tree), provenance["layout"], printable(folder))
-    params = from_tree(tree, printable(folder / PARAMS))
+    params = from_tree(without_permission(tree), printable(folder / PARAMS))
     provenance.setdefault("preset", params.fit.preset)
     header = read_header(folder / MODEL, again)
     try:
@@ -211,27 +207,6 @@ def require_as_published(
                 f"{printable(folder / name)}: expected the file that was published, found none or "
                 f"a damaged one: {remedy(folder, provenance)}"
             )
-
-
-def _of_this_layout(tree: Any, layout: int, where: str) -> Any:
-    """Settings of a run in `layout`, without those that are no more.
-
-    Raises:
-        AgiqaError: a run of the preset light from before its models became what they are.
-    """
-    fit = tree.get("fit", {}) if isinstance(tree, dict) else None
-    sources = tree.get("sources") if isinstance(tree, dict) else None
-    for source in sources.values() if isinstance(sources, dict) else ():
-        if isinstance(source, dict) and isinstance(source.get("lower_is_better"), bool):
-            del source["lower_is_better"]  # yes or no, before it named columns
-    if layout == LAYOUT or not isinstance(fit, dict):
-        return tree
-    if fit.get("preset", LIGHT) == LIGHT:
-        raise AgiqaError(
-            f"{where}: a {LIGHT} run of layout {layout}; this agiqa reads layout {LAYOUT} alone, "
-            "with other models: run `agiqa fit` again."
-        )
-    return {**tree, "fit": {name: value for name, value in fit.items() if name not in FORMER}}
 
 
 def require_unpublished(run: Run) -> None:

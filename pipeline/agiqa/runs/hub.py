@@ -60,7 +60,7 @@ def fetch_run(address: str) -> Path:
     if parts is None:
         raise AgiqaError(f"Expected {START}user/name[@revision], found '{printable(address)}'.")
     repository, revision = parts.groups()
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi()
@@ -69,7 +69,14 @@ def fetch_run(address: str) -> Path:
     except HfHubHTTPError as error:
         raise _not_there(address, error) from error
     except Exception as error:  # network stacks raise many kinds; all mean the same here
-        return _local_copy(address, repository, revision, error)
+        try:
+            copy = snapshot_download(
+                repository, revision=revision, allow_patterns=list(FILES), local_files_only=True
+            )
+        except Exception:
+            raise _not_there(address, error) from error
+        log.warning("%s: the hub cannot be asked; the copy on this machine is used.", address)
+        return Path(copy)
     names = _names(address, info)
     try:
         # By the name that was given, or nobody could find it by that name without a network.
@@ -102,26 +109,15 @@ def _names(address: str, info: "ModelInfo") -> list[str]:
     return list(bounds)
 
 
-def _local_copy(address: str, repository: str, revision: str | None, error: Exception) -> Path:
-    """Find what was fetched before, where the hub cannot be asked."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            repository, revision=revision, allow_patterns=list(FILES), local_files_only=True
-        )
-    except Exception:
-        raise _not_there(address, error) from error
-    log.warning("%s: the hub cannot be asked; the copy on this machine is used.", address)
-    return Path(folder)
-
-
 def _not_there(address: str, error: Exception) -> AgiqaError:
-    reason = f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
     return AgiqaError(
-        f"{address} cannot be fetched ({reason}). See that it is there, that the network is, and "
-        "for a private one `hf auth login`; or name a folder that holds it."
+        f"{address} cannot be fetched ({_reason(error)}). See that it is there, that the "
+        "network is, and for a private one `hf auth login`; or name a folder that holds it."
     )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
 
 
 def push_run(folder: Path, repository: str, private: bool) -> str:
@@ -146,10 +142,9 @@ def push_run(folder: Path, repository: str, private: bool) -> str:
             commit_message="A run of agiqa",
         )
     except Exception as error:  # network stacks raise many kinds; all mean the same here
-        reason = f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
         raise AgiqaError(
-            f"{folder} is whole, and was not uploaded to {START}{repository} ({reason}): see that "
-            "the network is there and `hf auth login` was done, then give the same command with "
-            "--replace."
+            f"{folder} is whole, and was not uploaded to {START}{repository} ({_reason(error)}): "
+            "see that the network is there and `hf auth login` was done, then give the same "
+            "command with --replace."
         ) from error
     return f"{START}{repository}@{done.oid}"

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.regular_files import open_regular, read_regular
@@ -31,7 +30,7 @@ from agiqa.runs.input_addresses import (
     suffix_of,
 )
 from agiqa.runs.input_record import SHARDS, Cell, Columns, ImageInput, ShardError, as_cell
-from agiqa.runs.table_shards import as_input, read_arrow, read_parquet
+from agiqa.runs.table_shards import as_input, read_table_shard
 from agiqa.runs.tar_shards import read_tar
 from agiqa.store.shared.remote import Remote, RemoteError, remote_errors
 
@@ -61,27 +60,20 @@ def read_inputs(named: Sequence[str], columns: Columns | None = None) -> Iterato
         AgiqaError: a name stands for nothing, before any is read; or a table or list cannot be.
     """
     addresses = list(itertools.chain.from_iterable(map(find_addresses, named)))
-    _require_holders(addresses)
-    asked = columns or Columns()
-    given: set[str] = set()
-    for image in _fetched(
-        itertools.chain.from_iterable(_read(address, asked) for address in addresses)
-    ):
-        if len(named) > 1:
-            if image.name in given:
-                continue
-            given.add(image.name)
-        yield image
-
-
-def _require_holders(addresses: Sequence[str]) -> None:
-    """Refuse shards, tables and lists that are not at their URLs, before any is read."""
     kinds = (*SHARDS, *TABLES, *LISTS)
     urls = [address for address in addresses if is_url(address) and suffix_of(address) in kinds]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="look-up") as pool:
         for url, missing in zip(urls, pool.map(is_missing, urls), strict=True):
             if missing:
                 raise AddressError(url, "does not exist")
+    asked = columns or Columns()
+    given: set[str] = set()
+    for image in _fetched(image for address in addresses for image in _read(address, asked)):
+        if len(named) > 1:
+            if image.name in given:
+                continue
+            given.add(image.name)
+        yield image
 
 
 def _read(address: str, columns: Columns) -> Iterator[ImageInput]:
@@ -194,27 +186,24 @@ def as_cells(texts: Sequence[str]) -> Sequence[Cell]:
 
 def _of_shard(address: str, columns: Columns) -> Iterator[ImageInput]:
     """Read a shard as far as it can be read, then say what is wrong with it."""
-    readers = {".tar": read_tar, ".parquet": read_parquet, ".arrow": read_arrow}
+    read = read_tar if suffix_of(address) == ".tar" else read_table_shard
     try:
         if is_url(address):
             import fsspec
 
             with remote_errors("read", address), fsspec.open(address, "rb") as remote:
-                yield from readers[suffix_of(address)](remote, address, columns)
+                yield from read(remote, address, columns)
         else:
-            with _opened(Path(address)) as file:
-                yield from readers[suffix_of(address)](file, address, columns)
+            try:
+                local = open_regular(Path(address))
+            except (OSError, ValueError) as error:
+                raise ShardError(f"cannot be read: {error}") from error
+            with local:
+                yield from read(local, address, columns)
     except RemoteError as error:
         yield ImageInput(shown(address), problem=_not_fetched(address, error))
     except ShardError as error:
         yield ImageInput(printable(shown(address)), problem=one_line(error))
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open_regular(path)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"cannot be read: {error}") from error
 
 
 def _content(address: str) -> bytes:

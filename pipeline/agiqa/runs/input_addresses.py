@@ -82,23 +82,35 @@ def expand_braces(address: str, folder: Path = Path()) -> Iterator[str]:
 
 
 def _matches(address: str, folder: Path) -> Sequence[str]:
-    if is_url(address := without_file_scheme(address)):
-        return _of_pattern_at_url(address) if _is_pattern(address) else [address]
-    if not address.strip():
-        raise AgiqaError("expected a path, found an empty one: '.' is this folder")
-    path = folder / address
-    if _exists(path):
-        return [str(path)]
-    if not _is_pattern(address):
-        raise AddressError(path, "does not exist")
-    matches = sorted(glob.glob(address, root_dir=folder, recursive=True))  # noqa: PTH207
-    files = [str(folder / match) for match in matches if not (folder / match).is_dir()]
+    """Find the files that a path, a URL or a pattern of either stands for."""
+    address = without_file_scheme(address)
+    at_web = address.lower().startswith(WEB)
+    is_pattern = "*" in _parts(address)[1] if at_web else glob.has_magic(address)
+    if is_url(address):
+        if not is_pattern:
+            return [address]
+        if at_web:
+            raise AddressError(
+                address,
+                "is a pattern, but web servers list no files: name each, or a list of them (.txt)",
+            )
+        files, place = _listed(address, "glob"), address
+    else:
+        if not address.strip():
+            raise AgiqaError("expected a path, found an empty one: '.' is this folder")
+        place = str(folder / address)
+        if _exists(place):
+            return [place]
+        if not is_pattern:
+            raise AddressError(place, "does not exist")
+        matches = sorted(glob.glob(address, root_dir=folder, recursive=True))  # noqa: PTH207
+        files = [str(folder / match) for match in matches if not (folder / match).is_dir()]
     if not files:
-        raise AddressError(path, "is a pattern that fits no file")
+        raise AddressError(place, "is a pattern that fits no file")
     return files
 
 
-def _exists(path: Path) -> bool:
+def _exists(path: Path | str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - a name that is too long is no error
 
 
@@ -199,17 +211,6 @@ def files_below(url: str) -> list[str]:
     return _listed(url.rstrip("/") if not url.endswith("://") else url, "find")
 
 
-def _of_pattern_at_url(url: str) -> list[str]:
-    if url.lower().startswith(WEB):
-        raise AddressError(
-            url,
-            "is a pattern, but web servers list no files: name each, or a list of them (.txt)",
-        )
-    if not (files := _listed(url, "glob")):
-        raise AddressError(url, "is a pattern that fits no file")
-    return files
-
-
 def _listed(url: str, by: str) -> list[str]:
     """List the files that fsspec's `find` or `glob` gives, as URLs like the one that was typed."""
     import fsspec
@@ -220,9 +221,8 @@ def _listed(url: str, by: str) -> list[str]:
             return [url]
         entries = getattr(system, by)(root, detail=True)
         paths = sorted(path for path in entries if entries[path].get("type", "file") == "file")
-    fixed = "".join(itertools.takewhile(lambda part: not glob.has_magic(part), _folders(root)))
     scheme, path, chain = _parts(url)
-    kept = "".join(itertools.takewhile(lambda part: not glob.has_magic(part), _folders(path)))
+    fixed, kept = _plain_folders(root), _plain_folders(path)
     return [
         f"{scheme}{kept}{inner.removeprefix(fixed)}{chain}"
         if inner.startswith(fixed)
@@ -231,15 +231,10 @@ def _listed(url: str, by: str) -> list[str]:
     ]
 
 
-def _folders(path: str) -> list[str]:
-    """Split off the folders of a path, each with its slash."""
-    return re.findall("[^/]*/", path)
-
-
-def _is_pattern(address: str) -> bool:
-    if address.lower().startswith(WEB):
-        return "*" in _parts(address)[1]
-    return glob.has_magic(address)
+def _plain_folders(path: str) -> str:
+    """Cut a pattern off from the first folder, or file, that is one."""
+    folders = re.findall("[^/]*/", path)
+    return "".join(itertools.takewhile(lambda folder: not glob.has_magic(folder), folders))
 
 
 def _parts(url: str) -> tuple[str, str, str]:

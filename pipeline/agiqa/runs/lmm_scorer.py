@@ -56,7 +56,12 @@ class LmmScorer(ImageScorer):
         self.engine = engine or OneMachine(scorer.settings.workers, whole=False)
         self.label, self.title = scorer.name, f"The scorer '{scorer.name}'"
         settings = replace(scorer.settings, remote_code=remote_code)
-        log.log(logging.INFO if scorer.commercial else logging.WARNING, "%s", _announced(scorer))
+        # What is about to be fetched and run, and on which terms, is said before either.
+        log.log(
+            logging.INFO if scorer.commercial else logging.WARNING,
+            "Scorer %s: model %s (%s), on %s; licence: %s",
+            *(scorer.name, scorer.settings.model, scorer.size, device(), scorer.terms),
+        )
         try:
             extractor = semantic_extractor(settings, scorer.prompt_set)
         except MissingModelError as error:
@@ -123,11 +128,3 @@ class LmmScorer(ImageScorer):
             Score(name, score, None, None, None, gate={}, targets={target: score})
             for name, score in zip(names, scores.tolist(), strict=True)
         ]
-
-
-def _announced(scorer: ScorerFile) -> str:
-    """Say what is about to be fetched and run, and on which terms, before either."""
-    return (
-        f"Scorer {scorer.name}: model {scorer.settings.model} ({scorer.size}), on {device()}; "
-        f"licence: {scorer.terms}"
-    )

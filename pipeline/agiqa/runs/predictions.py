@@ -4,7 +4,6 @@ One row for each model, split and tested image. It may come from anybody: paths 
 with folders, and numbers are averaged, so all of it is judged here, where it is read.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +17,16 @@ from agiqa.stage2.presets import MIXTURE
 PREDICTIONS = "predictions.csv"
 GATE = "gate_"  # prefix of the columns that hold the gate's weights
 LOW, HIGH = "low", "high"  # ends of the mixture's prediction intervals
-NEEDED = ("model", "seed", "path", "mos", "score")
-LATER = ("group", "generator", "image_id")  # which runs of earlier versions lack
+NEEDED = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
 EMPTY = ("", "nan")  # how a number that is not defined stands in a CSV
 
 
-def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
+def read_predictions(folder: Path) -> pd.DataFrame:
     """Read and check the predictions of a run, or of a folder of results in it.
 
-    Args:
-        folder: that holds the file.
-        needed: columns beside model, seed, path, mos and score that it must have.
-
     Returns:
-        Text in model, path, group, generator and image_id (empty where the file lacks them), whole
-        numbers in seed, and floats in mos, score and each `gate_*`, NaN where one is not defined.
+        Text in model, path, image_id, generator and group, whole numbers in seed, and floats in
+        mos, score and each `gate_*`, NaN where one is not defined.
 
     Raises:
         AgiqaError: there is none, or it is damaged; a path leaves the images' folder.
@@ -42,13 +36,15 @@ def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
         raise AgiqaError(
             f"{printable(folder)}: expected {PREDICTIONS}, found none: run `agiqa evaluate` first"
         )
-    frame = read_text_csv(path, (*NEEDED, *needed))
+    frame = read_text_csv(path, NEEDED)
     try:
         for column in (str(name) for name in frame):
             if column in ("mos", "score", LOW, HIGH) or column.startswith(GATE):
                 frame[column] = _numbers(frame[column])
-        frame["seed"] = _whole(frame["seed"])
-        if "image_id" in frame and not frame["image_id"].str.fullmatch("[0-9a-f]{64}").all():
+        seeds = frame["seed"]
+        _refuse(seeds, ~seeds.str.fullmatch(r"\d{1,18}"), "whole numbers")
+        frame["seed"] = seeds.astype(np.int64)
+        if not frame["image_id"].str.fullmatch("[0-9a-f]{64}").all():
             raise ValueError("no sha256 in image_id")
         if frame.duplicated(["model", "seed", "path"]).any():
             raise ValueError("an image stands twice in a split of one model")
@@ -58,7 +54,7 @@ def read_predictions(folder: Path, needed: Sequence[str] = ()) -> pd.DataFrame:
         ) from error
     for name in frame["path"].unique():
         inner_path(name, printable(path))
-    return frame.assign(**{name: "" for name in LATER if name not in frame})
+    return frame
 
 
 def mean_predictions(folder: Path, by: str = "path") -> pd.DataFrame | None:
@@ -76,7 +72,7 @@ def mean_predictions(folder: Path, by: str = "path") -> pd.DataFrame | None:
     """
     if not (folder / PREDICTIONS).is_file():
         return None
-    rows = read_predictions(folder, ("image_id",))
+    rows = read_predictions(folder)
     first = {name: (name, "first") for name in ("path", "image_id", "mos") if name != by}
     images = rows[rows["model"] == MIXTURE].groupby(by, sort=False)
     return images.agg(**first, score=("score", "mean"))
@@ -87,12 +83,6 @@ def _numbers(text: "pd.Series[str]") -> "pd.Series[float]":
     numbers = pd.to_numeric(text, errors="coerce").astype(float)
     _refuse(text, ~np.isfinite(numbers) & ~text.str.lower().isin(EMPTY), "numbers")
     return numbers
-
-
-def _whole(text: "pd.Series[str]") -> "pd.Series[int]":
-    """Read whole numbers, such as seeds."""
-    _refuse(text, ~text.str.fullmatch(r"\d{1,18}"), "whole numbers")
-    return text.astype(np.int64)
 
 
 def _refuse(text: "pd.Series[str]", odd: "pd.Series[bool] | np.ndarray", expected: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +17,16 @@ LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", 
 def describe_run(
     data: Sequence[RatedData], params: Params, experts: Sequence[str], stores: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Describe a fit: the first data set at the top, further ones under `others`."""
+    """Describe a fit: the first data set at the top, further ones under `others`.
+
+    With versions of libraries, and the working folder's git revision where there is one.
+    """
     first, *others = map(describe_data, data)
+    git = ["git", "rev-parse", "HEAD"]
+    try:
+        revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = None
     return {
         "preset": params.fit.preset,
         **first,
@@ -27,7 +34,8 @@ def describe_run(
         "others": others,
         "experts": list(experts),
         "stores": dict(stores),
-        **_environment(),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "git_revision": revision,
     }
 
 
@@ -65,15 +73,3 @@ def known_images(data: Sequence[RatedData]) -> frozenset[str]:
     return frozenset(
         name for frame in frames for name in frame.loc[frame["side"] != "test", "image_id"]
     )
-
-
-def _environment() -> dict[str, Any]:
-    """Library versions, and the git revision of the working folder where there is one."""
-    git = (
-        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        if shutil.which("git")
-        else None
-    )
-    revision = git.stdout.strip() if git is not None and git.returncode == 0 else None
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"versions": versions, "git_revision": revision}

@@ -27,22 +27,6 @@ from agiqa.stage2.presets import RECIPES
 ELSEWHERE_TOO = re.compile(r"nano|[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # names of models on the hub
 
 
-def _require_place(run: Run, folder: Path, replace: bool) -> None:
-    """Refuse a folder of other things, and a run that is no copy of another, replaced or not.
-
-    Raises:
-        AgiqaError: names what would be lost.
-    """
-    require_free_run(folder, replace)
-    stands = (folder / PROVENANCE).is_file()
-    own = folder.resolve() == run.folder.resolve()
-    if own or (stands and "published" not in read_provenance(folder, partial=True)):
-        raise AgiqaError(
-            f"{printable(folder)}: a run that was fitted stands there, which would be lost: "
-            "publish into another folder."
-        )
-
-
 def published_settings(run: Run) -> Params:
     """The settings that scoring needs; where the data lay and how prompts were called is left out.
 
@@ -113,9 +97,17 @@ def publish_run(
         The names of the files.
 
     Raises:
-        AgiqaError: it rests on models of this machine alone, or the folder holds other things.
+        AgiqaError: it rests on models of this machine alone, or the folder holds other things, or
+            a run that is no copy of another, which is not replaced either.
     """
-    _require_place(run, folder, replace)
+    require_free_run(folder, replace)
+    stands = (folder / PROVENANCE).is_file()
+    own = folder.resolve() == run.folder.resolve()
+    if own or (stands and "published" not in read_provenance(folder, partial=True)):
+        raise AgiqaError(
+            f"{printable(folder)}: a run that was fitted stands there, which would be lost: "
+            "publish into another folder."
+        )
     settings, prompts = published_settings(run), prompt_set_text(prompt_set_of(run))
     with whole_run(folder) as staged:
         shutil.copyfile(run.folder / MODEL, staged / MODEL)

@@ -13,10 +13,9 @@ from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.core.shapes import require
 from agiqa.core.trees import read_json
-from agiqa.data.metric_names import of_this_version
+from agiqa.data.metric_names import FIGURES
 
 LAYOUT = 3
-READABLE = (1, 2, 3)  # their figures; models of the preset light in layout 3 alone (files.py)
 METRICS = "metrics.json"
 AGAIN = "run `agiqa fit` again, or fetch it again where it was published"
 MOST_NAME = 200  # bytes of a name, which becomes a file's
@@ -226,10 +225,10 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
     provenance = _read(path, AGAIN)
     again = remedy(folder, provenance)
     layout = provenance.get("layout", LAYOUT if partial else None)
-    if layout not in READABLE or isinstance(layout, bool):
+    if layout != LAYOUT:
         raise AgiqaError(
-            f"{printable(folder)}: run layout {printable(layout)[:20]}, this agiqa reads "
-            f"{', '.join(map(str, READABLE))}; update agiqa or {again}."
+            f"{printable(folder)}: run layout {printable(layout)[:20]}, this agiqa reads {LAYOUT}; "
+            f"update agiqa or {again}."
         )
     try:
         require(provenance, Provenance, partial=partial)
@@ -297,11 +296,13 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
                 require(row, Row, key)
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error}): {again}") from error
+    for figures in metrics["models"].values():  # what is not there is not defined
+        figures |= {name: {} for name in FIGURES if name not in figures}
     for summaries in [*metrics["models"].values(), *metrics.get("generators", {}).values()]:
         for summary in summaries.values():
-            if isinstance(summary, dict):  # what is not there is not defined
+            if isinstance(summary, dict):
                 summary |= {key: summary.get(key) for key in SUMMARY}
-    return dict(of_this_version(metrics))
+    return metrics
 
 
 class Row(TypedDict):

@@ -104,13 +104,16 @@ def _make(tree: Mapping[str, Any], path: Path) -> ScorerFile:
         batch_size=0,
     )
     require_choices("semantic", settings, "the scorer")
+    commercial = tree.get(COMMERCIAL, True)
+    if not isinstance(commercial, bool):
+        raise AgiqaError(f"{COMMERCIAL} expects true or false, found {commercial!r}.")
     return ScorerFile(
         **texts,
         settings=settings,
         prompt_set=prompt_set,
         weights=weights,
         scale=_scale(tree.get("scale"), prompt_set, weights),
-        commercial=_yes_or_no(tree.get(COMMERCIAL, True)),
+        commercial=commercial,
     )
 
 
@@ -118,12 +121,6 @@ def _text(tree: Mapping[str, Any], key: str) -> str:
     if not isinstance(tree[key], str) or not tree[key].strip():
         raise AgiqaError(f"{key} expects a text, found {tree[key]!r}.")
     return " ".join(tree[key].split())
-
-
-def _yes_or_no(commercial: object) -> bool:
-    if not isinstance(commercial, bool):
-        raise AgiqaError(f"{COMMERCIAL} expects true or false, found {commercial!r}.")
-    return commercial
 
 
 def _weighed(answers: object) -> tuple[object, tuple[float, ...]]:

@@ -154,9 +154,7 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
     missing: list[str] = []
     own = set[Path]()
     for image in _images(images):
-        problem, suffix = image.problem, ""
-        if not problem:
-            problem, suffix = _format(image)
+        problem, suffix = (image.problem, "") if image.problem else _format(image)
         if problem:
             missing.append(f"{printable(image.name)} {problem}")
             continue
@@ -170,7 +168,8 @@ def put_images(images: Sequence[str], folder: Path, link: bool) -> str:
                 "copy it (--copy-to)"
             )
         if os.path.lexists(target):
-            if _is_there(image, target):
+            content = image.content if image.path is None else image.path.read_bytes()
+            if target.is_file() and target.read_bytes() == content:
                 continue
             raise AgiqaError(f"{target}: another file is there: choose an empty folder")
         if link and image.path is not None:
@@ -243,11 +242,4 @@ def _images(names: Sequence[str]) -> Iterator[ImageInput]:
             if image.name in wanted:
                 wanted.discard(image.name)
                 yield image
-        for name in wanted:
-            yield ImageInput(name, problem="is no longer there")
-
-
-def _is_there(image: ImageInput, target: Path) -> bool:
-    """Tell whether the file at the target is the image."""
-    content = image.content if image.path is None else image.path.read_bytes()
-    return target.is_file() and target.read_bytes() == content
+        yield from (ImageInput(name, problem="is no longer there") for name in wanted)

@@ -173,13 +173,13 @@ def test_one_line_for_what_a_user_gets_wrong(
     (tmp_path / "fresh/predictions.csv").write_text("model,path\nmoe,1.png\n")
     _refused(
         [tmp_path / "fresh", "images/03.png"],
-        "predictions.csv: expected the columns seed, mos, score, image_id",
+        "predictions.csv: expected the columns seed, image_id, generator",
     )
-    header = "seed,model,path,image_id,mos,score\n"
+    header = "seed,model,path,image_id,mos,score,generator,group\n"
     for row, said in (
-        ("0,moe,../../out.png,{0},1,1", "is not inside the data folder"),
-        ("0,moe,1.png,../../out,1,1", "no sha256 in image_id"),
-        ("0,moe,1.png,{0},one,1", "damaged"),
+        ("0,moe,../../out.png,{0},1,1,,", "is not inside the data folder"),
+        ("0,moe,1.png,../../out,1,1,,", "no sha256 in image_id"),
+        ("0,moe,1.png,{0},one,1,,", "damaged"),
     ):
         (tmp_path / "fresh/predictions.csv").write_text(header + row.format("0" * 64) + "\n")
         _refused([tmp_path / "fresh"], "predictions.csv", said)

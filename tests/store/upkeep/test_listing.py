@@ -69,7 +69,7 @@ def test_foreign_damaged_and_busy_stores_are_lines(project: Project) -> None:
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_on_a_terminal(project: Project, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    from agiqa.cli.cache.listing import print_tables
+    from agiqa.cli.cache.stores import print_tables
     from agiqa.store.upkeep.stores import find_runs, survey
 
     Shelf.open(project.ledger, fingerprint("What is wrong with this image? " * 5), 16)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from agiqa.views.ranking import write_gallery
+from agiqa.views.ranking.page import write_gallery
 from kit.browsing import opened
 
 IMAGES = 3_000

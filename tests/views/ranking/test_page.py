@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from agiqa.views.ranking import write_gallery
+from agiqa.views.ranking.page import write_gallery
 
 
 def content_of(page: str) -> dict[str, Any]:

@@ -1,20 +1,23 @@
-"""`agiqa cache`: care for the ledger and the packs; each command is a module here."""
+"""`agiqa cache`: care for the ledger and the packs; commands load when they are called."""
 
 import click
 
 from agiqa.cli.lazy import LazyGroup
 
-# Command: its module and the line that `agiqa cache --help` shows.
+# Command: its module and name there, and the line that `agiqa cache --help` shows.
 COMMANDS = {
-    "ls": ("cache.listing", "Stores with size, rows, fingerprint and the runs that used them."),
-    "show": ("cache.show", "Everything about one store."),
+    "ls": ("cache.stores:ls", "Stores with size, rows, fingerprint and the runs that used them."),
+    "show": ("cache.stores:show", "Everything about one store."),
     "diff": ("cache.diff", "Why a store would be computed again, field by field."),
     "verify": ("cache.verify", "Check every checksum and number; --repair drops what is bad."),
     "gc": ("cache.gc", "Free the space of rows and stores that nothing uses."),
-    "merge": ("cache.merge", "Take in rows of other ledgers or packs."),
-    "convert": ("cache.convert", "A pack in the other format, Zarr or HDF5."),
-    "export": ("cache.export", "A pack as safetensors or npz, for people without agiqa."),
-    "import-pt": ("cache.import_pt", "Features that MA-AGIQA's reference code saved as .pt files."),
+    "merge": ("cache.files:merge", "Take in rows of other ledgers or packs."),
+    "convert": ("cache.files:convert", "A pack in the other format, Zarr or HDF5."),
+    "export": ("cache.files:export", "A pack as safetensors or npz, for people without agiqa."),
+    "import-pt": (
+        "cache.files:import_pt",
+        "Features that MA-AGIQA's reference code saved as .pt files.",
+    ),
 }
 
 

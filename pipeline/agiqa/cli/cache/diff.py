@@ -8,7 +8,7 @@ import click
 
 from agiqa.cli.cache.texts import count_text, print_difference, print_wrapped, value_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import Settings, settings
+from agiqa.cli.options import Settings, as_json, settings
 from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import some
 
@@ -22,7 +22,7 @@ SHOWN = 5  # images that are named
 @click.argument("store")
 @click.argument("other", required=False)
 @settings
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@as_json
 def command(store: str, other: str | None, settings: Settings, as_json: bool) -> None:
     r"""Explain what of STORE would be computed again under the present settings, and why.
 
@@ -48,7 +48,10 @@ def command(store: str, other: str | None, settings: Settings, as_json: bool) ->
     params = settings.read()
     present, comparison, missing = compare_with_settings(kind, path, params, default_root())
     if as_json:
-        print_json(_tree(comparison) | _missing_tree(missing))
+        tree = asdict(missing)
+        del tree["notes"]
+        counts = {"images": tree.pop("images"), "missing": tree.pop("vectors")}
+        print_json(_tree(comparison) | counts | tree)
         return
     how = "" if present.by_name or kind != "pack" else f", by what it holds: {path.stem} is no name"
     how = how and f"{how} in the settings"
@@ -156,9 +159,3 @@ def _tree(comparison: "Comparison") -> dict[str, Any]:
     tree = asdict(comparison)
     changed = {name: fields(differences) for name, differences in comparison.changed.items()}
     return {"unchanged": tree.pop("same"), **tree, "changed": changed}
-
-
-def _missing_tree(missing: "Missing") -> dict[str, Any]:
-    tree = asdict(missing)
-    del tree["notes"]
-    return {"images": tree.pop("images"), "missing": tree.pop("vectors"), **tree}

@@ -9,7 +9,7 @@ import click
 
 from agiqa.cli.cache.texts import count_text, size_text
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import CACHE, RUNS
+from agiqa.cli.options import CACHE, FOLDER, RUNS, list_as_json
 from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError
 
@@ -47,18 +47,17 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
 @click.option(
     "--cache",
     "caches",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     multiple=True,
     help="Folder of packs, whose shelves stay; repeatable, for every project.  [default: cache]",
 )
 @click.option(
     "--runs",
-    "runs",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     multiple=True,
     help="Folder of runs, whose shelves stay; repeatable.  [default: runs]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+@list_as_json
 def command(
     dry_run: bool,
     yes: bool,

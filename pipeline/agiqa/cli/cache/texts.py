@@ -5,18 +5,17 @@ import textwrap
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from agiqa.cli.options import RUNS
+from agiqa.cli.options import FOLDER, RUNS
 from agiqa.cli.output import echo
 
 INDENT = "  "
 
 runs = click.option(
     "--runs",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=RUNS,
     show_default=True,
     help="Folder of runs, to say which of them used a store.",

@@ -4,7 +4,3 @@
 and `page.js` draws what is in sight. The page makes no request, follows the reader's light or dark
 setting, and fits a phone.
 """
-
-from agiqa.views.ranking.page import write_gallery
-
-__all__ = ["write_gallery"]

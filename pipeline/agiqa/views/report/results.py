@@ -121,7 +121,7 @@ def _metrics(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
 
 
 def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
-    frame = read_predictions(folder, ("generator",))
+    frame = read_predictions(folder)
     frame = frame[frame["model"] == MODEL].reset_index(drop=True)
     path = printable(folder / PREDICTIONS)
     if frame.empty:

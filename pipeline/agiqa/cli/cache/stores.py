@@ -1,4 +1,4 @@
-"""`agiqa cache ls`: every store, who uses it, who writes it."""
+"""`agiqa cache ls`: every store, who uses it, who writes it; `show`: everything about one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agiqa.cli.cache.texts import age_text, count_text, moment_text, runs, size_text
+from agiqa.cli.cache.texts import (
+    age_text,
+    count_text,
+    flat,
+    moment_text,
+    print_fields,
+    runs,
+    size_text,
+)
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import cache
+from agiqa.cli.options import cache, list_as_json
 from agiqa.cli.output import console, echo, print_json, print_listing
 
 if TYPE_CHECKING:
@@ -23,8 +31,8 @@ COLUMNS = (
 @click.command("ls", cls=Command)
 @cache
 @runs
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
-def command(cache: Path, runs: Path, as_json: bool) -> None:
+@list_as_json
+def ls(cache: Path, runs: Path, as_json: bool) -> None:
     r"""List the shelves of the ledger and the packs in CACHE.
 
     A shelf holds one vector of one extractor, for the images of all data sets; it is named after
@@ -168,3 +176,58 @@ def _print_lines(stores: "Sequence[Store]") -> None:
         if store.problem:
             echo(f"{store.name} ({size_text(store.size)}): {store.problem}")
     echo()
+
+
+@click.command("show", cls=Command)
+@click.argument("store")
+@cache
+@runs
+@click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
+def show(store: str, cache: Path, runs: Path, as_json: bool) -> None:
+    r"""Tell everything about STORE: a pack, a shelf's folder, or the beginning of a shelf's name.
+
+    The beginning of its digest does as well. Fingerprints are shown in full, what all vectors of a
+    pack share once. Whether rows can be read back, only `agiqa cache verify` tells.
+
+    \b
+    agiqa cache show cache/demo/nano.zarr
+    agiqa cache show lmm-43ba
+    agiqa cache show 43ba443d --json
+    """
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.one_store import choose_store, details
+
+    described, extra = details(*choose_store(store, default_root()), [cache], [runs])
+    if as_json:
+        prints = {"digests": described.digests, "fingerprints": described.fingerprints}
+        print_json(record(described) | prints | extra)
+        return
+    _print_store(described, extra)
+
+
+def _print_store(store: "Store", extra: dict[str, Any]) -> None:
+    count = max(1, len(store.fingerprints))
+    echo(f"{store.kind} {store.path}")
+    echo(
+        f"{count_text(store.rows, 'row')} of {count_text(count, 'vector')} x {store.width} "
+        f"{store.dtype}, {size_text(store.size)}, written {age_text(store.written)} ago"
+    )
+    echo(f"used by {', '.join(store.users) or 'nothing in sight'}")
+    for writer in store.writers:
+        echo(f"being written by {writer}")
+    if "segments" in extra:
+        echo(f"in {count_text(len(extra['segments']), 'segment')}")
+    if left_out := extra.get("left_out"):
+        echo(f"left out by --skip-bad: {count_text(len(left_out), 'image')}")
+        for image_id in left_out:
+            echo(f"  {image_id}")
+    echo("damaged rows: unknown until `agiqa cache verify`")
+    prints = [flat(fingerprint) for fingerprint in store.fingerprints]
+    shared = {k: v for k, v in prints[0].items() if all((k, v) in p.items() for p in prints)}
+    if count > 1:
+        echo("\nwhat all vectors share")
+        print_fields(shared)
+    for index, (digest, fields) in enumerate(zip(store.digests, prints, strict=True)):
+        name = store.vectors[index] if index < len(store.vectors) else "vector"
+        echo(f"\n{name}: {digest}")
+        print_fields({k: v for k, v in fields.items() if count == 1 or k not in shared})
