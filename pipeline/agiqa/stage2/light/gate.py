@@ -21,7 +21,7 @@ from torch import Tensor
 from agiqa.core.params import Fit
 from agiqa.data.metrics import plcc, srcc
 from agiqa.stage2.light.agreement import measured
-from agiqa.stage2.light.mixture import Mixture
+from agiqa.stage2.light.mixture import NAMES, Mixture
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +111,7 @@ def train_gate(constant: Mixture, train: Side, val: Side, settings: Fit) -> tupl
     if any(len(s.mos) < LEAST[name] for name, s in (("train", train), ("val", val))):
         _tell_once(*LEAST.values(), len(train.mos), len(val.mos))
         return start, curve
-    trials = [
-        _train(start, train, val, settings, rate * settings.lr, penalty)
-        for rate in RATES
-        for penalty in PENALTIES
-    ]
+    trials = _train(start, train, val, settings)
     errors = _errors(start, val)
     kept = start
     chosen = [int(np.argmin([float(t.errors[:, c].mean()) for t in trials]))
@@ -140,28 +136,63 @@ def _tell_once(*counts: int) -> None:
 class _Trial:
     """One training: for each target the mixture of its best epoch."""
 
+    columns: slice  # its targets among those of all trials
     best: Mixture
     errors: Tensor  # (m, T), squared, of the validation side
     curve: Curve
+    since: int = 0  # looks without a gain for any target
+
+    def look(self, mixture: Mixture, train: Side, val: Side, epoch: int) -> None:
+        """Note the mixture of all trials as it is now, for each target that it is the best of."""
+        if self.since == PATIENCE:
+            return
+        own = _of_all(mixture, lambda part: part[..., self.columns])
+        errors = _errors(own, val)
+        self.curve.append(_look(own, train, val, epoch))
+        better = torch.nonzero(errors.mean(dim=0) < self.errors.mean(dim=0)).flatten().tolist()
+        for target in better:
+            self.best = _with_target(self.best, own, target)
+            self.errors[:, target] = errors[:, target]
+        self.since = 0 if better else self.since + 1
 
 
-def _train(
-    start: Mixture, train: Side, val: Side, settings: Fit, rate: float, penalty: float
-) -> _Trial:
-    """Train until no target gained for PATIENCE looks, at most `fit.epochs` passes."""
-    logits = torch.log(start.shares.clamp_min(FLOOR)).requires_grad_()
-    scale = start.scale.clone().requires_grad_()
-    gate = start.gate.clone().requires_grad_()
-    optimiser = torch.optim.Adam([logits, scale, gate], lr=rate)
+def _train(start: Mixture, train: Side, val: Side, settings: Fit) -> list[_Trial]:
+    """Train with every rate and penalty until no target gained for PATIENCE looks.
+
+    All trials go on at once, as if they were further targets, those of one rate side by side:
+    reading the components takes nearly all the time, and one reading serves all trials.
+    """
+    targets = len(start.scale)
+    nothing = torch.full((len(val.mos), targets), torch.inf)
+    trials = [
+        _Trial(slice(first, first + targets), start, nothing.clone(), [])
+        for first in range(0, len(RATES) * len(PENALTIES) * targets, targets)
+    ]
+    wide = _of_all(start, lambda part: torch.cat([part] * len(trials), dim=-1))
+    repeated = replace(
+        train,
+        expert_scores=torch.cat([train.expert_scores] * len(trials), dim=-1),
+        mos=torch.cat([train.mos] * len(trials), dim=-1),
+    )
+    penalties = torch.tensor(PENALTIES).repeat_interleave(targets).repeat(len(RATES))
+    by_rate = {rate: _trainable(start) for rate in RATES}
+    optimiser = torch.optim.Adam(
+        {"params": list(tensors.values()), "lr": rate * settings.lr}
+        for rate, tensors in by_rate.items()
+    )
 
     def current(epoch: int) -> Mixture:
-        epochs = torch.full_like(start.epochs, epoch)
-        return replace(start, shares=logits.softmax(dim=0), scale=scale, gate=gate, epochs=epochs)
+        joined: dict[str, Any] = {
+            name: torch.cat([tensors[name] for tensors in by_rate.values()], dim=-1)
+            for name in by_rate[RATES[0]]
+        }
+        joined["shares"] = joined["shares"].softmax(dim=0)
+        return replace(wide, **joined, epochs=torch.full_like(wide.epochs, epoch))
 
-    trial = _Trial(start, torch.full((len(val.mos), len(start.scale)), torch.inf), [])
-    since = 0
     for epoch in range(1, settings.epochs + 1):
-        loss = _errors(current(epoch), train).mean(dim=0).sum() + penalty * gate.square().sum()
+        mixture = current(epoch)
+        errors = _errors(mixture, repeated).mean(dim=0)
+        loss = (errors + penalties * mixture.gate.square().sum(dim=(0, 1))).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -169,24 +200,35 @@ def _train(
             continue
         with torch.no_grad():
             mixture = current(epoch)
-            errors = _errors(mixture, val)
-            trial.curve.append(_look(mixture, train, val, epoch))
-        better = torch.nonzero(errors.mean(dim=0) < trial.errors.mean(dim=0)).flatten().tolist()
-        for target in better:
-            trial.best = _with_target(trial.best, mixture, target)
-            trial.errors[:, target] = errors[:, target]
-        since = 0 if better else since + 1
-        if since == PATIENCE:
+            for trial in trials:
+                trial.look(mixture, train, val, epoch)
+        if all(trial.since == PATIENCE for trial in trials):
             break
-    return trial
+    return trials
+
+
+def _trainable(start: Mixture) -> dict[str, Tensor]:
+    """What one rate trains, once for each penalty: the shares' logits, the scale and the gate."""
+    logits = torch.log(start.shares.clamp_min(FLOOR))
+    tensors = {"shares": logits, "scale": start.scale, "gate": start.gate}
+    return {
+        name: torch.cat([tensor] * len(PENALTIES), dim=-1).requires_grad_()
+        for name, tensor in tensors.items()
+    }
+
+
+def _of_all(mixture: Mixture, change: Callable[[Tensor], Tensor]) -> Mixture:
+    """The mixture with each of its tensors changed alike; targets are their last axis."""
+    changed: dict[str, Any] = {name: change(getattr(mixture, name)) for name in NAMES}
+    return replace(mixture, **changed)
 
 
 def _with_target(mixture: Mixture, other: Mixture, target: int) -> Mixture:
     """Copy the mixture, its weights for one target taken from another."""
-    parts = {name: getattr(mixture, name).clone() for name in ("shares", "scale", "gate", "epochs")}
-    for name, part in parts.items():
-        part[..., target] = getattr(other, name).detach()[..., target]
-    return replace(mixture, **parts)
+    copy = _of_all(mixture, Tensor.clone)
+    for name in NAMES:
+        getattr(copy, name)[..., target] = getattr(other, name).detach()[..., target]
+    return copy
 
 
 def scores(mixture: Mixture, side: Side) -> Tensor:

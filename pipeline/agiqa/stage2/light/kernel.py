@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from agiqa.core.weight_files import FLOATS
@@ -204,7 +205,7 @@ class _Subset:
     """The kernel as m anchors know it: K ≈ F F' with F = K_nm L'⁻¹ and L L' = K_mm."""
 
     features: Tensor  # (n, m), F
-    inner: Tensor  # (m, m), F' F
+    inner: Tensor  # (m, m), F' F, its lower triangle
     root: Tensor  # (m, m), L
 
     @classmethod
@@ -214,7 +215,8 @@ class _Subset:
         root = torch.linalg.cholesky(among + JITTER * torch.eye(len(among))).float()
         across = gaussian(anchors, torch.from_numpy(rows), gamma)
         features = torch.linalg.solve_triangular(root, across, upper=False).T
-        return cls(features, features.T @ features, root)
+        inner = ssyrk(1.0, features.T.numpy(), lower=1)  # half of it, in half the time
+        return cls(features, torch.from_numpy(inner), root)
 
     def solve(self, alpha: float, right: Tensor) -> tuple[Tensor, _Inverse]:
         """`A⁻¹ right` and `A⁻¹` for `A = F F' + alpha`."""
