@@ -25,7 +25,16 @@ from kit.command import agiqa, one_line
 
 IMAGES = 60
 FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=6"]
-PREPARE = "prepare mine --from images/labels.csv --image-column file --score-column mos".split()
+PREPARE = [
+    "prepare",
+    "mine",
+    "--from",
+    "images/labels.csv",
+    "--image-column",
+    "file",
+    "--score-column",
+    "mos",
+]
 PREPARE += ["--prompt-column", "prompt"]
 
 
