@@ -314,7 +314,7 @@ def found(figure: str, values: Sequence[float]) -> bool:
 
 def keep(run: Path, out: Path) -> None:
     """Write what a page may quote of an evaluated run."""
-    from agiqa.core.hashing import file_sha256
+    from agiqa.core.regular_files import file_sha256
     from agiqa.core.trees import read_json
     from agiqa.runs.records import read_metrics
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agiqa.core.torch_files import load_torch_file
+from agiqa.core.weight_files import load_torch_file
 
 
 def again(path: Path, compress: int = zipfile.ZIP_STORED, twice: bool = False) -> None:

@@ -15,8 +15,9 @@ add = ShelfWriter.add
 
 def noted(writer: ShelfWriter, ids: Sequence[str], vectors: Any) -> None:
     """Add rows that have been computed, and note that they were."""
+    shelf = Path(writer.rows.folder.where).name
     with Path(os.environ["AGIQA_COMPUTED"]).open("a") as log:
-        log.write("".join(f"{writer.shelf.folder.name} {row_id}\n" for row_id in ids))
+        log.write("".join(f"{shelf} {row_id}\n" for row_id in ids))
     add(writer, ids, vectors)
 
 

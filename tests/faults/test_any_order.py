@@ -209,7 +209,7 @@ class Store(RuleBasedStateMachine):
                 writer.add([IDS[row] for row in rows], TRIES[attempt][rows])
             other = {IDS[row]: TRIES[attempt][row].tobytes() for row in rows}
             for _ in range(1 + twice):
-                assert add_shelf(source, self.shelf()).added == self.take(other)
+                assert add_shelf(source, self.root).added == self.take(other)
 
     @precondition(lambda self: self.packs)
     @rule(data=st.data())

@@ -91,13 +91,13 @@ def test_a_shelf_of_many_flipped_bits_is_repaired(tmp_path: Path, count: Callabl
         lost += ROWS - len(again.ids())
         assert lost <= 5 * (trial + 1)
         with again.writer() as writer:
-            writer.add([image_id for image_id in IDS if not again.has(image_id)], missing(again))
+            writer.add([image_id for image_id in IDS if image_id not in again.rows], missing(again))
         np.testing.assert_array_equal(again.read(IDS), VECTORS)
     count(trials=trials, rows_to_compute_again=lost, returned_as_data=0)
 
 
 def missing(shelf: Shelf) -> np.ndarray:
-    return VECTORS[[row for row, image_id in enumerate(IDS) if not shelf.has(image_id)]]
+    return VECTORS[[row for row, image_id in enumerate(IDS) if image_id not in shelf.rows]]
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

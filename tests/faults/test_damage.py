@@ -14,7 +14,7 @@ from agiqa.store import RemoteError, Shelf, pull, pushing
 from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.segment_folders import RemoteSegments
 from agiqa.store.shared.remote import Remote
-from agiqa.store.shared.shared_shelf import SharedShelf
+from agiqa.store.shared.sharing import SharedShelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}

@@ -45,12 +45,12 @@ def fsync_fails(monkeypatch: pytest.MonkeyPatch, code: int, failing: int) -> Ite
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-@pytest.mark.parametrize("by", ["flush", "thread"])
+@pytest.mark.parametrize("by", ["flush", "size"])
 def test_fsync_that_fails_while_rows_are_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable, code: int, by: str
 ) -> None:
-    """Flushed each time, or full each time, which a thread of the writer's sees to."""
-    monkeypatch.setattr(segments, "ROWS_A_SEGMENT", 50 if by == "thread" else 4096)
+    """Flushed each time, or since the segment is full."""
+    monkeypatch.setattr(segments, "ROWS_A_SEGMENT", 50 if by == "size" else 4096)
     acknowledged_in_all = 0
     for failing in range(1, 13):
         root = tmp_path / str(failing)

@@ -162,9 +162,7 @@ def look_in_every_way(shelf: Path, target: Path) -> bool:
     writer_of(shelf)
     with suppress(AgiqaError):
         source = Shelf.at(shelf)
-        found = add_shelf(
-            source, Shelf.open(target, source.fingerprint, source.width, source.dtype)
-        )
+        found = add_shelf(source, target)
         assert found.rows == store.rows
         if found.added:
             (made,) = target.glob("lmm-*")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import PackError, convert_pack, open_pack, read_pack, write_pack
+from agiqa.store import PackError, convert_pack, open_pack, read_pack, row_ids_digest, write_pack
 from agiqa.store.checks import check_pack
 from agiqa.store.fingerprint import canonical
 from agiqa.store.packs.pack import read_pack_metadata
@@ -39,7 +39,8 @@ Attack = Callable[..., Any]
 
 def good_pack(path: Path) -> Path:
     prints = [{"extractor": "lmm", "prompt": {"text": name, "layer": 3}} for name in "ab"]
-    write_pack(path, "nano", ["a", "b"], prints, IDS, VECTORS, ["e" * 64], {"a": "f" * 64})
+    recorded = {"a": row_ids_digest(IDS)}
+    write_pack(path, "nano", ["a", "b"], prints, IDS, VECTORS, ["e" * 64], recorded)
     return path
 
 

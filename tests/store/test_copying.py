@@ -10,8 +10,8 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, add_shelf, require_fits
 from agiqa.store.ledger import segments
-from agiqa.store.ledger.description import Description
 from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.shelf_folders import Description
 from kit.stored_rows import flip_rows, make_ids, make_vectors
 
 PRINT = {"extractor": "nano", "prompt": "q"}
@@ -31,9 +31,9 @@ def test_missing_rows_are_added_once(tmp_path: Path) -> None:
     fill(tmp_path / "a", ids[:400], vectors[:400])
     source = fill(tmp_path / "a", ids[300:], vectors[300:], rank=2)
     target = fill(tmp_path / "b", ids[100:150], vectors[100:150])
-    found = add_shelf(source, target)
+    found = add_shelf(source, tmp_path / "b")
     assert (found.rows, found.added, found.present, found.kept) == (ROWS, ROWS - 50, 50, ())
-    again = add_shelf(source, Shelf.at(target.folder))
+    again = add_shelf(source, tmp_path / "b")
     assert (again.added, again.present, again.damaged) == (0, ROWS, ())
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
 
@@ -45,7 +45,7 @@ def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     target = fill(tmp_path / "b", ids[256:266], vectors[256:266])
     (path,) = (source.folder / "segments").glob("*.safetensors")
     flip_rows(path, WIDTH, 3, 260, 599)
-    found = add_shelf(source, target)
+    found = add_shelf(source, tmp_path / "b")
     assert found.damaged == (ids[3], ids[599])
     assert (found.added, found.present) == (ROWS - 12, 10)
     assert np.array_equal(target.read(ids[4:599]), vectors[4:599])
@@ -80,10 +80,10 @@ def test_what_stops_in_the_middle_loses_nothing_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(LocalSegments, "write", fail)
         with pytest.raises(AgiqaError, match="stopped"):
-            add_shelf(source, target)
+            add_shelf(source, tmp_path / "b")
     there = sorted(target.ids(), key=ids.index)
     assert len(there) == 20 * done
     assert np.array_equal(target.read(there), vectors[[ids.index(name) for name in there]])
-    found = add_shelf(source, Shelf.at(target.folder))
+    found = add_shelf(source, tmp_path / "b")
     assert (found.added, found.present) == (ROWS - len(there), len(there))
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)

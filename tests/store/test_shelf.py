@@ -68,9 +68,9 @@ def test_nothing_counts_before_it_is_flushed_and_time_flushes(shelf: Shelf, tmp_
         assert len(reader.ids()) == 260
     with shelf.writer(flush_seconds=0) as writer:
         writer.add(ids[260:261], vectors[260:261])
-        assert reader.has(ids[260]) is False  # as of the last refresh
+        assert ids[260] not in reader.rows  # as of the last refresh
         assert ids[260] in reader.ids()
-        assert reader.has(ids[260])
+        assert ids[260] in reader.rows
 
 
 def test_what_was_added_is_kept_when_the_body_fails(shelf: Shelf) -> None:

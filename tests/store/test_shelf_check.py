@@ -12,8 +12,8 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf
 from agiqa.store.checks import check_shelf, repair_shelf
-from agiqa.store.ledger.description import read_description
 from agiqa.store.ledger.segments import Kind, build
+from agiqa.store.ledger.shelf_folders import read_description
 from kit.stored_rows import flip_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}

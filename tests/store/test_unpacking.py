@@ -15,6 +15,7 @@ from agiqa.store import (
     write_pack,
 )
 from agiqa.store.packs import pack_layout as pack_layout_module
+from agiqa.store.row_ids import Source
 from kit.stored_rows import flip, make_ids, make_vectors
 
 NAMES = ["quality", "coherence"]
@@ -103,27 +104,34 @@ def test_only_what_is_wanted_is_taken(pack: Path, tmp_path: Path) -> None:
 
 
 @both_formats
-def test_rows_known_by_more_than_the_image_need_the_same_row_ids(
-    tmp_path: Path, suffix: str
+def test_a_vector_that_asks_for_no_prompt_is_the_images(tmp_path: Path, suffix: str) -> None:
+    """In a pack of rows by image and prompt; the images table says which image a row is of."""
+    images = make_ids(3)
+    sources = [Source(images[row % 3], Path("a.png"), f"a {row}") for row in range(4)]
+    rows, vectors = [source.row_id for source in sources], make_vectors(4, 2, WIDTH)
+    path, ledger = tmp_path / f"n{suffix}", tmp_path / "ledger"
+    recorded = {"coherence": row_ids_digest(rows)}
+    write_pack(path, "nano", NAMES, PRINTS, rows, vectors, row_ids=recorded)
+    alone = add_pack(path, ledger)
+    assert "no images table says which" in alone["quality"].refused
+    assert (alone["quality"].added, alone["coherence"].added) == (0, 4)
+    found = add_pack(path, ledger, sources=sources)
+    assert [(each.added, each.present) for each in found.values()] == [(3, 0), (0, 4)]
+    assert np.array_equal(read(ledger, 0, images), vectors[:3, 0])
+    assert np.array_equal(read(ledger, 1, rows), vectors[:, 1])
+
+
+@both_formats
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_row_for_each_image_where_prompts_are_asked_for_is_refused(
+    tmp_path: Path, suffix: str, recorded: bool
 ) -> None:
-    ids, rows = make_ids(4), make_ids(4, "with prompts ")
-    path, key = tmp_path / f"n{suffix}", digest(PRINTS[1])
-    vectors = make_vectors(4, 2, WIDTH)
-    write_pack(
-        path, "nano", NAMES, PRINTS, ids, vectors, row_ids={"coherence": row_ids_digest(rows)}
-    )
-    right = dict(zip(ids, rows, strict=True))
-    for row_ids, reason in [
-        (None, "no images table says which"),
-        ({key: right | {ids[2]: "0" * 64}}, "not those that it was packed with"),
-        ({key: {name: right[name] for name in ids[:3]}}, "not those that it was packed with"),
-        ({key: right, digest(PRINTS[0]): right}, ""),
-    ]:
-        found = add_pack(path, tmp_path / "ledger", row_ids)
-        assert reason in found["coherence"].refused
-    assert "the pack does not say on which" in found["quality"].refused
-    assert (found["coherence"].added, found["coherence"].refused) == (4, "")
-    assert np.array_equal(read(tmp_path / "ledger", 1, rows), vectors[:, 1])
+    path, ids = tmp_path / f"n{suffix}", make_ids(4)
+    digests = {"coherence": row_ids_digest(make_ids(4, "with prompts "))} if recorded else {}
+    prints = [PRINTS[0], PRINTS[1] | ({} if recorded else {"prompt": "Is it {image_prompt}?"})]
+    write_pack(path, "nano", NAMES, prints, ids, make_vectors(4, 2, WIDTH), row_ids=digests)
+    with pytest.raises(PackError, match=r"n\.\w+: expected a row for each image and prompt, found"):
+        add_pack(path, tmp_path / "ledger")
 
 
 @both_formats

@@ -146,9 +146,9 @@ def pack_at_hand(context: click.Context, option: click.Parameter, value: str) ->
     """Give the path of a pack, of a URL that of a checked copy; a callback of an argument."""
     if not is_url(value):
         return Path(value)
-    from agiqa.store import local_copy, read_pack
+    from agiqa.store import local_copy
 
-    return local_copy(value, read_pack)
+    return local_copy(value)
 
 
 def _folder_here(context: click.Context, option: click.Parameter, value: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MIB = 1 << 20
+from agiqa.core.regular_files import MIB
 
 
 class TookTooLongError(Exception):

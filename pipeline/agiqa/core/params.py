@@ -21,7 +21,7 @@ from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.names import data_set_name
 from agiqa.core.run_folders import PROVENANCE
 from agiqa.core.trees import parse_yaml, read_yaml
-from agiqa.core.typed_values import Holds, Matching, Range, annotations, build, convert, kind_of
+from agiqa.core.typed_values import Matching, Range, annotations, build, convert, kind_of
 
 PRESET = "preset"  # in section paper: the preset's own value
 OfPreset = Literal["preset"]
@@ -38,9 +38,11 @@ SizeOrZero = Annotated[int, Range(0, 1 << 16)]
 Large = Annotated[int, Range(1, 1 << 20)]
 Seed = Annotated[int, Range(0, (1 << 32) - 1)]
 Weight = Annotated[float, Range(0)]
-Rate = Annotated[float, Holds("above 0", lambda rate: rate > 0)]
-BelowOne = Annotated[float, Holds("from 0 to below 1", lambda share: 0 <= share < 1)]
-Share = Annotated[float, Holds("from 0 to 1", lambda share: 0 <= share <= 1)]
+Rate = Annotated[float, Range(condition=lambda rate: rate > 0, words="above 0")]
+BelowOne = Annotated[
+    float, Range(condition=lambda share: 0 <= share < 1, words="from 0 to below 1")
+]
+Share = Annotated[float, Range(condition=lambda share: 0 <= share <= 1, words="from 0 to 1")]
 StoreName = Annotated[  # a file's, in the folder of its data set
     str, Matching("a plain name, as a file can have", r"[\w][\w .+@=-]{0,99}")
 ]
@@ -156,7 +158,7 @@ class Fit:
     # Most training images that a kernel and a projection are built on; 0: all. Fewer than 100 say
     # nothing of the rest.
     anchors: Annotated[
-        int, Holds("0 or at least 100", lambda count: count == 0 or count >= 100, most=1 << 31)
+        int, Range(None, 1 << 31, lambda count: count == 0 or count >= 100, "0 or at least 100")
     ] = 4096
     gate: Literal["softmax", "linear"] = "softmax"  # softmax, or linear as in the paper
     epochs: Large = 300  # most passes over the training side; validation ends a training sooner
@@ -373,11 +375,7 @@ def without_permission(tree: Any) -> Any:
 
 def _require_names(params: Params, where: str) -> None:
     """Refuse names that are no folder's or stage's, and any that stands twice in a list."""
-    named = {
-        "datasets": params.datasets,
-        "sources": tuple(params.sources),
-    }
-    for key, names in named.items():
+    for key, names in (("datasets", params.datasets), ("sources", params.sources)):
         for name in names:
             data_set_name(name, f"{where}: '{key}'")
     lists = {

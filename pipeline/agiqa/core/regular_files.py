@@ -1,10 +1,11 @@
-"""Files of others, read whole within a bound: regular ones alone, since a pipe may never end.
+"""Files of others, read or hashed: regular ones alone, since a pipe may never end.
 
 A link to a regular file is one (DVC keeps data as links). Below everything that reads settings,
 records and tables.
 """
 
 import errno
+import hashlib
 import io
 import os
 import stat
@@ -60,3 +61,14 @@ def read_regular(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise ValueError(f"is larger than {most / MIB:,.4g} MiB, the most that is read of it")
     return content
+
+
+def file_sha256(path: Path | str) -> str:
+    """Compute the sha256 of a regular file's bytes, in hexadecimal: how files are known.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe or a device.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -22,10 +22,12 @@ Class = TypeVar("Class")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Both ends of a number; without any, it must be finite."""
+    """Both ends of a number, which must be finite, and a condition, also in words."""
 
     least: int | None = None
     most: int | None = None
+    condition: Callable[[float], bool] | None = None
+    words: str = ""
 
     def refusal(self, value: float) -> str:
         """Say what the value must be; "" if it is."""
@@ -33,22 +35,9 @@ class Range:
             return f"must be at least {self.least}"
         if self.most is not None and value > self.most:
             return f"must be at most {self.most:,}"
-        return "" if math.isfinite(value) else "must be a finite number"
-
-
-@dataclasses.dataclass(frozen=True)
-class Holds:
-    """A condition on a number, in words."""
-
-    words: str
-    condition: Callable[[float], bool]
-    most: int | None = None
-
-    def refusal(self, value: float) -> str:
-        """Say what the value must be; "" if it is."""
-        return Range(None, self.most).refusal(value) or (
-            "" if self.condition(value) else f"must be {self.words}"
-        )
+        if not math.isfinite(value):
+            return "must be a finite number"
+        return f"must be {self.words}" if self.condition and not self.condition(value) else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,10 +31,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
-from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import write_json
 from agiqa.core.model_names import ZERO_SHOT
 from agiqa.core.params import Params, dump, from_tree, of_a_run, without_permission
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import CARD, PROVENANCE
 from agiqa.core.trees import read_yaml
 from agiqa.core.weight_files import read_header, require_entries, require_finite

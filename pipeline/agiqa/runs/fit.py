@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.hashing import file_sha256
 from agiqa.core.params import Params, settings, with_extractor
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import require_free_run
 from agiqa.data.prompts import prompt_set_text
 from agiqa.runs.files import CURVES, Run, save_run

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import write_json
 from agiqa.core.params import Params, Visual, dump
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
 from agiqa.data.prompts import prompt_set_text, read_prompt_set
 from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, load_run, whole_run

@@ -21,7 +21,7 @@ from agiqa.stage1.extractors import (
 )
 from agiqa.stage1.ledger_rows import ledger_id
 from agiqa.store import ANSWERS, TOKENS, Fingerprint, Shelf, difference, digest
-from agiqa.store.ledger.roots import shelf_folder
+from agiqa.store.ledger.shelf_folders import shelf_folder
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
 from agiqa.store.row_ids import Source, sources_of
 from agiqa.store.upkeep.stores import PACK, label

@@ -23,11 +23,11 @@ from agiqa.stage1.batches import NewRows, Trying, in_batches
 from agiqa.stage1.decoding import why_bad
 from agiqa.stage1.extractors import Extractor, Recipe, Sample
 from agiqa.store import Fingerprint, RemoteError, digest, require_same
-from agiqa.store.ledger.roots import shelf_folder
 from agiqa.store.ledger.segment_folders import LocalSegments, RemoteSegments, SegmentFolder
 from agiqa.store.ledger.segment_rows import SegmentRows
 from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.ledger.shelf import FLUSH_SECONDS
+from agiqa.store.ledger.shelf_folders import shelf_folder
 from agiqa.store.row_ids import row_id
 from agiqa.store.shared.remote import Remote
 

@@ -22,7 +22,6 @@ from agiqa.store import (
     read_pack_metadata,
     require_replaceable,
 )
-from agiqa.store.unpacking import own_prompt_rows
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,8 @@ class Packs:
             if not wanted or is_free(path):
                 continue
             try:
-                row_ids = own_prompt_rows(path, sources=rows.sources.values())
-                by_name = add_pack(path, rows.root, row_ids, wanted, rows.rank)
+                sources = rows.sources.values()
+                by_name = add_pack(path, rows.root, wanted, sources, rows.rank)
             except PackError as error:
                 log.warning("nothing is taken from the old pack: %s", error)
                 continue

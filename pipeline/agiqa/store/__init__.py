@@ -8,80 +8,41 @@
     upkeep/     behind `agiqa cache`
     rows.py, durable.py, fingerprint.py, own_files.py, row_ids.py serve all of them;
     checks.py looks at all of a shelf or a pack, and mends shelves;
-    unpacking.py takes rows from packs back into the ledger
+    adding.py takes rows of other ledgers and of packs into the ledger
 """
 
-from agiqa.store.fingerprint import (
-    ABSENT,
-    Fingerprint,
-    FingerprintMismatchError,
-    difference,
-    digest,
-    require_same,
-)
-from agiqa.store.ledger.copying import add_shelf, require_fits
-from agiqa.store.ledger.description import DESCRIPTION
-from agiqa.store.ledger.lock import LockedError
-from agiqa.store.ledger.roots import default_root
-from agiqa.store.ledger.shelf import Shelf, ShelfWriter
-from agiqa.store.packs.converting import convert_pack
-from agiqa.store.packs.pack import (
-    ANSWERS,
-    FORMATS,
-    IMPORTED,
-    TAIL,
-    TOKENS,
-    FeatureStore,
-    is_free,
-    open_pack,
-    pack_beside,
-    read_pack,
-    read_pack_metadata,
-    require_replaceable,
-    write_pack,
-)
-from agiqa.store.packs.pack_layout import PackError, row_ids_digest
-from agiqa.store.rows import DamagedRowsError
-from agiqa.store.shared.fetch import local_copy
-from agiqa.store.shared.remote import RemoteError
-from agiqa.store.shared.sharing import pull, pushing, shared_shelves
-from agiqa.store.unpacking import add_pack
-
-__all__ = [
-    "ABSENT",
-    "ANSWERS",
-    "DESCRIPTION",
-    "FORMATS",
-    "IMPORTED",
-    "TAIL",
-    "TOKENS",
-    "DamagedRowsError",
-    "FeatureStore",
-    "Fingerprint",
-    "FingerprintMismatchError",
-    "LockedError",
-    "PackError",
-    "RemoteError",
-    "Shelf",
-    "ShelfWriter",
-    "add_pack",
-    "add_shelf",
-    "convert_pack",
-    "default_root",
-    "difference",
-    "digest",
-    "is_free",
-    "local_copy",
-    "open_pack",
-    "pack_beside",
-    "pull",
-    "pushing",
-    "read_pack",
-    "read_pack_metadata",
-    "require_fits",
-    "require_replaceable",
-    "require_same",
-    "row_ids_digest",
-    "shared_shelves",
-    "write_pack",
-]
+from agiqa.store.adding import add_pack as add_pack
+from agiqa.store.adding import add_shelf as add_shelf
+from agiqa.store.adding import require_fits as require_fits
+from agiqa.store.fingerprint import ABSENT as ABSENT
+from agiqa.store.fingerprint import Fingerprint as Fingerprint
+from agiqa.store.fingerprint import FingerprintMismatchError as FingerprintMismatchError
+from agiqa.store.fingerprint import difference as difference
+from agiqa.store.fingerprint import digest as digest
+from agiqa.store.fingerprint import require_same as require_same
+from agiqa.store.ledger.lock import LockedError as LockedError
+from agiqa.store.ledger.shelf import Shelf as Shelf
+from agiqa.store.ledger.shelf import ShelfWriter as ShelfWriter
+from agiqa.store.ledger.shelf_folders import default_root as default_root
+from agiqa.store.packs.pack import ANSWERS as ANSWERS
+from agiqa.store.packs.pack import FORMATS as FORMATS
+from agiqa.store.packs.pack import IMPORTED as IMPORTED
+from agiqa.store.packs.pack import TAIL as TAIL
+from agiqa.store.packs.pack import TOKENS as TOKENS
+from agiqa.store.packs.pack import FeatureStore as FeatureStore
+from agiqa.store.packs.pack import is_free as is_free
+from agiqa.store.packs.pack import local_copy as local_copy
+from agiqa.store.packs.pack import open_pack as open_pack
+from agiqa.store.packs.pack import pack_beside as pack_beside
+from agiqa.store.packs.pack import read_pack as read_pack
+from agiqa.store.packs.pack import read_pack_metadata as read_pack_metadata
+from agiqa.store.packs.pack import require_replaceable as require_replaceable
+from agiqa.store.packs.pack import write_pack as write_pack
+from agiqa.store.packs.pack_layout import PackError as PackError
+from agiqa.store.packs.pack_layout import row_ids_digest as row_ids_digest
+from agiqa.store.rows import DamagedRowsError as DamagedRowsError
+from agiqa.store.shared.remote import RemoteError as RemoteError
+from agiqa.store.shared.sharing import pull as pull
+from agiqa.store.shared.sharing import pushing as pushing
+from agiqa.store.shared.sharing import shared_shelves as shared_shelves
+from agiqa.store.upkeep.export import convert_pack as convert_pack

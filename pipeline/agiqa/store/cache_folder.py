@@ -3,13 +3,13 @@
 At the URL lies what `prepare` and `extract` wrote: images.csv, dataset.json, splits/ and packs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agiqa.core.urls import is_url
 from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV
 from agiqa.store import TAIL, TOKENS, open_pack, read_pack
-from agiqa.store.shared.fetch import copies_folder, fetch
+from agiqa.store.shared.remote import copies_folder, fetch
 
 SPLITS = "splits"
 
@@ -22,19 +22,10 @@ def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
     """
     if isinstance(cache, Path) or not is_url(cache):
         return Path(cache)
-    folder = copies_folder(cache)
-    for name in (IMAGES_CSV, DATASET_JSON, SPLITS):
-        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, _whatever)
+    folder, url = copies_folder(cache), f"{cache.rstrip('/')}/{dataset}"
+    for name in (IMAGES_CSV, DATASET_JSON, SPLITS):  # compared with each other when they are read
+        fetch(f"{url}/{name}", folder / dataset)
     for name in packs:
-        check: Callable[[Path], object] = _whatever if name.endswith(TAIL) else read_pack
-        if Path(name).stem.endswith(f"-{TOKENS}"):
-            check = open_pack  # too large to be read
-        fetch(f"{cache.rstrip('/')}/{dataset}/{name}", folder / dataset, check)
+        check = open_pack if Path(name).stem.endswith(f"-{TOKENS}") else read_pack  # by its size
+        fetch(f"{url}/{name}", folder / dataset, None if name.endswith(TAIL) else check)
     return folder
-
-
-def _whatever(_: Path) -> None:
-    """images.csv is compared with dataset.json, and the splits with both, when they are read.
-
-    A tail's weights are looked at then, too.
-    """

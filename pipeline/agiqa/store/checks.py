@@ -6,8 +6,6 @@ whole rows of a damaged segment into a new one before it removes the old; what i
 again. `read_pack` promises the same of what it reads, but stops at the first thing that is wrong.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +15,13 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.core.whole_files import PARTIAL
 from agiqa.store.durable import disk_errors
-from agiqa.store.ledger.description import DESCRIPTION, is_layout_1
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
 from agiqa.store.ledger.merging import checked_rows, damage, is_whole
 from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.ledger.segment_rows import Segment, VanishedError
 from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf import Shelf
+from agiqa.store.ledger.shelf_folders import DESCRIPTION, is_layout_1
 from agiqa.store.own_files import size_of
 from agiqa.store.packs.pack import open_pack, pack_format, read_pack_metadata
 from agiqa.store.packs.pack_rows import PackRows
@@ -106,17 +104,15 @@ def repair_shelf(folder: Path) -> list[str]:
     for segment in shelf.rows.segments().values():
         with suppress(VanishedError):
             damaged += [segment] if damage(shelf.rows, segment)[0] else []
-    if damaged:
+    cut = [name for name, why in shelf.rows.unusable.items() if "too few" in why]
+    if damaged or cut:
         with sole_writer(folder):
             for segment in damaged:
                 with suppress(VanishedError):
                     done.append(_repair_segment(shelf, segment))
-    cut = [name for name, why in shelf.rows.unusable.items() if "too few" in why]
-    if cut:
-        with sole_writer(folder):
             shelf.files.remove(cut)
             done += [f"{shelf.files.folder / name}: removed, no row is left in it" for name in cut]
-        shelf.rows.refresh()
+            shelf.rows.refresh()
     if foreign := sorted(shelf.rows.unusable):
         raise AgiqaError(
             f"{shelf.files.folder / foreign[0]}: expected rows of this shelf, found "
@@ -134,7 +130,7 @@ def _repair_segment(shelf: Shelf, segment: Segment) -> str:
             shelf.rows.add(kept, vectors[whole])
             saved += len(kept)
     path = shelf.files.folder / segment.name
-    if path.name not in shelf.files.sizes() or not is_whole(shelf.rows, segment) or saved < named:
+    if saved < named or not is_whole(shelf.rows, segment):
         shelf.files.remove([segment.name])
     shelf.rows.refresh()
     dropped = f", dropped: {named - saved}" if saved < named else ""
@@ -186,7 +182,7 @@ def _check_rows(pack: PackRows, report: Report) -> None:
         report.chunks += 1
         _, whole = pack.read(rows)
         names = tuple(pack.image_ids[rows.start + row] for row in np.flatnonzero(~whole))
-        if pack.stored.chunks[number] is None:
+        if pack.chunks[number] is None:
             report.findings.append(Finding(array, f"chunk {number} is missing or cut short", names))
         elif names:
             problem = f"chunk {number} has rows that are missing, changed or not finite"

@@ -3,8 +3,6 @@
 As core/whole_files.py does it with files. Failures of the disk become one AgiqaError line.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

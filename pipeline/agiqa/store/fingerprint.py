@@ -6,8 +6,6 @@ lie, so rows made another way are never found by accident; `difference` explains
 why something has to be computed again. Content addressing as in git and in DVC's own cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ DVC makes it (`cache.type symlink`): to a file of a DVC cache, which is named by
 store's own path may be a link, too: whoever names it has made it.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -106,19 +104,6 @@ def size_of(path: Path) -> int:
             if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG):
                 raise
     return size
-
-
-def read_json(path: Path, most: int) -> tuple[dict[str, Any] | None, str | None]:
-    """The JSON object in `path`, and None; or None, and what is wrong in words.
-
-    OSError for a disk that cannot be read; StrangeFileError for a link, pipe or device.
-    """
-    try:
-        return spelled_json(read_own(path, most)), None
-    except FileNotFoundError:
-        return None, "is missing"
-    except ValueError as error:
-        return None, str(error)
 
 
 def spelled_json(data: bytes) -> dict[str, Any]:

@@ -5,8 +5,6 @@ A row's CRC-32 is of its image id's 32 bytes and its vector's bytes, little-endi
 the row is read, so that a row is either what was written, or damaged and named.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import zlib

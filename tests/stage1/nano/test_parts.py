@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.hashing import file_sha256
+from agiqa.core.regular_files import file_sha256
 from agiqa.stage1.nano.parts import PARTS, Part, fetch, models_root, read_member
 
 

@@ -18,7 +18,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
 from agiqa.store.ledger.segments import ROWS_A_SEGMENT, Kind, build
 from agiqa.store.shared.remote import Remote
-from agiqa.store.shared.shared_shelf import SharedShelf
+from agiqa.store.shared.sharing import SharedShelf
 from kit.machines import Machine, Server, make_bucket, make_ids, vectors_of
 
 Machines = Callable[[str], Machine]

@@ -15,8 +15,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import VisionExtractor
 from agiqa.store import Shelf, read_pack, write_pack
-from agiqa.store.upkeep.import_pt import Imported, import_pt
-from agiqa.store.upkeep.reference_pt import VECTORS, UnusableError, read_vector
+from agiqa.store.upkeep.import_pt import VECTORS, Imported, UnusableError, import_pt, read_vector
 from kit.stored_rows import Planted
 
 ROWS, WIDTH = 10, 16

@@ -37,7 +37,7 @@ def command(store: str, other: str | None, settings: Settings, as_json: bool) ->
     agiqa cache diff lmm-43ba lmm-c6ed
     """
     from agiqa.store import default_root
-    from agiqa.store.upkeep.one_store import choose_store
+    from agiqa.store.upkeep.stores import choose_store
 
     kind, path = choose_store(store, default_root())
     if other is not None:

@@ -55,17 +55,19 @@ def command(
     """
     from agiqa.stage1.pack_comparison import settings_fingerprints
     from agiqa.store import default_root
-    from agiqa.store.upkeep.one_store import choose_store
-    from agiqa.store.upkeep.verification import KnownFingerprints, all_stores, verify
+    from agiqa.store.ledger.shelf_folders import find_shelves
+    from agiqa.store.upkeep.stores import PACK, SHELF, choose_store, find_packs
+    from agiqa.store.upkeep.verification import KnownFingerprints, verify
 
     ledger, started, known = default_root(), time.monotonic(), None
     if repair:
         params = settings.read()
         known = KnownFingerprints([cache], [runs], lambda: settings_fingerprints(params))
-    reports = []
-    for kind, path in [choose_store(store, ledger) for store in stores] or all_stores(
-        ledger, [cache]
-    ):
+    reports, chosen = [], [choose_store(store, ledger) for store in stores]
+    if not chosen:  # shelves first, since packs are mended from them
+        chosen = [(SHELF, folder) for folder in find_shelves(ledger)]
+        chosen += [(PACK, path) for path in find_packs([cache])]
+    for kind, path in chosen:
         with _quiet():
             report = verify(kind, path, ledger, known)
         reports.append(report)

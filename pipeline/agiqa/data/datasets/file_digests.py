@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from agiqa.core.errors import printable
-from agiqa.core.hashing import file_sha256
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.whole_files import write_whole
 
 FILE = "file_digests.txt"  # a line a file: sha256, size, two times, path

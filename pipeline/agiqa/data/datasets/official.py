@@ -15,7 +15,7 @@ from typing import Protocol
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.core.hashing import file_sha256
+from agiqa.core.regular_files import file_sha256
 from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import refuse_duplicates

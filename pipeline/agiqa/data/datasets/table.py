@@ -26,9 +26,9 @@ from typing import Any
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
-from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import json_text
 from agiqa.core.names import target_name
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.groups import regrouped

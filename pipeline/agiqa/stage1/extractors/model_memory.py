@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import json_text
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_file
 from agiqa.data.datasets.file_digests import STEP, state

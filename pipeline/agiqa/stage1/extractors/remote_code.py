@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, one_line, some
-from agiqa.core.hashing import file_sha256
 from agiqa.core.params import Semantic
+from agiqa.core.regular_files import file_sha256
 from agiqa.core.trees import read_json
 
 log = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.core.torch_files import load_torch_file
 from agiqa.core.trees import read_json
+from agiqa.core.weight_files import load_torch_file
 
 NAMES = ("model.safetensors", "pytorch_model.bin")  # the first that is there; also with .index.json
 SHOWN = 20  # names of each kind in an error

@@ -21,8 +21,8 @@ import filelock
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.hashing import file_sha256
 from agiqa.core.json_text import write_json
+from agiqa.core.regular_files import file_sha256
 from agiqa.stage1.nano.parts import (
     LANGUAGE_MODEL,
     PARTS,

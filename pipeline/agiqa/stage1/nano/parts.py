@@ -18,7 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.hashing import file_sha256
+from agiqa.core.regular_files import file_sha256
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from agiqa.data.images import BadImage, BadImagesError, ImageError, decode, resi
 from agiqa.store import default_root, digest, require_same
 from agiqa.store.durable import disk_errors, folder_aside, sync_tree
 from agiqa.store.ledger.lock import writer_lock
-from agiqa.store.ledger.roots import PIXELS
+from agiqa.store.ledger.shelf_folders import PIXELS
 from agiqa.store.own_files import open_own
 from agiqa.store.rows import id_bytes, row_checksums
 

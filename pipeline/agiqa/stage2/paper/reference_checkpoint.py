@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.params import Network
-from agiqa.core.torch_files import load_torch_file
+from agiqa.core.weight_files import load_torch_file
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.network import (
     SEMANTIC,

@@ -10,13 +10,9 @@ A row is taken if a whole line names it and its checksum fits, whatever is wrong
 release may leave this out.
 """
 
-from __future__ import annotations
-
-import os
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +22,9 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import parse_json
 from agiqa.store.durable import disk_errors
-from agiqa.store.ledger.description import read_description
+from agiqa.store.ledger.shelf_folders import read_description
 from agiqa.store.own_files import open_own, read_own, require_own_file, require_own_folder
-from agiqa.store.rows import DTYPES, Vectors, rows_a_block, whole_rows
+from agiqa.store.rows import DTYPES, Vectors, whole_rows
 
 JOURNAL, ARRAY = "journal.jsonl", "vectors"
 ROWS_A_CHUNK = 256
@@ -52,7 +48,6 @@ class OldShelf:
     def __init__(self, folder: Path) -> None:
         with disk_errors("read", folder):
             self.folder, self.described = folder, read_description(folder)
-            self.width, self.dtype = self.described.width, self.described.dtype
             self._sections: list[dict[str, _Row]] = []  # the first that has a row whole serves
             parts = sorted(path for path in folder.iterdir() if _PART.fullmatch(path.name))
             for section in [folder, *parts]:
@@ -69,37 +64,26 @@ class OldShelf:
         return sums
 
     def blocks(self, wanted: Collection[str]) -> Iterator[tuple[list[str], Vectors]]:
-        """Whole rows of the wanted ids, (n, D) at a time, in the order of the files."""
+        """Whole rows of the wanted ids, one (1, D) at a time, in the order of the files."""
         missing_ids = set(wanted)
-        step = min(ROWS_A_CHUNK, rows_a_block(self.width, self.dtype))
         for rows in self._sections:
-            chunks: defaultdict[Path, list[str]] = defaultdict(list)
             for name in sorted(missing_ids & rows.keys(), key=lambda name: rows[name]):
-                chunks[rows[name].array / f"c.{rows[name].position // ROWS_A_CHUNK}.0"].append(name)
-            for path, names in chunks.items():
-                for start in range(0, len(names), step):
-                    batch = {name: rows[name] for name in names[start : start + step]}
-                    with disk_errors("read", path):
-                        whole = self._read(path, batch)
-                    missing_ids.difference_update(whole)
-                    if whole:
-                        yield list(whole), np.stack(list(whole.values()))
+                if (vector := self._read(name, rows[name])) is not None:
+                    missing_ids.remove(name)
+                    yield [name], vector
 
-    def _read(self, path: Path, rows: Mapping[str, _Row]) -> dict[str, Vectors]:
-        """The whole ones of some rows in a chunk's file, by id."""
-        size = self.width * np.dtype(self.dtype).itemsize
-        whole: dict[str, Vectors] = {}
-        with suppress(FileNotFoundError), open_own(path) as file:
-            length = os.fstat(file.fileno()).st_size
-            for name, row in rows.items():
-                start = row.position % ROWS_A_CHUNK * size
-                if start + size <= length:
-                    data = os.pread(file.fileno(), size, start)
-                    vector = np.frombuffer(data, dtype=DTYPES[self.dtype])[None]
-                    crc32 = np.array([row.crc32], dtype=np.uint32)
-                    if whole_rows([bytes.fromhex(name)], vector, crc32)[0]:
-                        whole[name] = vector[0]
-        return whole
+    def _read(self, name: str, row: _Row) -> Vectors | None:
+        """Read a row (1, D); None where it is not whole."""
+        path = row.array / f"c.{row.position // ROWS_A_CHUNK}.0"
+        size = self.described.width * np.dtype(self.described.dtype).itemsize
+        with disk_errors("read", path), suppress(FileNotFoundError), open_own(path) as file:
+            file.seek(row.position % ROWS_A_CHUNK * size)
+            if len(data := file.read(size)) == size:
+                vector = np.frombuffer(data, dtype=DTYPES[self.described.dtype])[None]
+                crc32 = np.array([row.crc32], dtype=np.uint32)
+                if whole_rows([bytes.fromhex(name)], vector, crc32)[0]:
+                    return vector
+        return None
 
 
 def _valid_rows(section: Path) -> dict[str, _Row]:

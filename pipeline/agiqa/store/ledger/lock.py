@@ -7,8 +7,6 @@ they need. The note (`owner.json`) serves messages: a stage orphaned by a killed
 its process id, host and start. Readers take no lock.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -66,9 +64,9 @@ def writer_lock(folder: Path, rank: int = 0) -> Iterator[None]:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Be the one writer of `folder`, whatever ranks there are; LockedError as `writer_lock`."""
     with writer_lock(folder):
-        others = [note for note in folder.glob("owner-*.json") if is_locked(folder, _rank(note))]
-        if others:
-            raise _locked(folder, others[0])
+        for note in folder.glob("owner-*.json"):
+            if _is_held(note):
+                raise _locked(folder, note)
         yield
 
 
@@ -77,21 +75,6 @@ def _locked(folder: Path, note: Path, of_rank: str = "") -> LockedError:
         f"{folder}: expected to be the only writer{of_rank}, found {_owner(note)}; "
         "wait until it ends or stop it, then run the same command again"
     )
-
-
-def is_locked(folder: Path, rank: int = 0) -> bool:
-    """Whether some process writes in `folder` as this rank now. Nothing is made or written."""
-    lock, _ = _files(folder, rank)
-    if not lock.exists():
-        return False
-    file_lock = filelock.FileLock(lock)
-    with disk_errors("lock", folder):
-        try:
-            file_lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return True
-        file_lock.release()
-    return False
 
 
 def writer_of(folder: Path) -> str | None:
@@ -104,12 +87,28 @@ def writer_of(folder: Path) -> str | None:
         notes = [path for path in folder.glob("owner*.json") if LOCK_NAMES.fullmatch(path.name)]
     for note in sorted(notes):
         try:
-            locked = is_locked(folder, _rank(note))
+            held = _is_held(note)
         except AgiqaError:
-            locked = True
-        if locked and note.is_file():
+            held = True
+        if held and note.is_file():
             return _owner(note)
     return None
+
+
+def _is_held(note: Path) -> bool:
+    """Whether some process has the lock beside this note now. Nothing is made or written."""
+    digits = note.stem.partition("-")[2]
+    lock, _ = _files(note.parent, int(digits) if digits.isdecimal() else 0)
+    if not lock.exists():
+        return False
+    file_lock = filelock.FileLock(lock)
+    with disk_errors("lock", note.parent):
+        try:
+            file_lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        file_lock.release()
+    return False
 
 
 def _files(folder: Path, rank: int) -> tuple[Path, Path]:
@@ -123,11 +122,6 @@ def _files(folder: Path, rank: int) -> tuple[Path, Path]:
         with disk_errors("lock", folder), suppress(FileNotFoundError):
             require_own_file(path, links=False)
     return paths
-
-
-def _rank(note: Path) -> int:
-    digits = note.stem.partition("-")[2]
-    return int(digits) if digits.isdecimal() else 0
 
 
 def _owner(note: Path) -> str:

@@ -6,8 +6,6 @@ and that one is greater (segments.order), so that no two are ever removed for ea
 row the greatest whole segment stays.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections import defaultdict

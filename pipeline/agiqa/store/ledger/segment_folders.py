@@ -3,8 +3,6 @@
 Both give the same four things: sizes by name, parts of files, a new file whole, a file's removal.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import stat
@@ -12,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
 
 from agiqa.core.urls import shown
 from agiqa.core.whole_files import sync_folder, write_file
@@ -60,7 +57,10 @@ class LocalSegments:
                 spans = [part[1:] for part in of_file]
                 try:
                     with open_own(self.folder / name) as file:
-                        blocks += [_read(file, start, stop) for start, stop in spans]
+                        size = os.fstat(file.fileno()).st_size
+                        for start, stop in spans:  # no memory is taken for what it has not
+                            file.seek(start)
+                            blocks.append(file.read(max(0, min(stop, size) - start)))
                 except FileNotFoundError:
                     blocks += [None] * len(spans)
         return blocks
@@ -80,18 +80,6 @@ class LocalSegments:
             for name in names:
                 (self.folder / name).unlink(missing_ok=True)
             sync_folder(self.folder)
-
-
-def _read(file: BinaryIO, start: int, stop: int) -> bytes:
-    """The bytes from start to stop that the file has: no memory is taken for those it has not."""
-    stop = min(stop, os.fstat(file.fileno()).st_size)
-    data = b"" if stop <= start else os.pread(file.fileno(), stop - start, start)
-    while 0 < len(data) < stop - start:  # as systems may
-        more = os.pread(file.fileno(), stop - start - len(data), start + len(data))
-        if not more:
-            break
-        data += more
-    return data
 
 
 class RemoteSegments:

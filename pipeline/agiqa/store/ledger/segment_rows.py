@@ -5,14 +5,11 @@ id in the greatest segment that has it (segments.order), and where it fails its 
 the others. Segments never change, so what was learned of one holds; only the listing is read again.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +19,12 @@ from agiqa.store.ledger.segments import (
     MOST_BYTES,
     Kind,
     Layout,
-    as_rows,
     build,
     ids_in,
     order,
     rows_of,
 )
-from agiqa.store.rows import Vectors, id_bytes, rows_a_block, several_at_once, whole_rows
+from agiqa.store.rows import DTYPES, Vectors, id_bytes, rows_a_block, several_at_once, whole_rows
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +46,6 @@ class Segment:
     number: int  # in the order in which they were met
 
 
-Result = TypeVar("Result")
 Block = tuple[Segment, Vectors]
 """Some rows (n,) of a segment, in ascending order."""
 
@@ -95,44 +90,31 @@ class SegmentRows:
                 self.unusable.pop(name, None)
                 if (segment := self._by_name.pop(name, None)) is not None:
                     del self._by_number[segment.number]
-            self._take_in(self._read_ids({name: sizes[name] for name in new}), anew=bool(gone))
+            segments = self._read_ids({name: sizes[name] for name in new})
+            if gone:  # all rows' addresses are found again
+                self._addresses = {}
+                segments = [*self._by_name.values(), *segments]
+            self._take_in(segments)
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> str:
-        """Write rows (n, D) as a new segment, durably; its name."""
-        name = self.write(ids, vectors)
-        self.note(name, ids)
-        return name
-
-    def write(self, ids: Sequence[str], vectors: Vectors) -> str:
-        """Write rows (n, D) as a new segment, durably, and no more: any thread may; its name."""
+        """Write rows (n, D) as a new segment, durably, and take note of it; its name."""
         name, parts = build(self.kind, ids, vectors)
         self.folder.write(name, parts)
-        return name
-
-    def note(self, name: str, ids: Sequence[str]) -> None:
-        """Take note of a segment that this process has written."""
         if name not in self._by_name:
             layout = Layout(self.kind, len(ids))
             self._sizes[name] = layout.size
             self._take_in([Segment(name, layout, list(ids), next(self._counter))])
+        return name
 
-    def _take_in(self, segments: Iterable[Segment], anew: bool = False) -> None:
-        """Note segments that are there now; with `anew` find all rows' addresses again."""
+    def _take_in(self, segments: Iterable[Segment]) -> None:
+        """Note segments that are there now, and of each row the greatest that has it."""
         for segment in segments:
             self._by_name[segment.name] = self._by_number[segment.number] = segment
-            if not anew:
-                self._find(segment)
-        if anew:
-            self._addresses = {}
-            for name in sorted(self._by_name, key=order):
-                self._find(self._by_name[name])
-
-    def _find(self, segment: Segment) -> None:
-        for address, row_id in enumerate(segment.ids, segment.number << _ROWS):
-            current = self._addresses.setdefault(row_id, address)
-            greatest = self._by_number[current >> _ROWS]
-            if greatest is not segment and order(greatest.name) < order(segment.name):
-                self._addresses[row_id] = address
+            for address, row_id in enumerate(segment.ids, segment.number << _ROWS):
+                current = self._addresses.setdefault(row_id, address)
+                greatest = self._by_number[current >> _ROWS]
+                if greatest is not segment and order(greatest.name) < order(segment.name):
+                    self._addresses[row_id] = address
 
     def _read_ids(self, sizes: Mapping[str, int]) -> list[Segment]:
         """New segments with their ids; a few bytes of each are read. Strangers' are noted."""
@@ -178,26 +160,15 @@ class SegmentRows:
                 f"{self.folder.where}: expected rows for {len(ids)} images, found "
                 f"{len(ids) - len(unknown)} (first missing: {unknown[0]}); run `agiqa extract`"
             )
-        different = list(dict.fromkeys(ids))
-        row_of = {row_id: row for row, row_id in enumerate(different)}
-        vectors: Vectors = np.empty((len(different), self.kind.width), self.kind.dtype)
-
-        def take(block: Block) -> list[str]:
-            names, whole = self._whole_rows(block)
-            rows = [row_of[name] for name in names]
-            if rows and rows == list(range(rows[0], rows[0] + len(rows))):
-                vectors[rows[0] : rows[0] + len(rows)] = whole  # other threads run meanwhile
-            else:
-                vectors[rows] = whole
-            return names
-
-        missing_ids = set(different)
+        row_of = {row_id: row for row, row_id in enumerate(dict.fromkeys(ids))}
+        vectors: Vectors = np.empty((len(row_of), self.kind.width), self.kind.dtype)
+        missing_ids = set(row_of)
         with several_at_once(vectors.nbytes) as at_once:
-            for names in self._work_through(missing_ids, take, at_once):
-                missing_ids.difference_update(names)
-        damaged = [row_id for row_id in different if row_id in missing_ids]
+            for names, whole in self._whole_rows(missing_ids, at_once):
+                vectors[[row_of[name] for name in names]] = whole
+        damaged = [row_id for row_id in row_of if row_id in missing_ids]
         vectors[[row_of[row_id] for row_id in damaged]] = np.nan
-        if len(different) < len(ids):
+        if len(row_of) < len(ids):
             vectors = vectors[[row_of[row_id] for row_id in ids]]
         return vectors, damaged
 
@@ -206,26 +177,23 @@ class SegmentRows:
 
         AgiqaError where segments vanish again and again.
         """
-        missing_ids = self._addresses.keys() & set(wanted)
-        for names, vectors in self._work_through(missing_ids, self._whole_rows, map):
-            missing_ids.difference_update(names)
-            if names:
-                yield names, vectors
+        yield from self._whole_rows(self._addresses.keys() & set(wanted), map)
 
-    def _work_through(
-        self,
-        missing_ids: set[str],
-        work: Callable[[Block], Result],
-        at_once: Callable[[Callable[[Block], Result], Iterable[Block]], Iterable[Result]],
-    ) -> Iterator[Result]:
-        """Do `work` with the blocks that have rows `missing_ids`; the caller removes those it got.
+    def _whole_rows(
+        self, missing_ids: set[str], at_once: Callable[..., Iterable[Any]]
+    ) -> Iterator[tuple[list[str], Vectors]]:
+        """Yield whole rows: ids, vectors (n, D); and take their ids out of `missing_ids`.
 
         Each is read in the greatest segment that has it, then, if it was not whole, in all others.
         """
         for _ in range(LISTINGS):
             try:
-                yield from at_once(work, self._blocks_of(self._greatest(missing_ids)))
-                yield from at_once(work, self._blocks_of(self._all_of(missing_ids)))
+                for find in (self._greatest, self._all_of):
+                    blocks = list(self._blocks_of(find(missing_ids)))
+                    for names, vectors in at_once(self._read_block, blocks):
+                        missing_ids.difference_update(names)
+                        if names:
+                            yield names, vectors
                 return
             except VanishedError:
                 self.refresh()
@@ -234,33 +202,29 @@ class SegmentRows:
             "vanish again and again; run the same command again"
         )
 
-    def _greatest(self, missing_ids: set[str]) -> dict[int, list[int]]:
-        """Find, by the segment's number, the rows of it that serve."""
-        rows: defaultdict[int, list[int]] = defaultdict(list)
-        for row_id in missing_ids:
-            if (address := self._addresses.get(row_id)) is not None:  # else it vanished for good
-                number, row = divmod(address, 1 << _ROWS)
-                rows[number].append(row)
-        return rows
+    def _greatest(self, ids: set[str]) -> list[int]:
+        """List the addresses of rows in the greatest segments; of none that vanished for good."""
+        return [self._addresses[row_id] for row_id in ids if row_id in self._addresses]
 
-    def _all_of(self, missing_ids: set[str]) -> dict[int, list[int]]:
-        """Find, by the segment's number, all rows of it that are missing."""
-        missing_rows = {
-            number: [row for row, row_id in enumerate(segment.ids) if row_id in missing_ids]
-            for number, segment in (self._by_number.items() if missing_ids else ())
-        }
-        return {number: rows for number, rows in missing_rows.items() if rows}
+    def _all_of(self, ids: set[str]) -> list[int]:
+        """List the addresses of rows in all segments that have them."""
+        return [
+            address
+            for segment in (self._by_number.values() if ids else ())
+            for address, row_id in enumerate(segment.ids, segment.number << _ROWS)
+            if row_id in ids
+        ]
 
-    def _blocks_of(self, rows: Mapping[int, list[int]]) -> list[Block]:
+    def _blocks_of(self, addresses: list[int]) -> Iterator[Block]:
+        """Divide rows into blocks of one segment each, in their order there."""
+        numbers, rows = np.divmod(np.sort(np.array(addresses, dtype=np.int64)), 1 << _ROWS)
         step = rows_a_block(self.kind.width, self.kind.dtype)
-        blocks = []
-        for number, unsorted in sorted(rows.items()):
-            in_order = np.sort(np.array(unsorted))
-            for start in range(0, len(in_order), step):
-                blocks.append((self._by_number[number], in_order[start : start + step]))
-        return blocks
+        for number in np.unique(numbers).tolist():
+            of_segment = rows[numbers == number]
+            for start in range(0, len(of_segment), step):
+                yield self._by_number[number], of_segment[start : start + step]
 
-    def _whole_rows(self, block: Block) -> tuple[list[str], Vectors]:
+    def _read_block(self, block: Block) -> tuple[list[str], Vectors]:
         """Read the rows of a block that are whole: ids, vectors (n, D)."""
         segment, rows = block
         vectors, whole = self.rows_of_segment(segment, rows)
@@ -281,14 +245,14 @@ class SegmentRows:
         for first, stop in runs:
             parts.append((segment.name, vectors_at + first * size, vectors_at + stop * size))
         checksums, *data = self.folder.read_parts(parts)
-        if checksums is None or any(block is None for block in data):
+        if checksums is None or None in data:
             raise VanishedError
         padded = checksums.ljust(4 * layout.rows, b"\0")
-        blocks = [as_rows(block or b"", self.kind) for block in data]
-        if any(len(b) != stop - first for b, (first, stop) in zip(blocks, runs, strict=True)):
+        content = b"".join(block for block in data if block is not None)
+        if len(content) != size * sum(stop - first for first, stop in runs):
             return np.zeros((len(rows), 0)), np.zeros(len(rows), dtype=bool)  # shorter than listed
-        vectors = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        if len(blocks) == 1 and (np.diff(rows) != 1).any():  # other rows lie between
+        vectors = np.frombuffer(content, DTYPES[self.kind.dtype]).reshape(-1, self.kind.width)
+        if len(vectors) > len(rows):  # other rows lie between
             vectors = vectors[rows - rows[0]]
         keys = id_bytes([segment.ids[row] for row in rows.tolist()])
         return vectors, whole_rows(keys, vectors, np.frombuffer(padded, "<u4")[rows])

@@ -12,8 +12,6 @@ before anything is read. A header with a few flipped bits is still known for our
 not, since it has another digest.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -46,11 +44,6 @@ def rows_of(name: str) -> int | None:
     return int(match[2]) if match and int(match[2]) <= MOST_ROWS else None
 
 
-def rows_a_segment(kind: Kind) -> int:
-    """How many rows a segment gets where there are many; as large a one is merged no more."""
-    return max(1, min(ROWS_A_SEGMENT, SEGMENT_BYTES // kind.row_bytes))
-
-
 def order(name: str) -> tuple[int, str]:
     """Of two segments with the same row the greater one serves, and is never removed for the other.
 
@@ -71,6 +64,11 @@ class Kind:
     def row_bytes(self) -> int:
         """Give the bytes of one vector."""
         return self.width * np.dtype(self.dtype).itemsize
+
+
+def rows_a_segment(kind: Kind) -> int:
+    """How many rows a segment gets where there are many; as large a one is merged no more."""
+    return max(1, min(ROWS_A_SEGMENT, SEGMENT_BYTES // kind.row_bytes))
 
 
 @dataclass(frozen=True)
@@ -176,13 +174,6 @@ def described(head: bytes) -> Kind | None:
     if not plausible or not isinstance(kind.digest, str) or not 1 <= rows <= MOST_ROWS:
         return None
     return kind if _sorted(tree) == _sorted(Layout(kind, rows)._tree) else None
-
-
-def as_rows(data: bytes, kind: Kind) -> Vectors:
-    """Vectors (n, D) out of their bytes, without a copy."""
-    count = len(data) // kind.row_bytes
-    flat = np.frombuffer(data, dtype=DTYPES[kind.dtype], count=count * kind.width)
-    return flat.reshape(count, kind.width)
 
 
 def _sorted(tree: Any) -> str:

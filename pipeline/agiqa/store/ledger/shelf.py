@@ -1,7 +1,7 @@
 """The ledger: shelves of vectors that outlive every experiment and every clean-up.
 
 `extract` adds rows here and packs them from here; DVC never sees it. One shelf holds one vector of
-one extractor (one fingerprint), its rows keyed by image id, under `roots.default_root()`:
+one extractor (one fingerprint), its rows keyed by image id, under `shelf_folders.default_root()`:
 
     <extractor>-<first 16 digits of the fingerprint's digest>/
         fingerprint.json                           layout, width, dtype, the whole fingerprint
@@ -22,7 +22,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,29 +31,24 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.whole_files import sync_folder
 from agiqa.store.durable import disk_errors, folder_aside, sync_tree
 from agiqa.store.fingerprint import Fingerprint
-from agiqa.store.ledger.description import (
+from agiqa.store.ledger.lock import writer_lock
+from agiqa.store.ledger.merging import merge_small
+from agiqa.store.ledger.segment_folders import SEGMENTS, LocalSegments
+from agiqa.store.ledger.segment_rows import SegmentRows
+from agiqa.store.ledger.segments import rows_a_segment
+from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,
     Description,
     LostDescriptionError,
+    find_shelves,
     read_description,
     require_no_layout_1,
     require_same_shelf,
     restore_description,
+    shelf_folder,
     stated_in,
 )
-from agiqa.store.ledger.lock import writer_lock
-from agiqa.store.ledger.merging import merge_small
-from agiqa.store.ledger.roots import find_shelves, shelf_folder
-from agiqa.store.ledger.segment_folders import SEGMENTS, LocalSegments
-from agiqa.store.ledger.segment_rows import SegmentRows
-from agiqa.store.ledger.segments import rows_a_segment
-from agiqa.store.rows import (
-    DTYPES,
-    DamagedRowsError,
-    Vectors,
-    check_vectors,
-    id_bytes,
-)
+from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, check_vectors, id_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -99,14 +93,15 @@ class Shelf:
                     require_no_layout_1(path)
                 _lay_out(folder, wanted)
             try:
-                require_same_shelf(stated_in(folder), wanted, where=str(folder))
+                stated = stated_in(folder)
             except LostDescriptionError:  # the folder's name vouches for the fingerprint
                 if not restore_description(folder, fingerprint, wanted):
                     raise
                 logger.warning(
                     "%s was lost or damaged and has been written anew", folder / DESCRIPTION
                 )
-                require_same_shelf(stated_in(folder), wanted, where=str(folder))
+                stated = stated_in(folder)
+            require_same_shelf(stated, wanted, where=str(folder))
         return cls(folder, wanted, rank)
 
     @classmethod
@@ -127,10 +122,6 @@ class Shelf:
         self.rows.refresh()
         return self.rows
 
-    def has(self, image_id: str) -> bool:
-        """Whether a row for this image is there, as of the last `ids`, `read` or write."""
-        return image_id in self.rows
-
     def read(self, ids: Sequence[str]) -> Vectors:
         """Read the rows of `ids`, in that order: (N, D). Every row is checked against its checksum.
 
@@ -148,8 +139,7 @@ class Shelf:
 
     def read_present(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
         """Read rows (N, D) as `read`; ids of the damaged ones, whose vectors mean nothing."""
-        self.rows.refresh()
-        return self.rows.read(ids)
+        return self.refreshed().read(ids)
 
     def damaged(self, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """Check the rows of `ids`, or all; the image ids of those that cannot be read back."""
@@ -160,8 +150,7 @@ class Shelf:
 
     def checksums(self) -> dict[str, int]:
         """The CRC-32 of each row by its id."""
-        self.rows.refresh()
-        return self.rows.checksums()
+        return self.refreshed().checksums()
 
     def blocks(self, wanted: Collection[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
         """Whole rows of the wanted ids, (n, D) at a time, as they lie in the segments."""
@@ -174,8 +163,7 @@ class Shelf:
         What was added is flushed at the end, also when the body fails or is interrupted.
         """
         with writer_lock(self.folder, self.rank):
-            self.rows.refresh()
-            writer = ShelfWriter(self, flush_seconds)
+            writer = ShelfWriter(self.refreshed(), flush_seconds)
             try:
                 yield writer
             except BaseException:
@@ -193,22 +181,16 @@ class Shelf:
 
 
 class ShelfWriter:
-    """Adds rows to a shelf, a segment for each flush. Not for use from several threads at once.
+    """Adds rows to a shelf, a segment for each flush. Not for use from several threads at once."""
 
-    Full segments are written by a thread of its own, one at a time, while the next one is filled.
-    """
-
-    def __init__(self, shelf: Shelf, flush_seconds: float) -> None:
-        self.shelf = shelf
+    def __init__(self, rows: SegmentRows, flush_seconds: float) -> None:
+        self.rows = rows
         self._flush_seconds = flush_seconds
         self._flushed_at = time.monotonic()
         self._closed = False
-        self._ids: list[str] = []  # of rows that wait for their segment to be full
-        self._rows = self._empty()  # theirs, and room for more
-        self._leaving: tuple[list[str], Vectors] | None = None  # a segment not yet on the disk
-        self._written: Future[str] | None = None  # its name, if a thread writes it
-        self._pending: set[str] = set()  # ids of both
-        self._thread = ThreadPoolExecutor(1)
+        kind = rows.kind
+        self._waiting: dict[str, None] = {}  # ids of rows that are not on the disk yet, in order
+        self._vectors = np.empty((rows_a_segment(kind), kind.width), kind.dtype)  # theirs, and room
 
     def add(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Add rows (n, D); ids already there, or repeated, are passed over: the first wins.
@@ -218,26 +200,18 @@ class ShelfWriter:
         infinity, naming the image; then none of these rows is added. After an AgiqaError for a
         failing disk the same call may be repeated.
         """
-        self._check_open()
-        check_vectors(ids, vectors, (self.shelf.width,), self.shelf.dtype)
+        if self._closed:
+            raise RuntimeError("the shelf's writer is closed; rows are added inside its `with`")
+        check_vectors(ids, vectors, (self.rows.kind.width,), self.rows.kind.dtype)
         id_bytes(ids)
-        is_stored, pending = self.shelf.has, self._pending
-        new: dict[str, int] = {}
         for row, row_id in enumerate(ids):
-            if row_id not in pending and not is_stored(row_id):
-                new.setdefault(row_id, row)
-        if len(new) < len(ids):
-            vectors = vectors[list(new.values())]
-        names, start = list(new), 0
-        while start < len(names):
-            self._start_full()
-            room = slice(start, start + len(self._rows) - len(self._ids))
-            first, start = len(self._ids), min(room.stop, len(names))
-            self._ids += names[room]
-            self._rows[first : len(self._ids)] = vectors[room]
-            pending.update(names[room])
-        self._start_full()
-        if time.monotonic() - self._flushed_at >= self._flush_seconds:
+            if row_id not in self._waiting and row_id not in self.rows:
+                if len(self._waiting) == len(self._vectors):
+                    self.flush()
+                self._vectors[len(self._waiting)] = vectors[row]
+                self._waiting[row_id] = None
+        is_full = len(self._waiting) == len(self._vectors)
+        if is_full or time.monotonic() - self._flushed_at >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -246,48 +220,17 @@ class ShelfWriter:
         AgiqaError where the disk refuses; rows written before are untouched, the others stay in
         memory for another try.
         """
-        self._check_open()
         self._flushed_at = time.monotonic()
-        self._finish()
-        if self._ids:
-            self._leaving = self._ids, self._rows[: len(self._ids)]
-            self._ids, self._rows = [], self._empty()
-            self._finish()
+        if self._waiting:
+            self.rows.add(list(self._waiting), self._vectors[: len(self._waiting)])
+            self._waiting.clear()
 
     def close(self) -> None:
         """Flush, and take no more rows."""
-        if not self._closed:
-            try:
-                self.flush()
-            finally:
-                self._closed = True
-                self._thread.shutdown()
-
-    def _start_full(self) -> None:
-        """Begin to write a segment that is full, after the one before."""
-        if len(self._ids) == len(self._rows):
-            self._finish()
-            self._leaving = self._ids, self._rows
-            self._written = self._thread.submit(self.shelf.rows.write, *self._leaving)
-            self._ids, self._rows = [], self._empty()
-
-    def _finish(self) -> None:
-        """See the segment that leaves on the disk; after a failure try again."""
-        if self._leaving is not None:
-            ids, rows = self._leaving
-            written, self._written = self._written, None
-            name = written.result() if written else self.shelf.rows.write(ids, rows)
-            self.shelf.rows.note(name, ids)
-            self._pending.difference_update(ids)
-            self._leaving = None
-
-    def _empty(self) -> Vectors:
-        rows = rows_a_segment(self.shelf.rows.kind)
-        return np.empty((rows, self.shelf.width), self.shelf.dtype)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("the shelf's writer is closed; rows are added inside its `with`")
+        try:
+            self.flush()
+        finally:
+            self._closed = True
 
 
 def _lay_out(folder: Path, described: Description) -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.urls import is_url
+from agiqa.data.prompts import IMAGE_PROMPT
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.fingerprint import Fingerprint, plain
 from agiqa.store.packs import pack_hdf5, pack_zarr
@@ -28,12 +30,13 @@ from agiqa.store.packs.pack_layout import (
     checksum,
     damaged,
     require_packable,
+    row_ids_digest,
     verify_metadata,
 )
-from agiqa.store.packs.pack_rows import PackRows, Stored
+from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.row_ids import row_ids
 from agiqa.store.rows import Vectors, id_bytes
-from agiqa.store.shared.fetch import local_copy
+from agiqa.store.shared.remote import copies_folder, fetch
 
 if TYPE_CHECKING:
     from agiqa.data.datasets.table import ImagesTable
@@ -48,7 +51,7 @@ class PackFormat(Protocol):
     def read_metadata(self, path: Path) -> Mapping[str, Any]:
         """Read the metadata without checking them."""
 
-    def find_arrays(self, path: Path, metadata: Mapping[str, Any]) -> Stored:
+    def find_arrays(self, path: Path, metadata: Mapping[str, Any]) -> PackRows:
         """Find the arrays, rows unchecked; PackError unless structure and bounds are as expected.
 
         Nothing that the file names outside itself is opened, no code of others loaded.
@@ -78,23 +81,10 @@ class FeatureStore:
     vectors: Vectors  # (N, P, D)
     left_out: frozenset[str] = frozenset()  # rows that `extract --skip-bad` left out
     by_prompt: bool = False  # whether a row is of an image with its own prompt
-    asks_image_prompt: bool = False  # whether a vector's question holds that prompt
 
     def row_ids(self, table: ImagesTable) -> list[str]:
-        """List the id that each row of the images table has in this pack: how the two are joined.
-
-        Raises:
-            AgiqaError: an earlier version packed an image with two prompts once.
-        """
-        ids = row_ids(table, self.by_prompt)
-        if self.asks_image_prompt and not self.by_prompt:
-            whole = row_ids(table, by_prompt=True)
-            if len(set(whole)) > len(set(ids)):
-                raise AgiqaError(
-                    f"{self.path}: expected a row for each image and prompt, found one for images "
-                    "that have several; run `agiqa extract`, which computes only the missing ones"
-                )
-        return ids
+        """List the id that each row of the images table has here: how the two are joined."""
+        return row_ids(table, self.by_prompt)
 
     def rows(self, image_ids: Sequence[str]) -> Vectors:
         """The rows of these ids, in that order and as a copy: (n, P, D).
@@ -170,13 +160,13 @@ def put_contents(path: Path, contents: Contents) -> None:
 
 
 def read_pack(path: Path | str) -> FeatureStore:
-    """Read a pack into memory, every row checked. Of a URL a copy is read (../shared/fetch.py).
+    """Read a pack into memory, every row checked. Of a URL a copy is read (../shared/remote.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
     """
     pack_format(Path(path))
-    pack = open_pack(local_copy(path, read_pack))
+    pack = open_pack(local_copy(path))
     return FeatureStore(
         path=pack.path,
         extractor=pack.metadata["extractor"],
@@ -186,23 +176,42 @@ def read_pack(path: Path | str) -> FeatureStore:
         vectors=pack.everything(),
         left_out=frozenset(pack.metadata.get("left_out", ())),
         by_prompt=pack.by_prompt,
-        asks_image_prompt="row_ids" in pack.metadata,
     )
+
+
+def local_copy(path: Path | str) -> Path:
+    """A path as it is; of a pack's URL the path of a copy, checked, under the same name."""
+    if isinstance(path, Path) or not is_url(path):
+        return Path(path)
+    return fetch(path, copies_folder(path.rstrip("/").rpartition("/")[0]), read_pack)
 
 
 def open_pack(path: Path) -> PackRows:
     """Open a pack to read its rows block by block.
 
     PackError where it is absent, foreign, of a newer layout, or damaged in what all rows need:
-    metadata, image ids, checksums.
+    metadata, image ids, checksums; or has one row for an image whose prompts are asked for.
     """
     metadata = read_pack_metadata(path)
     with disk_errors("read the pack", path):
-        stored = pack_format(path).find_arrays(path, metadata)
-    image_ids = tuple(key.tobytes().hex() for key in stored.image_id)
+        pack = pack_format(path).find_arrays(path, metadata)
+    image_ids = pack.image_ids
     if (count := len(set(image_ids))) < len(image_ids):
         raise damaged(path, f"{len(image_ids)} rows of {count} images")
-    return PackRows(path, metadata, image_ids, stored)
+    recorded = metadata.get("row_ids", {})
+    asking = {
+        name
+        for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True)
+        if IMAGE_PROMPT in str(fingerprint.get("prompt"))
+    }
+    if not asking <= recorded.keys() or (
+        recorded and {row_ids_digest(image_ids)} != set(recorded.values())
+    ):
+        raise PackError(
+            f"{path}: expected a row for each image and prompt, found one for each image; run "
+            "`agiqa extract`, which packs it again from the ledger"
+        )
+    return pack
 
 
 def read_pack_metadata(path: Path) -> Mapping[str, Any]:

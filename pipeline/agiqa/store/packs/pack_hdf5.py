@@ -10,16 +10,15 @@ HDF5's own checksums are of chunks alone; so the file ends with the sha256 of al
 (`TRAILER`), where HDF5 does not look.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from agiqa.store.packs.pack_layout import (
     damaged,
     strange_files,
 )
-from agiqa.store.packs.pack_rows import Stored
+from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.rows import Vectors
 
 TRAILER = b"\nsha256 %s\n"
@@ -89,7 +88,7 @@ class _Sink(io.FileIO):
 
 def write(path: Path, contents: Contents) -> None:
     """Write a new file; the caller makes it durable and moves it into place."""
-    size = np.dtype(contents.metadata["dtype"]).itemsize * math.prod(contents.shape)
+    size = np.dtype(contents.metadata["dtype"]).itemsize * math.prod(contents.vectors.shape)
     with _Sink(path, size + size // 64 + (1 << 16)) as sink:
         try:
             with h5py.File(sink, "w") as file:
@@ -108,58 +107,73 @@ def _fill(file: h5py.File, contents: Contents) -> None:
     metadata = np.frombuffer(text, dtype=np.uint8)
     file.create_dataset("metadata", data=metadata, chunks=metadata.shape, fletcher32=True)
     shapes = array_shapes(contents.metadata)
-    contents.fill(lambda name: _create(file, name, *shapes[name]))
 
+    def create(name: str) -> h5py.Dataset:
+        shape, dtype = shapes[name]
+        return file.create_dataset(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(min(ARRAYS[name], shape[0]), *shape[1:]),
+            fletcher32=True,
+            fillvalue=np.nan if name == "vectors" else None,
+            track_times=False,
+        )
 
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
-    return file.create_dataset(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(min(ARRAYS[name], shape[0]), *shape[1:]),
-        fletcher32=True,
-        fillvalue=np.nan if name == "vectors" else None,
-        track_times=False,
-    )
+    contents.fill(create)
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """The metadata in the file at `path`, unchecked; PackError where it is no pack in HDF5."""
-    try:
-        with strange_files(path), _file(path) as file:
-            text = _dataset(file, "metadata", "|u1", most_bytes=MOST_JSON)[...].tobytes()
+
+    def refusal(reason: str) -> PackError:
+        return PackError(
+            f"{path}: expected an HDF5 pack of agiqa, found {reason}; "
+            "name the pack that `agiqa extract` wrote, or run it again"
+        )
+
+    with _rejections(path, refusal, "damaged metadata ({})"):
+        try:
+            with _file(path) as file:
+                text = _dataset(file, "metadata", "|u1", most_bytes=MOST_JSON)[...].tobytes()
+        except _OtherLayoutError as error:
+            raise refusal(f"data of another program ({error})") from error
         metadata = parse_json(text, strict=True)
-        if isinstance(metadata, dict):
-            return metadata
-        reason = "metadata that is no object"
-    except FileNotFoundError:
-        reason = "nothing there"
-    except _OtherLayoutError as error:
-        reason = f"data of another program ({error})"
-    except PackError:
-        raise
-    except OSError as error:
-        if error.errno is not None:  # the disk's own, not HDF5's
-            raise
-        reason = "a file that HDF5 cannot read"
-    except Exception as error:  # HDF5 has many ways to reject bytes
-        reason = f"damaged metadata ({one_line(error)})"
-    raise PackError(
-        f"{path}: expected an HDF5 pack of agiqa, found {reason}; "
-        "name the pack that `agiqa extract` wrote, or run it again"
-    )
+    if not isinstance(metadata, dict):
+        raise refusal("metadata that is no object")
+    return metadata
 
 
-def find_arrays(path: Path, metadata: Mapping[str, Any]) -> Stored:
+def find_arrays(path: Path, metadata: Mapping[str, Any]) -> PackRows:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    with _rejections(path), _file(path) as file:
+    with _rejections(path, partial(damaged, path)), _file(path) as file:
         shapes = array_shapes(metadata).items()
         arrays = {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
-        return Stored(
+        return PackRows(
+            path=path,
+            metadata=metadata,
             image_id=_read(path, arrays["image_id"]),
             row_crc32=_read(path, arrays["row_crc32"]),
             chunks=_chunks(Path(os.path.realpath(path)), arrays["vectors"]),
         )
+
+
+@contextmanager
+def _rejections(
+    path: Path, refusal: Callable[[str], PackError], of_others: str = "{}"
+) -> Iterator[None]:
+    """Turn what is not as in a pack, and HDF5's many ways to reject bytes, into a refusal."""
+    try:
+        with strange_files(path):
+            yield
+    except PackError:
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the disk's own
+            raise
+        raise refusal("a file that HDF5 cannot read") from error
+    except Exception as error:
+        raise refusal(of_others.format(one_line(error))) from error
 
 
 def _read(path: Path, array: h5py.Dataset) -> Vectors:
@@ -257,22 +271,6 @@ def _dataset(
     if math.prod(shape) * np.dtype(dtype).itemsize > file.id.get_filesize():
         raise _OtherLayoutError(f"data set {name} larger than the file")
     return h5py.Dataset(array)
-
-
-@contextmanager
-def _rejections(path: Path) -> Iterator[None]:
-    """Turn what is not as in a pack, and HDF5's many ways to reject bytes, into PackError."""
-    try:
-        with strange_files(path):
-            yield
-    except PackError:
-        raise
-    except OSError as error:
-        if error.errno is not None:  # the disk's own
-            raise
-        raise damaged(path, "a file that HDF5 cannot read") from error
-    except Exception as error:
-        raise damaged(path, one_line(error)) from error
 
 
 def _chunks(file: Path, vectors: h5py.Dataset) -> list[tuple[Path, int] | None]:

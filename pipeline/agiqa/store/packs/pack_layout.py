@@ -10,17 +10,15 @@ pack.py writes and reads packs; pack_zarr.py and pack_hdf5.py put the arrays on 
 Metadata: format, layout, extractor, names (P), fingerprints (P), rows, width, dtype, and `check`,
 the sha256 of the other metadata's canonical JSON. Where `extract` was told to leave bad images out,
 `left_out` holds their ids. Vectors whose question holds the image's own prompt have the digest of
-their row ids in `row_ids`, by name: in packs of earlier versions `image_id` was the image's alone.
+the rows' ids in `row_ids`, by name; without one, a row is of an image alone.
 Vectors pass in blocks, so that no pack has to fit into memory.
 """
-
-from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,16 +72,6 @@ class Contents:
     metadata: Mapping[str, Any]
     image_id: Vectors
     vectors: Rows
-    row_crc32: Vectors = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "row_crc32", np.zeros(len(self.image_id), dtype="<u4"))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Give the vectors' shape (N, P, D)."""
-        metadata = self.metadata
-        return metadata["rows"], len(metadata["names"]), metadata["width"]
 
     def fill(self, create: Callable[[str], Any]) -> None:
         """Write the arrays, which `create` makes empty by their names, vectors block by block.
@@ -91,21 +79,16 @@ class Contents:
         Raises:
             AgiqaError: NaN or infinity, naming the image.
         """
-        vectors = create("vectors")
-        for rows, block in self._blocks():
-            vectors[rows] = block
-        create("image_id")[...] = self.image_id
-        create("row_crc32")[...] = self.row_crc32
-
-    def _blocks(self) -> Iterator[tuple[slice, Vectors]]:
-        """Yield rows (n, P, D), little-endian and checked, and note their checksums."""
-        dtype = self.metadata["dtype"]
-        for rows in row_blocks(self.shape, np.dtype(dtype).itemsize):
+        vectors, dtype, shape = create("vectors"), self.metadata["dtype"], self.vectors.shape
+        row_crc32 = np.zeros(len(self.image_id), dtype="<u4")
+        for rows in row_blocks(shape, np.dtype(dtype).itemsize):
             block = np.ascontiguousarray(self.vectors[rows], dtype=DTYPES[dtype])
             keys = [row.tobytes() for row in self.image_id[rows]]
-            check_vectors([key.hex() for key in keys], block, self.shape[1:], dtype)
-            self.row_crc32[rows] = row_checksums(keys, block)
-            yield rows, block
+            check_vectors([key.hex() for key in keys], block, shape[1:], dtype)
+            row_crc32[rows] = row_checksums(keys, block)
+            vectors[rows] = block
+        create("image_id")[...] = self.image_id
+        create("row_crc32")[...] = row_crc32
 
 
 def row_blocks(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
@@ -264,12 +247,6 @@ def damaged(path: Path, problem: str) -> PackError:
 def row_ids_digest(row_ids: Sequence[str]) -> str:
     """The sha256 of the ledger's row ids, one for each row of the pack and in its order."""
     return hashlib.sha256(b"".join(id_bytes(row_ids))).hexdigest()
-
-
-def is_by_prompt(metadata: Mapping[str, Any], ids: Sequence[str]) -> bool:
-    """Tell whether the ids of a pack's rows are of an image with its own prompt."""
-    recorded = metadata.get("row_ids", {}).values()
-    return bool(recorded) and row_ids_digest(ids) in recorded
 
 
 def checksum(metadata: Mapping[str, Any]) -> str:

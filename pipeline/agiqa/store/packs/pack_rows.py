@@ -1,11 +1,9 @@
 """Reading a pack's rows, in whichever format: what is whole comes out, what is damaged is named.
 
-A format says where the chunks of vectors lie (`Stored`); they are read here, by plain calls, and
+A format says where the chunks of vectors lie; they are read here, by plain calls, and
 every row is compared with its own checksum. The chunks' checksums, which are the libraries', are
 `agiqa cache verify`'s business: they say nothing about a row that its own does not.
 """
-
-from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +18,6 @@ from agiqa.store.durable import disk_errors
 from agiqa.store.own_files import open_own
 from agiqa.store.packs.pack_layout import (
     ROWS_A_CHUNK,
-    is_by_prompt,
     row_blocks,
     strange_files,
 )
@@ -28,27 +25,27 @@ from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, several_at_once,
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """What a format finds in a pack whose structure is as it must be; rows are unchecked."""
+class PackRows:
+    """A pack as a format finds it, its structure as it must be; rows are checked as they are read.
 
+    As a sequence of rows it gives whole ones or DamagedRowsError.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]  # checked
     image_id: Vectors  # (N, 32)
     row_crc32: Vectors  # (N,)
     chunks: Sequence[tuple[Path, int] | None]  # of vectors: file, first byte; None: not there whole
 
-
-@dataclass(frozen=True, eq=False)
-class PackRows:
-    """An open pack; as a sequence of rows it gives whole ones or DamagedRowsError."""
-
-    path: Path
-    metadata: Mapping[str, Any]  # checked
-    image_ids: tuple[str, ...]  # of the rows (../row_ids.py), different ones
-    stored: Stored
-
     @cached_property
+    def image_ids(self) -> tuple[str, ...]:
+        """Give the ids of the rows (../row_ids.py)."""
+        return tuple(key.tobytes().hex() for key in self.image_id)
+
+    @property
     def by_prompt(self) -> bool:
         """Whether rows are of an image with its own prompt, not of an image alone."""
-        return is_by_prompt(self.metadata, self.image_ids)
+        return "row_ids" in self.metadata
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,7 +67,7 @@ class PackRows:
         """Read all rows (N, P, D) in several threads; DamagedRowsError names those not whole."""
         absent = [
             np.arange(self.shape[0])[rows]
-            for rows, chunk in zip(self.chunk_rows(), self.stored.chunks, strict=True)
+            for rows, chunk in zip(self.chunk_rows(), self.chunks, strict=True)
             if chunk is None
         ]
         if absent:  # before memory is taken for what is not there
@@ -103,7 +100,7 @@ class PackRows:
             start = max(rows.start, number * ROWS_A_CHUNK)
             stop = min(rows.stop, (number + 1) * ROWS_A_CHUNK)
             part = slice(start - rows.start, stop - rows.start)
-            if (chunk := self.stored.chunks[number]) is not None:
+            if (chunk := self.chunks[number]) is not None:
                 with suppress(FileNotFoundError):
                     self._fill_from(chunk, vectors[part], whole[part], start)
 
@@ -126,8 +123,8 @@ class PackRows:
             if opened.readinto(vectors.reshape(-1).view(np.uint8).data) < vectors.nbytes:
                 return
         rows = slice(first, first + len(vectors))
-        keys = [key.tobytes() for key in self.stored.image_id[rows]]
-        whole[:] = whole_rows(keys, vectors, self.stored.row_crc32[rows])
+        keys = [key.tobytes() for key in self.image_id[rows]]
+        whole[:] = whole_rows(keys, vectors, self.row_crc32[rows])
 
     def _damaged(self, rows: Vectors) -> DamagedRowsError:
         ids = [self.image_ids[row] for row in rows]

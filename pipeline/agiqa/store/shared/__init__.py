@@ -1,1 +1,1 @@
-"""Stores at URLs: a ledger that machines share (sharing.py), packs that are read (fetch.py)."""
+"""Stores at URLs: a ledger that machines share (sharing.py), packs that are read (remote.py)."""

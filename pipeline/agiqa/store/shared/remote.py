@@ -1,26 +1,34 @@
 """Folders at URLs: `s3://bucket/path`, and whatever else fsspec opens; failures in one line.
 
-The shared ledger (shared_shelf.py) and packs that are read from elsewhere (fetch.py) go through
-here. Credentials and endpoints are fsspec's own business: AWS_PROFILE, AWS_ACCESS_KEY_ID,
-AWS_ENDPOINT_URL and so on, or the files in ~/.config/fsspec.
+The shared ledger (sharing.py) and packs that are read from elsewhere go through here. Credentials
+and endpoints are fsspec's own business: AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and so on,
+or the files in ~/.config/fsspec.
+
+What `read_pack`, `fit` and `evaluate` read from a URL is a copy in the user's cache folder,
+checked, used while it is current (`fetch`). A listing tells whether it is (size and ETag, or time,
+of every file), so an unchanged pack is not copied again; a new copy takes its place whole and only
+after its checksums have been compared.
 """
 
-from __future__ import annotations
-
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import fsspec
+import platformdirs
 from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from agiqa.core.errors import AgiqaError, one_line, printable
-from agiqa.core.urls import shown
+from agiqa.core.urls import folder_name, shown
 from agiqa.core.whole_files import write_file
+from agiqa.store.durable import disk_errors, folder_aside, put_in_place
 
 LONGEST_PART = 200  # bytes of a file's or a folder's name
 _EXTRAS = {"s3": "pip install 'agiqa[s3]'", "s3a": "pip install 'agiqa[s3]'"}
@@ -120,19 +128,31 @@ class Remote:
                 system.makedirs(path.rpartition("/")[0], exist_ok=True)
             system.pipe_file(path, data)
 
-    def get(self, names: Mapping[str, tuple[Path, int]]) -> None:
-        """Copy files to this machine, each name to its path, several at once.
+    def get(self, files: Mapping[str, RemoteFile], copy: Path) -> None:
+        """Copy all files of a listing to this machine, below `copy`, several at once.
 
-        RemoteError where one brings more bytes than is said beside its path: no server fills the
-        disk.
+        RemoteError where one arrives cut short, or brings more bytes than are listed (no server
+        fills the disk), or there is no room.
         """
-        for path, _ in names.values():
+        size, free = sum(f.size for f in files.values()), shutil.disk_usage(copy.parent).free
+        if size > free:
+            raise RemoteError(
+                f"{shown(self.url)}: expected at most the {free:,} bytes that are free here, found "
+                f"{size:,}; make room, or copy less"
+            )
+        paths = {name: copy / name if name else copy for name in files}
+        for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         with remote_errors("read", self.url):
             system, root = fsspec.core.url_to_fs(self.url)
-            paths = [_join(root, name) for name in names]
-            sizes = {str(path): size for path, size in names.values()}
-            system.get(paths, list(sizes), callback=_Bound(sizes))
+            sizes = {str(path): files[name].size for name, path in paths.items()}
+            system.get([_join(root, name) for name in paths], list(sizes), callback=_Bound(sizes))
+        for name, path in paths.items():
+            if (copied := path.stat().st_size) != files[name].size:
+                raise RemoteError(
+                    f"{shown(self.url)}/{name}: expected {files[name].size} bytes, found {copied}; "
+                    "run the same command again"
+                )
 
 
 class _Bound(Callback):
@@ -144,7 +164,7 @@ class _Bound(Callback):
         self.name = name  # there
         self.most = most
 
-    def branched(self, path_1: str, path_2: str, **options: Any) -> _Bound:
+    def branched(self, path_1: str, path_2: str, **options: Any) -> "_Bound":
         """Give the limit of one file, on its way from `path_1` to `path_2`."""
         del options
         return _Bound(self.sizes, str(path_1), self.sizes.get(str(path_2)))
@@ -157,6 +177,48 @@ class _Bound(Callback):
                 f"{self.name}: expected {self.most:,} bytes, as the listing says, found more; "
                 "nothing of it was kept: run the same command again, or look at the server"
             )
+
+
+def copies_folder(url: str) -> Path:
+    """Where copies of what lies below a URL are kept."""
+    return platformdirs.user_cache_path("agiqa") / "copies" / folder_name(url.rstrip("/"))
+
+
+def fetch(url: str, folder: Path, check: Callable[[Path], object] | None = None) -> Path:
+    """Copy the file or folder at `url` into `folder`, unless a current copy is there: its path.
+
+    RemoteError where nothing is there, access is denied or the server does not answer; AgiqaError
+    where `check` finds the copy damaged, and the older copy stays.
+    """
+    remote, name = Remote(url.rstrip("/")), url.rstrip("/").rpartition("/")[2]
+    if not is_inside(name):
+        raise RemoteError(f"{shown(url)}: expected a file's or folder's URL; correct its last part")
+    copy, note = folder / name, folder / f".{name}.origin.json"
+    files = remote.files()
+    if not files:
+        raise RemoteError(
+            f"{shown(url)}: expected a file or folder, found nothing; correct the URL"
+        )
+    origin = json.dumps({path: file.version for path, file in sorted(files.items())})
+    with disk_errors("write a copy to", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / f".{name}.lock"), disk_errors("write a copy to", folder):
+        is_known = all(file.version for file in files.values()) and copy.exists() and note.exists()
+        if is_known and note.read_text(encoding="utf-8") == origin:
+            return copy
+        with folder_aside(copy) as aside:
+            new = aside / name
+            remote.get(files, new)
+            try:
+                if check:
+                    check(new)
+            except AgiqaError as error:
+                reason = str(error).replace(str(new), shown(url))
+                raise type(error)(f"{reason} (as it was copied from there)") from error
+            note.unlink(missing_ok=True)
+            put_in_place(new, copy)
+        write_file(note, origin.encode())
+    return copy
 
 
 def is_inside(name: str) -> bool:

@@ -1,4 +1,9 @@
-"""A pack as one file for people without agiqa: safetensors or npz; `agiqa cache export`.
+"""A pack in the other format, `agiqa cache convert`, or as one file, `agiqa cache export`.
+
+Converted, a pack has the same metadata, arrays and checksums to the bit. Converted back it is the
+same bytes again, since each format writes the same contents the same way.
+
+Exported, it is safetensors or npz, for people without agiqa:
 
     vectors/<name>  (N, D), one array a vector
     image_id        of each row: 64 digits in npz, (N, 32) bytes in safetensors, which has no text
@@ -17,8 +22,18 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.data.datasets.table import DATASET_JSON, read_table
-from agiqa.store import FeatureStore, read_pack
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.store.packs.pack import (
+    FORMATS,
+    FeatureStore,
+    is_free,
+    open_pack,
+    pack_format,
+    put_contents,
+    read_pack,
+)
+from agiqa.store.packs.pack_layout import Contents, row_blocks
+from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.row_ids import sources_of
 
 SUFFIXES = (".safetensors", ".npz")
@@ -116,3 +131,47 @@ def _write_safetensors(
             f"{file.name}: cannot be written ({one_line(error)}); make room and run it again"
         ) from error
     file.chmod(0o644)  # safetensors writes it for its owner alone
+
+
+def convert_pack(path: Path, target: Path, force: bool = False) -> bool:
+    """Write the pack `path` as `target`, in the other format; whether anything was written.
+
+    A target with the same contents is left as it is, a pack with others replaced by `force`;
+    nothing else than a pack ever is. Rows pass in blocks, each checked. AgiqaError where the pack
+    is absent, foreign, newer, damaged or already of that format; or the disk fails, which leaves
+    the target as it was.
+    """
+    if pack_format(path) is pack_format(target):
+        suffix = next(suffix for suffix in FORMATS if suffix != path.suffix)
+        raise AgiqaError(
+            f"{target}: expected a name that ends in {suffix}, found {target.suffix}, the format "
+            f"that {path} has already; copy it as it is, or name a *{suffix}"
+        )
+    pack = open_pack(path)
+    if not is_free(target):
+        if _is_same(pack, target):
+            return False
+        if not force:
+            raise AgiqaError(
+                f"{target}: expected nothing there, found something that differs from {path}; "
+                "replace it with --force, or name another target"
+            )
+    put_contents(target, Contents(pack.metadata, pack.image_id, pack))
+    return True
+
+
+def _is_same(pack: PackRows, target: Path) -> bool:
+    """Whether the target is a whole pack with the same contents."""
+    try:
+        existing = open_pack(target)
+        return (
+            existing.metadata == pack.metadata
+            and existing.image_ids == pack.image_ids
+            and np.array_equal(existing.row_crc32, pack.row_crc32)
+            and all(
+                np.array_equal(pack[rows], existing[rows])
+                for rows in row_blocks(pack.shape, pack.dtype.itemsize)
+            )
+        )
+    except AgiqaError:  # no pack, or a damaged one
+        return False

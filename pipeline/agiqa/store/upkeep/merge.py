@@ -13,13 +13,11 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.progress import track
-from agiqa.store import DESCRIPTION, FORMATS, Shelf, require_fits
-from agiqa.store.ledger.copying import Added, add_to_ledger
-from agiqa.store.ledger.description import is_layout_1
+from agiqa.store import FORMATS, Shelf, require_fits
+from agiqa.store.adding import Added, PackVector, add_shelf, pack_vectors
 from agiqa.store.ledger.layout1 import OldShelf
-from agiqa.store.ledger.roots import PIXELS, find_shelves
 from agiqa.store.ledger.segment_folders import SEGMENTS
-from agiqa.store.unpacking import PackVector, own_prompt_rows, pack_vectors
+from agiqa.store.ledger.shelf_folders import DESCRIPTION, PIXELS, find_shelves, is_layout_1
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +49,7 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
     for store in stores:
         try:
             if store.suffix in FORMATS:
-                opened = pack_vectors(store, own_prompt_rows(store))
-                vectors += [(store, vector) for vector in opened]
+                vectors += [(store, vector) for vector in pack_vectors(store)]
             else:
                 vectors.append((store, OldShelf(store) if is_layout_1(store) else Shelf.at(store)))
         except AgiqaError as error:
@@ -64,7 +61,7 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
         if isinstance(vector, PackVector):
             merged.append(Merged(store, vector.name, vector.add_to(root)))
             continue
-        merged.append(Merged(store, "", add_to_ledger(vector, root)))
+        merged.append(Merged(store, "", add_shelf(vector, root)))
         unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
         merged += [
             Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))

@@ -1,22 +1,25 @@
 """Every store there is: shelves of the ledger, packs under the cache folder, and who uses them.
 
-Which runs were made from which vectors is known by the fingerprints in their provenance.
+Which runs were made from which vectors is known by the fingerprints in their provenance. Of one
+store: which a user means, and all that is known of it without reading its rows.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agiqa.core.errors import AgiqaError
+from agiqa.core.errors import AgiqaError, some
 from agiqa.core.run_folders import provenance_files
 from agiqa.core.trees import read_json
-from agiqa.store import Fingerprint, digest
+from agiqa.store import Fingerprint, digest, local_copy
 from agiqa.store.ledger.lock import writer_of
-from agiqa.store.ledger.roots import find_shelves
 from agiqa.store.ledger.segment_folders import SEGMENTS
+from agiqa.store.ledger.segments import rows_of
 from agiqa.store.ledger.shelf import Shelf
+from agiqa.store.ledger.shelf_folders import DESCRIPTION, find_shelves, read_description
 from agiqa.store.own_files import size_of
 from agiqa.store.packs.pack import FORMATS, read_pack_metadata
 
@@ -102,14 +105,14 @@ def read_shelf_store(folder: Path, packs: Sequence[Store] = ()) -> Store:
         rows, writer = len(shelf.ids()), writer_of(folder)
     except AgiqaError as error:
         problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}/")
-        return Store(SHELF, folder, _size(folder), _written(folder), problem)
-    key = digest(shelf.fingerprint)
+        return Store(SHELF, folder, *_on_disk(folder), problem)
+    key, (size, written) = digest(shelf.fingerprint), _on_disk(folder, folder / SEGMENTS)
     pairs = [pair for pack in packs for pair in zip(pack.vectors, pack.digests, strict=True)]
     return Store(
         kind=SHELF,
         path=folder,
-        size=_size(folder),
-        written=_written(folder / SEGMENTS),
+        size=size,
+        written=written,
         rows=rows,
         vectors=tuple(dict.fromkeys(name for name, made_by in pairs if made_by == key)),
         width=shelf.width,
@@ -128,19 +131,19 @@ def read_pack_store(path: Path, runs: Sequence[RunStores] = ()) -> Store:
     try:
         metadata = read_pack_metadata(path)
     except AgiqaError as error:
-        problem = str(error).removeprefix(f"{path}: ")
-        return Store(PACK, path, _size(path), _written(path), problem)
-    digests, dataset = set(map(digest, metadata["fingerprints"])), path.parent.name
+        return Store(PACK, path, *_on_disk(path), str(error).removeprefix(f"{path}: "))
+    digests, (size, written) = set(map(digest, metadata["fingerprints"])), _on_disk(path)
     users = [
         str(run.folder)
         for run in runs
-        if run.dataset == dataset and any(store and store <= digests for store in run.stores)
+        if run.dataset == path.parent.name
+        and any(store and store <= digests for store in run.stores)
     ]
     return Store(
         kind=PACK,
         path=path,
-        size=_size(path),
-        written=_written(path),
+        size=size,
+        written=written,
         rows=int(metadata["rows"]),
         vectors=tuple(metadata["names"]),
         width=int(metadata["width"]),
@@ -148,6 +151,71 @@ def read_pack_store(path: Path, runs: Sequence[RunStores] = ()) -> Store:
         fingerprints=tuple(metadata["fingerprints"]),
         users=tuple(users),
     )
+
+
+def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
+    """The kind and the path of the store that `text` names; of a pack's URL, that of a copy.
+
+    AgiqaError where none is, or several shelves' names or digests begin so.
+    """
+    path = local_copy(text)
+    if text and path.exists():
+        if path.suffix in FORMATS:
+            return PACK, path
+        if (path / DESCRIPTION).exists() or (path / SEGMENTS).exists():
+            return SHELF, path
+        raise AgiqaError(
+            f"{text}: expected a pack named *{' or *'.join(FORMATS)} or a shelf's folder, found "
+            "neither; `agiqa cache ls` lists the stores"
+        )
+    if "/" in text or path.suffix in FORMATS or not text:
+        raise AgiqaError(f"{text}: no such store; `agiqa cache ls` lists them")
+    shelves = [folder for folder in find_shelves(ledger) if _begins(folder, text)]
+    if not shelves:
+        raise AgiqaError(
+            f"{text}: neither a file here nor the beginning of a shelf's name or digest in "
+            f"{ledger}; `agiqa cache ls` lists the stores"
+        )
+    if len(shelves) > 1:
+        names = some([folder.name for folder in shelves])
+        raise AgiqaError(
+            f"{text}: expected one shelf, found {len(shelves)}: {names}; give more of it"
+        )
+    return SHELF, shelves[0]
+
+
+def _begins(folder: Path, text: str) -> bool:
+    short = folder.name.rpartition("-")[2]
+    if folder.name.startswith(text) or short.startswith(text):
+        return True
+    if not text.startswith(short) or len(short) < 16:  # more than the folder's name has
+        return False
+    try:
+        return digest(read_description(folder).fingerprint).startswith(text)
+    except AgiqaError:
+        return False
+
+
+def details(
+    kind: str, path: Path, caches: Sequence[Path], runs: Sequence[Path]
+) -> tuple[Store, dict[str, Any]]:
+    """The store with its users, and what only its kind has: segments, or layout and left out.
+
+    AgiqaError where it is foreign or damaged.
+    """
+    all_runs, _ = find_runs(runs)
+    if kind != SHELF:
+        metadata = read_pack_metadata(path)
+        keys = ("format", "layout", "extractor", "check", "left_out")
+        extra = {key: metadata[key] for key in keys if key in metadata}
+        return read_pack_store(path, all_runs), extra
+    sizes = Shelf.at(path).files.sizes()
+    segments = [{"file": n, "rows": rows_of(n), "bytes": size} for n, size in sorted(sizes.items())]
+    packs = [read_pack_store(pack, all_runs) for pack in find_packs(caches)]
+    shelf = read_shelf_store(path, packs)
+    through = [run for pack in packs if pack.name in shelf.users for run in pack.users]
+    users = (*shelf.users, *dict.fromkeys(through))
+    return replace(shelf, users=users), {"segments": segments}
 
 
 def label(fingerprint: Mapping[str, Any]) -> str:
@@ -164,15 +232,8 @@ def label(fingerprint: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _size(path: Path) -> int:
-    try:
-        return size_of(path)
-    except OSError:
-        return 0
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # a link to nothing
-        return 0.0
+def _on_disk(path: Path, written: Path | None = None) -> tuple[int, float]:
+    """How large a store is, and when it, or what is in it, was written; 0 of a link to nothing."""
+    with suppress(OSError):
+        return size_of(path), (written or path).stat().st_mtime
+    return 0, 0.0

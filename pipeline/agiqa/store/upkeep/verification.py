@@ -17,26 +17,27 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
 from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits, write_pack
+from agiqa.store.adding import image_ids_of_rows
 from agiqa.store.checks import Finding, Report, check_pack, check_shelf, repair_shelf
-from agiqa.store.ledger.description import (
+from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,
     MOST_BYTES,
+    SHORT,
     Description,
     LostDescriptionError,
-    MisnamedShelfError,
+    other_shelves,
     parse_description,
     read_description,
     restore_description,
+    shelf_folder,
 )
-from agiqa.store.ledger.roots import SHORT, find_shelves, other_roots, shelf_folder
-from agiqa.store.ledger.segment_folders import LocalSegments
-from agiqa.store.ledger.segments import rows_of
 from agiqa.store.own_files import read_own, size_of
 from agiqa.store.packs.pack import open_pack, read_pack_metadata
-from agiqa.store.packs.pack_layout import is_by_prompt, row_ids_digest
+from agiqa.store.packs.pack_layout import row_ids_digest
 from agiqa.store.row_ids import row_ids
-from agiqa.store.unpacking import own_prompt_rows
-from agiqa.store.upkeep.stores import PACK, SHELF, find_packs, find_runs, read_pack_store
+from agiqa.store.upkeep.stores import PACK, find_packs, find_runs, read_pack_store
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,10 @@ class KnownFingerprints:
                 yield str(path), fingerprint
         for run in find_runs(self.runs)[0]:
             yield from ((str(run.folder), fingerprint) for fingerprint in run.fingerprints)
-        for root in other_roots(shelf.parent):
+        for other in other_shelves(shelf):
             with suppress(AgiqaError):
-                yield str(root / shelf.name), read_description(root / shelf.name).fingerprint
+                yield str(other), read_description(other).fingerprint
         yield from (("the settings", fingerprint) for fingerprint in self.of_settings())
-
-
-def all_stores(ledger: Path, caches: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Kind and path of every store: shelves first, since packs are mended from them."""
-    shelves, packs = find_shelves(ledger), find_packs(caches)
-    return [(SHELF, folder) for folder in shelves] + [(PACK, path) for path in packs]
 
 
 def verify(kind: str, path: Path, ledger: Path, known: KnownFingerprints | None = None) -> Report:
@@ -99,7 +94,7 @@ def _mend(kind: str, path: Path, ledger: Path, known: KnownFingerprints) -> list
     done = []
     try:
         read_description(path)
-    except (LostDescriptionError, MisnamedShelfError):
+    except LostDescriptionError:
         done.append(_recover(path, known))
     done += repair_shelf(path)
     if added := _refill(path, known.caches):
@@ -132,7 +127,7 @@ def _refill(folder: Path, caches: Sequence[Path]) -> int:
     for path in find_packs(caches):
         if shelf_digest in read_pack_store(path).digests:
             with suppress(PackError):
-                add_pack(path, folder.parent, own_prompt_rows(path), {shelf_digest: None})
+                add_pack(path, folder.parent, {shelf_digest: None})
     return len(shelf.ids()) - before
 
 
@@ -145,21 +140,19 @@ def restore_pack(path: Path, ledger: Path) -> str:
     """
     metadata = read_pack_metadata(path)
     width, dtype, left_out = (metadata.get(key, ()) for key in ("width", "dtype", "left_out"))
-    ids = _packed_rows(path, metadata)
-    own_rows, vectors = own_prompt_rows(path, ids), []
+    ids, by_prompt = _packed_rows(path, metadata), metadata.get("row_ids", {})
+    image_ids, vectors = image_ids_of_rows(path) if by_prompt else {}, []
     for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
-        folder, ledger_ids = shelf_folder(ledger, fingerprint), own_rows.get(digest(fingerprint))
-        rows = ids if ledger_ids is None else [ledger_ids.get(image_id, "") for image_id in ids]
-        recorded = metadata.get("row_ids", {}).get(name)
+        folder, rows = shelf_folder(ledger, fingerprint), ids
+        if by_prompt and name not in by_prompt:
+            rows = [image_ids.get(row_id, "") for row_id in ids]
         if not folder.exists():
             reason = f"{ledger} has no vectors '{name}' of its fingerprint"
         elif "" in rows:
             reason = (
-                f"'{name}' asks for the images' prompts, and no images table beside the pack has "
-                "those of all its images: run `agiqa prepare`"
+                "its rows are of images with their prompts, and no images table beside the pack "
+                "has those of all its images: run `agiqa prepare`"
             )
-        elif recorded not in (None, row_ids_digest(rows)):
-            reason = f"the images' own prompts, which '{name}' asks for, have changed since"
         else:
             require_fits(ledger, [(path, Description(fingerprint, width, dtype))])
             vectors.append(Shelf.at(folder).read(rows))
@@ -184,11 +177,11 @@ def _packed_rows(path: Path, metadata: Mapping[str, Any]) -> Sequence[str]:
         return open_pack(path).image_ids
     rows, left_out = metadata["rows"], set(metadata.get("left_out", ()))
     if (path.parent / IMAGES_CSV).exists():
-        table = read_table(path.parent)
-        for by_prompt in (True, False) if "row_ids" in metadata else (False,):
-            ids = [i for i in dict.fromkeys(row_ids(table, by_prompt)) if i not in left_out]
-            if len(ids) == rows and (not by_prompt or is_by_prompt(metadata, ids)):
-                return ids
+        recorded = metadata.get("row_ids", {})
+        table_ids = dict.fromkeys(row_ids(read_table(path.parent), bool(recorded)))
+        ids = [row_id for row_id in table_ids if row_id not in left_out]
+        if len(ids) == rows and {*recorded.values()} <= {row_ids_digest(ids)}:
+            return ids
     raise AgiqaError(
         f"{path}: cannot be packed again: its image ids are damaged, and there is no table of "
         f"{rows} images beside it; run `agiqa extract`"

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.torch_files import load_torch_file
 from agiqa.core.trees import read_json
+from agiqa.core.weight_files import load_torch_file
 from agiqa.stage2.paper.network.regressor import PaperRegressor
 from agiqa.stage2.paper.network.weights import from_transformers, load_timm_state
 

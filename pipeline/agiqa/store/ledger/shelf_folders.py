@@ -1,28 +1,31 @@
-"""A shelf's fingerprint.json: what its rows are, read back from the folder alone.
+"""Where ledgers lie, shelves in them, and what a shelf's folder says that its rows are.
 
 `Shelf.open` starts from a fingerprint and finds the folder; listings, checks and merges start from
-the folder and find the fingerprint here. The folder's name holds the digest of the fingerprint, so
-a changed one is noticed.
+the folder and find the fingerprint in its fingerprint.json. The folder's name holds the digest of
+the fingerprint, so a changed one is noticed.
 """
-
-from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from agiqa.core.errors import AgiqaError
+from agiqa.core.urls import folder_name, is_url
 from agiqa.core.whole_files import write_file
 from agiqa.store.durable import disk_errors
 from agiqa.store.fingerprint import Fingerprint, digest, plain, require_same
-from agiqa.store.ledger.roots import SHORT
 from agiqa.store.ledger.segment_folders import LocalSegments
 from agiqa.store.ledger.segments import LONGEST_HEADER, Kind, described
 from agiqa.store.own_files import read_own, spelled_json
 from agiqa.store.rows import DTYPES, WIDEST
 
+SHORT = 16  # digits of the digest in a shelf's name
+PIXELS = "pixels.u8"  # of decoded images, which lie beside shelves (stage2/paper/pixels.py)
 DESCRIPTION = "fingerprint.json"
 FORMAT, LAYOUT = "agiqa-ledger", 2
 LAYOUTS = (1, LAYOUT)  # 1: in buckets, where segments are as old as that
@@ -33,12 +36,58 @@ _REPAIR = (
 )
 
 
+def default_root() -> Path:
+    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
+
+    Where $AGIQA_STORE is a URL (../shared/sharing.py), a folder for it in the user's cache folder.
+    """
+    if url := default_url():
+        return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
+    if folder := os.environ.get("AGIQA_STORE"):
+        return Path(folder).expanduser()
+    return own_root()
+
+
+def own_root() -> Path:
+    """The ledger's folder where nothing else is said."""
+    return platformdirs.user_cache_path("agiqa") / "ledger"
+
+
+def other_shelves(shelf: Path) -> list[Path]:
+    """Where the shelf would lie in the user's other ledgers: the own one, and those for URLs."""
+    shared = sorted(platformdirs.user_cache_path("agiqa").glob("shared/*"))
+    folders = [root / shelf.name for root in (own_root(), *shared)]
+    return [folder for folder in folders if folder.resolve() != shelf.resolve()]
+
+
+def default_url() -> str | None:
+    """The URL of the shared ledger, where $AGIQA_STORE is one."""
+    store = os.environ.get("AGIQA_STORE", "")
+    return store.rstrip("/") if is_url(store) else None
+
+
+def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:
+    """Where the shelf of `fingerprint` lies under `root`, whether it is there or not."""
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
+    return root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:SHORT]}"
+
+
+def find_shelves(root: Path) -> list[Path]:
+    """The folders under `root`, in order: shelves, and whatever else was put there.
+
+    Hidden ones are left out: a shelf that is being made lies in one.
+    """
+    if not root.exists():
+        return []
+    with disk_errors("read", root):
+        return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
 class LostDescriptionError(AgiqaError):
-    """A shelf of which nobody knows what its rows are, until its description is written anew."""
+    """A shelf of which nobody knows what its rows are, until its description is written anew.
 
-
-class MisnamedShelfError(AgiqaError):
-    """A shelf whose description says another fingerprint than the folder's name."""
+    It is lost, damaged, or says another fingerprint than the folder's name.
+    """
 
 
 @dataclass(frozen=True)
@@ -72,13 +121,13 @@ class Description:
 def read_description(folder: Path) -> Description:
     """What the shelf in `folder` holds.
 
-    LostDescriptionError where the file is lost or damaged, or segments are of another width or
-    dtype under the same fingerprint; MisnamedShelfError where it does not
-    belong to the folder's name; AgiqaError where it is of another program or a newer layout.
+    LostDescriptionError where the file is lost or damaged, segments are of another width or dtype
+    under the same fingerprint, or it does not belong to the folder's name; AgiqaError where it is
+    of another program or a newer layout.
     """
     description = stated_in(folder)
     if not is_of(folder, description.fingerprint):
-        raise MisnamedShelfError(
+        raise LostDescriptionError(
             f"{folder / DESCRIPTION}: expected the fingerprint that the folder is named after, "
             f"found that of *-{digest(description.fingerprint)[:SHORT]}; give the folder its name "
             "back, or restore the file, or move the folder away"
@@ -150,10 +199,10 @@ def require_same_shelf(description: Description, wanted: Description, *, where: 
     require_same(wanted.tree(), description.tree(), where=where, advice=advice)
 
 
-def kind_of(folder: Path, most: int = 3) -> Kind | None:
-    """What the headers of a shelf's segments say that it is; None where none of a few says it."""
+def kind_of(folder: Path) -> Kind | None:
+    """What the headers of a shelf's segments say that it is; None where none of three says it."""
     segments = LocalSegments(folder)
-    for name in sorted(segments.sizes())[:most]:
+    for name in sorted(segments.sizes())[:3]:
         (head,) = segments.read_parts([(name, 0, LONGEST_HEADER + 8)])
         if head is not None and (kind := described(head)) is not None:
             return kind
