@@ -38,7 +38,7 @@ from agiqa.store import (
 )
 from agiqa.store.checks import check_pack, check_shelf, repair_shelf
 from agiqa.store.upkeep.clearing import carry_out, plan
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH, IMAGES = 4, 600
@@ -79,8 +79,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(rows=some_rows, attempt=tries)
     def add(self, rows: list[int], attempt: int) -> None:
-        with self.shelf().writer() as writer:
-            writer.add([IDS[row] for row in rows], TRIES[attempt][rows])
+        add_rows(self.shelf(), [IDS[row] for row in rows], TRIES[attempt][rows])
         for row in rows:
             self.rows.setdefault(IDS[row], {TRIES[attempt][row].tobytes()})
 
@@ -91,8 +90,7 @@ class Store(RuleBasedStateMachine):
         if by_copying:
             with tempfile.TemporaryDirectory() as machine:
                 other = Shelf.open(Path(machine), FINGERPRINT, WIDTH)
-                with other.writer() as writer:
-                    writer.add(names, TRIES[attempt][rows])
+                add_rows(other, names, TRIES[attempt][rows])
                 for path in (other.folder / "segments").iterdir():
                     shutil.copy(path, self.shelf().folder / "segments")
         else:
@@ -205,8 +203,7 @@ class Store(RuleBasedStateMachine):
         """Rows that another machine computed, perhaps with other numbers."""
         with tempfile.TemporaryDirectory() as machine:
             source = Shelf.open(Path(machine), FINGERPRINT, WIDTH)
-            with source.writer() as writer:
-                writer.add([IDS[row] for row in rows], TRIES[attempt][rows])
+            add_rows(source, [IDS[row] for row in rows], TRIES[attempt][rows])
             other = {IDS[row]: TRIES[attempt][row].tobytes() for row in rows}
             for _ in range(1 + twice):
                 assert add_shelf(source, self.root).added == self.take(other)

@@ -10,7 +10,7 @@ import pytest
 
 from agiqa.store import Shelf, read_pack, write_pack
 from agiqa.store.durable import folder_aside
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 DAY = 86400.0
@@ -31,8 +31,7 @@ def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
     ids, vectors = make_ids(600), make_vectors(600, 8)
     shelf = Shelf.open(tmp_path, FINGERPRINT, 8)
     for row, moment in enumerate((time.time() + 1000 * DAY, 0.0, time.time() - DAY)):
-        with shelf.writer() as writer:
-            writer.add(ids[: 200 * (row + 1)], vectors[: 200 * (row + 1)])
+        add_rows(shelf, ids[: 200 * (row + 1)], vectors[: 200 * (row + 1)])
         for path in [*shelf.folder.rglob("*"), shelf.folder]:
             os.utime(path, (moment, moment))
         again = Shelf.open(tmp_path, FINGERPRINT, 8)

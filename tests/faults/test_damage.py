@@ -15,7 +15,7 @@ from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.segment_folders import RemoteSegments
 from agiqa.store.shared.remote import Remote
 from agiqa.store.shared.sharing import SharedShelf
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors, right_rows
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH, ROWS = 64, 868
@@ -34,11 +34,7 @@ def filled(tmp_path: Path) -> Shelf:
 
 
 def right(shelf: Shelf) -> set[str]:
-    """Ids of the rows that can be read; each is what was written."""
-    there = sorted(shelf.ids() - set(shelf.damaged()))
-    found = shelf.read(there)
-    np.testing.assert_array_equal(found, VECTORS[[IDS.index(name) for name in there]])
-    return set(there)
+    return right_rows(shelf, IDS, VECTORS)
 
 
 SUM, OTHER = "fails its checksum", "has rows of another layout or fingerprint"
@@ -96,8 +92,7 @@ def test_damage_is_named_costs_its_own_rows_and_can_be_repaired(filled: Shelf, d
     again = Shelf.at(filled.folder)
     assert check_shelf(again.folder).is_whole
     assert len(right(again)) == ROWS - cost
-    with again.writer() as writer:
-        writer.add(IDS, VECTORS)
+    add_rows(again, IDS, VECTORS)
     np.testing.assert_array_equal(again.read(IDS), VECTORS)
     assert repair_shelf(filled.folder) == []
 
@@ -125,8 +120,7 @@ def test_a_segment_cut_anywhere_and_an_old_one_restored(filled: Shelf, count: Ca
         assert right(Shelf.at(filled.folder)) >= elsewhere
         assert check_shelf(filled.folder).is_whole
         shelf = Shelf.at(filled.folder)
-        with shelf.writer() as writer:  # extract computes it again
-            writer.add(IDS, VECTORS)
+        add_rows(shelf, IDS, VECTORS)  # extract computes it again
         if trial % 5 == 0:
             shelf.merge()
         assert right(shelf) == set(IDS)
@@ -164,8 +158,7 @@ def test_a_bucket_that_fails_in_the_middle(tmp_path: Path, count: Callable) -> N
     pushed = pulled = 0
     for trial in range(trials):
         a = Shelf.open(tmp_path / f"a{trial}", FINGERPRINT, WIDTH)
-        with a.writer() as writer:
-            writer.add(IDS[trial * 10 : trial * 10 + 30], VECTORS[trial * 10 : trial * 10 + 30])
+        add_rows(a, IDS[trial * 10 : trial * 10 + 30], VECTORS[trial * 10 : trial * 10 + 30])
         for shelf in (a, Shelf.open(tmp_path / f"b{trial}", FINGERPRINT, WIDTH)):
             shared = SharedShelf(shelf, url)
             shared._remote_rows.folder = Flaky(Remote(shared.remote.url))

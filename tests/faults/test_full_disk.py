@@ -7,7 +7,7 @@ from pathlib import Path
 FILES_THAT_MAY_NOT_GROW = """
 import resource, sys
 from pathlib import Path
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, write_pack
 from agiqa.store.checks import check_pack
@@ -39,8 +39,7 @@ for path in packs:
         print(error)
     assert check_pack(path).is_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-with shelf.writer() as writer:
-    writer.add(ids, vectors)
+add_rows(shelf, ids, vectors)
 assert (shelf.read(ids) == vectors).all()
 """
 

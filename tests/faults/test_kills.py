@@ -132,7 +132,7 @@ def test_hosts_whose_locks_lie_write_merge_and_are_killed(
             shelf = Shelf.at(next((tmp_path / "ledger").glob("nano-*")))
             there = sorted(shelf.ids())
             lost += len(safe().difference(there))
-            found, damaged = shelf.read_present(there)
+            found, damaged = shelf.refreshed().read(there)
             expected = VECTORS[[IDS.index(name) for name in there]]
             wrong += int((found.view("u2") != expected.view("u2")).any(axis=1).sum())
             assert damaged == []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agiqa.store import LockedError, Shelf
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 
@@ -41,8 +41,7 @@ def test_a_second_writer_is_refused_at_once_and_a_dead_ones_lock_is_free(
     os.kill(pid, signal.SIGKILL)
     assert worker.wait() == -signal.SIGKILL
     assert (shelf.folder / "owner.json").exists()
-    with shelf.writer() as writer:
-        writer.add(make_ids(1), make_vectors(1, 8))
+    add_rows(shelf, make_ids(1), make_vectors(1, 8))
     assert len(shelf.ids()) == 1
     count(refused=3, slowest_refusal_in_seconds=round(max(seconds), 2), locks_left_by_the_dead=0)
 
@@ -66,8 +65,7 @@ def test_a_note_of_a_dead_owner_is_no_lock_though_its_process_id_lives_again(
     (shelf.folder / "writer.lock").touch()
     owner = {"pid": pid, "host": socket.gethostname(), "since": "2024-01-01T00:00:00+00:00"}
     (shelf.folder / "owner.json").write_text(json.dumps(owner) if note else "{torn")
-    with shelf.writer() as writer:
-        writer.add(make_ids(1), make_vectors(1, 8))
+    add_rows(shelf, make_ids(1), make_vectors(1, 8))
     assert len(shelf.ids()) == 1
     assert not (shelf.folder / "owner.json").exists()
 
@@ -102,6 +100,5 @@ def test_a_file_system_without_locks_stops_nobody(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    with shelf.writer() as writer:
-        writer.add(make_ids(3), make_vectors(3, 8))
+    add_rows(shelf, make_ids(3), make_vectors(3, 8))
     assert len(shelf.ids()) == 3

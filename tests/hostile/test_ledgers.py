@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -29,7 +28,7 @@ from kit.spoilt_stores import (
     replace_by_link,
     replace_by_pipe,
 )
-from kit.stored_rows import make_ids, make_vectors
+from kit.stored_rows import add_rows, make_ids, make_vectors, right_rows
 
 ROWS, WIDTH = 300, 8
 IDS, VECTORS = make_ids(ROWS), make_vectors(ROWS, WIDTH)
@@ -39,8 +38,7 @@ Attack = Callable[..., Any]
 
 def good_shelf(ledger: Path, rank: int = 0) -> Path:
     shelf = Shelf.open(ledger, FINGERPRINT, WIDTH, rank=rank)
-    with shelf.writer() as writer:
-        writer.add(IDS, VECTORS)
+    add_rows(shelf, IDS, VECTORS)
     return shelf.folder
 
 
@@ -166,10 +164,7 @@ def look_in_every_way(shelf: Path, target: Path) -> bool:
         assert found.rows == store.rows
         if found.added:
             (made,) = target.glob("lmm-*")
-            ids = sorted(Shelf.at(made).ids())
-            np.testing.assert_array_equal(
-                Shelf.at(made).read(ids), VECTORS[[IDS.index(name) for name in ids]]
-            )
+            assert right_rows(Shelf.at(made), IDS, VECTORS) == Shelf.at(made).ids()
             return True
     return False
 
@@ -243,9 +238,7 @@ def rows_of_file(shelf: Path, name: str, content: bytes) -> int:
     """How many rows are read where this is the shelf's only segment; all of them are right."""
     (shelf / "segments" / name).write_bytes(content)
     opened = Shelf.at(shelf)
-    there = sorted(opened.ids() - set(opened.damaged()))
-    found = opened.read(there)
-    np.testing.assert_array_equal(found, VECTORS[[IDS.index(row) for row in there]])
+    there = right_rows(opened, IDS, VECTORS)
     check_shelf(shelf)
     (shelf / "segments" / name).unlink()
     return len(there)

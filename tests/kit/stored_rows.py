@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agiqa.store import Shelf
+
 
 def make_ids(count: int, salt: str = "") -> list[str]:
     return [hashlib.sha256(f"{salt}{row}".encode()).hexdigest() for row in range(count)]
@@ -12,6 +14,19 @@ def make_ids(count: int, salt: str = "") -> list[str]:
 
 def make_vectors(count: int, *shape: int, dtype: str = "float16", seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(dtype)
+
+
+def add_rows(shelf: Shelf, ids: list[str], vectors: np.ndarray) -> Shelf:
+    with shelf.writer() as writer:
+        writer.add(ids, vectors)
+    return shelf
+
+
+def right_rows(shelf: Shelf, ids: list[str], vectors: np.ndarray) -> set[str]:
+    """Ids of the rows that a shelf gives; each of them is that of `vectors`."""
+    there = sorted(shelf.ids() - set(shelf.damaged()))
+    np.testing.assert_array_equal(shelf.read(there), vectors[[ids.index(name) for name in there]])
+    return set(there)
 
 
 def files(path: Path) -> dict[str, bytes]:

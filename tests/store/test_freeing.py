@@ -12,7 +12,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import LockedError, Shelf
 from agiqa.store.upkeep.clearing import leftovers, orphans_of_shelf, remove_shelf
-from kit.stored_rows import flip, make_ids, make_vectors
+from kit.stored_rows import add_rows, flip, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
@@ -28,8 +28,7 @@ def shelf(tmp_path: Path) -> Shelf:
     ids, vectors = make_ids(900), make_vectors(900, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
     for start in range(0, 900, 300):
-        with shelf.writer() as writer:
-            writer.add(ids[start : start + 300], vectors[start : start + 300])
+        add_rows(shelf, ids[start : start + 300], vectors[start : start + 300])
     small = sorted(segments(shelf))
     for path in small[:2]:
         shutil.copy(path, tmp_path)
@@ -95,8 +94,7 @@ def test_a_reader_meets_no_gap_while_segments_are_merged(tmp_path: Path) -> None
     ids, vectors = make_ids(120), make_vectors(120, WIDTH)
     stop, seen, failures = threading.Event(), [0, 0], list[BaseException]()
     writing = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
-    with writing.writer() as writer:
-        writer.add(ids[:8], vectors[:8])
+    add_rows(writing, ids[:8], vectors[:8])
 
     def read(reader: int) -> None:
         shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)

@@ -17,7 +17,7 @@ from agiqa.store import Shelf
 from agiqa.store.checks import check_shelf
 from agiqa.store.ledger import merging
 from agiqa.store.ledger.segments import Kind, Layout, build, described, ids_in, order, rows_of
-from kit.stored_rows import flip, make_ids, make_vectors
+from kit.stored_rows import add_rows, flip, make_ids, make_vectors, right_rows
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
@@ -121,25 +121,19 @@ def test_merges_at_once_lose_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPat
             one.ids()  # what it knows
             if chances.random() < 0.5:
                 first = chances.randrange(40, 395)
-                with shelf.writer() as writer:
-                    writer.add(IDS[first : first + 5], VECTORS[first : first + 5])
+                add_rows(shelf, IDS[first : first + 5], VECTORS[first : first + 5])
         for one in chances.sample(late, 3):
             one.rows.refresh = lambda: None  # type: ignore[method-assign]
             with contextlib.suppress(AgiqaError):  # segments that vanished
                 for group in list(merging._groups(one.rows, everything=True)):
                     merging._merge(one.rows, group)
-        there = sorted(Shelf.at(shelf.folder).ids(), key=IDS.index)
-        assert set(IDS[:40]) <= set(there)
-        np.testing.assert_array_equal(
-            Shelf.at(shelf.folder).read(there), VECTORS[[IDS.index(name) for name in there]]
-        )
+        assert set(IDS[:40]) <= right_rows(Shelf.at(shelf.folder), IDS, VECTORS)
 
 
 def test_rows_with_other_numbers_are_merged_to_one_of_them(shelf: Shelf, tmp_path: Path) -> None:
     other = Shelf.open(tmp_path / "other", FINGERPRINT, WIDTH)
     add_each(shelf, range(10), 10)
-    with other.writer() as writer:
-        writer.add(IDS[5:15], VECTORS[20:30])
+    add_rows(other, IDS[5:15], VECTORS[20:30])
     for path in (other.folder / "segments").iterdir():
         shutil.copy(path, shelf.folder / "segments")
     before = shelf.read(IDS[:15])

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from agiqa.core.errors import AgiqaError
 from agiqa.store import DamagedRowsError, FingerprintMismatchError, LockedError, Shelf, default_root
 from agiqa.store.ledger.segments import rows_of
-from kit.stored_rows import flip_rows, make_ids, make_vectors
+from kit.stored_rows import add_rows, flip_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 
@@ -109,8 +109,7 @@ def test_other_widths_dtypes_and_ids_are_refused(shelf: Shelf) -> None:
 
 def test_an_absent_row_is_counted_and_named(shelf: Shelf) -> None:
     ids = make_ids(3)
-    with shelf.writer() as writer:
-        writer.add(ids[:1], make_vectors(1, 8))
+    add_rows(shelf, ids[:1], make_vectors(1, 8))
     with pytest.raises(AgiqaError, match=rf"for 3 images, found 1 \(first missing: {ids[1]}\)"):
         shelf.read(ids)
 
@@ -142,8 +141,7 @@ def test_a_shelf_of_another_fingerprint_or_width_names_field_and_values(
 def test_a_shelf_whose_description_is_lost_is_known_by_its_name(
     shelf: Shelf, tmp_path: Path, damage: str, caplog: Any
 ) -> None:
-    with shelf.writer() as writer:
-        writer.add(make_ids(3), make_vectors(3, 8))
+    add_rows(shelf, make_ids(3), make_vectors(3, 8))
     path = shelf.folder / "fingerprint.json"
     whole = path.read_bytes()
     path.unlink() if damage == "lost" else path.write_bytes(whole[:50])
@@ -231,10 +229,7 @@ def test_what_is_read_is_what_was_first_written(steps: list) -> None:
 
 
 def add(root: Path, rank: int, ids: list[str], vectors: np.ndarray) -> Shelf:
-    shelf = Shelf.open(root, FINGERPRINT, 8, rank=rank)
-    with shelf.writer() as writer:
-        writer.add(ids, vectors)
-    return shelf
+    return add_rows(Shelf.open(root, FINGERPRINT, 8, rank=rank), ids, vectors)
 
 
 def test_ranks_write_at_once_and_each_by_one(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from agiqa.store import LockedError, Shelf
 from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.ledger.shelf_folders import read_description
-from kit.stored_rows import flip_rows, make_ids, make_vectors
+from kit.stored_rows import add_rows, flip_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}
 ROWS, WIDTH = 600, 16
@@ -27,8 +27,7 @@ def shelf(tmp_path: Path) -> Shelf:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
     shelf = Shelf.open(tmp_path, FINGERPRINT, WIDTH)
     for rows in (slice(0, LARGE), slice(LARGE, ROWS)):
-        with shelf.writer() as writer:
-            writer.add(ids[rows], vectors[rows])
+        add_rows(shelf, ids[rows], vectors[rows])
     return Shelf.at(shelf.folder)
 
 

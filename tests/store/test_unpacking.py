@@ -16,7 +16,7 @@ from agiqa.store import (
 )
 from agiqa.store.packs import pack_layout as pack_layout_module
 from agiqa.store.row_ids import Source
-from kit.stored_rows import flip, make_ids, make_vectors
+from kit.stored_rows import add_rows, flip, make_ids, make_vectors
 
 NAMES = ["quality", "coherence"]
 PRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
@@ -57,8 +57,7 @@ def test_a_pack_gives_the_ledger_back(
 def test_other_numbers_are_kept_and_counted(pack: Path, tmp_path: Path) -> None:
     ids, other = make_ids(ROWS), make_vectors(ROWS, WIDTH, seed=5)
     shelf = Shelf.open(tmp_path / "ledger", PRINTS[1], WIDTH)
-    with shelf.writer() as writer:
-        writer.add(ids[:3], other[:3])
+    add_rows(shelf, ids[:3], other[:3])
     found = add_pack(pack, tmp_path / "ledger")
     assert (found["quality"].added, found["quality"].kept) == (ROWS, ())
     assert (found["coherence"].added, found["coherence"].kept) == (ROWS - 3, tuple(ids[:3]))

@@ -12,7 +12,7 @@ from agiqa.cli import main
 from agiqa.store import Shelf
 from agiqa.store.upkeep.clearing import carry_out, plan
 from kit.cache_project import Project, agiqa, fingerprint, write_run
-from kit.stored_rows import flip
+from kit.stored_rows import add_rows, flip
 
 OLD = time.time() - 90 * 86400
 
@@ -29,8 +29,7 @@ def age(folder: Path) -> None:
 def lonely(project: Project) -> Path:
     """A shelf that nothing uses, three months old."""
     shelf = Shelf.open(project.ledger, fingerprint("lonely"), 16)
-    with shelf.writer() as writer:
-        writer.add(project.ids, project.vectors[:, 0])
+    add_rows(shelf, project.ids, project.vectors[:, 0])
     age(shelf.folder)
     return shelf.folder
 

@@ -127,7 +127,7 @@ class Shelf:
 
         AgiqaError where a row was never added; DamagedRowsError where one cannot be read back.
         """
-        vectors, damaged = self.read_present(ids)
+        vectors, damaged = self.refreshed().read(ids)
         if damaged:
             raise DamagedRowsError(
                 f"{self.folder}: expected {len(ids)} whole rows, found {len(damaged)} damaged or "
@@ -136,10 +136,6 @@ class Shelf:
                 damaged,
             )
         return vectors
-
-    def read_present(self, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-        """Read rows (N, D) as `read`; ids of the damaged ones, whose vectors mean nothing."""
-        return self.refreshed().read(ids)
 
     def damaged(self, ids: Sequence[str] | None = None) -> tuple[str, ...]:
         """Check the rows of `ids`, or all; the image ids of those that cannot be read back."""

@@ -117,7 +117,7 @@ class SharedShelf:
         for start in range(0, len(unpushed), step):
             self.describe()
             ids = unpushed[start : start + step]
-            vectors, damaged = self.shelf.read_present(ids)
+            vectors, damaged = self.shelf.refreshed().read(ids)
             whole = [row for row, name in enumerate(ids) if name not in set(damaged)]
             if whole:
                 names = [ids[row] for row in whole]
