@@ -45,7 +45,7 @@ MUTATIONS = (
              "(computed == checksums[block]) & finite_rows", "finite_rows",
              "store/test_segments.py"),
     Mutation("pack: a row that fails its checksum is damaged", "store/packs/pack_rows.py",
-             "whole[:] = whole_rows(keys, vectors, self.stored.row_crc32[rows])",
+             "whole[:] = whole_rows(keys, vectors, self.row_crc32[rows])",
              "whole[:] = True", "store/test_pack_check.py"),
     Mutation("extractor: patches are pooled, not the class token",
              "stage1/extractors/vision.py", "patches = states[:, -count:]",

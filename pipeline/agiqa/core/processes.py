@@ -6,8 +6,7 @@ images and talks to no other, so torch.distributed is never initialised here.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -78,8 +77,11 @@ def device() -> "torch.device":
     from accelerate import Accelerator
 
     process = this_process()
-    with _without(_LAUNCHED):
+    hidden = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
+    try:
         selected: torch.device = Accelerator().device
+    finally:
+        os.environ.update(hidden)
     if process.world == 1 or selected.type == "cpu":
         return selected
     selected = torch.device(selected.type, process.local_rank % torch.accelerator.device_count())
@@ -101,13 +103,3 @@ def _number(environment: Mapping[str, str], name: str, together: Sequence[str]) 
 def _is_batch_script(environment: Mapping[str, str]) -> bool:
     """Whether this is a job's script itself, where SLURM_NTASKS counts what `srun` would start."""
     return environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_NUM_TASKS" not in environment
-
-
-@contextmanager
-def _without(names: Sequence[str]) -> Iterator[None]:
-    """Take variables out of the environment for a while."""
-    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
