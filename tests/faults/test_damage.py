@@ -12,7 +12,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, pull, pushing
 from agiqa.store.checks import check_shelf, repair_shelf
-from agiqa.store.ledger.segment_folders import RemoteSegments
+from agiqa.store.ledger.segments import RemoteSegments
 from agiqa.store.shared.remote import Remote
 from agiqa.store.shared.sharing import SharedShelf
 from kit.stored_rows import add_rows, make_ids, make_vectors, right_rows

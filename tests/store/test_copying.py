@@ -10,7 +10,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, add_shelf, require_fits
 from agiqa.store.ledger import segments
-from agiqa.store.ledger.segment_folders import LocalSegments
+from agiqa.store.ledger.segments import LocalSegments
 from agiqa.store.ledger.shelf_folders import Description
 from kit.stored_rows import add_rows, flip_rows, make_ids, make_vectors, right_rows
 

@@ -23,9 +23,8 @@ from agiqa.stage1.batches import NewRows, Trying, in_batches
 from agiqa.stage1.decoding import why_bad
 from agiqa.stage1.extractors import Extractor, Recipe, Sample
 from agiqa.store import Fingerprint, RemoteError, digest, require_same
-from agiqa.store.ledger.segment_folders import LocalSegments, RemoteSegments, SegmentFolder
 from agiqa.store.ledger.segment_rows import SegmentRows
-from agiqa.store.ledger.segments import Kind, build
+from agiqa.store.ledger.segments import Kind, LocalSegments, RemoteSegments, SegmentFolder, build
 from agiqa.store.ledger.shelf import FLUSH_SECONDS
 from agiqa.store.ledger.shelf_folders import shelf_folder
 from agiqa.store.row_ids import row_id

@@ -17,9 +17,8 @@ from agiqa.core.whole_files import PARTIAL
 from agiqa.store.durable import disk_errors
 from agiqa.store.ledger.lock import LOCK_NAMES, sole_writer, writer_of
 from agiqa.store.ledger.merging import checked_rows, damage, is_whole
-from agiqa.store.ledger.segment_folders import SEGMENTS
 from agiqa.store.ledger.segment_rows import Segment, VanishedError
-from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.segments import SEGMENTS, rows_of
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.ledger.shelf_folders import DESCRIPTION, is_layout_1
 from agiqa.store.own_files import size_of

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store.ledger.segment_folders import Part, SegmentFolder
 from agiqa.store.ledger.segments import (
     MOST_BYTES,
     Kind,
     Layout,
+    Part,
+    SegmentFolder,
     build,
     ids_in,
     order,

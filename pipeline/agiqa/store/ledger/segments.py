@@ -10,22 +10,37 @@ safetensors holds numbers and nothing that could run. All of a header follows fr
 shelf's fingerprint, width and type; so it is compared, not obeyed, and where each row lies is known
 before anything is read. A header with a few flipped bits is still known for ours; a foreign one is
 not, since it has another digest.
+
+A shelf's segments lie in a folder here, read by plain calls, or in one at a URL, over fsspec. Both
+give the same four things: sizes by name, parts of files, a new file whole, a file's removal.
 """
 
 import hashlib
+import itertools
 import json
+import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agiqa.core.trees import parse_json
+from agiqa.core.urls import shown
+from agiqa.core.whole_files import sync_folder, write_file
+from agiqa.store.durable import disk_errors
+from agiqa.store.own_files import open_own, require_own_file, require_own_folder
 from agiqa.store.rows import DTYPES, WIDEST, Vectors, id_bytes, row_checksums
+from agiqa.store.shared.remote import Remote
 
+SEGMENTS = "segments"  # the folder's name in a shelf's
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16, and no segment gets more
 SEGMENT_BYTES = 32 << 20
 MOST_ROWS = 1 << 16
@@ -36,6 +51,9 @@ LONGEST_HEADER = 4096
 _FLIPPED = 8  # bytes of a header that may be damaged
 _SAFETENSORS = {"float16": "F16", "float32": "F32"}
 _NAME = re.compile(r"([0-9a-f]{64})-([1-9][0-9]{0,4})\.safetensors")
+
+Part = tuple[str, int, int]
+"""A segment's name, and from which byte to which."""
 
 
 def rows_of(name: str) -> int | None:
@@ -178,3 +196,94 @@ def described(head: bytes) -> Kind | None:
 
 def _sorted(tree: Any) -> str:
     return json.dumps(tree, sort_keys=True)
+
+
+class LocalSegments:
+    """A folder of this machine; AgiqaError for whatever the disk refuses, links and pipes."""
+
+    def __init__(self, shelf: Path) -> None:
+        self.folder = shelf / SEGMENTS
+
+    @property
+    def where(self) -> str:
+        """Name the folder, as messages show it."""
+        return str(self.folder.parent)
+
+    def sizes(self) -> dict[str, int]:
+        """Give the bytes of each segment by name."""
+        sizes: dict[str, int] = {}
+        with disk_errors("read", self.folder), suppress(FileNotFoundError):
+            require_own_folder(self.folder)
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if rows_of(entry.name):
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            if not stat.S_ISREG(status.st_mode):  # a link that DVC makes, or none
+                                status = require_own_file(Path(entry.path)).stat()
+                            sizes[entry.name] = status.st_size
+        return sizes
+
+    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """Read each part, less where a file is shorter; None where there is no such file."""
+        blocks: list[bytes | None] = []
+        with disk_errors("read", self.folder):
+            for name, of_file in itertools.groupby(parts, itemgetter(0)):
+                spans = [part[1:] for part in of_file]
+                try:
+                    with open_own(self.folder / name) as file:
+                        size = os.fstat(file.fileno()).st_size
+                        for start, stop in spans:  # no memory is taken for what it has not
+                            file.seek(start)
+                            blocks.append(file.read(max(0, min(stop, size) - start)))
+                except FileNotFoundError:
+                    blocks += [None] * len(spans)
+        return blocks
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Put a new segment there: temporary name, fsync, rename, fsync of the folder."""
+        with disk_errors("write features to", self.folder):
+            if not self.folder.exists():
+                self.folder.mkdir(exist_ok=True)
+                sync_folder(self.folder.parent)
+            require_own_folder(self.folder)
+            write_file(self.folder / name, *parts)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Take segments away whose rows lie durably in others."""
+        with disk_errors("free space in", self.folder):
+            for name in names:
+                (self.folder / name).unlink(missing_ok=True)
+            sync_folder(self.folder)
+
+
+class RemoteSegments:
+    """A folder at a URL; RemoteError for whatever the server refuses."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    @property
+    def where(self) -> str:
+        """Name the folder, as messages show it."""
+        return shown(self.remote.url)
+
+    def sizes(self) -> dict[str, int]:
+        """Give the bytes of each segment by name."""
+        files = self.remote.files(SEGMENTS)
+        return {name: file.size for name, file in files.items() if rows_of(name)}
+
+    def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
+        """Read each part; None where there is no such file."""
+        remote_parts = [(f"{SEGMENTS}/{name}", start, stop) for name, start, stop in parts]
+        return self.remote.read_parts(remote_parts)
+
+    def write(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Put a new segment there; on object stores it appears at once or not at all."""
+        self.remote.write(f"{SEGMENTS}/{name}", b"".join(parts))
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Nothing at a URL is ever removed: who may write there need not be allowed to delete."""
+
+
+SegmentFolder = LocalSegments | RemoteSegments

@@ -33,9 +33,8 @@ from agiqa.store.durable import disk_errors, folder_aside, sync_tree
 from agiqa.store.fingerprint import Fingerprint
 from agiqa.store.ledger.lock import writer_lock
 from agiqa.store.ledger.merging import merge_small
-from agiqa.store.ledger.segment_folders import SEGMENTS, LocalSegments
 from agiqa.store.ledger.segment_rows import SegmentRows
-from agiqa.store.ledger.segments import rows_a_segment
+from agiqa.store.ledger.segments import SEGMENTS, LocalSegments, rows_a_segment
 from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,
     Description,

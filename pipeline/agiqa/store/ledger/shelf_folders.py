@@ -19,8 +19,7 @@ from agiqa.core.urls import folder_name, is_url
 from agiqa.core.whole_files import write_file
 from agiqa.store.durable import disk_errors
 from agiqa.store.fingerprint import Fingerprint, digest, plain, require_same
-from agiqa.store.ledger.segment_folders import LocalSegments
-from agiqa.store.ledger.segments import LONGEST_HEADER, Kind, described
+from agiqa.store.ledger.segments import LONGEST_HEADER, Kind, LocalSegments, described
 from agiqa.store.own_files import read_own, spelled_json
 from agiqa.store.rows import DTYPES, WIDEST
 

@@ -20,9 +20,8 @@ from threading import Event, Thread
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import shown
-from agiqa.store.ledger.segment_folders import RemoteSegments
 from agiqa.store.ledger.segment_rows import SegmentRows
-from agiqa.store.ledger.segments import rows_a_segment
+from agiqa.store.ledger.segments import RemoteSegments, rows_a_segment
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,

@@ -16,7 +16,7 @@ from agiqa.core.progress import track
 from agiqa.store import FORMATS, Shelf, require_fits
 from agiqa.store.adding import Added, PackVector, add_shelf, pack_vectors
 from agiqa.store.ledger.layout1 import OldShelf
-from agiqa.store.ledger.segment_folders import SEGMENTS
+from agiqa.store.ledger.segments import SEGMENTS
 from agiqa.store.ledger.shelf_folders import DESCRIPTION, PIXELS, find_shelves, is_layout_1
 
 log = logging.getLogger(__name__)

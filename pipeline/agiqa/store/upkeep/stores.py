@@ -16,8 +16,7 @@ from agiqa.core.run_folders import provenance_files
 from agiqa.core.trees import read_json
 from agiqa.store import Fingerprint, digest, local_copy
 from agiqa.store.ledger.lock import writer_of
-from agiqa.store.ledger.segment_folders import SEGMENTS
-from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.segments import SEGMENTS, rows_of
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.ledger.shelf_folders import DESCRIPTION, find_shelves, read_description
 from agiqa.store.own_files import size_of

@@ -19,8 +19,7 @@ from agiqa.data.datasets.table import IMAGES_CSV, read_table
 from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits, write_pack
 from agiqa.store.adding import image_ids_of_rows
 from agiqa.store.checks import Finding, Report, check_pack, check_shelf, repair_shelf
-from agiqa.store.ledger.segment_folders import LocalSegments
-from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.segments import LocalSegments, rows_of
 from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,
     MOST_BYTES,
