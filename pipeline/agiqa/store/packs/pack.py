@@ -35,7 +35,7 @@ from agiqa.store.packs.pack_layout import (
 )
 from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.row_ids import row_ids
-from agiqa.store.rows import Vectors, id_bytes
+from agiqa.store.rows import Vectors
 from agiqa.store.shared.remote import copies_folder, fetch
 
 if TYPE_CHECKING:
@@ -139,12 +139,8 @@ def write_pack(
         metadata["left_out"] = sorted(left_out)
     if row_ids:
         metadata["row_ids"] = dict(row_ids)
-    contents = Contents(
-        metadata={**metadata, "check": checksum(metadata)},
-        image_id=np.frombuffer(b"".join(id_bytes(image_ids)), dtype=np.uint8).reshape(-1, 32),
-        vectors=vectors,
-    )
-    put_contents(path, contents)
+    metadata["check"] = checksum(metadata)
+    put_contents(path, Contents(metadata, image_ids, vectors))
 
 
 def put_contents(path: Path, contents: Contents) -> None:

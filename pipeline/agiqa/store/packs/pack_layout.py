@@ -69,8 +69,8 @@ class Rows(Protocol):
 class Contents:
     """A pack to be written, whatever its format."""
 
-    metadata: Mapping[str, Any]
-    image_id: Vectors
+    metadata: Mapping[str, Any]  # checked, or made by `write_pack`
+    image_ids: Sequence[str]
     vectors: Rows
 
     def fill(self, create: Callable[[str], Any]) -> None:
@@ -80,14 +80,13 @@ class Contents:
             AgiqaError: NaN or infinity, naming the image.
         """
         vectors, dtype, shape = create("vectors"), self.metadata["dtype"], self.vectors.shape
-        row_crc32 = np.zeros(len(self.image_id), dtype="<u4")
+        ids, row_crc32 = id_bytes(self.image_ids), np.zeros(len(self.image_ids), dtype="<u4")
         for rows in row_blocks(shape, np.dtype(dtype).itemsize):
             block = np.ascontiguousarray(self.vectors[rows], dtype=DTYPES[dtype])
-            keys = [row.tobytes() for row in self.image_id[rows]]
-            check_vectors([key.hex() for key in keys], block, shape[1:], dtype)
-            row_crc32[rows] = row_checksums(keys, block)
+            check_vectors(self.image_ids[rows], block, shape[1:], dtype)
+            row_crc32[rows] = row_checksums(ids[rows], block)
             vectors[rows] = block
-        create("image_id")[...] = self.image_id
+        create("image_id")[...] = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
         create("row_crc32")[...] = row_crc32
 
 

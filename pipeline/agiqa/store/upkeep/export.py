@@ -156,7 +156,7 @@ def convert_pack(path: Path, target: Path, force: bool = False) -> bool:
                 f"{target}: expected nothing there, found something that differs from {path}; "
                 "replace it with --force, or name another target"
             )
-    put_contents(target, Contents(pack.metadata, pack.image_id, pack))
+    put_contents(target, Contents(pack.metadata, pack.image_ids, pack))
     return True
 
 

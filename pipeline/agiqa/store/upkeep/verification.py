@@ -16,7 +16,7 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import IMAGES_CSV, read_table
-from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits, write_pack
+from agiqa.store import Fingerprint, PackError, Shelf, add_pack, digest, require_fits
 from agiqa.store.adding import image_ids_of_rows
 from agiqa.store.checks import Finding, Report, check_pack, check_shelf, repair_shelf
 from agiqa.store.ledger.segments import LocalSegments, rows_of
@@ -33,8 +33,8 @@ from agiqa.store.ledger.shelf_folders import (
     shelf_folder,
 )
 from agiqa.store.own_files import read_own, size_of
-from agiqa.store.packs.pack import open_pack, read_pack_metadata
-from agiqa.store.packs.pack_layout import row_ids_digest
+from agiqa.store.packs.pack import open_pack, put_contents, read_pack_metadata
+from agiqa.store.packs.pack_layout import Contents, row_ids_digest
 from agiqa.store.row_ids import row_ids
 from agiqa.store.upkeep.stores import PACK, find_packs, find_runs, read_pack_store
 
@@ -138,7 +138,6 @@ def restore_pack(path: Path, ledger: Path) -> str:
             ledger lacks rows.
     """
     metadata = read_pack_metadata(path)
-    width, dtype, left_out = (metadata.get(key, ()) for key in ("width", "dtype", "left_out"))
     ids, by_prompt = _packed_rows(path, metadata), metadata.get("row_ids", {})
     image_ids, vectors = image_ids_of_rows(path) if by_prompt else {}, []
     for name, fingerprint in zip(metadata["names"], metadata["fingerprints"], strict=True):
@@ -153,20 +152,12 @@ def restore_pack(path: Path, ledger: Path) -> str:
                 "has those of all its images: run `agiqa prepare`"
             )
         else:
-            require_fits(ledger, [(path, Description(fingerprint, width, dtype))])
+            made_by = Description(fingerprint, metadata["width"], metadata["dtype"])
+            require_fits(ledger, [(path, made_by)])
             vectors.append(Shelf.at(folder).read(rows))
             continue
         raise AgiqaError(f"{path}: cannot be packed again: {reason}; run `agiqa extract`")
-    write_pack(
-        path,
-        metadata["extractor"],
-        metadata["names"],
-        metadata["fingerprints"],
-        ids,
-        np.stack(vectors, axis=1),
-        left_out,
-        metadata.get("row_ids"),
-    )
+    put_contents(path, Contents(metadata, ids, np.stack(vectors, axis=1)))
     return f"{path}: {len(ids)} rows packed again from the ledger"
 
 
