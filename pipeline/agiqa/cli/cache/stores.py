@@ -195,7 +195,7 @@ def show(store: str, cache: Path, runs: Path, as_json: bool) -> None:
     agiqa cache show 43ba443d --json
     """
     from agiqa.store import default_root
-    from agiqa.store.upkeep.one_store import choose_store, details
+    from agiqa.store.upkeep.stores import choose_store, details
 
     described, extra = details(*choose_store(store, default_root()), [cache], [runs])
     if as_json:
