@@ -16,8 +16,6 @@ from agiqa.core.errors import AgiqaError
 Fingerprint: TypeAlias = Mapping[str, object]
 """Values are str, int, finite float, bool, None, and lists and string-keyed mappings of them."""
 
-_SHOWN_CHARACTERS = 160  # of a value in an error message, which must stay one line
-
 
 class _Absent:
     """Stands for a field that one of two fingerprints lacks."""
@@ -99,15 +97,16 @@ def require_same(
     fields = difference(expected, found)
     if not fields:
         return
-    field, value, found_value = fields[0]
+    field, value, found_value = fields[0][0], short(fields[0][1], 160), short(fields[0][2], 160)
     more = f" (and {len(fields) - 1} more: {', '.join(f[0] for f in fields[1:4])})"
     raise FingerprintMismatchError(
-        f"{where}: expected {field or 'fingerprint'} = {_short(value)}, found {_short(found_value)}"
+        f"{where}: expected {field or 'fingerprint'} = {value}, found {found_value}"
         f"{more if len(fields) > 1 else ''}; {advice}",
         fields,
     )
 
 
-def _short(value: object) -> str:
+def short(value: object, most: int = 80) -> str:
+    """The value as an error message shows it, which must stay one line."""
     text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    return text if len(text) <= most else text[:most] + "…"

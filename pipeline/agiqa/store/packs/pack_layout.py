@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.store.fingerprint import canonical
+from agiqa.store.fingerprint import canonical, short
 from agiqa.store.own_files import StrangeFileError
 from agiqa.store.rows import (
     BLOCK_BYTES,
@@ -137,13 +137,13 @@ def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     if metadata.get("format") != FORMAT:
         raise PackError(
             f"{path}: expected a pack of agiqa, found data of another program "
-            f"(format {_short(metadata.get('format'))}); name the pack that `agiqa extract` wrote"
+            f"(format {short(metadata.get('format'))}); name the pack that `agiqa extract` wrote"
         )
     layout = metadata.get("layout")
     if type(layout) is not int or layout != LAYOUT:
         newer = type(layout) is int and layout > LAYOUT
         advice = "upgrade agiqa" if newer else "run `agiqa extract` again"
-        raise PackError(f"{path}: expected pack layout {LAYOUT}, found {_short(layout)}; {advice}")
+        raise PackError(f"{path}: expected pack layout {LAYOUT}, found {short(layout)}; {advice}")
     fields = {key: value for key, value in metadata.items() if key != "check"}
     if metadata.get("check") != checksum(fields):
         raise damaged(path, "metadata that fails its checksum")
@@ -151,9 +151,9 @@ def verify_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         if name not in metadata and name not in OPTIONAL:
             raise damaged(path, f"metadata without {name}")
         if name in metadata and not fits(metadata[name]):
-            raise damaged(path, f"{name} {_short(metadata[name])} where {wanted} must be")
+            raise damaged(path, f"{name} {short(metadata[name])} where {wanted} must be")
     if strange := set(metadata).difference(FIELDS, ("format", "layout", "check")):
-        raise damaged(path, f"a field {_short(min(strange))} that no pack has")
+        raise damaged(path, f"a field {short(min(strange))} that no pack has")
     if len(metadata["fingerprints"]) != (count := len(metadata["names"])):
         raise damaged(path, f"{len(metadata['fingerprints'])} fingerprints of {count} vectors")
     if not set(metadata.get("row_ids", ())).issubset(metadata["names"]):
@@ -208,11 +208,6 @@ def _differ(values: list[str]) -> bool:
 
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def array_shapes(metadata: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
