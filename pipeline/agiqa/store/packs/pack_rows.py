@@ -45,7 +45,7 @@ class PackRows:
     @property
     def by_prompt(self) -> bool:
         """Whether rows are of an image with its own prompt, not of an image alone."""
-        return "row_ids" in self.metadata
+        return bool(self.metadata.get("row_ids"))
 
     @property
     def shape(self) -> tuple[int, int, int]:
