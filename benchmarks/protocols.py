@@ -23,7 +23,9 @@ from processes import cost_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.leak_audit import perceptual
 from agiqa.data.metrics import all_metrics
-from agiqa.data.splits import leaks, make_splits, write_splits
+from agiqa.data.splits.files import write_splits
+from agiqa.data.splits.preparing import leaks
+from agiqa.data.splits.protocols import make_splits
 
 IMAGES_A_PROMPT = 10
 COMMAND = "import sys; sys.argv[0] = 'agiqa'; from agiqa.cli import main; main()"

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agiqa.data.datasets.table import read_table
-from agiqa.data.datasets.targets import find_target
+from agiqa.data.datasets.table import find_target, read_table
 from agiqa.data.metrics import all_metrics
 from agiqa.data.statistics.intervals import draw, model_intervals
 from agiqa.runs.create_scorer import create_scorer

@@ -30,7 +30,7 @@ MUTATIONS = (
     Mutation("metrics: the raw error is one of differences", "data/metrics.py",
              "_root_mean_square(mos - score) if", "_root_mean_square(mos + score) if",
              "data/test_metrics.py"),
-    Mutation("splits: the cut nearest to the ratio", "data/splits/split_rules.py",
+    Mutation("splits: the cut nearest to the ratio", "data/splits/protocols.py",
              "np.argmin(np.abs(ends - share * ends[-1]))) + 1",
              "np.argmin(np.abs(ends - share * ends[-1]))) + 2",
              "data/splits/test_protocols.py"),

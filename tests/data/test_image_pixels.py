@@ -7,6 +7,7 @@ with another decoder. Levels are those of 8 bits; ±1 where two roundings meet.
 import binascii
 import io
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,59 +75,54 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def of_png() -> list[Known]:
-    cases = []
+def of_png() -> Iterator[Known]:
     for bits in (1, 2, 4, 8, 16):
         stored = samples(bits)
-        cases.append(Known(f"PNG grey {bits}", png(stored, bits, 0), grey(levels(stored, bits))))
+        yield Known(f"PNG grey {bits}", png(stored, bits, 0), grey(levels(stored, bits)))
         hole = int(stored[2, 3, 0])
         trns = chunk(b"tRNS", hole.to_bytes(2, "big"))
         rgb = np.where(stored == hole, 255, levels(stored, bits))
-        cases.append(Known(f"PNG grey {bits} tRNS", png(stored, bits, 0, trns), grey(rgb)))
+        yield Known(f"PNG grey {bits} tRNS", png(stored, bits, 0, trns), grey(rgb))
     for bits in (1, 2, 4, 8):
         stored = samples(bits)
         table = rng.integers(0, 256, (1 << bits, 3))
         alpha = rng.integers(0, 256, 1 << bits)
         plte = chunk(b"PLTE", table.astype(np.uint8).tobytes())
         colours = table[stored[..., 0]]
-        cases.append(Known(f"PNG palette {bits}", png(stored, bits, 3, plte), colours))
+        yield Known(f"PNG palette {bits}", png(stored, bits, 3, plte), colours)
         transparent = int(stored[2, 3, 0])
         trns = chunk(b"tRNS", b"\xff" * transparent + b"\0")
         rgb = np.where(stored == transparent, 255, colours)
-        cases.append(Known(f"PNG palette {bits} one tRNS", png(stored, bits, 3, plte, trns), rgb))
+        yield Known(f"PNG palette {bits} one tRNS", png(stored, bits, 3, plte, trns), rgb)
         trns = chunk(b"tRNS", alpha.astype(np.uint8).tobytes())
         rgb = on_white(colours, alpha[stored] / 255)
-        content = png(stored, bits, 3, plte, trns)
-        cases.append(Known(f"PNG palette {bits} soft tRNS", content, rgb, 1))
+        yield Known(f"PNG palette {bits} soft tRNS", png(stored, bits, 3, plte, trns), rgb, 1)
         few = (1 << bits) // 2  # the rest is opaque
         trns = chunk(b"tRNS", alpha[:few].astype(np.uint8).tobytes())
         rgb = on_white(colours, np.where(stored < few, alpha[stored], 255) / 255)
-        content = png(stored, bits, 3, plte, trns)
-        cases.append(Known(f"PNG palette {bits} short tRNS", content, rgb, 1))
+        yield Known(f"PNG palette {bits} short tRNS", png(stored, bits, 3, plte, trns), rgb, 1)
     for bits in (8, 16):
         most = (1 << bits) - 1
         stored = samples(bits, 3)
         shown = levels(stored, bits)
-        cases.append(Known(f"PNG RGB {bits}", png(stored, bits, 2), shown))
+        yield Known(f"PNG RGB {bits}", png(stored, bits, 2), shown)
         hole = stored[2, 3]
         trns = chunk(b"tRNS", b"".join(int(value).to_bytes(2, "big") for value in hole))
         rgb = np.where((stored == hole).all(axis=-1, keepdims=True), 255, shown)
-        cases.append(Known(f"PNG RGB {bits} tRNS", png(stored, bits, 2, trns), rgb))
+        yield Known(f"PNG RGB {bits} tRNS", png(stored, bits, 2, trns), rgb)
         for kind, channels in ((4, 1), (6, 3)):
             stored = samples(bits, channels + 1)
             rgb = on_white(stored[..., :-1] / most * 255, stored[..., -1:] / most)
             rgb = grey(rgb) if channels == 1 else rgb
             name = "LA" if channels == 1 else "RGBA"
-            cases.append(Known(f"PNG {name} {bits}", png(stored, bits, kind), rgb, 1))
+            yield Known(f"PNG {name} {bits}", png(stored, bits, kind), rgb, 1)
     stored = samples(8, 3)
     gamma, profile = chunk(b"gAMA", (100_000).to_bytes(4, "big")), chunk(b"iCCP", b"p3\0\0junk")
-    cases.append(Known("PNG gamma is ignored", png(stored, 8, 2, gamma), stored))
-    cases.append(Known("PNG profile is ignored", png(stored, 8, 2, profile), stored))
-    return cases
+    yield Known("PNG gamma is ignored", png(stored, 8, 2, gamma), stored)
+    yield Known("PNG profile is ignored", png(stored, 8, 2, profile), stored)
 
 
-def of_tiff() -> list[Known]:
-    cases = []
+def of_tiff() -> Iterator[Known]:
     for order, hows in (("<", [1]), (">", [1, 8])):
         for how in hows:
             packing = {"order": order, "packed_as": how}
@@ -135,69 +131,63 @@ def of_tiff() -> list[Known]:
                 stored = samples(bits)
                 shown = levels(stored, bits)
                 content = tiff(stored, bits, 1, **packing, strip_rows=2)
-                cases.append(Known(f"{about} grey {bits}", content, grey(shown)))
+                yield Known(f"{about} grey {bits}", content, grey(shown))
                 if not (order == ">" and bits == 16):  # see REFUSED
                     content = tiff(stored, bits, 0, **packing)
-                    cases.append(Known(f"{about} white is 0 {bits}", content, grey(255 - shown)))
+                    yield Known(f"{about} white is 0 {bits}", content, grey(255 - shown))
             for bits in (1, 2, 4, 8):
                 stored = samples(bits)
                 table = rng.integers(0, 256, (1 << bits, 3))
                 content = tiff(stored, bits, 3, **packing, tags=[(320, (table.T * 257).ravel())])
-                cases.append(Known(f"{about} palette {bits}", content, table[stored[..., 0]]))
+                yield Known(f"{about} palette {bits}", content, table[stored[..., 0]])
             for bits in (8, 16):
                 most = (1 << bits) - 1
                 stored = samples(bits, 3)
                 content = tiff(stored, bits, 2, **packing, strip_rows=2)
-                cases.append(Known(f"{about} RGB {bits}", content, levels(stored, bits)))
+                yield Known(f"{about} RGB {bits}", content, levels(stored, bits))
                 if bits == 8:
                     content = tiff(stored, bits, 2, **packing, strip_rows=2, planar=True)
                     name = f"{about} RGB {bits} in planes"
-                    cases.append(Known(name, content, levels(stored, bits)))
+                    yield Known(name, content, levels(stored, bits))
                 stored = samples(bits, 4)
                 shown, alpha = levels(stored[..., :3], bits), stored[..., 3:] / most
                 for extra, rgb in ((0, shown), (2, on_white(stored[..., :3] / most * 255, alpha))):
                     content = tiff(stored, bits, 2, **packing, tags=[(338, [extra])])
-                    cases.append(Known(f"{about} RGB+{extra} {bits}", content, rgb, extra // 2))
+                    yield Known(f"{about} RGB+{extra} {bits}", content, rgb, extra // 2)
                 within = stored.copy()  # associated alpha: no colour above it
                 within[..., :3] = np.minimum(within[..., :3], within[..., 3:])
                 rgb = np.rint(255 * (within[..., :3] / most + 1 - alpha)).astype(int)
                 content = tiff(within, bits, 2, **packing, tags=[(338, [1])])
-                cases.append(Known(f"{about} RGB+1 {bits}", content, rgb, 2))
+                yield Known(f"{about} RGB+1 {bits}", content, rgb, 2)
                 rgb = naive_cmyk(stored, most)
-                cases.append(
-                    Known(f"{about} CMYK {bits}", tiff(stored, bits, 5, **packing), rgb, 1)
-                )
+                yield Known(f"{about} CMYK {bits}", tiff(stored, bits, 5, **packing), rgb, 1)
             stored = samples(8, 2)
             rgb = grey(on_white(stored[..., :1], stored[..., 1:] / 255))
-            content = tiff(stored, 8, 1, **packing, tags=[(338, [2])])
-            cases.append(Known(f"{about} LA", content, rgb, 1))
+            yield Known(f"{about} LA", tiff(stored, 8, 1, **packing, tags=[(338, [2])]), rgb, 1)
             content = tiff(stored, 8, 1, **packing, tags=[(338, [0])])
-            cases.append(Known(f"{about} grey and another", content, grey(stored[..., :1])))
+            yield Known(f"{about} grey and another", content, grey(stored[..., :1]))
             within = np.minimum(stored, stored[..., 1:])
             rgb = grey(within[..., :1] + 255 - within[..., 1:])
-            content = tiff(within, 8, 1, **packing, tags=[(338, [1])])
-            cases.append(Known(f"{about} La", content, rgb, 2))
+            yield Known(f"{about} La", tiff(within, 8, 1, **packing, tags=[(338, [1])]), rgb, 2)
             stored = samples(8, 2)
             table = rng.integers(0, 256, (256, 3))
             rgb = on_white(table[stored[..., 0]], stored[..., 1:] / 255)
             extra = [(320, (table.T * 257).ravel()), (338, [2])]
-            cases.append(Known(f"{about} PA", tiff(stored, 8, 3, **packing, tags=extra), rgb, 1))
+            yield Known(f"{about} PA", tiff(stored, 8, 3, **packing, tags=extra), rgb, 1)
     stored = samples(12)
-    cases.append(Known("TIFF grey 12", tiff(stored, 12, 1), grey(levels(stored, 12))))
+    yield Known("TIFF grey 12", tiff(stored, 12, 1), grey(levels(stored, 12)))
     stored = samples(8, 3)
-    cases.append(Known("BigTIFF", tiff(stored, 8, 2, big=True, strip_rows=2), stored))
+    yield Known("BigTIFF", tiff(stored, 8, 2, big=True, strip_rows=2), stored)
     y, cb, cr = (stored[..., [at]].astype(float) for at in range(3))
     red, blue = y + 1.402 * (cr - 128), y + 1.772 * (cb - 128)
     green = y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128)
     rgb = np.clip(np.rint(np.concatenate([red, green, blue], -1)), 0, 255).astype(int)
     for how in (1, 8):
         content = tiff(stored, 8, 6, packed_as=how, tags=[(530, [1, 1])])
-        cases.append(Known(f"TIFF YCbCr {how}", content, rgb, 2))
-    return cases
+        yield Known(f"TIFF YCbCr {how}", content, rgb, 2)
 
 
-def of_bmp() -> list[Known]:
-    cases = []
+def of_bmp() -> Iterator[Known]:
     for bits in (1, 4, 8):
         for colours in (1 << bits, 2):
             stored = rng.integers(0, colours, (H, W, 1))
@@ -212,33 +202,29 @@ def of_bmp() -> list[Known]:
                     rows, (W, H), bits, palette=table.astype(np.uint8).tobytes(), colours=colours
                 )
                 rgb = table[stored[..., 0]][..., 2::-1]
-                cases.append(Known(f"BMP {bits}, {colours} {name}", content, rgb))
+                yield Known(f"BMP {bits}, {colours} {name}", content, rgb)
     stored = samples(8, 4)
     bgr = np.ascontiguousarray(stored[::-1, :, 2::-1]).astype(np.uint8)
-    content = bmp(_padded(bgr.tobytes()), (W, H), 24)
-    cases.append(Known("BMP 24", content, stored[..., :3]))
+    yield Known("BMP 24", bmp(_padded(bgr.tobytes()), (W, H), 24), stored[..., :3])
     content = bmp(_padded(bgr[::-1].tobytes()), (W, -H), 24)
-    cases.append(Known("BMP 24 from the top", content, stored[..., :3]))
+    yield Known("BMP 24 from the top", content, stored[..., :3])
     bgra = np.ascontiguousarray(stored[::-1, :, [2, 1, 0, 3]]).astype(np.uint8).tobytes()
-    cases.append(Known("BMP 32", bmp(bgra, (W, H), 32), stored[..., :3]))
+    yield Known("BMP 32", bmp(bgra, (W, H), 32), stored[..., :3])
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     rgb = on_white(stored[..., :3], stored[..., 3:] / 255)
-    content = bmp(bgra, (W, H), 32, compression=3, masks=masks)
-    cases.append(Known("BMP 32 with alpha", content, rgb, 1))
+    yield Known("BMP 32 with alpha", bmp(bgra, (W, H), 32, compression=3, masks=masks), rgb, 1)
     for name, widths, masks in (("555", (5, 5, 5), (0x7C00, 0x3E0, 0x1F, 0)),
                                 ("565", (5, 6, 5), (0xF800, 0x7E0, 0x1F, 0))):  # fmt: skip
         parts = np.concatenate([rng.integers(0, 1 << bits, (H, W, 1)) for bits in widths], -1)
         rgb = np.concatenate([levels(parts[..., [at]], widths[at]) for at in range(3)], -1)
         word = parts[..., 0] << widths[1] + 5 | parts[..., 1] << 5 | parts[..., 2]
         rows = _padded(word[::-1].astype("<u2").tobytes())
-        content = bmp(rows, (W, H), 16, compression=3, masks=masks)
-        cases.append(Known(f"BMP {name}", content, rgb, 1))
+        yield Known(f"BMP {name}", bmp(rows, (W, H), 16, compression=3, masks=masks), rgb, 1)
     run = bytes([3, 7, 4, 9, 0, 0]) * (H - 1) + bytes([0, 7, 1, 2, 3, 4, 5, 6, 7, 0, 0, 1])
     table = rng.integers(0, 256, (256, 4))
     indices = np.array([[1, 2, 3, 4, 5, 6, 7]] + [[7] * 3 + [9] * 4] * (H - 1))
     content = bmp(run, (W, H), 8, compression=1, palette=table.astype(np.uint8).tobytes())
-    cases.append(Known("BMP run lengths", content, table[indices][..., 2::-1]))
-    return cases
+    yield Known("BMP run lengths", content, table[indices][..., 2::-1])
 
 
 def _padded(rows: bytes) -> bytes:
@@ -247,8 +233,7 @@ def _padded(rows: bytes) -> bytes:
     return b"".join(line.ljust((stride + 3) // 4 * 4, b"\0") for line in lines)
 
 
-def of_pnm() -> list[Known]:
-    cases = []
+def of_pnm() -> Iterator[Known]:
     for most in (1, 15, 100, 255, 1023, 4095, 65535):
         for kind, channels in (("5", 1), ("6", 3)):
             stored = rng.integers(0, most + 1, (H, W, channels))
@@ -256,47 +241,40 @@ def of_pnm() -> list[Known]:
             rgb = grey(rgb) if channels == 1 else rgb
             head = f"P{kind}\n# by hand\n{W} {H}\n{most}\n".encode()
             content = head + packed(stored.reshape(H, -1), 8 if most < 256 else 16)
-            cases.append(Known(f"P{kind} maxval {most}", content, rgb))
+            yield Known(f"P{kind} maxval {most}", content, rgb)
     stored = samples(1)
     content = f"P4 {W} {H}\n".encode() + packed(stored[..., 0], 1)
-    cases.append(Known("P4", content, grey(255 - 255 * stored)))
+    yield Known("P4", content, grey(255 - 255 * stored))
     stored = samples(8, 3)
     text = " ".join(map(str, stored.ravel()))
-    cases.append(Known("P3", f"P3 {W} {H} 255\n{text}\n".encode(), stored))
-    return cases
+    yield Known("P3", f"P3 {W} {H} 255\n{text}\n".encode(), stored)
 
 
-def of_gif() -> list[Known]:
+def of_gif() -> Iterator[Known]:
     table = rng.integers(0, 256, (128, 3))
     stored, other = rng.integers(0, 128, (2, H, W))
     hole = int(stored[2, 3])
     first, second = (stored, (0, 0), None), (other, (0, 0), 5)
-    cases = [
-        Known("GIF", gif([first], (W, H), table), table[stored]),
-        Known("GIF, first of two frames", gif([first, second], (W, H), table), table[stored]),
-        Known(
-            "GIF with a transparent colour",
-            gif([(stored, (0, 0), hole), second], (W, H), table),
-            np.where((stored == hole)[..., None], 255, table[stored]),
-        ),
-    ]
+    yield Known("GIF", gif([first], (W, H), table), table[stored])
+    yield Known("GIF, first of two frames", gif([first, second], (W, H), table), table[stored])
+    rgb = np.where((stored == hole)[..., None], 255, table[stored])
+    content = gif([(stored, (0, 0), hole), second], (W, H), table)
+    yield Known("GIF with a transparent colour", content, rgb)
     for name, transparent in (("opaque", None), ("transparent", hole)):
         rgb = np.full((H + 5, W + 4, 3), 255)
         rgb[2 : 2 + H, 3 : 3 + W] = table[stored]
         if transparent is not None:
             rgb[2 : 2 + H, 3 : 3 + W][stored == hole] = 255
         content = gif([(stored, (3, 2), transparent)], (W + 4, H + 5), table)
-        cases.append(Known(f"GIF, {name} frame within its screen", content, rgb))
+        yield Known(f"GIF, {name} frame within its screen", content, rgb)
     ramp = np.repeat(np.arange(128)[:, None], 3, 1)
     content = gif([(stored, (0, 0), hole)], (W, H), ramp)
     rgb = np.where(stored == hole, 255, stored)[..., None]
-    cases.append(Known("GIF grey with a transparent level", content, grey(rgb)))
-    return cases
+    yield Known("GIF grey with a transparent level", content, grey(rgb))
 
 
-def of_lossy() -> list[Known]:
+def of_lossy() -> Iterator[Known]:
     """What only an encoder can write: one colour, or without loss."""
-    cases = []
     colour = np.broadcast_to(np.array([200, 90, 30]), (16, 16, 3)).astype(np.uint8)
     flat = Image.fromarray(colour)
     for name, options in {
@@ -305,13 +283,13 @@ def of_lossy() -> list[Known]:
         "progressive": {"progressive": True},
         "RGB": {"keep_rgb": True},
     }.items():
-        cases.append(Known(f"JPEG {name}", saved(flat, "JPEG", quality=98, **options), colour, 3))
-    cases.append(Known("JPEG grey", saved(flat.convert("L"), "JPEG", quality=98),
-                       np.asarray(flat.convert("L"))[..., None].repeat(3, -1), 2))  # fmt: skip
+        yield Known(f"JPEG {name}", saved(flat, "JPEG", quality=98, **options), colour, 3)
+    one = flat.convert("L")
+    yield Known("JPEG grey", saved(one, "JPEG", quality=98), grey(np.asarray(one)[..., None]), 2)
     ink = np.array([30, 120, 200, 60])
     cmyk = Image.new("CMYK", (16, 16), tuple(ink))
     rgb = np.broadcast_to(naive_cmyk(ink[None, None], 255), (16, 16, 3))
-    cases.append(Known("JPEG CMYK, Adobe's", saved(cmyk, "JPEG", quality=98), rgb, 3))
+    yield Known("JPEG CMYK, Adobe's", saved(cmyk, "JPEG", quality=98), rgb, 3)
     # YCCK: the YCbCr of 255 - C, M, Y, all stored inverted as Adobe does; its transform is 2
     colours = Image.fromarray(np.broadcast_to(np.uint8(ink[:3]), (16, 16, 3)).copy())
     stored = [*np.asarray(colours.convert("YCbCr"))[0, 0], 255 - ink[3]]
@@ -320,31 +298,28 @@ def of_lossy() -> list[Known]:
     )
     assert ycck.count(b"Adobe\0\x64\0\0\0\0\0") == 1
     ycck = ycck.replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2")
-    cases.append(Known("JPEG YCCK, Adobe's", ycck, rgb, 5))
+    yield Known("JPEG YCCK, Adobe's", ycck, rgb, 5)
     stored = samples(8, 4).astype(np.uint8)
     rgb = on_white(stored[..., :3].astype(int), stored[..., 3:] / 255)
     rgba = Image.fromarray(stored)
     for kind in ("WEBP", "JPEG2000", "TIFF"):
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-        cases.append(Known(f"{kind} RGBA", saved(rgba, kind, **options), rgb, 1))
-        cases.append(Known(f"{kind} RGB", saved(rgba.convert("RGB"), kind, **options),
-                           stored[..., :3]))  # fmt: skip
+        yield Known(f"{kind} RGBA", saved(rgba, kind, **options), rgb, 1)
+        yield Known(f"{kind} RGB", saved(rgba.convert("RGB"), kind, **options), stored[..., :3])
     palette = rgba.convert("RGB").quantize(16)
     content = saved(palette, "WEBP", lossless=True)
-    cases.append(Known("WEBP of a palette", content, np.asarray(palette.convert("RGB"))))
+    yield Known("WEBP of a palette", content, np.asarray(palette.convert("RGB")))
     frames = [rgba, Image.new("RGBA", (W, H), "red")]
     content = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
-    cases.append(Known("WEBP, first of two frames", content, rgb, 1))
+    yield Known("WEBP, first of two frames", content, rgb, 1)
     content = saved(rgba.convert("LA"), "JPEG2000")
     la = np.asarray(rgba.convert("LA")).astype(int)
-    rgb = grey(on_white(la[..., :1], la[..., 1:] / 255))
-    cases.append(Known("JPEG2000 LA", content, rgb, 1))
+    yield Known("JPEG2000 LA", content, grey(on_white(la[..., :1], la[..., 1:] / 255)), 1)
     deep = samples(16)
     content = saved(Image.fromarray(deep[..., 0].astype(np.uint16)), "JPEG2000")
-    cases.append(Known("JPEG2000 grey 16", content, grey(levels(deep, 16))))
+    yield Known("JPEG2000 grey 16", content, grey(levels(deep, 16)))
     bare = saved(rgba.convert("RGB"), "JPEG2000", no_jp2=True)
-    cases.append(Known("JPEG2000 codestream", bare, stored[..., :3]))
-    return cases
+    yield Known("JPEG2000 codestream", bare, stored[..., :3])
 
 
 KNOWN = [*of_png(), *of_tiff(), *of_bmp(), *of_pnm(), *of_gif(), *of_lossy()]

@@ -117,7 +117,7 @@ def test_names_that_differ_in_case(here: Path, attack: Callable) -> None:
         ({"root": "../.."}, "root.json: damaged"),
         ({"root": 3}, "root.json: damaged (root is 3, not text)"),
         ({"name": 3}, "dataset.json: damaged (name is 3, not text)"),
-        ({"layout": [1]}, "layout [1] is none"),
+        ({"layout": [1]}, "layout [1] is not the one"),
         ({"synthetic": "yes"}, "damaged (synthetic is 'yes')"),
         ({"targets": 3}, "dataset.json: damaged"),
         ({"targets": [3]}, "dataset.json: damaged"),

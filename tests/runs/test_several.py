@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
-from agiqa.data.splits import make_splits
 from agiqa.data.splits.files import write_splits
+from agiqa.data.splits.protocols import make_splits
 from agiqa.stage2.features import Features
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.targets import Scales, Targets

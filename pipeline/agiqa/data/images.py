@@ -83,7 +83,7 @@ def decode(source: Path | bytes, expected: str | None = None) -> Image.Image:
     """
     path = source if isinstance(source, Path) else Path("the image")
     data = _read(path) if isinstance(source, Path) else source
-    if expected is not None and _digest(data) != expected:
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
         raise ImageError(path, "has changed since prepare")
     return _decoded(path, data)
 
@@ -105,7 +105,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def image_id(path: Path) -> str:
     """Hash the file's bytes: sha256 in hexadecimal, the key under which vectors are stored."""
-    return _digest(_read(path))
+    return hashlib.sha256(_read(path)).hexdigest()
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -224,10 +224,6 @@ def _read(path: Path) -> bytes:
         raise ImageError(path, str(error)) from None
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _decoded(path: Path, data: bytes) -> Image.Image:
     try:
         picture = read_picture(data)
@@ -244,4 +240,4 @@ def _check(path: Path) -> str | BadImage:
         _decoded(path, data)
     except ImageError as error:
         return BadImage(printable(path), error.reason)
-    return _digest(data)
+    return hashlib.sha256(data).hexdigest()

@@ -2,7 +2,7 @@
 
 import difflib
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,14 @@ def read_mapping(
         raise AgiqaError(f"{path}: not a readable {content}: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise AgiqaError(f"{path}: expected the keys {', '.join(keys)}.")
-    _require_keys(path, tree, keys, optional)
-    return tree
-
-
-def _require_keys(
-    path: Path, tree: Mapping[Any, Any], keys: Sequence[str], optional: Sequence[str]
-) -> None:
     valid = [*keys, *optional]
     for key in tree:
         if key not in valid:
             near = difflib.get_close_matches(str(key), valid, n=1)
-            raise AgiqaError(
-                f"{path}: unknown key '{key}'; "
-                + (
-                    f"did you mean '{near[0]}'?"
-                    if near
-                    else f"valid: {', '.join(keys)}, and at will {', '.join(optional)}."
-                )
-            )
+            hint = f"valid: {', '.join(keys)}, and at will {', '.join(optional)}."
+            if near:
+                hint = f"did you mean '{near[0]}'?"
+            raise AgiqaError(f"{path}: unknown key '{key}'; {hint}")
     if missing := [key for key in keys if key not in tree]:
         raise AgiqaError(f"{path}: missing {', '.join(missing)}.")
+    return tree

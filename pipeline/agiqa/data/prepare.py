@@ -20,10 +20,15 @@ from agiqa.data.datasets.download import download as fetch
 from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.origin import SOURCES, AbsentError, Reading, note_sources, origin_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
-from agiqa.data.leak_audit import NEAR, count_near, with_near
+from agiqa.data.leak_audit.perceptual import NEAR, count_near, with_near
 from agiqa.data.sources import find_source
-from agiqa.data.splits import make_all_splits, shared, small_test_sides, write_all_splits
-from agiqa.data.splits.leaks import Leak
+from agiqa.data.splits.preparing import (
+    Leak,
+    make_all_splits,
+    shared,
+    small_test_sides,
+    write_all_splits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +88,8 @@ def prepare(
     Raises:
         AgiqaError: unknown or absent data, a bad image, no such column, a name that is taken.
     """
-    params, cache = settings(params), Path(cache)
-    data_set_name(name, "NAME")
-    _require_free_name(name, cache)
-    source, folder = find_source(name, source, params), cache / name
+    params, folder = settings(params), _folder(name, Path(cache))
+    source = find_source(name, source, params)
     if download:
         _download(name, source)
     reading = Reading(origin_of(source), folder)
@@ -124,26 +127,29 @@ def note_what_is_there(
     Raises:
         AgiqaError: they are not here, and there is no note.
     """
-    params, cache = settings(params), Path(cache)
-    data_set_name(name, "NAME")
-    _require_free_name(name, cache)
+    params, folder = settings(params), _folder(name, Path(cache))
     try:
         located = find_source(name, source, params)
-        note_sources(origin_of(located), cache / name, params.prepare.workers)
+        note_sources(origin_of(located), folder, params.prepare.workers)
     except AbsentError as error:
-        if not (cache / name / SOURCES).is_file():
+        if not (folder / SOURCES).is_file():
             raise
         log.warning("%s: what it is made from is not here, its table stays: %s", name, error)
 
 
-def _require_free_name(name: str, cache: Path) -> None:
-    """Refuse a name that is another's but for case: on many disks the two are one folder."""
+def _folder(name: str, cache: Path) -> Path:
+    """Give the folder of a data set's name, unless it is no name, or another's but for case.
+
+    On many disks the two would be one folder.
+    """
+    data_set_name(name, "NAME")
     for folder in cache.iterdir() if cache.is_dir() else ():
         if folder.name != name and folder.name.casefold() == name.casefold():
             raise AgiqaError(
                 f"{folder} is a data set already, whose name differs from '{name}' in case alone: "
                 "give one of them another name"
             )
+    return cache / name
 
 
 def _with_range(table: ImagesTable, target: Target) -> str:

@@ -132,7 +132,10 @@ def make_prompt_set(tree: Mapping[str, Any]) -> PromptSet:
     order = tree["order"]
     if order not in ORDERS:
         raise AgiqaError(f"order is one of {', '.join(ORDERS)}; found {order!r}.")
-    prompts, reply = _prompts(tree["prompts"]), _reply(tree.get("reply", ""))
+    prompts, reply = _prompts(tree["prompts"]), tree.get("reply", "")
+    if not isinstance(reply, str):
+        raise AgiqaError(f"reply is the text that the model's reply begins with; found {reply!r}.")
+    _require_known_places(reply, "the reply")
     for name, text in prompts.items():
         if (text + reply).count(IMAGE_PROMPT) > 1:
             label = f"prompt '{name}'" + (" with the reply" if IMAGE_PROMPT in reply else "")
@@ -206,13 +209,6 @@ def _prompts(prompts: object) -> dict[str, str]:
             raise AgiqaError(f"a prompt cannot be named '{key}': another expert is; rename it.")
         _require_known_places(text, f"prompt '{key}'")
     return {str(key): text.strip() for key, text in prompts.items()}
-
-
-def _reply(reply: object) -> str:
-    if not isinstance(reply, str):
-        raise AgiqaError(f"reply is the text that the model's reply begins with; found {reply!r}.")
-    _require_known_places(reply, "the reply")
-    return reply
 
 
 def _require_known_places(text: str, label: str) -> None:

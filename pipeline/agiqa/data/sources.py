@@ -6,12 +6,9 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, UsageError
 from agiqa.core.params import Params, Source
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.origin import AbsentError
 
-OFFICIAL = (
-    "agiqa-3k", "aigiqa-20k", "aigciqa2023", "agiqa-1k", "evalmuse-40k", "evalmi-50k", "koniq-10k",
-    "spaq",
-)  # fmt: skip
 KINDS = (*OFFICIAL, "csv", "folder", "demo")
 TABLES = (".csv", ".tsv")
 

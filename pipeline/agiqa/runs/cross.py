@@ -17,9 +17,9 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.data.datasets.groups import Relatives
-from agiqa.data.datasets.table import ImagesTable, read_table
-from agiqa.data.datasets.targets import field_name
-from agiqa.data.splits import default_protocol, protocols_there, read_protocol, side_rows
+from agiqa.data.datasets.table import ImagesTable, field_name, read_table
+from agiqa.data.splits.files import protocols_there, read_protocol, side_rows
+from agiqa.data.splits.protocols import default_protocol
 from agiqa.runs.evaluate import TestSet, evaluate_on
 from agiqa.runs.files import CROSS, DATASETS, Run, load_run, require_unpublished, write_all_results
 from agiqa.runs.records import METRICS, read_metrics

@@ -17,7 +17,7 @@ import pandas as pd
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
 from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
-from agiqa.data.statistics.ceiling import deviations, known_raters, noise_ceiling
+from agiqa.data.statistics.ceiling import known_raters, noise_ceiling
 from agiqa.data.statistics.intervals import (
     LEVEL,
     RESAMPLES,
@@ -144,11 +144,11 @@ def sides_ratio(leaks: Sequence[Mapping[str, Any]]) -> float:
 def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any] | None:
     """The best that could be reached on the images that some split tests; None where unknown."""
     about = next(target for target in table.targets if target.name == column)
-    spread, raters = deviations(table, about), known_raters(table, about)
-    if spread is None or raters is None:
+    raters = known_raters(table, about)
+    if not about.deviation or raters is None:
         return None
     tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
-    mos = table.frame[column].to_numpy(dtype=float)
+    mos, spread = (table.frame[c].to_numpy(dtype=float) for c in (column, about.deviation))
     tested = tested[np.isfinite(mos[tested])]
     ceiling = noise_ceiling(mos[tested], spread[tested], raters[tested])
     return {"assumed": False, **asdict(ceiling)}  # as earlier versions did for AGIQA-3K's

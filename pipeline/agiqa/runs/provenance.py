@@ -8,7 +8,7 @@ from typing import Any
 
 from agiqa.core.params import Params
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits import leaks
+from agiqa.data.splits.preparing import leaks
 from agiqa.stage2.fit_data import RatedData
 
 LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")

@@ -17,9 +17,9 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit, Params, Semantic, Visual
 from agiqa.data.datasets.groups import Relatives
 from agiqa.data.datasets.origin import require_fresh
-from agiqa.data.datasets.table import ImagesTable, read_table
-from agiqa.data.datasets.targets import find_target
-from agiqa.data.splits import default_protocol, read_protocol, side_rows, split_digest
+from agiqa.data.datasets.table import ImagesTable, find_target, read_table
+from agiqa.data.splits.files import read_protocol, side_rows, split_digest
+from agiqa.data.splits.protocols import default_protocol
 from agiqa.stage2.features import load_features
 from agiqa.stage2.paper.inputs import load_paper_inputs
 from agiqa.stage2.predictors import AnyInputs

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, some
-from agiqa.data.splits.split_rules import SIDES
+from agiqa.data.splits.protocols import SIDES
 from agiqa.stage2.features import Features, require_same_stores
 from agiqa.stage2.fit_data import FitData, RatedData
 from agiqa.stage2.predictors import AnyInputs

@@ -7,7 +7,8 @@ from agiqa.data.datasets import demo
 from agiqa.data.datasets.degradations import DEGRADATIONS
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
-from agiqa.data.splits import default_protocol, leaks, make_splits
+from agiqa.data.splits.preparing import leaks
+from agiqa.data.splits.protocols import default_protocol, make_splits
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,9 @@ import pytest
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.file_digests import FileDigests
 from agiqa.data.datasets.origin import SOURCES, require_fresh
 from agiqa.data.datasets.table import read_table
-from kit import official_downloads
 from kit.command import agiqa, refusal
 
 OPTIONS = ("--image-column=file", "--score-column=mos", "--prompt-column=prompt")
@@ -203,23 +200,3 @@ def test_without_files_and_without_a_note_it_is_an_error(work: Path) -> None:
     message = refusal("prepare", "new", "--only-sources", "--from", "no.csv", *OPTIONS)
     assert message.startswith("Error: no.csv: ")
     assert len(message.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "labels"),
-    [
-        ("agiqa-3k", lambda f: official_downloads.agiqa_3k(f, prompts=3), ["data.csv"]),
-        ("aigiqa-20k", lambda f: official_downloads.aigiqa_20k(f, prompts=3), None),
-        ("koniq-10k", lambda f: official_downloads.koniq_10k(f, images=5), None),
-        ("spaq", lambda f: official_downloads.spaq(f, images=5), None),
-    ],
-)
-def test_labels_of_official_downloads_are_sources(
-    tmp_path: Path, name: str, make: Callable[[Path], object], labels: list[str] | None
-) -> None:
-    make(tmp_path / name)
-    parts = OFFICIAL[name].find(tmp_path / name)
-    files = list(parts.labels.values())
-    assert all(file.is_file() for file in files)
-    assert parts.images.is_dir()
-    assert labels is None or [file.name for file in files] == labels

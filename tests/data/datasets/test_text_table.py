@@ -86,6 +86,13 @@ def test_what_is_no_table_is_said_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_column_that_is_not_there_may_be_one_between_semicolons(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file;mos\na.png;3\n")
+    message = "expected the column mos; found file;mos: it is separated by semicolons"
+    with pytest.raises(AgiqaError, match=message):
+        read_text_csv(tmp_path / "t.csv", ["mos"])
+
+
 def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     for path, message in (

@@ -14,9 +14,16 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.folder import prepare
 from agiqa.data.datasets.table import ImagesTable, Target
 from agiqa.data.images import BadImagesError
-from agiqa.data.leak_audit import NEAR, audit, count_near, perceptual_hashes, with_near
-from agiqa.data.leak_audit.perceptual import hashes_file, near_hashes
-from agiqa.data.splits import make_splits
+from agiqa.data.leak_audit.overlaps import audit
+from agiqa.data.leak_audit.perceptual import (
+    NEAR,
+    count_near,
+    hashes_file,
+    near_hashes,
+    perceptual_hashes,
+    with_near,
+)
+from agiqa.data.splits.protocols import make_splits
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from scipy.io import savemat
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits import import_splits
 from agiqa.data.splits.foreign_files import read_foreign
+from agiqa.data.splits.importing import import_splits
 
 MakeTable = Callable[..., ImagesTable]
 

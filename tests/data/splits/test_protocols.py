@@ -13,19 +13,9 @@ from agiqa.core.params import Splits
 from agiqa.data.datasets import agiqa_3k
 from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits import (
-    SIDES,
-    Leak,
-    default_protocol,
-    leaks,
-    make_all_splits,
-    make_splits,
-    read_splits,
-    side_rows,
-    small_test_sides,
-    write_splits,
-)
-from agiqa.data.splits.preparing import count_leaks
+from agiqa.data.splits.files import read_splits, side_rows, write_splits
+from agiqa.data.splits.preparing import Leak, count_leaks, leaks, make_all_splits, small_test_sides
+from agiqa.data.splits.protocols import SIDES, default_protocol, make_splits
 
 MakeTable = Callable[..., ImagesTable]
 

@@ -7,7 +7,8 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Splits
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits import has_official, make_all_splits, make_splits
+from agiqa.data.splits.preparing import make_all_splits
+from agiqa.data.splits.protocols import has_official, make_splits
 
 MakeTable = Callable[..., ImagesTable]
 

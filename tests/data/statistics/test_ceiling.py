@@ -4,13 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, Target
 from agiqa.data.metrics import krcc, plcc, srcc
-from agiqa.data.statistics.ceiling import (
-    deviations,
-    known_raters,
-    noise_ceiling,
-)
+from agiqa.data.statistics.ceiling import ceilings_of, known_raters, noise_ceiling
 
 
 @pytest.mark.parametrize(("raters", "within"), [(4, 0.03), (16, 0.01)])
@@ -65,7 +62,6 @@ def test_images_without_score_or_deviation_do_not_count() -> None:
 
 def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:
     table = make_table(["a", "b", "c"])
-    assert deviations(table, table.targets[0]) is None
     assert known_raters(table, table.targets[0]) is None
     target = Target("quality", 1.0, 5.0, deviation="quality_sd")
     known = replace(
@@ -80,6 +76,7 @@ def test_what_a_table_says(make_table: Callable[..., ImagesTable]) -> None:
     counts = known_raters(counted, replace(target, raters="n"))
     assert counts is not None
     assert counts.tolist() == [5, 6, 7]
-    values = deviations(known, target)
-    assert values is not None
-    assert values.tolist() == [0.1, 0.2, 0.3]
+    (row,) = ceilings_of(replace(known, targets=(target,)))
+    assert row["rmse"] == pytest.approx(np.sqrt(np.mean(np.square([0.1, 0.2, 0.3])) / 21))
+    with pytest.raises(AgiqaError, match="deviations are known for no target: without them"):
+        ceilings_of(table)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from agiqa.core.params import Fit, Network, Paper, Params
 from agiqa.data.datasets.table import read_table
-from agiqa.data.splits import make_splits, write_splits
+from agiqa.data.splits.files import write_splits
+from agiqa.data.splits.protocols import make_splits
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 from agiqa.stage2.paper.network.weights import DEAD

@@ -12,7 +12,7 @@ from agiqa.cli.output import echo, print_json, print_table
 from agiqa.core.errors import AgiqaError
 
 if TYPE_CHECKING:
-    from agiqa.data.leak_audit import Audit
+    from agiqa.data.leak_audit.overlaps import Audit
 
 MEASURES = {
     "same_prompt": "same prompt",
@@ -57,8 +57,9 @@ def command(
     """
     from agiqa.data.datasets.groups import has_own_groups
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.leak_audit import audit, near_hashes, perceptual_hashes
-    from agiqa.data.splits import protocols_there, read_protocol
+    from agiqa.data.leak_audit.overlaps import audit
+    from agiqa.data.leak_audit.perceptual import near_hashes, perceptual_hashes
+    from agiqa.data.splits.files import protocols_there, read_protocol
 
     folder = cache / dataset
     table = read_table(folder)
@@ -121,6 +122,6 @@ def _print(dataset: str, distance: int, audits: "dict[str, Audit]", own_groups: 
 def _share(count: int, images: int) -> str:
     if not count:
         return "0"
-    from agiqa.data.splits import percent
+    from agiqa.data.splits.preparing import percent
 
     return f"{count:,} ({percent(count, images)})"

@@ -28,7 +28,8 @@ def list_(dataset: str, cache: Path, as_json: bool) -> None:
     """
     from agiqa.data.datasets.groups import has_own_groups
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.splits import leaks, protocols_there, read_protocol, split_digest
+    from agiqa.data.splits.files import protocols_there, read_protocol, split_digest
+    from agiqa.data.splits.preparing import leaks
 
     folder = cache / dataset
     table = read_table(folder)
@@ -65,7 +66,7 @@ def list_(dataset: str, cache: Path, as_json: bool) -> None:
 
 
 def _print_protocols(listed: list[dict[str, Any]], has_groups: bool) -> None:
-    from agiqa.data.splits import percent
+    from agiqa.data.splits.preparing import percent
 
     rows = []
     for entry in listed:
@@ -151,7 +152,8 @@ def import_(
     agiqa splits import mine folds.csv --protocol folds --seed-column fold --val-share 0.125
     """
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.splits import import_splits, shared, write_imported
+    from agiqa.data.splits.importing import import_splits
+    from agiqa.data.splits.preparing import shared, write_imported
 
     folder = cache / dataset
     table = read_table(folder)
@@ -205,7 +207,7 @@ def export(dataset: str, protocol: str, seed: int | None, out: Path | None, cach
     """
     from agiqa.core.whole_files import write_whole
     from agiqa.data.datasets.table import read_table
-    from agiqa.data.splits import read_protocol
+    from agiqa.data.splits.files import read_protocol
 
     splits = read_protocol(cache / dataset, read_table(cache / dataset), protocol)
     if seed is not None:

@@ -69,7 +69,7 @@ def read(parts: Parts) -> Download:
     rows = pd.DataFrame({"path": names, "prompt": prompts})
     rows["generator"] = names.str.partition("_")[0]
     rows["quality"] = numbers(labels, "Score", "Image", csv)
-    return Download(FACTS, parts, rows, images_in(parts.images))
+    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
 
 
 def _prompt(name: str) -> str:

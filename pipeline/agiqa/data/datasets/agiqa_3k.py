@@ -59,4 +59,4 @@ def read(parts: Parts) -> Download:
     rows = generated_rows(labels["name"], labels["prompt"])
     for name, column in COLUMNS.items():
         rows[name] = numbers(labels, column, "name", csv)
-    return Download(FACTS, parts, rows, images_in(parts.images))
+    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)

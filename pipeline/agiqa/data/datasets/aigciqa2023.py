@@ -20,7 +20,7 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.data.datasets.matlab import read_vector
-from agiqa.data.datasets.official import Download, Facts, HubCopy, Parts, Range, Unpacked, images_in
+from agiqa.data.datasets.official import Download, Facts, HubCopy, Parts, Unpacked, images_in
 from agiqa.data.datasets.sheets import read_text_sheet
 
 logger = logging.getLogger(__name__)
@@ -82,25 +82,20 @@ def read(parts: Parts) -> Download:
     scores = {target: read_vector(labels[target], KEY, IMAGES) for target in LABELS}
     prompts = _prompts(labels["prompts"])
     index = _index(labels["index"]) if "index" in labels else None
-    root, paths, generators, present = _images(parts.images, index)
+    images, paths, generators, present = _images(parts.images, index)
     numbers = np.arange(IMAGES)
     rows = pd.DataFrame({"path": paths})
     rows["prompt"] = [prompts[row // COPIES % TEXTS] for row in numbers]
     rows["generator"] = generators
-    return Download(FACTS, parts, rows.assign(**scores), present, root, _scale(scores))
-
-
-def _scale(scores: dict[str, np.ndarray]) -> Range:
-    """Give the scale of the release that these scores are of, and log an earlier one."""
-    together = np.concatenate(list(scores.values()))
-    if together.min() > FACTS.scale[1] and together.max() <= EARLIER_SCALE[1]:
+    together, scale = np.concatenate(list(scores.values())), FACTS.scale
+    if together.min() > scale[1] and together.max() <= EARLIER_SCALE[1]:
+        scale = EARLIER_SCALE
         logger.warning(
             "%s: the scores are on 0…100, as in an earlier release: 20 times those of today's, "
             "and kept as they are",
             FACTS.name,
         )
-        return EARLIER_SCALE
-    return FACTS.scale
+    return Download(FACTS, Parts(labels, images), rows.assign(**scores), present, scale)
 
 
 def _prompts(path: Path) -> list[str]:

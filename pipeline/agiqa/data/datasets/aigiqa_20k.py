@@ -43,17 +43,15 @@ def find(source: Path) -> Parts:
 
 def read(parts: Parts) -> Download:
     """Read the labels: train, then validation, then test."""
-    base = parts.images
-    sides = [_read_side(base, side, csv) for side, csv in parts.labels.items()]
+    base, sides = parts.images, []
+    for side, csv in parts.labels.items():
+        labels = read_text_csv(csv, ["name", "prompt", *(["mos"] if side == "train" else [])])
+        rows = generated_rows(labels["name"], labels["prompt"]).assign(set=side)
+        if (base / side).is_dir():
+            rows["path"] = f"{side}/" + rows["path"]
+        rows["quality"] = numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan
+        sides.append(rows)
     folders = ["", *(side for side in SIDES if (base / side).is_dir())]
-    return Download(FACTS, parts, pd.concat(sides, ignore_index=True), images_in(base, folders))
-
-
-def _read_side(base: Path, side: str, csv: Path) -> pd.DataFrame:
-    labels = read_text_csv(csv, ["name", "prompt", *(["mos"] if side == "train" else [])])
-    rows = generated_rows(labels["name"], labels["prompt"])
-    if (base / side).is_dir():
-        rows["path"] = f"{side}/" + rows["path"]
-    rows["set"] = side
-    rows["quality"] = numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan
-    return rows
+    return Download(
+        FACTS, parts, pd.concat(sides, ignore_index=True), images_in(base, folders), FACTS.scale
+    )

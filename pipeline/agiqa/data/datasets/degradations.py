@@ -126,11 +126,13 @@ def _tiles(image: Image.Image) -> list[tuple[int, int, int, int]]:
     ]
 
 
-TECHNICAL: dict[str, Degradation] = {"blur": blur, "noise": noise, "jpeg": jpeg, "colour": colour}
-SEMANTIC: dict[str, Degradation] = {
+DEGRADATIONS: dict[str, Degradation] = {
+    "blur": blur,
+    "noise": noise,
+    "jpeg": jpeg,
+    "colour": colour,
     "tiles_shuffled": tiles_shuffled,
     "tiles_turned": tiles_turned,
     "halves_swapped": halves_swapped,
     "regions_duplicated": regions_duplicated,
 }
-DEGRADATIONS: dict[str, Degradation] = {**TECHNICAL, **SEMANTIC}

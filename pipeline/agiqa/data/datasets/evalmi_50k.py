@@ -60,4 +60,4 @@ def read(parts: Parts) -> Download:
     rows["generator"] = names.str.partition("/")[0]
     for target, column in COLUMNS.items():
         rows[target] = numbers(sheet, column, "ImageName", path)
-    return Download(FACTS, parts, rows, ())
+    return Download(FACTS, parts, rows, (), FACTS.scale)

@@ -56,14 +56,6 @@ def has_own_groups(frame: pd.DataFrame) -> bool:
     return bool((frame["group"] != "").any()) and not grouped_by_prompt(frame)
 
 
-def regrouped(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give a table of an earlier version, whose keys kept inner white space, today's keys."""
-    earlier = frame["prompt"].str.casefold().str.strip()
-    if not (frame["group"] == earlier).all():
-        return frame
-    return frame.assign(group=prompt_groups(frame["prompt"]))
-
-
 def near_names(groups: Iterable[str]) -> list[tuple[str, str]]:
     """Pair group names that would be one if they were prompts."""
     first: dict[str, str] = {}
@@ -83,6 +75,15 @@ class Relatives:
         self._groups = frame["group"]
         self._prompts = prompt_groups(frame["prompt"])
         self._by_prompt = grouped_by_prompt(frame)
+
+    def counts(self, rows: Rows, other_rows: Rows) -> dict[str, int]:
+        """Count by kind the `rows` with a relative among `other_rows` of the same table."""
+        kinds = {
+            "same_prompt": self.of_prompt,
+            "same_group": self.of_group,
+            "same_file": self.of_file,
+        }
+        return {name: int(of(self, other_rows)[rows].sum()) for name, of in kinds.items()}
 
     def of(self, relatives: "Relatives", rows: Rows, by_group: bool) -> Mask:
         """Tell for each image `(N,)` whether it must stand on the side of those `rows`.

@@ -65,4 +65,4 @@ def read(parts: Parts) -> Download:
             f"{len(few):,} rows ({some([printable(path) for path in few['path']])}): take the "
             f"official labels, {FACTS.address}"
         )
-    return Download(FACTS, parts, rows, images_in(parts.images))
+    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)

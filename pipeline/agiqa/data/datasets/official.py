@@ -82,8 +82,8 @@ def iqa_pytorch(archive: str, gigabytes: float) -> HubCopy:
 class Parts:
     """Where in an unpacked official download its parts lie."""
 
-    labels: Mapping[str, Path]  # the files that hold labels, by what they hold
-    images: Path  # the folder in or below which the images are
+    labels: Mapping[str, Path]  # the files that hold labels, by what they hold: the rows' first
+    images: Path  # the folder in or below which the images are; once read, that of the paths
 
 
 @dataclass(frozen=True)
@@ -94,23 +94,7 @@ class Download:
     parts: Parts
     rows: pd.DataFrame  # as `build_table` takes them, with all of the facts' targets
     present: Sequence[str]  # paths of the images where there should be no others than the rows'
-    other_root: Path | None = None  # that paths are relative to, where it isn't the parts' images
-    other_scale: Range | None = None  # of the scores, where a release has another than the facts'
-
-    @property
-    def root(self) -> Path:
-        """The folder that paths are relative to."""
-        return self.other_root or self.parts.images
-
-    @property
-    def scale(self) -> Range:
-        """The ends of the scores' scale."""
-        return self.other_scale or self.facts.scale
-
-    @property
-    def labels(self) -> Path:
-        """The (first) file that the rows are from, for messages."""
-        return next(iter(self.parts.labels.values()))
+    scale: Range  # of the scores: the facts', but for a release that has another
 
 
 class Adapter(Protocol):
@@ -206,7 +190,7 @@ def prepare_download(
     facts, unlabelled = download.facts, _check(download, skip_bad)
     table = build_table(
         facts.name,
-        download.root,
+        download.parts.images,
         download.rows,
         list(facts.targets),
         licence=facts.licence,
@@ -220,36 +204,30 @@ def prepare_download(
 
 def _check(download: Download, skip_bad: bool) -> list[BadImage]:
     """Check all that needs no image to be opened, and list the images without a label."""
-    facts, rows, labels = download.facts, download.rows, download.labels
+    facts, rows, labels = download.facts, download.rows, next(iter(download.parts.labels.values()))
     if rows.empty:
         raise AgiqaError(f"{labels}: expected one row an image, found only the header")
     refuse_duplicates(rows["path"], labels)
-    _check_scores(download)
-    _warn_of_another_version(facts, len(rows), labels)
-    return _disagreement(download, skip_bad)
-
-
-def _warn_of_another_version(facts: Facts, count: int, labels: Path) -> None:
-    """Log where labels are others than the official ones, by their number and digest."""
+    _check_scores(download, labels)
     digest = file_sha256(labels)
-    if facts.images in (0, count) and facts.labels_sha256 in ("", digest):
-        return
-    logger.warning(
-        "%s: %s is of another version: expected %s rows, sha256 %s; found %s, sha256 %s: fetch it "
-        "from %s; go on only if you mean to",
-        facts.name,
-        labels.name,
-        f"{facts.images:,}" if facts.images else "not known how many",
-        f"{facts.labels_sha256[:12]}…" if facts.labels_sha256 else "not known",
-        f"{count:,}",
-        f"{digest[:12]}…",
-        facts.address,
-    )
+    if facts.images not in (0, len(rows)) or facts.labels_sha256 not in ("", digest):
+        logger.warning(
+            "%s: %s is of another version: expected %s rows, sha256 %s; found %s, sha256 %s: fetch "
+            "it from %s; go on only if you mean to",
+            facts.name,
+            labels.name,
+            f"{facts.images:,}" if facts.images else "not known how many",
+            f"{facts.labels_sha256[:12]}…" if facts.labels_sha256 else "not known",
+            f"{len(rows):,}",
+            f"{digest[:12]}…",
+            facts.address,
+        )
+    return _disagreement(download, labels, skip_bad)
 
 
-def _disagreement(download: Download, skip: bool) -> list[BadImage]:
+def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage]:
     """List images without a label, to be left out; `build_table` sees labels without an image."""
-    root, labels, title = download.root, download.labels, download.facts.title
+    root, title = download.parts.images, download.facts.title
     listed = list(download.rows["path"])
     present, listed_paths = set(download.present), set(listed)
     missing = [path for path in listed if path not in present and not (root / path).exists()]
@@ -278,8 +256,8 @@ def _disagreement(download: Download, skip: bool) -> list[BadImage]:
     return [BadImage(path, f"has no row in {labels.name}") for path in unlabelled]
 
 
-def _check_scores(download: Download) -> None:
-    facts, rows, labels, scale = download.facts, download.rows, download.labels, download.scale
+def _check_scores(download: Download, labels: Path) -> None:
+    facts, rows, scale = download.facts, download.rows, download.scale
     factor = scale[1] / facts.scale[1]
     for target, published in facts.targets.items():
         scores = rows[target]

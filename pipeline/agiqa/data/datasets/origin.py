@@ -26,6 +26,7 @@ from agiqa.core.params import Source
 from agiqa.core.regular_files import read_regular
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.build import as_spelled
 from agiqa.data.datasets.csv_file import image_paths
 from agiqa.data.datasets.file_digests import FileDigests
@@ -75,8 +76,6 @@ def origin_of(source: Source) -> Origin:
     Raises:
         AbsentError: a part of an official download is absent.
     """
-    from agiqa.data.datasets import OFFICIAL
-
     path, kind = Path(source.path).expanduser(), source.kind
     splits = {protocol: Path(file).expanduser() for protocol, file in source.splits.items()}
     if kind in OFFICIAL:

@@ -51,4 +51,4 @@ def read(parts: Parts) -> Download:
     rows = pd.DataFrame({"path": sheet["Image name"]})
     for target, column in COLUMNS.items():
         rows[target] = numbers(sheet, column, "Image name", path)
-    return Download(FACTS, parts, rows, images_in(parts.images))
+    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)

@@ -16,7 +16,6 @@ in `root.json` beside them; whoever gets the table without it can fit, not extra
 """
 
 import hashlib
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,11 +30,8 @@ from agiqa.core.names import target_name
 from agiqa.core.regular_files import file_sha256
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
-from agiqa.data.datasets.groups import regrouped
 from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates
 from agiqa.data.images import BadImage
-
-log = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
@@ -44,10 +40,12 @@ ROOT_JSON = "root.json"
 SET_COLUMN = "set"
 DEVIATION, RATERS = "_sd", "_raters"  # ends of the names of the columns beside a target's
 SETS = ("train", "val", "test", "")
+# What the field calls a score: others for the same. AGIQA-3K has `align` and AIGCIQA2023 has
+# `correspondence` where others say alignment; a column `mos` is quality. A table keeps its authors'
+# names; whoever asks for a target may use any, so that a run finds its like in another data set.
+SYNONYMS = {"quality": ("mos",), "alignment": ("align", "correspondence")}
 DIRECTION = "higher is better"  # of every target, said in dataset.json
 LAYOUT = 4  # of the two files; raised when a reader of today could not read them
-# 1 holds the root itself; 1 and 2 know no scales, deviations and directions, 3 no ratings an image.
-READABLE = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,30 @@ class ImagesTable:
                 f"run `agiqa prepare {self.name}` first."
             )
         return self.root
+
+
+def field_name(target: str) -> str:
+    """Give the field's name of a target; its own where it has no other."""
+    names = (name for name, synonyms in SYNONYMS.items() if target.lower() in synonyms)
+    return next(names, target)
+
+
+def find_target(table: ImagesTable, asked: str) -> str:
+    """Find the table's column for the target `asked`, by its own name or another for it.
+
+    Raises:
+        AgiqaError: there is none; says which there are.
+    """
+    names = [target.name for target in table.targets]
+    if asked in names:
+        return asked
+    alike = [name for name in names if field_name(name) == field_name(asked)]
+    if len(alike) == 1:
+        return alike[0]
+    hint = f"it has {', '.join(names) or 'none, so it can be scored but not fitted'}"
+    if len(names) == 1:
+        hint = f"give --target {names[0]}"
+    raise AgiqaError(f"Data set '{table.name}' has no target '{asked}'; {hint}.")
 
 
 def inner_path(path: str, prefix: str) -> str:
@@ -161,7 +183,7 @@ def read_table(folder: Path | str) -> ImagesTable:
             others = f"; prepared there: {some(known)}" if known else ""
             raise AgiqaError(f"{folder}: expected {name}, found {present}: {advice}{others}")
     try:
-        table, sha256, recorded_root = _described(read_json(folder / DATASET_JSON), folder, advice)
+        table, sha256 = _described(read_json(folder / DATASET_JSON), folder, advice)
         if file_sha256(csv) != sha256:
             raise AgiqaError(f"{csv}: not the file that {DATASET_JSON} was written with: {advice}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -177,21 +199,20 @@ def read_table(folder: Path | str) -> ImagesTable:
         frame[column] = numbers(frame, column, "path", csv, may_be_empty=True)
     if SET_COLUMN in frame and (odd := sorted(set(frame[SET_COLUMN]) - set(SETS))):
         raise AgiqaError(f"{csv}: column {SET_COLUMN} holds {some(odd)}, no known side: {advice}")
-    frame = _regrouped(frame, folder)
-    return replace(table, frame=frame, root=_root(folder, recorded_root))
+    return replace(table, frame=frame, root=_root(folder))
 
 
-def _described(tree: Any, folder: Path, advice: str) -> tuple[ImagesTable, str, object]:
-    """Make a table without rows or root of dataset.json; with the CSV's sha256 and layout 1's root.
+def _described(tree: Any, folder: Path, advice: str) -> tuple[ImagesTable, str]:
+    """Make a table without rows or root of dataset.json; with the CSV's sha256.
 
     Raises:
         AgiqaError: a layout that this version does not read.
         ValueError, KeyError, TypeError, AttributeError: a field is absent or of a wrong kind.
     """
-    if tree["layout"] not in READABLE:
+    if tree["layout"] != LAYOUT:
         raise AgiqaError(
-            f"{folder / DATASET_JSON}: layout {tree['layout']} is none of those that this "
-            f"version reads ({', '.join(map(str, READABLE))}): update agiqa, or {advice}"
+            f"{folder / DATASET_JSON}: layout {tree['layout']} is not the one that this version "
+            f"reads ({LAYOUT}): update agiqa, or {advice}"
         )
     targets = tuple(_target(**target) for target in tree["targets"])
     skipped = tuple(BadImage(*_texts(bad, "path", "reason")) for bad in tree["skipped"])
@@ -203,7 +224,7 @@ def _described(tree: Any, folder: Path, advice: str) -> tuple[ImagesTable, str, 
     if len(set(columns)) < len(columns):
         raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
     table = ImagesTable(name, None, pd.DataFrame(), targets, synthetic, licence, source, skipped)
-    return table, sha256, tree.get("root")
+    return table, sha256
 
 
 def _score_columns(targets: Sequence[Target]) -> list[str]:
@@ -218,20 +239,6 @@ def _texts(tree: Mapping[str, Any], *keys: str) -> tuple[str, ...]:
     return tuple(tree[key] for key in keys)
 
 
-def _regrouped(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Give the table today's groups, and log where an earlier version had more."""
-    now = regrouped(frame)
-    if (count := now["group"].nunique()) != (before := frame["group"].nunique()):
-        log.warning(
-            "%s: prompts that differ in white space or unseen characters alone are one group now: "
-            "%d groups, %d before; `agiqa prepare` deals the splits anew",
-            folder,
-            count,
-            before,
-        )
-    return now
-
-
 def _target(
     *,
     name: str,
@@ -242,7 +249,7 @@ def _target(
     raters: str = "",
     direction: str = DIRECTION,
 ) -> Target:
-    """Make a target as dataset.json has it; layouts 1 and 2 had the first three fields."""
+    """Make a target as dataset.json has it."""
     columns = [target_name(column, "a column") for column in (name, deviation, raters) if column]
     ends = (low, high) if scale is None else (low, high, *scale)
     if direction != DIRECTION or columns[:1] != [name] or len(ends) not in (2, 4):
@@ -253,16 +260,13 @@ def _target(
     return Target(name, low, high, nominal, deviation, raters)
 
 
-def _root(folder: Path, recorded: object) -> Path | None:
-    """Find where the images are on this machine; None where nobody has said.
-
-    `recorded` is what dataset.json itself says, as in layout 1.
-    """
+def _root(folder: Path) -> Path | None:
+    """Find where the images are on this machine; None where nobody has said."""
     path = folder / ROOT_JSON
-    if not path.exists() and recorded is None:
+    if not path.exists():
         return None
     try:
-        (root,) = _texts(read_json(path) if path.exists() else {"root": recorded}, "root")
+        (root,) = _texts(read_json(path), "root")
         if not Path(root).is_absolute() and root != ".":
             root = inner_path(root, "root")
     except (ValueError, KeyError, TypeError, AgiqaError) as error:

@@ -62,7 +62,11 @@ def parse_text_csv(file: "io.BufferedReader[Any]", where: str, suffix: str) -> p
     """
     try:
         with io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as text:
-            _require_text(file)
+            start = file.peek(4)[:4]
+            if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise ValueError("is not UTF-8 text but UTF-16: save it as CSV in UTF-8")
+            if start.startswith((b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")):
+                raise ValueError("an archive or a workbook, not text: unpack it, or save it as CSV")
             return _read(text, "\t" if suffix.lower() == TABS else ",")
     except (csv.Error, ValueError) as error:
         raise AgiqaError(f"{where}: is not a readable CSV ({one_line(error)})") from error
@@ -149,15 +153,6 @@ def _read(text: io.TextIOWrapper, separator: str) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(cells, dtype=str) for name, cells in named.items()})
 
 
-def _require_text(file: "io.BufferedReader[Any]") -> None:
-    """Raise ValueError for what begins as other kinds of files do."""
-    start = file.peek(4)[:4]
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("is not UTF-8 text but UTF-16: save it as CSV in UTF-8")
-    if start.startswith((b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")):
-        raise ValueError("an archive or a workbook, not text: unpack it, or save it as CSV")
-
-
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     """Yield the file's lines with their ends; ValueError for what is too long or no UTF-8."""
     number = 0
@@ -167,19 +162,14 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
             raise ValueError(f"line {number:,} has over {MOST_LINE:,} characters: is it a table?")
         if "\0" in line:
             raise ValueError(f"line {number:,} holds a zero byte: is it text?")
-        if not line.isascii():
-            _require_utf8(line, number)
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) - 0xDC00
+            raise ValueError(
+                f"is not UTF-8 text: byte {byte:#x} in line {number:,}: save it as CSV in UTF-8"
+            ) from None
         yield line
-
-
-def _require_utf8(line: str, number: int) -> None:
-    try:
-        line.encode()
-    except UnicodeEncodeError as error:
-        byte = ord(line[error.start]) - 0xDC00
-        raise ValueError(
-            f"is not UTF-8 text: byte {byte:#x} in line {number:,}: save it as CSV in UTF-8"
-        ) from None
 
 
 def refuse_twice(header: list[str]) -> None:

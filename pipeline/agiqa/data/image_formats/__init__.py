@@ -8,15 +8,12 @@ none. What a header cannot bound is unpacked in a process with limits (isolated.
 import struct
 from collections.abc import Callable
 
-from agiqa.data.image_formats.bmp import read_bmp
-from agiqa.data.image_formats.gif import read_gif
-from agiqa.data.image_formats.jpeg import read_jpeg
-from agiqa.data.image_formats.jpeg2000 import BOXES, CODESTREAM, read_jpeg2000
+from agiqa.data.image_formats.animations import read_gif, read_webp
+from agiqa.data.image_formats.jpeg import BOXES, CODESTREAM, read_jpeg, read_jpeg2000
 from agiqa.data.image_formats.picture import MAX_PIXELS, FormatError, Picture, UnknownFormatError
 from agiqa.data.image_formats.png import SIGNATURE, read_png
-from agiqa.data.image_formats.pnm import read_pnm
+from agiqa.data.image_formats.rasters import read_bmp, read_pnm
 from agiqa.data.image_formats.tiff import read_tiff
-from agiqa.data.image_formats.webp import read_webp
 
 # Only formats a generator may write: Pillow also knows some that start other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")

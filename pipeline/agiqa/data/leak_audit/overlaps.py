@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agiqa.data.datasets.groups import prompt_groups
+from agiqa.data.datasets.groups import Relatives, Rows, prompt_groups
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.leak_audit.perceptual import NearHashes
-from agiqa.data.splits import SIDES, side_rows
+from agiqa.data.splits.files import side_rows
+from agiqa.data.splits.protocols import SIDES
 
 SEEN = "train and val"  # what a released training side holds before validation is taken out of it
 BETWEEN = (("test", "train"), ("val", "train"), ("test", "val"), ("test", SEEN))
 MOST_LISTED = 20_000  # pairs of images looked at for the worst ones, nearest first
-
-Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ def audit(
 
     `near` says which images' hashes are: `near_hashes(perceptual_hashes(table), NEAR)`.
     """
-    groups = _named_codes(table.frame["group"])
-    prompts = _named_codes(prompt_groups(table.frame["prompt"]))
-    files = _codes(table.frame["image_id"])
+    relatives = Relatives(table.frame)
+    files = np.array(pd.factorize(table.frame["image_id"])[0], dtype=np.intp)
     protocol = str(splits["protocol"].iloc[0])
     sides = {
         seed: rows | {SEEN: np.concatenate([rows["train"], rows["val"]])}
@@ -88,9 +86,7 @@ def audit(
             side,
             other_side,
             images=len(rows[side]),
-            same_prompt=_shared(prompts, rows[side], rows[other_side]),
-            same_group=_shared(groups, rows[side], rows[other_side]),
-            same_file=int(np.isin(files[rows[side]], files[rows[other_side]]).sum()),
+            **relatives.counts(rows[side], rows[other_side]),
             near=int(_near(near, files, rows[side], rows[other_side]).sum()),
         )
         for seed, rows in sides.items()
@@ -100,27 +96,10 @@ def audit(
     for number, rows in enumerate(sides.values()):
         for code, side in enumerate(SIDES):
             side_codes[number, rows[side]] = code
-    return Audit(tuple(across), _worst(table, near, files, prompts, side_codes, pairs))
+    return Audit(tuple(across), _worst(table, near, files, side_codes, pairs))
 
 
-def _codes(values: "pd.Series[str]") -> Codes:
-    return np.array(pd.factorize(values)[0], dtype=np.intp)
-
-
-def _named_codes(names: "pd.Series[str]") -> Codes:
-    """Number each name, -1 where there is none."""
-    codes = _codes(names)
-    codes[(names == "").to_numpy()] = -1
-    return codes
-
-
-def _shared(codes: Codes, rows: Codes, other_rows: Codes) -> int:
-    """Count the `rows` that have a name which one of `other_rows` has."""
-    named = codes[other_rows]
-    return int(np.isin(codes[rows], named[named >= 0]).sum())
-
-
-def _near(near: NearHashes, files: Codes, rows: Codes, other_rows: Codes) -> npt.NDArray[np.bool_]:
+def _near(near: NearHashes, files: Rows, rows: Rows, other_rows: Rows) -> npt.NDArray[np.bool_]:
     """Tell for each of `rows` whether `other_rows` have another file with a near hash."""
     count = int(near.row.max()) + 1
     present = np.zeros(count, dtype=bool)
@@ -139,8 +118,7 @@ def _near(near: NearHashes, files: Codes, rows: Codes, other_rows: Codes) -> npt
 def _worst(
     table: ImagesTable,
     near: NearHashes,
-    files: Codes,
-    prompts: Codes,
+    files: Rows,
     side_codes: npt.NDArray[np.int8],
     most_pairs: int,
 ) -> tuple[Pair, ...]:
@@ -155,6 +133,7 @@ def _worst(
     rank = np.lexsort((-splits, files[first] != files[second], distance))
     target = table.targets[0].name if table.targets else ""
     names = table.frame["path"].to_numpy()
+    prompts = prompt_groups(table.frame["prompt"]).to_numpy(dtype=object)
     scores = table.frame[target].to_numpy(dtype=float) if target else None
     return tuple(
         Pair(
@@ -162,7 +141,7 @@ def _worst(
             str(names[second[k]]),
             int(distance[k]),
             bool(files[first[k]] == files[second[k]]),
-            bool(prompts[first[k]] == prompts[second[k]] >= 0),
+            bool(prompts[first[k]] == prompts[second[k]] != ""),
             int(splits[k]),
             None if scores is None else (float(scores[first[k]]), float(scores[second[k]])),
         )

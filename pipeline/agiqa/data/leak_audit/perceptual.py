@@ -29,7 +29,7 @@ from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.progress import track
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode
-from agiqa.data.splits.split_rules import NEAR_COLUMN
+from agiqa.data.splits.protocols import NEAR_COLUMN
 
 BITS = 64
 NEAR = 6  # bits of 64 that near-identical pictures differ in at most; measured in `overlaps`

@@ -17,8 +17,14 @@ from agiqa.core.errors import AgiqaError, some
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import read_text_csv
-from agiqa.data.splits.protocols import PROTOCOLS, make_splits
-from agiqa.data.splits.split_rules import COLUMNS, PAPER_SOURCES, SIDES, has_paper
+from agiqa.data.splits.protocols import (
+    COLUMNS,
+    PAPER_SOURCES,
+    PROTOCOLS,
+    SIDES,
+    has_paper,
+    make_splits,
+)
 
 Sides = dict[int, dict[str, npt.NDArray[np.intp]]]  # row numbers of a table by seed and side
 FOLDER = "splits"  # in the data set's folder under cache/

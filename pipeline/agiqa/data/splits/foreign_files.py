@@ -64,7 +64,12 @@ def read_foreign(file: Path, paths: Sequence[str]) -> pd.DataFrame:
 
 def side_of(text: str) -> str:
     """Give the side that a word stands for, "" where it stands for none."""
-    return SPELLINGS.get(text.strip().lower().replace(" ", "_").replace("-", "_"), "")
+    return SPELLINGS.get(plain(text), "")
+
+
+def plain(text: str) -> str:
+    """Spell a word of somebody's own as words are compared here."""
+    return text.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _side(name: str, file: Path) -> str:

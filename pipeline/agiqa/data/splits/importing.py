@@ -19,10 +19,10 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.datasets.text_table import separator_hint
 from agiqa.data.images import IMAGE_SUFFIXES
 from agiqa.data.splits.files import protocol_name
-from agiqa.data.splits.foreign_files import read_foreign, side_of
-from agiqa.data.splits.protocols import PROTOCOLS
-from agiqa.data.splits.split_rules import (
+from agiqa.data.splits.foreign_files import plain, read_foreign, side_of
+from agiqa.data.splits.protocols import (
     COLUMNS,
+    PROTOCOLS,
     SIDES,
     deal_grouped,
     deal_random,
@@ -128,8 +128,8 @@ def _numbered(seeds: np.ndarray, only: tuple[int, int], file: Path) -> np.ndarra
 
 def _column(frame: pd.DataFrame, file: Path, content: str, usual: Sequence[str], name: str) -> str:
     """Find the column that holds `content`, by its name or else by the first usual one."""
-    for spelling in (_plain(name),) if name else usual:
-        alike = [str(column) for column in frame.columns if _plain(str(column)) == spelling]
+    for spelling in (plain(name),) if name else usual:
+        alike = [str(column) for column in frame.columns if plain(str(column)) == spelling]
         if name in alike:
             return name
         if len(alike) > 1:
@@ -147,7 +147,7 @@ def _column(frame: pd.DataFrame, file: Path, content: str, usual: Sequence[str],
 
 
 def _sides(frame: pd.DataFrame, file: Path, side_column: str) -> list[str]:
-    spelled = {_plain(str(column)) for column in frame.columns}
+    spelled = {plain(str(column)) for column in frame.columns}
     usual = [name for name in SIDE_COLUMNS if name in spelled]
     column = _column(frame, file, "sides", SIDE_COLUMNS, side_column)
     if not side_column:  # `split` may count the splits beside a column `set`
@@ -157,7 +157,7 @@ def _sides(frame: pd.DataFrame, file: Path, side_column: str) -> list[str]:
                 column = candidate
                 break
     values = list(frame[column])
-    if unknown := sorted({_plain(value) for value in values if not side_of(value)}):
+    if unknown := sorted({plain(value) for value in values if not side_of(value)}):
         raise AgiqaError(
             f"{file}: column {column} must hold train, val or test (or training, validation, "
             f"testing …) in every row; found {some([repr(value) for value in unknown])}"
@@ -166,7 +166,7 @@ def _sides(frame: pd.DataFrame, file: Path, side_column: str) -> list[str]:
 
 
 def _seeds(frame: pd.DataFrame, file: Path, seed_column: str) -> npt.NDArray[np.int_]:
-    spelled = {_plain(str(column)) for column in frame.columns}
+    spelled = {plain(str(column)) for column in frame.columns}
     if not seed_column and not spelled & set(SEED_COLUMNS):
         return np.zeros(len(frame), dtype=int)
     column = _column(frame, file, "seeds", SEED_COLUMNS, seed_column)
@@ -235,10 +235,8 @@ def _refuse_strangers(
 
 def _longest(parts: tuple[str, ...], index: dict[tuple[str, ...], list[int]]) -> list[int]:
     """Find rows under the longest end of the path that fits any."""
-    for start in range(len(parts)):
-        if rows := index.get(parts[start:]):
-            return rows
-    return []
+    ends = (parts[start:] for start in range(len(parts)))
+    return next((index[end] for end in ends if end in index), [])
 
 
 def _check(splits: pd.DataFrame, frame: pd.DataFrame, table: ImagesTable, file: Path) -> None:
@@ -309,7 +307,3 @@ def _stem(name: str) -> str:
     lower = name.lower()
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if lower.endswith(suffix)), "")
     return name[: len(name) - len(suffix)]
-
-
-def _plain(text: str) -> str:
-    return text.strip().lower().replace(" ", "_").replace("-", "_")

@@ -119,9 +119,8 @@ def ceilings_of(
         )
     rows = []
     for rated in selected:
-        spread, stated = deviations(table, rated), known_raters(table, rated)
-        assert spread is not None
-        mos = table.frame[rated.name].to_numpy(dtype=float)
+        stated = known_raters(table, rated)
+        mos, spread = (table.frame[c].to_numpy(dtype=float) for c in (rated.name, rated.deviation))
         panels: Sequence[Any] = raters or (PANELS if stated is None else [stated])
         rows += [
             {"target": rated.name, **asdict(noise_ceiling(mos, spread, count))} for count in panels
@@ -136,10 +135,3 @@ def known_raters(table: ImagesTable, target: Target) -> Array | None:
     counts = (count for name, count in STATED.items() if table.source.startswith(name))
     count = next(counts, None)
     return None if count is None else np.full(len(table.frame), float(count))
-
-
-def deviations(table: ImagesTable, target: Target) -> Array | None:
-    """Look up the raters' deviations `(N,)` for the target; None where there are none."""
-    if not target.deviation:
-        return None
-    return np.asarray(table.frame[target.deviation].to_numpy(dtype=float))

@@ -262,50 +262,41 @@ def _intervals(
 ) -> Intervals:
     """Make one model's intervals from its resamples `(S, B)` by figure; None without any."""
     none = drawn.too_few or (NO_NUMBER if values is None else ALIKE)
-    by_split: list[dict[str, Bounds]] = []
-    why_splits: list[dict[str, str]] = []
     missing = [
         why_undefined(*side, {name: row[name] for name in FIGURES})
         for side, row in zip(sides, figures, strict=True)
     ]
+    by_split: list[dict[str, Bounds]] = []
     for split, (row, units) in enumerate(zip(figures, drawn.sizes, strict=True)):
-        why, bounds = missing[split], dict.fromkeys(FIGURES, UNDEFINED)
+        bounds = dict.fromkeys(FIGURES, UNDEFINED)
         if values is not None:
-            bounds = {
-                name: side_interval(values[name][split], row[name], units, name) for name in FIGURES
-            }
+            for name in FIGURES:
+                bounds[name] = side_interval(values[name][split], row[name], units, name)
         by_split.append(bounds)
-        why_splits.append(
-            {
-                name: why.get(name) or none
-                for name in FIGURES
-                if name in why or not math.isfinite(bounds[name][0])
-            }
-        )
+    why_splits = tuple(map(_why, by_split, missing, [none] * len(by_split)))
     if len(sides) == 1:
-        return Intervals(by_split[0], tuple(by_split), why_splits[0], tuple(why_splits))
-    median = dict.fromkeys(FIGURES, UNDEFINED)
-    if values is not None:
-        median = {name: percentile_interval(over_splits(values[name], drawn)) for name in FIGURES}
-    why_median = {}
+        return Intervals(by_split[0], tuple(by_split), why_splits[0], why_splits)
+    median, reasons = dict.fromkeys(FIGURES, UNDEFINED), dict[str, str]()
     for name in FIGURES:
-        reasons = [why[name] for why in missing if name in why]
-        if reasons:
-            median[name] = UNDEFINED
-            why_median[name] = _in_splits(reasons, len(sides))
-        elif not math.isfinite(median[name][0]):
-            why_median[name] = none
-    return Intervals(median, tuple(by_split), why_median, tuple(why_splits))
+        if in_splits := [why[name] for why in missing if name in why]:
+            share = f" in {len(in_splits)} of {len(sides)} splits"
+            reasons[name] = in_splits[0] + share * (len(in_splits) < len(sides))
+        elif values is not None:
+            median[name] = percentile_interval(over_splits(values[name], drawn))
+    return Intervals(median, tuple(by_split), _why(median, reasons, none), why_splits)
+
+
+def _why(bounds: Mapping[str, Bounds], reasons: Mapping[str, str], none: str) -> dict[str, str]:
+    """Say why figures have no value, by their `reasons`, or no interval."""
+    return {
+        name: reasons.get(name) or none
+        for name in FIGURES
+        if name in reasons or not math.isfinite(bounds[name][0])
+    }
 
 
 ALIKE = "too many resamples hold the same images, or differ in nothing"
 NO_NUMBER = "a score or target of another split is not a number"
-
-
-def _in_splits(reasons: Sequence[str], splits: int) -> str:
-    """Give the first split's reason, and in how many splits there is one."""
-    share = "" if len(reasons) == splits else f" in {len(reasons)} of {splits} splits"
-    return reasons[0] + share
 
 
 def _finite(side: Side) -> bool:

@@ -49,8 +49,10 @@ def measured_side(mos: Array, score: Array) -> TestSide:
     """Prepare `(n,)` scores against their MOS; both finite, n at least 2."""
     few = len(mos) < LEAST_FOR_FITTED
     mapped = np.full(len(mos), np.nan) if few else fit_logistic(mos, score)
-    kendall = _pairs(mos, score) if len(mos) <= EXACT else _kendall_parts(mos, score)
-    return TestSide(mos, score, mapped, kendall)
+    if len(mos) <= EXACT:  # for each pair the product of both signs, and which side differs
+        x, y = (np.sign(values[:, None] - values[None, :]) for values in (mos, score))
+        return TestSide(mos, score, mapped, (x * y, np.abs(x), np.abs(y)))
+    return TestSide(mos, score, mapped, _kendall_parts(mos, score))
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,15 @@ def resampled(side: TestSide, drawn: DrawnCounts) -> dict[str, Array]:
             "plcc_logistic": (n * xz - x * z) / np.sqrt(mos_spread * _spread(n, z, zz, mapped)),
             "rmse": np.sqrt(fitted_squares / n),
         }
-        return {name: _inside(name, figures[name]) for name in FIGURES}
+    # Rounding, and KRCC's linear part, reach beyond ±1.
+    clipped = {name: np.clip(figures[name], -1.0, 1.0) for name in CORRELATIONS}
+    return {name: (figures | clipped)[name] for name in FIGURES}
 
 
 def _spread(n: Array, total: Array, squares: Array, values: Array) -> Array:
     """Compute n² times the variance of `values` by resample `(B,)`; NaN where all are equal."""
     spread = n * squares - total**2
     return np.where(spread > SPREAD * n**2 * np.mean(values**2), spread, np.nan)
-
-
-def _inside(figure: str, values: Array) -> Array:
-    """Clip correlations to ±1: rounding, and KRCC's linear part, reach beyond."""
-    return np.clip(values, -1.0, 1.0) if figure in CORRELATIONS else values
 
 
 def _weighted_srcc(drawn: DrawnCounts, score: Array) -> Array:
@@ -144,12 +143,6 @@ def _differing(ranks: NDArray[np.float32]) -> Array:
     """Count for each image how many others have another value."""
     _, value_index, same = np.unique(ranks, return_inverse=True, return_counts=True)
     return np.asarray(len(ranks) - same[value_index], dtype=np.float64)
-
-
-def _pairs(mos: Array, score: Array) -> tuple[Array, Array, Array]:
-    """Give for each pair of images `(n, n)` the product of both signs, and which side differs."""
-    mos_signs, score_signs = (np.sign(values[:, None] - values[None, :]) for values in (mos, score))
-    return mos_signs * score_signs, np.abs(mos_signs), np.abs(score_signs)
 
 
 def _krcc(kendall: tuple[Array, Array, Array], counts: Array, total: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.groups import prompt_key
 from agiqa.data.datasets.table import ImagesTable, read_table
-from agiqa.data.splits import read_protocol, side_rows, split_digest
+from agiqa.data.splits.files import read_protocol, side_rows, split_digest
 from agiqa.runs.files import Run
 from agiqa.runs.predictions import mean_predictions
 from agiqa.stage2.targets import Sides

@@ -7,7 +7,7 @@ from typing import Any
 
 from agiqa.core.model_names import MODELS, in_order
 from agiqa.data.metric_names import FIGURES
-from agiqa.data.splits import percent
+from agiqa.data.splits.preparing import percent
 from agiqa.views.kit.number import (
     DASH,
     ceiling_of,

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agiqa.core.model_names import in_order
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.metric_names import FIGURES as KNOWN
-from agiqa.data.sources import OFFICIAL
 
 # Headings of figures by their name in metrics.json. What a publication calls PLCC may be fitted or
 # not, so the column of the fitted one is not called more than that.
@@ -63,7 +63,7 @@ class Result:
 
 
 # In the order of a table; others follow by name.
-DATASETS = OFFICIAL
+DATASETS = tuple(OFFICIAL)
 TARGETS = ("quality",)
 PROTOCOLS = ("grouped", "ipce", "random", "paper", "official")
 CROSS_FIGURES = ("srcc", "plcc_logistic", "krcc", "rmse_raw", "mae", "rmse")
