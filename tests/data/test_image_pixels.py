@@ -132,7 +132,7 @@ def of_tiff() -> Iterator[Known]:
                 shown = levels(stored, bits)
                 content = tiff(stored, bits, 1, **packing, strip_rows=2)
                 yield Known(f"{about} grey {bits}", content, grey(shown))
-                if not (order == ">" and bits == 16):  # see REFUSED
+                if not (order == ">" and bits == 16):  # see of_refused
                     content = tiff(stored, bits, 0, **packing)
                     yield Known(f"{about} white is 0 {bits}", content, grey(255 - shown))
             for bits in (1, 2, 4, 8):
@@ -324,56 +324,39 @@ def of_lossy() -> Iterator[Known]:
 
 KNOWN = [*of_png(), *of_tiff(), *of_bmp(), *of_pnm(), *of_gif(), *of_lossy()]
 RANGE = "whose range is not known: save it as 8-bit RGB"
-INTEGERS = rng.integers(0, 2**31, (H, W, 1))
-REFUSED = [
-    *[Refused(f"TIFF {o}u4", tiff(INTEGERS, 32, 1, o), f"32-bit pixels, {RANGE}") for o in "<>"],
-    *[
-        Refused(
-            f"TIFF {order} signed {bits}",
-            tiff(samples(min(bits, 30)), bits, 1, order, tags=[(339, [2])]),
-            f"signed {bits}-bit pixels, {RANGE}",
-        )
-        for order in "<>"
-        for bits in (8, 16, 32)
-    ],
-    *[
-        Refused(
-            f"TIFF {order} float",
-            tiff(rng.random((H, W, 1)), 32, 1, order, tags=[(339, [3])]),
-            f"floating-point 32-bit pixels, {RANGE}",
-        )
-        for order in "<>"
-    ],
-    Refused("TIFF undefined", tiff(samples(8), 8, 1, tags=[(339, [4])]), RANGE),
-    Refused("TIFF LAB", tiff(samples(8, 3), 8, 8), "save it as 8-bit RGB"),
-    Refused("TIFF raw YCbCr 4:2:0", tiff(samples(8, 3), 8, 6), "save it as 8-bit RGB"),
-    *[
-        Refused(
-            f"TIFF 16 in planes {how}",
-            tiff(samples(16, 3), 16, 2, planar=True, packed_as=how),
-            "colours together",
-        )
-        for how in (1, 8)
-    ],
-    Refused("TIFF LA 16", tiff(samples(16, 2), 16, 1, tags=[(338, [2])]), "not read"),
-    Refused("TIFF white is 0, 16, MM", tiff(samples(16), 16, 0, ">"), "not read"),
-    Refused("TIFF ThunderScan", tiff(samples(4), 4, 1, tags=[(259, [32809])]), "use Deflate"),
-    Refused("PFM", f"Pf\n{W} {H}\n-1.0\n".encode() + b"\0" * 4 * W * H, RANGE),
-    Refused("PFM colour", f"PF\n{W} {H}\n-1.0\n".encode() + b"\0" * 12 * W * H, RANGE),
-    Refused("BMP palette too short", bmp(b"\x09" * 4 * H, (4, H), 8, palette=b"\0" * 8, colours=2),
-            "palette"),
-    Refused("BMP odd masks", bmp(b"\0" * 4 * W * H, (W, H), 32, compression=3,
-                                 masks=(0x3FF, 0xFFC00, 0x3FF00000, 0)), "nsupported"),
-]  # fmt: skip
 
 
-def twelve_bits() -> bytes:
-    """The header of a 12-bit JPEG; no encoder here writes one."""
+def of_refused() -> Iterator[Refused]:
+    for order in "<>":
+        content = tiff(rng.integers(0, 2**31, (H, W, 1)), 32, 1, order)
+        yield Refused(f"TIFF {order}u4", content, f"32-bit pixels, {RANGE}")
+        for bits in (8, 16, 32):
+            content = tiff(samples(min(bits, 30)), bits, 1, order, tags=[(339, [2])])
+            reason = f"signed {bits}-bit pixels, {RANGE}"
+            yield Refused(f"TIFF {order} signed {bits}", content, reason)
+        content = tiff(rng.random((H, W, 1)), 32, 1, order, tags=[(339, [3])])
+        yield Refused(f"TIFF {order} float", content, f"floating-point 32-bit pixels, {RANGE}")
+    yield Refused("TIFF undefined", tiff(samples(8), 8, 1, tags=[(339, [4])]), RANGE)
+    yield Refused("TIFF LAB", tiff(samples(8, 3), 8, 8), "save it as 8-bit RGB")
+    yield Refused("TIFF raw YCbCr 4:2:0", tiff(samples(8, 3), 8, 6), "save it as 8-bit RGB")
+    for how in (1, 8):
+        content = tiff(samples(16, 3), 16, 2, planar=True, packed_as=how)
+        yield Refused(f"TIFF 16 in planes {how}", content, "colours together")
+    yield Refused("TIFF LA 16", tiff(samples(16, 2), 16, 1, tags=[(338, [2])]), "not read")
+    yield Refused("TIFF white is 0, 16, MM", tiff(samples(16), 16, 0, ">"), "not read")
+    content = tiff(samples(4), 4, 1, tags=[(259, [32809])])
+    yield Refused("TIFF ThunderScan", content, "use Deflate")
+    yield Refused("PFM", f"Pf\n{W} {H}\n-1.0\n".encode() + b"\0" * 4 * W * H, RANGE)
+    yield Refused("PFM colour", f"PF\n{W} {H}\n-1.0\n".encode() + b"\0" * 12 * W * H, RANGE)
+    content = bmp(b"\x09" * 4 * H, (4, H), 8, palette=b"\0" * 8, colours=2)
+    yield Refused("BMP palette too short", content, "palette")
+    masks = (0x3FF, 0xFFC00, 0x3FF00000, 0)
+    content = bmp(b"\0" * 4 * W * H, (W, H), 32, compression=3, masks=masks)
+    yield Refused("BMP odd masks", content, "nsupported")
+    # The header of a 12-bit JPEG alone; no encoder here writes one.
     content = saved(Image.new("L", (8, 8)), "JPEG")
-    return content.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c")
-
-
-REFUSED.append(Refused("JPEG 12", twelve_bits(), "12 bits a sample, which is not read"))
+    content = content.replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc1\0\x0b\x0c")
+    yield Refused("JPEG 12", content, "12 bits a sample, which is not read")
 
 
 @pytest.mark.parametrize("case", KNOWN, ids=lambda case: case.name)
@@ -507,7 +490,7 @@ def test_upright_by_xmp_and_by_text_of_a_png() -> None:
                 assert (np.asarray(image) == stored[::-1, ::-1]).all()
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", of_refused(), ids=lambda case: case.name)
 def test_what_cannot_be_right_is_refused(case: Refused, tmp_path: Path) -> None:
     (tmp_path / "a.tiff").write_bytes(case.content)
     with pytest.raises(ImageError) as caught:

@@ -268,7 +268,7 @@ def test_rank_correlations_keep_under_monotone_maps(pair: tuple[Array, Array]) -
         assert same(metric(mos, score), -metric(mos, -score))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PAIRS, st.floats(0.01, 100), st.floats(-100, 100))
 def test_linear_figures_keep_under_positive_linear_maps(
     pair: tuple[Array, Array], slope: float, offset: float
@@ -295,7 +295,7 @@ def test_figures_are_symmetric_where_they_should_be(pair: tuple[Array, Array]) -
         assert same(metric(mos, score), metric(score, mos))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(PAIRS)
 def test_the_logistic_never_does_worse_than_a_line(pair: tuple[Array, Array]) -> None:
     mos, score = pair

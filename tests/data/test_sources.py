@@ -1,7 +1,6 @@
 """Official data sets on the command line: listed, found by name, prepared whole or not at all."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +12,6 @@ from agiqa.data.datasets.table import read_table
 from agiqa.data.sources import ALIASES, KINDS, canonical
 from kit import official_downloads
 from kit.command import agiqa, refusal
-
-BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "agiqa-3k": official_downloads.agiqa_3k,
-    "aigiqa-20k": official_downloads.aigiqa_20k,
-    "koniq-10k": official_downloads.koniq_10k,
-    "spaq": official_downloads.spaq,
-}
 
 
 @pytest.fixture
@@ -43,9 +35,9 @@ def test_other_names_are_of_official_data_sets() -> None:
     assert canonical("Mine") == "Mine"
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ["agiqa-3k", "aigiqa-20k", "koniq-10k", "spaq"])
 def test_prepared_from_the_shelf_by_name_alone(shelf: Path, name: str) -> None:
-    BUILDERS[name](shelf / name)
+    getattr(official_downloads, name.replace("-", "_"))(shelf / name)
     assert _listed()[name]["here"] == "in place"
     output = agiqa("prepare", name).stdout
     photographs = name in ("koniq-10k", "spaq")

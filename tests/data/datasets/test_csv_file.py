@@ -38,17 +38,11 @@ def test_all_columns(csv: Path) -> None:
     assert table.frame["generator"].tolist() == ["x", "x", "y"]
     assert [(t.name, t.low, t.high) for t in table.targets] == [("mos", 1.5, 4.5)]
     assert all(path.is_file() for path in table.paths())
-
-
-def test_only_images_and_scores(csv: Path) -> None:
-    table = prepare(csv, "image", ["mos"], name="mine")
-    assert table.name == "mine"
-    assert (table.frame[["prompt", "group", "generator"]] == "").all(axis=None)
-
-
-def test_group_column_wins_over_the_prompt(csv: Path) -> None:
-    table = prepare(csv, "image", ["mos"], prompt_column="said", group_column="who")
-    assert table.frame["group"].tolist() == ["x", "x", "y"]
+    own_groups = prepare(csv, "image", ["mos"], prompt_column="said", group_column="who").frame
+    assert own_groups["group"].tolist() == ["x", "x", "y"]
+    bare = prepare(csv, "image", ["mos"], name="mine")
+    assert bare.name == "mine"
+    assert (bare.frame[["prompt", "group", "generator"]] == "").all(axis=None)
 
 
 def test_root_elsewhere_absolute_paths_and_a_byte_order_mark(csv: Path, tmp_path: Path) -> None:
@@ -202,7 +196,7 @@ def test_score_columns_that_cannot_be(csv: Path, columns: list[str], message: st
         prepare(csv, "image", columns)
 
 
-def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
+def test_scores_of_which_the_lower_is_better(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = csv.read_text("utf-8").splitlines()
     scored = [f"{row},{cell}" for row, cell in zip(text, ("sharp", 1, 2, 3), strict=True)]
     csv.write_text("\n".join(scored), "utf-8")
@@ -211,9 +205,6 @@ def test_scores_of_which_the_lower_is_better(csv: Path) -> None:
     assert table.frame["sharp"].tolist() == [1, 2, 3]  # higher is better, as it was
     assert (table.targets[0].scale, table.source) == ((1, 5), "labels.csv, mos turned round on 1…5")
     assert prepare(csv, "image", ["mos"], scale=(0, 5)).targets[0].scale == (0, 5)
-
-
-def test_what_was_turned_round_is_said(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(csv.parent)
     options = ["--image-column", "image", "--score-column", "mos", "--scale", "1", "5", "--json"]
     done = agiqa("prepare", "mine", "--from", str(csv), *options, "--lower-is-better", "mos")

@@ -55,16 +55,6 @@ def test_same_seed_same_bytes_other_seed_others(made: ImagesTable, tmp_path: Pat
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == ["images"]
 
 
-def test_progress(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("agiqa.core.progress.LINE_EVERY", 0.0)
-    with caplog.at_level("INFO"):
-        demo.prepare(tmp_path)
-    assert "Images: 1 of 204, " in caplog.text
-    assert "Images: 204 done in " in caplog.text
-
-
 def test_grouped_splits_keep_a_source_together(made: ImagesTable) -> None:
     assert default_protocol(made) == "grouped"
     for leak in leaks(make_splits(made, "grouped"), made):

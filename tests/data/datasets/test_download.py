@@ -1,53 +1,39 @@
 import dataclasses
-import functools
 import io
-import os
-import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import agiqa_3k, aigiqa_20k
 from agiqa.data.datasets.download import _unpack, download
 from agiqa.data.datasets.table import read_table
 from kit import official_downloads
+from kit.command import agiqa, one_line
 from kit.hub_server import Hub, serve
-from kit.processes import AGIQA
+from kit.publishing import use_hub
 
 FILLING = 12 << 20  # the library resumes by whole pieces of 10 MiB
-Prepare = Callable[..., "subprocess.CompletedProcess[str]"]
+Prepare = Callable[..., Result]
 
 
 @pytest.fixture
-def prepare(python: list[str]) -> Prepare:
-    """`agiqa prepare agiqa-3k --download` in a process of its own, which asks the hub there."""
-    return functools.partial(_prepare, python)
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
+    """`agiqa prepare agiqa-3k --download`, which asks the hub at that address, "" for no network.
 
+    What it says stands in `stderr`, its log lines in `caplog`.
+    """
 
-def _prepare(
-    python: list[str], folder: Path, endpoint: str, code: str = "", **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    command = ["prepare", "agiqa-3k", "--download", "--from", str(folder / "data"), "--cache",
-               str(folder / "cache")]  # fmt: skip
-    return subprocess.run(
-        [*python, AGIQA[0], code + AGIQA[1], *command],
-        env=os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hub")} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    def run(address: str, status: int = 0) -> Result:
+        use_hub(monkeypatch, tmp_path / "hub", address)
+        folders = "--from", tmp_path / "data", "--cache", tmp_path / "cache"
+        return agiqa("prepare", "agiqa-3k", "--download", *folders, status=status)
 
-
-def _one_error(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = (row for row in done.stderr.splitlines() if row.startswith("Error: "))
-    return line
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -67,49 +53,51 @@ def _files(archive: bytes) -> dict[str, bytes]:
 
 
 def test_a_broken_download_goes_on_and_is_unpacked_and_read(
-    archive: bytes, tmp_path: Path, prepare: Prepare
+    archive: bytes, tmp_path: Path, prepare: Prepare, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     hub: Hub
     with serve(_files(archive), break_after=11 << 20) as hub:
-        done = prepare(tmp_path, hub.address)
-    assert done.returncode == 0, done.stderr
+        prepare(hub.address)
     (asked,) = hub.ranges
     assert asked.startswith(f"bytes={10 << 20}-")
-    assert "fetching 0.1 GB from huggingface.co/datasets/chaofengc/" in done.stderr
-    assert "licence: MIT" in done.stderr
+    assert "fetching 0.1 GB from huggingface.co/datasets/chaofengc/" in caplog.text
+    assert "licence: MIT" in caplog.text
     assert len(read_table(tmp_path / "cache" / "agiqa-3k").frame) == 12
     assert not (tmp_path / "data" / "ava.tgz").exists()
     assert not list((tmp_path / "data").glob(".unpacking*"))
-    again = prepare(tmp_path, "http://127.0.0.1:9")  # it is there: no hub is asked
-    assert again.returncode == 0, again.stderr
-    assert "fetching" not in again.stderr
+    caplog.clear()
+    prepare("")  # it is there: no hub is asked
+    assert "fetching" not in caplog.text
 
 
 def test_a_wrong_checksum(archive: bytes, tmp_path: Path, prepare: Prepare) -> None:
     with serve(_files(archive), stated={"AGIQA-3K.zip": archive + b" "}) as hub:
-        line = _one_error(prepare(tmp_path, hub.address))
-    assert "AGIQA-3K.zip: expected the checksum" in line
-    assert "it was removed; run the command again" in line
+        one_line(
+            prepare(hub.address, status=1),
+            "AGIQA-3K.zip: expected the checksum",
+            "it was removed; run the command again",
+        )
     assert not (tmp_path / "data" / "AGIQA-3K.zip").exists()
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_file_that_the_hub_has_no_longer(tmp_path: Path, prepare: Prepare) -> None:
+def test_a_file_that_the_hub_has_no_longer(prepare: Prepare) -> None:
     with serve({"ava.tgz": b""}) as hub:
-        line = _one_error(prepare(tmp_path, hub.address))
-    assert "has no AGIQA-3K.zip any more: follow the links at https://github.com/lcys" in line
+        message = "has no AGIQA-3K.zip any more: follow the links at https://github.com/lcys"
+        one_line(prepare(hub.address, status=1), message)
 
 
-def test_no_network(tmp_path: Path, prepare: Prepare) -> None:
-    line = _one_error(prepare(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1"))
-    assert "AGIQA-3K cannot be fetched from huggingface.co/datasets/chaofengc/" in line
-    assert "by hand: follow the links at" in line
-
-
-def test_nobody_answers(tmp_path: Path, prepare: Prepare) -> None:
-    impatient = "import time; time.sleep = lambda _: None\n"  # half a minute, between many tries
-    line = _one_error(prepare(tmp_path, "http://127.0.0.1:9", impatient))
-    assert "AGIQA-3K cannot be fetched from huggingface.co/datasets/chaofengc/" in line
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:9"], ids=["no network", "no answer"])
+def test_a_hub_out_of_reach(
+    address: str, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)  # half a minute, between many tries
+    one_line(
+        prepare(address, status=1),
+        "AGIQA-3K cannot be fetched from huggingface.co/datasets/chaofengc/",
+        "by hand: follow the links at",
+    )
 
 
 def test_no_copy_on_the_hub(tmp_path: Path) -> None:

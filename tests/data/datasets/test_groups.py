@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets.groups import near_names, prompt_key
+from agiqa.data.datasets.groups import prompt_key
 from agiqa.data.datasets.table import read_table
 from agiqa.data.splits.files import read_protocol, write_splits
 from agiqa.data.splits.protocols import make_splits
@@ -48,10 +48,6 @@ def test_the_key_of_a_key_is_itself(text: str) -> None:
     key = prompt_key(text)
     assert prompt_key(key) == key
     assert prompt_key(f"  {text}\u200b ") == key
-
-
-def test_names_that_look_alike_are_told() -> None:
-    assert near_names(["A1", "b", "a1 ", "A1", "c"]) == [("A1", "a1 ")]
 
 
 def _labels(folder: Path, **columns: list[str]) -> Path:

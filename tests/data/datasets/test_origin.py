@@ -70,7 +70,7 @@ def test_commands_refuse_a_table_older_than_its_labels(
     assert _refusal() == ""
 
 
-def test_a_replaced_image_is_named(work: Path) -> None:
+def test_a_replaced_image_is_named(work: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of the same size, with the old time: the change time of the file tells."""
     before = Path("05.png").stat()
     content = bytearray(Path("05.png").read_bytes())
@@ -78,14 +78,22 @@ def test_a_replaced_image_is_named(work: Path) -> None:
     Path("05.png").write_bytes(content)
     os.utime("05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert "made from: 05.png has changed since" in _refusal()
+    folder = Path("cache/mine")
+    require_fresh(read_table(folder), folder, skip_bad=True)
+    assert "05.png changed since `agiqa prepare`" in caplog.text
 
 
-def test_an_imported_split_file_is_watched_for_its_protocol_alone(work: Path) -> None:
+def _import_smith() -> None:
+    """Import a split as other people's, and change its file."""
     splits = pd.read_csv("cache/mine/splits/random.csv")
     splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
     agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
     assert _refusal("smith") == ""
     Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
+
+
+def test_an_imported_split_file_is_watched_for_its_protocol_alone(work: Path) -> None:
+    _import_smith()
     assert "smith.csv has changed" in _refusal("smith")
     assert _refusal("grouped") == ""
     agiqa("prepare", "mine", "--from", "labels.csv", *OPTIONS)
@@ -149,16 +157,6 @@ def test_sources_are_the_same_wherever_the_files_are(
     assert path.read_bytes() != first
 
 
-def test_an_image_that_changed_is_named_with_skip_bad_too(
-    work: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _picture(Path("05.png"), 99)
-    assert "05.png has changed" in _refusal()
-    folder = Path("cache/mine")
-    require_fresh(read_table(folder), folder, skip_bad=True)
-    assert "05.png changed since `agiqa prepare`" in caplog.text
-
-
 def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
     """Or `dvc repro` would keep every result of before, and end well."""
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
@@ -172,10 +170,7 @@ def test_a_mistake_in_the_labels_is_no_absence(work: Path) -> None:
 def test_a_split_file_that_was_imported_is_a_source(work: Path) -> None:
     note = ("prepare", "mine", "--only-sources", *OPTIONS, "--from", "labels.csv")
     agiqa(*note)
-    splits = pd.read_csv("cache/mine/splits/random.csv")
-    splits.loc[splits["seed"] == 0, ["name", "side"]].to_csv("smith.csv", index=False)
-    agiqa("splits", "import", "mine", "smith.csv", "--protocol", "smith")
-    Path("smith.csv").write_text(Path("smith.csv").read_text() + "\n")
+    _import_smith()
     assert "smith.csv has changed since it was imported" in refusal(*note)
 
 

@@ -10,33 +10,22 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.sheets import read_text_sheet
 
 
-def test_cells_are_text_as_it_stands(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"name": ["00001.jpg", "NA"], "mos": [65.25, None], "note": ["", "x"]})
-    frame.to_excel(tmp_path / "a.xlsx", index=False)
-    sheet = read_text_sheet(tmp_path / "a.xlsx")
-    assert sheet.to_dict("list") == {
-        "name": ["00001.jpg", "NA"],
-        "mos": ["65.25", ""],
-        "note": ["", "x"],
-    }
-    assert read_text_sheet(tmp_path / "a.xlsx", header=False)[0].tolist()[0] == "name"
-
-
-def test_numbers_and_empty_rows_as_excel_shows_them(tmp_path: Path) -> None:
+def test_cells_are_text_as_excel_shows_it(tmp_path: Path) -> None:
+    """Whole numbers without a point; neither empty rows nor columns without a name."""
     book = Workbook()
     for row in (
         ["name", None, "mos", "day"],
         [],
-        ["a.jpg", None, 75.0, True],
-        [None, 0.5, None, 3],
+        ["00001.jpg", None, 75.0, True],
+        ["NA", 0.5, 65.25, 3],
+        [None, None, None, "x"],
     ):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
     assert read_text_sheet(tmp_path / "a.xlsx").to_dict("list") == {
-        "name": ["a.jpg", ""],
-        "mos": ["75", ""],
-        "day": ["True", "3"],
-    }
+        "name": ["00001.jpg", "NA", ""], "mos": ["75", "65.25", ""], "day": ["True", "3", "x"],
+    }  # fmt: skip
+    assert read_text_sheet(tmp_path / "a.xlsx", header=False)[0].tolist()[0] == "name"
 
 
 def test_one_sheet_and_one_column_of_a_name(

@@ -38,10 +38,8 @@ def photos(tmp_path: Path, photo: Image.Image) -> ImagesTable:
     folder.mkdir()
     photo.save(folder / "0.png")
     photo.save(folder / "1 copy.png")
-    photo.save(folder / "2 small.png".replace("small", "jpeg"), "PNG")
     photo.convert("RGB").save(folder / "3 encoded.jpg", quality=40)
     photo.resize((80, 53)).save(folder / "4 small.png")
-    (folder / "2 jpeg.png").unlink()
     for number, turned in enumerate((90, 180)):
         photo.rotate(turned, expand=True).save(folder / f"{5 + number} turned.png")
     for number in (7, 8):

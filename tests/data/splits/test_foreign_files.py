@@ -60,11 +60,7 @@ def test_validation_does_not_depend_on_the_order_of_the_files(
 def test_json_lists_of_objects_as_m3_agiqa_has_them(table: ImagesTable, tmp_path: Path) -> None:
     for side, start, end in (("train", 0, 18), ("test", 18, 24)):
         entries = [
-            {
-                "id": str(n),
-                "image": f"/home/someone/images/{name}",
-                "turns": [{}],
-            }
+            {"id": str(n), "image": f"/home/someone/images/{name}", "turns": [{}]}
             for n, name in enumerate(names(table, start, end))
         ]
         file = tmp_path / f"directly_{side}_cls_quality.jsonl"
@@ -74,16 +70,6 @@ def test_json_lists_of_objects_as_m3_agiqa_has_them(table: ImagesTable, tmp_path
     assert imported.splits["side"].value_counts().to_dict() == {"train": 16, "test": 6, "val": 2}
 
 
-def test_one_object_a_line(table: ImagesTable, tmp_path: Path) -> None:
-    sides = ["train"] * 16 + ["val"] * 2 + ["test"] * 6
-    lines = [
-        json.dumps({"image": name, "side": side})
-        for name, side in zip(table.frame["path"], sides, strict=True)
-    ]
-    (tmp_path / "s.jsonl").write_text("\n".join(lines) + "\n")
-    assert list(import_splits(tmp_path / "s.jsonl", table, "s").splits["side"]) == sides
-
-
 @pytest.mark.parametrize("text", ["[]", "{}", '["p0_00.png", "p1_02.png"]'])
 def test_names_without_sides_are_one_line(table: ImagesTable, tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
@@ -91,14 +77,18 @@ def test_names_without_sides_are_one_line(table: ImagesTable, tmp_path: Path, te
         import_splits(tmp_path / "s.json", table, "s")
 
 
-def test_a_json_object_of_lists_and_a_list_with_sides(table: ImagesTable, tmp_path: Path) -> None:
-    sides = {"train": names(table, 0, 16), "valid": names(table, 16, 18), "test": []}
-    sides["test"] = names(table, 18, 24)
-    (tmp_path / "a.json").write_text(json.dumps(sides))
+def test_an_object_of_lists_a_list_of_objects_and_an_object_a_line(
+    table: ImagesTable, tmp_path: Path
+) -> None:
+    cuts = {"train": (0, 16), "valid": (16, 18), "test": (18, 24)}
+    sides = {side: names(table, *cut) for side, cut in cuts.items()}
     flat = [{"img_path": name, "split": side} for side, images in sides.items() for name in images]
-    (tmp_path / "b.json").write_text(json.dumps(flat))
-    one, other = (import_splits(tmp_path / f"{x}.json", table, "s").splits for x in "ab")
-    assert one.equals(other)
+    lines = "\n".join(map(json.dumps, flat)) + "\n"
+    texts = {"a.json": json.dumps(sides), "b.json": json.dumps(flat), "c.jsonl": lines}
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text)
+    one, *others = (import_splits(tmp_path / file, table, "s").splits for file in texts)
+    assert all(one.equals(other) for other in others)
     assert one["side"].value_counts().to_dict() == {"train": 16, "test": 6, "val": 2}
 
 
@@ -162,10 +152,7 @@ def test_a_folder_that_is_no_split_is_one_line(
         ({"train": [2, 3], "test": [4]}, "found 2 to 4"),
         ({"train": [0, 3], "test": [40]}, "names row 40, the data set has 24"),
         ({"train": [1.5, 24], "test": [4]}, "expected one list of whole numbers .* train, 1 x 2"),
-        (
-            {"train": np.ones((2, 2)), "test": [24]},
-            "train, 2 x 2: save it as a CSV",
-        ),
+        ({"train": np.ones((2, 2)), "test": [24]}, "train, 2 x 2: save it as a CSV"),
         ({"first": [1], "second": [24]}, "names that say one side .* found first"),
         ({"train": "abc", "test": [24]}, "train, char|train, <U1"),
     ],

@@ -1,7 +1,9 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,12 @@ from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits.files import read_splits, side_rows, write_splits
 from agiqa.data.splits.preparing import Leak, count_leaks, leaks, make_all_splits, small_test_sides
-from agiqa.data.splits.protocols import SIDES, default_protocol, make_splits
+from agiqa.data.splits.protocols import SIDES, default_protocol, has_official, make_splits
 
 MakeTable = Callable[..., ImagesTable]
 
 # Sizes of the groups, and pairs of rows that hold the same file.
-many_groups = st.lists(st.integers(1, 12), min_size=3, max_size=60)
+many_groups = st.lists(st.integers(1, 6), min_size=3, max_size=30)
 twins = st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), max_size=8)
 
 
@@ -68,7 +70,7 @@ def test_grouped_sizes_are_within_one_group_of_the_ratio(
         assert abs((splits["side"] == side).sum() - share * sum(sizes)) <= max(sizes)
 
 
-@given(count=st.integers(3, 300), seed=st.integers(0, 10_000))
+@given(count=st.integers(3, 100), seed=st.integers(0, 10_000))
 def test_random_puts_each_image_on_one_side(make_table: MakeTable, count: int, seed: int) -> None:
     table = make_table([""] * count)
     splits = make_splits(table, "random", count=2, seed=seed)
@@ -103,22 +105,21 @@ def test_no_validation_side(make_table: MakeTable) -> None:
         assert splits["side"].value_counts().to_dict() == {"train": 16, "test": 4}
 
 
-@pytest.mark.parametrize("ratio", [(0.7, 0.2, 0.2), (1.2, -0.4, 0.2), (0.0, 0.5, 0.5), (1, 0, 0)])
-def test_ratios_that_cannot_be(make_table: MakeTable, ratio: tuple[float, float, float]) -> None:
-    with pytest.raises(AgiqaError, match="expected three shares"):
-        make_splits(make_table(["a", "b", "c"]), "random", ratio=ratio)
-
-
-def test_unknown_protocol_lists_the_known(make_table: MakeTable) -> None:
-    with pytest.raises(AgiqaError, match="'grupped': choose one of grouped, random, paper"):
-        make_splits(make_table(["a", "b", "c"]), "grupped")
-
-
-def test_too_few(make_table: MakeTable) -> None:
-    with pytest.raises(AgiqaError, match="2 images with a score, too few"):
-        make_splits(make_table(["a", "b"]), "random")
-    with pytest.raises(AgiqaError, match="expected at least 1"):
-        make_splits(make_table(["a", "b", "c"]), "random", count=0)
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        *[(3, {"ratio": ratio}, "expected three shares")
+          for ratio in ((0.7, 0.2, 0.2), (1.2, -0.4, 0.2), (0.0, 0.5, 0.5), (1, 0, 0))],
+        (3, {"protocol": "grupped"}, "'grupped': choose one of grouped, random, paper"),
+        (2, {}, "2 images with a score, too few"),
+        (3, {"count": 0}, "expected at least 1"),
+    ],
+)  # fmt: skip
+def test_splits_that_cannot_be(
+    make_table: MakeTable, images: int, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AgiqaError, match=message):
+        make_splits(make_table(["a", "b", "c"][:images]), **({"protocol": "random"} | options))
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,67 @@ def test_fewer_images_than_a_split_needs_are_refused(
         with pytest.raises(AgiqaError, match=rf"tiny has {count} images with a score, too few to "):
             make_all_splits(make_table(["p"] * count), Splits(), {})
     theirs = make_table(["p", "q", "r"])
-    theirs = ImagesTable(**{**vars(theirs), "source": "SPAQ, somewhere"})
+    theirs = replace(theirs, source="SPAQ, somewhere")
     prepared = make_all_splits(theirs, Splits(), {})
     assert sorted(prepared.splits) == ["grouped", "random"]
     assert "paper leaves no image to val: tiny has 3 images" in prepared.absent["paper"]
+
+
+# Official sides
+
+
+def with_sets(table: ImagesTable, sets: list[str], secret: tuple[str, ...] = ()) -> ImagesTable:
+    """The table with official sets; those in `secret` keep their scores."""
+    frame = table.frame.assign(set=sets)
+    hidden = frame["set"].isin(secret)
+    return replace(table, frame=frame.assign(quality=frame["quality"].where(~hidden)))
+
+
+SETS = ["train"] * 6 + ["val"] * 2 + ["test"] * 3 + [""]
+
+
+def test_official_sides_are_taken_as_they_are(make_table: MakeTable) -> None:
+    table = with_sets(make_table([f"p{row}" for row in range(12)]), SETS)
+    splits = make_splits(table, "official", count=5, seed=7)
+    assert splits["seed"].unique().tolist() == [0]
+    side = dict(zip(splits["name"], splits["side"], strict=True))
+    assert side == {f"{row:04d}.png": name for row, name in enumerate(SETS) if name}
+
+
+def test_what_to_use_where_there_are_none(make_table: MakeTable) -> None:
+    table = make_table([f"p{row}" for row in range(12)])
+    assert not has_official(table)
+    with pytest.raises(AgiqaError, match="tiny has no official sets: use --protocol grouped"):
+        make_splits(table, "official")
+    no_val = with_sets(table, ["train"] * 8 + ["test"] * 4)
+    with pytest.raises(AgiqaError, match=r"no official val side \(found train 8, test 4\): use"):
+        make_splits(no_val, "official")
+    secret = with_sets(table, SETS, ("val", "test"))
+    with pytest.raises(
+        AgiqaError,
+        match=r"val side \(2 images\) and test side \(3 images\) are not public: .* the 7 images",
+    ):
+        make_splits(secret, "official")
+
+
+@pytest.mark.parametrize("protocol", ["grouped", "random", "paper"])
+def test_images_without_a_score_are_on_no_side(make_table: MakeTable, protocol: str) -> None:
+    table = with_sets(make_table([f"p{row // 2}" for row in range(40)]),
+                      ["train"] * 30 + ["test"] * 10, ("test",))  # fmt: skip
+    splits = make_splits(table, protocol, count=2)
+    for _, split in splits.groupby("seed"):
+        assert sorted(split["name"]) == sorted(table.frame["path"][:30])
+    alone = replace(table, frame=table.frame[:30].reset_index(drop=True))
+    assert splits.equals(make_splits(alone, protocol, count=2))
+
+
+def test_prepare_makes_official_where_there_are_sets(make_table: MakeTable) -> None:
+    table = make_table([f"p{row}" for row in range(12)])
+    assert set(make_all_splits(table, Splits(), {}).splits) == {"grouped", "random"}
+    theirs = replace(table, source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database")
+    assert set(make_all_splits(theirs, Splits(), {}).splits) == {"grouped", "random", "paper"}
+    made = make_all_splits(with_sets(table, SETS), Splits(), {})
+    assert set(made.splits) == {"grouped", "random", "official"}
+    secret = make_all_splits(with_sets(table, SETS, ("test",)), Splits(), {})
+    assert "are not public" in secret.absent["official"]
+    assert np.isfinite(with_sets(table, SETS).frame["quality"]).all()

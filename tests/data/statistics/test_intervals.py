@@ -76,22 +76,18 @@ def test_prompts_give_wider_intervals_than_their_images() -> None:
     assert grouped[1] - grouped[0] > 1.3 * (single[1] - single[0])
 
 
-@pytest.mark.parametrize("splits", [1, 5], ids=["one split", "median of five"])
-def test_the_interval_covers_the_truth(splits: int) -> None:
-    """Data sets of 60 prompts; models of different splits err differently, as fitted ones do."""
+def test_the_interval_of_the_median_covers_the_truth() -> None:
+    """Data sets of 60 prompts; models of five splits err differently, as fitted ones do."""
     rng = np.random.default_rng(0)
-    noise, trials, covered = 0.6, 80, 0
+    noise, between, trials, covered = 0.6, 0.2, 80, 0
     # Of the mixture of models: correlation of a score with its MOS.
-    between = 0.2 if splits > 1 else 0.0
     truth = math.sqrt(2 / (2 + 2 * noise**2 + between**2))
     for _ in range(trials):
         whole = side(rng, 60, 4, noise)
         parts = []
-        for _ in range(splits):
-            chosen = rng.permutation(60)[: 60 if splits == 1 else 24].astype(str)
-            part = whole[whole["group"].isin(chosen)].copy()
-            part["score"] += between * rng.normal(size=len(part))
-            parts.append(part)
+        for _ in range(5):
+            part = whole[whole["group"].isin(rng.permutation(60)[:24].astype(str))]
+            parts.append(part.assign(score=part["score"] + between * rng.normal(size=len(part))))
         drawn = draw(parts, 200)
         figures = resample_splits(drawn, [[without_curve(part) for part in parts]])[0]
         low, high = percentile_interval(over_splits(figures["plcc"], drawn))
@@ -135,7 +131,7 @@ def values_of(frames: list[pd.DataFrame], figure: str) -> list[float]:
     return [METRICS[figure](frame["mos"], frame["score"]) for frame in frames]
 
 
-@pytest.mark.parametrize("prompts", [12, 24, 40, 60])
+@pytest.mark.parametrize("prompts", [12, 40, 60])
 def test_intervals_of_one_split_cover_at_few_prompts(prompts: int) -> None:
     """With images drawn 12 prompts covered .80; benchmarks/intervals.py has the large run."""
     rng = np.random.default_rng(prompts)
@@ -160,7 +156,7 @@ def test_intervals_of_one_split_cover_at_few_prompts(prompts: int) -> None:
 @pytest.mark.parametrize("prompts", [5, 12])
 def test_differences_of_one_split_cover_and_agree_with_their_p(prompts: int) -> None:
     rng = np.random.default_rng(prompts)
-    trials, false = 150, 0
+    trials, false = 100, 0
     for _ in range(trials):
         one, other = side(rng, prompts, 5, 0.5), side(rng, prompts, 5, 0.5)
         error = other["score"] - other["mos"]

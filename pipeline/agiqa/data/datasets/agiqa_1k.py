@@ -10,11 +10,8 @@ is not read. The CSV lists `dreamStudio_8_9_1_.jpg`, which the workbook calls `â
 
 from pathlib import Path
 
-import pandas as pd
-
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in
-from agiqa.data.datasets.text_table import numbers, read_text_csv
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, read_scores
 
 LABELS, FOLDER = "AIGC_all.csv", "file"
 MISNAMED = {"dreamStudio_8_9_1_.jpg": "dreamStudio_8_9_1_1.jpg"}  # in the CSV: as a file
@@ -58,17 +55,15 @@ def find(source: Path) -> Parts:
 def read(parts: Parts) -> Download:
     """Read the labels; rows stand in the order of the CSV."""
     csv = parts.labels["labels"]
-    labels = read_text_csv(csv, ["Image", "Score"])
-    names = labels["Image"].map(lambda name: MISNAMED.get(name, name))
+    _, rows = read_scores(csv, "Image", {"quality": "Score"})
+    names = rows["path"].map(lambda name: MISNAMED.get(name, name))
     prompts = names.map(_prompt)
     if len(odd := names[prompts == ""]):
         raise AgiqaError(
             f"{csv}: expected names such as deepai_8_7_1_0.jpg, found "
             f"{some([printable(name) for name in odd])}: take {LABELS} from {FACTS.address}"
         )
-    rows = pd.DataFrame({"path": names, "prompt": prompts})
-    rows["generator"] = names.str.partition("_")[0]
-    rows["quality"] = numbers(labels, "Score", "Image", csv)
+    rows = rows.assign(path=names, prompt=prompts, generator=names.str.partition("_")[0])
     return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
 
 

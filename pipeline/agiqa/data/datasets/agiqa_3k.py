@@ -13,11 +13,11 @@ from agiqa.data.datasets.official import (
     Facts,
     Parts,
     Unpacked,
-    generated_rows,
+    generators_of,
     images_in,
     iqa_pytorch,
+    read_scores,
 )
-from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 FOLDER = "AGIQA-3K"
 LABELS = "data.csv"
@@ -54,9 +54,6 @@ def find(source: Path) -> Parts:
 
 def read(parts: Parts) -> Download:
     """Read the labels; rows stand in the order of `data.csv`."""
-    csv = parts.labels["labels"]
-    labels = read_text_csv(csv, ["name", "prompt", *COLUMNS.values()])
-    rows = generated_rows(labels["name"], labels["prompt"])
-    for name, column in COLUMNS.items():
-        rows[name] = numbers(labels, column, "name", csv)
+    labels, rows = read_scores(parts.labels["labels"], "name", COLUMNS, also=["prompt"])
+    rows = rows.assign(prompt=labels["prompt"], generator=generators_of(labels["name"]))
     return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, generated_rows, images_in
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, generators_of, images_in
 from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 SIDES = ("train", "val", "test")
@@ -46,9 +46,9 @@ def read(parts: Parts) -> Download:
     base, sides = parts.images, []
     for side, csv in parts.labels.items():
         labels = read_text_csv(csv, ["name", "prompt", *(["mos"] if side == "train" else [])])
-        rows = generated_rows(labels["name"], labels["prompt"]).assign(set=side)
-        if (base / side).is_dir():
-            rows["path"] = f"{side}/" + rows["path"]
+        folder = f"{side}/" if (base / side).is_dir() else ""
+        rows = pd.DataFrame({"path": folder + labels["name"], "prompt": labels["prompt"]})
+        rows = rows.assign(generator=generators_of(labels["name"]), set=side)
         rows["quality"] = numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan
         sides.append(rows)
     folders = ["", *(side for side in SIDES if (base / side).is_dir())]

@@ -98,7 +98,14 @@ def _checked(
     """Decode and hash the images: the rows that stay, with their `image_id`, and the bad ones."""
     files = [root / path for path in rows["path"]]
     ids = track(checked_ids(files, workers), "Images", total=len(files))
-    checked = [_named(path, image) for path, image in zip(rows["path"], ids, strict=True)]
+    checked: list[str | BadImage] = []
+    for path, image in zip(rows["path"], ids, strict=True):
+        if isinstance(image, BadImage):
+            checked.append(BadImage(printable(path), image.reason))
+        elif re.search("[\ud800-\udfff]", path):
+            checked.append(BadImage(printable(path), "has a name that is not UTF-8: rename it"))
+        else:
+            checked.append(image)
     bad = tuple(image for image in checked if isinstance(image, BadImage))
     total = len(rows)
     if bad and (not skip_bad or len(bad) == total):
@@ -117,15 +124,6 @@ def _checked(
     if duplicates:
         logger.info("%s: %d images are byte-identical to an earlier one", name, duplicates)
     return rows, bad
-
-
-def _named(path: str, image: str | BadImage) -> str | BadImage:
-    """Give an image's id or fault under its path in the data set."""
-    if isinstance(image, BadImage):
-        return BadImage(printable(path), image.reason)
-    if re.search("[\ud800-\udfff]", path):
-        return BadImage(printable(path), "has a name that is not UTF-8: rename it")
-    return image
 
 
 def as_spelled(root: Path, path: str, name: str) -> str:

@@ -15,7 +15,7 @@ from agiqa.core.errors import AgiqaError, quoted, some
 from agiqa.core.names import target_name
 from agiqa.core.params import Source
 from agiqa.data.datasets.build import build_table
-from agiqa.data.datasets.groups import near_names
+from agiqa.data.datasets.groups import prompt_key
 from agiqa.data.datasets.table import (
     DEVIATION,
     RATERS,
@@ -126,13 +126,18 @@ def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
 
 def _warn_of_near_names(groups: "pd.Series[str]", column: str, csv: Path) -> None:
     """Log pairs of groups that would be one if they were prompts."""
-    if pairs := near_names(groups):
+    first: dict[str, str] = {}  # by the key that prompts are compared by
+    pairs = []
+    for group in dict.fromkeys(groups):
+        if (earlier := first.setdefault(prompt_key(group), group)) != group:
+            pairs.append(f"{earlier!r} and {group!r}")
+    if pairs:
         log.warning(
             "%s: column %s holds names that differ in case, white space or unseen characters "
             "alone (%s); they stay groups of their own: spell them alike if they are one",
             csv,
             column,
-            some([f"{first!r} and {second!r}" for first, second in pairs], 2),
+            some(pairs, 2),
         )
 
 

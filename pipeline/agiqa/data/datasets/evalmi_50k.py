@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, read_scores
 from agiqa.data.datasets.sheets import read_text_sheet
-from agiqa.data.datasets.text_table import numbers
 
 LABELS, PROMPTS, FOLDER = "AIGI2025_MOS_yn.xlsx", "question.xlsx", "AIGI2025"
 COLUMNS = {"quality": "MOS1", "correspondence": "MOS2"}  # here: the official column
@@ -47,8 +46,8 @@ def find(source: Path) -> Parts:
 def read(parts: Parts) -> Download:
     """Read both workbooks; rows stand in the order of the one with the scores."""
     path = parts.labels["labels"]
-    sheet = read_text_sheet(path, ["ImageName", *COLUMNS.values()])
-    names = sheet["ImageName"]
+    _, rows = read_scores(path, "ImageName", COLUMNS)
+    names = rows["path"]
     prompts = read_text_sheet(parts.labels["prompts"], ["prompt"])["prompt"]
     row = pd.to_numeric(names.str.extract(r"/(\d{1,6})\.png$")[0]) - 1
     if len(odd := names[~row.between(0, len(prompts) - 1)]):
@@ -56,8 +55,6 @@ def read(parts: Parts) -> Download:
             f"{path}: expected names such as DALLE3/001.png with a number up to {len(prompts):,}, "
             f"the prompts of {PROMPTS}; found {printable(odd.iloc[0])}: take both from one release"
         )
-    rows = pd.DataFrame({"path": names, "prompt": prompts.iloc[row.astype(int)].to_numpy()})
+    rows["prompt"] = prompts.iloc[row.astype(int)].to_numpy()
     rows["generator"] = names.str.partition("/")[0]
-    for target, column in COLUMNS.items():
-        rows[target] = numbers(sheet, column, "ImageName", path)
     return Download(FACTS, parts, rows, (), FACTS.scale)

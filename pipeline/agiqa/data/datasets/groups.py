@@ -6,12 +6,11 @@ selectors, soft hyphens, control characters), the amount and kind of white space
 errs towards one: two groups too few cost nothing, a prompt on both sides of a split is a leak.
 
 Without a group column an image's group is its prompt's key. The values of a user's own column are
-names, and stay as they are: `A1` and `a1` are two groups (`near_names` tells of such pairs).
+names, and stay as they are: `A1` and `a1` are two groups (`csv_file` tells of such pairs).
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -54,17 +53,6 @@ def grouped_by_prompt(frame: pd.DataFrame) -> bool:
 def has_own_groups(frame: pd.DataFrame) -> bool:
     """Tell whether some image is of a group that is not its prompt's."""
     return bool((frame["group"] != "").any()) and not grouped_by_prompt(frame)
-
-
-def near_names(groups: Iterable[str]) -> list[tuple[str, str]]:
-    """Pair group names that would be one if they were prompts."""
-    first: dict[str, str] = {}
-    pairs = []
-    for group in dict.fromkeys(groups):
-        earlier = first.setdefault(prompt_key(group), group)
-        if earlier != group:
-            pairs.append((earlier, group))
-    return pairs
 
 
 class Relatives:

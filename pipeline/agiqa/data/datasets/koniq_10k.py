@@ -9,17 +9,23 @@ rating is 25 points of MOS, and so the deviations are kept. `c_total` ratings st
 import logging
 from pathlib import Path
 
-import pandas as pd
-
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, iqa_pytorch
-from agiqa.data.datasets.text_table import numbers, read_text_csv
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    Parts,
+    Unpacked,
+    images_in,
+    iqa_pytorch,
+    read_scores,
+)
 
 logger = logging.getLogger(__name__)
 
 LABELS = "koniq10k_distributions_sets.csv"
 SIZES = ("1024x768", "512x384")
 SETS = {"training": "train", "validation": "val", "test": "test"}  # official: here
+COLUMNS = {"quality": "MOS", "quality_sd": "SD", "quality_raters": "c_total"}  # here: official
 POINT = 25.0  # points of MOS in a point of rating
 
 FACTS = Facts(
@@ -51,14 +57,11 @@ def find(source: Path) -> Parts:
 def read(parts: Parts) -> Download:
     """Read the labels; rows stand in the order of the CSV."""
     csv = parts.labels["labels"]
-    labels = read_text_csv(csv, ["image_name", "c_total", "MOS", "SD", "set"])
+    labels, rows = read_scores(csv, "image_name", COLUMNS, also=["set"])
     odd = sorted(set(labels["set"]) - set(SETS))
     if odd:
         raise AgiqaError(f"{csv}: column set must be one of {', '.join(SETS)}; found {some(odd)}")
-    rows = pd.DataFrame({"path": labels["image_name"], "set": labels["set"].map(SETS)})
-    rows["quality"] = numbers(labels, "MOS", "image_name", csv)
-    rows["quality_sd"] = numbers(labels, "SD", "image_name", csv) * POINT
-    rows["quality_raters"] = numbers(labels, "c_total", "image_name", csv)
+    rows = rows.assign(set=labels["set"].map(SETS), quality_sd=rows["quality_sd"] * POINT)
     if len(few := rows[rows["quality_raters"] < 1]):
         raise AgiqaError(
             f"{csv}: c_total counts an image's ratings and must be at least 1; found others in "

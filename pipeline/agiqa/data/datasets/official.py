@@ -17,8 +17,9 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.regular_files import file_sha256
 from agiqa.data.datasets.build import build_table
+from agiqa.data.datasets.sheets import read_text_sheet
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.datasets.text_table import refuse_duplicates
+from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates
 from agiqa.data.images import IMAGE_SUFFIXES, BadImage
 
 logger = logging.getLogger(__name__)
@@ -168,10 +169,28 @@ def images_in(root: Path, folders: Iterable[str] = ("",)) -> list[str]:
     ]
 
 
-def generated_rows(names: "pd.Series[str]", prompts: "pd.Series[str]") -> pd.DataFrame:
-    """Make rows of images whose names are `GENERATOR_NUMBER.SUFFIX`."""
-    generators = names.str.replace(r"_\d+\.[^.]*$", "", regex=True)
-    return pd.DataFrame({"path": names, "prompt": prompts, "generator": generators})
+def read_scores(
+    file: Path, name_column: str, columns: Mapping[str, str], also: Sequence[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read a CSV or XLSX of labels: its columns as text, and rows with path and scores.
+
+    `columns` says which official column holds a score, or what stands beside it, by our name for
+    it; `also` are further ones that the file must have.
+
+    Raises:
+        AgiqaError: the file cannot be read, lacks a column, or has no number where one should be.
+    """
+    read = read_text_sheet if file.suffix == ".xlsx" else read_text_csv
+    labels = read(file, [name_column, *also, *columns.values()])
+    rows = pd.DataFrame({"path": labels[name_column]})
+    for name, column in columns.items():
+        rows[name] = numbers(labels, column, name_column, file)
+    return labels, rows
+
+
+def generators_of(names: "pd.Series[str]") -> "pd.Series[str]":
+    """Cut generators out of names such as `GENERATOR_NUMBER.SUFFIX`."""
+    return names.str.replace(r"_\d+\.[^.]*$", "", regex=True)
 
 
 def prepare_download(

@@ -7,11 +7,15 @@ target beside the quality; all rise with it (a high noisiness means little noise
 
 from pathlib import Path
 
-import pandas as pd
-
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, iqa_pytorch
-from agiqa.data.datasets.sheets import read_text_sheet
-from agiqa.data.datasets.text_table import numbers
+from agiqa.data.datasets.official import (
+    Download,
+    Facts,
+    Parts,
+    Unpacked,
+    images_in,
+    iqa_pytorch,
+    read_scores,
+)
 
 FOLDER = "TestImage"
 LABELS = "MOS and Image attribute scores.xlsx"
@@ -46,9 +50,5 @@ def find(source: Path) -> Parts:
 
 def read(parts: Parts) -> Download:
     """Read the sheet; rows stand in its order."""
-    path = parts.labels["labels"]
-    sheet = read_text_sheet(path, ["Image name", *COLUMNS.values()])
-    rows = pd.DataFrame({"path": sheet["Image name"]})
-    for target, column in COLUMNS.items():
-        rows[target] = numbers(sheet, column, "Image name", path)
+    _, rows = read_scores(parts.labels["labels"], "Image name", COLUMNS)
     return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)

@@ -68,7 +68,12 @@ def perceptual_hashes(table: ImagesTable) -> npt.NDArray[np.uint64]:
     ids = list(table.frame["image_id"])
     paths = dict(zip(ids, table.paths(), strict=True))  # of duplicates one
     with _cache(hashes_file()) as cache:
-        hash_of = _cached_hashes(cache, list(paths))
+        hash_of: dict[str, bytes] = {}
+        for start in range(0, len(paths), QUERY):
+            batch = list(paths)[start : start + QUERY]
+            marks = ",".join("?" * len(batch))
+            select = f"SELECT * FROM hashes WHERE image_id IN ({marks})"
+            hash_of.update(cache.execute(select, batch))
         missing = [image_id for image_id in paths if image_id not in hash_of]
         bad: list[ImageError] = []
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
@@ -168,15 +173,6 @@ def _hash(path: Path, expected: str) -> bytes | ImageError:
     except ImageError as error:
         return error
     return np.packbits(imagehash.phash(image, hash_size=8).hash.ravel()).tobytes()
-
-
-def _cached_hashes(cache: sqlite3.Connection, ids: Sequence[str]) -> dict[str, bytes]:
-    hash_of: dict[str, bytes] = {}
-    for start in range(0, len(ids), QUERY):
-        batch = ids[start : start + QUERY]
-        marks = ",".join("?" * len(batch))
-        hash_of.update(cache.execute(f"SELECT * FROM hashes WHERE image_id IN ({marks})", batch))
-    return hash_of
 
 
 @contextmanager

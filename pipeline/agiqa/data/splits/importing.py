@@ -147,15 +147,12 @@ def _column(frame: pd.DataFrame, file: Path, content: str, usual: Sequence[str],
 
 
 def _sides(frame: pd.DataFrame, file: Path, side_column: str) -> list[str]:
-    spelled = {plain(str(column)) for column in frame.columns}
-    usual = [name for name in SIDE_COLUMNS if name in spelled]
     column = _column(frame, file, "sides", SIDE_COLUMNS, side_column)
     if not side_column:  # `split` may count the splits beside a column `set`
-        for name in usual:
-            candidate = _column(frame, file, "sides", [name], "")
-            if all(side_of(value) for value in frame[candidate]):
-                column = candidate
-                break
+        spelled = {plain(str(column)) for column in frame.columns}
+        usual = [name for name in SIDE_COLUMNS if name in spelled]
+        columns = (_column(frame, file, "sides", [name], "") for name in usual)
+        column = next((name for name in columns if all(map(side_of, frame[name]))), column)
     values = list(frame[column])
     if unknown := sorted({plain(value) for value in values if not side_of(value)}):
         raise AgiqaError(
