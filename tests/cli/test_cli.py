@@ -25,17 +25,8 @@ from kit.command import agiqa, one_line
 
 IMAGES = 60
 FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=6"]
-PREPARE = [
-    "prepare",
-    "mine",
-    "--from",
-    "images/labels.csv",
-    "--image-column",
-    "file",
-    "--score-column",
-    "mos",
-]
-PREPARE += ["--prompt-column", "prompt"]
+PREPARE = ["prepare", "mine", "--from", "images/labels.csv", "--image-column", "file"]
+PREPARE += ["--score-column", "mos", "--prompt-column", "prompt"]
 
 
 def _commands() -> Iterator[tuple[str, click.Command]]:

@@ -311,16 +311,19 @@ def test_a_run_without_evaluation_says_what_to_do(root: Path) -> None:
     assert not (root / "out").exists()
 
 
+PREDICTED = "model,seed,path,image_id,group,generator,mos,score"
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
         ("metrics.json", "{", "metrics.json: damaged"),
         ("metrics.json", "{}", "metrics.json: damaged .no dataset, models"),
         ("predictions.csv", "a,b\n1,2\n", "expected the columns model, seed"),
-        ("predictions.csv", "model,seed,path,generator,mos,score\n", "no rows of model moe"),
+        ("predictions.csv", f"{PREDICTED}\n", "no rows of model moe"),
         (
             "predictions.csv",
-            "model,seed,path,generator,mos,score\nmoe,0,a,b,1,x\n",
+            f"{PREDICTED}\nmoe,0,a,b,c,d,1,x\n",
             "damaged: expected numbers in column score, found 'x'",
         ),
         ("curves.csv", "model,epoch\n", "expected the column val_srcc; found model, epoch"),
