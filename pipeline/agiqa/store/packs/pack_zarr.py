@@ -231,14 +231,11 @@ def _arrays(path: Path, metadata: Mapping[str, Any]) -> dict[str, ZarrArray]:
 
 def _whole(path: Path, array: ZarrArray) -> Vectors:
     """Read all rows of an array; PackError unless every chunk is there and sound."""
-    sizes, chunks = array.sizes(), []
-    for number in range(array.chunks):  # before memory is taken for what may not be there
+    sizes, chunks, name = array.sizes(), [], array.folder.name
+    for number in range(array.chunks):  # no memory is taken for what is not there
         if sizes.get(number) != array.chunk_bytes + 4:
-            name = array.folder.name
             raise damaged(path, f"an array {name} whose chunk {number} is missing or cut")
-    for number in range(array.chunks):
         if (chunk := array.read_chunk(number)) is None:
-            name = array.folder.name
             raise damaged(path, f"an array {name} with a chunk that fails its checksum")
         chunks.append(chunk)
     return np.concatenate(chunks)[: array.shape[0]]
