@@ -13,11 +13,11 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import DATASET_JSON, read_table
 from agiqa.store.fingerprint import Fingerprint, digest
+from agiqa.store.ledger.layout1 import OldShelf
 from agiqa.store.ledger.shelf import Shelf
 from agiqa.store.ledger.shelf_folders import (
     DESCRIPTION,
@@ -34,18 +34,6 @@ log = logging.getLogger(__name__)
 
 Wanted = Mapping[str, Collection[str] | None]
 """By the digest of a fingerprint: the rows that are wanted, by the ledger's ids; None: all."""
-
-
-class RowSource(Protocol):
-    """Where rows come from: a `Shelf`, one of layout 1, a `PackVector`."""
-
-    described: Description
-
-    def checksums(self) -> Mapping[str, int | None]:
-        """The CRC-32 of each row by its id; None of a damaged one of which it is not known."""
-
-    def blocks(self, wanted: Collection[str]) -> Iterator[tuple[Sequence[str], Vectors]]:
-        """Whole rows of the wanted ids, (n, D) at a time."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +58,17 @@ def compare(
     return sum(name in present for name in offered) - len(kept), kept
 
 
-def add_shelf(source: RowSource, root: Path, rank: int = 0) -> Added:
+def add_shelf(source: "Shelf | OldShelf | PackVector", root: Path, rank: int = 0) -> Added:
     """Add the rows of `source` that its shelf under `root` lacks, which is made where it is not.
 
     AgiqaError where another process writes to it as `rank`, or the disk fails; what was added by
     then stays, and the same call goes on.
     """
+    if isinstance(source, PackVector) and not source.ids:
+        return Added(len(source.pack.image_ids) if source.refused else 0, refused=source.refused)
     made_by = source.described
     target = Shelf.open(root, made_by.fingerprint, made_by.width, made_by.dtype, rank)
-    offered = source.checksums()
+    offered: Mapping[str, int | None] = source.checksums()
     present, kept = compare(offered, target.checksums())
     missing_ids, added = set(offered).difference(target.ids()), 0
     if missing_ids:
@@ -138,7 +128,7 @@ def add_pack(
     """
     vectors = pack_vectors(path, wanted, sources)
     require_fits(root, [(path, vector.described) for vector in vectors if vector.ids])
-    return {vector.name: vector.add_to(root, rank) for vector in vectors}
+    return {vector.name: add_shelf(vector, root, rank) for vector in vectors}
 
 
 class PackVector:
@@ -153,12 +143,6 @@ class PackVector:
         self.ids: dict[str, str] = {}  # the ledger's id by the pack's, of what is wanted
         self.crc32: dict[str, int | None] = {}
         self.siblings = [self]  # the pack's vectors, for all of which it is read once
-
-    def add_to(self, root: Path, rank: int = 0) -> Added:
-        """Add what the ledger `root` lacks of it."""
-        if not self.ids:
-            return Added(len(self.pack.image_ids) if self.refused else 0, refused=self.refused)
-        return add_shelf(self, root, rank)
 
     def checksums(self) -> dict[str, int | None]:
         """The CRC-32 of each row by its id; None of damaged ones. All siblings get theirs."""

@@ -58,10 +58,8 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
             merged.append(Merged(store, "", Added(0, refused=str(error))))
     require_fits(root, [(store, vector.described) for store, vector in vectors])
     for store, vector in track(vectors, "Merge"):
-        if isinstance(vector, PackVector):
-            merged.append(Merged(store, vector.name, vector.add_to(root)))
-            continue
-        merged.append(Merged(store, "", add_shelf(vector, root)))
+        name = vector.name if isinstance(vector, PackVector) else ""
+        merged.append(Merged(store, name, add_shelf(vector, root)))
         unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
         merged += [
             Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
