@@ -31,7 +31,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.store import (
     Shelf,
     add_pack,
-    add_shelf,
+    add_vector,
     convert_pack,
     read_pack,
     write_pack,
@@ -206,7 +206,7 @@ class Store(RuleBasedStateMachine):
             add_rows(source, [IDS[row] for row in rows], TRIES[attempt][rows])
             other = {IDS[row]: TRIES[attempt][row].tobytes() for row in rows}
             for _ in range(1 + twice):
-                assert add_shelf(source, self.root).added == self.take(other)
+                assert add_vector(source, self.root).added == self.take(other)
 
     @precondition(lambda self: self.packs)
     @rule(data=st.data())

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import Shelf, add_shelf, digest
+from agiqa.store import Shelf, add_vector, digest
 from agiqa.store.checks import check_shelf, repair_shelf
 from agiqa.store.ledger.lock import writer_of
 from agiqa.store.ledger.segments import Kind, Layout
@@ -160,7 +160,7 @@ def look_in_every_way(shelf: Path, target: Path) -> bool:
     writer_of(shelf)
     with suppress(AgiqaError):
         source = Shelf.at(shelf)
-        found = add_shelf(source, target)
+        found = add_vector(source, target)
         assert found.rows == store.rows
         if found.added:
             (made,) = target.glob("lmm-*")

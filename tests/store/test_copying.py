@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import Shelf, add_shelf, require_fits
+from agiqa.store import Shelf, add_vector, require_fits
 from agiqa.store.ledger import segments
 from agiqa.store.ledger.segments import LocalSegments
 from agiqa.store.ledger.shelf_folders import Description
@@ -28,9 +28,9 @@ def test_missing_rows_are_added_once(tmp_path: Path) -> None:
     fill(tmp_path / "a", ids[:400], vectors[:400])
     source = fill(tmp_path / "a", ids[300:], vectors[300:], rank=2)
     target = fill(tmp_path / "b", ids[100:150], vectors[100:150])
-    found = add_shelf(source, tmp_path / "b")
+    found = add_vector(source, tmp_path / "b")
     assert (found.rows, found.added, found.present, found.kept) == (ROWS, ROWS - 50, 50, ())
-    again = add_shelf(source, tmp_path / "b")
+    again = add_vector(source, tmp_path / "b")
     assert (again.added, again.present, again.damaged) == (0, ROWS, ())
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)
 
@@ -42,7 +42,7 @@ def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
     target = fill(tmp_path / "b", ids[256:266], vectors[256:266])
     (path,) = (source.folder / "segments").glob("*.safetensors")
     flip_rows(path, WIDTH, 3, 260, 599)
-    found = add_shelf(source, tmp_path / "b")
+    found = add_vector(source, tmp_path / "b")
     assert found.damaged == (ids[3], ids[599])
     assert (found.added, found.present) == (ROWS - 12, 10)
     assert np.array_equal(target.read(ids[4:599]), vectors[4:599])
@@ -77,9 +77,9 @@ def test_what_stops_in_the_middle_loses_nothing_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(LocalSegments, "write", fail)
         with pytest.raises(AgiqaError, match="stopped"):
-            add_shelf(source, tmp_path / "b")
+            add_vector(source, tmp_path / "b")
     there = right_rows(target, ids, vectors)
     assert len(there) == 20 * done
-    found = add_shelf(source, tmp_path / "b")
+    found = add_vector(source, tmp_path / "b")
     assert (found.added, found.present) == (ROWS - len(there), len(there))
     assert np.array_equal(Shelf.at(target.folder).read(ids), vectors)

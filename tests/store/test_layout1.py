@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
-from agiqa.store import Shelf, add_shelf
+from agiqa.store import Shelf, add_vector
 from agiqa.store.ledger.layout1 import OldShelf
 from agiqa.store.upkeep.merge import merge
 from kit.stored_rows import make_ids, make_vectors
@@ -106,7 +106,7 @@ def test_no_field_of_a_journal_is_trusted(old: Path, tmp_path: Path) -> None:
             for value in STRANGE:
                 body = json.dumps(entry | {field: value}, separators=(",", ":")).encode()
                 journal.write_bytes(whole + b'{"check":"%08x",%b\n' % (zlib.crc32(body), body[1:]))
-                found = add_shelf(OldShelf(shelf), tmp_path / "new")
+                found = add_vector(OldShelf(shelf), tmp_path / "new")
                 assert found.added + found.present >= 28
     np.testing.assert_array_equal(
         Shelf.open(tmp_path / "new", NANO, 4).read([IDS[row] for row in THERE]), VECTORS[THERE]

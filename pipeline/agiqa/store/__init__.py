@@ -12,7 +12,7 @@
 """
 
 from agiqa.store.adding import add_pack as add_pack
-from agiqa.store.adding import add_shelf as add_shelf
+from agiqa.store.adding import add_vector as add_vector
 from agiqa.store.adding import require_fits as require_fits
 from agiqa.store.fingerprint import ABSENT as ABSENT
 from agiqa.store.fingerprint import Fingerprint as Fingerprint

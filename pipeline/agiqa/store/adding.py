@@ -58,7 +58,7 @@ def compare(
     return sum(name in present for name in offered) - len(kept), kept
 
 
-def add_shelf(source: "Shelf | OldShelf | PackVector", root: Path, rank: int = 0) -> Added:
+def add_vector(source: "Shelf | OldShelf | PackVector", root: Path, rank: int = 0) -> Added:
     """Add the rows of `source` that its shelf under `root` lacks, which is made where it is not.
 
     AgiqaError where another process writes to it as `rank`, or the disk fails; what was added by
@@ -128,7 +128,7 @@ def add_pack(
     """
     vectors = pack_vectors(path, wanted, sources)
     require_fits(root, [(path, vector.described) for vector in vectors if vector.ids])
-    return {vector.name: add_shelf(vector, root, rank) for vector in vectors}
+    return {vector.name: add_vector(vector, root, rank) for vector in vectors}
 
 
 class PackVector:

@@ -14,7 +14,7 @@ from pathlib import Path
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.progress import track
 from agiqa.store import FORMATS, Shelf, require_fits
-from agiqa.store.adding import Added, PackVector, add_shelf, pack_vectors
+from agiqa.store.adding import Added, PackVector, add_vector, pack_vectors
 from agiqa.store.ledger.layout1 import OldShelf
 from agiqa.store.ledger.segments import SEGMENTS
 from agiqa.store.ledger.shelf_folders import DESCRIPTION, PIXELS, find_shelves, is_layout_1
@@ -59,7 +59,7 @@ def merge(sources: Sequence[Path], root: Path) -> list[Merged]:
     require_fits(root, [(store, vector.described) for store, vector in vectors])
     for store, vector in track(vectors, "Merge"):
         name = vector.name if isinstance(vector, PackVector) else ""
-        merged.append(Merged(store, name, add_shelf(vector, root)))
+        merged.append(Merged(store, name, add_vector(vector, root)))
         unusable = vector.rows.unusable if isinstance(vector, Shelf) else {}
         merged += [
             Merged(store / SEGMENTS / name, "", Added(0, refused=f"it has {why}"))
