@@ -64,15 +64,15 @@ def test_damaged_rows_are_left_out_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "dtype"), [(9, "float16"), (8, "float32")])
 def test_another_width_or_dtype_is_one_line(tmp_path: Path, width: int, dtype: str) -> None:
-    require_fits(
-        tmp_path, [(Path("there.zarr"), Description(PRINTS[0], width, dtype))]
-    )  # nothing yet
-    Shelf.open(tmp_path, PRINTS[0], WIDTH)
-    require_fits(tmp_path, [(Path("there.zarr"), Description(PRINTS[0], WIDTH, "float16"))])
-    with pytest.raises(
-        AgiqaError, match=rf"there\.zarr: .* width 8, float16, .* found width {width}, {dtype}; one"
-    ):
+    def fit(width: int, dtype: str) -> None:
         require_fits(tmp_path, [(Path("there.zarr"), Description(PRINTS[0], width, dtype))])
+
+    fit(width, dtype)  # nothing is there yet
+    Shelf.open(tmp_path, PRINTS[0], WIDTH)
+    fit(WIDTH, "float16")
+    message = rf"there\.zarr: .* width 8, float16, .* found width {width}, {dtype}; one"
+    with pytest.raises(AgiqaError, match=message):
+        fit(width, dtype)
 
 
 @pytest.mark.parametrize("done", [0, 1, 7, 20])
