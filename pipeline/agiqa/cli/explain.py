@@ -87,7 +87,7 @@ def command(
     )
     from agiqa.runs.files import load_provenance, load_run
     from agiqa.runs.score import Scorer
-    from agiqa.store.cache_folder import at_hand
+    from agiqa.store.packs.pack import at_hand
 
     run, images = _run_and_images(paths)
     provenance = load_provenance(run)

@@ -28,7 +28,7 @@ def command(runs: tuple[Path, ...], out: Path | None, cache: Path | str, as_json
     agiqa report runs/agiqa-3k/both/targets/align -o alignment.html
     """
     from agiqa.runs.files import provenance_of
-    from agiqa.store.cache_folder import at_hand
+    from agiqa.store.packs.pack import at_hand
     from agiqa.views.report import write_plots, write_report
 
     if len(runs) > 1 and out is None:

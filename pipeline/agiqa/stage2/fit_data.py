@@ -28,7 +28,7 @@ from agiqa.stage2.targets import Sides
 from agiqa.stage2.training.epochs import start_processes
 from agiqa.stage2.tuned.inputs import load_tuned_inputs
 from agiqa.store import ANSWERS, TAIL, TOKENS, pack_beside
-from agiqa.store.cache_folder import at_hand
+from agiqa.store.packs.pack import at_hand
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class FitData(RatedData):
 def load_fit_data(dataset: str, cache: Path | str, params: Params) -> FitData:
     """Table, splits and features of one data set as `params` say; `auto` becomes a protocol.
 
-    `cache` is a folder here or a URL, which is read through a copy (store/cache_folder.py).
+    `cache` is a folder here or a URL, which is read through a copy (`at_hand`).
 
     Raises:
         AgiqaError: no such table, split file, store or target; a table older than what it was

@@ -5,18 +5,17 @@ ledger nor images. Same inputs, same bytes, so DVC sees no change where there is
 one: pack_layout.py; where it lies in each format: pack_zarr.py, pack_hdf5.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import is_url
+from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV, ImagesTable
 from agiqa.data.prompts import IMAGE_PROMPT
 from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.fingerprint import Fingerprint, plain
@@ -37,9 +36,6 @@ from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.row_ids import row_ids
 from agiqa.store.rows import Vectors
 from agiqa.store.shared.remote import copies_folder, fetch
-
-if TYPE_CHECKING:
-    from agiqa.data.datasets.table import ImagesTable
 
 
 class PackFormat(Protocol):
@@ -180,6 +176,24 @@ def local_copy(path: Path | str) -> Path:
     if isinstance(path, Path) or not is_url(path):
         return Path(path)
     return fetch(path, copies_folder(path.rstrip("/").rpartition("/")[0]), read_pack)
+
+
+def at_hand(cache: Path | str, dataset: str, packs: Sequence[str]) -> Path:
+    """The folder that holds `dataset`'s folder: `cache`, or of a URL that of the copies.
+
+    At the URL lies what `prepare` and `extract` wrote; images are not copied. `packs` are names of
+    those that are needed, and of a tail's weights. AgiqaError where the URL cannot be read, lacks
+    one of them, or holds a damaged one.
+    """
+    if isinstance(cache, Path) or not is_url(cache):
+        return Path(cache)
+    folder, url = copies_folder(cache), f"{cache.rstrip('/')}/{dataset}"
+    for name in (IMAGES_CSV, DATASET_JSON, "splits"):  # compared with each other when they are read
+        fetch(f"{url}/{name}", folder / dataset)
+    for name in packs:
+        check = open_pack if Path(name).stem.endswith(f"-{TOKENS}") else read_pack  # by its size
+        fetch(f"{url}/{name}", folder / dataset, None if name.endswith(TAIL) else check)
+    return folder
 
 
 def open_pack(path: Path) -> PackRows:
