@@ -16,7 +16,6 @@ from agiqa.core.run_folders import require_free_run
 from agiqa.data.prompts import prompt_set_text
 from agiqa.runs.files import CURVES, Run, save_run
 from agiqa.runs.provenance import describe_run, known_images
-from agiqa.stage2 import fitting
 from agiqa.stage2.features import (
     VISUAL,
     choose_vectors,
@@ -29,7 +28,7 @@ from agiqa.stage2.joining import join
 from agiqa.stage2.paper.inputs import semantic_order
 from agiqa.stage2.paper.pixels import describe_pixels
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
-from agiqa.stage2.predictors import AnyInputs
+from agiqa.stage2.predictors import AnyInputs, fit_ensemble
 from agiqa.stage2.presets import LIGHT
 from agiqa.stage2.tuned.inputs import TunedInputs
 from agiqa.store import read_pack
@@ -83,7 +82,7 @@ def fit(
         require_settings(one.features.stores, params)
     features, targets, sides = join(data)
     params = _as_fitted(params, protocol, features)
-    fitted = fitting.fit(features, targets, sides, params)
+    fitted = fit_ensemble(features, targets, sides, params)
     if fitted is None:
         return None
     provenance = describe_run(data, params, features.experts, features.stores)

@@ -1,4 +1,4 @@
-"""A run's models on the images of one data set, whatever the preset: what `evaluate` asks.
+"""The presets side by side: what each fits, and a run's models on the images of one data set.
 
 The one place that knows which ensemble is which preset's, and which models stand beside it: of
 `light` its baselines; of `tuned` also the frozen experts and the tail alone; of `paper` the network
@@ -7,6 +7,7 @@ alone, and as its authors count, too, where the recipe says so.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +21,12 @@ from agiqa.stage2.light.split_model import RIDGES, VARIANTS
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.presets import LIGHT, MIXTURE, RECIPES, TUNED, recipe
+from agiqa.stage2.targets import Sides, Targets
 from agiqa.stage2.tuned.ensemble import TunedEnsemble
 from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual
+
+if TYPE_CHECKING:
+    from agiqa.stage2.training.resume import Fitted
 
 BASELINES = (*RIDGES, *(variant for variant in VARIANTS if variant != MIXTURE))
 DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test loader leaves
@@ -34,6 +39,41 @@ ENSEMBLES: dict[str, type[AnyEnsemble]] = {LIGHT: Ensemble, TUNED: TunedEnsemble
 def ensemble_class(preset: str) -> type[AnyEnsemble]:
     """The kind of ensemble that a preset's fit yields."""
     return ENSEMBLES.get(preset, PaperEnsemble)
+
+
+def fit_ensemble(
+    features: AnyInputs, targets: Targets, sides: Sides, params: Params
+) -> "Fitted[AnyEnsemble] | None":
+    """Fit on every split, as the preset does.
+
+    Args:
+        features: of all N images, as the preset takes them.
+        targets: their scores.
+        sides: by split seed, row numbers of train and val; a test side is not looked at.
+        params: all settings.
+
+    Returns:
+        None in all but the first of several processes.
+
+    Raises:
+        AgiqaError: too few images, scores without spread, weights or sizes that do not fit.
+    """
+    from agiqa.stage2.light.training import fit_light
+    from agiqa.stage2.paper.training import fit_paper
+    from agiqa.stage2.training.epochs import start_processes
+    from agiqa.stage2.training.resume import Fitted
+    from agiqa.stage2.tuned.training import fit_tuned
+
+    if params.fit.preset == LIGHT and isinstance(features, Features):
+        return Fitted(*fit_light(features, targets, sides, params.fit))
+    accelerator = start_processes()
+    fitted: Fitted[Any]
+    if isinstance(features, TunedInputs):
+        fitted = fit_tuned(features, targets, sides, params, accelerator)
+    elif isinstance(features, PaperInputs):
+        fitted = fit_paper(features, targets.mos[:, 0], sides, params, accelerator)
+    accelerator.end_training()
+    return Fitted(*fitted) if accelerator.is_main_process else None
 
 
 def score_split(
@@ -109,7 +149,7 @@ def _of_tuned(
 ) -> dict[str, SplitScores]:
     """Score by the baselines, the frozen mixture, the tail and both."""
     one = ensemble.only(index)
-    visual = TunedVisual(inputs.features.visual[rows], inputs.tokens.of(rows))
+    visual = TunedVisual(inputs.visual[rows], inputs.tokens.of(rows))
     prediction = one.predict(visual, inputs.semantic[rows])
     frozen, tail = one.both(visual, inputs.semantic[rows])
     scales = one.light.splits[0].scales
@@ -119,7 +159,7 @@ def _of_tuned(
     }
     reaches = np.array([reach(one.errors(0))])
     whole = SplitScores(prediction.score[0].numpy(), prediction.gate[0].numpy(), reaches)
-    light = _of_light(ensemble.light, inputs.features, index, rows, 0)
+    light = _of_light(ensemble.light, inputs, index, rows, 0)
     return {**{name: light[name] for name in BASELINES}, **alone, MIXTURE: whole}
 
 

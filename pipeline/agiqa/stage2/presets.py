@@ -17,44 +17,27 @@ MIXTURE = "moe"  # the model that every run has, whatever its preset; others sta
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice of a training; all of it decides the result."""
+    """Every choice of a training, by default the authors'; all of it decides the result."""
 
-    epochs: int  # passes over the training side
-    batch_size: int  # images a step, over all GPUs together
-    lr: float
-    weight_decay: float
-    optimiser: str  # adam, or adamw (decay of matrices alone, apart from the gradient)
-    schedule: str  # cycle: the rate swings to 0 and back every 100 steps; cosine: one fall
-    warmup: float  # share of the steps with a rising rate
-    flip: str  # vertical (what the authors' horizontal flip does), horizontal, none
-    rotate: bool  # by 90, 180 or 270 degrees, while the semantic vectors are the upright image's
-    augment: float  # probability of the flip, and of the rotation
-    drop_last_train: bool  # leave out the images that do not fill a batch
-    drop_last_val: bool
-    drop_last_test: bool  # beside the full figures, those without the images left over
-    ema: float  # decay of the moving average of the weights that is kept; 0: the weights themselves
+    epochs: int = 30  # passes over the training side
+    batch_size: int = 8  # images a step, over all GPUs together
+    lr: float = 1e-5
+    weight_decay: float = 1e-5
+    optimiser: str = "adam"  # or adamw (decay of matrices alone, apart from the gradient)
+    schedule: str = "cycle"  # the rate swings to 0 and back every 100 steps; or cosine: one fall
+    warmup: float = 0.0  # share of the steps with a rising rate
+    flip: str = "vertical"  # (what the authors' horizontal flip does), horizontal, none
+    rotate: bool = True  # by 90, 180 or 270 degrees, while the semantic vectors are the upright's
+    augment: float = 0.7  # probability of the flip, and of the rotation
+    drop_last_train: bool = True  # leave out the images that do not fill a batch
+    drop_last_val: bool = True
+    drop_last_test: bool = True  # beside the full figures, those without the images left over
+    ema: float = 0.0  # decay of the moving average of the weights that is kept; 0: none
 
 
-AUTHORS = Recipe(
-    epochs=30,
-    batch_size=8,
-    lr=1e-5,
-    weight_decay=1e-5,
-    optimiser="adam",
-    schedule="cycle",
-    warmup=0.0,
-    flip="vertical",
-    rotate=True,
-    augment=0.7,
-    drop_last_train=True,
-    drop_last_val=True,
-    drop_last_test=True,
-    ema=0.0,
-)
 RECIPES = {
-    "paper": AUTHORS,
-    "paper-fixed": replace(
-        AUTHORS,
+    "paper": Recipe(),
+    "paper-fixed": Recipe(
         weight_decay=0.01,
         optimiser="adamw",
         schedule="cosine",

@@ -4,7 +4,7 @@ What `ridge` and `kernel` choose by, and `gate` shows. With several data sets th
 counts: across them neither ranks nor lines mean anything, for each has raters and its own scale.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,39 +13,25 @@ from agiqa.data.metrics import plcc, srcc
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
 
-def rank_agreement(
-    mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None
+def measured(
+    mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
 ) -> np.ndarray:
-    """SRCC `(T,)` of scores `(n, T)`; nan where it is not defined.
+    """Measure each target `(T,)`, the mean over data sets; nan where it is not defined.
 
     Args:
         mos: `(n, T)`, in any unit.
         score: `(n, T)`.
         dataset: which data set each image is of `(n,)`; None: all of one.
+        measure: of one target's MOS and scores.
     """
-    return measured(mos, score, dataset, srcc)
+    of = np.zeros(len(mos)) if dataset is None else dataset
+    by_dataset = [
+        [measure(mos[of == one, t], score[of == one, t]) for t in range(mos.shape[1])]
+        for one in np.unique(of)
+    ]
+    return np.asarray(np.mean(by_dataset, axis=0))
 
 
 def agreement(mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None = None) -> np.ndarray:
-    """SRCC + PLCC `(T,)`; arguments as `rank_agreement`."""
+    """SRCC + PLCC `(T,)`; arguments as `measured`."""
     return measured(mos, score, dataset, lambda a, b: srcc(a, b) + plcc(a, b))
-
-
-def of_each(dataset: np.ndarray | None, count: int) -> Iterator[np.ndarray]:
-    """Row numbers of each data set's images among `count`."""
-    if dataset is None:
-        yield np.arange(count)
-        return
-    for number in np.unique(dataset):
-        yield np.flatnonzero(dataset == number)
-
-
-def measured(
-    mos: np.ndarray, score: np.ndarray, dataset: np.ndarray | None, measure: Measure
-) -> np.ndarray:
-    """Measure each target `(T,)`, the mean over data sets; arguments as `rank_agreement`."""
-    by_dataset = [
-        [measure(mos[rows, t], score[rows, t]) for t in range(mos.shape[1])]
-        for rows in of_each(dataset, len(mos))
-    ]
-    return np.asarray(np.mean(by_dataset, axis=0))

@@ -12,8 +12,8 @@ import torch
 
 from agiqa.core.params import Fit
 from agiqa.stage2.features import Features
+from agiqa.stage2.light.expert import BLOCK, Projection, fit_projection
 from agiqa.stage2.light.kernel import KernelRidge, fit_kernel_ridge, gaussian, usual_gamma
-from agiqa.stage2.light.projection import BLOCK, Projection, fit_projection
 from agiqa.stage2.light.ridge import Ridge, fit_ridge
 from agiqa.stage2.light.split_model import RIDGES
 from agiqa.stage2.targets import Side, Sides, Targets

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from agiqa.core.weight_files import FLOATS
+from agiqa.data.metrics import srcc
 from agiqa.stage2.contract import Expected, of_arrays
-from agiqa.stage2.light.agreement import rank_agreement
+from agiqa.stage2.light.agreement import measured
 
 ALPHAS = (100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5)  # tried in turn; the validation side decides
 
@@ -73,7 +74,7 @@ def fit_ridge(
     turned = vectors.T @ (centred.T @ (target - mean))  # (k, T)
     shrunk = [turned / (np.maximum(values, 0) + alpha)[:, None] for alpha in alphas]
     weights = np.stack([vectors @ part for part in shrunk])  # (A, k, T)
-    measures = [rank_agreement(val_target, (val - centre) @ own, val_dataset) for own in weights]
+    measures = [measured(val_target, (val - centre) @ own, val_dataset, srcc) for own in weights]
     best = np.nanargmax(np.nan_to_num(measures, nan=-np.inf), axis=0)
     chosen = np.stack([weights[row, :, t] for t, row in enumerate(best)], axis=1)
     return Ridge(chosen.astype(np.float32), mean - centre @ chosen, np.asarray(alphas)[best])

@@ -85,19 +85,12 @@ def _with_anchors(projected: Projected, splits: Sequence[SplitModel]) -> Ensembl
         Expert(vector.projection, vector.components[used].astype(np.float16), vector.gamma)
         for vector in projected.vectors
     )
-    return Ensemble(
-        experts,
-        tuple(
-            replace(
-                split,
-                kernels=tuple(
-                    replace(kernel, rows=np.searchsorted(used, kernel.rows).astype(np.int32))
-                    for kernel in split.kernels
-                ),
-            )
-            for split in splits
-        ),
-    )
+    kept = []
+    for split in splits:
+        rows = [np.searchsorted(used, kernel.rows).astype(np.int32) for kernel in split.kernels]
+        pairs = zip(split.kernels, rows, strict=True)
+        kept.append(replace(split, kernels=tuple(replace(k, rows=own) for k, own in pairs)))
+    return Ensemble(experts, tuple(kept))
 
 
 def _fit_mixtures(

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -164,13 +164,17 @@ class _Cache:
         pixels = np.stack(list(rows.values()))
         ids, first = list(rows), self.count
         with disk_errors("write pixels to", self.folder):
-            with (self.folder / ROWS).open("rb+") as file:
-                _write_at(file, first * pixels[0].nbytes, pixels.data)
-            sums = row_checksums(id_bytes(ids), pixels)
-            pairs = zip(id_bytes(ids), sums, strict=True)
-            records = [key + crc32.to_bytes(4, "little") for key, crc32 in pairs]
-            with (self.folder / RECORDS).open("rb+") as file:
-                _write_at(file, first * RECORD, b"".join(records))
+            pairs = zip(id_bytes(ids), row_checksums(id_bytes(ids), pixels), strict=True)
+            records = b"".join(key + crc32.to_bytes(4, "little") for key, crc32 in pairs)
+            for name, start, data in (
+                (ROWS, first * pixels[0].nbytes, pixels.data),
+                (RECORDS, first * RECORD, records),
+            ):
+                with (self.folder / name).open("rb+") as file:
+                    file.seek(start)
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
         self._read_records()
 
     def _read_records(self) -> None:
@@ -196,13 +200,6 @@ class _Cache:
         position, crc32 = self.records[name]
         row = file[position : position + 1]
         return len(row) == 1 and row_checksums(id_bytes([name]), row) == [crc32]
-
-
-def _write_at(file: BinaryIO, start: int, data: bytes | memoryview) -> None:
-    file.seek(start)
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _create(folder: Path, size: int) -> None:

@@ -122,10 +122,10 @@ def fit_paper(
             "data_sha256": digest_data(inputs.image_ids, (mos, inputs.semantic), side),
             "stores": plain(inputs.stores),
         }
-        trained = train(task, course, identity, accelerator, ledger)
-        curves += trained.curves
-        weights.append(trained.best())
-        states.append(trained.state)
+        best, rows, state = train(task, course, identity, accelerator, ledger)
+        curves += rows
+        weights.append(best)
+        states.append(state)
     return Fitted(PaperEnsemble(config, weights), curves, tuple(states))
 
 

@@ -165,30 +165,13 @@ class Training:
             log.info(message, *values)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A training that has come to its end."""
-
-    state: FitState
-    record: dict[str, Any]
-
-    @property
-    def curves(self) -> list[dict[str, Any]]:
-        """One row an epoch: model, seed, epoch, train_loss, val_srcc, val_plcc."""
-        return list(self.record["curves"])
-
-    def best(self) -> dict[str, Any]:
-        """The weights of the best epoch, mapped into memory."""
-        return dict(self.state.best(self.record))
-
-
 def train(
     task: Task,
     course: Course,
     identity: Mapping[str, object],
     accelerator: Accelerator,
     ledger: Path | None,
-) -> Trained:
+) -> tuple[dict[str, Any], list[dict[str, Any]], FitState]:
     """Train to the end, or go on where a fit of that identity stopped, in all processes.
 
     Args:
@@ -197,6 +180,10 @@ def train(
         identity: what determines the result beside what is added here.
         accelerator: of `start_processes`.
         ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
+
+    Returns:
+        The weights of the best epoch, mapped into memory; one row an epoch: model, seed, epoch,
+        train_loss, val_srcc, val_plcc; and the state, to be removed when the run is written.
     """
     bf16 = in_bf16(course.settings.precision, accelerator)
     identity = {
@@ -214,7 +201,7 @@ def train(
     with state.writer() if accelerator.is_main_process else nullcontext():
         record = training.run(state)
     accelerator.wait_for_everyone()
-    return Trained(state, record)
+    return dict(state.best(record)), list(record["curves"]), state
 
 
 def in_bf16(precision: str, accelerator: Accelerator) -> bool:

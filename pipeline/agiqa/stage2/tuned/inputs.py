@@ -65,29 +65,18 @@ class TunedVisual(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class TunedInputs:
-    """One row for each row of the images table."""
+class TunedInputs(Features):
+    """What `light` sees, and the tokens; one row for each row of the images table."""
 
     image_ids: tuple[str, ...]  # of the N images
-    features: Features
     tokens: PackedTokens
     made_by: Mapping[str, Any]  # the tokens' fingerprint
     tail_file: Path  # the backbone's blocks behind them, from which a fit starts
 
     @property
-    def semantic(self) -> np.ndarray:
-        """Semantic vectors `(N, P, D)`."""
-        return self.features.semantic
-
-    @property
     def experts(self) -> tuple[str, ...]:
         """Names of the experts in the gate's order: the frozen ones, then the tail."""
-        return (*self.features.experts, TAIL)
-
-    @property
-    def stores(self) -> Mapping[str, Any]:
-        """What the vectors and tokens were made by, for provenance."""
-        return {**self.features.stores, TOKENS: describe_tokens(self.tokens.pack)}
+        return (*super().experts, TAIL)
 
     def settings(self, visual: Visual) -> Visual:
         """Section visual, with what the tokens were made by; the run scores with it.
@@ -129,7 +118,7 @@ def load_tuned_inputs(
             "visual.tokens=N`, N the block behind which the preset tuned trains."
         )
     pack = open_pack(tokens)
-    (made_by, *others), rows_of = pack.metadata["fingerprints"], _rows_of(pack)
+    made_by, *others = pack.metadata["fingerprints"]
     if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
         raise AgiqaError(f"{tokens}: expected tokens of one block, found other vectors.")
     left_out = list(pack.metadata.get("left_out", ()))
@@ -142,6 +131,7 @@ def load_tuned_inputs(
             "extract` again with the same visual.model for both."
         )
     ids = tuple(table.frame["image_id"])
+    rows_of = {name: row for row, name in enumerate(pack.image_ids)}
     keys = row_ids(table, pack.by_prompt)
     if missing := [name for name in keys if name not in rows_of]:
         raise AgiqaError(
@@ -150,7 +140,14 @@ def load_tuned_inputs(
         )
     rows = np.array([rows_of[name] for name in keys], dtype=np.int64)
     tail = visual.with_name(visual.stem + WEIGHTS)
-    return table, TunedInputs(ids, features, PackedTokens(pack, rows), made_by, tail)
+    described = {
+        "extractor": pack.metadata["extractor"],
+        "names": list(pack.metadata["names"]),
+        "fingerprints": [dict(made_by)],
+    }
+    seen = vars(features) | {"stores": {**features.stores, TOKENS: described}}
+    return table, TunedInputs(**seen, image_ids=ids, tokens=PackedTokens(pack, rows),
+                              made_by=made_by, tail_file=tail)  # fmt: skip
 
 
 def read_tail_start(inputs: TunedInputs) -> TailStart:
@@ -175,20 +172,6 @@ def read_tail_start(inputs: TunedInputs) -> TailStart:
         raise AgiqaError(f"{path}: blocks behind other tokens than {inputs.tokens.pack.path} has; "
                          f"{again}.")  # fmt: skip
     return start
-
-
-def describe_tokens(pack: PackRows) -> dict[str, Any]:
-    """Describe a pack as a run's provenance does its stores."""
-    about = pack.metadata
-    return {
-        "extractor": about["extractor"],
-        "names": list(about["names"]),
-        "fingerprints": [dict(made_by) for made_by in about["fingerprints"]],
-    }
-
-
-def _rows_of(pack: PackRows) -> dict[str, int]:
-    return {name: row for row, name in enumerate(pack.image_ids)}
 
 
 def weights_of(model: Any) -> Any:

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage2.paper.network.layers import Activation
-from agiqa.stage2.paper.network.vit import Block
+from agiqa.stage2.paper.network.vit import Activation, Block
 
 HIDDEN = 128  # width of the hidden space where the vectors meet
 DROPOUT = 0.1

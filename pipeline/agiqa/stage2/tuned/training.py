@@ -22,9 +22,9 @@ from agiqa.stage2.light.ridge import fit_ridge
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.presets import RECIPES, Recipe
 from agiqa.stage2.targets import Scales, Side, Sides, Targets
-from agiqa.stage2.training.epochs import Course, Trained, digest_data, require_images, train
+from agiqa.stage2.training.epochs import Course, digest_data, require_images, train
 from agiqa.stage2.training.optimisation import decayed
-from agiqa.stage2.training.resume import Fitted
+from agiqa.stage2.training.resume import FitState, Fitted
 from agiqa.stage2.tuned.ensemble import BATCH, Blend, TunedEnsemble, fit_blend, tokens_on
 from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual, read_tail_start
 from agiqa.stage2.tuned.tail import Tail, as_kept, start_tail, tail_config
@@ -68,7 +68,7 @@ def fit_tuned(
         inputs.semantic.shape[1:],
         params.fit.gate == "softmax",
     )
-    light, curves = fit_light(inputs.features, targets, sides, params.fit)
+    light, curves = fit_light(inputs, targets, sides, params.fit)
     tails, blends, states = [], [], []
     whole = TunedEnsemble(light, config, (), ())
     for index, (seed, side) in enumerate(sides.items()):
@@ -76,10 +76,10 @@ def fit_tuned(
         wanted = scales.standardise(targets.mos, targets.dataset_of)[:, 0].astype(np.float32)
         tail = start_tail(config, start, params.fit.seed)
         task = TailTask(tail, inputs, wanted, side, params.tuned)
-        trained = _train(task, seed, params, accelerator, ledger)
-        tails.append(as_kept(trained.best()))
-        curves += trained.curves
-        states.append(trained.state)
+        best, rows, state = _train(task, seed, params, accelerator, ledger)
+        tails.append(as_kept(best))
+        curves += rows
+        states.append(state)
         alone = replace(whole, light=light.only(index), tails=(tails[-1],))
         blends.append(_blend(alone, inputs, wanted, side["val"]))
         log.info("Split %d: share of the tail %.2f", seed, blends[-1].share)
@@ -88,8 +88,8 @@ def fit_tuned(
 
 def _train(
     task: "TailTask", seed: int, params: Params, accelerator: Accelerator, ledger: Path | None
-) -> Trained:
-    """Train a split's tail, or go on where it was stopped."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], FitState]:
+    """Train a split's tail, or go on where it was stopped; returns what `train` does."""
     course = Course(
         model=TAIL,
         section=TAIL,
@@ -115,7 +115,7 @@ def _train(
 
 def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
     """Set the share of the one split's tail on its validation side, by the scores it will give."""
-    visual = TunedVisual(inputs.features.visual[val], inputs.tokens.of(val))
+    visual = TunedVisual(inputs.visual[val], inputs.tokens.of(val))
     frozen, tail = alone.both(visual, inputs.semantic[val])
     return fit_blend(frozen[0], tail[0], torch.from_numpy(wanted[val]))
 

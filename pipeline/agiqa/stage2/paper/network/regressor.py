@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from agiqa.stage2.paper.network.config import CHANNEL_BLOCKS, PaperConfig
-from agiqa.stage2.paper.network.layers import run
-from agiqa.stage2.paper.network.patch_scores import patch_score, patch_weight
 from agiqa.stage2.paper.network.swin import ScaledSwin
 from agiqa.stage2.paper.network.transposed_attention import TransposedAttention
-from agiqa.stage2.paper.network.vit import Backbone
+from agiqa.stage2.paper.network.vit import Backbone, run
 
 SEMANTIC = ("semantic_content", "coherence")  # order of the semantic vectors
 EXPERTS = (*SEMANTIC, "visual")  # order of the gate's weights
@@ -49,8 +47,8 @@ class PaperRegressor(nn.Module):
         self.channels2 = _channel_blocks(config)
         self.reduce2 = nn.Conv2d(width, half, 1)
         self.swin2 = ScaledSwin(config, half)
-        self.patch_score = patch_score(half, config.dropout)
-        self.patch_weight = patch_weight(half, config.dropout)
+        self.patch_score = _perceptron(half, config.dropout, nn.ReLU())  # none below 0
+        self.patch_weight = _perceptron(half, config.dropout, nn.Sigmoid())  # between 0 and 1
         self.visual_expert = nn.Linear(patches, patches)
         self.semantic_experts = nn.ModuleDict({name: _semantic_expert(config) for name in SEMANTIC})
         self.gate = nn.Linear(len(EXPERTS) * patches, len(EXPERTS))
@@ -105,6 +103,13 @@ class PaperRegressor(nn.Module):
 def _channel_blocks(config: PaperConfig) -> nn.Sequential:
     return nn.Sequential(
         *(TransposedAttention(config.patches, config.dropout) for _ in range(CHANNEL_BLOCKS))
+    )
+
+
+def _perceptron(width: int, dropout: float, last: nn.Module) -> nn.Sequential:
+    """Features `(B, N, C)` to a number for each patch `(B, N, 1)`."""
+    return nn.Sequential(
+        nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, 1), last
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agiqa.stage2.paper.network.config import SWIN_BLOCKS, SWIN_LAYERS, PaperConfig
-from agiqa.stage2.paper.network.layers import Mlp, run
+from agiqa.stage2.paper.network.vit import Mlp, run
 
 APART = -100.0  # added to the attention between patches that are no neighbours
 
@@ -130,7 +130,7 @@ class ScaledSwin(nn.Module):
         self.scale = config.swin_scale
 
     def forward(self, x: Tensor, save_memory: bool = False) -> Tensor:
-        """`(B, h, w, C)` to `(B, h, w, C)`; `save_memory` as in `layers.run`."""
+        """`(B, h, w, C)` to `(B, h, w, C)`; `save_memory` as in `vit.run`."""
         x = self.dropout(x)
         for layer in self.layers:
             x = x + self.scale * run(layer, x, save_memory)

@@ -2,19 +2,39 @@
 
 ViT-B/8 (arXiv:2010.11929) as timm's `vit_base_patch8_224` has it: a class token, learned positions,
 pre-norm blocks with LayerNorm eps 1e-6. The blocks behind, the last norm and the head have no part
-in the paper's score, so they do not exist here.
+in the paper's score, so they do not exist here. The Swin stages share the MLP, and trading time for
+memory in training (`run`).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from agiqa.stage2.paper.network.config import PaperConfig
-from agiqa.stage2.paper.network.layers import Activation, Mlp, run
+
+Activation = Callable[[Tensor], Tensor]
 
 EPS = 1e-6
 DEVIATION = 0.02  # of random weights, as timm starts them
 MLP_RATIO = 4
+
+
+class Mlp(nn.Module):
+    """Two linear layers, an exact GELU or another bend between: `(..., C)` to `(..., C)`."""
+
+    def __init__(self, width: int, hidden: int, bend: Activation = functional.gelu) -> None:
+        super().__init__()
+        self.bend = bend
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Expand the tokens, apply the activation, contract them."""
+        contracted: Tensor = self.contract(self.bend(self.expand(x)))
+        return contracted
 
 
 class SelfAttention(nn.Module):
@@ -74,7 +94,7 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor, save_memory: bool = False) -> list[Tensor]:
         """Image `(B, 3, H, W)` to the outputs `(B, 1 + N, C)` of the blocks that are read.
 
-        The class token comes first; `save_memory` as in `layers.run`.
+        The class token comes first; `save_memory` as in `run`.
         """
         patches = self.patches(image).flatten(2).transpose(1, 2)
         token = self.class_token.expand(len(patches), -1, -1)
@@ -93,3 +113,12 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=DEVIATION)
                 nn.init.zeros_(module.bias)
+
+
+def run(module: nn.Module, x: Tensor, save_memory: bool) -> Tensor:
+    """`module(x)`; to save memory, what its backward pass needs is computed again there."""
+    if save_memory and torch.is_grad_enabled():
+        again: Tensor = checkpoint(module, x, use_reentrant=False)
+        return again
+    result: Tensor = module(x)
+    return result
