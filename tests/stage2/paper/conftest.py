@@ -1,6 +1,9 @@
 """A data set with real image files, semantic vectors that know the answer, and tiny networks."""
 
+import json
 import math
+import os
+import shutil
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +35,7 @@ IMAGES = 44
 WIDTH = 12  # of the semantic vectors
 TINY = Network(image_size=32, patch_size=4, width=16, heads=2, layers_run=(0, 1), swin_mlp=16)
 PROMPTS = ("semantic_content", "coherence")
+AS_IF_100_WIDE = ("pos_embed", "cls_token", "relative_position_bias_table")
 
 
 @pytest.fixture
@@ -40,26 +44,20 @@ def run() -> Callable[..., Result]:
     return partial(agiqa, status=None)
 
 
-@pytest.fixture
-def workspace(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    run: Callable[..., Result],
-    write_store: Callable[..., None],
-) -> Path:
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with a prepared data set `mine`, its vectors, and settings for tiny nets."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    folder = tmp_path_factory.mktemp("paper")
     rng = np.random.default_rng(0)
     mos = rng.uniform(1, 5, IMAGES)
-    (tmp_path / "images").mkdir()
+    (folder / "images").mkdir()
     for row, score in enumerate(mos):
         noise = rng.integers(0, 40, (40, 48, 3))
         pixels = np.clip(noise + 40 * score, 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"images/{row:02d}.png")
+        Image.fromarray(pixels).save(folder / f"images/{row:02d}.png")
     labels = pd.DataFrame({"path": [f"{row:02d}.png" for row in range(IMAGES)], "quality": mos})
-    labels.to_csv(tmp_path / "images/labels.csv", index=False)
-    (tmp_path / "params.yaml").write_text(
+    labels.to_csv(folder / "images/labels.csv", index=False)
+    (folder / "params.yaml").write_text(
         "fit: {preset: paper, protocol: paper}\n"
         "semantic: {name: lmm}\n"
         "paper:\n"
@@ -67,30 +65,43 @@ def workspace(
         "  network: {image_size: 32, patch_size: 4, width: 16, heads: 2, layers_run: [0, 1],\n"
         "    swin_mlp: 16}}\n"
     )
-    prepared = run("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
-    assert prepared.exit_code == 0, prepared.output
-    # as if it were one of MA-AGIQA's data sets, which alone are offered this protocol
-    splits = make_splits(read_table("cache/mine"), "paper")
-    write_splits(splits, Path("cache/mine/splits/paper.csv"))
-    write_store()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        agiqa("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
+        # as if it were one of MA-AGIQA's data sets, which alone are offered this protocol
+        splits = make_splits(read_table("cache/mine"), "paper")
+        write_splits(splits, Path("cache/mine/splits/paper.csv"))
+        write_vectors()
+    return folder
+
+
+@pytest.fixture
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the working folder."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    root = tmp_path / "cache/mine/root.json"
+    root.write_text(root.read_text().replace(str(prepared), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     return tmp_path
+
+
+def write_vectors(width: int = WIDTH, prompts: tuple[str, ...] = PROMPTS) -> None:
+    """Write a store for the working folder's data set: vectors that hint at the score."""
+    rng = np.random.default_rng(1)
+    table = read_table(Path("cache/mine"))
+    ids = list(table.frame["image_id"])
+    vectors = rng.normal(size=(len(ids), len(prompts), width)) / 2
+    vectors[..., 0] += table.frame["quality"].to_numpy()[:, None]
+    prints = [{"extractor": "lmm", "prompt": prompt, "width": width} for prompt in prompts]
+    path = Path("cache/mine/lmm.zarr")
+    write_pack(path, "lmm", prompts, prints, ids, vectors.astype(np.float16))
 
 
 @pytest.fixture
 def write_store() -> Callable[..., None]:
-    """Writes a store for the working folder's data set: vectors that hint at the score."""
-
-    def write(width: int = WIDTH, prompts: tuple[str, ...] = PROMPTS) -> None:
-        rng = np.random.default_rng(1)
-        table = read_table(Path("cache/mine"))
-        ids = list(table.frame["image_id"])
-        vectors = rng.normal(size=(len(ids), len(prompts), width)) / 2
-        vectors[..., 0] += table.frame["quality"].to_numpy()[:, None]
-        prints = [{"extractor": "lmm", "prompt": prompt, "width": width} for prompt in prompts]
-        path = Path("cache/mine/lmm.zarr")
-        write_pack(path, "lmm", prompts, prints, ids, vectors.astype(np.float16))
-
-    return write
+    """Writes another store in its place."""
+    return write_vectors
 
 
 @pytest.fixture(scope="session")
@@ -150,30 +161,48 @@ def fit_tiny(
 
 
 @pytest.fixture(scope="session")
-def filled() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
-    """The fill rule of the golden tensors: weights of a shape that follow from the name."""
+def golden() -> Path:
+    """Tensors that the reference implementation computed."""
+    repository = Path(__file__).resolve().parents[3]
+    folder = Path(os.environ.get("AGIQA_GOLDEN", repository.parent / "shared" / "golden"))
+    if not (folder / "ma_agiqa_regressor.npz").is_file():
+        pytest.skip(f"no golden tensors in {folder}: set AGIQA_GOLDEN")
+    return folder
 
-    def fill(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-        u = rng.random(math.prod(shape), dtype=np.float32).reshape(shape) * 2 - 1
+
+@pytest.fixture(scope="session")
+def keys(golden: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the authors' parameters, those that never run with them."""
+    found = json.loads((golden / "ma_agiqa_regressor.keys.json").read_text())
+    return {name: tuple(shape) for name, shape in found.items()}
+
+
+@pytest.fixture(scope="session")
+def fill() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
+    """The rule by which the golden tensors' weights and inputs follow from their names."""
+
+    def tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        u = generator.random(math.prod(shape), dtype=np.float32).reshape(shape) * 2 - 1
+        if name.startswith("input."):
+            return torch.from_numpy(u)
         if len(shape) > 1:
-            table = name.endswith(("pos_embed", "cls_token", "relative_position_bias_table"))
-            fan_in = 100 if table else math.prod(shape[1:])
+            fan_in = 100 if name.endswith(AS_IF_100_WIDE) else math.prod(shape[1:])
             return torch.from_numpy(u * np.float32(0.6 * math.sqrt(3 / fan_in)))
-        scale = "norm" in name and name.endswith("weight")
-        return torch.from_numpy(np.float32(scale) + np.float32(0.1) * u)
+        near = 1 if "norm" in name and name.endswith("weight") else 0
+        return torch.from_numpy(near + np.float32(0.1) * u)
 
-    return fill
+    return tensor
 
 
 @pytest.fixture(scope="session")
 def reference_state(
-    filled: Callable[[str, tuple[int, ...]], torch.Tensor],
+    fill: Callable[[str, tuple[int, ...]], torch.Tensor],
 ) -> dict[str, torch.Tensor]:
     """A tiny checkpoint of the authors': their names, and what never runs or follows from sizes."""
     network = PaperRegressor(PaperConfig(semantic_width=WIDTH, **vars(TINY)))
     names = {reference_name(name): p.shape for name, p in network.named_parameters()}
-    state = {name: filled(name, tuple(shape)) for name, shape in names.items()}
+    state = {name: fill(name, tuple(shape)) for name, shape in names.items()}
     state |= {f"{name}weight": torch.ones(2, 3) for name in DEAD}
     block = "swintransformer1.layers.0.blocks.1"
     state[f"{block}.attn.relative_position_index"] = torch.arange(16)

@@ -1,20 +1,13 @@
-"""The reference's golden tensors, weights by the fill rule, and a tiny network."""
+"""A tiny network with weights by the fill rule."""
 
-import json
-import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 TINY = PaperConfig(image_size=32, patch_size=4, width=16, heads=2, semantic_width=12, swin_mlp=24)
-AS_IF_100_WIDE = ("pos_embed", "cls_token", "relative_position_bias_table")
 
 
 @pytest.fixture
@@ -24,40 +17,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """Tensors that the reference implementation computed."""
-    folder = Path(os.environ.get("AGIQA_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
-    if not (folder / "ma_agiqa_regressor.npz").is_file():
-        pytest.skip(f"no golden tensors in {folder}: set AGIQA_GOLDEN")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def keys(golden: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the authors' parameters, those that never run with them."""
-    found = json.loads((golden / "ma_agiqa_regressor.keys.json").read_text())
-    return {name: tuple(shape) for name, shape in found.items()}
-
-
-@pytest.fixture(scope="session")
-def fill() -> Callable[[str, tuple[int, ...]], torch.Tensor]:
-    """The rule by which the golden tensors' weights and inputs follow from their names."""
-
-    def tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-        generator = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
-        u = generator.random(int(np.prod(shape)), dtype=np.float32).reshape(shape) * 2 - 1
-        if key.startswith("input."):
-            return torch.from_numpy(u)
-        if len(shape) > 1:
-            fan_in = 100 if key.endswith(AS_IF_100_WIDE) else np.prod(shape[1:])
-            return torch.from_numpy(u * np.float32(0.6 * np.sqrt(3 / fan_in)))
-        near = 1 if "norm" in key and key.endswith("weight") else 0
-        return torch.from_numpy(near + np.float32(0.1) * u)
-
-    return tensor
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from agiqa.data.images import decode, resize_bicubic
+from agiqa.data.images import decode
 from agiqa.stage2.paper.network import (
     SEMANTIC,
     NetworkOutput,
@@ -21,6 +21,7 @@ from agiqa.stage2.paper.network import (
     reference_name,
 )
 from agiqa.stage2.paper.network.weights import DEAD
+from agiqa.stage2.paper.pixels import resized
 
 Keys = dict[str, tuple[int, ...]]
 Stages = dict[str, Tensor]
@@ -151,7 +152,7 @@ def test_live_and_dead_names_are_the_authors_and_shapes_agree(
 )
 def test_resize_is_the_references_within_one_grey_level(golden: Path, file: str) -> None:
     theirs = np.load(golden / "preprocessing/regressor_224.npz")[f"regressor_224/{file}"]
-    ours = resize_bicubic(np.asarray(decode(golden / "preprocessing" / file)), 224)
+    ours = resized(decode(golden / "preprocessing" / file), 224)
     assert ours.dtype == np.uint8
     assert ours.shape == theirs.shape
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
