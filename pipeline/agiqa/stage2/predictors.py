@@ -71,7 +71,7 @@ def fit_ensemble(
     if isinstance(features, TunedInputs):
         fitted = fit_tuned(features, targets, sides, params, accelerator)
     elif isinstance(features, PaperInputs):
-        fitted = fit_paper(features, targets.mos[:, 0], sides, params, accelerator)
+        fitted = fit_paper(features, targets, sides, params, accelerator)
     accelerator.end_training()
     return Fitted(*fitted) if accelerator.is_main_process else None
 

@@ -10,6 +10,8 @@ from typing import Self
 
 import numpy as np
 
+from agiqa.core.errors import AgiqaError
+
 Side = Mapping[str, np.ndarray]  # row numbers of train, val and test
 Sides = Mapping[int, Side]  # by split seed
 
@@ -62,3 +64,28 @@ class Scales:
     def restore(self, score: np.ndarray, dataset: int) -> np.ndarray:
         """Scores `(..., T)` in those units, on the scale of one data set."""
         return np.asarray(score * self.sd[dataset] + self.mean[dataset])
+
+
+def require_images(targets: Targets, sides: Sides, least: Mapping[str, int], why: str = "") -> None:
+    """Refuse splits with fewer images of a side than `least`, or whose scores are all the same.
+
+    Of each data set, where there are several.
+
+    Raises:
+        AgiqaError: names the split; `why` ends the message of too few.
+    """
+    for seed, side in sides.items():
+        for number, dataset in enumerate(targets.datasets):
+            split = f"plit {seed}" + (f" of '{dataset}'" if len(targets.datasets) > 1 else "")
+            own = {name: side[name][targets.dataset_of[side[name]] == number] for name in least}
+            for name, count in least.items():
+                if len(own[name]) < count:
+                    raise AgiqaError(
+                        f"S{split} has {len(own[name])} {name} images; fit needs at least {count}"
+                        f"{why}."
+                    )
+            for column, target in enumerate(targets.names):
+                if float(np.ptp(targets.mos[own["train"], column])) == 0:
+                    raise AgiqaError(
+                        f"All training images of s{split} have the same score '{target}'."
+                    )

@@ -30,6 +30,7 @@ from agiqa.stage2.training.epochs import start_processes
 from agiqa.stage2.training.resume import Fitted
 from agiqa.store import write_pack
 from kit.command import agiqa
+from kit.rated import one_target
 
 IMAGES = 44
 WIDTH = 12  # of the semantic vectors
@@ -148,6 +149,7 @@ def fit_tiny(
     def fit(preset: str = "paper", ledger: str = "ledger", **changed: Any) -> Fitted:
         given = {"inputs": inputs, "mos": mos, "sides": sides}
         given |= {name: changed.pop(name) for name in list(changed) if name in given}
+        given["targets"] = one_target(given.pop("mos"))
         paper = Paper(
             **{"backbone": "none", "epochs": 2, "batch_size": 4, "lr": 0.003, "network": TINY}
             | changed

@@ -130,7 +130,7 @@ def test_a_stopped_fit_goes_on_to_the_bit(
     epoch = Training._epoch
 
     def interrupted(self: Training, number: int) -> dict[str, Any]:
-        if (self.course.split, number) == (1, 2):
+        if (self.task.split, number) == (1, 2):
             raise AgiqaError("stopped")
         return epoch(self, number)
 

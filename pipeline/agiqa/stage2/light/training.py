@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit
 from agiqa.core.progress import track
 from agiqa.stage2.conformal import HeldOut, held_out
@@ -28,8 +27,7 @@ from agiqa.stage2.light.expert import Expert
 from agiqa.stage2.light.mixture import Mixture
 from agiqa.stage2.light.split_model import CONSTANT, VARIANTS, SplitModel
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Scales, Sides, Targets
-from agiqa.stage2.targets import Side as Rows
+from agiqa.stage2.targets import Scales, Sides, Targets, require_images
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +52,7 @@ def fit_light(
     Raises:
         AgiqaError: too few images, or scores without spread.
     """
-    for seed, rows in sides.items():
-        _require_enough(targets, seed, rows)
+    require_images(targets, sides, LEAST)
     largest = max(len(rows["train"]) for rows in sides.values())
     if 0 < settings.anchors < largest:
         log.info(
@@ -117,20 +114,3 @@ def _fit_mixtures(
     mixtures[MIXTURE], curve = gate.train_gate(mixtures[CONSTANT], train, val, settings)
     scores = gate.scores(mixtures[MIXTURE], val)
     return mixtures, held_out(scores, val.mos, val.dataset), curve
-
-
-def _require_enough(targets: Targets, seed: int, side: Rows) -> None:
-    """Refuse a split with too few images of some data set, or without spread in their scores."""
-    for number, dataset in enumerate(targets.datasets):
-        where = f"Split {seed}" + (f" of '{dataset}'" if len(targets.datasets) > 1 else "")
-        for name, least in LEAST.items():
-            count = int((targets.dataset_of[side[name]] == number).sum())
-            if count < least:
-                raise AgiqaError(f"{where} has {count} {name} images; fit needs at least {least}.")
-        train = side["train"][targets.dataset_of[side["train"]] == number]
-        for column, target in enumerate(targets.names):
-            if float(np.ptp(targets.mos[train, column])) == 0:
-                raise AgiqaError(
-                    f"All training images of {where[0].lower()}{where[1:]} have the same score "
-                    f"'{target}'."
-                )

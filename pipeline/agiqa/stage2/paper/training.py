@@ -5,8 +5,7 @@ the training goes on after a stop and is shared by several GPUs (`stage2/trainin
 not depend on how many they are, dropout apart.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +19,36 @@ from agiqa.stage2.paper.augmentation import as_input, augment, draw
 from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor, load_vit
-from agiqa.stage2.presets import MIXTURE, Recipe, recipe
-from agiqa.stage2.targets import Side
-from agiqa.stage2.training.epochs import Course, digest_data, require_images, train
-from agiqa.stage2.training.optimisation import decayed
+from agiqa.stage2.presets import MIXTURE, recipe
+from agiqa.stage2.targets import Sides, Targets, require_images
+from agiqa.stage2.training.epochs import train
 from agiqa.stage2.training.resume import Fitted
+from agiqa.stage2.training.steps import Task
 from agiqa.store.fingerprint import plain
 
 NONE = "none"  # a backbone that starts from random weights
 LEAST_VAL = 2  # images a split needs on its validation side
 
 
-class PaperTask:
+@dataclass(eq=False)
+class PaperTask(Task):
     """The paper's network on pixels and semantic vectors; squared errors on the raw scale."""
 
-    batch = BATCH
+    model, section, batch = MIXTURE, "paper", BATCH
     advice = (
         "set paper.gradient_checkpointing=true, or use one with more memory; finished epochs are "
         "kept"
     )
 
-    def __init__(
-        self, network: PaperRegressor, inputs: PaperInputs, mos: np.ndarray, recipe: Recipe
-    ) -> None:
-        self.network, self.data, self.recipe = network, inputs, recipe
-        self.mos = torch.from_numpy(mos.astype(np.float32))
+    network: PaperRegressor
+    data: PaperInputs
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
-        """All parameters at one rate."""
-        return decayed(self.network.parameters(), recipe)
-
-    def start(self, device: torch.device) -> None:
-        """Nothing: the network starts as it was made."""
+    @property
+    def val(self) -> np.ndarray:
+        """The validation side, without the images that do not fill a batch if the recipe says."""
+        val, size = self.side["val"], self.recipe.batch_size
+        count = len(val) // size * size
+        return val[:count] if self.recipe.drop_last_val and count else val
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw the flips and turns of a step."""
@@ -69,13 +66,14 @@ class PaperTask:
     def loss(self, output: NetworkOutput, rows: np.ndarray) -> Tensor:
         """Squared errors of the images, summed."""
         score = output.score.float()
-        return (score - self.mos[rows].to(score.device)).square().sum()
+        mos = torch.from_numpy(self.mos[rows].astype(np.float32))
+        return (score - mos.to(score.device)).square().sum()
 
 
 def fit_paper(
     inputs: PaperInputs,
-    mos: np.ndarray,
-    sides: Mapping[int, Side],
+    targets: Targets,
+    sides: Sides,
     params: Params,
     accelerator: Accelerator,
     ledger: Path | None = None,
@@ -84,7 +82,7 @@ def fit_paper(
 
     Args:
         inputs: of all N images.
-        mos: scores `(N,)`.
+        targets: their scores, of one target and one data set.
         sides: by split seed, row numbers of train and val (a test side is not looked at).
         params: all settings; fit.preset is `paper` or `paper-fixed`.
         accelerator: of `start_processes`.
@@ -97,42 +95,32 @@ def fit_paper(
     """
     chosen, size = recipe(params), recipe(params).batch_size
     least = {"train": size if chosen.drop_last_train else 1, "val": LEAST_VAL}
-    require_images(mos, sides, least, f"with batches of {size}")
+    require_images(targets, sides, least, f" with batches of {size}")
     config = PaperConfig(semantic_width=inputs.semantic.shape[-1], **asdict(params.paper.network))
     curves: list[dict[str, Any]] = []
     weights, states = [], []
-    for seed, side in sides.items():
-        network = _start(config, params)
-        task = PaperTask(network, inputs, mos, chosen)
-        course = Course(
-            model=MIXTURE,
-            section="paper",
+    for split, side in sides.items():
+        task = PaperTask(
+            network=_start(config, params),
+            data=inputs,
+            mos=targets.mos[:, 0],
+            split=split,
+            side=side,
+            seed=params.fit.seed,
             settings=params.paper,
             recipe=chosen,
-            split=seed,
-            seed=params.fit.seed,
-            train=side["train"],
-            val=_whole(side["val"], chosen),
-            mos=mos,
+            identity={
+                "recipe": asdict(chosen),
+                "network": plain(asdict(config)),
+                "tf32": False,
+                "stores": plain(inputs.stores),
+            },
         )
-        identity = {
-            "recipe": asdict(chosen),
-            "network": plain(asdict(config)),
-            "tf32": False,
-            "data_sha256": digest_data(inputs.image_ids, (mos, inputs.semantic), side),
-            "stores": plain(inputs.stores),
-        }
-        best, rows, state = train(task, course, identity, accelerator, ledger)
+        best, rows, state = train(task, accelerator, ledger)
         curves += rows
         weights.append(best)
         states.append(state)
     return Fitted(PaperEnsemble(config, weights), curves, tuple(states))
-
-
-def _whole(val: np.ndarray, chosen: Recipe) -> np.ndarray:
-    """The validation side, without the images that do not fill a batch if the recipe says so."""
-    count = len(val) // chosen.batch_size * chosen.batch_size
-    return val[:count] if chosen.drop_last_val and count else val
 
 
 def _start(config: PaperConfig, params: Params) -> PaperRegressor:

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,9 @@ from torch import nn
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.memory import ran_out
-from agiqa.core.params import Paper, Tuned
+from agiqa.core.params import Tuned
 from agiqa.core.progress import track
 from agiqa.data.metrics import plcc, srcc
-from agiqa.stage2.presets import Recipe
 from agiqa.stage2.targets import Side
 from agiqa.stage2.training.optimisation import rate
 from agiqa.stage2.training.resume import FitState
@@ -45,28 +43,12 @@ def start_processes() -> Accelerator:
     return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=JOINING)])
 
 
-@dataclass(frozen=True)
-class Course:
-    """What is shown to a network, and what names it."""
-
-    model: str  # its name in curves
-    section: str  # of the settings, for messages
-    settings: Paper | Tuned
-    recipe: Recipe
-    split: int  # the split's seed
-    seed: int  # of the fit
-    train: np.ndarray  # rows of the images
-    val: np.ndarray
-    mos: np.ndarray  # (N,)
-    patience: int = 0  # epochs without a gain that end the training; 0: it takes all of them
-
-
 class Training:
     """One split's network, from epoch to epoch."""
 
-    def __init__(self, steps: Steps, course: Course) -> None:
-        self.steps, self.course = steps, course
-        self.accelerator, self.recipe = steps.accelerator, course.recipe
+    def __init__(self, steps: Steps) -> None:
+        self.steps, self.task, self.recipe = steps, steps.task, steps.recipe
+        self.accelerator = steps.accelerator
 
     def run(self, state: FitState) -> dict[str, Any]:
         """Train to the last epoch, from where `state` stands; returns the last record."""
@@ -76,7 +58,7 @@ class Training:
             self.steps.start()
         else:
             record = saved.record
-            self._say("Split %d goes on after epoch %d.", self.course.split, record["epoch"])
+            self._say("Split %d goes on after epoch %d.", self.task.split, record["epoch"])
             if saved.tensors:  # none after the last epoch
                 self.steps.restore(saved.tensors, record["updates"])
                 self.steps.at_a_time = min(self.steps.at_a_time, record["at_a_time"])
@@ -90,45 +72,50 @@ class Training:
 
     def _is_last(self, record: Mapping[str, Any]) -> bool:
         """Whether no epoch follows: all are done, or the last ones gained nothing."""
-        since, patience = record["epoch"] - record["best_epoch"], self.course.patience
+        since = record["epoch"] - record["best_epoch"]
+        settings = self.task.settings
+        patience = settings.patience if isinstance(settings, Tuned) else 0  # 0: it takes all
         return bool(record["epoch"] >= self.recipe.epochs or 0 < patience <= since)
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         """Train and validate; a row of the curves."""
-        course, started = self.course, time.monotonic()
+        task, started = self.task, time.monotonic()
         try:
             loss = self._train(epoch)
-            score, mos = self.steps.scores(course.val), course.mos[course.val]
+            score, mos = self.steps.scores(task.val), task.mos[task.val]
         except RuntimeError as error:  # beyond what halving can do: the optimiser itself
             if not ran_out(error):
                 raise
             raise AgiqaError(
                 f"Memory ran out in epoch {epoch}; finished epochs are kept: start again with "
-                f"{course.section}.micro_batch={max(1, self.steps.at_a_time // 2)}."
+                f"{task.section}.micro_batch={max(1, self.steps.at_a_time // 2)}."
             ) from error
         ends = {"train_loss": loss, "val_srcc": srcc(mos, score), "val_plcc": plcc(mos, score)}
         self._say(
             "Split %d, epoch %d of %d: loss %.4f, validation SRCC %.4f, PLCC %.4f, %.1f s",
-            *(course.split, epoch, self.recipe.epochs, *ends.values(), time.monotonic() - started),
+            *(task.split, epoch, self.recipe.epochs, *ends.values(), time.monotonic() - started),
         )
-        return {"model": course.model, "seed": course.split, "epoch": epoch, **ends}
+        return {"model": task.model, "seed": task.split, "epoch": epoch, **ends}
 
     def _train(self, epoch: int) -> float:
         """One pass over the training side; the mean loss of its steps."""
         rng = self._rng(epoch)
-        order, size = rng.permutation(self.course.train), self.recipe.batch_size
+        order, size = rng.permutation(self.task.side["train"]), self.recipe.batch_size
         dropped = self.recipe.drop_last_train
         steps = len(order) // size if dropped else -(-len(order) // size)
         losses = []
-        for step in self._shown(range(steps), f"Epoch {epoch}"):
+        shown: Iterable[int] = range(steps)
+        if self.accelerator.is_main_process:
+            shown = track(shown, f"Epoch {epoch}", unit=size)
+        for step in shown:
             rows = order[step * size : (step + 1) * size]
             now = rate((epoch - 1) * steps + step, self.recipe.epochs * steps, self.recipe)
-            draws = self.steps.task.draw(len(rows), rng)
+            draws = self.task.draw(len(rows), rng)
             losses.append(self.steps.step(now, rows, draws))
         loss = float(self.accelerator.reduce(sum(losses), "sum")) / steps
         if not math.isfinite(loss):
             raise AgiqaError(
-                f"The loss of epoch {epoch} is not finite: lower {self.course.section}.lr, which "
+                f"The loss of epoch {epoch} is not finite: lower {self.task.section}.lr, which "
                 f"is {self.recipe.lr:g}. Finished epochs are kept."
             )
         return loss
@@ -150,15 +137,10 @@ class Training:
 
     def _rng(self, epoch: int) -> np.random.Generator:
         """The epoch's random draws; torch's, for dropout, follow from them."""
-        text = f"{self.course.seed} {self.course.split} {epoch}"
+        text = f"{self.task.seed} {self.task.split} {epoch}"
         rng = np.random.default_rng(int(hashlib.sha256(text.encode()).hexdigest(), 16))
         torch.manual_seed(int(rng.integers(2**62)) + self.accelerator.process_index)
         return rng
-
-    def _shown(self, steps: range, what: str) -> Iterable[int]:
-        if not self.accelerator.is_main_process:
-            return steps
-        return track(steps, what, unit=self.recipe.batch_size)
 
     def _say(self, message: str, *values: object) -> None:
         if self.accelerator.is_main_process:
@@ -166,18 +148,12 @@ class Training:
 
 
 def train(
-    task: Task,
-    course: Course,
-    identity: Mapping[str, object],
-    accelerator: Accelerator,
-    ledger: Path | None,
+    task: Task, accelerator: Accelerator, ledger: Path | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]], FitState]:
-    """Train to the end, or go on where a fit of that identity stopped, in all processes.
+    """Train to the end, or go on where the same fit stopped, in all processes.
 
     Args:
-        task: what is learnt.
-        course: from what, and how.
-        identity: what determines the result beside what is added here.
+        task: what is learnt, and how.
         accelerator: of `start_processes`.
         ledger: where unfinished fits are kept; by default `agiqa.store.default_root()`.
 
@@ -185,18 +161,20 @@ def train(
         The weights of the best epoch, mapped into memory; one row an epoch: model, seed, epoch,
         train_loss, val_srcc, val_plcc; and the state, to be removed when the run is written.
     """
-    bf16 = in_bf16(course.settings.precision, accelerator)
+    bf16 = in_bf16(task.settings.precision, accelerator)
+    arrays = task.mos, task.data.semantic
     identity = {
-        **identity,
-        "seed": course.seed,
-        "split": course.split,
+        **task.identity,
+        "seed": task.seed,
+        "split": task.split,
         "bf16": bf16,
         "initial_sha256": digest_weights(task.network),
+        "data_sha256": digest_data(task.data.image_ids, arrays, task.side),
         "versions": {name: importlib.metadata.version(name) for name in ("agiqa", "torch")},
     }
-    share = -(-course.recipe.batch_size // accelerator.num_processes)
-    at_a_time = min(share, course.settings.micro_batch or share)
-    training = Training(Steps(task, course.recipe, bf16, at_a_time, accelerator), course)
+    share = -(-task.recipe.batch_size // accelerator.num_processes)
+    at_a_time = min(share, task.settings.micro_batch or share)
+    training = Training(Steps(task, bf16, at_a_time, accelerator))
     state = FitState(identity, ledger)
     with state.writer() if accelerator.is_main_process else nullcontext():
         record = training.run(state)
@@ -209,25 +187,6 @@ def in_bf16(precision: str, accelerator: Accelerator) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     return accelerator.device.type != "cpu" and bool(is_bf16_available(ignore_tpu=True))
-
-
-def require_images(
-    mos: np.ndarray, sides: Mapping[int, Side], least: Mapping[str, int], why: str
-) -> None:
-    """Refuse splits with fewer images of a side than `least`, or whose scores are all the same.
-
-    Raises:
-        AgiqaError: names the split; `why` ends the message.
-    """
-    for seed, side in sides.items():
-        for name, count in least.items():
-            if len(side[name]) < count:
-                raise AgiqaError(
-                    f"Split {seed} has {len(side[name])} {name} images; fit needs at least {count} "
-                    f"{why}."
-                )
-        if float(np.ptp(mos[side["train"]])) == 0:
-            raise AgiqaError(f"All training images of split {seed} have the same score.")
 
 
 def digest_weights(network: nn.Module) -> str:

@@ -6,8 +6,10 @@ of them rather than while they arise (DistributedDataParallel): so a step that r
 one process is repeated by all, with half as many images at a time and as many in all.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,40 +19,66 @@ from torch.func import functional_call
 
 from agiqa.core.float32 import full_float32
 from agiqa.core.memory import halve, ran_out, with_halving
+from agiqa.core.params import Paper, Tuned
 from agiqa.stage2.contract import score_rows
+from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.presets import Recipe
+from agiqa.stage2.targets import Side
 from agiqa.stage2.training.optimisation import (
     MovingAverage,
+    decayed,
     make_optimiser,
     optimiser_state,
     restore_optimiser,
 )
+from agiqa.stage2.tuned.inputs import TunedInputs
 
 
-class Task(Protocol):
-    """What is learnt: a network, whose first output is the score, from images by row `(n,)`."""
+@dataclass(eq=False)
+class Task(ABC):
+    """One split's training: of a network, whose first output is the score, on images by row `(n,)`.
 
-    batch: int  # images scored at a time, at most
-    advice: str  # what to do where memory runs out with a single image
+    `identity` is what determines the result beside what all trainings have (`epochs.train`).
+    """
+
+    model: ClassVar[str]  # the network's name in curves
+    section: ClassVar[str]  # of the settings, for messages
+    batch: ClassVar[int]  # images scored at a time, at most
+    advice: ClassVar[str]  # what to do where memory runs out with a single image
+
+    network: nn.Module
+    data: PaperInputs | TunedInputs
+    mos: np.ndarray  # (N,), as the network is to score
+    split: int  # the split's seed
+    side: Side
+    seed: int  # of the fit
+    settings: Paper | Tuned
+    recipe: Recipe
+    identity: Mapping[str, object]
 
     @property
-    def network(self) -> nn.Module:
-        """Give the network that is trained."""
+    def val(self) -> np.ndarray:
+        """Rows of the images that pick the epoch."""
+        return self.side["val"]
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+    def groups(self) -> list[dict[str, Any]]:
         """Parameters for AdamW that differ in `weight_decay` and `share`, of the learning rate."""
+        return decayed(self.network.parameters(), self.recipe)
 
-    def start(self, device: torch.device) -> None:
+    def start(self, device: torch.device) -> None:  # noqa: B027 - most start as they were made
         """Prepare the network, where a training begins."""
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw what happens to `count` images: a row for each."""
+        return np.empty((count, 0))
 
+    @abstractmethod
     def inputs(
         self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
     ) -> tuple[Tensor, ...]:
         """What the network takes of images; as they are without draws."""
 
+    @abstractmethod
     def loss(self, output: Any, rows: np.ndarray) -> Tensor:
         """Loss summed over the images, by what the network puts out."""
 
@@ -59,21 +87,18 @@ class Steps:
     """A task's network, its optimiser and its moving average, on accelerate's device.
 
     Args:
-        task: what is learnt.
-        recipe: what a step does.
+        task: what is learnt, and how.
         bf16: whether to train in bfloat16 autocast.
         at_a_time: most images at a time; less where memory runs out.
         accelerator: of this process.
     """
 
-    def __init__(
-        self, task: Task, recipe: Recipe, bf16: bool, at_a_time: int, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, task: Task, bf16: bool, at_a_time: int, accelerator: Accelerator) -> None:
         self.accelerator, self.device = accelerator, accelerator.device
-        self.task, self.recipe, self.bf16, self.at_a_time = task, recipe, bf16, at_a_time
+        self.task, self.recipe, self.bf16, self.at_a_time = task, task.recipe, bf16, at_a_time
         self.network = task.network.to(self.device)
-        self.optimiser = make_optimiser(self.network, recipe, task.groups(recipe))
-        self.average = MovingAverage(self.network, recipe.ema) if recipe.ema else None
+        self.optimiser = make_optimiser(self.network, task.recipe, task.groups())
+        self.average = MovingAverage(self.network, self.recipe.ema) if self.recipe.ema else None
 
     def start(self) -> None:
         """Prepare the network for its first epoch."""

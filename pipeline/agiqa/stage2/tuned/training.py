@@ -8,7 +8,7 @@ and share, so that its errors, from which the intervals come, are a little too s
 """
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from agiqa.core.params import Params, Tuned
 from agiqa.stage2.light.ridge import fit_ridge
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.presets import RECIPES, Recipe
-from agiqa.stage2.targets import Scales, Side, Sides, Targets
-from agiqa.stage2.training.epochs import Course, digest_data, require_images, train
+from agiqa.stage2.targets import Scales, Side, Sides, Targets, require_images
+from agiqa.stage2.training.epochs import train
 from agiqa.stage2.training.optimisation import decayed
-from agiqa.stage2.training.resume import FitState, Fitted
+from agiqa.stage2.training.resume import Fitted
+from agiqa.stage2.training.steps import Task
 from agiqa.stage2.tuned.ensemble import BATCH, Blend, TunedEnsemble, fit_blend, tokens_on
 from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual, read_tail_start
 from agiqa.stage2.tuned.tail import Tail, as_kept, start_tail, tail_config
@@ -58,8 +59,7 @@ def fit_tuned(
         AgiqaError: too few images, scores without spread, no blocks to start from or of another
             kind, a loss that is not finite, or too little memory for one image.
     """
-    mos = targets.mos[:, 0]
-    require_images(mos, sides, LEAST, "of the preset tuned; take --preset light")
+    require_images(targets, sides, LEAST, " of the preset tuned; take --preset light")
     start = read_tail_start(inputs)
     config = tail_config(
         start,
@@ -75,8 +75,8 @@ def fit_tuned(
         scales = Scales.of(targets, side["train"])
         wanted = scales.standardise(targets.mos, targets.dataset_of)[:, 0].astype(np.float32)
         tail = start_tail(config, start, params.fit.seed)
-        task = TailTask(tail, inputs, wanted, side, params.tuned)
-        best, rows, state = _train(task, seed, params, accelerator, ledger)
+        task = _task(tail, inputs, wanted, seed, side, params)
+        best, rows, state = train(task, accelerator, ledger)
         tails.append(as_kept(best))
         curves += rows
         states.append(state)
@@ -86,31 +86,26 @@ def fit_tuned(
     return Fitted(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
 
 
-def _train(
-    task: "TailTask", seed: int, params: Params, accelerator: Accelerator, ledger: Path | None
-) -> tuple[dict[str, Any], list[dict[str, Any]], FitState]:
-    """Train a split's tail, or go on where it was stopped; returns what `train` does."""
-    course = Course(
-        model=TAIL,
-        section=TAIL,
+def _task(
+    tail: Tail, inputs: TunedInputs, wanted: np.ndarray, split: int, side: Side, params: Params
+) -> "TailTask":
+    """What a tail learns of one split; `wanted` are its scores `(N,)`."""
+    return TailTask(
+        network=tail,
+        data=inputs,
+        mos=wanted,
+        split=split,
+        side=side,
+        seed=params.fit.seed,
         settings=params.tuned,
         recipe=tuned_recipe(params.tuned),
-        split=seed,
-        seed=params.fit.seed,
-        train=task.side["train"],
-        val=task.side["val"],
-        mos=task.wanted,
-        patience=params.tuned.patience,
+        identity={
+            "preset": TAIL,
+            "settings": asdict(params.tuned),
+            "gate": params.fit.gate,
+            "tokens": dict(inputs.made_by),
+        },
     )
-    arrays = task.wanted, task.data.semantic
-    identity = {
-        "preset": TAIL,
-        "settings": asdict(params.tuned),
-        "gate": params.fit.gate,
-        "data_sha256": digest_data(task.data.image_ids, arrays, task.side),
-        "tokens": dict(task.data.made_by),
-    }
-    return train(task, course, identity, accelerator, ledger)
 
 
 def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
@@ -132,21 +127,20 @@ def tuned_recipe(settings: Tuned) -> Recipe:
     )
 
 
-class TailTask:
+@dataclass(eq=False)
+class TailTask(Task):
     """A tail on tokens and semantic vectors; the MOS in units of the training deviation."""
 
-    batch = BATCH
+    model, section, batch = TAIL, "tuned", BATCH
     advice = "set tuned.micro_batch lower; finished epochs are kept"
 
-    def __init__(
-        self, tail: Tail, inputs: TunedInputs, wanted: np.ndarray, side: Side, settings: Tuned
-    ) -> None:
-        self.network, self.data, self.side, self.settings = tail, inputs, side, settings
-        self.wanted = wanted
-        self.mos = torch.from_numpy(wanted)
+    network: Tail
+    data: TunedInputs
+    settings: Tuned
 
-    def groups(self, recipe: Recipe) -> list[dict[str, Any]]:
+    def groups(self) -> list[dict[str, Any]]:
         """The mixture at `lr`; the last block, norm and line at `block_lr`, earlier ones lower."""
+        recipe = self.recipe
         tail, share = self.network, self.settings.block_lr / recipe.lr
         head = [*tail.head.experts.parameters(), *tail.head.gate.parameters()]
         groups = decayed([*head, *tail.head.mixed.parameters()], recipe)
@@ -162,7 +156,7 @@ class TailTask:
         self.network.eval()
         train, val = (self._pooled(part, device) for part in rows)
         centre, scale = train.mean(axis=0), train.std(axis=0) + SMALL
-        mos, val_mos = (self.wanted[part][:, None].astype(float) for part in rows)
+        mos, val_mos = (self.mos[part][:, None].astype(float) for part in rows)
         ridge = fit_ridge((train - centre) / scale, mos, (val - centre) / scale, val_mos)
         semantic = self.data.semantic[rows[0]]
         with torch.no_grad():
@@ -176,10 +170,6 @@ class TailTask:
             ):
                 own.copy_(torch.from_numpy(np.ascontiguousarray(new, dtype=np.float32)))
 
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Nothing: tokens are neither flipped nor turned."""
-        return np.empty((count, 0))
-
     def inputs(
         self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -189,7 +179,7 @@ class TailTask:
 
     def loss(self, output: Tensor, rows: np.ndarray) -> Tensor:
         """Squared error, correlation and ranking of the images, times their number."""
-        return len(rows) * combined_loss(output, self.mos[rows].to(output.device))
+        return len(rows) * combined_loss(output, torch.from_numpy(self.mos[rows]).to(output.device))
 
     def _pooled(self, rows: np.ndarray, device: torch.device) -> np.ndarray:
         """Pooled states of the images by the blocks as they are."""
