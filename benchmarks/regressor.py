@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from agiqa.core.memory import ran_out
 from agiqa.data.images import decode, resize_bicubic
-from agiqa.stage2.paper.augmentation import as_input
+from agiqa.stage2.paper.inputs import as_input
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 
 SIZES = {

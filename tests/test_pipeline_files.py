@@ -139,7 +139,7 @@ def test_an_edit_of_what_a_stage_runs_runs_it_again(stages: dict[str, Any], name
 
 def test_the_walk_over_imports_finds_what_functions_import() -> None:
     found = _closure("fit", EXEMPT)
-    for file in ("data/metrics.py", "stage2/light/closed_forms.py", "runs/files.py",
+    for file in ("data/metrics.py", "stage2/light/training.py", "runs/files.py",
                  "core/params.py", "data/datasets/table.py", "store/__init__.py",
                  "stage2/light/mixture.py"):  # fmt: skip
         assert f"pipeline/agiqa/{file}" in found

@@ -13,7 +13,7 @@ memory than one.
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ Named = TypeVar("Named")  # a tensor, or what a file's header says of it
 Header = Mapping[str, Entry]  # of a file: its tensors by name
 Expected = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]  # by name: possible types, and shape
 NetworkInputs = Callable[[np.ndarray, torch.device], tuple[Tensor, ...]]  # of images by row `(n,)`
+
+
+class Rows(Protocol):
+    """Pixels or tokens of N images: an array, or rows of a file that is read as they are asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, images: np.ndarray, /) -> np.ndarray:
+        """Give those of some images, by number `(n,)`."""
 
 
 class Prediction(NamedTuple):

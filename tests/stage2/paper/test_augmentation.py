@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agiqa.stage2.paper.augmentation import as_input, augment, draw
+from agiqa.stage2.paper.inputs import as_input, augment, draw
 from agiqa.stage2.presets import RECIPES
 
 PAPER, FIXED = RECIPES["paper"], RECIPES["paper-fixed"]

@@ -1,16 +1,19 @@
-"""Stage 2, `fit` with the preset `light`: projections, ridges, experts and mixtures of every split.
+"""Stage 2, `fit` with the preset `light`: projections, experts, ridges and mixtures of every split.
 
-The training side fits everything, the validation side alone picks penalties and says whether a gate
-is worth having; the test side is not touched here. A split is fitted after another, so that ten
-need hardly more memory than one.
+Projections are shared by all splits, kernels and ridges are each split's, all in closed form; the
+mixture of the experts' scores and its gate follow (`gate`). The training side fits everything, the
+validation side alone picks penalties and says whether a gate is worth having; the test side is not
+touched here. A split is fitted after another, so that ten need hardly more memory than one.
 
 Several targets share the projections and the kernels. Images of several data sets train together,
-each on the scale of its own (`targets`): errors are in units of that data set's deviation.
+each on the scale of its own (`targets`): errors are in units of that data set's deviation. Of many
+images a drawn part, the anchors, carries what else would grow with the cube of their number
+(`kernel`).
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,20 +21,68 @@ import torch
 
 from agiqa.core.params import Fit
 from agiqa.core.progress import track
-from agiqa.stage2.conformal import HeldOut, held_out
+from agiqa.stage2.conformal import held_out
 from agiqa.stage2.features import Features
 from agiqa.stage2.light import gate
-from agiqa.stage2.light.closed_forms import ClosedForms, Projected, fit_split, project
 from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.expert import Expert
-from agiqa.stage2.light.mixture import Mixture
-from agiqa.stage2.light.split_model import CONSTANT, VARIANTS, SplitModel
+from agiqa.stage2.light.expert import BLOCK, Expert, Projection, fit_projection
+from agiqa.stage2.light.kernel import KernelRidge, fit_kernel_ridge, gaussian, usual_gamma
+from agiqa.stage2.light.ridge import Ridge, fit_ridge
+from agiqa.stage2.light.split_model import CONSTANT, RIDGES, VARIANTS, SplitModel
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Scales, Sides, Targets, require_images
+from agiqa.stage2.targets import Scales, Side, Sides, Targets, require_images
 
 log = logging.getLogger(__name__)
 
 LEAST = {"train": 8, "val": 2}  # images a split needs
+
+
+@dataclass(frozen=True)
+class ProjectedVector:
+    """R images under the projection of one expert's vector."""
+
+    projection: Projection
+    components: np.ndarray  # (R, k)
+    gamma: float  # of the kernel
+
+    @property
+    def gain(self) -> float:
+        """What makes a component weigh as much in a ridge as a feature of any other vector."""
+        return float((len(self.projection.mean) / self.components.shape[1]) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The images that any split trains or validates on, under the projections."""
+
+    rows: np.ndarray  # (R,) of the table, in an order by chance: the first are anchors
+    vectors: tuple[ProjectedVector, ...]
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where images of the table stand among `rows`."""
+        order = np.argsort(self.rows)
+        return order[np.searchsorted(self.rows, rows, sorter=order)]
+
+
+def project(features: Features, sides: Sides, settings: Fit) -> Projected:
+    """Fit the projections, on as many images as may be anchors, and project the images.
+
+    Without a score, and on all splits' training and validation sides: the vectors of an image that
+    one split tests take part where another trains on it.
+    """
+    parts = [side[name] for side in sides.values() for name in ("train", "val")]
+    known = np.unique(np.concatenate(parts))
+    rows = np.random.default_rng(settings.seed).permutation(known)
+    sample = rows[: settings.anchors or None]
+    kept = [settings.components, *[settings.semantic_components] * len(features.prompts)]
+    projected = []
+    for vectors, k in zip(features.vectors, kept, strict=True):
+        projection = fit_projection(vectors[sample], k)
+        blocks = np.array_split(rows, len(rows) // BLOCK + 1)  # never a copy of all vectors
+        components = np.concatenate([projection.apply(vectors[block]) for block in blocks])
+        gamma = usual_gamma(components[: len(sample)])
+        projected.append(ProjectedVector(projection, components, gamma))
+    return Projected(rows, tuple(projected))
 
 
 def fit_light(
@@ -63,16 +114,104 @@ def fit_light(
     projected = project(features, sides, settings)
     splits = []
     curves: list[dict[str, Any]] = []
-    for seed, rows in track(list(sides.items()), "Fit"):
-        scales = Scales.of(targets, rows["train"])
-        own = np.concatenate([rows["train"], rows["val"]])
-        mos = scales.standardise(targets.mos[own], targets.dataset_of[own])
-        fitted = fit_split(projected, mos, targets, rows, settings)
-        mixtures, errors, curve = _fit_mixtures(fitted, mos, targets, len(rows["train"]), settings)
-        models = fitted.kernels, fitted.ridges, scales, mixtures, errors
-        splits.append(SplitModel(seed, *models))
+    for seed, side in track(list(sides.items()), "Fit"):
+        split, curve = _fit_split(projected, targets, seed, side, settings)
+        splits.append(split)
         curves += [{"model": MIXTURE, "seed": seed, **row} for row in curve]
     return _with_anchors(projected, splits), curves
+
+
+def _fit_split(
+    projected: Projected, targets: Targets, seed: int, side: Side, settings: Fit
+) -> tuple[SplitModel, gate.Curve]:
+    """Fit kernel ridges, ridges and mixtures of one split; with the gate's curve."""
+    rows, count = np.concatenate([side["train"], side["val"]]), len(side["train"])
+    places, scales = projected.places(rows), Scales.of(targets, side["train"])
+    mos = scales.standardise(targets.mos[rows], targets.dataset_of[rows])
+    kernels, expert_scores = _fit_kernels(projected, places, mos, targets, side, settings)
+    among = targets.among(side["val"])
+    ridges = _fit_ridges(projected.vectors, places, mos, count, among)
+    components = [vector.components[places] for vector in projected.vectors]
+    train, val = (
+        gate.Side(
+            torch.from_numpy(np.concatenate([own[part] for own in components], axis=1)),
+            torch.from_numpy(expert_scores[part]).float(),
+            torch.from_numpy(mos[part]).float(),
+            torch.from_numpy(targets.dataset_of[rows][part]),
+        )
+        for part in (slice(0, count), slice(count, None))
+    )
+    softmax = settings.gate == "softmax"
+    mixtures = {
+        variant: gate.constant_mixture(train, len(targets.datasets), softmax, experts)
+        for variant, experts in VARIANTS.items()
+    }
+    mixtures[MIXTURE], curve = gate.train_gate(mixtures[CONSTANT], train, val, settings)
+    errors = held_out(gate.scores(mixtures[MIXTURE], val), val.mos, val.dataset)
+    return SplitModel(seed, kernels, ridges, scales, mixtures, errors), curve
+
+
+def _fit_kernels(
+    projected: Projected,
+    places: np.ndarray,
+    mos: np.ndarray,
+    targets: Targets,
+    side: Side,
+    settings: Fit,
+) -> tuple[tuple[KernelRidge, ...], np.ndarray]:
+    """Fit a kernel ridge on each expert's vector, its anchors among `Projected.rows`.
+
+    Args:
+        projected: all images that a split may see.
+        places: where those of this split stand there `(m,)`, the training side first.
+        mos: their scores in units of the training deviations `(m, T)`.
+        targets: the scores as they are.
+        side: row numbers of train and val.
+        settings: `params.yaml`, section fit.
+
+    Returns:
+        The kernel ridges, and their scores `(m, E, T)`; those of training images are left-out ones.
+    """
+    count, anchors = len(side["train"]), None
+    if 0 < settings.anchors < count:  # the first in the order by chance, in that of the side
+        anchors = np.sort(np.argsort(places[:count])[: settings.anchors])
+    kernels, scores = [], []
+    for vector in projected.vectors:
+        own = vector.components[places]
+        ridge, left_out = fit_kernel_ridge(
+            own[:count],
+            mos[:count],
+            vector.gamma,
+            targets.among(side["train"]),
+            anchors=anchors,
+            groups=targets.held_apart(side["train"], side["val"]),
+        )
+        train, val = torch.from_numpy(own[:count]).half().double(), torch.from_numpy(own[count:])
+        val_kernel = gaussian(val.double(), train, vector.gamma)
+        scores.append(np.concatenate([left_out, ridge.scores(val_kernel)]))
+        kernels.append(replace(ridge, rows=places[ridge.rows].astype(np.int32)))
+    return tuple(kernels), np.stack(scores, axis=1)
+
+
+def _fit_ridges(
+    vectors: Sequence[ProjectedVector],
+    places: np.ndarray,
+    target: np.ndarray,
+    count: int,
+    val_dataset: np.ndarray | None,
+) -> dict[str, Ridge]:
+    """Fit the baselines on the images at `places`, of which the first `count` are for training."""
+    ridges = {}
+    for name, visible in RIDGES.items():
+        own = vectors[visible]
+        gains = np.concatenate([np.full(v.components.shape[1], v.gain) for v in own])
+        features = np.concatenate([vector.components[places] for vector in own], axis=1) * gains
+        ridge = fit_ridge(
+            features[:count], target[:count], features[count:], target[count:], val_dataset
+        )
+        weights = (ridge.weights * gains[:, None]).astype(np.float32)
+        ridges[name] = replace(ridge, weights=weights)
+    return ridges
 
 
 def _with_anchors(projected: Projected, splits: Sequence[SplitModel]) -> Ensemble:
@@ -88,29 +227,3 @@ def _with_anchors(projected: Projected, splits: Sequence[SplitModel]) -> Ensembl
         pairs = zip(split.kernels, rows, strict=True)
         kept.append(replace(split, kernels=tuple(replace(k, rows=own) for k, own in pairs)))
     return Ensemble(experts, tuple(kept))
-
-
-def _fit_mixtures(
-    fitted: ClosedForms, mos: np.ndarray, targets: Targets, count: int, settings: Fit
-) -> tuple[dict[str, Mixture], HeldOut, gate.Curve]:
-    """Fit a split's mixtures by VARIANTS; with the errors held out, and the gate's curve.
-
-    `mos` is in units of the training deviations, that of the `count` training images first.
-    """
-    train, val = (
-        gate.Side(
-            torch.from_numpy(fitted.components[part]),
-            torch.from_numpy(fitted.expert_scores[part]).float(),
-            torch.from_numpy(mos[part]).float(),
-            torch.from_numpy(targets.dataset_of[fitted.rows][part]),
-        )
-        for part in (slice(0, count), slice(count, None))
-    )
-    softmax = settings.gate == "softmax"
-    mixtures = {
-        variant: gate.constant_mixture(train, len(targets.datasets), softmax, experts)
-        for variant, experts in VARIANTS.items()
-    }
-    mixtures[MIXTURE], curve = gate.train_gate(mixtures[CONSTANT], train, val, settings)
-    scores = gate.scores(mixtures[MIXTURE], val)
-    return mixtures, held_out(scores, val.mos, val.dataset), curve

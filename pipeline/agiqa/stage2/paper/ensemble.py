@@ -6,7 +6,7 @@ Beside `light.ensemble`; how the splits' weights take turns says `contract`.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,9 +14,8 @@ from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params, from_tree
-from agiqa.stage2.contract import Expected, Header, Prediction, inside, nested, score_by
-from agiqa.stage2.paper.augmentation import as_input
-from agiqa.stage2.paper.inputs import semantic_order
+from agiqa.stage2.contract import Expected, Header, Prediction, Rows, inside, nested, score_by
+from agiqa.stage2.paper.inputs import as_input, semantic_order
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor
 
 NAMES = {  # of types in a file's header
@@ -28,15 +27,6 @@ NAMES = {  # of types in a file's header
 }
 MOST_WIDTH = 1 << 20  # of semantic vectors
 BATCH = 16  # images at a time
-
-
-class Images(Protocol):
-    """Pixels of N images: an array, or rows of a file (`agiqa.stage2.paper.pixels`)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, images: np.ndarray, /) -> np.ndarray:
-        """Pixels `(n, S, S, 3)` uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +41,11 @@ class PaperEnsemble:
         """What a run's provenance says of it: the network's sizes."""
         return {"network": asdict(self.config)}
 
-    def predict(self, visual: Images, semantic: np.ndarray) -> Prediction:
+    def predict(self, visual: Rows, semantic: np.ndarray) -> Prediction:
         """Scores on the MOS scale for N images; of one target.
 
         Args:
-            visual: pixels of the images.
+            visual: pixels `(n, S, S, 3)` uint8 of the images, an array or rows of `paper.pixels`.
             semantic: vectors `(N, 2, D)` in the order of the experts.
         """
         rows = np.arange(len(visual))
@@ -65,7 +55,7 @@ class PaperEnsemble:
         return Prediction(score[..., None], gate[..., None], maps)
 
     def predict_split(
-        self, index: int, pixels: Images, semantic: np.ndarray, rows: np.ndarray
+        self, index: int, pixels: Rows, semantic: np.ndarray, rows: np.ndarray
     ) -> NetworkOutput:
         """What the split's network says of the images `rows` `(n,)`."""
 

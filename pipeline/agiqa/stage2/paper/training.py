@@ -15,9 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from agiqa.core.params import Params
-from agiqa.stage2.paper.augmentation import as_input, augment, draw
 from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble
-from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.paper.inputs import PaperInputs, as_input, augment, draw
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor, load_vit
 from agiqa.stage2.presets import MIXTURE, recipe
 from agiqa.stage2.targets import Sides, Targets, require_images

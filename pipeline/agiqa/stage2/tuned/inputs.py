@@ -7,7 +7,7 @@ memory does not grow with the data set.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from agiqa.core.params import Visual
 from agiqa.core.trees import parse_json
 from agiqa.core.weight_files import read_header, require_finite
 from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage2.contract import Rows
 from agiqa.stage2.features import Features, leave_out, load_features
 from agiqa.stage2.tuned.tail import TailStart
 from agiqa.store import TAIL as WEIGHTS
@@ -27,15 +28,6 @@ from agiqa.store.row_ids import row_ids
 
 TAIL = "tuned"  # the tail as an expert of the mixture
 SETTINGS = {"tokens": "layer", "token_size": "token_size", "token_pool": "token_pool"}
-
-
-class TokenRows(Protocol):
-    """Tokens of N images: an array, or rows of a pack."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, images: np.ndarray, /) -> np.ndarray:
-        """Tokens `(n, L * C)` float16 or float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +53,7 @@ class TunedVisual(NamedTuple):
     """What is seen of N images."""
 
     features: np.ndarray  # (N, F) float32, as light takes them
-    tokens: TokenRows
+    tokens: Rows  # (n, L * C) float16 or float32
 
 
 @dataclass(frozen=True, eq=False)
