@@ -64,13 +64,13 @@ def fit_ensemble(
     from agiqa.stage2.training.resume import Fitted
     from agiqa.stage2.tuned.training import fit_tuned
 
-    if params.fit.preset == LIGHT and isinstance(features, Features):
+    if not isinstance(features, TunedInputs | PaperInputs):
         return Fitted(*fit_light(features, targets, sides, params.fit))
     accelerator = start_processes()
     fitted: Fitted[Any]
     if isinstance(features, TunedInputs):
         fitted = fit_tuned(features, targets, sides, params, accelerator)
-    elif isinstance(features, PaperInputs):
+    else:
         fitted = fit_paper(features, targets, sides, params, accelerator)
     accelerator.end_training()
     return Fitted(*fitted) if accelerator.is_main_process else None

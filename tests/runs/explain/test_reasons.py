@@ -67,15 +67,6 @@ def test_an_image_is_not_compared_with_itself(
     assert max(percentiles) == 100.0
 
 
-def test_noise_alone_gives_no_reasons(
-    world: World, files: list[Path], write_aspects: Callable[..., Path]
-) -> None:
-    write_aspects({"one": 0.0, "two": 0.0})
-    explainer = _explainer(world)
-    assert not any(each.shown for each in explainer.validity)
-    assert explainer.reasons(files[:3]) == [[], [], []]
-
-
 def test_new_images_are_refused_where_the_model_would_answer_otherwise(
     world: World, files: list[Path], write_aspects: Callable[..., Path], tmp_path: Path
 ) -> None:
