@@ -104,15 +104,8 @@ def load_tuned_inputs(
         AgiqaError: a store is absent, damaged or foreign, or lacks images of the table; the tokens
             are of another backbone than the visual vectors.
     """
-    if not tokens.exists():
-        raise AgiqaError(
-            f"No store of tokens {tokens}: run `agiqa extract {table.name} --only tokens --set "
-            "visual.tokens=N`, N the block behind which the preset tuned trains."
-        )
-    pack = open_pack(tokens)
-    made_by, *others = pack.metadata["fingerprints"]
-    if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
-        raise AgiqaError(f"{tokens}: expected tokens of one block, found other vectors.")
+    pack = _open_tokens(tokens, table.name)
+    (made_by,) = pack.metadata["fingerprints"]
     left_out = list(pack.metadata.get("left_out", ()))
     table = leave_out(table, np.isin(row_ids(table, pack.by_prompt), left_out))
     table, features = load_features(table, semantic, visual, patterns)
@@ -122,24 +115,36 @@ def load_tuned_inputs(
             f"{tokens}: tokens of another backbone than the vectors in {visual}: run `agiqa "
             "extract` again with the same visual.model for both."
         )
-    ids = tuple(table.frame["image_id"])
     rows_of = {name: row for row, name in enumerate(pack.image_ids)}
     keys = row_ids(table, pack.by_prompt)
     if missing := [name for name in keys if name not in rows_of]:
         raise AgiqaError(
-            f"{tokens}: expected rows for {len(ids)} images, {len(missing)} of them are missing "
+            f"{tokens}: expected rows for {len(keys)} images, {len(missing)} of them are missing "
             f"(first: {missing[0]}); run `agiqa extract`, which computes only those."
         )
-    rows = np.array([rows_of[name] for name in keys], dtype=np.int64)
-    tail = visual.with_name(visual.stem + WEIGHTS)
-    described = {
-        "extractor": pack.metadata["extractor"],
-        "names": list(pack.metadata["names"]),
-        "fingerprints": [dict(made_by)],
-    }
-    seen = vars(features) | {"stores": {**features.stores, TOKENS: described}}
-    return table, TunedInputs(**seen, image_ids=ids, tokens=PackedTokens(pack, rows),
-                              made_by=made_by, tail_file=tail)  # fmt: skip
+    names = {name: pack.metadata[name] for name in ("extractor", "names", "fingerprints")}
+    inputs = TunedInputs(
+        **vars(features) | {"stores": {**features.stores, TOKENS: names}},
+        image_ids=tuple(table.frame["image_id"]),
+        tokens=PackedTokens(pack, np.array([rows_of[name] for name in keys], dtype=np.int64)),
+        made_by=made_by,
+        tail_file=visual.with_name(visual.stem + WEIGHTS),
+    )
+    return table, inputs
+
+
+def _open_tokens(path: Path, dataset: str) -> PackRows:
+    """Open the store of tokens; AgiqaError where there is none, or one of other vectors."""
+    if not path.exists():
+        raise AgiqaError(
+            f"No store of tokens {path}: run `agiqa extract {dataset} --only tokens --set "
+            "visual.tokens=N`, N the block behind which the preset tuned trains."
+        )
+    pack = open_pack(path)
+    made_by, *others = pack.metadata["fingerprints"]
+    if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
+        raise AgiqaError(f"{path}: expected tokens of one block, found other vectors.")
+    return pack
 
 
 def read_tail_start(inputs: TunedInputs) -> TailStart:
