@@ -68,7 +68,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        agiqa("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
+        prepare = ["prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality"]
+        agiqa(*prepare, "--set", "splits.count=2")
         # as if it were one of MA-AGIQA's data sets, which alone are offered this protocol
         splits = make_splits(read_table("cache/mine"), "paper")
         write_splits(splits, Path("cache/mine/splits/paper.csv"))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import pickle
 from collections import OrderedDict
@@ -19,8 +18,6 @@ from click.testing import Result
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Network
 from agiqa.runs.files import load_run
-from agiqa.stage2.paper.network import reference_name
-from agiqa.stage2.paper.network.weights import DEAD
 from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
 from kit.command import one_line
 
@@ -175,27 +172,3 @@ def test_other_sizes_in_the_settings_are_an_error(
 ) -> None:
     _one_line(imported(None, "--set", "paper.network.width=32"), "misshapen", "paper.network")
     _one_line(imported(None, "--set", "paper.network.heads=3"), "width by heads", "16 by 3")
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_full_size_is_taken_over_weight_by_weight(
-    workspace: Path,
-    run: Run,
-    write_store: Callable[..., None],
-    keys: dict[str, tuple[int, ...]],
-) -> None:
-    """Every name and shape of the authors' own, the dead ones included: 0.7 GB."""
-    numbers = torch.randn(max(map(math.prod, keys.values())), generator=torch.manual_seed(0))
-    theirs = {
-        name: (numbers[: math.prod(shape)] + row).reshape(shape)
-        for row, (name, shape) in enumerate(keys.items())
-    }
-    torch.save(theirs, workspace / "authors.pt")
-    (workspace / "params.yaml").write_text("semantic: {name: lmm}\n")
-    write_store(width=4096)
-    made = run("import-checkpoint", "authors.pt", "runs/authors", "--dataset", "mine")
-    assert made.exit_code == 0, made.output
-    (ours,) = load_run(Path("runs/authors")).ensemble.weights
-    assert len(ours) == sum(not name.startswith(DEAD) for name in theirs)
-    for name, weight in ours.items():
-        assert torch.equal(weight, theirs[reference_name(name)]), name

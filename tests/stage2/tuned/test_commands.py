@@ -168,14 +168,14 @@ def test_the_share_is_kept_only_where_it_helps() -> None:
         (["fit.answers=true"], ["fit.answers is for the preset light"]),
     ],
 )
-def test_settings_that_do_not_fit_areone_line(
+def test_settings_that_do_not_fit_are_one_line(
     workspace: Path, run: Run, options: list[str], parts: list[str]
 ) -> None:
     given = [word for option in options for word in ("--set", option)]
     one_line(run("fit", "mine", "-o", "runs/none", *given), *parts)
 
 
-def test_stores_that_do_not_fit_areone_line(
+def test_stores_that_do_not_fit_are_one_line(
     workspace: Path, run: Run, build_vision: Callable[..., Path]
 ) -> None:
     store = workspace / "cache/mine/tiny-vision-tokens.zarr"
@@ -195,7 +195,7 @@ def test_stores_that_do_not_fit_areone_line(
         one_line(run(*fit), "tokens of another backbone")
 
 
-def test_a_tail_that_does_not_fit_isone_line(workspace: Path, run: Run) -> None:
+def test_a_tail_that_does_not_fit_is_one_line(workspace: Path, run: Run) -> None:
     path = workspace / "cache/mine/tiny-vision-tail.safetensors"
     fit = ["fit", "mine", "-o", "runs/none"]
     whole = path.read_bytes()
@@ -215,7 +215,7 @@ def test_a_tail_that_does_not_fit_isone_line(workspace: Path, run: Run) -> None:
         path.write_bytes(whole)
 
 
-def test_too_few_images_areone_line(workspace: Path, run: Run) -> None:
+def test_too_few_images_are_one_line(workspace: Path, run: Run) -> None:
     splits = workspace / "cache/mine/splits"
     with _changed(splits):
         path = splits / "random.csv"

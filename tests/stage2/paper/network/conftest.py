@@ -1,6 +1,6 @@
 """A tiny network with weights by the fill rule."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -8,15 +8,6 @@ import torch
 from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
 
 TINY = PaperConfig(image_size=32, patch_size=4, width=16, heads=2, semantic_width=12, swin_mlp=24)
-
-
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Threads of tiny networks wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from agiqa.stage2.paper.network.transposed_attention import TransposedAttention
 
 Inputs = tuple[Tensor, Tensor]
 
-pytestmark = pytest.mark.usefixtures("_one_thread")
-
 
 def _whole(prediction: NetworkOutput) -> tuple[Tensor, Tensor, Tensor]:
     assert prediction.quality_map is not None

@@ -17,8 +17,6 @@ from agiqa.stage2.paper.network import PaperRegressor, load_vit
 
 State = dict[str, torch.Tensor]
 
-pytestmark = pytest.mark.usefixtures("_one_thread")
-
 
 @pytest.fixture
 def timm_state(timm_names: Callable[..., State], tiny_state: State) -> State:

@@ -9,8 +9,6 @@ from agiqa.stage2.paper.network.weights import DEAD
 
 State = dict[str, torch.Tensor]
 
-pytestmark = pytest.mark.usefixtures("_one_thread")
-
 DERIVED = (  # buffers that their file holds as well
     "swintransformer1.layers.0.blocks.0.attn.relative_position_index",
     "swintransformer2.layers.1.blocks.1.attn_mask",
