@@ -5,7 +5,7 @@ Beside `light.ensemble`; how the splits' weights take turns says `contract`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Params, from_tree
 from agiqa.stage2.contract import Expected, Header, Prediction, Rows, inside, nested, score_by
-from agiqa.stage2.paper.inputs import as_input, semantic_order
+from agiqa.stage2.paper.inputs import network_inputs, semantic_order
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor
 
 NAMES = {  # of types in a file's header
@@ -58,14 +58,9 @@ class PaperEnsemble:
         self, index: int, pixels: Rows, semantic: np.ndarray, rows: np.ndarray
     ) -> NetworkOutput:
         """What the split's network says of the images `rows` `(n,)`."""
-
-        def inputs(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-            seen, told = (torch.from_numpy(part[images]).to(device) for part in (pixels, semantic))
-            return as_input(seen), told
-
-        return NetworkOutput(
-            *score_by(self.network, self.weights[index], inputs, rows, BATCH, "Score")
-        )
+        inputs = partial(network_inputs, pixels, semantic)
+        weights = self.weights[index]
+        return NetworkOutput(*score_by(self.network, weights, inputs, rows, BATCH, "Score"))
 
     def intervals(self, score: Tensor, target: int = 0) -> None:
         """None: the networks' errors on their validation sides are not kept."""

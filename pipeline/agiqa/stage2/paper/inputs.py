@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
+from agiqa.stage2.contract import Rows
 from agiqa.stage2.features import VISUAL, choose_vectors, describe_store, without_left_out
 from agiqa.stage2.paper.network import SEMANTIC
 from agiqa.stage2.paper.pixels import Pixels, describe_pixels, open_pixels
@@ -107,6 +108,21 @@ def semantic_order(names: Sequence[str], chosen: Sequence[int], where: str) -> l
             "fit.vectors, or take fit.preset=light."
         )
     return [names.index(name) for name in SEMANTIC] if set(taken) == set(SEMANTIC) else [*chosen]
+
+
+def network_inputs(
+    pixels: Rows,
+    semantic: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+    draws: np.ndarray | None = None,
+    flip: str = "",
+) -> tuple[Tensor, Tensor]:
+    """What the network takes of the images `rows` `(n,)`, flipped and turned as drawn."""
+    images = torch.from_numpy(pixels[rows]).to(device)
+    if draws is not None:
+        images = augment(images, draws, flip)
+    return as_input(images), torch.from_numpy(semantic[rows]).to(device)
 
 
 def draw(count: int, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:

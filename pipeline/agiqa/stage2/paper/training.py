@@ -16,7 +16,7 @@ from torch import Tensor
 
 from agiqa.core.params import Params
 from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble
-from agiqa.stage2.paper.inputs import PaperInputs, as_input, augment, draw
+from agiqa.stage2.paper.inputs import PaperInputs, draw, network_inputs
 from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor, load_vit
 from agiqa.stage2.presets import MIXTURE, recipe
 from agiqa.stage2.targets import Sides, Targets, require_images
@@ -57,10 +57,8 @@ class PaperTask(Task):
         self, rows: np.ndarray, device: torch.device, draws: np.ndarray | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images and semantic vectors, the images flipped and turned as drawn."""
-        pixels = torch.from_numpy(self.data.pixels[rows]).to(device)
-        if draws is not None:
-            pixels = augment(pixels, draws, self.recipe.flip)
-        return as_input(pixels), torch.from_numpy(self.data.semantic[rows]).to(device)
+        data = self.data
+        return network_inputs(data.pixels, data.semantic, rows, device, draws, self.recipe.flip)
 
     def loss(self, output: NetworkOutput, rows: np.ndarray) -> Tensor:
         """Squared errors of the images, summed."""
