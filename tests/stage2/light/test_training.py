@@ -19,6 +19,7 @@ from kit.rated import one_target
 from kit.run_files import provenance_of
 
 SETTINGS = Fit(components=20, semantic_components=8)
+QUICK = dataclasses.replace(SETTINGS, epochs=20)  # of the gate
 IMAGES = 600
 
 
@@ -84,8 +85,8 @@ def test_the_test_side_is_not_touched(features: Features, mos: np.ndarray, sides
         visual[side["test"]] = 0
         semantic[side["test"]] = 0
         blind = dataclasses.replace(features, visual=visual, semantic=semantic)
-        alone, _ = fit_light(blind, one_target(hidden), {seed: side}, SETTINGS)
-        again = fit_light(features, one_target(mos), {seed: side}, SETTINGS)[0].tensors()
+        alone, _ = fit_light(blind, one_target(hidden), {seed: side}, QUICK)
+        again = fit_light(features, one_target(mos), {seed: side}, QUICK)[0].tensors()
         assert {name: torch.equal(t, again[name]) for name, t in alone.tensors().items()} == (
             dict.fromkeys(again, True)
         )
@@ -95,12 +96,7 @@ def test_few_anchors_do_nearly_as_well_and_all_of_them_change_nothing(
     fitted: Ensemble, features: Features, mos: np.ndarray, sides: Sides
 ) -> None:
     some, few, *all_of_them = (
-        fit_light(
-            features,
-            one_target(mos),
-            sides,
-            dataclasses.replace(SETTINGS, anchors=anchors),
-        )[0]
+        fit_light(features, one_target(mos), sides, dataclasses.replace(QUICK, anchors=anchors))[0]
         for anchors in (120, 15, 0, IMAGES)  # the features are wider than 15: another ridge
     )
     for ensemble, anchors in ((some, 120), (few, 15)):
