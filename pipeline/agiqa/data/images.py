@@ -29,13 +29,7 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.regular_files import read_regular
 from agiqa.data.image_formats import FORMATS, MAX_PIXELS, FormatError, read_picture
 from agiqa.data.image_formats.isolated import unpack_isolated
-from agiqa.data.image_formats.loading import (
-    kept_orientation,
-    on_white,
-    unpack,
-    upright,
-    why_not,
-)
+from agiqa.data.image_formats.loading import kept_orientation, on_white, unpack, upright, why_not
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",

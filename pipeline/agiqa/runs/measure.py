@@ -148,7 +148,8 @@ def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, An
     if not about.deviation or raters is None:
         return None
     tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
-    mos, spread = (table.frame[c].to_numpy(dtype=float) for c in (column, about.deviation))
+    mos = table.frame[column].to_numpy(dtype=float)
+    spread = table.frame[about.deviation].to_numpy(dtype=float)
     tested = tested[np.isfinite(mos[tested])]
     ceiling = noise_ceiling(mos[tested], spread[tested], raters[tested])
     return {"assumed": False, **asdict(ceiling)}  # as earlier versions did for AGIQA-3K's

@@ -148,10 +148,7 @@ def _off_the_scale(folder: Path) -> None:
             lambda f: (f / "DATA/MOS/mosz3.mat").unlink(),
             r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github",
         ),
-        (
-            lambda f: (f / "Image").unlink(),
-            "expected the images, in Image/allimg or 6 generators'",
-        ),
+        (lambda f: (f / "Image").unlink(), "expected the images, in Image/allimg or 6 generators'"),
     ],
 )
 def test_another_download_is_refused(

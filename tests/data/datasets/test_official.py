@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
 
@@ -23,23 +22,8 @@ from agiqa.data.datasets.official import Adapter, prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from kit import official_downloads
 
-HEADER = "name,prompt,adj1,adj2,style,mos_quality,std_quality,mos_align,std_align\n"
-ROWS = (
-    "sd1.5_lowcorr_012.jpg,A Corgi ,,,,1.5,0.2,0.5,0.6\n"
-    'AttnGAN_normal_000.jpg,"a corgi",,,anime,0.9,0.2,0.4,0.6\n'
-    "xl2.2_normal_299.jpg,sushi,old,,,4.25,0.2,4,0.6\n"
-)
-NAMES = ("sd1.5_lowcorr_012.jpg", "AttnGAN_normal_000.jpg", "xl2.2_normal_299.jpg")
 MIDJOURNEY = r"quality must be from 0 to 5; found others in 1 of 33 rows \(train/mid.*_1017.png: 27"
 KONIQ = r"quality must be from 0 to 100; found others in 1 of 20 rows \(10004473376.jpg: -77"
-
-
-@pytest.fixture
-def corgis(write_images: Callable[..., Path]) -> Path:
-    """AGIQA-3K with dots in its names: data.csv beside AGIQA-3K/."""
-    folder = write_images(*(f"AGIQA-3K/{name}" for name in NAMES))
-    (folder / "data.csv").write_text(HEADER + ROWS)
-    return folder
 
 
 def made(adapter: Adapter, folder: Path) -> Path:
@@ -58,24 +42,23 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_agiqa_3k(corgis: Path) -> None:
-    table = prepare_download(agiqa_3k, corgis)
-    assert table.frame["path"].tolist() == list(NAMES)
-    assert table.frame["generator"].tolist() == ["sd1.5_lowcorr", "AttnGAN_normal", "xl2.2_normal"]
-    assert table.frame["prompt"].tolist() == ["A Corgi ", "a corgi", "sushi"]
-    assert table.frame["group"].tolist() == ["a corgi", "a corgi", "sushi"]
-    assert table.frame["quality"].tolist() == [1.5, 0.9, 4.25]
-    assert table.frame["align"].tolist() == [0.5, 0.4, 4.0]
-    assert table.frame["quality_sd"].tolist() == [0.2, 0.2, 0.2]
-    assert table.frame["align_sd"].tolist() == [0.6, 0.6, 0.6]
+def test_agiqa_3k(tmp_path: Path) -> None:
+    table = prepared(agiqa_3k, tmp_path)
+    first, last = table.frame.iloc[0], table.frame.iloc[-1]
+    assert (first["path"], last["path"]) == ("AttnGAN_normal_000.jpg", "sd1.5_lowcorr_005.jpg")
+    assert (first["generator"], last["generator"]) == ("AttnGAN_normal", "sd1.5_lowcorr")
+    assert (last["prompt"], table.frame["group"].nunique()) == ("prompt 5", 6)
+    scores = ["quality", "quality_sd", "align", "align_sd"]
+    assert last[scores].tolist() == pytest.approx([3.8, 0.2, 0.4, 0.6])
     assert [(t.name, t.scale, t.deviation) for t in table.targets] == [
         ("quality", (0, 5), "quality_sd"),
         ("align", (0, 5), "align_sd"),
     ]
     assert (table.licence, table.synthetic) == ("MIT", False)
-    shutil.move(corgis / "data.csv", corgis / "AGIQA-3K" / "data.csv")
-    for folder in (corgis, corgis / "AGIQA-3K"):
-        assert prepare_download(agiqa_3k, folder).frame.equals(table.frame)
+    folder = tmp_path / "agiqa-3k"
+    shutil.move(folder / "data.csv", folder / "AGIQA-3K" / "data.csv")
+    for source in (folder, folder / "AGIQA-3K"):
+        assert prepare_download(agiqa_3k, source).frame.equals(table.frame)
 
 
 @pytest.mark.agiqa3k
@@ -144,11 +127,7 @@ def test_koniq_10k(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "read"),
-    [
-        (("1024x768",), "1024x768"),
-        (("512x384",), "512x384"),
-        (("512x384", "1024x768"), "1024x768"),
-    ],
+    [(("1024x768",), "1024x768"), (("512x384",), "512x384"), (("512x384", "1024x768"), "1024x768")],
 )
 def test_the_larger_size_of_koniq_10k(tmp_path: Path, sizes: tuple[str, ...], read: str) -> None:
     folder = official_downloads.koniq_10k(tmp_path / "koniq10k", sizes=sizes)

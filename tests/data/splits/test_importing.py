@@ -108,14 +108,8 @@ def test_a_column_split_may_count_beside_one_of_sets(table: ImagesTable, write: 
             "1 images are other files here .*a/1.png.*; prepare the files",
         ),
         ("", "is not a readable CSV"),
-        (
-            "title,side\na,train\n",
-            r"of images \(name, path, .*found title, side: .* --name-column",
-        ),
-        (
-            "name,purpose\na,train\n",
-            r"of sides \(side, set, .*: name it with --side-column",
-        ),
+        ("title,side\na,train\n", r"of images \(name, path, .*found title, side: .* --name-column"),
+        ("name,purpose\na,train\n", r"of sides \(side, set, .*: name it with --side-column"),
         ("Name,name,side\na,b,train\n", "'Name' and 'name' may both .* with --name-column"),
         ("name,side ,Side\na,train,test\n", "'side ' and 'Side' may both .* with --side-column"),
         ("name;side\na;train\n", "a column of images .*: it is separated by semicolons"),
@@ -191,10 +185,7 @@ def test_validation_is_taken_where_a_split_has_none(table: ImagesTable, write: W
 @settings(max_examples=25)
 @given(sizes=st.lists(st.integers(1, 6), min_size=3, max_size=30), seed=st.integers(0, 1000))
 def test_what_was_exported_comes_back(
-    make_table: MakeTable,
-    tmp_path_factory: pytest.TempPathFactory,
-    sizes: list[int],
-    seed: int,
+    make_table: MakeTable, tmp_path_factory: pytest.TempPathFactory, sizes: list[int], seed: int
 ) -> None:
     table = make_table([f"p{n}" for n, size in enumerate(sizes) for _ in range(size)])
     splits = make_splits(table, "grouped", count=2, seed=seed)

@@ -11,7 +11,7 @@ is not read. The CSV lists `dreamStudio_8_9_1_.jpg`, which the workbook calls `â
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, images_in, read_scores
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, read_scores
 
 LABELS, FOLDER = "AIGC_all.csv", "file"
 MISNAMED = {"dreamStudio_8_9_1_.jpg": "dreamStudio_8_9_1_1.jpg"}  # in the CSV: as a file
@@ -64,7 +64,7 @@ def read(parts: Parts) -> Download:
             f"{some([printable(name) for name in odd])}: take {LABELS} from {FACTS.address}"
         )
     rows = rows.assign(path=names, prompt=prompts, generator=names.str.partition("_")[0])
-    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
+    return Download(FACTS, parts, rows)
 
 
 def _prompt(name: str) -> str:

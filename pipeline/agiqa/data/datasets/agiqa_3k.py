@@ -14,7 +14,6 @@ from agiqa.data.datasets.official import (
     Parts,
     Unpacked,
     generators_of,
-    images_in,
     iqa_pytorch,
     read_scores,
 )
@@ -56,4 +55,4 @@ def read(parts: Parts) -> Download:
     """Read the labels; rows stand in the order of `data.csv`."""
     labels, rows = read_scores(parts.labels["labels"], "name", COLUMNS, also=["prompt"])
     rows = rows.assign(prompt=labels["prompt"], generator=generators_of(labels["name"]))
-    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
+    return Download(FACTS, parts, rows)

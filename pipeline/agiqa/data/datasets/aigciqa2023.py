@@ -38,11 +38,7 @@ FACTS = Facts(
     name="aigciqa2023",
     title="AIGCIQA2023",
     images=IMAGES,
-    targets={
-        "quality": (1.33, 3.61),
-        "authenticity": (1.42, 3.69),
-        "correspondence": (1.38, 3.62),
-    },
+    targets={"quality": (1.33, 3.61), "authenticity": (1.42, 3.69), "correspondence": (1.38, 3.62)},
     scale=(0, 5),
     licence="none stated",
     address="https://github.com/wangjiarui153/AIGCIQA2023",

@@ -52,6 +52,4 @@ def read(parts: Parts) -> Download:
         rows["quality"] = numbers(labels, "mos", "name", csv) if "mos" in labels else np.nan
         sides.append(rows)
     folders = ["", *(side for side in SIDES if (base / side).is_dir())]
-    return Download(
-        FACTS, parts, pd.concat(sides, ignore_index=True), images_in(base, folders), FACTS.scale
-    )
+    return Download(FACTS, parts, pd.concat(sides, ignore_index=True), images_in(base, folders))

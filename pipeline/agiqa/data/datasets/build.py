@@ -17,15 +17,7 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, printable, quoted, some
 from agiqa.core.progress import track
 from agiqa.data.datasets.groups import prompt_groups
-from agiqa.data.datasets.table import (
-    DEVIATION,
-    RATERS,
-    SET_COLUMN,
-    TEXT_COLUMNS,
-    ImagesTable,
-    Target,
-    inner_path,
-)
+from agiqa.data.datasets.table import DEVIATION, RATERS, RESERVED, ImagesTable, Target, inner_path
 from agiqa.data.datasets.text_table import refuse_duplicates
 from agiqa.data.images import BadImage, BadImagesError, checked_ids
 
@@ -76,7 +68,7 @@ def build_table(
     observed = tuple(_observed(rows[target], scale, others) for target in targets)
     scores = [*targets, *(t.deviation for t in observed), *(t.raters for t in observed)]
     scores = [column for column in scores if column]
-    texts = [*TEXT_COLUMNS, *([SET_COLUMN] if SET_COLUMN in rows else [])]
+    texts = [column for column in RESERVED if column in rows]
     frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
     return ImagesTable(name, root, frame, observed, synthetic, licence, source, bad)
 

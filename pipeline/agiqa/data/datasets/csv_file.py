@@ -16,14 +16,7 @@ from agiqa.core.names import target_name
 from agiqa.core.params import Source
 from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.groups import prompt_key
-from agiqa.data.datasets.table import (
-    DEVIATION,
-    RATERS,
-    SET_COLUMN,
-    TEXT_COLUMNS,
-    ImagesTable,
-    inner_path,
-)
+from agiqa.data.datasets.table import DEVIATION, RATERS, RESERVED, ImagesTable, inner_path
 from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 log = logging.getLogger(__name__)
@@ -114,7 +107,7 @@ def _on_scale(
 def _targets(columns: Sequence[str], csv: Path) -> dict[str, str]:
     """Map targets' names to the score columns: the same, without space around them."""
     targets = {target_name(column.strip(), str(csv)): column for column in columns}
-    if reserved := [name for name in targets if name in (*TEXT_COLUMNS, SET_COLUMN)]:
+    if reserved := [name for name in targets if name in RESERVED]:
         raise AgiqaError(
             f"a score column cannot be called {some(reserved)}, which the images table uses "
             "itself: rename it in the CSV"

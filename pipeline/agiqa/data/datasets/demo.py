@@ -76,12 +76,7 @@ LICENCE = (
 )
 
 
-def prepare(
-    folder: Path,
-    seed: int = 0,
-    *,
-    workers: int | None = None,
-) -> ImagesTable:
+def prepare(folder: Path, seed: int = 0, *, workers: int | None = None) -> ImagesTable:
     """Make the images in `folder/images`, all or none, and the table of them.
 
     An earlier `images` is replaced; `seed` is of everything random, `workers` of the final check.

@@ -57,4 +57,4 @@ def read(parts: Parts) -> Download:
         )
     rows["prompt"] = prompts.iloc[row.astype(int)].to_numpy()
     rows["generator"] = names.str.partition("/")[0]
-    return Download(FACTS, parts, rows, (), FACTS.scale)
+    return Download(FACTS, parts, rows, present=())

@@ -54,7 +54,7 @@ def read(parts: Parts) -> Download:
             f"from 1 to 5 ({reason}): take the official one, {FACTS.address}"
         ) from error
     # The archive has the test images as well, so no image is one too many.
-    return Download(FACTS, parts, rows, (), FACTS.scale)
+    return Download(FACTS, parts, rows, present=())
 
 
 def _row(entry: dict[str, object]) -> dict[str, object]:

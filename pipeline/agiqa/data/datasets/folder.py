@@ -20,11 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(
-    folder: Path,
-    name: str | None = None,
-    *,
-    skip_bad: bool = False,
-    workers: int | None = None,
+    folder: Path, name: str | None = None, *, skip_bad: bool = False, workers: int | None = None
 ) -> ImagesTable:
     """List a folder's images; the table has no targets, no prompts and no groups."""
     paths = [path.relative_to(folder).as_posix() for path in find_images(folder)]

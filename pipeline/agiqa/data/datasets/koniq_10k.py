@@ -10,15 +10,7 @@ import logging
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    Unpacked,
-    images_in,
-    iqa_pytorch,
-    read_scores,
-)
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, iqa_pytorch, read_scores
 
 logger = logging.getLogger(__name__)
 
@@ -68,4 +60,4 @@ def read(parts: Parts) -> Download:
             f"{len(few):,} rows ({some([printable(path) for path in few['path']])}): take the "
             f"official labels, {FACTS.address}"
         )
-    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
+    return Download(FACTS, parts, rows)

@@ -94,8 +94,8 @@ class Download:
     facts: Facts
     parts: Parts
     rows: pd.DataFrame  # as `build_table` takes them, with all of the facts' targets
-    present: Sequence[str]  # paths of the images where there should be no others than the rows'
-    scale: Range  # of the scores: the facts', but for a release that has another
+    present: Sequence[str] | None = None  # paths that should have a row; None: parts.images' own
+    scale: Range | None = None  # of the scores, where a release has another than the facts'
 
 
 class Adapter(Protocol):
@@ -214,7 +214,7 @@ def prepare_download(
         list(facts.targets),
         licence=facts.licence,
         source=facts.source,
-        scale=download.scale,
+        scale=download.scale or facts.scale,
         skip_bad=skip_bad,
         workers=workers,
     )
@@ -248,7 +248,8 @@ def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage
     """List images without a label, to be left out; `build_table` sees labels without an image."""
     root, title = download.parts.images, download.facts.title
     listed = list(download.rows["path"])
-    present, listed_paths = set(download.present), set(listed)
+    images = images_in(root) if download.present is None else download.present
+    present, listed_paths = set(images), set(listed)
     missing = [path for path in listed if path not in present and not (root / path).exists()]
     if len(missing) == len(listed):
         raise AgiqaError(
@@ -256,7 +257,7 @@ def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage
             f"{some([printable(path) for path in listed], 1)}: unpack the images of {title} "
             "there"
         )
-    unlabelled = [printable(path) for path in download.present if path not in listed_paths]
+    unlabelled = [printable(path) for path in images if path not in listed_paths]
     if (missing or unlabelled) and not skip:
         faults = []
         if missing:
@@ -276,7 +277,8 @@ def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage
 
 
 def _check_scores(download: Download, labels: Path) -> None:
-    facts, rows, scale = download.facts, download.rows, download.scale
+    facts, rows = download.facts, download.rows
+    scale = download.scale or facts.scale
     factor = scale[1] / facts.scale[1]
     for target, published in facts.targets.items():
         scores = rows[target]

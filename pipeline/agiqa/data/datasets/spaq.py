@@ -7,15 +7,7 @@ target beside the quality; all rise with it (a high noisiness means little noise
 
 from pathlib import Path
 
-from agiqa.data.datasets.official import (
-    Download,
-    Facts,
-    Parts,
-    Unpacked,
-    images_in,
-    iqa_pytorch,
-    read_scores,
-)
+from agiqa.data.datasets.official import Download, Facts, Parts, Unpacked, iqa_pytorch, read_scores
 
 FOLDER = "TestImage"
 LABELS = "MOS and Image attribute scores.xlsx"
@@ -51,4 +43,4 @@ def find(source: Path) -> Parts:
 def read(parts: Parts) -> Download:
     """Read the sheet; rows stand in its order."""
     _, rows = read_scores(parts.labels["labels"], "Image name", COLUMNS)
-    return Download(FACTS, parts, rows, images_in(parts.images), FACTS.scale)
+    return Download(FACTS, parts, rows)

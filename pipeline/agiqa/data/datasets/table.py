@@ -38,6 +38,7 @@ IMAGES_CSV = "images.csv"
 DATASET_JSON = "dataset.json"
 ROOT_JSON = "root.json"
 SET_COLUMN = "set"
+RESERVED = (*TEXT_COLUMNS, SET_COLUMN)  # columns that no score may be called
 DEVIATION, RATERS = "_sd", "_raters"  # ends of the names of the columns beside a target's
 SETS = ("train", "val", "test", "")
 # What the field calls a score: others for the same. AGIQA-3K has `align` and AIGCIQA2023 has
@@ -220,7 +221,7 @@ def _described(tree: Any, folder: Path, advice: str) -> tuple[ImagesTable, str]:
     synthetic = tree["synthetic"]
     if not isinstance(synthetic, bool):
         raise ValueError(f"synthetic is {synthetic!r}")
-    columns = [*(scores := _score_columns(targets)), *TEXT_COLUMNS, SET_COLUMN]
+    columns = [*(scores := _score_columns(targets)), *RESERVED]
     if len(set(columns)) < len(columns):
         raise ValueError(f"{some(scores)}: two columns of one name, or one of the table's own")
     table = ImagesTable(name, None, pd.DataFrame(), targets, synthetic, licence, source, skipped)

@@ -17,13 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from agiqa.data.image_formats.picture import (
-    Box,
-    FormatError,
-    Picture,
-    orientation,
-    require_size,
-)
+from agiqa.data.image_formats.picture import Box, FormatError, Picture, orientation, require_size
 from agiqa.data.image_formats.png import PROFILE, exif_of_text
 
 BAND = 1 << 20  # pixels at a time

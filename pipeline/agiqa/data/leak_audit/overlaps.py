@@ -61,13 +61,7 @@ class Audit:
     pairs: tuple[Pair, ...]  # of files or near pictures between test and train, nearest first
 
 
-def audit(
-    table: ImagesTable,
-    splits: pd.DataFrame,
-    near: NearHashes,
-    *,
-    pairs: int = 10,
-) -> Audit:
+def audit(table: ImagesTable, splits: pd.DataFrame, near: NearHashes, *, pairs: int = 10) -> Audit:
     """Look for relatives across the sides of every split of one protocol, and name the worst pairs.
 
     `near` says which images' hashes are: `near_hashes(perceptual_hashes(table), NEAR)`.

@@ -179,12 +179,7 @@ FIXED: Mapping[str, Sequence[int]] = {"paper": (20,), "official": (0,)}  # seeds
 
 
 def make_splits(
-    table: ImagesTable,
-    protocol: str,
-    *,
-    count: int = 10,
-    seed: int = 0,
-    ratio: Ratio = RATIO,
+    table: ImagesTable, protocol: str, *, count: int = 10, seed: int = 0, ratio: Ratio = RATIO
 ) -> pd.DataFrame:
     """Split the table `count` times, with seeds counting up from `seed`.
 

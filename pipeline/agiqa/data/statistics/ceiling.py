@@ -120,7 +120,8 @@ def ceilings_of(
     rows = []
     for rated in selected:
         stated = known_raters(table, rated)
-        mos, spread = (table.frame[c].to_numpy(dtype=float) for c in (rated.name, rated.deviation))
+        mos = table.frame[rated.name].to_numpy(dtype=float)
+        spread = table.frame[rated.deviation].to_numpy(dtype=float)
         panels: Sequence[Any] = raters or (PANELS if stated is None else [stated])
         rows += [
             {"target": rated.name, **asdict(noise_ceiling(mos, spread, count))} for count in panels

@@ -39,12 +39,7 @@ from threadpoolctl import threadpool_limits
 
 from agiqa.data.metric_names import CORRELATIONS, FIGURES
 from agiqa.data.metrics import why_undefined
-from agiqa.data.statistics.resampling import (
-    DrawnCounts,
-    TestSide,
-    measured_side,
-    resampled,
-)
+from agiqa.data.statistics.resampling import DrawnCounts, TestSide, measured_side, resampled
 
 Array = NDArray[np.float64]
 
@@ -273,17 +268,19 @@ def _intervals(
             for name in FIGURES:
                 bounds[name] = side_interval(values[name][split], row[name], units, name)
         by_split.append(bounds)
-    why_splits = tuple(map(_why, by_split, missing, [none] * len(by_split)))
+    why_splits = tuple(
+        _why(bounds, reasons, none) for bounds, reasons in zip(by_split, missing, strict=True)
+    )
     if len(sides) == 1:
         return Intervals(by_split[0], tuple(by_split), why_splits[0], why_splits)
-    median, reasons = dict.fromkeys(FIGURES, UNDEFINED), dict[str, str]()
+    median, why_median = dict.fromkeys(FIGURES, UNDEFINED), dict[str, str]()
     for name in FIGURES:
         if in_splits := [why[name] for why in missing if name in why]:
             share = f" in {len(in_splits)} of {len(sides)} splits"
-            reasons[name] = in_splits[0] + share * (len(in_splits) < len(sides))
+            why_median[name] = in_splits[0] + ("" if len(in_splits) == len(sides) else share)
         elif values is not None:
             median[name] = percentile_interval(over_splits(values[name], drawn))
-    return Intervals(median, tuple(by_split), _why(median, reasons, none), why_splits)
+    return Intervals(median, tuple(by_split), _why(median, why_median, none), why_splits)
 
 
 def _why(bounds: Mapping[str, Bounds], reasons: Mapping[str, str], none: str) -> dict[str, str]:
