@@ -40,7 +40,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     try:
         for column in (str(name) for name in frame):
             if column in ("mos", "score", LOW, HIGH) or column.startswith(GATE):
-                frame[column] = _numbers(frame[column])
+                frame[column] = finite_numbers(frame[column])
         seeds = frame["seed"]
         _refuse(seeds, ~seeds.str.fullmatch(r"\d{1,18}"), "whole numbers")
         frame["seed"] = seeds.astype(np.int64)
@@ -78,8 +78,8 @@ def mean_predictions(folder: Path, by: str = "path") -> pd.DataFrame | None:
     return images.agg(**first, score=("score", "mean"))
 
 
-def _numbers(text: "pd.Series[str]") -> "pd.Series[float]":
-    """Read finite floats, NaN for what is empty."""
+def finite_numbers(text: "pd.Series[str]") -> "pd.Series[float]":
+    """Read finite floats, NaN for what is empty; ValueError names what is neither."""
     numbers = pd.to_numeric(text, errors="coerce").astype(float)
     _refuse(text, ~np.isfinite(numbers) & ~text.str.lower().isin(EMPTY), "numbers")
     return numbers

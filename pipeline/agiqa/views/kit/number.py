@@ -51,14 +51,10 @@ def ends(low: float | None, high: float | None, digits: int = 4) -> str:
     return DASH if DASH in texts else " … ".join(texts)
 
 
-def better(values: Mapping[str, Any]) -> str:
-    """Say in how many splits a difference is for the better, `7 of 10`."""
-    return DASH if values["better"] is None else f"{values['better']} of {values['splits']}"
-
-
 def over_splits(values: Mapping[str, Any]) -> list[str]:
-    """What is said of a paired difference over splits: how often better, 95 %, p."""
-    return [better(values), ends(values["low"], values["high"]), probability(values["p"])]
+    """What is said of a paired difference over splits: how often better, `7 of 10`; 95 %, p."""
+    better = DASH if values["better"] is None else f"{values['better']} of {values['splits']}"
+    return [better, ends(values["low"], values["high"]), probability(values["p"])]
 
 
 def over_images(values: Mapping[str, Any]) -> list[str]:

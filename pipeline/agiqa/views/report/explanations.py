@@ -28,7 +28,7 @@ class ExplainedImages:
     images: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row of the page
     overlays: dict[int, Path] = field(default_factory=dict)
     validity: tuple[tuple[str, ...], ...] = ()  # aspect, rho with MOS, with residual, interval
-    deletion: tuple[tuple[str, str], ...] = ()  # what, figure
+    deletion: tuple[tuple[str, str], ...] = ()  # the deletion test's single numbers: what, figure
     left_out: int = 0  # images whose reasons the page has no room for
     available: bool = False
 
@@ -66,7 +66,11 @@ def read_explanations(
             images,
             overlays,
             tuple(map(_validity, record.get("reasons_validity") or ())),
-            _deletion(record.get("deletion") or {}),
+            tuple(
+                (str(name).replace("_", " "), number(v, 4) if isinstance(v, float) else str(v))
+                for name, v in (record.get("deletion") or {}).items()
+                if isinstance(v, int | float | str) and not isinstance(v, bool)
+            ),
             len(ordered) - len(images),
             True,
         )
@@ -94,12 +98,3 @@ def _validity(aspect: Mapping[str, Any]) -> tuple[str, ...]:
     rhos = (number(aspect.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
     name = str(aspect["aspect"]).replace("_", " ")
     return (name, *rhos, "" if low is None else ends(low, high, 2))
-
-
-def _deletion(figures: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The figures of the deletion test that are single numbers."""
-    return tuple(
-        (str(name).replace("_", " "), number(value, 4) if isinstance(value, float) else str(value))
-        for name, value in figures.items()
-        if isinstance(value, int | float | str) and not isinstance(value, bool)
-    )

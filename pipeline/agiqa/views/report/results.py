@@ -10,7 +10,7 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
-from agiqa.runs.predictions import EMPTY, GATE, PREDICTIONS, read_predictions
+from agiqa.runs.predictions import GATE, PREDICTIONS, finite_numbers, read_predictions
 from agiqa.runs.records import METRICS, read_metrics, result_files
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
@@ -138,13 +138,9 @@ def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
 def _curves(path: Path) -> pd.DataFrame:
     """Read the learning curves; AgiqaError for what is neither a number nor empty."""
     frame = read_text_csv(path, ("model", "epoch", "val_srcc"))
-    for column in ("epoch", "val_srcc"):
-        texts = frame[column]
-        frame[column] = pd.to_numeric(texts, errors="coerce")
-        odd = frame[column].isna() & ~texts.str.lower().isin(EMPTY)
-        if odd.any():
-            raise AgiqaError(
-                f"{printable(path)}: damaged: expected numbers in column {column}, found "
-                f"{texts[odd].iloc[0]!r}: run `agiqa evaluate` again"
-            )
-    return frame
+    try:
+        return frame.assign(**{name: finite_numbers(frame[name]) for name in ("epoch", "val_srcc")})
+    except ValueError as error:
+        raise AgiqaError(
+            f"{printable(path)}: damaged: {error}: run `agiqa evaluate` again"
+        ) from error

@@ -114,7 +114,14 @@ def grids_of(
     Published results stand where there are ours: of the same data and target, across data sets of
     the same target. They share a column with ours where the split file is the same, no other.
     """
-    grids, ours = [], _by_split_file(ours, published)
+    digests = {_column(cited): cited.splits_sha256 for cited in published if cited.splits_sha256}
+    ours = [  # of a published protocol, but by another split file: in a column of their own
+        replace(result, protocol=f"{result.protocol}, {ANOTHER}")
+        if not result.splits_sha256.startswith(digests.get(_column(result), ""))
+        else result
+        for result in ours
+    ]
+    grids = []
     for across in (False, True):
         our_results = [result for result in ours if (result.protocol == CROSS) == across]
         covered = {_subject(result) for result in our_results if not result.synthetic}
@@ -128,17 +135,6 @@ def grids_of(
     return [grid for grid in grids if grid.rows]
 
 
-def _by_split_file(ours: Sequence[Result], published: Sequence[Result]) -> list[Result]:
-    """Give our results of a published protocol by another split file a column of their own."""
-    digests = {_column(cited): cited.splits_sha256 for cited in published if cited.splits_sha256}
-    return [
-        replace(result, protocol=f"{result.protocol}, {ANOTHER}")
-        if not result.splits_sha256.startswith(digests.get(_column(result), ""))
-        else result
-        for result in ours
-    ]
-
-
 def _subject(result: Result) -> tuple[str, str]:
     return ("" if result.protocol == CROSS else result.dataset), result.target
 
@@ -147,7 +143,13 @@ Key = tuple[str, tuple[str, ...], str]  # of a row: method, trained on, trained 
 
 
 def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> Grid:
-    results = _told_apart(results)
+    counts = Counter((_key(result), _column(result)) for result in results)
+    results = [  # those that would fall into one cell get their run's folder into their names
+        replace(result, method=f"{result.method} ({result.source})")
+        if counts[_key(result), _column(result)] > 1
+        else result
+        for result in results
+    ]
     columns = sorted({_column(result) for result in results}, key=_order)
     cells = {(_key(result), _column(result)): result for result in results}
     rows = []
@@ -167,17 +169,6 @@ def _key(result: Result) -> Key:
 
 def _column(result: Result) -> Column:
     return Column(result.dataset, result.target, result.protocol, result.synthetic)
-
-
-def _told_apart(results: Sequence[Result]) -> list[Result]:
-    """Results that would fall into one cell get their run's folder into their names."""
-    counts = Counter((_key(result), _column(result)) for result in results)
-    return [
-        replace(result, method=f"{result.method} ({result.source})")
-        if counts[_key(result), _column(result)] > 1
-        else result
-        for result in results
-    ]
 
 
 def _ordered(results: Sequence[Result]) -> list[Result]:

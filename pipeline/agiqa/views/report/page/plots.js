@@ -17,29 +17,18 @@ let marked = -1; // row of the image in the card
 let ordered = null; // rows by score, for the arrow keys
 
 // `--series-1` to what it is now; a probe, since a variable may hold light-dark().
-function resolver() {
-  const probe = element("span", { hidden: true });
-  document.body.append(probe);
-  const known = new Map();
-  return {
-    colour(name) {
-      if (!known.has(name)) {
-        probe.style.color = `var(${name})`;
-        known.set(name, getComputedStyle(probe).color);
-      }
-      return known.get(name);
-    },
-    done: () => probe.remove(),
-  };
+const probe = element("span", { hidden: true });
+document.body.append(probe);
+function colour(name) {
+  probe.style.color = `var(${name})`;
+  return getComputedStyle(probe).color;
 }
 
-function painted(value, colour) {
+function painted(value) {
   if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
-  if (Array.isArray(value)) {
-    return typeof value[0] === "number" ? value : value.map((each) => painted(each, colour));
-  }
+  if (Array.isArray(value)) return typeof value[0] === "number" ? value : value.map(painted);
   if (value && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v, colour)]));
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, painted(v)]));
   }
   return value;
 }
@@ -56,7 +45,7 @@ function pointed(trace) {
   return { ...trace, x: [null], y: [null], meta: { rows } };
 }
 
-function laidOut(layout, colour, narrow) {
+function laidOut(layout, narrow) {
   const axis = {
     gridcolor: colour("--rule"),
     linecolor: colour("--muted"),
@@ -93,29 +82,23 @@ function laidOut(layout, colour, narrow) {
   };
 }
 
-function specification(name) {
-  return report.beside[name] || report.figures[report.current][name];
-}
-
 function draw(figure) {
-  const spec = specification(figure.dataset.figure);
+  const name = figure.dataset.figure;
+  const spec = report.beside[name] || report.figures[report.current][name];
   figure.hidden = !spec;
   if (!spec) return;
   const holder = figure.querySelector(".plot");
   if (holder.getAttribute("role") === "img") holder.setAttribute("aria-label", spec.spoken);
   figure.querySelector(".title").textContent = spec.title;
   figure.querySelector("figcaption").textContent = spec.caption;
-  const paint = resolver();
-  const data = spec.data.map(pointed).map((trace) => painted(trace, paint.colour));
-  const layout = painted(spec.layout, paint.colour);
+  const data = spec.data.map(pointed).map(painted);
   holder.style.height = `${spec.layout.height}px`;
-  Plotly.react(holder, data, laidOut(layout, paint.colour, holder.clientWidth < 460), CONFIG);
-  paint.done();
+  Plotly.react(holder, data, laidOut(painted(spec.layout), holder.clientWidth < 460), CONFIG);
   if (!drawnOnce.has(figure)) {
     drawnOnce.add(figure);
-    if (figure.dataset.figure === "scatter") explorable(holder);
+    if (name === "scatter") explorable(holder);
     else if (spec.filters) filtering(holder, spec.filters);
-  } else if (figure.dataset.figure === "scatter") {
+  } else if (name === "scatter") {
     ordered = null;
     if (marked >= 0) showImage(marked);
   }
@@ -131,9 +114,7 @@ export function showImage(row) {
 function repaint() {
   const holder = document.querySelector('[data-figure="scatter"] .plot');
   if (!holder._fullLayout) return;
-  const paint = resolver();
-  paintPoints(holder, marked, paint.colour("--ink"));
-  paint.done();
+  paintPoints(holder, marked, colour("--ink"));
 }
 
 function explorable(holder) {

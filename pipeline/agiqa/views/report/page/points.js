@@ -35,16 +35,11 @@ function stamp(marker, density) {
   return canvas;
 }
 
-function canvasOf(holder) {
-  const canvas = holder.querySelector("canvas.points") || element("canvas", { className: "points", ariaHidden: "true" });
-  holder.append(canvas);
-  return canvas;
-}
-
 export function paintPoints(holder, marked, ink) {
   const { xaxis, yaxis } = holder._fullLayout;
   const density = window.devicePixelRatio || 1;
-  const canvas = canvasOf(holder);
+  const canvas = holder.querySelector("canvas.points") || element("canvas", { className: "points", ariaHidden: "true" });
+  holder.append(canvas);
   canvas.width = xaxis._length * density;
   canvas.height = yaxis._length * density;
   canvas.style.cssText = `left:${xaxis._offset}px;top:${yaxis._offset}px;width:${xaxis._length}px;height:${yaxis._length}px`;
