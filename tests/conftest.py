@@ -23,6 +23,7 @@ from PIL import Image
 from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable, Target
+from kit.browsing import open_browser, open_tab
 from kit.families import DUAL_ENCODERS, LMMS
 from kit.processes import open_python
 from kit.tiny_workspace import make_workspace
@@ -76,6 +77,19 @@ def agiqa3k_folder() -> Path:
     if not (folder / "data.csv").is_file():
         pytest.skip(f"no AGIQA-3K in {folder}: set AGIQA_DATA to a folder that holds agiqa-3k")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; not one for all modules, since asyncio.run is not to be had beside it."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(chromium: Any) -> Callable[..., Any]:
+    """Opens a page in a watched tab: `with opened(page, color_scheme="dark") as tab`."""
+    return functools.partial(open_tab, chromium)
 
 
 @pytest.fixture(scope="session")

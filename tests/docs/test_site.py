@@ -5,14 +5,15 @@ import http.server
 import os
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from agiqa.cli import COMMANDS, main
-from kit.chromium import browser
 
 REPOSITORY = Path(__file__).parents[2]
 FETCHED = re.compile(
@@ -65,33 +66,26 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.browser
-def test_pages_in_a_browser(site: Path, tmp_path: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def test_pages_in_a_browser(site: Path, opened: Callable[..., Any]) -> None:
+    from playwright.sync_api import TimeoutError as NotThere
+
     handler = functools.partial(_Silent, directory=str(site))
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        browser(tmp_path / "profile", viewport=None) as context,
-    ):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
-        page = context.new_page()
-        heard: list[str] = []
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("request", lambda request: heard.append(request.url))
-        for name in ("index", "tour", "commands", "python"):
-            page.goto(f"{address}{name}.html")
-        query, results = page.locator("input[name=query]"), page.locator(".md-search-result__item")
-        for _ in range(24):
-            query.fill("")
-            query.press_sequentially("ledger")  # the page listens to keys; before its index is
-            with suppress(playwright.TimeoutError):  # there it may miss them
-                results.first.wait_for(timeout=5000)
-                break
-        assert results.first.is_visible()
+        with opened(address) as page:
+            for name in ("index", "tour", "commands", "python"):
+                page.goto(f"{address}{name}.html")
+            query = page.locator("input[name=query]")
+            results = page.locator(".md-search-result__item")
+            for _ in range(24):
+                query.fill("")
+                query.press_sequentially("ledger")  # the page listens to keys; before its index is
+                with suppress(NotThere):  # there it may miss them
+                    results.first.wait_for(timeout=5000)
+                    break
+            assert results.first.is_visible()
         server.shutdown()
-    own = (address, "data:", "blob:")
-    assert [line for line in heard if not line.startswith(own)] == []
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):

@@ -1,44 +1,62 @@
-"""One page in the machine's own Chromium, and what a page must not do."""
+"""The machine's own Chromium (Debian's, or whichever is on PATH), and what a page must not do."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from kit.chromium import browser
+import pytest
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [  # it starts anywhere without asking anybody for anything
+    "--no-sandbox",  # it does not start as root with one
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 QUIET = ("file:", "data:", "blob:")  # addresses that leave nobody's machine
 
 
 @contextmanager
-def opened(page: Path | None = None, **context: Any) -> Iterator[Any]:
-    """A watched tab of a browser of its own, with the page."""
-    with (
-        TemporaryDirectory() as profile,
-        browser(Path(profile), **context) as window,
-        watched(window.pages[0]) as tab,
-    ):
-        if page is not None:
-            tab.goto(page.as_uri())
-        yield tab
+def open_browser() -> Iterator[Any]:
+    """Start the browser; the test is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser on PATH ({', '.join(NAMES)})")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @contextmanager
-def watched(tab: Any, *own: str) -> Iterator[Any]:
-    """The tab; afterwards no console message is accepted, and no request but to `own` addresses."""
+def open_tab(browser: Any, page: Path | str | None = None, **context: Any) -> Iterator[Any]:
+    """A tab with a profile of its own, and a page: a file, or a server's address.
+
+    Afterwards no console message is accepted, and no request but to that server.
+    """
     complaints = []
 
-    def said(message: Any) -> None:
+    def hear(message: Any) -> None:
         if message.type != "trace":  # Plotly's, that it has no MathJax
             complaints.append(f"{message.type}: {message.text}")
 
-    def asked(request: Any) -> None:
-        if not request.url.startswith((*QUIET, *own)):
+    def see(request: Any) -> None:
+        if not request.url.startswith((*QUIET, page) if isinstance(page, str) else QUIET):
             complaints.append(f"request: {request.url}")
 
-    tab.on("console", said)
-    tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-    tab.on("request", asked)
-    yield tab
-    assert not complaints, complaints
+    with browser.new_context(**context) as window:
+        window.set_default_timeout(120_000)  # milliseconds; machines are busy
+        tab = window.new_page()
+        tab.on("console", hear)
+        tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        tab.on("request", see)
+        if page is not None:
+            tab.goto(page if isinstance(page, str) else page.as_uri())
+        yield tab
+        assert not complaints, complaints

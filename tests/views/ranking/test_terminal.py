@@ -42,26 +42,32 @@ PROVENANCE = {
 }
 
 
-def scores_of(count: int, folder: str = "pictures") -> list[Score]:
-    gate = {"visual": 0.75, "semantic_content": 0.25}
+GATE = {"visual": 1.0, "semantic_content": 0.0}
+
+
+def scores_of(count: int) -> list[Score]:
     return [
-        Score(f"{folder}/{n:05d}.png", 5 - 4 * n / count, 0.5, 4.5, 0.1, gate)
+        Score(f"pictures/{n:05d}.png", 5 - 4 * n / count, 0.5, 4.5, 0.1, GATE)
         for n in range(count)
     ]  # fmt: skip
 
 
-def shown(scores: list[Score], width: int = 110, **options: object) -> list[str]:
+def shown(
+    scores: list[Score],
+    width: int = 110,
+    provenance: Mapping[str, Any] = PROVENANCE,
+    **options: Any,
+) -> list[str]:
     """What is printed on a terminal so wide, escapes left out."""
     file = io.StringIO()
     console = Console(file=file, width=width, force_terminal=True, no_color=True, color_system=None)
-    print_ranking(scores, PROVENANCE, console, **options)  # type: ignore[arg-type]
+    print_ranking(scores, provenance, console, **options)
     return file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [30, 40, 48, 60, 72, 80, 100, 160])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    gate = {"visual": 0.5, "semantic_content": 0.5}
-    long = Score("p/" * 60 + "日本語.png", -3.0, -4.0, -2.0, 0.5, gate)
+    long = Score("p/" * 60 + "日本語.png", -3.0, -4.0, -2.0, 0.5, GATE)
     lines = shown([*scores_of(60), long], width)
     assert max(map(cell_len, lines)) <= width
     assert any("00000.png" in line and "5.00" in line for line in lines)
@@ -79,18 +85,17 @@ def test_bars_show_the_score_and_the_gate() -> None:
     assert rows[1].count("▆") == 6
 
 
-def written_bytes(
-    scores: Sequence[Score], provenance: Mapping[str, Any], style: str, columns: Sequence[str] = ()
+def written(
+    scores: Sequence[Score],
+    style: str,
+    columns: Sequence[str] = (),
+    provenance: Mapping[str, Any] = PROVENANCE,
 ) -> bytes:
+    """What the scores of a run look like in that style."""
     stream = io.BytesIO()
     scorer: Any = SimpleNamespace(provenance=provenance, scale=(1.0, 5.0), label="runs/tiny")
     write_scores(Scores(lambda: scores, [], columns), scorer, style, stream)
     return stream.getvalue()
-
-
-def written(scores: Sequence[Score], provenance: Mapping[str, Any], style: str) -> str:
-    """What the scores of a run look like in that style."""
-    return written_bytes(scores, provenance, style).decode()
 
 
 def test_kept_columns_have_one_type_in_all_rows() -> None:
@@ -103,32 +108,25 @@ def test_kept_columns_have_one_type_in_all_rows() -> None:
         for row, score in enumerate(scores_of(2))
     ]
     expected = {"seed": (7, 8), "mos": (3.0, 2.125), "mixed": ("3", "x"), "some": (1.5, None)}
-    file = io.BytesIO(written_bytes(scores, PROVENANCE, "parquet", list(values)))
-    table = parquet.read_table(file)
+    table = parquet.read_table(io.BytesIO(written(scores, "parquet", list(values))))
     types = {name: str(table.schema.field(name).type) for name in values}
     assert list(types.values()) == ["int64", "double", "string", "double", "string"]
-    lines = written_bytes(scores, PROVENANCE, "jsonl", list(values)).splitlines()
-    whole = json.loads(written_bytes(scores, PROVENANCE, "json", list(values)))["scores"]
+    lines = written(scores, "jsonl", list(values)).splitlines()
+    whole = json.loads(written(scores, "json", list(values)))["scores"]
     for rows in (table.to_pylist(), [json.loads(line) for line in lines], whole):
         assert {name: tuple(row[name] for row in rows) for name in expected} == expected
-    _, first, second = csv.reader(
-        io.StringIO(written_bytes(scores, PROVENANCE, "csv", list(values)).decode())
-    )
+    _, first, second = csv.reader(io.StringIO(written(scores, "csv", list(values)).decode()))
     assert (first[-5:], second[-5:]) == (["7", "3", "3", "1.5", ""], ["8", "2.125", "x", "", ""])
 
 
 def test_further_targets_have_columns_of_their_own() -> None:
     two = {**PROVENANCE, "targets": ["quality", "alignment"]}
-    gate = {"visual": 0.75, "semantic_content": 0.25}
-    scores = [Score("a.png", 4.0, 3.0, 5.0, 0.1, gate, {"quality": 4.0, "alignment": 2.25})]
-    names, figures = (line.split("\t") for line in written(scores, two, "table").splitlines())
-    by_name = dict(zip(names, figures, strict=True))
+    scores = [Score("a.png", 4.0, 3.0, 5.0, 0.1, GATE, {"quality": 4.0, "alignment": 2.25})]
+    lines = written(scores, "table", provenance=two).decode().splitlines()
+    by_name = dict(zip(*(line.split("\t") for line in lines), strict=True))
     assert by_name["score_alignment"] == "2.25"
     assert (by_name["trained_on"], by_name["held_out"], by_name["target"]) == ("no", "", "quality")
-    file = io.StringIO()
-    console = Console(file=file, width=100, force_terminal=True, no_color=True, color_system=None)
-    print_ranking(scores, two, console)
-    lines = file.getvalue().splitlines()
+    lines = shown(scores, 100, two)
     assert any("2.25" in line for line in lines if "a.png" in line)
     assert max(map(cell_len, lines)) <= 100
 
@@ -146,24 +144,22 @@ def test_ten_thousand_images_do_not_flood() -> None:
 
 
 def test_names_move_no_cursor_and_make_no_markup() -> None:
-    gate = {"visual": 1.0, "semantic_content": 0.0}
-    evil = Score("a\x1b[2J\n[red]b.png", 3.0, None, None, 0.1, gate)
+    evil = Score("a\x1b[2J\n[red]b.png", 3.0, None, None, 0.1, GATE)
     (line,) = [line for line in shown([evil]) if "b.png" in line]
     assert r"a\u001b[2J\u000a[red]b.png" in line
-    text = written([evil], PROVENANCE, "table")
+    text = written([evil], "table").decode()
     row = r"a\u001b[2J\u000a[red]b.png" + "\t3.00\t\t\t0.10\t1.00\t0.00\tno\t\tquality"
     assert text.splitlines()[1:] == [row]
 
 
 def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
-    gate = {"visual": 1.0, "semantic_content": 0.0}
     scores = [
-        Score("=seen.png", 6.25, 5.25, 7.25, 0.1, gate, trained_on=True, held_out=4.5),
-        Score("new.png", 3.0, 2.0, 4.0, 0.1, gate),
+        Score("=seen.png", 6.25, 5.25, 7.25, 0.1, GATE, trained_on=True, held_out=4.5),
+        Score("new.png", 3.0, 2.0, 4.0, 0.1, GATE),
     ]
     synthetic = {**PROVENANCE, "synthetic": True}
     for name, layout in LAYOUTS.items():
-        text = io.StringIO(written(scores, synthetic, name), newline="")
+        text = io.StringIO(written(scores, name, provenance=synthetic).decode(), newline="")
         seen, new = csv.DictReader(text, delimiter=layout.separator)
         assert seen["image"] == ("=seen.png" if name == "table" else "'=seen.png")
         assert (seen["trained_on"], float(seen["held_out"])) == ("yes", 4.5)
@@ -310,8 +306,7 @@ def test_an_image_that_is_no_file_has_no_thumbnail(tmp_path: Path) -> None:
         return Text("##")
 
     names = [str(file), "s.tar:b.png", "https://example.org/c.png"]
-    gate = {"visual": 1.0, "semantic_content": 0.0}
-    lines = shown([Score(name, 3.0, 2.0, 4.0, 0.1, gate) for name in names], 160, picture=picture)
+    lines = shown([Score(name, 3.0, 2.0, 4.0, 0.1, GATE) for name in names], 160, picture=picture)
     assert drawn == [file]
     assert sum("b.png" in line or "c.png" in line for line in lines) == 2
 

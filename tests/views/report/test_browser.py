@@ -1,7 +1,9 @@
 """The report in a real browser, from a file:// path, as its reader has it."""
 
+import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from agiqa.views.kit import thumbnails
 from agiqa.views.report import write_report
-from kit.browsing import opened
 from kit.large_run import GENERATORS, SUBJECTS, large_run
 
 pytestmark = pytest.mark.browser
+
+Opened = Callable[..., Any]  # opens a page in a watched tab
 
 POINTS = "[data-figure=scatter] canvas[data-count]"
 
@@ -54,7 +58,7 @@ def test_the_plot_starts_before_the_pictures_are_parsed(three_thousand: Path) ->
     assert max(html.index("\nstartGallery();"), html.index("\nstartPlots();")) < min(small)
 
 
-def test_three_thousand_images_sort_and_filter(three_thousand: Path) -> None:
+def test_three_thousand_images_sort_and_filter(three_thousand: Path, opened: Opened) -> None:
     truth = errors_of(three_thousand)
     with opened() as tab:
         open_to_plot(tab, three_thousand)
@@ -91,7 +95,7 @@ def test_three_thousand_images_sort_and_filter(three_thousand: Path) -> None:
         tab.locator("#found", has_text="3,000 of 3,000").wait_for()
 
 
-def test_pointing_at_a_point_shows_its_image(three_thousand: Path) -> None:
+def test_pointing_at_a_point_shows_its_image(three_thousand: Path, opened: Opened) -> None:
     truth = errors_of(three_thousand)
     row = int(truth["error"].abs().idxmax())
     row = int(truth["error"].drop(index=row).idxmin())  # far from the cloud, not shown at first
@@ -137,7 +141,7 @@ def test_pointing_at_a_point_shows_its_image(three_thousand: Path) -> None:
         )
 
 
-def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path) -> None:
+def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path, opened: Opened) -> None:
     by_score = errors_of(three_thousand).sort_values("score")["path"].tolist()
     with opened(three_thousand) as tab:
         tab.wait_for_selector("#card img")
@@ -159,7 +163,9 @@ def test_keys_alone_reach_plot_images_and_dialog(three_thousand: Path) -> None:
         assert tab.locator("#detail-place").inner_text() == "2 of 3,000"
 
 
-def test_filters_that_the_browser_kept_find_their_pictures(three_thousand: Path) -> None:
+def test_filters_that_the_browser_kept_find_their_pictures(
+    three_thousand: Path, opened: Opened
+) -> None:
     with opened(three_thousand) as tab:
         tab.select_option("select[name=sort]", "name")
         tab.goto("about:blank")
@@ -170,7 +176,9 @@ def test_filters_that_the_browser_kept_find_their_pictures(three_thousand: Path)
         assert tab.locator("#gallery .absent").count() == 0
 
 
-def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path) -> None:
+def test_a_click_on_a_generators_residuals_shows_its_images(
+    three_thousand: Path, opened: Opened
+) -> None:
     with opened(three_thousand) as tab:
         tab.locator("[data-figure=by-generator]").scroll_into_view_if_needed()
         dots = "[data-figure=by-generator] .scatterlayer .trace:last-child .point"
@@ -184,7 +192,7 @@ def test_a_click_on_a_generators_residuals_shows_its_images(three_thousand: Path
         assert tab.locator("select[name=generator]").input_value() != ""
 
 
-def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path) -> None:
+def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path, opened: Opened) -> None:
     with opened(three_thousand) as tab:
         for link in tab.locator("nav a").all():
             before = link.bounding_box()
@@ -194,7 +202,7 @@ def test_pointing_at_the_navigation_moves_nothing(three_thousand: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
+def test_light_and_dark_on_a_phone(three_thousand: Path, opened: Opened, scheme: str) -> None:
     with opened(three_thousand, viewport={"width": 390, "height": 844}, color_scheme=scheme) as tab:
         tab.wait_for_selector("#gallery img")
         wide = "document.documentElement.scrollWidth - innerWidth"
@@ -218,7 +226,7 @@ def test_light_and_dark_on_a_phone(three_thousand: Path, scheme: str) -> None:
         assert tab.evaluate(wide) <= 0
 
 
-def test_maps_reasons_and_neighbours_stand_in_the_detail(root: Path) -> None:
+def test_maps_reasons_and_neighbours_stand_in_the_detail(root: Path, opened: Opened) -> None:
     tested = pd.read_csv(root / "run" / "predictions.csv").query("model == 'moe'")
     paths = sorted(tested["path"].unique())
     folder = root / "run" / "explanations"
@@ -257,7 +265,7 @@ def test_maps_reasons_and_neighbours_stand_in_the_detail(root: Path) -> None:
         assert "0.1234" in text
 
 
-def test_a_pdf_has_every_plot_and_whole_tables(three_thousand: Path) -> None:
+def test_a_pdf_has_every_plot_and_whole_tables(three_thousand: Path, opened: Opened) -> None:
     with opened(three_thousand, color_scheme="dark") as tab:
         tab.wait_for_selector("#gallery img")
         looks = """() => ({
@@ -280,9 +288,22 @@ def test_a_pdf_has_every_plot_and_whole_tables(three_thousand: Path) -> None:
 
 
 @pytest.mark.slow
-def test_twenty_thousand_images_stay_under_thirty_megabytes(tmp_path: Path) -> None:
+def test_twenty_thousand_images_stay_under_thirty_megabytes(
+    tmp_path: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Noise costs a WebP more bytes than a photograph does.
     run = large_run(tmp_path, 20_000, distinct=30, noise=25, side=64)
+    decode, webp = functools.cache(thumbnails.decode), thumbnails.webp  # of few files, once each
+    made: dict[tuple[int, int], bytes] = {}
+
+    def remembered(image: Image.Image, side: int) -> bytes:
+        key = id(image), side
+        if key not in made:
+            made[key] = webp(image, side)
+        return made[key]
+
+    monkeypatch.setattr(thumbnails, "decode", lambda file: decode(file.resolve()))
+    monkeypatch.setattr(thumbnails, "webp", remembered)
     page = write_report([run], tmp_path / "cache" / "large", tmp_path / "report.html")
     assert 15_000_000 < page.stat().st_size < 30_000_000
     with opened() as tab:

@@ -64,7 +64,9 @@ def _page(
     """Everything but the pictures, then the pictures that still fit."""
     images = [average_images(run) for run in runs]
     low, high = content.scale(runs[0], images[0])
-    paths, by_error = images[0]["path"], _by_error(images[0])
+    paths, error = images[0]["path"], images[0]["error"].abs()
+    order = error.sort_values(ascending=False, kind="stable").index
+    by_error = [int(row) for row in order]  # the worst miss first
     rows = {path: row for row, path in enumerate(paths)}
     explained = read_explanations(runs[0].folder, rows, by_error)
     drawn = [content.run_figures(run, of_run) for run, of_run in zip(runs, images, strict=True)]
@@ -139,9 +141,3 @@ def _blocks(pictures: Thumbnails, maps: Thumbnails) -> list[tuple[str, Markup]]:
         for block, start in enumerate(range(0, len(small), BLOCK)):
             blocks.append((f"{kind}-{block}", inert(small[start : start + BLOCK])))
     return blocks
-
-
-def _by_error(images: pd.DataFrame) -> list[int]:
-    """Order the rows: the worst miss first."""
-    order = images["error"].abs().sort_values(ascending=False, kind="stable").index
-    return [int(row) for row in order]

@@ -139,10 +139,8 @@ def _subject(result: Result) -> tuple[str, str]:
     return ("" if result.protocol == CROSS else result.dataset), result.target
 
 
-Key = tuple[str, tuple[str, ...], str]  # of a row: method, trained on, trained by
-
-
 def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> Grid:
+    """Lay results out: published ones first, in their order, then ours by model and name."""
     counts = Counter((_key(result), _column(result)) for result in results)
     results = [  # those that would fall into one cell get their run's folder into their names
         replace(result, method=f"{result.method} ({result.source})")
@@ -153,7 +151,11 @@ def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> 
     columns = sorted({_column(result) for result in results}, key=_order)
     cells = {(_key(result), _column(result)): result for result in results}
     rows = []
-    for key, is_ours in dict.fromkeys((_key(result), result.ours) for result in _ordered(results)):
+    our_results = [result for result in results if result.ours]
+    models = in_order(dict.fromkeys(result.model for result in our_results))
+    our_results.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
+    ordered = [*(result for result in results if not result.ours), *our_results]
+    for key, is_ours in dict.fromkeys((_key(result), result.ours) for result in ordered):
         row = tuple(cells.get((key, column)) for column in columns)
         rows.append(GridRow(*key, ours=is_ours, cells=row))
     pairs = {(_column(result), result.ours) for result in results if result.protocol != CROSS}
@@ -163,20 +165,13 @@ def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> 
     return Grid(across, figures, tuple(columns), tuple(rows))
 
 
-def _key(result: Result) -> Key:
+def _key(result: Result) -> tuple[str, tuple[str, ...], str]:
+    """What tells a row: method, trained on, trained by."""
     return (result.method, result.trained_on, result.trained_by)
 
 
 def _column(result: Result) -> Column:
     return Column(result.dataset, result.target, result.protocol, result.synthetic)
-
-
-def _ordered(results: Sequence[Result]) -> list[Result]:
-    """Published ones first, in their order; then ours by model and name."""
-    models = in_order(dict.fromkeys(result.model for result in results if result.ours))
-    our_results = [result for result in results if result.ours]
-    our_results.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
-    return [*(result for result in results if not result.ours), *our_results]
 
 
 def _order(column: Column) -> tuple[object, ...]:

@@ -16,7 +16,11 @@ MOST_SERIES = 10  # generators that get a colour and a marker; the rest share on
 
 def scatter_figure(images: pd.DataFrame, truth: str) -> PlotlyFigure:
     """One point an image of `average_images`; the points come from the page's columns."""
-    low, high = _ends(images)
+    low, high = 0.0, 1.0
+    if len(images):
+        values = images[["score", "mos"]].to_numpy()
+        room = 0.04 * float(values.max() - values.min()) or 0.5
+        low, high = round(float(values.min()) - room, 3), round(float(values.max()) + room, 3)
     scale = {"range": [low, high], "showgrid": False}
     data = [*_points(images), style.exact_line(low, high)]
     if len(images) >= LEAST_FOR_FITTED:
@@ -115,12 +119,3 @@ def _logistic(images: pd.DataFrame) -> tuple[Any, Any]:
     curve = pd.Series(fitted, index=images.index)[ordered.index].to_numpy()
     rows = np.unique(np.linspace(0, len(ordered) - 1, LINE_POINTS).round().astype(int))
     return ordered["score"].to_numpy()[rows], curve[rows]
-
-
-def _ends(images: pd.DataFrame) -> tuple[float, float]:
-    if images.empty:
-        return 0.0, 1.0
-    values = images[["score", "mos"]].to_numpy()
-    low, high = float(values.min()), float(values.max())
-    room = 0.04 * (high - low) or 0.5
-    return round(low - room, 3), round(high + room, 3)
