@@ -4,10 +4,11 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from agiqa.core.errors import AgiqaError
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.worker import ModelThread, QueueFullError
+from agiqa.views.server.worker import ModelThread
 
 
 class Slowly:
@@ -60,7 +61,7 @@ def test_a_full_queue_takes_all_of_a_request_or_none(
     thread.ask([1])
     assert slowly.began.wait(120)
     thread.ask([2, 3, 4, 5])
-    with pytest.raises(QueueFullError, match="4 images wait, of at most 6"):
+    with pytest.raises(HTTPException, match="4 images wait, of at most 6"):
         thread.ask([6, 7, 8])
     assert thread.length == 4
     thread.ask([6, 7])
@@ -104,7 +105,7 @@ def test_a_batch_that_breaks_tells_each_of_it_and_the_next_goes_on() -> None:
     assert fine.result(10) == 1
     made.stop()
     made.join(10)
-    with pytest.raises(QueueFullError, match="stopping"):
+    with pytest.raises(HTTPException, match="stopping"):
         made.ask([1])
 
 

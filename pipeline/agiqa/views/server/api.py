@@ -10,7 +10,7 @@ from starlette.datastructures import ImmutableMultiDict
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
-from agiqa.views.server.decoding import Pictures, UndecodableError
+from agiqa.views.server.decoding import Pictures
 from agiqa.views.server.limits import Limits
 from agiqa.views.server.schemas import (
     KINDS,
@@ -239,11 +239,5 @@ def _listed(service: Service, number: int, prompt: str) -> RequestImage:
 
 
 async def _jpeg(pictures: Pictures, number: int, size: Size) -> Response:
-    try:
-        picture = await pictures.jpeg(number, size)
-    except IndexError:
-        raise HTTPException(404, f"There is no picture {number}.") from None
-    except UndecodableError as error:
-        raise HTTPException(404, f"The picture {error}.") from None
     headers = {"cache-control": "private, max-age=600"}
-    return Response(picture, media_type="image/jpeg", headers=headers)
+    return Response(await pictures.jpeg(number, size), media_type="image/jpeg", headers=headers)

@@ -15,16 +15,8 @@ from starlette.types import ASGIApp
 from agiqa import __version__
 from agiqa.views.server import api, pages
 from agiqa.views.server.guards import AsProblems, Drained, Measured, SafeHeaders, SameOrigin
-from agiqa.views.server.service import BadRequestError, ClientGoneError, Service
+from agiqa.views.server.service import Service
 from agiqa.views.server.under_way import Bounded, UnderWay, problem
-from agiqa.views.server.worker import QueueFullError
-
-CLIENT_GONE = 499  # nginx's number for it; nobody reads it but the metrics
-STATUSES = {  # of errors whose words are for the client
-    BadRequestError: 400,
-    QueueFullError: 503,
-    ClientGoneError: CLIENT_GONE,
-}
 
 
 def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
@@ -71,7 +63,7 @@ def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASG
     app.include_router(pages.router)
     for path, folder in pages.STATIC_FOLDERS.items():
         app.mount(path, StaticFiles(directory=folder))
-    for kind in (*STATUSES, HTTPException, RequestValidationError, Exception):
+    for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer)
     return app
 
@@ -84,6 +76,4 @@ def _answer(_: Request, error: Exception) -> JSONResponse:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"] if part != "body")
         return problem(400, f"{field or 'body'}: {first['msg']}")
-    if type(error) in STATUSES:
-        return problem(STATUSES[type(error)], str(error))
     return problem(500, "An internal error, which the server's log has.")

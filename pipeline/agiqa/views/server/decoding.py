@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cachetools import LRUCache
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from agiqa.views.server.decoder import SIZE
 from agiqa.views.server.limits import Limits
@@ -95,14 +96,16 @@ class Pictures:
         """Re-encode the picture of that number.
 
         Raises:
-            IndexError: there is none of that number.
-            UndecodableError: the file cannot be used.
+            HTTPException: 404, there is none of that number, or its file cannot be used.
         """
         if not 0 <= number < len(self.paths):
-            raise IndexError(number)
+            raise HTTPException(404, f"There is no picture {number}.")
         picture: bytes | None = self._small.get(number) if size == "small" else None
         if picture is None:
-            picture = await self._decoders.jpeg(self.paths[number], SIDES[size], QUALITY[size])
+            try:
+                picture = await self._decoders.jpeg(self.paths[number], SIDES[size], QUALITY[size])
+            except UndecodableError as error:
+                raise HTTPException(404, f"The picture {error}.") from None
             if size == "small":
                 self._small[number] = picture
         return picture

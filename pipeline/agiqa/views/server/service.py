@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Scorer
 from agiqa.runs.score_notes import notes
@@ -22,16 +24,10 @@ from agiqa.views.server.uploads import RequestImage, Uploads
 from agiqa.views.server.worker import SCORED, Answer, ModelThread, RememberingScorer
 
 POLL_SECONDS = 0.5  # between looks whether the client is still there
+# 499 is nginx's number for a client that has left; nobody reads it but the metrics.
+CLIENT_GONE = 499, "The client has left."
 
 Gone = Callable[[], Any]  # awaited: whether the client has left
-
-
-class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class BadRequestError(Exception):
-    """A request that cannot be answered; says in a sentence what is wrong with it."""
 
 
 class Service:
@@ -77,29 +73,32 @@ class Service:
         """A generation prompt for each of `count` images, "" for none.
 
         Raises:
-            BadRequestError: neither one for all nor one for each, one is too long, or they are
+            HTTPException: 400, neither one for all nor one for each, one is too long, or they are
                 needed and missing.
         """
         if len(image_prompts) not in (0, 1, count):
-            raise BadRequestError(
+            raise HTTPException(
+                400,
                 f"Expected no image_prompts, one for all, or one for each of {count} images; "
-                f"found {len(image_prompts)}."
+                f"found {len(image_prompts)}.",
             )
         prompts = [prompt.strip() for prompt in image_prompts] or [""]
         try:
             longest = max(len(prompt.encode()) for prompt in prompts)
         except UnicodeEncodeError:
-            raise BadRequestError("Expected generation prompts of Unicode text.") from None
+            raise HTTPException(400, "Expected generation prompts of Unicode text.") from None
         if longest > self.limits.prompt_bytes:
-            raise BadRequestError(
+            raise HTTPException(
+                400,
                 f"Expected generation prompts of at most {self.limits.prompt_bytes} bytes of "
-                f"UTF-8, found one of {longest}: shorten it."
+                f"UTF-8, found one of {longest}: shorten it.",
             )
         prompts = prompts * count if len(prompts) == 1 else prompts
         if self.facts.asks_image_prompt and not all(prompts):
-            raise BadRequestError(
+            raise HTTPException(
+                400,
                 "This run asks for the text that an image was generated from: give image_prompts, "
-                "one for all or one for each."
+                "one for all or one for each.",
             )
         return prompts
 
@@ -107,8 +106,8 @@ class Service:
         """Score all that can be scored; each of the others gets a reason.
 
         Raises:
-            QueueFullError: too many wait.
-            ClientGoneError: the client has left; what had not begun is dropped.
+            HTTPException: 503, too many wait; 499, the client has left, and what had not begun is
+                dropped.
         """
         answers, refused, taken = await self._take(images, gone)
         futures: list[Future[Answer]] = []
@@ -155,7 +154,7 @@ class Service:
         try:
             for index, image in enumerate(images):
                 if await gone():
-                    raise ClientGoneError
+                    raise HTTPException(*CLIENT_GONE)
                 try:
                     image_id = await image.image_id()
                     prompt = (image.prompt or None) if self.scorer.asks_image_prompt else None
@@ -179,13 +178,12 @@ class Service:
         """Explain what is asked for and can be explained.
 
         Raises:
-            BadRequestError: the file cannot be used; says why.
-            QueueFullError, ClientGoneError: as `score`.
+            HTTPException: 400, the file cannot be used; says why. Or as `score`.
         """
         try:
             kept = await self.uploads.take(image)
         except UndecodableError as error:
-            raise BadRequestError(f"{image.name}: {error}.") from None
+            raise HTTPException(400, f"{image.name}: {error}.") from None
         work = partial(
             self.explanations.explain, kept.path, image.prompt, list(dict.fromkeys(kinds))
         )
@@ -208,7 +206,7 @@ async def _finished(futures: Sequence[Future[Any]], gone: Gone) -> None:
             for task in done:
                 task.exception()  # seen here; told by the future itself
             if waiting and await gone():
-                raise ClientGoneError
+                raise HTTPException(*CLIENT_GONE)
     finally:
         for task in waiting:
             task.cancel()

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from cachetools import LRUCache
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
@@ -35,10 +36,6 @@ REMEMBERED, LEDGER, SCORED = "remembered", "ledger", "scored"
 Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 Done = TypeVar("Done")
-
-
-class QueueFullError(AgiqaError):
-    """As many images wait as may."""
 
 
 class ModelThread(Generic[Asked, Result]):
@@ -88,7 +85,7 @@ class ModelThread(Generic[Asked, Result]):
         """Queue questions: a future for each.
 
         Raises:
-            QueueFullError: not all of them have room; none is taken.
+            HTTPException: 503, not all of them have room; none is taken.
         """
         futures: list[Future[Result]] = [Future() for _ in questions]
         with self._change:
@@ -101,7 +98,7 @@ class ModelThread(Generic[Asked, Result]):
         """Queue `work()`, to be done in the models' thread: its future.
 
         Raises:
-            QueueFullError: there is no room.
+            HTTPException: 503, there is no room.
         """
         future: Future[Done] = Future()
         with self._change:
@@ -112,10 +109,10 @@ class ModelThread(Generic[Asked, Result]):
 
     def _require_room(self, count: int) -> None:
         if self._stopping:
-            raise QueueFullError("The server is stopping.")
+            raise HTTPException(503, "The server is stopping.")
         if self.length + count > self._limits.queue:
-            raise QueueFullError(
-                f"{self.length} images wait, of at most {self._limits.queue}; try again later."
+            raise HTTPException(
+                503, f"{self.length} images wait, of at most {self._limits.queue}; try again later."
             )
 
     def _run(self) -> None:
