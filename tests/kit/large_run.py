@@ -11,6 +11,7 @@ from agiqa.core.json_text import write_json
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.metrics import all_metrics, summarise
 from agiqa.runs.records import LAYOUT
+from kit.run_files import provenance_of
 
 GENERATORS = tuple(f"generator {letter}" for letter in "abcdef")
 EXPERTS = ("visual", "semantic")
@@ -75,12 +76,10 @@ def _write_run(run: Path, frame: pd.DataFrame, rng: np.random.Generator) -> None
         "per_split": {"moe": [{"seed": 0, "images": count, **figures}]},
     }  # fmt: skip
     write_json(run / "metrics.json", metrics)
-    provenance = {
-        "format": "agiqa-run", "layout": LAYOUT, "dataset": "large", "synthetic": False,
-        "target": "quality", "protocol": "grouped", "seeds": [0],
-        "mos": {"low": 1.0, "high": 5.0}, "experts": list(EXPERTS), "images": count, "stores": {},
-        "leaks": [], "versions": {}, "git_revision": None, "licence": "CC0", "source": "a test",
-    }  # fmt: skip
+    provenance = provenance_of(
+        layout=LAYOUT, dataset="large", seeds=[0], experts=list(EXPERTS), images=count, stores={},
+        leaks=[], versions={}, git_revision=None, licence="CC0", source="a test",
+    )  # fmt: skip
     (run / "provenance.json").write_text(json.dumps(provenance), "utf-8")
     (run / "params.yaml").write_text("fit: {}\n", "utf-8")
     (run / "model.safetensors").touch()

@@ -16,6 +16,7 @@ from agiqa.data.images import image_id
 from agiqa.data.metric_names import FIGURES, FITTED, TOO_FEW_TO_FIT
 from agiqa.data.metrics import all_metrics, summarise
 from agiqa.runs.records import LAYOUT
+from kit.run_files import provenance_of
 
 IMAGES = 48
 SEEDS = (0, 1, 2)
@@ -140,33 +141,18 @@ def _provenance(synthetic: bool, shared: int) -> dict[str, Any]:
         prints = [{"model": "nano", "prompt": name} for name in names]
         return {"extractor": "nano", "names": list(names), "fingerprints": prints}
 
-    return {
-        "format": "agiqa-run",
-        "layout": LAYOUT,
-        "dataset": "tiny",
-        "synthetic": synthetic,
-        "target": "quality",
-        "protocol": "grouped",
-        "seeds": list(SEEDS),
-        "mos": {"low": 1.0, "high": 5.0},
-        "experts": list(EXPERTS),
-        "images": IMAGES,
-        "stores": {"semantic": store(*EXPERTS[1:]), "visual": store("visual")},
-        "leaks": [
-            {
-                "protocol": "grouped",
-                "seed": seed,
-                "train": 24,
-                "val": 4,
-                "test": 20,
-                "same_group": shared,
-                "same_file": min(shared, 1),
-            }
-            for seed in SEEDS
-        ],
-        "versions": {"torch": "2.13.0"},
-        "git_revision": "0123456789abcdef",
-        "fit_seconds": 1.5,
-        "licence": "CC0 <1>",
-        "source": "a test",
-    }
+    sides = {"train": 24, "val": 4, "test": 20}
+    shares = {"same_group": shared, "same_file": min(shared, 1)}
+    return provenance_of(
+        layout=LAYOUT,
+        synthetic=synthetic,
+        seeds=list(SEEDS),
+        images=IMAGES,
+        stores={"semantic": store(*EXPERTS[1:]), "visual": store("visual")},
+        leaks=[{"protocol": "grouped", "seed": seed, **sides, **shares} for seed in SEEDS],
+        versions={"torch": "2.13.0"},
+        git_revision="0123456789abcdef",
+        fit_seconds=1.5,
+        licence="CC0 <1>",
+        source="a test",
+    )
