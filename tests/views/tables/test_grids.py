@@ -34,21 +34,6 @@ def test_two_protocols_never_share_a_column(write_run: Callable[..., Path]) -> N
     assert srcc(grid) == {"agiqa: mixture of experts on nano and nano-vision": [0.88, 0.89, 0.87]}
 
 
-def test_published_results_stand_in_their_own_columns(write_run: Callable[..., Path]) -> None:
-    write_run("agiqa-3k/grouped")
-    (grid,) = grids()
-    assert [c.protocol for c in grid.columns] == ["grouped", "ipce", "paper", "as published"]
-    cells = srcc(grid)
-    assert cells["MA-AGIQA"] == [None, None, 0.8939, None]
-    assert cells["IPCE"] == [None, 0.8841, None, None]
-    assert cells["M3-AGIQA"] == [None, None, None, 0.9045]
-    assert cells["agiqa: mixture of experts on nano and nano-vision"] == [0.8848, None, None, None]
-    (spread,) = (
-        row for row in grid.rows if row.method == "DeQA-Score, zero-shot"
-    )  # has no single value
-    assert spread.cells[3].figures["srcc"].ends == (0.729, 0.745)
-
-
 def test_only_the_same_split_file_is_comparable(write_run: Callable[..., Path]) -> None:
     own = metrics_of(0.885, protocol="ipce", splits_sha256="a4ced5e6f02b" + "0" * 52)
     write_run("agiqa-3k/ipce", {"": own})

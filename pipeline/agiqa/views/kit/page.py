@@ -35,6 +35,13 @@ def render(
     either; with `any_style` scripts may write styles, as Plotly does.
     """
     style = Markup("").join(map(asset, (THEME, *styles)))
+    policy = [
+        "default-src 'none'",
+        "style-src " + ("'unsafe-inline'" if any_style else _hash(style)),
+    ]
+    if scripts:
+        policy.insert(1, "img-src data:")
+        policy.append(f"script-src {' '.join(map(_hash, scripts))}")
     page: str = (
         _templates()
         .get_template(template)
@@ -43,7 +50,7 @@ def render(
             version=importlib.metadata.version("agiqa"),
             style=style,
             scripts=scripts,
-            policy=_policy(style, scripts, any_style),
+            policy=Markup("; ".join([*policy, "base-uri 'none'", "form-action 'none'"])),
         )
     )
     return page
@@ -80,14 +87,6 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _policy(style: str, scripts: Sequence[str], any_style: bool) -> Markup:
-    parts = ["default-src 'none'"]
-    parts += ["img-src data:"] if scripts else []
-    parts.append("style-src " + ("'unsafe-inline'" if any_style else _hash(style)))
-    parts += [f"script-src {' '.join(map(_hash, scripts))}"] if scripts else []
-    return Markup("; ".join([*parts, "base-uri 'none'", "form-action 'none'"]))
 
 
 def _hash(text: str) -> str:

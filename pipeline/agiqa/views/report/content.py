@@ -84,7 +84,12 @@ def side_by_side(runs: Sequence[Results], comparison: Mapping[str, Any]) -> dict
     heads = ["Figure", "Mean difference", "Better in", "95 % over splits", "p"]
     heads += ["p, Holm"] * several + ["95 % over images", "p"]
     return {
-        "rows": tables.run_rows(comparison),
+        "rows": [  # a run each, with median and deviation over the same splits
+            tables.ReportRow(
+                run["name"], "", tuple(tables.cell(run["figures"][f], digits=4) for f in FIGURES)
+            )
+            for run in comparison["contenders"]
+        ],
         "heads": [(head, "") for head in heads],
         "differences": tables.difference_rows(comparison),
         "against": comparison["contenders"][0]["name"],

@@ -160,15 +160,6 @@ def _why_undefined(values: Mapping[str, Any], splits: int) -> str:
     return "" if measured == splits else f"correlations of {measured} of {splits} splits"
 
 
-def run_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
-    """Runs side by side: a row for each with median and deviation over the same splits."""
-    rows = []
-    for run in comparison["contenders"]:
-        cells = tuple(cell(run["figures"][name], digits=4) for name in FIGURES)
-        rows.append(ReportRow(run["name"], "", cells))
-    return rows
-
-
 def difference_rows(comparison: Mapping[str, Any]) -> list[ReportRow]:
     """Each run against the first, a row for each figure: both intervals and their p."""
     several = len(comparison["comparisons"]) > 1

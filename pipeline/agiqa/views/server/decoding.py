@@ -121,7 +121,19 @@ class _Child:
     async def start(self) -> asyncio.subprocess.Process:
         """Start the process, unless it runs."""
         if self._process is None:
-            self._process = await _start(self._limits)
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # no module of the folder that the server was started in
+                "-m",
+                PROGRAM,
+                f"{self._limits.decode_seconds:g}",
+                str(self._limits.decode_megabytes),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")},
+                start_new_session=True,  # Ctrl-C is for the server; and its children end with it
+            )
         return self._process
 
     async def ask(self, job: str) -> bytes:
@@ -168,19 +180,3 @@ class _Child:
             )
         log.warning("A decoder ended with status %d over a file, which is refused.", status)
         return "cannot be decoded: its decoder broke down over it"
-
-
-async def _start(limits: Limits) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",  # no module of the folder that the server was started in
-        "-m",
-        PROGRAM,
-        f"{limits.decode_seconds:g}",
-        str(limits.decode_megabytes),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")},
-        start_new_session=True,  # Ctrl-C is for the server; and its children end with it
-    )

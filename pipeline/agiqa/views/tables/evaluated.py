@@ -131,6 +131,10 @@ def _result(file: _MetricsFile, model: str) -> Result:
     splits = metrics["splits"]
     protocol, leaks = metrics["protocol"], metrics.get("leaks", ())
     words = PROTOCOLS.get(protocol, "an imported split file")
+    words += f"; {splits} split{'s' * (splits > 1)}"
+    if model == ZERO_SHOT:
+        sources = printable(provenance.get("model_trained_on", "")).rstrip(".")
+        words += "; not trained on these ratings" + f"; its model saw {sources}" * bool(sources)
     return Result(
         method=f"agiqa: {_method(provenance, model)}",
         dataset=metrics["dataset"],
@@ -142,7 +146,7 @@ def _result(file: _MetricsFile, model: str) -> Result:
             if name in metrics["models"][model]
         },
         ours=True,
-        protocol_note=f"{words}; {splits} split{'s' * (splits > 1)}{_untrained(provenance, model)}",
+        protocol_note=words,
         source=printable(file.path.parent),
         model=model,
         splits=splits,
@@ -180,14 +184,6 @@ def _method(provenance: Mapping[str, Any], model: str) -> str:
         if isinstance(several, list) and len(several) > 1:
             description += f", {verb} {' and '.join(map(str, several))}"
     return description
-
-
-def _untrained(provenance: Mapping[str, Any], model: str) -> str:
-    """What a published scorer has seen, after the protocol."""
-    if model != ZERO_SHOT:
-        return ""
-    sources = printable(provenance.get("model_trained_on", "")).rstrip(".")
-    return "; not trained on these ratings" + (f"; its model saw {sources}" if sources else "")
 
 
 def _value(figures: Mapping[str, Any], splits: int) -> Value:

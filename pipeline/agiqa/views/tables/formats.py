@@ -196,7 +196,7 @@ def _csv_line(row: GridRow, result: Result, figures: Sequence[str]) -> list[str]
 
 def _csv_value(value: Value) -> list[str]:
     """The PARTS of a figure; a published one with its own digits."""
-    if value.ends:
+    if len(value.printed) == 2:  # a range
         return ["", "", "", "", *value.printed]
     if value.printed:
         return [*value.printed, "", "", "", "", ""]

@@ -35,7 +35,6 @@ class Value:
     median: float | None = None  # over splits; None of a range
     sd: float | None = None  # over splits; None where there is one split, or none is known
     interval: tuple[float, float] | None = None  # 95 %
-    ends: tuple[float, float] | None = None  # of a published range
     why: str = ""  # there is no median, or no interval
     printed: tuple[str, ...] = ()  # a published figure's digits; two for a range
 

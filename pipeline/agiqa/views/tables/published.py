@@ -77,5 +77,4 @@ def _value(figure: str | list[str]) -> Value:
     """Read a figure, or the two ends of a range."""
     if isinstance(figure, str):
         return Value(median=float(figure), printed=(figure,))
-    low, high = figure
-    return Value(ends=(float(low), float(high)), printed=(low, high))
+    return Value(printed=tuple(figure))
