@@ -50,7 +50,9 @@ def test_reasons_neighbours_maps_and_validity_are_read(tmp_path: Path) -> None:
         }
     }
     assert found.overlays == {0: tmp_path / "explanations" / "maps" / "a.png"}
-    assert found.validity == (("six fingers", "+0.41", "−0.10", "+0.30 … +0.50"),)
+    (row,) = found.validity
+    texts = [cell.median for cell in row.cells]
+    assert (row.name, texts) == ("six fingers", ["+0.41", "−0.10", "+0.30 … +0.50"])
     assert found.deletion == (("area marked", "0.2500"),)
 
 

@@ -14,6 +14,7 @@ from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.trees import MOST_JSON, read_json
 from agiqa.data.datasets.table import inner_path
 from agiqa.views.kit.number import ends, number
+from agiqa.views.report.tables import Cell, ReportRow
 
 FOLDER, FILE = "explanations", "explanations.json"
 MOST_BYTES = 4_000_000  # of reasons and neighbours in the page
@@ -27,7 +28,7 @@ class ExplainedImages:
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row of the page
     overlays: dict[int, Path] = field(default_factory=dict)
-    validity: tuple[tuple[str, ...], ...] = ()  # aspect, rho with MOS, with residual, interval
+    validity: tuple[ReportRow, ...] = ()  # an aspect's rho with MOS, with residual, interval
     deletion: tuple[tuple[str, str], ...] = ()  # the deletion test's single numbers: what, figure
     left_out: int = 0  # images whose reasons the page has no room for
     available: bool = False
@@ -93,8 +94,8 @@ def _image(explained: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, A
     }
 
 
-def _validity(aspect: Mapping[str, Any]) -> tuple[str, ...]:
+def _validity(aspect: Mapping[str, Any]) -> ReportRow:
     low, high = aspect.get("low"), aspect.get("high")
     rhos = (number(aspect.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
-    name = str(aspect["aspect"]).replace("_", " ")
-    return (name, *rhos, "" if low is None else ends(low, high, 2))
+    texts = (*rhos, "" if low is None else ends(low, high, 2))
+    return ReportRow(str(aspect["aspect"]).replace("_", " "), "", tuple(map(Cell, texts)))
