@@ -119,8 +119,7 @@ def run_figures(results: Results, images: pd.DataFrame) -> dict[str, PlotlyFigur
         along_mos = summaries.gate_by_mos(images, experts)
         for index, pair in enumerate(groups.gate_figures(weights, along_mos, truth)):
             drawn |= {f"gate-{index}": pair[0], f"gate-mos-{index}": pair[1]}
-    for index, figure in enumerate(splits.learning_curves(results.curves)):
-        drawn[f"curves-{index}"] = figure
+    drawn["learning"] = splits.learning_curves(results.curves)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

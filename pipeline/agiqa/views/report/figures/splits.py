@@ -14,8 +14,6 @@ from agiqa.views.report.figures import style
 from agiqa.views.report.figures.style import Json, PlotlyFigure, rounded, safe
 from agiqa.views.report.results import MODEL, Results
 
-NETWORKS = ("moe", "visual", "semantic")  # in the order of the page; the last two of old runs
-
 
 def split_strip(metrics: Mapping[str, Any]) -> PlotlyFigure:
     """Every split's SRCC for every model, the median and its 95 % interval marked."""
@@ -73,48 +71,48 @@ def _median(figures: Mapping[str, Any], row: int) -> list[Json]:
     ]
 
 
-def learning_curves(curves: pd.DataFrame) -> list[PlotlyFigure]:
-    """For each network the SRCC on the validation side by epoch, a line a split, and the median."""
-    figures = []
-    for index, model in enumerate(NETWORKS):
-        rows = curves[(curves["model"] == model) & curves["val_srcc"].notna()]
-        if rows.empty:
-            continue
-        title = MODELS[model][0] + (", " + MODELS[model][1] if model != MODEL else "")
-        data: list[Json] = [
-            style.LINES
-            | {
-                "x": rounded(split_rows["epoch"]),
-                "y": rounded(split_rows["val_srcc"]),
-                "opacity": 0.45,
-                "line": {"color": style.SERIES[index], "width": 1.2},
-                "hovertemplate": f"split {seed}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
-                "showlegend": False,
-            }
-            for seed, split_rows in rows.groupby("seed", sort=False)
-        ]
-        by_epoch = rows.groupby("epoch")["val_srcc"]
-        most = by_epoch.count() * 2 >= rows["seed"].nunique()  # of the rest the median says little
-        middle = by_epoch.median()[most]
-        data.append(
-            style.DOTTED_LINES
-            | {
-                "x": rounded(middle.index),
-                "y": rounded(middle),
-                "line": {"color": style.SERIES[index], "width": 3},
-                "marker": {"size": 6, "color": style.SERIES[index]},
-                "hovertemplate": "median, epoch %{x}: %{y:.4f}<extra></extra>",
-                "showlegend": False,
-            }
-        )
-        layout = {
-            "xaxis": {"title": {"text": "epoch"}, "nticks": 8},
-            "yaxis": {"title": {"text": "validation SRCC"}, "nticks": 6},
-            "height": 280,
+def learning_curves(curves: pd.DataFrame) -> PlotlyFigure | None:
+    """The mixture's SRCC on the validation side by epoch, a line a split, and the median.
+
+    None where nothing was trained by epochs.
+    """
+    rows = curves[(curves["model"] == MODEL) & curves["val_srcc"].notna()]
+    if rows.empty:
+        return None
+    data: list[Json] = [
+        style.LINES
+        | {
+            "x": rounded(split_rows["epoch"]),
+            "y": rounded(split_rows["val_srcc"]),
+            "opacity": 0.45,
+            "line": {"color": style.SERIES[0], "width": 1.2},
+            "hovertemplate": f"split {seed}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
+            "showlegend": False,
         }
-        spoken = f"Learning curves of {len(data) - 1} splits: {title}."
-        figures.append(PlotlyFigure(title, "", spoken, data, layout))
-    return figures
+        for seed, split_rows in rows.groupby("seed", sort=False)
+    ]
+    by_epoch = rows.groupby("epoch")["val_srcc"]
+    most = by_epoch.count() * 2 >= rows["seed"].nunique()  # of the rest the median says little
+    middle = by_epoch.median()[most]
+    data.append(
+        style.DOTTED_LINES
+        | {
+            "x": rounded(middle.index),
+            "y": rounded(middle),
+            "line": {"color": style.SERIES[0], "width": 3},
+            "marker": {"size": 6, "color": style.SERIES[0]},
+            "hovertemplate": "median, epoch %{x}: %{y:.4f}<extra></extra>",
+            "showlegend": False,
+        }
+    )
+    layout = {
+        "xaxis": {"title": {"text": "epoch"}, "nticks": 8},
+        "yaxis": {"title": {"text": "validation SRCC"}, "nticks": 6},
+        "height": 280,
+    }
+    title = MODELS[MODEL][0]
+    spoken = f"Learning curves of {len(data) - 1} splits: {title}."
+    return PlotlyFigure(title, "", spoken, data, layout)
 
 
 def difference_figure(comparison: Mapping[str, Any]) -> PlotlyFigure:
