@@ -1,4 +1,4 @@
-"""What can be freed: `agiqa cache gc` removes what it lists, and nothing valid ever goes with it."""
+"""What can be freed: `agiqa cache gc` removes what it lists, and never anything valid."""
 
 import json
 import os
