@@ -16,7 +16,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import RemoteError, Shelf, default_root, pull, pushing, shared_shelves
-from agiqa.store.ledger.segments import ROWS_A_SEGMENT, Kind, build
+from agiqa.store.ledger.segments import Kind, build
 from agiqa.store.shared.remote import Remote
 from agiqa.store.shared.sharing import SharedShelf
 from kit.machines import Machine, Server, make_bucket, make_ids, vectors_of
@@ -67,8 +67,11 @@ def test_only_the_images_asked_for_travel(machine: Machines, bucket: str) -> Non
     assert shelf.ids() == set(ids[5:10])
 
 
-def test_many_rows_make_many_segments(machine: Machines, bucket: str) -> None:
-    url, ids = f"s3://{bucket}/ledger", make_ids(6 * ROWS_A_SEGMENT + 5)
+def test_many_rows_make_many_segments(
+    machine: Machines, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agiqa.store.ledger.segments.ROWS_A_SEGMENT", 100)
+    url, ids = f"s3://{bucket}/ledger", make_ids(605)
     share(machine("a").enter(url).compute(ids), ids)
     assert len(segments(bucket)) == 7
     assert share(shelf := machine("b").enter(url).shelf(), ids) == len(ids)
