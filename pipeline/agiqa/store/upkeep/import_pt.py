@@ -26,7 +26,7 @@ from agiqa.data.images import BadImage
 from agiqa.store import (
     IMPORTED,
     Fingerprint,
-    Shelf,
+    add_pack,
     is_free,
     read_pack_metadata,
     require_fits,
@@ -116,13 +116,9 @@ def import_pt(
                 f"'{made_by['source']}', model '{made_by['model']}', found others for "
                 f"{len(others)} of {len(ids)} images; say with --source what tells the two apart"
             )
-    for index, made_by in enumerate(prints):
-        shelf = Shelf.open(root, made_by, width, dtype)
-        if not shelf.ids().issuperset(ids):
-            with shelf.writer() as writer:
-                writer.add(ids, vectors[:, index])
     left_out = sorted(set(table.frame["image_id"]).difference(ids))
     write_pack(pack, IMPORTED, VECTORS, prints, ids, vectors, left_out)
+    add_pack(pack, root)
     return Imported(pack, len(ids), width, saved_as, bad, unused)
 
 

@@ -121,13 +121,13 @@ def _recover(shelf: Path, known: KnownFingerprints) -> str:
 
 def _refill(folder: Path, caches: Sequence[Path]) -> int:
     """Add to a shelf what it lacks and packs have whole under its fingerprint: how many rows."""
-    shelf, before = Shelf.at(folder), len(Shelf.at(folder).ids())
-    shelf_digest = digest(shelf.fingerprint)
+    shelf_digest, count = digest(read_description(folder).fingerprint), 0
     for path in find_packs(caches):
         if shelf_digest in read_pack_store(path).digests:
             with suppress(PackError):
-                add_pack(path, folder.parent, {shelf_digest: None})
-    return len(shelf.ids()) - before
+                vectors = add_pack(path, folder.parent, {shelf_digest: None})
+                count += sum(vector.added for vector in vectors.values())
+    return count
 
 
 def restore_pack(path: Path, ledger: Path) -> str:
