@@ -140,7 +140,7 @@ class Layout:
         if int(np.count_nonzero(pair[0] != pair[1])) <= _FLIPPED:
             return True
         try:  # metadata of several keys has no order
-            same = _sorted(parse_json(head[8:], strict=True)) == _sorted(self._tree)
+            same: bool = parse_json(head[8:], strict=True) == self._tree
             return same and head[:8] == self.header[:8]
         except ValueError:
             return False
@@ -191,11 +191,7 @@ def described(head: bytes) -> Kind | None:
     plausible = type(rows) is int and type(width) is int and 1 <= width <= WIDEST
     if not plausible or not isinstance(kind.digest, str) or not 1 <= rows <= MOST_ROWS:
         return None
-    return kind if _sorted(tree) == _sorted(Layout(kind, rows)._tree) else None
-
-
-def _sorted(tree: Any) -> str:
-    return json.dumps(tree, sort_keys=True)
+    return kind if tree == Layout(kind, rows)._tree else None
 
 
 class LocalSegments:
