@@ -79,11 +79,6 @@ class RatedImages:
         return list(self.table.frame["image_id"].astype(str))
 
     @cached_property
-    def first_rows(self) -> dict[str, int]:
-        """The first row of each image id."""
-        return {name: row for row, name in reversed(list(enumerate(self.ids)))}
-
-    @cached_property
     def prompts(self) -> dict[str, str]:
         """The text that each image was made from, by image id; "" where nobody knows."""
         return dict(zip(self.ids, self.table.frame["prompt"].astype(str), strict=True))
@@ -123,7 +118,8 @@ class Alikeness:
 
         By their features `(B, F)`; prompts are "" where nobody knows.
         """
-        rows = np.array([rated.first_rows.get(name, -1) for name in self.store.image_ids])
+        first_rows = {name: row for row, name in reversed(list(enumerate(rated.ids)))}
+        rows = np.array([first_rows.get(name, -1) for name in self.store.image_ids])
         allowed = (rows >= 0) & np.isfinite(rated.mos[rows])
         return [
             [
