@@ -36,12 +36,28 @@ from agiqa.stage1.batches import in_batches
 from agiqa.stage1.decoding import samples_of
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.contract import batch
-from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens
+from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens, decoder_blocks
 from agiqa.stage1.ledger_rows import Job, LedgerRows
 from agiqa.store.row_ids import Source
 
 THEIR_BATCH = 8
 SHAPES = {  # by name: transformers' configuration, with its published sizes
+    "qwen3-vl-2b": {
+        "text_config": {
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+        },
+        "vision_config": {
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "out_hidden_size": 2048,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+    },
     "qwen3-vl-8b": {
         "text_config": {
             "hidden_size": 4096,
@@ -252,7 +268,12 @@ def random_weights(chosen: argparse.Namespace) -> None:
     config = Qwen3VLConfig(**SHAPES[chosen.random])
     with device:
         torch.manual_seed(0)
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+        model = AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, attn_implementation=chosen.attention
+        ).eval()
+    if chosen.compile:
+        for block in decoder_blocks(model):
+            block.compile(dynamic=False)
     rate = matmul_rate(dtype, device)
     size, side = chosen.batch_size, chosen.side
     patch, merge = config.vision_config.patch_size, config.vision_config.spatial_merge_size
@@ -281,7 +302,7 @@ def random_weights(chosen: argparse.Namespace) -> None:
     print(f"{device.type}: {rate / 1e12:.3f} TFLOP/s measured on a large product, {chosen.dtype}")
     for order in ("text_first", "image_first"):
         prompts = [text(30, 8) if order == "text_first" else text(0, 38) for _ in range(2)]
-        forward.shares = None  # found anew for each order
+        forward.shares = forward.prove(forward.encode(arrays, size), prompts)  # of each order
 
         def us(prompts: Sequence[Tokens] = prompts) -> Any:
             return forward(forward.encode(arrays, size), prompts)
@@ -302,6 +323,9 @@ def random_weights(chosen: argparse.Namespace) -> None:
                         )
 
         us()
+        if chosen.profile:
+            profile(us)
+            continue
         them()
         counted = {"ours": flop(us) / size, "reference": flop(them) / size}
         taken: dict[str, list[float]] = {"ours": [], "reference": []}
@@ -317,6 +341,25 @@ def random_weights(chosen: argparse.Namespace) -> None:
             )
         ratios = [r / o for r, o in zip(taken["reference"], taken["ours"], strict=True)]
         print(f"  the reference's way takes {statistics.median(ratios):.2f} times as long")
+        if device.type == "cuda":
+            print(f"  peak memory {torch.cuda.max_memory_allocated() / 1e9:.1f} GB, both ways")
+
+
+def profile(work: Callable[[], Any]) -> None:
+    """Print what a batch spends its time on, the ten kernels or operators that take most.
+
+    The share of the wall time that no kernel runs in is what the device waits for the processor.
+    """
+    cuda = torch.cuda.is_available()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if cuda else []
+    with torch.profiler.profile(activities=kinds) as recorded:
+        wall = seconds(work)
+    by = "self_device_time_total" if cuda else "self_cpu_time_total"
+    events = recorded.key_averages()
+    busy = sum(getattr(event, by) for event in events) / 1e6
+    print(events.table(sort_by=by, row_limit=10, max_name_column_width=60))
+    print(f"  {wall:.3f} s, of which {busy:.3f} s in kernels: {1 - busy / wall:.0%} are gaps")
 
 
 def main() -> None:
@@ -328,6 +371,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=48, help="of those")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--random", choices=sorted(SHAPES), help="a size, with random weights")
+    parser.add_argument("--attention", default="sdpa", help="with --random: a kernel's name")
+    parser.add_argument("--compile", action="store_true", help="with --random: decoder blocks")
+    parser.add_argument("--profile", action="store_true", help="with --random: one batch, ours")
     parser.add_argument("--side", type=int, default=512, help="pixels a side, with --random")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--batch-size", type=int, default=16)

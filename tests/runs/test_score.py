@@ -38,6 +38,7 @@ def run(tiny_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return tmp_path / RUN
 
 
+@pytest.mark.gpu
 def test_scores_from_files_and_the_command_line_agree(run: Path, tmp_path: Path) -> None:
     files = sorted((tmp_path / "images").glob("*.png"))[:5]
     scorer = agiqa.create_scorer(run)

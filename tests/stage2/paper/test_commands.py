@@ -31,6 +31,7 @@ def _done(result: Result) -> Result:
     return result
 
 
+@pytest.mark.gpu
 def test_fit_evaluate_report(workspace: Path, run: Run) -> None:
     fitted = json.loads(_done(run("fit", "mine", "--json")).stdout)
     assert fitted["run"] == "runs/mine/paper"

@@ -265,6 +265,7 @@ def test_an_image_scores_the_same_alone(fit_tiny: Fit, inputs: PaperInputs) -> N
         torch.testing.assert_close(alone.score[0], together.score[0, row, 0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.gpu
 def test_bfloat16_and_checkpointing_train_too(fit_tiny: Fit) -> None:
     plain = fit_tiny(lr=1e-4)
     half = fit_tiny(lr=1e-4, precision="bfloat16")

@@ -31,6 +31,7 @@ from kit.command import one_line
 Run = Callable[..., Result]
 
 
+@pytest.mark.gpu
 def test_each_part_is_measured_beside_the_whole(fitted: Path) -> None:
     metrics = json.loads((fitted / "metrics.json").read_text())
     assert {"light", "tuned", "moe", "ridge", "constant"} <= metrics["models"].keys()
@@ -54,6 +55,7 @@ def test_a_run_keeps_its_tails_in_half_precision(fitted: Path) -> None:
     assert {tensor.dtype for tensor in tails} == {torch.float16}
 
 
+@pytest.mark.gpu
 def test_it_scores_as_it_was_evaluated(workspace: Path, fitted: Path) -> None:
     tested = pd.read_csv(fitted / "predictions.csv").query("model == 'moe' and seed == 0")
     scorer = Scorer(load_run(fitted))

@@ -80,6 +80,7 @@ def _files(*images: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", image) for image in images]
 
 
+@pytest.mark.gpu
 def test_scores_are_those_of_python(
     client: httpx.Client, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
