@@ -1,12 +1,12 @@
 """CLIP and SigLIP: the image's vector, and its cosines with the prompts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-import yaml
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
@@ -18,30 +18,16 @@ from agiqa.store import read_pack
 from kit import families
 
 
-def _prompts(tmp_path: Path, **texts: str) -> str:
-    tree = {
-        "name": "two",
-        "citation": "none",
-        "order": "image_first",
-        "template": "{image} {prompt}",
-        "pooling": "mean",
-        "prompts": texts,
-    }
-    path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return str(path)
-
-
 @pytest.mark.parametrize("family", ["clip", "siglip2", "siglip2_naflex"])
 def test_vectors_and_similarities_are_the_models_own(
-    family: str, tmp_path: Path, table: ImagesTable
+    family: str, tmp_path: Path, table: ImagesTable, write_prompts: Callable[..., str]
 ) -> None:
     folder = getattr(families, family)(tmp_path / family)
-    texts = {"good": "a good photo", "bad": "a bad, bad photo"}
+    texts = {"bad": "a bad, bad photo", "good": "a good photo"}
     settings = Semantic(
         name="dual",
         model=str(folder),
-        prompts=_prompts(tmp_path, **texts),
+        prompts=write_prompts(texts),
         batch_size=4,
         precision="float32",
         workers=0,
@@ -74,9 +60,11 @@ def test_vectors_and_similarities_are_the_models_own(
     np.testing.assert_allclose(similarities, cosines.numpy(), atol=1e-5)
 
 
-def test_a_dual_encoder_cannot_be_asked_for_the_images_prompt(tmp_path: Path) -> None:
+def test_a_dual_encoder_cannot_be_asked_for_the_images_prompt(
+    tmp_path: Path, write_prompts: Callable[..., str]
+) -> None:
     folder = families.clip(tmp_path / "clip")
-    prompts = _prompts(tmp_path, match='Does it show "{image_prompt}"?')
+    prompts = write_prompts({"match": 'Does it show "{image_prompt}"?'})
     with pytest.raises(AgiqaError, match=r"image_prompt.*use another set, or an image-text model"):
         semantic_extractor(Semantic(model=str(folder), prompts=prompts))
 

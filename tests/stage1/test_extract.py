@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
@@ -23,20 +22,10 @@ from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
+from kit.changed_weights import change_weights
+from kit.counting import Counting
 from kit.processes import process_id
 from kit.stored_rows import files, flip
-
-
-class Counting(ImageTextExtractor):
-    """The real extractor, which keeps count of what it was asked for."""
-
-    def __init__(self, settings: Semantic) -> None:
-        super().__init__(settings)
-        self.asked: list[tuple[int, ...]] = []
-
-    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        self.asked.append(tuple(wanted))
-        return super().extract(samples, wanted)
 
 
 def test_only_missing_rows_and_vectors_are_computed(
@@ -248,9 +237,7 @@ def test_vectors_too_large_for_float16_are_refused_not_stored(
     table: ImagesTable, semantic: Semantic, tiny_lmm: Path, tmp_path: Path
 ) -> None:
     loud = Path(shutil.copytree(tiny_lmm, tmp_path / "loud"))
-    weights = load_file(loud / "model.safetensors")
-    weights["language_model.model.norm.weight"] *= 1e7
-    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    change_weights(loud, lambda name: 1e7 if name == "language_model.model.norm.weight" else 1.0)
     settings = dataclasses.replace(semantic, model=str(loud))
     with pytest.raises(
         AgiqaError,

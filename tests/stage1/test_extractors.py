@@ -1,6 +1,7 @@
 """Vectors are those of the plain transformers forward; fingerprints hold what changes them."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
@@ -18,6 +18,7 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
 from agiqa.stage1.extractors import Extractor, ImageTextExtractor, Sample, VisionExtractor
 from agiqa.stage1.extractors.contract import batch
+from kit.changed_weights import change_weights
 
 
 def _samples(extractor: Extractor, table: ImagesTable) -> list[Sample]:
@@ -26,28 +27,6 @@ def _samples(extractor: Extractor, table: ImagesTable) -> list[Sample]:
 
 def _vectors(extractor: Extractor, samples: Sequence[Sample], wanted: Sequence[int]) -> np.ndarray:
     return np.stack(extractor.extract(samples, wanted), axis=1)
-
-
-def test_semantic_vectors_equal_the_plain_forward(
-    semantic: Semantic, tiny_lmm: Path, table: ImagesTable
-) -> None:
-    extractor = ImageTextExtractor(semantic)
-    samples = _samples(extractor, table)
-    pixels = batch(samples)["pixel_values"]
-    ours = _vectors(extractor, samples, [0, 1])
-    assert ours.shape == (4, 2, 24)
-    assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
-    model = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_lmm)
-    for index, name in enumerate(extractor.prompt_set.prompts):
-        before, after = extractor.prompt_set.text(name)
-        text = before + "<image>" * 4 + after
-        ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]] * 4)
-        with torch.inference_mode():
-            states = model(
-                input_ids=ids, pixel_values=torch.from_numpy(pixels), output_hidden_states=True
-            ).hidden_states[-1]
-        np.testing.assert_allclose(ours[:, index], states.mean(1).numpy(), atol=1e-5)
 
 
 def test_prompts_together_equal_each_alone(semantic: Semantic, table: ImagesTable) -> None:
@@ -118,25 +97,36 @@ def test_fingerprints_change_with_what_changes_the_numbers(
     assert _prints(dataclasses.replace(semantic, dtype="bfloat16"))[0] != base[0]
     assert _prints(dataclasses.replace(semantic, attention="eager"))[0] != base[0]
     assert _prints(dataclasses.replace(semantic, precision="float32"))[0] != base[0]
+    assert with_prompts("pooling: mean", "pooling: last")[0] != base[0]
     assert _prints(dataclasses.replace(semantic, batch_size=2, workers=1, name="x")) == base
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.4]}),
+        ("preprocessor_config.json", {"resample": 2}),
+        ("config.json", {"note": "any word counts, one that no model reads, too"}),
+    ],
+)
+def test_files_of_the_model_are_in_the_fingerprint(
+    semantic: Semantic, tiny_lmm: Path, tmp_path: Path, file: str, values: dict[str, object]
+) -> None:
+    model = Path(shutil.copytree(tiny_lmm, tmp_path / "model"))
+    (model / file).write_text(json.dumps(json.loads((model / file).read_text()) | values))
+    changed = _prints(dataclasses.replace(semantic, model=str(model)))
+    assert all(new != old for new, old in zip(changed, _prints(semantic), strict=True))
 
 
 def test_a_new_projector_leaves_the_visual_features_alone(
     semantic: Semantic, visual: Visual, tiny_lmm: Path, tmp_path: Path
 ) -> None:
-    changed = tmp_path / "changed"
-    shutil.copytree(tiny_lmm, changed)
-
-    def scale(part: str) -> None:
-        weights = load_file(changed / "model.safetensors")
-        touched = {k: w * 1.5 if part in k else w for k, w in weights.items()}
-        save_file(touched, changed / "model.safetensors", metadata={"format": "pt"})
-
+    changed = Path(shutil.copytree(tiny_lmm, tmp_path / "changed"))
     options = {"model": str(changed)}
-    scale("multi_modal_projector")
+    change_weights(changed, lambda name: 1.5 if "multi_modal_projector" in name else 1.0)
     assert _prints(dataclasses.replace(visual, **options)) == _prints(visual)
     assert _prints(dataclasses.replace(semantic, **options)) != _prints(semantic)
-    scale("vision_tower")
+    change_weights(changed, lambda name: 1.5 if "vision_tower" in name else 1.0)
     assert _prints(dataclasses.replace(visual, **options)) != _prints(visual)
 
 
@@ -159,11 +149,8 @@ def test_wrong_models_and_layers_are_explained(
 def test_missing_weights_are_refused(
     semantic: Semantic, tiny_lmm: Path, tmp_path: Path, table: ImagesTable
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(tiny_lmm, broken)
-    weights = load_file(broken / "model.safetensors")
-    kept = {name: weight for name, weight in weights.items() if "linear_1.weight" not in name}
-    save_file(kept, broken / "model.safetensors", metadata={"format": "pt"})
+    broken = Path(shutil.copytree(tiny_lmm, tmp_path / "broken"))
+    change_weights(broken, lambda name: None if "linear_1.weight" in name else 1.0)
     extractor = ImageTextExtractor(dataclasses.replace(semantic, model=str(broken)))
     with pytest.raises(AgiqaError, match=r"lacks 1 weights.*linear_1\.weight"):
         extractor.extract(_samples(extractor, table), [0])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-import yaml
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
@@ -50,22 +49,13 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Callable[..., Semantic]:
-    def make(folder: Path, order: str, **changed: Any) -> Semantic:
-        tree = {
-            "name": "test",
-            "citation": "none",
-            "order": order,
-            "template": PLAIN[order],
-            "pooling": list(POOLINGS),
-            "prompts": PROMPTS,
-            "answers": list(ANSWERS),
-        } | changed
-        tree = {key: value for key, value in tree.items() if value != []}
-        layers = tuple(tree.pop("layers", ()))
-        path = tmp_path / f"{order}.yaml"
-        path.write_text(yaml.safe_dump(tree))
-        return Semantic(model=str(folder), prompts=str(path), batch_size=4, layers=layers)
+def settings(write_prompts: Callable[..., str]) -> Callable[..., Semantic]:
+    def make(folder: Path, order: str, layers: tuple[int, ...] = (), **changed: Any) -> Semantic:
+        asked: dict[str, Any] = {"order": order, "template": PLAIN[order]}
+        asked |= {"pooling": list(POOLINGS), "answers": list(ANSWERS)} | changed
+        asked = {key: value for key, value in asked.items() if value != []}
+        prompts = write_prompts(PROMPTS, f"{order}.yaml", **asked)
+        return Semantic(model=str(folder), prompts=prompts, batch_size=4, layers=layers)
 
     return make
 
@@ -132,7 +122,7 @@ def blank(processor: Any, image: Image.Image) -> Image.Image:
 def test_vectors_equal_the_plain_forward(
     family: Path, order: str, settings: Callable[..., Semantic]
 ) -> None:
-    extractor = semantic_extractor(settings(family, order, layers=[1]))
+    extractor = semantic_extractor(settings(family, order, layers=(1,)))
     assert isinstance(extractor, ImageTextExtractor)
     ours = vectors(extractor, images())
     model = transformers.AutoModelForImageTextToText.from_pretrained(family).eval()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
@@ -19,11 +18,7 @@ from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.lmm.forward import SharedForward
 from agiqa.store import read_pack
-
-
-@pytest.fixture(autouse=True)
-def _own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "root"))
+from kit.changed_weights import change_weights
 
 
 def _small_gpu(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
@@ -81,9 +76,8 @@ def test_what_overflows_is_computed_again_in_float32(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loud = Path(shutil.copytree(tiny_lmm, tmp_path / "loud"))
-    weights = load_file(loud / "model.safetensors")
-    weights["language_model.model.norm.weight"] *= 2e4  # beyond 65,504 for some of the states
-    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    norm = "language_model.model.norm.weight"
+    change_weights(loud, lambda name: 2e4 if name == norm else 1.0)  # some states beyond 65,504
     settings = dataclasses.replace(semantic, model=str(loud), precision="float32", dtype=dtype)
     with caplog.at_level(logging.WARNING):
         extract(table, ImageTextExtractor(settings), tmp_path / f"{dtype}.zarr", ledger=tmp_path)

@@ -20,7 +20,7 @@ from agiqa.stage1.extractors.contract import batch
 
 @pytest.mark.parametrize(
     ("kind", "visual_tokens", "bos"),
-    [("AyaVision", 4, True), ("Llava", 16, False), ("Llava", 16, True)],
+    [("AyaVision", 4, False), ("AyaVision", 4, True), ("Llava", 16, False), ("Llava", 16, True)],
 )
 def test_semantic_vectors_equal_the_plain_forward(
     kind: str,
@@ -34,21 +34,21 @@ def test_semantic_vectors_equal_the_plain_forward(
     extractor = ImageTextExtractor(Semantic(model=str(folder), batch_size=2))
     samples = [extractor.preprocess(decode(path)) for path in table.paths()[:2]]
     pixels = batch(samples)["pixel_values"]
-    (ours,) = extractor.extract(samples, [1])
+    ours = extractor.extract(samples, [0, 1])
+    assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    before, after = extractor.prompt_set.text("coherence")
-    ids = tokenizer(before + "<image>" * visual_tokens + after, return_tensors="pt")["input_ids"]
-    assert (ids[0, 0] == tokenizer.bos_token_id) == bos
-    for row in range(2):
+    for vectors, name in zip(ours, extractor.prompt_set.prompts, strict=True):
+        before, after = extractor.prompt_set.text(name)
+        text = before + "<image>" * visual_tokens + after
+        ids = tokenizer([text] * 2, return_tensors="pt")["input_ids"]
+        assert (ids[0, 0] == tokenizer.bos_token_id) == bos
         with torch.inference_mode():
             states = model(
-                input_ids=ids,
-                pixel_values=torch.from_numpy(pixels[row : row + 1]),
-                output_hidden_states=True,
+                input_ids=ids, pixel_values=torch.from_numpy(pixels), output_hidden_states=True
             ).hidden_states[-1]
-        np.testing.assert_allclose(ours[row], states[0].mean(0).numpy(), atol=1e-5)
-    assert np.abs(ours[0] - ours[1]).max() > 1e-3  # the image does matter
+        np.testing.assert_allclose(vectors, states.mean(1).numpy(), atol=1e-5)
+        assert np.abs(vectors[0] - vectors[1]).max() > 1e-3  # the image does matter
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
-from agiqa.data.named_yaml import bundled_folder
 from agiqa.data.prompts import MARK
-from agiqa.stage1.extractors import ImageTextExtractor, Sample, semantic_extractor
+from agiqa.stage1.extractors import ImageTextExtractor, Sample
 from agiqa.stage1.extractors.failures import RefusedError
 from agiqa.stage1.extractors.lmm.inputs import token_ids
 from agiqa.stage1.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
@@ -26,19 +23,10 @@ ORDINARY = "a corgi, (masterpiece:1.2), [detailed] 5 < 6 > 4, {x}"
 
 
 @pytest.fixture
-def extractor(tmp_path: Path) -> Callable[..., ImageTextExtractor]:
+def extractor(write_prompts: Callable[..., str]) -> Callable[..., ImageTextExtractor]:
     def make(folder: Path | str, **changed: object) -> ImageTextExtractor:
-        tree = {
-            "name": "test",
-            "citation": "none",
-            "order": "text_first",
-            "template": "USER: {prompt}\n{image} ASSISTANT:",
-            "pooling": "mean",
-            "prompts": {"match": QUESTION, "sharp": "Is it sharp?"},
-        }
-        path = tmp_path / "set.yaml"
-        path.write_text(yaml.safe_dump(tree | changed))
-        return ImageTextExtractor(Semantic(model=str(folder), prompts=str(path), batch_size=2))
+        prompts = write_prompts({"match": QUESTION, "sharp": "Is it sharp?"}, **changed)
+        return ImageTextExtractor(Semantic(model=str(folder), prompts=prompts, batch_size=2))
 
     return make
 
@@ -163,17 +151,6 @@ def test_rows_that_had_special_tokens_are_found_no_more_and_all_others_are() -> 
         assert row_id(digest, words) == sha256(f"{digest}\n{words}".encode()).hexdigest()
     for words in ("<image>", "a </s>", "[INST] b", "a <|im_end|>\n", "＜image＞"):
         assert row_id(digest, words) != sha256(f"{digest}\n{words}".encode()).hexdigest()
-
-
-@pytest.mark.parametrize("family", ["clip", "siglip2"])
-def test_models_that_ask_for_no_generation_prompt_still_refuse_such_sets(
-    family: str, family_folder: Callable, tmp_path: Path
-) -> None:
-    text = (bundled_folder("prompts") / "correspondence.yaml").read_text()
-    (tmp_path / "set.yaml").write_text(text)
-    settings = Semantic(model=str(family_folder(family)), prompts=str(tmp_path / "set.yaml"))
-    with pytest.raises(AgiqaError, match=r"which a dual encoder cannot be asked"):
-        semantic_extractor(settings)
 
 
 @pytest.mark.nano

@@ -15,7 +15,7 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
-from agiqa.stage1.extractors.loading import ModelFolder, find_model
+from agiqa.stage1.extractors.loading import ModelFolder
 from agiqa.stage1.extractors.processors import load_processor
 from kit.families import DUAL_ENCODERS, LMMS
 
@@ -223,13 +223,6 @@ def test_naflex_patches_within_a_pixel_budget(load: Load) -> None:
     assert features["spatial_shapes"].prod() <= features["pixel_values"].shape[1] == 6
 
 
-def test_an_image_that_the_processor_refuses(load: Load) -> None:
-    with pytest.raises(
-        AgiqaError, match="Qwen3VLProcessor refuses an image of 900 x 3 pixels: abs"
-    ):
-        image_features(load("qwen3_vl"), picture(900, 3))
-
-
 def test_a_pixel_budget_for_a_fixed_size(load: Load) -> None:
     for family in ("llava", "gemma3", "paligemma", "clip", "siglip2"):
         with pytest.raises(AgiqaError, match=r"expects a model of dynamic resolution, but .*Pil"):
@@ -295,6 +288,7 @@ def test_a_model_that_is_not_image_text(tmp_path: Path) -> None:
 def test_missing_and_damaged_parts(changed: Callable[..., ModelFolder]) -> None:
     with pytest.raises(AgiqaError, match="'gemma3' has no usable image processor"):
         load_processor(changed("gemma3", preprocessor_config=None))
+    # transformers would make one up, and the vectors would be wrong without a word
     with pytest.raises(AgiqaError, match="'llava' has no tokenizer: expected one of"):
         load_processor(changed("llava", tokenizer=None, tokenizer_config=None))
     with pytest.raises(
@@ -309,12 +303,3 @@ def test_missing_and_damaged_parts(changed: Callable[..., ModelFolder]) -> None:
     (damaged.path / "preprocessor_config.json").write_text("{")
     with pytest.raises(AgiqaError, match=r"preprocessor_config\.json: not readable as JSON"):
         load_processor(damaged)
-
-
-def test_a_folder_without_tokenizer_is_refused(tiny_lmm: Path, tmp_path: Path) -> None:
-    """transformers would make one up, and the vectors would be wrong without a word."""
-    bare = Path(shutil.copytree(tiny_lmm, tmp_path / "bare"))
-    for path in bare.glob("tokenizer*"):
-        path.unlink()
-    with pytest.raises(AgiqaError, match=r"no tokenizer: expected one of tokenizer\.json"):
-        load_processor(find_model(str(bare)))

@@ -90,7 +90,6 @@ def test_an_image_that_the_model_fails_on_is_found_in_its_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "root"))
     settings = dataclasses.replace(semantic, batch_size=8)
     whole = ImageTextExtractor(settings)
     reference = extract(table, whole, tmp_path / "whole.zarr", ledger=tmp_path / "other")

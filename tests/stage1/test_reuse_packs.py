@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +13,10 @@ from agiqa.core.params import Semantic
 from agiqa.core.processes import Process
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor, Sample
+from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.store import PackError, pack_beside, read_pack
+from kit.counting import Counting
 from kit.stored_rows import files, flip
-
-
-class Counting(ImageTextExtractor):
-    """The real extractor, which keeps count of the images it was asked for."""
-
-    def __init__(self, settings: Semantic) -> None:
-        super().__init__(settings)
-        self.seen = 0
-
-    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
-        self.seen += len(samples)
-        return super().extract(samples, wanted)
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5"])

@@ -90,7 +90,8 @@ def test_a_stop_a_share_and_a_lost_ledger_compute_nothing_twice(
 ) -> None:
     before, ledger = files(pack), tmp_path / "ledger"
     assert extract(twins, lmm, pack, ledger=ledger).computed == 0
-    assert compare_with_settings(PACK, pack, _params(lmm), ledger)[2].missing_images == ()
+    params = Params(semantic=lmm.settings)
+    assert compare_with_settings(PACK, pack, params, ledger)[2].missing_images == ()
     shutil.rmtree(ledger)
     assert extract(twins, lmm, pack, ledger=ledger).computed == 0
     assert files(pack) == before
@@ -153,7 +154,3 @@ def test_a_row_without_its_prompt_leaves_the_others_of_its_picture(
     table, features = load_features(blank, path, seen)
     assert list(table.frame["path"]) == ["0.png", "2.png", "3.png", "4.png"]
     assert len(np.unique(features.semantic[:, 0], axis=0)) == 4
-
-
-def _params(lmm: ImageTextExtractor) -> Params:
-    return Params(semantic=lmm.settings)

