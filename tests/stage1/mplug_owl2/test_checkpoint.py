@@ -14,7 +14,6 @@ from accelerate import dispatch_model
 from safetensors.torch import save_file
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage1.mplug_owl2.checkpoint import load_weights, shards
 from kit.lazy import Lazily
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ def split(folder: Path, kind: str, count: int = 3) -> list[Path]:
         part = {name: weights[name].clone() for name in sorted(weights)[number::count]}
         torch.save(part, folder / file) if kind == "bin" else save_file(part, folder / file)
         index |= dict.fromkeys(part, file)
-    (folder / f"{stem}.{kind}.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / f"{stem}.{kind}.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
     return sorted(folder.glob(f"{stem}-*"))
 
 
@@ -74,6 +75,7 @@ def test_a_loaded_model_is_whole_frozen_and_of_its_dtype(tiny: Path) -> None:
     }
     assert not any(buffer.is_meta for buffer in model.buffers())
     assert "lm_head" not in dict(model.named_children())
+    assert not any(hasattr(module, "_hf_hook") for module in model.modules())
 
 
 def test_an_unknown_attention_kernel_or_integers(tiny: Path) -> None:
@@ -114,15 +116,17 @@ def test_a_truncated_shard(kind: str, kept: float, owl: Path) -> None:
 
 
 def test_shards_that_are_not_there(owl: Path) -> None:
+    def refused(match: str) -> None:
+        with pytest.raises(AgiqaError, match=match) as error:
+            loading.load_model(owl, "float32", "sdpa")
+        assert "\n" not in str(error.value)
+
     split(owl, "bin")[2].unlink()
-    with pytest.raises(AgiqaError, match=r"1 of 3 shards are absent, such as pytorch_model-3-of"):
-        loading.load_model(owl, "float32", "sdpa")
+    refused(r"owl: damaged, truncated or no weights \(.*pytorch_model-3-of-3\.bin")
     (owl / f"{BIN}.index.json").write_text("[]")
-    with pytest.raises(AgiqaError, match="not an index of shards"):
-        shards(owl)
+    refused("owl: damaged, truncated or no weights")
     (owl / f"{BIN}.index.json").unlink()
-    with pytest.raises(AgiqaError, match=r"no weights; expected model\.safetensors or pytorch_mod"):
-        shards(owl)
+    refused(r"no weights \(.*no file named model\.safetensors, or pytorch_model\.bin")
 
 
 class Harmful:
@@ -140,7 +144,7 @@ def test_code_in_a_checkpoint_is_not_run(owl: Path) -> None:
     with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
         loading.load_model(owl, "float32", "sdpa")
     torch.save(["no", "mapping"], owl / BIN)
-    with pytest.raises(AgiqaError, match="no mapping of names to tensors"):
+    with pytest.raises(AgiqaError, match=r"do not fit .*125 missing"):
         loading.load_model(owl, "float32", "sdpa")
 
 
@@ -162,14 +166,6 @@ def test_a_configuration_that_is_not_mplug_owl2s(
     (owl / "config.json").write_text("{")
     with pytest.raises(AgiqaError, match=r"config\.json: no configuration of mPLUG-Owl2"):
         loading.load_config(owl)
-
-
-def test_each_weight_goes_to_the_device_of_its_module(tiny: Path) -> None:
-    model = loading.build_empty(loading.load_config(tiny), "sdpa")
-    devices = {"": "meta", "layers": "meta", "layers.1": "cpu", "norm": "cpu"}
-    load_weights(model, tiny, torch.float16, devices, modeling.NOT_NEEDED)
-    here = {name for name, weight in model.named_parameters() if weight.device.type == "cpu"}
-    assert here == {n for n in states(model) if n.startswith(("layers.1.", "norm."))}
 
 
 def test_blocks_are_spread_over_gpus_and_never_split(tiny: Path) -> None:
@@ -196,12 +192,6 @@ def test_accelerates_hooks_change_nothing(tiny: Path, expected: Weights, dtype: 
         assert torch.equal(plain(ids, pixels)[0], hooked(ids, pixels)[0])
 
 
-def test_a_model_on_one_device_keeps_no_hooks(tiny: Path) -> None:
-    model = loading.build_empty(loading.load_config(tiny), "sdpa")
-    load_weights(model, tiny, torch.float32, {"": "cpu"}, modeling.NOT_NEEDED)
-    assert not hasattr(loading.place(model, {"": "cpu"}), "hf_device_map")
-
-
 SIZES = {  # 67 million parameters: 134 MB in float16
     "vocab_size": 16000,
     "hidden_size": 1024,
@@ -209,18 +199,24 @@ SIZES = {  # 67 million parameters: 134 MB in float16
     "num_hidden_layers": 4,
 }
 LOAD = """
-import re, sys
+import re, sys, threading, time
 from pathlib import Path
 from agiqa.stage1.mplug_owl2.loading import load_model
 import accelerate.hooks, transformers.models.llama.modeling_llama  # so that only loading counts
 
-def memory(field):
-    return 1024 * int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+def memory():  # but for pages of the files themselves, which the system drops when it needs them
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-before = memory("VmRSS")
+def watch():
+    while True:
+        peaks.append(memory())
+        time.sleep(0.001)
+
+peaks = [memory()]
+threading.Thread(target=watch, daemon=True).start()
 model = load_model(Path(sys.argv[1]), sys.argv[2], "sdpa")
 weights = sum(w.numel() * w.element_size() for w in model.parameters())
-print(weights, memory("VmHWM") - before)
+print(weights, max(peaks) - peaks[0])
 """
 
 
@@ -241,4 +237,4 @@ def test_weights_never_stand_in_memory_twice(
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     copy, used = map(int, printed.split())
     assert copy > 100e6
-    assert copy < used < copy + shard + 40e6  # torch's own working memory
+    assert used < copy + shard + 40e6  # torch's own working memory

@@ -1,26 +1,29 @@
-"""A folder's mPLUG-Owl2 on its device: built without memory, then filled shard by shard.
+"""A folder's mPLUG-Owl2 on its device, by transformers: all its weights fit, or none is used.
 
 Devices: the GPU of this process (agiqa.core.processes), else the CPU. Where one process sees
 several GPUs and the model does not fit the first, accelerate spreads its blocks over them in
 order; activations then travel between GPUs, which work in turn. Nothing is offloaded to the CPU.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import dispatch_model, infer_auto_device_map
+from accelerate import infer_auto_device_map
 from huggingface_hub.errors import StrictDataclassError
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from safetensors import safe_open
+from transformers.utils.logging import disable_progress_bar
 
-from agiqa.core.errors import AgiqaError
+from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.processes import device, this_process
+from agiqa.core.weight_files import load_torch_file
 from agiqa.stage1.mplug_owl2.blocks import KERNELS
-from agiqa.stage1.mplug_owl2.checkpoint import load_weights
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
 
 Devices = Mapping[str, str | int | torch.device]
+SHOWN = 20  # names of each kind in an error
 SHARE = 0.9  # of a GPU's free memory that weights may take; the rest is for activations
 
 
@@ -48,7 +51,7 @@ def load_model(
     """Load the network in eval mode, frozen, its weights cast to `dtype`.
 
     Raises:
-        AgiqaError: another architecture, weights that do not fit or cannot be read, an unknown
+        AgiqaError: weights that do not fit (all are listed at once) or cannot be read, an unknown
             attention kernel, GPUs that cannot hold the weights.
     """
     if attention not in KERNELS:
@@ -60,13 +63,64 @@ def load_model(
         raise AgiqaError(
             f"mPLUG-Owl2 runs with semantic.dtype=float32, bfloat16 or float16; found '{dtype}'."
         )
-    model = build_empty(load_config(folder), attention, network)
-    devices = plan_devices(model, kind, _free_memory())
+    config = load_config(folder)
+    empty = build_empty(config, attention, network)
+    devices = plan_devices(empty, kind, _free_memory())
+    spread = {"device_map": dict(devices)} if len(devices) > 1 else {}
+    options = {"attn_implementation": attention, "ignore_mismatched_sizes": True, **spread}
+    disable_progress_bar()
     try:
-        load_weights(model, folder, kind, devices, model._keys_to_ignore_on_load_unexpected)
+        model, report = network.from_pretrained(
+            folder, config=config, dtype=kind, output_loading_info=True, **options
+        )
+        model.eval().requires_grad_(False)
+        model = model if spread else model.to(devices[""])
     except torch.OutOfMemoryError as error:
-        raise AgiqaError(_too_large(model, kind)) from error
-    return place(model, devices)
+        raise AgiqaError(_too_large(empty, kind)) from error
+    except Exception as error:  # of any library that takes part
+        raise AgiqaError(
+            f"{_damaged(folder)}: damaged, truncated or no weights ({one_line(error)[:160]}); copy "
+            "this file again."
+        ) from error
+    _require_fit(folder, network, report)
+    loaded: MplugOwl2Model = model
+    return loaded
+
+
+def _damaged(folder: Path) -> Path:
+    """Find the first file of weights that cannot be opened; else the folder."""
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        try:
+            if path.suffix == ".bin":
+                load_torch_file(path, mapped=True)
+            else:
+                with safe_open(path, framework="pt"):
+                    pass
+        except Exception:  # of whatever the libraries raise
+            return path
+    return folder
+
+
+def _require_fit(
+    folder: Path, network: type[MplugOwl2Model], report: Mapping[str, Iterable[Any]]
+) -> None:
+    """Refuse weights that are missing, unexpected or misshapen, by transformers' report."""
+    misshapen = [
+        f"{name} {tuple(found)} instead of {tuple(expected)}"
+        for name, found, expected in report["mismatched_keys"]
+    ]
+    unexpected = [name.removeprefix("model.") for name in report["unexpected_keys"]]
+    kinds = {"missing": report["missing_keys"], "unexpected": unexpected, "misshapen": misshapen}
+    lists = [
+        f"{len(names)} {kind} ({some(names, SHOWN)})"
+        for kind, names in ((kind, sorted(names)) for kind, names in kinds.items())
+        if names
+    ]
+    if lists:
+        raise AgiqaError(
+            f"{folder}: the weights do not fit its config.json and {network.__name__}: "
+            f"{'; '.join(lists)}. Take the whole checkpoint of one model."
+        )
 
 
 def build_empty(
@@ -104,16 +158,6 @@ def plan_devices(
     if not set(planned.values()) <= set(free):
         raise AgiqaError(_too_large(model, dtype))
     return planned
-
-
-def place(model: MplugOwl2Model, devices: Devices) -> MplugOwl2Model:
-    """Complete a filled model with its buffers and, across devices, accelerate's hooks."""
-    model.rotary_emb = LlamaRotaryEmbedding(model.config)
-    if len(set(devices.values())) > 1:
-        dispatched: MplugOwl2Model = dispatch_model(model, dict(devices))
-        return dispatched
-    model.rotary_emb.to(next(iter(devices.values())))
-    return model
 
 
 def _free_memory() -> dict[int, int] | None:
