@@ -282,21 +282,17 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
     if settings.device_map:
         options["device_map"] = settings.device_map
     if settings.quantization != "none":
-        kinds = {"8bit": {"load_in_8bit": True}, "4bit": {"load_in_4bit": True}}
-        if settings.quantization not in kinds:
-            raise AgiqaError(
-                "semantic.quantization is one of none, 8bit, 4bit; found "
-                f"{settings.quantization!r}."
-            )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise AgiqaError(
                 "semantic.quantization needs bitsandbytes: pip install 'agiqa[bitsandbytes]'."
             )
         from transformers import BitsAndBytesConfig
 
-        kind = kinds[settings.quantization]
-        compute = arithmetic(settings.dtype)
-        options["quantization_config"] = BitsAndBytesConfig(**kind, bnb_4bit_compute_dtype=compute)
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=settings.quantization == "8bit",
+            load_in_4bit=settings.quantization == "4bit",
+            bnb_4bit_compute_dtype=arithmetic(settings.dtype),
+        )
         options.setdefault("device_map", "auto")
     return options | trust(folder, settings)
 

@@ -1,7 +1,7 @@
 """mPLUG-Owl2 (Ye et al., arXiv:2311.04257) on today's transformers, as the LMM of stage 1.
 
-`configuration`, `vision`, `abstractor`, `language` and `modeling` are the network, `processing` is
-what it is given, `loading` brings the public weights, `vectors` makes the semantic vectors.
+`configuration`, `vision`, `language` and `modeling` are the network, `processing` is what it is
+given, `loading` brings the public weights, `vectors` makes the semantic vectors.
 """
 
 

@@ -13,11 +13,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from agiqa.stage1.mplug_owl2.abstractor import VisualAbstractor
 from agiqa.stage1.mplug_owl2.blocks import run
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.stage1.mplug_owl2.language import DecoderLayer, KeyValue, Span, causal_mask
-from agiqa.stage1.mplug_owl2.vision import VisionModel
+from agiqa.stage1.mplug_owl2.vision import VisionModel, VisualAbstractor
 
 IMAGE_TOKEN = -200  # stands in the input ids where the image's tokens go
 COMPUTED = r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
