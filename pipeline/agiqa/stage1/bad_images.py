@@ -42,11 +42,12 @@ class BadImages:
         self.reasons |= reasons
         none_left = self._whole and len(self.reasons) == len(self.sources)
         if reasons and (not self._skip or none_left):
+            images = bad_images(self.sources, reasons)
             rest = "; none would be left." if none_left else ", or leave them out with --skip-bad."
             raise BadImagesError(
-                f"{len(reasons)} images of '{self.dataset}' {what}: "
-                f"{some_bad(self.sources, reasons)}. {advice}{rest}",
-                bad_images(self.sources, reasons),
+                f"{len(reasons)} images of '{self.dataset}' {what}: {some_bad(images)}. "
+                f"{advice}{rest}",
+                images,
             )
 
     def good(self, ids: Sequence[str]) -> list[str]:
@@ -91,9 +92,9 @@ def bad_images(sources: Mapping[str, Source], bad: Mapping[str, str]) -> tuple[B
     return tuple(BadImage(printable(sources[name].path), why) for name, why in bad.items())
 
 
-def some_bad(sources: Mapping[str, Source], bad: Mapping[str, str], most: int = 3) -> str:
+def some_bad(images: Sequence[BadImage], most: int = 3) -> str:
     """The first few with their reasons, and how many more; a reason of every bad image once."""
-    images, reasons = bad_images(sources, bad), set(bad.values())
+    reasons = {image.reason for image in images}
     has_one_reason = reasons <= {NO_PROMPT} or (len(images) > 1 and len(reasons) == 1)
     shown = [
         image.path if has_one_reason else f"{image.path}: {image.reason}" for image in images[:most]

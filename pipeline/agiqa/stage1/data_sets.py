@@ -15,6 +15,7 @@ from agiqa.core.params import Params, Semantic, Visual, settings, with_extractor
 from agiqa.data.datasets.origin import require_fresh
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import BadImage, BadImagesError
+from agiqa.stage1.bad_images import some_bad
 from agiqa.stage1.estimate import Estimate, estimate
 from agiqa.stage1.extract import Extraction, extract
 from agiqa.stage1.extractors import (
@@ -111,7 +112,12 @@ def estimate_data_set(
         if tell:
             tell(job.kind, result)
         if result.bad and not skip_bad:
-            raise BadImagesError(_foreseen(result.bad, job), result.bad)
+            raise BadImagesError(
+                f"{len(result.bad)} images of '{job.table.name}' cannot be used with "
+                f"'{job.extractor.name}': {some_bad(result.bad)}. Repair them, or leave them out "
+                "with --skip-bad.",
+                result.bad,
+            )
         return result
 
     params = with_extractor(settings(params), extractor)
@@ -180,12 +186,3 @@ def _done(jobs: Iterator[StoreJob], work: Callable[[StoreJob], Result]) -> dict[
             " ".join(refused), [image for bad in refused.values() for image in bad]
         )
     return results
-
-
-def _foreseen(bad: tuple[BadImage, ...], job: StoreJob) -> str:
-    some = "; ".join(f"{image.path}: {image.reason}" for image in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return (
-        f"{len(bad)} images of '{job.table.name}' cannot be used with '{job.extractor.name}': "
-        f"{some}{more}. Repair them, or leave them out with --skip-bad."
-    )

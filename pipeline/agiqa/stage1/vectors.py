@@ -78,10 +78,9 @@ class FileVectors:
         """The rows in the ledger, with all of these images; raises the same."""
         rows, ids = self._rows(sources), list(sources)
         rows.drop_damaged(ids)
-        if jobs := rows.missing(ids):
-            bad = self.engine.compute(rows, jobs)
-            if bad:
-                raise BadImagesError(f"{some_bad(sources, bad)}.", bad_images(sources, bad))
+        jobs = rows.missing(ids)
+        if jobs and (bad := bad_images(sources, self.engine.compute(rows, jobs))):
+            raise BadImagesError(f"{some_bad(bad)}.", bad)
         return rows
 
     def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
