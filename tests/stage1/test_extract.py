@@ -3,10 +3,7 @@
 import dataclasses
 import os
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets import folder
-from agiqa.data.datasets.table import ImagesTable, write_table
+from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor, Sample, VisionExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
@@ -24,7 +21,6 @@ from agiqa.stage2.features import load_features
 from agiqa.store import LockedError, read_pack
 from kit.changed_weights import change_weights
 from kit.counting import Counting
-from kit.processes import process_id
 from kit.stored_rows import files, flip
 
 
@@ -114,71 +110,6 @@ def test_damaged_rows_are_computed_again(
     again = extract(table, ImageTextExtractor(semantic), elsewhere, ledger=ledger)
     assert again.computed == 1  # the others were saved
     assert np.array_equal(read_pack(elsewhere).vectors, good)
-
-
-STALLING = """
-import functools, sys, time
-from pathlib import Path
-from agiqa.store import Shelf
-from agiqa.data.datasets.table import read_table
-from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor
-from agiqa.core.params import Semantic
-
-class Stalling(ImageTextExtractor):
-    calls = 0
-
-    def extract(self, samples, wanted):
-        self.calls += 1
-        if self.calls > 17:  # 272 images
-            time.sleep(600)
-        return super().extract(samples, wanted)
-
-Shelf.writer = functools.partialmethod(Shelf.writer, flush_seconds=0.0)
-folder = Path(sys.argv[1])
-settings = Semantic(name="tiny", model=sys.argv[2], batch_size=16)
-extract(read_table(folder), Stalling(settings), folder / "tiny.zarr", ledger=folder / "ledger")
-"""
-
-
-def _children(pid: int) -> list[str]:
-    """Processes that the process has started (Linux)."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def test_kill_and_resume(
-    write_images: Callable[..., Path], semantic: Semantic, tmp_path: Path, python: list[str]
-) -> None:
-    """SIGKILL in the middle: acknowledged rows are not computed again, the pack is the same."""
-    data, semantic = tmp_path / "data", dataclasses.replace(semantic, batch_size=16)
-    table = folder.prepare(write_images(*[f"{row:03d}.png" for row in range(300)]), "many")
-    write_table(table, data)
-    shelves = LedgerRows(ImageTextExtractor(semantic), {}, data / "ledger").shelves
-
-    command = [*python, "-c", STALLING, str(data), semantic.model]
-    with subprocess.Popen(command) as process:
-        while min(len(shelf.ids()) for shelf in shelves) < 256:
-            assert process.poll() is None
-            time.sleep(0.02)
-        workers = _children(process_id(process))
-        os.kill(process_id(process), signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert workers
-    until = time.monotonic() + 120
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < until, "the killed extraction's workers live on"
-        time.sleep(0.1)
-    safe = sum(len(shelf.ids()) for shelf in shelves)
-    assert 2 * 256 <= safe < 2 * 300
-
-    extractor = Counting(semantic)
-    resumed = extract(table, extractor, data / "tiny.zarr", ledger=data / "ledger")
-    assert (resumed.cached, resumed.computed) == (safe, 600 - safe)
-    assert len(extractor.asked) <= 4  # batches for at most 44 images, not 19 for all
-    extract(
-        table, ImageTextExtractor(semantic), tmp_path / "u.zarr", ledger=tmp_path / "undisturbed"
-    )
-    assert files(data / "tiny.zarr") == files(tmp_path / "u.zarr")
 
 
 class Interrupted(ImageTextExtractor):

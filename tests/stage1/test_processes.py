@@ -93,6 +93,20 @@ def ranks(
         process.stdin.close()
 
 
+def test_a_killed_process_goes_on_and_leaves_no_workers(ranks: Ranks) -> None:
+    """SIGKILL in the middle: acknowledged rows are not computed again, the pack is the same."""
+    killed = ranks.start("alone", stall=6)
+    wait_for(lambda: ranks.rows_written("alone") == [20] * VECTORS)
+    workers = Path(f"/proc/{killed}/task/{killed}/children").read_text().split()  # Linux
+    assert workers
+    ranks.kill_stalled("alone", 0, killed)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    ranks.start("alone")
+    expected = [IMAGES, 20 * VECTORS, 10 * VECTORS, None]
+    assert json.loads(ranks.ended("alone")) == expected
+    assert ranks.store("alone") == ranks.store("one")
+
+
 def test_two_ranks_give_the_store_of_one(ranks: Ranks) -> None:
     told = ranks.run("two", world=2)
     assert [computed for _, _, computed, _ in told] == [30, 30]
