@@ -14,7 +14,6 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import PromptSet, read_prompt_set
-from agiqa.stage1.extractors.batch_size import batch_size
 from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming, refused, require_known
@@ -24,6 +23,7 @@ from agiqa.stage1.extractors.loading import (
     load_image_processor,
     load_model,
 )
+from agiqa.stage1.extractors.model_memory import batch_size
 from agiqa.stage1.extractors.processors import load_part
 from agiqa.store import ANSWERS
 

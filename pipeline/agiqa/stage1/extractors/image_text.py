@@ -20,19 +20,21 @@ from agiqa.core.float32 import full_float32
 from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
-from agiqa.stage1.extractors.batch_size import (
-    batch_size,
-    device_name,
-    fitting_size,
-    note_too_many,
-)
 from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.inputs import image_features
 from agiqa.stage1.extractors.lmm.texts import Texts
 from agiqa.stage1.extractors.loading import ModelFolder, find_model, load_config, load_model, trust
-from agiqa.stage1.extractors.model_memory import code_sha256, recall, remember
+from agiqa.stage1.extractors.model_memory import (
+    batch_size,
+    code_sha256,
+    device_name,
+    fitting_size,
+    note_too_many,
+    recall,
+    remember,
+)
 from agiqa.stage1.extractors.processors import load_processor, names_processor
 from agiqa.stage1.extractors.vision import PARTS
 from agiqa.store import ANSWERS

@@ -1,4 +1,4 @@
-"""What was found out of models once: the digests of their files, and what prompts can share.
+"""What was found out of models once: digests of files, what prompts can share, how many images fit.
 
 Kept beside the models in `known.json`, which may be deleted at any time. Nothing in it goes stale:
 a finding is kept by the digest of all that it follows from. Of a file that is its path, size and
@@ -7,6 +7,7 @@ times, as in git's index (`data/datasets/file_digests.py`).
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LEAST = 1 << 20  # bytes of a file whose digest is worth keeping
 MOST = 2_000  # findings; the oldest go
+AUTO = {"cpu": 16, "cuda": 64}  # images in a batch where semantic.batch_size is 0
 
 Cause = Mapping[str, object]
 
@@ -77,6 +79,44 @@ def code_sha256(*modules: str) -> str:
     """Digest source of ours that a finding depends on, by paths below the package."""
     package = Path(__file__).parents[2]
     return hashlib.sha256(b"".join((package / name).read_bytes() for name in modules)).hexdigest()
+
+
+def device_name() -> str:
+    """Name this process's device, such as `cpu` or `NVIDIA H200`."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def batch_size(asked: int) -> int:
+    """Choose the images in a batch: `asked`, or by the kind of device where that is 0."""
+    if asked:
+        return asked
+    import torch
+
+    return AUTO["cuda" if torch.cuda.is_available() else "cpu"]
+
+
+def fitting_size(size: int, weight: int, cause: Cause) -> int:
+    """Halve `size` images of `weight` numbers as long as that is known not to fit.
+
+    Numbers of the images' arrays, for images differ in their tokens: a large one says nothing of
+    how many small ones fit. `cause`: model, type and device.
+    """
+    limit = _too_many(cause)
+    while size > 1 and size * weight >= limit:
+        size //= 2
+    return size
+
+
+def note_too_many(size: int, weight: int, cause: Cause) -> None:
+    """Remember that `size` images of `weight` numbers do not fit."""
+    remember(cause, min(size * weight, _too_many(cause)))
+
+
+def _too_many(cause: Cause) -> float:
+    known = recall(cause)
+    return max(1, known) if isinstance(known, int) else math.inf
 
 
 def _read() -> dict[str, object]:

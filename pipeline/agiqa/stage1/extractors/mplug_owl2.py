@@ -14,12 +14,12 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
-from agiqa.stage1.extractors.batch_size import batch_size
 from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
 from agiqa.stage1.extractors.environment import libraries
 from agiqa.stage1.extractors.failures import naming
 from agiqa.stage1.extractors.lmm.texts import first_tokens
 from agiqa.stage1.extractors.loading import find_model
+from agiqa.stage1.extractors.model_memory import batch_size
 from agiqa.store import ANSWERS
 
 if TYPE_CHECKING:
