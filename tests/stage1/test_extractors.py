@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
@@ -17,7 +15,6 @@ from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
 from agiqa.stage1.extractors import Extractor, ImageTextExtractor, Sample, VisionExtractor
-from agiqa.stage1.extractors.contract import batch
 from kit.changed_weights import change_weights
 
 
@@ -47,28 +44,6 @@ def test_a_row_is_the_same_to_the_bit_wherever_it_stands(
     forward = _vectors(extractor, samples, every)
     backward = _vectors(extractor, samples[::-1], every)
     assert np.array_equal(forward, backward[::-1])
-
-
-def test_visual_vectors_are_pooled_hidden_states(
-    visual: Visual, tiny_lmm: Path, table: ImagesTable
-) -> None:
-    extractor = VisionExtractor(dataclasses.replace(visual, closeup=0))
-    samples = _samples(extractor, table)
-    ours = _vectors(extractor, samples, [0, 1])
-    pixels = batch(samples)["layer"]
-    assert ours.shape == (4, 2, extractor.width)
-    whole = transformers.AutoModelForImageTextToText.from_pretrained(tiny_lmm).eval()
-    with torch.inference_mode():
-        hidden = whole.model.vision_tower(
-            pixel_values=torch.from_numpy(pixels),
-            output_hidden_states=True,
-            interpolate_pos_encoding=True,
-        ).hidden_states
-    for index, layer in enumerate((1, 3)):
-        states = hidden[layer].numpy()
-        patches = states[:, 1:]
-        pooled = [states[:, 0], patches.mean(1), patches.std(1, ddof=1)]
-        np.testing.assert_allclose(ours[:, index], np.concatenate(pooled, 1), atol=1e-5)
 
 
 def _prints(settings: Semantic | Visual) -> list[object]:

@@ -56,6 +56,7 @@ def test_semantic_vectors_equal_the_plain_forward(
     [
         ("CLIPVisionConfig", "encoder.layers", 1),
         ("CLIPConfig", "vision_model.encoder.layers", 1),
+        ("AyaVision", "vision_tower.encoder.layers", 1),  # within an image-text model
         ("Dinov2Config", "encoder.layer", 1),
         ("Dinov2WithRegistersConfig", "encoder.layer", 5),  # 4 registers are no patches
         ("SiglipVisionConfig", "encoder.layers", 0),
@@ -68,10 +69,11 @@ def test_visual_vectors_are_what_the_blocks_put_out(
     others: int,
     size: int,
     build_vision: Callable[..., Path],
+    tiny_lmm: Path,
     tmp_path: Path,
     table: ImagesTable,
 ) -> None:
-    folder = build_vision(tmp_path / "model", config)
+    folder = tiny_lmm if config == "AyaVision" else build_vision(tmp_path / "model", config)
     pool = ("cls", "mean", "std") if others else ("mean", "std")
     settings = Visual(
         model=str(folder), layers=(1, 3), pool=pool, image_size=size, closeup=0, batch_size=2
@@ -87,7 +89,7 @@ def test_visual_vectors_are_what_the_blocks_put_out(
         model.get_submodule(f"{blocks}.{number}").register_forward_hook(
             lambda _, __, out: outputs.append((out[0] if isinstance(out, tuple) else out).numpy())
         )
-    tower = getattr(model, "vision_model", model)
+    tower = getattr(model, blocks.partition(".")[0]) if "vision_" in blocks else model
     interpolate = {} if config.startswith("Dino") else {"interpolate_pos_encoding": size != 32}
     with torch.inference_mode():
         tower(pixel_values=torch.from_numpy(pixels), **interpolate)
