@@ -80,7 +80,7 @@ def load_model(
     except Exception as error:  # of any library that takes part
         raise AgiqaError(
             f"{_damaged(folder)}: damaged, truncated or no weights ({one_line(error)[:160]}); copy "
-            "this file again."
+            "it again."
         ) from error
     _require_fit(folder, network, report)
     loaded: MplugOwl2Model = model
