@@ -54,10 +54,6 @@ class BadImages:
         """Those of the images that are not bad."""
         return [name for name in ids if name not in self.reasons]
 
-    def listed(self) -> tuple[BadImage, ...]:
-        """List the bad images with their reasons."""
-        return bad_images(self.sources, self.reasons)
-
 
 def without_prompt(
     sources: Mapping[str, Source], jobs: Sequence[Job], extractor: Extractor

@@ -26,7 +26,7 @@ import filelock
 from agiqa.core.processes import Process, this_process
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage
-from agiqa.stage1.bad_images import BadImages, without_prompt
+from agiqa.stage1.bad_images import BadImages, bad_images, without_prompt
 from agiqa.stage1.batches import not_finite
 from agiqa.stage1.extractors import Extractor, asks_image_prompt
 from agiqa.stage1.ledger_rows import Job, LedgerRows, RowsToPack, count
@@ -137,7 +137,7 @@ def _extraction(
         cached=images * len(vectors) - computed,
         computed=computed,
         seconds=time.monotonic() - work.started,
-        bad=work.bad.listed(),
+        bad=bad_images(work.rows.sources, work.bad.reasons),
         awaited=awaited,
     )
 

@@ -78,26 +78,22 @@ class DualEncoderExtractor:
     def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
         """Turn B samples into float32 `(B, D)` or `(B, P)` for each wanted vector."""
         import torch
+        import transformers
 
         with torch.inference_mode(), naming(self.folder.name), full_float32():
             if self._model is None:
-                self._load()
+                kind, settings = transformers.AutoModel, self.settings
+                self._model = load_model(
+                    kind, self.folder, settings.dtype, settings.attention, settings
+                )
+                inputs = self._inputs.to(self._model.device)
+                self._texts = _unit(self._model.get_text_features(**inputs))
             arrays = {n: torch.from_numpy(a) for n, a in batch(samples).items()}
             arrays = {n: a.to(self._model.device) for n, a in arrays.items()}
             arrays["pixel_values"] = arrays["pixel_values"].to(self._model.dtype)
             images = _unit(self._model.get_image_features(**arrays))
             vectors = [images, images @ self._texts.T]
         return [vectors[index].cpu().numpy() for index in wanted]
-
-    def _load(self) -> None:
-        from transformers import AutoModel
-
-        settings = self.settings
-        self._model = load_model(
-            AutoModel, self.folder, settings.dtype, settings.attention, settings
-        )
-        inputs = self._inputs.to(self._model.device)
-        self._texts = _unit(self._model.get_text_features(**inputs))
 
     def _tokenise(self, config: Any) -> Any:
         """Tokenise the prompts `(P, L)`, L the model's; warn of prompts that are cut."""

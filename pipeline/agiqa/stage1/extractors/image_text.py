@@ -144,9 +144,22 @@ class ImageTextExtractor:
         return [np.concatenate(rows) for rows in zip(*batches, strict=True)]
 
     def _finite(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        plan = [self._plan[index] for index in wanted]
+        needed = {name for name, _, _ in plan}
+        asked = [name for name in self.prompt_set.prompts if name in needed]
+        answered = {name for name, _, pooling in plan if pooling < 0}
+
+        def computed(some: Sequence[Sample]) -> list[np.ndarray]:
+            assert self._model is not None
+            by_prompt = self._model(some, asked, answered)
+            rows = []
+            for name, layer, pooling in plan:
+                pooled, answers = by_prompt[name]
+                rows.append(np.array(answers if pooling < 0 else pooled[:, layer, pooling]))
+            return rows
+
         assert self._model is not None
-        asked, answered = self._asked(wanted)
-        rows = self._pick(self._model(samples, asked, answered), wanted)
+        rows = computed(samples)
         lost = ~np.all([np.isfinite(row).all(axis=1) for row in rows], axis=0)
         if lost.any() and self._model.can_widen:
             log.warning(
@@ -157,27 +170,9 @@ class ImageTextExtractor:
             )
             with self._model.widened():
                 for index in np.flatnonzero(lost).tolist():
-                    recomputed = self._model([samples[index]], asked, answered)
-                    for row, better in zip(rows, self._pick(recomputed, wanted), strict=True):
+                    for row, better in zip(rows, computed([samples[index]]), strict=True):
                         row[index] = better[0]
         return rows
-
-    def _asked(self, wanted: Sequence[int]) -> tuple[list[str], set[str]]:
-        """List the prompts that the wanted vectors need, and those whose answers they are."""
-        asked = {self._plan[index][0] for index in wanted}
-        answered = {name for name, _, pooling in map(self._plan.__getitem__, wanted) if pooling < 0}
-        return [name for name in self.prompt_set.prompts if name in asked], answered
-
-    def _pick(
-        self, by_prompt: Mapping[str, tuple[np.ndarray, np.ndarray]], wanted: Sequence[int]
-    ) -> list[np.ndarray]:
-        """Pick the wanted vectors out of what the model said to the prompts."""
-        rows = []
-        for index in wanted:
-            name, layer, pooling = self._plan[index]
-            pooled, answers = by_prompt[name]
-            rows.append(answers if pooling < 0 else pooled[:, layer, pooling])
-        return [np.array(row) for row in rows]
 
     def _describe(self, identity: Mapping[str, str], code: Path | None) -> tuple[Vector, ...]:
         """Describe the vectors, and set `_plan`: the prompt, layer and pooling of each."""
@@ -194,14 +189,16 @@ class ImageTextExtractor:
                     parts = [name] + ([f"layer{layer}"] if layer else [])
                     parts += [pooling] if len(chosen.poolings) > 1 else []
                     asked = prompt | {"pooling": pooling} | ({"layer": layer} if layer else {})
-                    vectors.append(self._vector(name, ".".join(parts), shared, asked, self.width))
+                    made_by, asks = shared | {"prompt": asked}, chosen.asks_image_prompt(name)
+                    vectors.append(Vector(".".join(parts), made_by, self.width, "", asks))
                     self._plan.append((name, depth, index))
         for name in chosen.prompts if chosen.answers else ():
             asked = {"text": chosen.prompts[name], "template": chosen.template}
             asked |= {"order": chosen.order, "answers": list(chosen.answers)}
             asked |= {"reply": chosen.reply} if chosen.reply else {}
             asked |= {"over": chosen.answers_over} if chosen.answers_over != WORDS else {}
-            vectors.append(self._vector(name, name, shared, asked, len(chosen.answers), ANSWERS))
+            made_by, asks = shared | {"prompt": asked}, chosen.asks_image_prompt(name)
+            vectors.append(Vector(name, made_by, len(chosen.answers), ANSWERS, asks))
             self._plan.append((name, 0, -1))
         return tuple(vectors)
 
@@ -231,18 +228,6 @@ class ImageTextExtractor:
         if settings.compile:
             fields["compiled"] = True
         return fields
-
-    def _vector(
-        self,
-        asked: str,
-        name: str,
-        shared: Mapping[str, object],
-        prompt: Mapping[str, object],
-        width: int,
-        store: str = "",
-    ) -> Vector:
-        asks = self.prompt_set.asks_image_prompt(asked)
-        return Vector(name, {**shared, "prompt": prompt}, width, store, asks)
 
 
 class _Model:
