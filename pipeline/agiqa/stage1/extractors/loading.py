@@ -120,9 +120,6 @@ def find_model(name: str, revision: str = "") -> ModelFolder:
         return ModelFolder(name, ensure_nano())
     folder = Path(name)
     if folder.is_dir():
-        refuse_adapter(folder)
-        if not (folder / "config.json").is_file():
-            raise AgiqaError(f"{folder}: not a transformers model folder; it has no config.json.")
         return _own(ModelFolder(folder.name, folder))
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -166,6 +163,8 @@ def _own(folder: ModelFolder) -> ModelFolder:
     """Return the folder, if it is a whole model: no adapter, no git-lfs pointers, all its own."""
     no_questions()
     refuse_adapter(folder.path)
+    if not (folder.path / "config.json").is_file():
+        raise AgiqaError(f"{folder.path}: not a transformers model folder; it has no config.json.")
     require_weights(folder.path)
     require_own_parts(folder.path, folder.name)
     return folder
