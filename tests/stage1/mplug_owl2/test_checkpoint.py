@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +143,10 @@ def test_code_in_a_checkpoint_is_not_run(owl: Path) -> None:
         loading.load_model(owl, "float32", "sdpa")
     (owl / BIN).write_bytes(pickle.dumps(Harmful()))
     with pytest.raises(AgiqaError, match="damaged, truncated or no weights"):
+        loading.load_model(owl, "float32", "sdpa")
+    with zipfile.ZipFile(owl / BIN, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    with pytest.raises(AgiqaError, match=r"pytorch_model\.bin: .*compressed records"):
         loading.load_model(owl, "float32", "sdpa")
     torch.save(["no", "mapping"], owl / BIN)
     with pytest.raises(AgiqaError, match="owl: damaged, truncated or no weights"):

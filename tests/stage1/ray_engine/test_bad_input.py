@@ -13,7 +13,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
-from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1 import ray_cluster, ray_job, ray_nodes
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
@@ -23,6 +23,7 @@ from agiqa.stage1.ray_cluster import RayCluster, _require_seen
 from agiqa.stage1.ray_job import Pool, pool_of
 from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
 from agiqa.store.row_ids import sources_of
+from kit.command import agiqa, one_line
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray has warnings of its own
 
@@ -183,18 +184,19 @@ def test_jobs_that_add_nothing_end(rows: LedgerRows, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "there:nobody"])
 def test_no_cluster_there(
-    table: ImagesTable, semantic: Semantic, tmp_path: Path, address: str
+    table: ImagesTable,
+    semantic: Semantic,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
 ) -> None:
     pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'agiqa[ray]'")
-    with pytest.raises(AgiqaError, match=rf"Ray at {address}: expected a cluster") as caught:
-        extract(
-            table,
-            ImageTextExtractor(semantic),
-            tmp_path / "s.zarr",
-            ledger=tmp_path / "l",
-            engine=RayCluster(address, actors=1),
-        )
-    assert "\n" not in str(caught.value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "l"))
+    write_table(table, Path("cache/many"))
+    options = ["--engine", "ray", "--ray-address", address, "--actors", "1", "--only", "semantic"]
+    options.append(f"--set=semantic.model={semantic.model}")
+    one_line(agiqa("extract", "many", *options, status=1), f"Ray at {address}: expected a cluster")
 
 
 def test_without_the_extra(

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.stage1 import ray_cluster, ray_job
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import Extractor, ImageTextExtractor
+from agiqa.stage1.extractors import Extractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.ray_cluster import RayCluster
 from agiqa.stage1.ray_job import Pool
@@ -27,7 +26,6 @@ from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.colours import Colours
 from kit.command import agiqa
-from kit.processes import AGIQA
 from kit.stored_rows import files
 from kit.tiny_workspace import RUN
 
@@ -134,35 +132,36 @@ def test_a_unit_that_was_begun_before_is_looked_up(
     assert "\n" not in poisoned.error
 
 
+DRIVER = """
+import sys
+from pathlib import Path
+from agiqa.data.datasets.table import read_table
+from agiqa.stage1.extract import extract
+from agiqa.stage1.ray_cluster import RayCluster
+from kit.colours import Colours
+
+folder, engine = Path(sys.argv[1]), RayCluster(sys.argv[2], actors=1)
+table = read_table(folder)
+extract(table, Colours(seconds=0.3), folder / "a.zarr", ledger=folder / "ledger", engine=engine)
+"""
+
+
 def test_a_killed_driver_goes_on(
-    cluster: Any,
-    table: ImagesTable,
-    plain: Callable[..., Any],
-    semantic: Semantic,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: Any, table: ImagesTable, plain: Callable[..., Any], tmp_path: Path
 ) -> None:
     """What was written before the kill is not computed again; the cluster outlives the driver."""
-    write_table(table, tmp_path / "cache" / "many")
-    ledger = tmp_path / "ledger"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AGIQA_STORE", str(ledger))
-    options = [
-        f"--set=semantic.{n}={getattr(semantic, n)}" for n in ("model", "name", "batch_size")
-    ]
-    command = ["extract", "many", "--only", "semantic", "--json", *options]
-    command += ["--engine", "ray", "--ray-address", cluster.address, "--actors", "1"]
-    with subprocess.Popen([sys.executable, *AGIQA, *command]) as driver:
+    write_table(table, tmp_path)
+    ledger, store, address = tmp_path / "ledger", tmp_path / "a.zarr", cluster.address
+    with subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), address]) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
-    extractor = ImageTextExtractor(semantic)
-    rows = LedgerRows(extractor, sources_of(table, False), ledger)
+    rows = LedgerRows(Colours(), sources_of(table, False), ledger)
     safe = sum(len(shelf.ids()) for shelf in rows.shelves)
     assert safe > 0
-    done = json.loads(agiqa(*command).stdout)["semantic"]
-    assert done["cached"] + done["computed"] == IMAGES * VECTORS
-    assert done["cached"] >= safe  # actors may have written on until Ray ended them
-    assert files(tmp_path / "cache" / "many" / "tiny.zarr") == plain(extractor)
+    done = extract(table, Colours(), store, ledger=ledger, engine=RayCluster(address, actors=1))
+    assert done.cached + done.computed == IMAGES * VECTORS
+    assert done.cached >= safe  # actors may have written on until Ray ended them
+    assert files(store) == plain(Colours())
 
 
 def test_scores_are_those_without_the_engine(

@@ -66,6 +66,7 @@ def load_model(
     config = load_config(folder)
     empty = build_empty(config, attention, network)
     devices = plan_devices(empty, kind, _free_memory())
+    _require_readable(folder)
     spread = {"device_map": dict(devices)} if len(devices) > 1 else {}
     options = {"attn_implementation": attention, "ignore_mismatched_sizes": True, **spread}
     disable_progress_bar()
@@ -78,27 +79,28 @@ def load_model(
     except torch.OutOfMemoryError as error:
         raise AgiqaError(_too_large(empty, kind)) from error
     except Exception as error:  # of any library that takes part
-        raise AgiqaError(
-            f"{_damaged(folder)}: damaged, truncated or no weights ({one_line(error)[:160]}); copy "
-            "it again."
-        ) from error
+        raise AgiqaError(_unreadable(folder, error)) from error
     _require_fit(folder, network, report)
     loaded: MplugOwl2Model = model
     return loaded
 
 
-def _damaged(folder: Path) -> Path:
-    """Find the first file of weights that cannot be opened; else the folder."""
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+def _require_readable(folder: Path) -> None:
+    """Refuse damaged files of weights, and such as unpack to more, before any is read whole."""
+    for path in sorted([*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         try:
             if path.suffix == ".bin":
                 load_torch_file(path, mapped=True)
             else:
                 with safe_open(path, framework="pt"):
                     pass
-        except Exception:  # of whatever the libraries raise
-            return path
-    return folder
+        except Exception as error:  # of whatever the libraries raise
+            raise AgiqaError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = one_line(error)[:160]
+    return f"{path}: damaged, truncated or no weights ({reason}); copy it again."
 
 
 def _require_fit(
