@@ -5,19 +5,18 @@ several GPUs and the model does not fit the first, accelerate spreads its blocks
 order; activations then travel between GPUs, which work in turn. Nothing is offloaded to the CPU.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import infer_auto_device_map
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import safe_open
 from transformers.utils.logging import disable_progress_bar
 
 from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.processes import device, this_process
-from agiqa.core.weight_files import load_torch_file
+from agiqa.core.weight_files import load_torch_file, read_header
 from agiqa.stage1.mplug_owl2.blocks import KERNELS
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
@@ -66,63 +65,73 @@ def load_model(
     config = load_config(folder)
     empty = build_empty(config, attention, network)
     devices = plan_devices(empty, kind, _free_memory())
-    _require_readable(folder)
+    _require_fit(empty, folder)
     spread = {"device_map": dict(devices)} if len(devices) > 1 else {}
-    options = {"attn_implementation": attention, "ignore_mismatched_sizes": True, **spread}
     disable_progress_bar()
     try:
-        model, report = network.from_pretrained(
-            folder, config=config, dtype=kind, output_loading_info=True, **options
+        model: MplugOwl2Model = network.from_pretrained(
+            folder, config=config, dtype=kind, attn_implementation=attention, **spread
         )
         model.eval().requires_grad_(False)
-        model = model if spread else model.to(devices[""])
+        return model if spread else model.to(devices[""])
     except torch.OutOfMemoryError as error:
         raise AgiqaError(_too_large(empty, kind)) from error
     except Exception as error:  # of any library that takes part
         raise AgiqaError(_unreadable(folder, error)) from error
-    _require_fit(folder, network, report)
-    loaded: MplugOwl2Model = model
-    return loaded
 
 
-def _require_readable(folder: Path) -> None:
-    """Refuse damaged files of weights, and such as unpack to more, before any is read whole."""
+def _require_fit(model: MplugOwl2Model, folder: Path) -> None:
+    """Refuse weights that are damaged or not the network's, before memory is taken for any.
+
+    Raises:
+        AgiqaError: names the file, or lists all that is missing, unexpected or misshapen.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted([*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        shapes |= _shapes(path)
+    if not shapes:
+        raise AgiqaError(
+            f"{folder}: no weights; expected model.safetensors or pytorch_model.bin, or their "
+            "shards."
+        )
+    ignored = re.compile("|".join(model._keys_to_ignore_on_load_unexpected))
+    expected = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    unexpected = [name for name in shapes.keys() - expected.keys() if not ignored.fullmatch(name)]
+    misshapen = [
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    kinds = {"missing": expected.keys() - shapes.keys(), "unexpected": unexpected}
+    lists = [
+        f"{len(names)} {kind} ({some(sorted(names), SHOWN)})"
+        for kind, names in (*kinds.items(), ("misshapen", misshapen))
+        if names
+    ]
+    if lists:
+        raise AgiqaError(
+            f"{folder}: the weights do not fit its config.json and {type(model).__name__}: "
+            f"{'; '.join(lists)}. Take the whole checkpoint of one model."
+        )
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Look up the shapes of a file's weights by name, after a leading `model.`."""
+    if path.suffix == ".safetensors":
+        header = read_header(path, "copy it again")
+        shapes = {name: entry.shape for name, entry in header.items()}
+    else:
         try:
-            if path.suffix == ".bin":
-                load_torch_file(path, mapped=True)
-            else:
-                with safe_open(path, framework="pt"):
-                    pass
-        except Exception as error:  # of whatever the libraries raise
+            tensors = load_torch_file(path, mapped=True).items()
+            shapes = {name: tuple(tensor.shape) for name, tensor in tensors}
+        except Exception as error:  # of whatever torch raises
             raise AgiqaError(_unreadable(path, error)) from error
+    return {name.removeprefix("model."): shape for name, shape in shapes.items()}
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     reason = one_line(error)[:160]
     return f"{path}: damaged, truncated or no weights ({reason}); copy it again."
-
-
-def _require_fit(
-    folder: Path, network: type[MplugOwl2Model], report: Mapping[str, Iterable[Any]]
-) -> None:
-    """Refuse weights that are missing, unexpected or misshapen, by transformers' report."""
-    misshapen = [
-        f"{name} {tuple(found)} instead of {tuple(expected)}"
-        for name, found, expected in report["mismatched_keys"]
-    ]
-    unexpected = [name.removeprefix("model.") for name in report["unexpected_keys"]]
-    kinds = {"missing": report["missing_keys"], "unexpected": unexpected, "misshapen": misshapen}
-    lists = [
-        f"{len(names)} {kind} ({some(names, SHOWN)})"
-        for kind, names in ((kind, sorted(names)) for kind, names in kinds.items())
-        if names
-    ]
-    if lists:
-        raise AgiqaError(
-            f"{folder}: the weights do not fit its config.json and {network.__name__}: "
-            f"{'; '.join(lists)}. Take the whole checkpoint of one model."
-        )
 
 
 def build_empty(
