@@ -66,18 +66,18 @@ def load_model(
     empty = build_empty(config, attention, network)
     devices = plan_devices(empty, kind, _free_memory())
     _require_fit(empty, folder)
-    spread = {"device_map": dict(devices)} if len(devices) > 1 else {}
+    options = {"attn_implementation": attention, "device_map": dict(devices)}
     disable_progress_bar()
     try:
         model: MplugOwl2Model = network.from_pretrained(
-            folder, config=config, dtype=kind, attn_implementation=attention, **spread
+            folder, config=config, dtype=kind, **options
         )
-        model.eval().requires_grad_(False)
-        return model if spread else model.to(devices[""])
     except torch.OutOfMemoryError as error:
         raise AgiqaError(_too_large(empty, kind)) from error
     except Exception as error:  # of any library that takes part
         raise AgiqaError(_unreadable(folder, error)) from error
+    model.eval().requires_grad_(False)
+    return model
 
 
 def _require_fit(model: MplugOwl2Model, folder: Path) -> None:
