@@ -2,6 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agiqa.core.model_names import MODELS, ZERO_SHOT
 from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.stage2.predictors import BASELINES, DROPPED
@@ -27,15 +29,14 @@ def test_the_best_of_a_column_is_the_highest_but_the_lowest_rmse() -> None:
     assert [row.cells[place].best for row in rows] == [True, False, False]
 
 
-def test_negative_medians_can_be_best() -> None:
-    rows = model_rows({"models": figures(moe=-0.2, ridge=-0.3)})
-    assert [row.cells[0].best for row in rows] == [False, True]
-
-
-def test_a_model_without_figures_is_never_best() -> None:
-    metrics = {"models": figures(moe=0.9, ridge=float("nan"))}
-    rows = model_rows(metrics)
-    assert rows[0].cells[0].median == "–"
+@pytest.mark.parametrize(
+    ("mixture", "ridge", "shown"), [(-0.2, -0.3, "−0.300"), (0.9, float("nan"), "–")]
+)
+def test_a_negative_median_can_be_best_and_none_never_is(
+    mixture: float, ridge: float, shown: str
+) -> None:
+    rows = model_rows({"models": figures(moe=mixture, ridge=ridge)})
+    assert rows[0].cells[0].median == shown
     assert [row.cells[0].best for row in rows] == [False, True]
 
 

@@ -102,9 +102,6 @@ def _columns(
     def held_out(_: int, score: "Score") -> Text:
         return Text("–" if score.held_out is None else f"{score.held_out:.2f}")
 
-    def range_of(_: int, score: "Score") -> Text:
-        return Text(interval({"low": score.low, "high": score.high}, 2), style="dim")
-
     def value_of(target: str) -> "Callable[[int, Score], Text]":
         return lambda _, score: Text(f"{score.targets[target]:.2f}")
 
@@ -117,7 +114,7 @@ def _columns(
             after.append(Column(Text(printable(name)), max(len(name), 4), value_of(name)))
         if any(score.trained_on for score in scores):
             after.append(Column("held out", 8, held_out))
-        after.append(Column("90 %", ends, range_of))
+        after.append(Column("90 %", ends, lambda _, s: Text(interval(vars(s), 2), style="dim")))
     if bar:
         after.append(Column("", bar, lambda _, s: _bar(s.score, scale, bar, plain), "left"))
     if gate and experts:

@@ -52,11 +52,6 @@ class UnderWay:
     def __len__(self) -> int:
         return len(self.tasks)
 
-    @property
-    def with_body(self) -> int:
-        """Count those that may send files."""
-        return sum(method == "POST" for method in self.tasks.values())
-
     def cut(self) -> None:
         """Answer all that are left with 503."""
         self.stopping = True
@@ -78,7 +73,7 @@ class Bounded(HttpMiddleware):
             return await self.app(scope, receive, send)
         if self.under_way.stopping:
             return await problem(503, STOPPING)(scope, receive, send)
-        busy = self.under_way.with_body
+        busy = sum(method == "POST" for method in self.under_way.tasks.values())  # may send files
         if scope["method"] == "POST" and busy >= self.limits.requests:
             detail = f"{busy} requests are under way, as many as may; try again later."
             return await problem(503, detail)(scope, receive, send)
