@@ -3,6 +3,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from agiqa.core.errors import AgiqaError
 from agiqa.store import DamagedRowsError, FingerprintMismatchError, LockedError, Shelf, default_root
 from agiqa.store.ledger.segments import rows_of
+from agiqa.store.rows import BLOCK_BYTES, READERS, several_at_once
 from kit.stored_rows import add_rows, flip_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -276,6 +278,17 @@ def test_segments_may_be_copied_by_anybody(tmp_path: Path) -> None:
             vectors[[row for row, name in enumerate(ids) if name in there]],
         )
     assert ours.ids() == frozenset(ids)
+
+
+def test_threads_that_read_do_not_run_far_ahead() -> None:
+    """Or a shelf that is read would be in memory twice."""
+    begun: list[int] = []
+    with several_at_once(BLOCK_BYTES + 1) as at_once:
+        results = iter(at_once(lambda number: begun.append(number) or number, range(100)))
+        assert next(results) == 0
+        time.sleep(0.1)
+        assert len(begun) <= READERS + 1
+        assert list(results) == [*range(1, 100)]
 
 
 def test_a_shelf_of_layout_1_is_named(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ the row is read, so that a row is either what was written, or damaged and named.
 import math
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -41,12 +42,25 @@ def rows_a_block(width: int, dtype: str) -> int:
 
 @contextmanager
 def several_at_once(size: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Give what maps a function over blocks of `size` bytes in all: several threads if it pays."""
+    """Give what maps a function over blocks of `size` bytes in all: several threads if it pays.
+
+    Few results wait to be taken, so that the blocks are not all in memory beside what takes them.
+    """
     if size <= BLOCK_BYTES:
         yield map
         return
     with ThreadPoolExecutor(READERS) as pool:
-        yield pool.map
+
+        def mapped(work: Callable[[Any], Any], blocks: Iterable[Any]) -> Iterator[Any]:
+            ahead = deque[Future[Any]]()
+            for block in blocks:
+                ahead.append(pool.submit(work, block))
+                if len(ahead) > READERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+        yield mapped
 
 
 def id_bytes(image_ids: Sequence[str]) -> list[bytes]:

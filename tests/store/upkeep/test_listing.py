@@ -57,10 +57,13 @@ def test_foreign_damaged_and_busy_stores_are_lines(project: Project) -> None:
     (project.ledger / "file.txt").write_text("no folder")
     Path("cache/mine/text.h5").write_text("nonsense")
     Path("cache/mine/gone.zarr").symlink_to("nowhere")
+    empty = Shelf.open(project.ledger, fingerprint("empty"), 16).folder
+    (empty / "segments").rmdir()  # as what copies files alone leaves it
     with Shelf.at(project.shelf("a")).writer():
         found = listed()
     assert f"process {os.getpid()} on" in found[project.shelf("a").name]["written_by"][0]
     problems = {name: row["problem"] for name, row in found.items() if row["problem"]}
+    assert found[empty.name]["bytes"] == (empty / "fingerprint.json").stat().st_size
     assert len(problems) == 4
     assert problems["notes"].startswith("expected a shelf of the ledger, found no fingerprint.json")
     assert "HDF5 cannot read" in problems["text.h5"]

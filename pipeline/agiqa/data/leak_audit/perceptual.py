@@ -69,8 +69,9 @@ def perceptual_hashes(table: ImagesTable) -> npt.NDArray[np.uint64]:
     paths = dict(zip(ids, table.paths(), strict=True))  # of duplicates one
     with _cache(hashes_file()) as cache:
         hash_of: dict[str, bytes] = {}
-        for start in range(0, len(paths), QUERY):
-            batch = list(paths)[start : start + QUERY]
+        known = list(paths)
+        for start in range(0, len(known), QUERY):
+            batch = known[start : start + QUERY]
             marks = ",".join("?" * len(batch))
             select = f"SELECT * FROM hashes WHERE image_id IN ({marks})"
             hash_of.update(cache.execute(select, batch))

@@ -25,6 +25,7 @@ from agiqa.stage1.extractors.loading import (
     preprocess,
 )
 
+SIZES = ("image_size", "patch_size", "hidden_size")  # of a tower's configuration, a number each
 POOLS = ("cls", "mean", "std")
 TOWER = "vision_tower."  # in the names of an image-text model's weights
 PARTS = ("vision_tower", "vision_model")  # of an image-text model, of CLIP and SigLIP
@@ -56,7 +57,8 @@ class VisionExtractor:
         self.folder = find_model(settings.model)
         config = load_config(self.folder)
         self.config = getattr(config, "vision_config", config)  # the tower's
-        if not hasattr(self.config, "image_size") or not hasattr(self.config, "patch_size"):
+        sizes = [getattr(self.config, name, None) for name in SIZES]
+        if not all(isinstance(size, int) for size in sizes):
             raise AgiqaError(
                 f"Model '{self.folder.name}' is a {config.model_type}, not a vision transformer: "
                 "use another one as visual.model, such as a CLIP, SigLIP, ViT or DINOv2."

@@ -232,7 +232,10 @@ def label(fingerprint: Mapping[str, Any]) -> str:
 
 
 def _on_disk(path: Path, written: Path | None = None) -> tuple[int, float]:
-    """How large a store is, and when it, or what is in it, was written; 0 of a link to nothing."""
+    """How large a store is, and when it, or what is in it, was written; 0 where unknown."""
+    size, moment = 0, 0.0
     with suppress(OSError):
-        return size_of(path), (written or path).stat().st_mtime
-    return 0, 0.0
+        size = size_of(path)
+    with suppress(OSError):
+        moment = (written or path).stat().st_mtime
+    return size, moment
