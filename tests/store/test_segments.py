@@ -17,7 +17,7 @@ from agiqa.store import Shelf
 from agiqa.store.checks import check_shelf
 from agiqa.store.ledger import merging
 from agiqa.store.ledger.segments import Kind, Layout, build, described, ids_in, order, rows_of
-from kit.stored_rows import add_rows, flip, make_ids, make_vectors, right_rows
+from kit.stored_rows import add_rows, flip, flip_rows, make_ids, make_vectors, right_rows
 
 FINGERPRINT = {"extractor": "nano"}
 WIDTH = 8
@@ -178,6 +178,15 @@ def test_a_merge_may_stop_anywhere(
     assert check_shelf(shelf.folder).is_whole
     again.merge()
     assert list(segments(again).values()) == [40]
+
+
+def test_a_row_that_others_have_whole_comes_once(shelf: Shelf) -> None:
+    add_each(shelf, range(20), 20)
+    flip_rows(shelf.files.folder / max(segments(shelf)), WIDTH, 3)
+    for first in (2, 3):
+        shelf.rows.add(IDS[first : first + 2], VECTORS[first : first + 2])
+    blocks = list(Shelf.at(shelf.folder).refreshed().blocks(IDS[:20]))
+    assert sorted(name for names, _ in blocks for name in names) == sorted(IDS[:20])
 
 
 def test_rows_that_vanish_for_good_are_named(shelf: Shelf) -> None:

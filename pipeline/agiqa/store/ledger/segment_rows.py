@@ -183,14 +183,11 @@ class SegmentRows:
     def _whole_rows(
         self, missing_ids: set[str], at_once: Callable[..., Iterable[Any]]
     ) -> Iterator[tuple[list[str], Vectors]]:
-        """Yield whole rows: ids, vectors (n, D); and take their ids out of `missing_ids`.
-
-        Each is read in the greatest segment that has it, then, if it was not whole, in all others.
-        """
+        """Yield whole rows: ids, vectors (n, D); and take their ids out of `missing_ids`."""
         for _ in range(LISTINGS):
             try:
-                for find in (self._greatest, self._all_of):
-                    blocks = list(self._blocks_of(find(missing_ids)))
+                for addresses in self._addresses_of(missing_ids):
+                    blocks = list(self._blocks_of(addresses))
                     for names, vectors in at_once(self._read_block, blocks):
                         missing_ids.difference_update(names)
                         if names:
@@ -203,18 +200,15 @@ class SegmentRows:
             "vanish again and again; run the same command again"
         )
 
-    def _greatest(self, ids: set[str]) -> list[int]:
-        """List the addresses of rows in the greatest segments; of none that vanished for good."""
-        return [self._addresses[row_id] for row_id in ids if row_id in self._addresses]
+    def _addresses_of(self, missing_ids: set[str]) -> Iterator[list[int]]:
+        """Yield where rows lie that did not vanish for good: in the greatest segments with them.
 
-    def _all_of(self, ids: set[str]) -> list[int]:
-        """List the addresses of rows in all segments that have them."""
-        return [
-            address
-            for segment in (self._by_number.values() if ids else ())
-            for address, row_id in enumerate(segment.ids, segment.number << _ROWS)
-            if row_id in ids
-        ]
+        Then, of those that were not whole there and are missing yet, in one segment after another.
+        """
+        yield [self._addresses[row_id] for row_id in missing_ids if row_id in self._addresses]
+        for segment in list(self._by_number.values()) if missing_ids else ():
+            addresses = enumerate(segment.ids, segment.number << _ROWS)
+            yield [address for address, row_id in addresses if row_id in missing_ids]
 
     def _blocks_of(self, addresses: list[int]) -> Iterator[Block]:
         """Divide rows into blocks of one segment each, in their order there."""
