@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from scipy.stats import spearmanr
 
 from agiqa.cli import COMMANDS, main
@@ -45,22 +47,34 @@ def _commands() -> Iterator[tuple[str, click.Command]]:
 _fail = partial(agiqa, status=1)
 
 
-@pytest.fixture
-def workspace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
-) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with real images, their labels, and feature stores that know the answer."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("prepared")
     names = [f"{row:02d}.png" for row in range(IMAGES)]
-    write_images(*names)
-    mos = np.random.default_rng(0).uniform(1, 5, IMAGES)
-    labels = pd.DataFrame(
-        {"file": names, "mos": mos, "prompt": [f"a {r // 4}" for r in range(IMAGES)]}
-    )
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for name in names:
+        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name)
+    labels = pd.DataFrame({"file": names, "mos": rng.uniform(1, 5, IMAGES)})
+    labels["prompt"] = [f"a {row // 4}" for row in range(IMAGES)]
     labels["maker"] = ["one" if row % 2 else "two" for row in range(IMAGES)]
-    labels.to_csv("images/labels.csv", index=False)
-    agiqa(*PREPARE, "--generator-column", "maker")
-    _write_stores(read_table(Path("cache/mine")))
+    labels.to_csv(folder / "images/labels.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        agiqa(*PREPARE, "--generator-column", "maker")
+        _write_stores(read_table(Path("cache/mine")))
+    return folder
+
+
+@pytest.fixture
+def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which the test stands."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    root = tmp_path / "cache/mine/root.json"
+    root.write_text(root.read_text().replace(str(prepared), str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

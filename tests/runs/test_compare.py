@@ -22,6 +22,15 @@ NOISE = {"ridge": 0.5, "visual": 0.45, "moe": 0.3}
 Write = Callable[..., Path]
 
 
+def _change(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the rows of all splits in a run's metrics.json."""
+    tree = json.loads((run / "metrics.json").read_text())
+    for rows in tree["per_split"].values():
+        for row in rows:
+            change(row)
+    (run / "metrics.json").write_text(json.dumps(tree))
+
+
 @pytest.fixture
 def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Writes an evaluated run of 200 images and four splits under `name`."""
@@ -37,30 +46,20 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             test = rng.permutation(200)[:tested]
             for model, own in NOISE.items():
                 error = rng.normal(0, own, 200) + noise * rng.normal(size=200)
-                parts.append(
-                    pd.DataFrame(
-                        {
-                            "model": model,
-                            "seed": seed,
-                            "path": [f"{row + shift:03d}.png" for row in test],
-                            "image_id": [f"{row:064x}" for row in test],
-                            "generator": ["NA" if row % 2 else "two" for row in test],
-                            "group": [f"p{row // 2}" for row in test],
-                            "mos": mos[test],
-                            "score": (mos + error)[test],
-                        }
-                    )
-                )
+                about = {
+                    "model": model,
+                    "seed": seed,
+                    "path": [f"{row + shift:03d}.png" for row in test],
+                    "image_id": [f"{row:064x}" for row in test],
+                    "generator": ["NA" if row % 2 else "two" for row in test],
+                    "group": [f"p{row // 2}" for row in test],
+                }
+                parts.append(pd.DataFrame(about | {"mos": mos[test], "score": (mos + error)[test]}))
         predictions = pd.concat(parts)
-        per_split = {
-            model: [
-                {"seed": seed, "images": tested, **all_metrics(part["mos"], part["score"])}
-                for seed in SEEDS
-                for part in [predictions[predictions["model"].eq(model)
-                                         & predictions["seed"].eq(seed)]]
-            ]
-            for model in NOISE
-        }  # fmt: skip
+        per_split: dict[str, list[Any]] = {model: [] for model in NOISE}
+        for (model, seed), part in predictions.groupby(["model", "seed"]):
+            figures = all_metrics(part["mos"], part["score"])
+            per_split[model].append({"seed": seed, "images": tested, **figures})
         provenance = {
             "format": "agiqa-run", "layout": 3, "dataset": "tiny", "target": "quality",
             "protocol": "grouped", "synthetic": False, "splits_sha256": "a" * 64,
@@ -240,10 +239,7 @@ def test_equal_scores_are_said_and_no_split_is_left_out(write_run: Write) -> Non
     frame = pd.read_csv(two / "predictions.csv", keep_default_na=False)
     frame.loc[frame["seed"] == 2, "score"] = 3.0
     frame.to_csv(two / "predictions.csv", index=False)
-    tree = json.loads((two / "metrics.json").read_text())
-    for rows in tree["per_split"].values():
-        rows[2] |= dict.fromkeys(CORRELATIONS)
-    (two / "metrics.json").write_text(json.dumps(tree))
+    _change(two, lambda row: row.update(dict.fromkeys(CORRELATIONS) if row["seed"] == 2 else {}))
     result = compare("one", "two")
     values = result["comparisons"][0]["figures"]["srcc"]
     assert math.isnan(values["mean"])
@@ -253,16 +249,8 @@ def test_equal_scores_are_said_and_no_split_is_left_out(write_run: Write) -> Non
 
 
 def test_differences_that_are_all_alike_have_no_test(write_run: Write) -> None:
-    write_run("one")
-    two = write_run("two")
-    tree = json.loads((two / "metrics.json").read_text())
-    for row in tree["per_split"]["moe"]:
-        row["mae"] = 0.5
-    (two / "metrics.json").write_text(json.dumps(tree))
-    tree = json.loads((Path("one") / "metrics.json").read_text())
-    for row in tree["per_split"]["moe"]:
-        row["mae"] = 0.25
-    Path("one/metrics.json").write_text(json.dumps(tree))
+    _change(write_run("one"), lambda row: row.update(mae=0.25))
+    _change(write_run("two"), lambda row: row.update(mae=0.5))
     values = compare("one", "two")["comparisons"][0]["figures"]["mae"]
     assert (values["mean"], values["sd"]) == (0.25, 0)
     assert math.isnan(values["p"])

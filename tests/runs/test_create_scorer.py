@@ -136,10 +136,15 @@ def test_what_names_a_scorer(
 
 def test_lists_of_anything_else_are_one_line(scorer: Callable, files: list[Path]) -> None:
     ours = scorer()
-    with pytest.raises(AgiqaError, match="arrays or tensors to score, found NoneType"):
-        ours([None])
+    for wrong in ([3], 3, [None]):
+        with pytest.raises(AgiqaError, match=r"tensors to score, found (int|NoneType)"):
+            ours(wrong)
+    array = np.zeros((3, 24, 32), np.uint8)
     with pytest.raises(AgiqaError, match=r"found \(3, 24, 32\) of uint8: np.moveaxis"):
-        ours(np.zeros((3, 24, 32), np.uint8))
+        ours(array)
+    for wrong in (array.T.astype(int), array[None, None], array[:0]):
+        with pytest.raises(AgiqaError, match=r"an array \(H, W, 3\) or \(B, H, W, 3\) of uint8"):
+            ours(wrong)
     for data in (files[0].read_bytes(), [files[0].read_bytes()]):
         with pytest.raises(AgiqaError, match="found bytes: open them with Pillow"):
             ours(data)

@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,13 +24,14 @@ from agiqa.runs.input_record import Columns, ImageInput
 from agiqa.runs.select import put_images
 
 PROMPTS = ["a cat", "a cat", "ein Bär"]
+NAMES = ["pictures/a.png", "pictures/b.png", "pictures/sub/c.png"]
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder with three small PNGs: a.png, b.png, sub/c.png."""
-    for number, name in enumerate(["a.png", "b.png", "sub/c.png"]):
-        path = tmp_path / "pictures" / name
+    for number, name in enumerate(NAMES):
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
@@ -48,12 +49,12 @@ def contents(*named: object, columns: Columns | None = None) -> list[bytes]:
 
 @pytest.fixture
 def expected(pictures: Path) -> list[bytes]:
-    return [(pictures / name).read_bytes() for name in ("a.png", "b.png", "sub/c.png")]
+    return [(pictures.parent / name).read_bytes() for name in NAMES]
 
 
-def write_tar(path: Path, members: dict[str, bytes], **options: object) -> Path:
-    with tarfile.open(path, "w", **options) as archive:  # type: ignore[call-overload]
-        for name, data in members.items():
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members:
             about = tarfile.TarInfo(name)
             about.size = len(data)
             archive.addfile(about, io.BytesIO(data))
@@ -63,9 +64,8 @@ def write_tar(path: Path, members: dict[str, bytes], **options: object) -> Path:
 def test_files_folders_globs_lists_and_tables_are_the_same_images(
     pictures: Path, expected: list[bytes], tmp_path: Path
 ) -> None:
-    names = ["pictures/a.png", "pictures/b.png", "pictures/sub/c.png"]
-    (tmp_path / "all.txt").write_text("\n".join(names))
-    rows = [f"{name},{prompt}" for name, prompt in zip(names, PROMPTS, strict=True)]
+    (tmp_path / "all.txt").write_text("\n".join(NAMES))
+    rows = [f"{name},{prompt}" for name, prompt in zip(NAMES, PROMPTS, strict=True)]
     (tmp_path / "all.csv").write_text("\n".join(["file,prompt", *rows]))
     assert contents(pictures) == expected
     assert contents(pictures / "a.png", pictures / "b.png", pictures / "sub") == expected
@@ -86,8 +86,8 @@ def test_a_webdataset_tar(expected: list[bytes], tmp_path: Path) -> None:
         members[f"{number:03}.json"] = json.dumps(
             {"seed": number, "box": [1], "Said": "a dog"}
         ).encode()
-    tar = write_tar(tmp_path / "s-00.tar", dict(list(members.items())[:6]))
-    write_tar(tmp_path / "s-01.tar", dict(list(members.items())[6:]))
+    tar = write_tar(tmp_path / "s-00.tar", list(members.items())[:6])
+    write_tar(tmp_path / "s-01.tar", list(members.items())[6:])
     images = list(read_inputs([str(tmp_path / "s-{00..01}.tar")], Columns(kept=["seed"])))
     assert [content(image) for image in images] == expected
     assert [image.prompt for image in images] == PROMPTS
@@ -107,9 +107,8 @@ def test_parquet_and_arrow_with_bytes_or_paths(
     arrow = pytest.importorskip("pyarrow", reason="needs the extra parquet")
     from pyarrow import parquet
 
-    names = ["pictures/a.png", "pictures/b.png", "pictures/sub/c.png"]
     cells = [{"bytes": data, "path": None} for data in expected]
-    for kind, column in {"bytes": expected, "paths": names, "hub": cells}.items():
+    for kind, column in {"bytes": expected, "paths": NAMES, "hub": cells}.items():
         table = arrow.table({"image": column, "caption": PROMPTS})
         parquet.write_table(table, tmp_path / f"{kind}.parquet")
         assert contents(tmp_path / f"{kind}.parquet") == expected, kind
@@ -140,7 +139,7 @@ def site(tmp_path: Path) -> Iterator[str]:
 def test_urls_of_any_file_system(
     pictures: Path, expected: list[bytes], tmp_path: Path, site: str
 ) -> None:
-    write_tar(tmp_path / "s.tar", {f"{n}.png": data for n, data in enumerate(expected)})
+    write_tar(tmp_path / "s.tar", [(f"{n}.png", data) for n, data in enumerate(expected)])
     (tmp_path / "urls.txt").write_text(f"{site}/pictures/a.png\n{site}/pictures/none.png\n")
     assert contents(f"file://{pictures}") == expected
     assert contents(f"file://{tmp_path}/s.tar") == expected
@@ -197,7 +196,7 @@ def test_lines_of_a_list_are_as_if_they_were_typed(
 ) -> None:
     folder = tmp_path / "lists [1]"  # no pattern
     folder.mkdir()
-    write_tar(folder / "s-1.tar", {"c.png": expected[2]})
+    write_tar(folder / "s-1.tar", [("c.png", expected[2])])
     lines = ["# mine", "../pictures/{a,b}.png", "*-[1].tar", "", "  ../pictures", "none-*.png"]
     (folder / "all.txt").write_text("\n".join([*lines, "*.txt", "gone.png"]))
     *images, pattern, itself, gone = read_inputs([str(folder / "all.txt")])
@@ -210,7 +209,7 @@ def test_lines_of_a_list_are_as_if_they_were_typed(
 def test_what_a_folder_holds_and_is_not_read_is_said(
     pictures: Path, expected: list[bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_tar(pictures / "s.tar", {"c.png": expected[2]})
+    write_tar(pictures / "s.tar", [("c.png", expected[2])])
     (pictures / "labels.csv").write_text("image\na.png\n")
     (pictures / "linked").symlink_to(tmp_path)
     assert contents(pictures) == expected
@@ -221,7 +220,7 @@ def test_what_a_folder_holds_and_is_not_read_is_said(
 
 
 def test_a_damaged_shard_takes_no_other_with_it(expected: list[bytes], tmp_path: Path) -> None:
-    whole = write_tar(tmp_path / "a.tar", {f"{n}.png": data for n, data in enumerate(expected)})
+    whole = write_tar(tmp_path / "a.tar", [(f"{n}.png", data) for n, data in enumerate(expected)])
     cut = tmp_path / "b.tar"
     cut.write_bytes(whole.read_bytes()[: 2 * 1024 + 512 + 10])
     (tmp_path / "c.parquet").write_bytes(b"PAR1 no")
@@ -242,20 +241,13 @@ def test_numbers_stay_numbers(tmp_path: Path, pictures: Path) -> None:
     assert rows == [[3.5, 7, "007", "1.1"], ["", 8, "8", "1.10"]]
 
 
-@pytest.mark.parametrize(
-    ("members", "cut", "message"),
-    [
-        ({"a.png": b"1" * 2000}, 1000, "is damaged, or no uncompressed tar"),
-        ({}, 0, "is damaged, or no uncompressed tar"),
-    ],
-)
-def test_a_tar_that_is_cut(
-    tmp_path: Path, members: dict[str, bytes], cut: int, message: str
-) -> None:
-    tar = write_tar(tmp_path / "s.tar", members)
+@pytest.mark.parametrize("cut", [1000, 0])
+def test_a_tar_that_is_cut(tmp_path: Path, cut: int) -> None:
+    tar = write_tar(tmp_path / "s.tar", [("a.png", b"1" * 2000)])
     tar.write_bytes(tar.read_bytes()[:cut])
     (image,) = read_inputs([str(tar)])
-    assert (image.name, image.problem.partition(" (")[0]) == (str(tar), message)
+    assert image.name == str(tar)
+    assert image.problem.startswith("is damaged, or no uncompressed tar (")
 
 
 def test_nothing_of_a_shard_or_table_leaves_its_folder(tmp_path: Path, pictures: Path) -> None:
@@ -303,12 +295,8 @@ def test_a_tar_s_headers_and_members_are_bounded(tmp_path: Path) -> None:
 def test_a_name_that_stands_twice_in_a_tar_is_said(
     tmp_path: Path, between: list[tuple[str, bytes]], expected: list[bytes]
 ) -> None:
-    tar = tmp_path / "s.tar"
-    with tarfile.open(tar, "w") as archive:
-        for name, data in (("a.png", expected[0]), *between, ("a.png", expected[1])):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+    members = [("a.png", expected[0]), *between, ("a.png", expected[1])]
+    tar = write_tar(tmp_path / "s.tar", members)
     images = [image for image in read_inputs([str(tar)]) if image.name == f"{tar}:a.png"]
     images.sort(key=lambda image: image.problem)
     assert [image.content for image in images] == [expected[0], None]

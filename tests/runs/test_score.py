@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import agiqa
+from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImagesError, decode
@@ -25,7 +26,6 @@ from agiqa.store import Shelf
 from agiqa.store.ledger.segment_rows import SegmentRows
 from kit.command import agiqa as call
 from kit.command import refusal
-from kit.processes import AGIQA
 from kit.tiny_workspace import RUN
 
 
@@ -178,9 +178,6 @@ def test_folders_arrays_and_bad_files(
     array = np.asarray(decode(folder / "00.png"))
     assert scorer(array).score == pytest.approx(expected[0].score, abs=1e-4)
     assert scorer([array, decode(folder / "01.png")])[1].image == "1"
-    for wrong in (array.astype(int), array[..., :2], array[None, None], array[:0]):
-        with pytest.raises(AgiqaError, match=r"an array \(H, W, 3\) or \(B, H, W, 3\) of uint8"):
-            scorer(wrong)
     (folder / "02.png").write_bytes(b"no image")
     with pytest.raises(AgiqaError, match=r"02\.png"):
         scorer(folder)
@@ -204,11 +201,6 @@ def test_one_image_alone_gives_its_score_alone(run: Path, tmp_path: Path) -> Non
     scorer = agiqa.create_scorer(run)
     (expected,) = scorer([path])
     assert scorer(str(path)) == scorer(path) == expected
-    for wrong in ([3], [b"00.png"], [None], 3):
-        with pytest.raises(
-            AgiqaError, match="Expected paths, Pillow images, arrays or tensors to score, found"
-        ):
-            scorer(wrong)
 
 
 def test_an_image_that_the_model_does_not_take_ends_no_others_score(
@@ -232,17 +224,13 @@ def test_an_image_that_the_model_does_not_take_ends_no_others_score(
     with pytest.raises(BadImagesError, match=r"odd\.png: \w+ refuses an image") as caught:
         scorer(sorted((tmp_path / "new").glob("*.png")))
     assert [Path(bad.path).name for bad in caught.value.bad] == ["odd.png"]
-    assert [score.image for score in scorer(["new/a.png", "new/b.png"])] == [
-        "new/a.png",
-        "new/b.png",
-    ]
+    names = ["new/a.png", "new/b.png"]
+    assert [score.image for score in scorer(names)] == names
     alone = call("score", "new/odd.png", "--run", run, "--skip-bad", status=1)
     assert "1 of 1 images cannot be scored" in alone.stderr
 
 
-def test_names_that_no_encoding_has_are_scored_and_written(
-    run: Path, tmp_path: Path, python: list[str]
-) -> None:
+def test_names_that_no_encoding_has_are_scored_and_written(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     image = (tmp_path / "images/00.png").read_bytes()
@@ -260,14 +248,9 @@ def test_names_that_no_encoding_has_are_scored_and_written(
         assert r"Skipped" in result.stderr
         assert r"bad\udcff.png" in result.stderr
     for style in ("table", "csv", "json"):
-        done = subprocess.run(
-            [*python, *AGIQA, *words, "--format", style],
-            env=os.environ | {"PYTHONIOENCODING": "ascii"},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert rb"snow\u2603.png" in done.stdout
+        done = CliRunner(charset="ascii").invoke(main, [*words, "--format", style])
+        assert done.exit_code == 0, done.stderr
+        assert rb"snow\u2603.png" in done.stdout_bytes
 
 
 def test_an_address_keeps_its_slashes(run: Path) -> None:
@@ -285,8 +268,6 @@ def test_bad_files_and_changed_models(run: Path, tmp_path: Path, table: ImagesTa
     scorer = agiqa.create_scorer(run)
     with pytest.raises(AgiqaError, match="No images"):
         scorer([])
-    with pytest.raises(AgiqaError, match="not both in one call"):
-        scorer([Image.new("RGB", (32, 32)), tmp_path / "images/00.png"])
     text = (run / "params.yaml").read_text()
     (run / "params.yaml").write_text(text.replace("image_size: 32", "image_size: 48"))
     with pytest.raises(AgiqaError, match=r"preprocessing\.size\.height = 32, found 48"):

@@ -5,7 +5,7 @@ its generation prompt by a table of random weights.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,22 +66,33 @@ class Looker:
         return [rows.astype(np.float32) for rows in made]
 
 
-@pytest.fixture
-def data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_images: Callable[..., Path]
-) -> ImagesTable:
-    """A prepared data set with the stores that the extractor would leave, and no model at all."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
-    names = [f"{row:02d}.png" for row in range(COUNT)]
-    write_images(*names)
-    mos = np.random.default_rng(0).uniform(1, 5, COUNT)
-    lines = [f"{name},{score:.3f}" for name, score in zip(names, mos, strict=True)]
-    (tmp_path / "images/labels.csv").write_text("\n".join(["path,quality", *lines]) + "\n")
-    (tmp_path / "params.yaml").write_text(
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real images, their labels and settings."""
+    folder = tmp_path_factory.mktemp("looked-at")
+    (folder / "images").mkdir()
+    lines, rng = ["path,quality"], np.random.default_rng(0)
+    for row in range(COUNT):
+        pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"images/{row:02d}.png")
+        lines.append(f"{row:02d}.png,{rng.uniform(1, 5):.3f}")
+    (folder / "images/labels.csv").write_text("\n".join(lines) + "\n")
+    (folder / "params.yaml").write_text(
         "semantic: {name: looker}\nvisual: {name: eye}\n"
         "fit: {components: 8, semantic_components: 4, epochs: 2}\n"
     )
+    return folder
+
+
+@pytest.fixture
+def data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImagesTable:
+    """A prepared data set with the stores that the extractor would leave, and no model at all."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    monkeypatch.setattr(scoring, "semantic_extractor", lambda settings: Looker())
+    monkeypatch.setattr(visual_inputs, "VisionExtractor", Eye)
+    if Path("cache/mine/eye.zarr").exists():
+        return read_table(Path("cache/mine"))
     call("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")
     table = read_table(Path("cache/mine"))
     looker, ids = Looker(), list(table.frame["image_id"])
@@ -91,8 +102,6 @@ def data(
         _pack(store, ids, chosen, np.stack(looker.extract(samples, places), axis=1))
     seen = batch(samples)["pixels"][:, None, :-1]
     _pack("eye", ids, [Vector("layer1", {"eye": 1}, Eye.width)], seen)
-    monkeypatch.setattr(scoring, "semantic_extractor", lambda settings: Looker())
-    monkeypatch.setattr(visual_inputs, "VisionExtractor", Eye)
     return table
 
 
@@ -116,7 +125,7 @@ def _pack(name: str, ids: list[str], vectors: Sequence[Vector], rows: np.ndarray
 
 
 def _fit(*settings: str) -> Path:
-    call("fit", "mine", *(f"--set={setting}" for setting in settings))
+    call("fit", "mine", "--replace", *(f"--set={setting}" for setting in settings))
     call("evaluate", "runs/mine/random")
     return Path("runs/mine/random")
 

@@ -1,7 +1,6 @@
 """Several targets, several data sets, and runs on data sets that they have not seen."""
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,7 @@ from agiqa.store import write_pack
 from kit.command import agiqa, refusal
 
 SETTINGS = Fit(components=12, semantic_components=6)
-FAST = [
-    "--set=fit.components=8", "--set=fit.semantic_components=4",
-    "--set=fit.epochs=4",
-]  # fmt: skip
+FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=4"]
 SEMANTIC = 6
 
 
@@ -160,19 +156,11 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
         for protocol in ("grouped", "random"):
             splits = make_splits(table, protocol, count=3)
             write_splits(splits, folder / "splits" / f"{protocol}.csv")
-        prints = [{"model": model, "vector": vector} for vector in ("a", "b")]
-        names = list(frame["image_id"])
-        write_pack(
-            folder / "nano.zarr", "nano", ["a", "b"], prints, names, semantic.astype(np.float32)
-        )
-        write_pack(
-            folder / "nano-vision.zarr",
-            "eye",
-            ["l"],
-            [{"model": model}],
-            names,
-            visual[:, None].astype(np.float32),
-        )
+        stores = (("nano", ["a", "b"], semantic), ("nano-vision", ["l"], visual[:, None]))
+        for store, vectors, rows in stores:
+            prints = [{"model": model, "vector": vector} for vector in vectors]
+            path, ids = folder / f"{store}.zarr", list(frame["image_id"])
+            write_pack(path, store, vectors, prints, ids, rows.astype(np.float32))
         return table
 
     return write
@@ -180,10 +168,8 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
 
 def test_a_run_of_two_targets_from_fit_to_comparison(prepare: Prepare) -> None:
     prepare("mine", {"quality": (0, 1, 3), "align": (1, 10, 50)})
-    fitted = agiqa(
-        "fit", "mine", "--target", "quality", "--target", "alignment", "--json", *FAST,
-        "-o", "runs/both",
-    )  # fmt: skip
+    both = ["--target", "quality", "--target", "alignment", "-o", "runs/both"]
+    fitted = agiqa("fit", "mine", *both, "--json", *FAST)
     assert json.loads(fitted.stdout)["target"] == "quality, align"  # as the table calls it
     shown = agiqa("evaluate", "runs/both")
     assert "mine, quality, protocol grouped" in shown.stdout
@@ -218,22 +204,21 @@ def test_images_without_one_of_the_targets_are_left_out(
     frame = table.frame.copy()
     frame.loc[:3, "authenticity"] = np.nan
     write_table(replace(table, frame=frame), Path("cache/mine"))
-    with caplog.at_level(logging.WARNING):
-        agiqa("fit", "mine", "--target", "quality,authenticity", *FAST)
+    agiqa("fit", "mine", "--target", "quality,authenticity", *FAST)
     assert "4 images have no score 'quality' or 'authenticity'" in caplog.text
 
 
 def test_what_targets_can_be(prepare: Prepare) -> None:
     prepare("mine", {"quality": (0, 1, 3), "correspondence": (1, 10, 50)})
-    assert "no target 'beauty'; it has quality, correspondence" in refusal(
-        "fit", "mine", "--target", "beauty", *FAST
-    )
-    assert "names a target of 'mine' twice" in refusal(
-        "fit", "mine", "--target", "alignment", "--target", "correspondence", *FAST
-    )
-    assert "The preset paper learns one target, found quality, correspondence: give one" in (
-        refusal("fit", "mine", "--preset", "paper", "--target", "quality,alignment", *FAST)
-    )
+    for words, message in (
+        (["beauty"], "no target 'beauty'; it has quality, correspondence"),
+        (["alignment", "--target", "correspondence"], "names a target of 'mine' twice"),
+        (
+            ["quality,alignment", "--preset", "paper"],
+            "The preset paper learns one target, found quality, correspondence: give one",
+        ),
+    ):
+        assert message in refusal("fit", "mine", *FAST, "--target", *words)
 
 
 @pytest.fixture
@@ -262,9 +247,8 @@ def test_data_sets_train_together_and_are_evaluated_each(three: None) -> None:
     agiqa("compare", "runs/mine/grouped", "runs/mine+theirs/grouped")
     assert "made in different ways" in refusal("fit", "mine", "other", *FAST)
     assert "given once" in refusal("fit", "mine", "mine", *FAST)
-    assert "paper learns from one data set, found mine, theirs" in refusal(
-        "fit", "mine", "theirs", "--preset", "paper", *FAST
-    )
+    line = refusal("fit", "mine", "theirs", "--preset", "paper", *FAST)
+    assert "paper learns from one data set, found mine, theirs" in line
 
 
 def test_what_others_test_is_not_trained_on(
@@ -274,20 +258,19 @@ def test_what_others_test_is_not_trained_on(
     ids = [f"{2:032x}{row:032x}" for row in range(90)]
     ids[:20] = list(mine.frame["image_id"][:20])
     prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
-    with caplog.at_level(logging.WARNING):
-        agiqa("fit", "mine", "copies", *FAST)
+    agiqa("fit", "mine", "copies", *FAST)
     assert "left out of training where another data set tests or validates" in caplog.text
 
 
 def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("mine", "theirs"):
         agiqa("fit", name, *FAST)
-    assert "is not evaluated: run `agiqa evaluate" in refusal(
-        "cross", "runs/mine/grouped", "runs/theirs/grouped"
-    )
+    both = ("runs/mine/grouped", "runs/theirs/grouped")
+    assert "is not evaluated: run `agiqa evaluate" in refusal("cross", *both)
     for name in ("mine", "theirs"):
         agiqa("evaluate", f"runs/{name}/grouped")
-    found = _matrix("cross", "runs/mine/grouped", "runs/theirs/grouped", "--json")
+    rows = json.loads(agiqa("cross", *both, "--json").stdout)["runs"]
+    found = {row["run"]: row["tested_on"] for row in rows}
     crossed = found["runs/mine/grouped"]["theirs"]
     assert crossed["protocol"] == "cross"
     assert crossed["trained_on"] == ["mine"]
@@ -314,16 +297,13 @@ def test_train_on_each_test_on_each(three: None, caplog: pytest.LogCaptureFixtur
     assert f"{median:.3f} ± " in shown
     assert f"{own:.3f} ± " in shown
     assert "at least two data sets" in refusal("cross", "runs/mine/grouped")
-    message = refusal("cross", "runs/mine/grouped", "--on", "other")
-    assert "vector 'a'" in message
+    assert "vector 'a'" in refusal("cross", "runs/mine/grouped", "--on", "other")
     agiqa("fit", "mine", "--target", "align", *FAST, "-o", "runs/align")
     agiqa("evaluate", "runs/align")
     assert "nothing in common to test" in refusal("cross", "runs/align", "--on", "theirs")
     agiqa("fit", "theirs", "--protocol", "random", *FAST)
     agiqa("evaluate", "runs/theirs/random")
-    assert "a column of the matrix needs one" in refusal(
-        "cross", "runs/mine/grouped", "runs/theirs/random", "runs/theirs/grouped"
-    )
+    assert "a column of the matrix needs one" in refusal("cross", "runs/theirs/random", *both)
 
 
 def test_copies_of_training_images_are_not_tested(
@@ -335,8 +315,7 @@ def test_copies_of_training_images_are_not_tested(
     prepare("copies", {"quality": (0, 1, 3)}, seed=2, ids=ids, images=90)
     agiqa("fit", "mine", *FAST)
     agiqa("evaluate", "runs/mine/grouped")
-    with caplog.at_level(logging.WARNING):
-        agiqa("cross", "runs/mine/grouped", "--on", "copies")
+    agiqa("cross", "runs/mine/grouped", "--on", "copies")
     assert "are left out of its test sides: mine holds the same files or groups for" in caplog.text
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
     predictions = pd.read_csv("runs/mine/grouped/cross/copies/predictions.csv")
@@ -344,11 +323,6 @@ def test_copies_of_training_images_are_not_tested(
         learnt = splits[(splits["seed"] == seed) & (splits["side"] != "test")]
         assert not set(part["image_id"]) & set(learnt["image_id"])
         assert len(part) > 0
-
-
-def _matrix(*arguments: str) -> dict[str, Any]:
-    rows = json.loads(agiqa(*arguments).stdout)["runs"]
-    return {row["run"]: row["tested_on"] for row in rows}
 
 
 def _with_groups(table: ImagesTable, groups: list[str], prompts: list[str]) -> ImagesTable:
@@ -411,8 +385,7 @@ def test_shared_prompts_that_stay_are_told(
     for seed, name in ((1, "a"), (2, "b")):
         table = prepare(name, {"quality": (0, 1, 3)}, seed=seed)
         _with_groups(table, [f"{name} {row // 4}" for row in range(80)], ["a photo"] * 80)
-    with caplog.at_level(logging.WARNING):
-        _, sides = _joined_sides("a", "b")
+    _, sides = _joined_sides("a", "b")
     assert all(len(side["train"]) == 112 for side in sides.values())  # names differ: all train
     assert "48 of 48 test images of 'a' have a prompt that another data set" in caplog.text
 
@@ -426,8 +399,7 @@ def test_cross_leaves_out_groups_that_the_run_selected_by(
         _with_groups(table, [f"a cat {n}" for n in numbers], [form.format(n) for n in numbers])
     agiqa("fit", "a", *FAST)
     agiqa("evaluate", "runs/a/grouped")
-    with caplog.at_level(logging.WARNING):
-        agiqa("cross", "runs/a/grouped", "--on", "b")
+    agiqa("cross", "runs/a/grouped", "--on", "b")
     assert "holds the same files or groups for training or validation" in caplog.text
     tested = pd.read_csv("runs/a/grouped/cross/b/predictions.csv")
     splits = pd.read_csv("cache/a/splits/grouped.csv")
@@ -443,9 +415,8 @@ def test_a_run_and_what_was_made_from_it_are_kept_unless_told(prepare: Prepare) 
     prepare("mine", {"quality": (0, 1, 3)})
     agiqa("fit", "mine", *FAST)
     run = Path("runs/mine/grouped")
-    assert "a run stands there, which would be lost: give --replace" in refusal(
-        "fit", "mine", *FAST
-    )
+    line = refusal("fit", "mine", *FAST)
+    assert "a run stands there, which would be lost: give --replace" in line
     agiqa("evaluate", run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for out in ([], ["-o", run]):

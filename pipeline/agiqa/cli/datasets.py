@@ -10,7 +10,6 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.options import Settings, cache, list_as_json, settings
 from agiqa.cli.output import console, echo, print_json, print_listing
 from agiqa.core.errors import AgiqaError
-from agiqa.data.sources import ALIASES, known_folder
 
 if TYPE_CHECKING:
     from agiqa.core.params import Params
@@ -50,6 +49,8 @@ def command(cache: Path, settings: Settings, as_json: bool) -> None:
 
 
 def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, Any]:
+    from agiqa.data.sources import ALIASES, known_folder
+
     facts = adapter.FACTS
     names = (facts.name, *(alias for alias, name in ALIASES.items() if name == facts.name))
     prepared = next((cache / n for n in names if (cache / n / "images.csv").is_file()), None)

@@ -20,6 +20,7 @@ from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError, printable
 
 if TYPE_CHECKING:
+    from agiqa.runs.explain import Explainer
     from agiqa.runs.explain.write import Chosen
 
 
@@ -77,41 +78,26 @@ def command(
     agiqa explain runs/agiqa-3k/grouped --worst 6 --best 0 --lowest 0
     agiqa explain runs/agiqa-3k/grouped pictures/ -o why/ --aspects nano-aspects
     """  # fmt: skip
-    from agiqa.runs.explain import Explainer, explain_run
-    from agiqa.runs.explain.write import (
-        FOLDER,
-        choose,
-        chosen_files,
-        require_replaceable,
-        with_scores,
-    )
-    from agiqa.runs.files import load_provenance, load_run
-    from agiqa.runs.score import Scorer
-    from agiqa.store.packs.pack import at_hand
+    from agiqa.runs.explain import explain_run, write
+    from agiqa.runs.files import load_provenance
 
     run, images = _run_and_images(paths)
     provenance = load_provenance(run)
     if out is None and run == paths[0] and "published" in provenance:
         raise click.UsageError("A published RUN stays as it is: say where to write, -o FOLDER.")
-    folder = out or (run / FOLDER if run == paths[0] else Path(FOLDER))
-    require_replaceable(folder)
+    folder = out or (run / write.FOLDER if run == paths[0] else Path(write.FOLDER))
+    write.require_replaceable(folder)
     files = files_of(images) if images else []
-    scorer = Scorer(load_run(run, remote_code))
-    stores = (scorer.run.params.visual, scorer.run.params.semantic)
-    packs = [f"{store.name}.{store.format}" for store in stores]
-    packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
-    explainer = Explainer(scorer, at_hand(cache, str(provenance["dataset"]), packs), aspects)
-    if aspects and explainer.available["reasons"]:
-        raise AgiqaError(explainer.available["reasons"])
+    explainer = _make_explainer(run, cache, aspects, remote_code)
     if images:
-        chosen, bad = chosen_files(explainer, files, skip_bad)
-        chosen = with_scores(explainer, chosen, image_prompt)
+        chosen, bad = write.chosen_files(explainer, files, skip_bad)
+        chosen = write.with_scores(explainer, chosen, image_prompt)
         for unusable in bad:
             echo(f"Skipped {unusable.path}: {unusable.reason}", err=True)
     else:
         if explainer.rated is None:
             raise AgiqaError(explainer.available["neighbours"])
-        chosen = choose(run, explainer.rated.table.root, worst, best, lowest)
+        chosen = write.choose(run, explainer.rated.table.root, worst, best, lowest)
     content = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
         print_json({"folder": str(folder), **content})
@@ -120,6 +106,26 @@ def command(
         _show(image, content["images"][image.name], folder)
     _say_how_well(content)
     echo(f"Written to {folder}.")
+
+
+def _make_explainer(
+    run: Path, cache: Path | str, aspects: str | None, remote_code: str
+) -> "Explainer":
+    """Load the run and what explains it; AgiqaError where aspects that are named cannot speak."""
+    from agiqa.runs.explain import Explainer
+    from agiqa.runs.files import load_run
+    from agiqa.runs.score import Scorer
+    from agiqa.store.packs.pack import at_hand
+
+    scorer = Scorer(load_run(run, remote_code))
+    stores = (scorer.run.params.visual, scorer.run.params.semantic)
+    packs = [f"{store.name}.{store.format}" for store in stores]
+    packs += [f"{aspects}-answers.{stores[1].format}"] if aspects else []
+    cache = at_hand(cache, str(scorer.run.provenance["dataset"]), packs)
+    explainer = Explainer(scorer, cache, aspects)
+    if aspects and explainer.available["reasons"]:
+        raise AgiqaError(explainer.available["reasons"])
+    return explainer
 
 
 def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:

@@ -146,6 +146,5 @@ def import_checkpoint(
     params = settings.read(*((f"fit.target={target}",) if target else ()))
     imported = import_run(file, dataset, cache, params, run, replace)
     stores = imported.provenance["stores"]
-    made_by = stores["semantic"]["extractor"]
-    following = f"agiqa evaluate {imported.folder}"
-    show({"run": str(imported.folder), "semantic": made_by, "next": following}, as_json)
+    result = {"run": str(imported.folder), "semantic": stores["semantic"]["extractor"]}
+    show(result | {"next": f"agiqa evaluate {imported.folder}"}, as_json)

@@ -53,8 +53,42 @@ class OutPath(click.Path):
         return path
 
 
+class CacheFolder(click.Path):
+    """A folder of tables and stores; where `url` is set, a URL will do, too, and stays as it is."""
+
+    def __init__(self, url: bool) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+        self.url = url
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the path or the URL."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        if not self.url:
+            self.fail(
+                f"expected a folder on this machine, found the URL {shown(value)}. fit, evaluate "
+                "and report read from URLs; extract shares vectors through AGIQA_STORE.",
+                param,
+                ctx,
+            )
+        return value
+
+
+class PackPath(click.Path):
+    """A pack's path; of a URL that of a checked copy."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Fetch what is at a URL; a failure is one line."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        from agiqa.store import local_copy
+
+        return local_copy(value)
+
+
 OUT_FILE = OutPath(path_type=Path, dir_okay=False)
 OUT_FOLDER = OutPath(path_type=Path, file_okay=False)
+PACK = PackPath(path_type=Path)
 RUN = RunFolder(path_type=Path, file_okay=False)
 RUN_OR_IMAGE = RunFolder(path_type=Path)
 
@@ -142,37 +176,6 @@ def plain_name(name: str, option: str) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def pack_at_hand(context: click.Context, option: click.Parameter, value: str) -> Path:
-    """Give the path of a pack, of a URL that of a checked copy; a callback of an argument."""
-    if not is_url(value):
-        return Path(value)
-    from agiqa.store import local_copy
-
-    return local_copy(value)
-
-
-def _folder_here(context: click.Context, option: click.Parameter, value: str) -> Path:
-    """Give a folder to write to."""
-    if is_url(value):
-        raise click.BadParameter(
-            f"expected a folder on this machine, found the URL {shown(value)}. fit, evaluate and "
-            "report read from URLs; extract shares vectors through AGIQA_STORE.",
-            context,
-            option,
-        )
-    return _folder(context, option, value)
-
-
-def _folder_or_url(context: click.Context, option: click.Parameter, value: str) -> Path | str:
-    """Give a folder to read from, a URL as it is."""
-    return value if is_url(value) else _folder(context, option, value)
-
-
-def _folder(context: click.Context, option: click.Parameter, value: str) -> Path:
-    FOLDER.convert(value, option, context)
-    return Path(value)
-
-
 def number(
     name: str, default: float, help: str, least: int = 0, most: int | None = None, **more: Any
 ) -> Callable[[Command], Command]:
@@ -196,7 +199,7 @@ list_as_json = click.option("--json", "as_json", is_flag=True, help="Print the l
 cache = click.option(
     "--cache",
     metavar="DIRECTORY",
-    callback=_folder_here,
+    type=CacheFolder(url=False),
     default=str(CACHE),
     show_default=True,
     help="Folder of images tables and feature stores.",
@@ -204,7 +207,7 @@ cache = click.option(
 cache_or_url = click.option(
     "--cache",
     metavar="DIRECTORY|URL",
-    callback=_folder_or_url,
+    type=CacheFolder(url=True),
     default=str(CACHE),
     show_default=True,
     help="Folder of images tables and feature stores, or its URL, such as s3://bucket/cache.",

@@ -27,6 +27,17 @@ LICENCES = (
 )  # fmt: skip
 
 
+def _known_licence(_ctx: click.Context, _option: click.Parameter, licence: str) -> str:
+    """Give the licence back; an error of usage names near ones where the hub has no such word."""
+    if licence not in LICENCES:
+        near = get_close_matches(licence, LICENCES, 3) or ["apache-2.0"]
+        raise click.UsageError(
+            f"--licence expects the hub's word for it, such as {', '.join(near)}, or other; found "
+            f"'{licence}'."
+        )
+    return licence
+
+
 @click.command("publish", cls=Command)
 @run_argument
 @click.option("-o", "--out", type=OUT_FOLDER, required=True, help="The folder to make.")
@@ -38,6 +49,7 @@ LICENCES = (
     "--licence",
     default="unknown",
     show_default=True,
+    callback=_known_licence,
     metavar="ID",
     help="Of the run, as the hub spells it: apache-2.0, mit, cc-by-nc-4.0 ...",
 )
@@ -80,12 +92,6 @@ def command(
 
     if private and push is None:
         raise click.UsageError("--private goes with --push USER/NAME.")
-    if licence not in LICENCES:
-        near = get_close_matches(licence, LICENCES, 3) or ["apache-2.0"]
-        raise click.UsageError(
-            f"--licence expects the hub's word for it, such as {', '.join(near)}, or other; found "
-            f"'{licence}'."
-        )
     address = START + require_repository(push) if push else out.resolve().name
     try:
         own = read_regular(notes, MIB).decode("utf-8") if notes else ""

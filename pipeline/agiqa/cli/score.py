@@ -149,8 +149,6 @@ def command(
     style = style_of(style, out)
     if style == "parquet":
         require_parquet()
-        if out is None:
-            raise click.UsageError("--format parquet needs a file: -o scores.parquet.")
     if html is not None and html.suffix.lower() not in PAGES:
         raise click.UsageError(f"--html {html}: expected a name that ends in .html.")
     about = _about_scorer(run, published)
@@ -260,9 +258,12 @@ def style_of(style: str | None, out: Path | None) -> str:
     """The format asked for, or the one that the name of the file says.
 
     Raises:
-        click.UsageError: the name says none that is written here, or another than --format.
+        click.UsageError: the name says none that is written here, or another than --format; or
+            there is no file for a format that is none for a terminal.
     """
     if out is None:
+        if style == "parquet":
+            raise click.UsageError("--format parquet needs a file: -o scores.parquet.")
         return style or "table"
     named = SUFFIXES.get(out.suffix.lower())
     if named is None and (style is None or out.suffix.lower() in FOREIGN):

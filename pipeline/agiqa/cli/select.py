@@ -1,6 +1,5 @@
 """`agiqa select`: images chosen by their scores."""
 
-import math
 from pathlib import Path
 
 import click
@@ -78,14 +77,9 @@ def command(
         raise UsageError(f"-o {out}: expected a name that ends in .csv.")
     if out is not None and out.exists() and out.samefile(scores):
         raise UsageError(f"-o {out}: is the table of scores itself, which stays: choose another.")
-    for name, limit in (("--above", above), ("--below", below)):
-        if limit is not None and not math.isfinite(limit):
-            raise UsageError(f"{name}: expected a number, found {limit}.")
     choice = Choice(group_by, best, worst, above, below, worst_share)
     if copy_to and link_to and copy_to.resolve() == link_to.resolve():
         raise UsageError("--copy-to and --link-to: expected two folders, found one.")
-    if choice == Choice(group_by):
-        raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
     selection = select(read_scores(scores), choice)
     if selection.empty:
         echo("No image is like that.", err=True)

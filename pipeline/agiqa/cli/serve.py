@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,8 +78,6 @@ def command(
     agiqa serve --run runs/agiqa-3k/grouped
     agiqa serve --run runs/agiqa-3k/grouped --images pictures/ --port 8080
     """
-    import time
-
     from agiqa.runs.files import load_provenance
     from agiqa.runs.score import default_run
     from agiqa.views.server.limits import MIB, Limits
@@ -98,21 +97,20 @@ def command(
             )
         _say(f"{url}  (Ctrl-C stops it; the models are loading)")
 
-    def ready() -> None:
-        _say(f"Ready after {time.monotonic() - started:.0f} s.")
-
-    def stopping(requests: int) -> None:
-        _say(
-            f"Stopping: {requests} requests are answered first, for at most {timeout:g} s; another "
-            "signal (Ctrl-C) stops at once."
-        )
-
     how = Serving(run, cache, images, host, port, names, batch_size, forget, limits, remote_code)
     before = signal.signal(signal.SIGTERM, _stop)
     cut_off = 0
     try:
         with suppress(KeyboardInterrupt):
-            cut_off = serve(how, starting, ready, stopping)
+            cut_off = serve(
+                how,
+                starting,
+                lambda: _say(f"Ready after {time.monotonic() - started:.0f} s."),
+                lambda requests: _say(
+                    f"Stopping: {requests} requests are answered first, for at most {timeout:g} s; "
+                    "another signal (Ctrl-C) stops at once."
+                ),
+            )
     finally:
         signal.signal(signal.SIGTERM, before)
     _say(f"Stopped; {cut_off} requests were not answered." if cut_off else "Stopped.")

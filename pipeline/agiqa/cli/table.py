@@ -76,20 +76,19 @@ def command(
     from agiqa.core.whole_files import write_whole
     from agiqa.views.tables import find_results, format_of, grids_of, published_results, render
 
+    form = form or (format_of(out) if out is not None else None)
     if form is None and out is not None:
-        form = format_of(out)
-        if form is None:
-            raise click.UsageError(
-                f"-o {out}: expected a name that ends in .md, .csv, .tex or .html, or --format."
-            )
+        raise click.UsageError(
+            f"-o {out}: expected a name that ends in .md, .csv, .tex or .html, or --format."
+        )
     named = [name.strip() for name in models.split(",") if name.strip()]
     if not named:
         raise click.UsageError("--models expects names such as moe,ridge, or all; found none.")
-    results = find_results(folders or (RUNS,), named)
     shown = [  # the fitted error never without the raw one
         figure for name in figures or ("srcc", "plcc_logistic")
         for figure in (("rmse_raw", name) if name == "rmse" else (name,))
     ]  # fmt: skip
+    results = find_results(folders or (RUNS,), named)
     from_papers = published_results() if published else []
     grids = grids_of(results.results, from_papers, tuple(dict.fromkeys(shown)))
     for run in results.not_evaluated:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.images import BadImage, BadImagesError, check_images, image_id
+from agiqa.data.images import BadImage, BadImagesError, ImageError, image_id
 from agiqa.runs.pictures import File, Packed, Picture, as_pictures, is_batch
 from agiqa.store.row_ids import Source
 
@@ -103,9 +103,8 @@ class ImageScorer(ABC):
                 with a warning each.
 
         Raises:
-            BadImagesError: the run's models do not take some of the files.
-            AgiqaError: a file cannot be decoded, no image or something else is given, or
-                generation prompts are missing.
+            BadImagesError: some files cannot be read, or the run's models do not take them.
+            AgiqaError: no image or something else is given, or generation prompts are missing.
         """
         folder = isinstance(images, File) and Path(images).is_dir()
         is_one = isinstance(images, Picture | Packed)
@@ -123,7 +122,10 @@ class ImageScorer(ABC):
         if loaded:
             scores = self.score_loaded(loaded, self._image_prompts(loaded, image_prompts))
         elif skip_bad and (folder or not alone):
-            scores = self._score_decodable(files, image_prompts)
+            prompts = self._image_prompts(files, image_prompts)
+            scores, bad = self.score_good([Path(file) for file in files], prompts)
+            for image in bad:
+                log.warning("%s is left out: it %s", image.path, image.reason)
         else:
             scores = self._score_files(files, image_prompts)
         return scores[0] if alone and not folder else scores
@@ -133,35 +135,27 @@ class ImageScorer(ABC):
     ) -> list["Score"]:
         prompts = self._image_prompts(files, image_prompts)
         own: Sequence[str | None] = prompts or [None] * len(files)
-        given = [
-            Source(image_id(Path(file)), Path(file), prompt)
-            for file, prompt in zip(files, own, strict=True)
-        ]
+        given, unreadable = list[Source](), list[ImageError]()
+        for file, prompt in zip(map(Path, files), own, strict=True):
+            try:
+                given.append(Source(image_id(file), file, prompt))
+            except ImageError as error:
+                unreadable.append(error)
+        if unreadable:
+            bad = [BadImage(printable(error.path), error.reason) for error in unreadable]
+            raise BadImagesError(str(unreadable[0]), bad)
         scores = self.score_sources({source.row_id: source for source in given})
         return [
             replace(scores[source.row_id], image=str(file))
             for file, source in zip(files, given, strict=True)
         ]
 
-    def _score_decodable(
-        self, files: Sequence[File], image_prompts: Sequence[str] | None
-    ) -> list["Score"]:
-        """Score the files that can be; a warning for each of the others."""
-        prompts = self._image_prompts(files, image_prompts)
-        bad = check_images([Path(file) for file in files])
-        lost = {image.path for image in bad}
-        kept = [row for row, file in enumerate(files) if printable(file) not in lost]
-        scores, refused = self.score_good(
-            [Path(files[row]) for row in kept], prompts and [prompts[row] for row in kept]
-        )
-        for image in (*bad, *refused):
-            log.warning("%s is left out: it %s", image.path, image.reason)
-        return scores
-
     def score_good(
         self, files: Sequence[Path], image_prompts: Sequence[str] | None = None
     ) -> tuple[list["Score"], list[BadImage]]:
-        """Score files but for those that the run's models do not take: these, with the reasons.
+        """Score files but for those that cannot be read or that the run's models do not take.
+
+        These come second, with the reasons.
 
         As calling the scorer, which gives up where there is one; the vectors of all others are
         made first either way.

@@ -56,8 +56,7 @@ class LmmScorer(ImageScorer):
         self.engine = engine or OneMachine(scorer.settings.workers, whole=False)
         self.label, self.title = scorer.name, f"The scorer '{scorer.name}'"
         settings = replace(scorer.settings, remote_code=remote_code)
-        # What is about to be fetched and run, and on which terms, is said before either.
-        log.log(
+        log.log(  # what is about to be fetched and run, and on which terms, before either
             logging.INFO if scorer.commercial else logging.WARNING,
             "Scorer %s: model %s (%s), on %s; licence: %s",
             *(scorer.name, scorer.settings.model, scorer.size, device(), scorer.terms),
@@ -68,12 +67,10 @@ class LmmScorer(ImageScorer):
             raise AgiqaError(
                 f"{error}: give --scorer a copy of {settings.prompts} with `model: FOLDER`"
             ) from error
-        stores = [vector.store for vector in extractor.vectors]
-        answers = [index for index, store in enumerate(stores) if store == ANSWERS]
+        answers = [row for row, made in enumerate(extractor.vectors) if made.store == ANSWERS]
         self.semantic = VectorSubset(extractor, answers)
         self.answers_of_files = FileVectors(self.semantic, ledger, self.engine)
         self.asks_image_prompt = asks_image_prompt(self.semantic.vectors)
-        low, high = scorer.scale
         self.provenance = {
             "scorer": scorer.name,
             "model": settings.model,
@@ -85,7 +82,7 @@ class LmmScorer(ImageScorer):
             "target": scorer.target,
             "targets": [scorer.target],
             "synthetic": False,
-            "mos": {"low": low, "high": high},
+            "mos": dict(zip(("low", "high"), scorer.scale, strict=True)),
             "experts": [],
         }
 

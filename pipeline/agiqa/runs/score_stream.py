@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from agiqa.core.errors import AgiqaError, printable
-from agiqa.data.images import BadImage, ImageError, check_images, image_id
+from agiqa.data.images import BadImage, check_images
 from agiqa.runs.image_scorer import ImageScorer
 from agiqa.runs.input_record import ImageInput
 from agiqa.runs.score import Score
@@ -134,10 +134,9 @@ def _score(
     problems = {row: image.problem for row, image in enumerate(images) if image.problem}
     with TemporaryDirectory(prefix="agiqa-score-") as spool:
         paths = [_file(image, Path(spool, str(row))) for row, image in enumerate(images)]
-        readable = list(
-            dict.fromkeys(paths[row] for row in range(len(paths)) if row not in problems)
-        )
-        problems |= _problems(paths, check_images(readable) if first else _unreadable(readable))
+        if first:
+            given = dict.fromkeys(path for row, path in enumerate(paths) if row not in problems)
+            problems |= _problems(paths, check_images(list(given)))
         if problems and (first or len(problems) == count):
             bad = [BadImage(printable(images[row].name), why) for row, why in problems.items()]
             raise BadInputError(bad, count)
@@ -189,15 +188,6 @@ def _file(image: ImageInput, path: Path) -> Path:
         return image.path
     path.write_bytes(image.content or b"")
     return path
-
-
-def _unreadable(paths: Iterable[Path]) -> Iterator[BadImage]:
-    """Find those that cannot even be read; what cannot be decoded is found when it is scored."""
-    for path in paths:
-        try:
-            image_id(path)
-        except ImageError as error:
-            yield BadImage(printable(path), error.reason)
 
 
 def _row(

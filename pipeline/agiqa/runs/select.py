@@ -1,6 +1,7 @@
 """Images chosen by their scores: the best of each prompt, the worst tenth, all below a limit."""
 
 import io
+import math
 import os
 import shutil
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
+from agiqa.core.errors import AgiqaError, UsageError, one_line, printable, quoted, some
 from agiqa.core.regular_files import read_regular
 from agiqa.core.spreadsheets import plain_cell
 from agiqa.core.trees import parse_json
@@ -40,6 +41,15 @@ class Choice:
     above: float | None = None  # the score, or equal
     below: float | None = None  # the score
     worst_share: float | None = None  # of each group, 0 to 1; at least one image
+
+    def __post_init__(self) -> None:
+        """Refuse a choice of nothing, and limits that are no numbers, as errors of usage."""
+        limits = {"--above": self.above, "--below": self.below}
+        for name, limit in limits.items():
+            if limit is not None and not math.isfinite(limit):
+                raise UsageError(f"{name}: expected a number, found {limit}.")
+        if {self.best, self.worst, self.worst_share, *limits.values()} == {None}:
+            raise UsageError("expected --best, --worst, --worst-share, --above or --below.")
 
 
 def read_scores(path: Path) -> pd.DataFrame:

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import ANY, OUT_FILE, as_json, cache, pack_at_hand, plain_name
+from agiqa.cli.options import ANY, OUT_FILE, PACK, as_json, cache, plain_name
 from agiqa.cli.output import echo, show
 from agiqa.core.errors import AgiqaError
 
 
 @click.command("convert", cls=Command)
-@click.argument("pack", callback=pack_at_hand)
+@click.argument("pack", type=PACK)
 @click.argument("target", type=ANY)
 @click.option("--force", is_flag=True, help="Replace another pack that TARGET holds.")
 @as_json
@@ -37,7 +37,7 @@ def convert(pack: Path, target: Path, force: bool, as_json: bool) -> None:
 
 
 @click.command("export", cls=Command)
-@click.argument("pack", callback=pack_at_hand)
+@click.argument("pack", type=PACK)
 @click.option(
     "-o", "--out", required=True, type=OUT_FILE, help="The file to write: *.safetensors or *.npz."
 )
@@ -125,14 +125,8 @@ def import_pt(
     show(result, as_json)
 
 
-def _all_at_hand(
-    context: click.Context, option: click.Parameter, values: tuple[str, ...]
-) -> tuple[Path, ...]:
-    return tuple(pack_at_hand(context, option, value) for value in values)
-
-
 @click.command("merge", cls=Command)
-@click.argument("sources", nargs=-1, required=True, callback=_all_at_hand)
+@click.argument("sources", nargs=-1, required=True, type=PACK)
 @as_json
 def merge(sources: tuple[Path, ...], as_json: bool) -> None:
     r"""Add the rows of SOURCES to this ledger ($AGIQA_STORE).
