@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import transformers
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
