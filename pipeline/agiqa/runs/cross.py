@@ -59,7 +59,10 @@ def cross(
             "runs, or --on DATASET."
         )
     return [
-        (run.folder, {name: _metrics(run, name, told, cache) for name, told in columns.items()})
+        (
+            run.folder,
+            {name: _metrics(run, name, protocol, cache) for name, protocol in columns.items()},
+        )
         for run in runs
     ]
 

@@ -297,7 +297,8 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error}): {again}") from error
     for figures in metrics["models"].values():  # what is not there is not defined
-        figures |= {name: {} for name in FIGURES if name not in figures}
+        for name in FIGURES:
+            figures.setdefault(name, {"why": f"not measured; {again}"})
     for summaries in [*metrics["models"].values(), *metrics.get("generators", {}).values()]:
         for summary in summaries.values():
             if isinstance(summary, dict):

@@ -76,16 +76,16 @@ def require_images(targets: Targets, sides: Sides, least: Mapping[str, int], why
     """
     for seed, side in sides.items():
         for number, dataset in enumerate(targets.datasets):
-            split = f"plit {seed}" + (f" of '{dataset}'" if len(targets.datasets) > 1 else "")
+            split = f"split {seed}" + (f" of '{dataset}'" if len(targets.datasets) > 1 else "")
             own = {name: side[name][targets.dataset_of[side[name]] == number] for name in least}
             for name, count in least.items():
                 if len(own[name]) < count:
                     raise AgiqaError(
-                        f"S{split} has {len(own[name])} {name} images; fit needs at least {count}"
-                        f"{why}."
+                        f"S{split[1:]} has {len(own[name])} {name} images; fit needs at least "
+                        f"{count}{why}."
                     )
             for column, target in enumerate(targets.names):
                 if float(np.ptp(targets.mos[own["train"], column])) == 0:
                     raise AgiqaError(
-                        f"All training images of s{split} have the same score '{target}'."
+                        f"All training images of {split} have the same score '{target}'."
                     )

@@ -106,6 +106,8 @@ def test_what_is_missing_is_said_in_one_sentence(world: World, tmp_path: Path) -
     empty = Explainer(scorer, tmp_path)
     assert f"{tmp_path / 'mine'}: expected the rated images" in empty.available["neighbours"]
     assert alone.validity == []
+    with pytest.raises(AgiqaError, match="No images"):
+        alone.maps([])
 
 
 @pytest.mark.parametrize("pools", [("cls", "mean", "std"), ("std", "mean"), ("mean",)])

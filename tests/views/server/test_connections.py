@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,3 +254,14 @@ def test_one_line_of_a_kind_in_a_while() -> None:
     assert shown("uvicorn.error", "Exceeded concurrency limit.")
     for _ in range(2):  # a failure of ours is seen each time
         assert shown("uvicorn.error", "Exception in ASGI application\n", ValueError("x"))
+
+
+def test_any_thread_may_log() -> None:
+    seldom = SeldomRepeated()
+
+    def log(thread: int) -> bool:
+        names = (f"{thread}: {number}" for number in range(4000))
+        return all(seldom.filter(logging.makeLogRecord({"msg": name})) for name in names)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(log, range(8)))

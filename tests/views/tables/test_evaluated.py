@@ -191,6 +191,7 @@ def test_a_figure_that_is_not_defined_is_no_figure(write_run: Callable[..., Path
     assert result.figures["srcc"].median is None
     assert result.figures["srcc"].why == "all are equal"
     assert result.figures["rmse"].median is None
+    assert result.figures["rmse"].why == "not measured; run `agiqa evaluate` again"
 
 
 def test_a_damaged_run_leaves_the_others_their_table(write_run: Callable[..., Path]) -> None:

@@ -1,6 +1,6 @@
 """Why a score is what it is: quality maps, reasons from the cached answers, rated neighbours.
 
-    explainer.py      `Explainer`: the three, for files or images in memory
+    explainer.py      `Explainer`: the three, for image files
     maps.py           maps, by the preset
     quality_map.py    a map, and how it is drawn over its image
     aspects.py        reasons: the store of answers, the model for new images

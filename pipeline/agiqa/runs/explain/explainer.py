@@ -71,7 +71,7 @@ class Explainer:
         Raises:
             AgiqaError: the run gives no maps, or a file cannot be decoded.
         """
-        self._require(MAPS)
+        self._require(MAPS, images)
         ensemble = self.run.ensemble
         if isinstance(ensemble, PaperEnsemble):
             asked = image_prompts if self.scorer.asks_image_prompt else None
@@ -109,7 +109,7 @@ class Explainer:
             AgiqaError: there is no store of answers, a file cannot be decoded, or this environment
                 would answer otherwise than the store's.
         """
-        self._require(REASONS)
+        self._require(REASONS, images)
         assert self._aspects is not None
         files = list(map(Path, images))
         return self._aspects.reasons(files, ids or list(map(image_id, files)), image_prompts)
@@ -128,7 +128,7 @@ class Explainer:
         Raises:
             AgiqaError: the data set or its visual features are not there.
         """
-        self._require(NEIGHBOURS)
+        self._require(NEIGHBOURS, images)
         rated, alike = self.rated, self._alike
         assert rated is not None
         assert alike is not None
@@ -138,9 +138,11 @@ class Explainer:
         prompts = [rated.prompts.get(own, text) for own, text in zip(known, given, strict=True)]
         return alike.neighbours(rated, self._visual(files, known), known, prompts, count)
 
-    def _require(self, kind: str) -> None:
+    def _require(self, kind: str, images: Sequence[Path | str]) -> None:
         if self.available[kind]:
             raise AgiqaError(self.available[kind])
+        if not images:
+            raise AgiqaError("No images to explain.")
 
     def _require_maps(self) -> None:
         if not isinstance(self.run.ensemble, PaperEnsemble) and not set(PLACED) & set(

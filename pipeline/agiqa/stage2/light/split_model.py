@@ -1,6 +1,6 @@
 """One split's models: a kernel ridge for each expert, the mixtures of their scores, and the ridges.
 
-The visual vector is the first expert's, each semantic vector is one more's. `closed_forms` fits
+The visual vector is the first expert's, each semantic vector is one more's. `training` fits
 kernels and ridges, `gate` the mixtures.
 """
 

@@ -195,6 +195,7 @@ class SeldomRepeated(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._shown: TTLCache[object, bool] = TTLCache(1000, REPEAT_SECONDS)
+        self._lock = threading.Lock()  # of `_shown`: any thread may log
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown; descriptors that have run out are said in one line."""
@@ -205,7 +206,8 @@ class SeldomRepeated(logging.Filter):
             record.args, record.exc_info, record.exc_text = (limit,), None, None
         elif error is not None and record.name != "asyncio":
             return True  # a failure of ours, which is to be seen each time
-        if record.msg in self._shown:
-            return False
-        self._shown[record.msg] = True
-        return True
+        with self._lock:
+            is_new = record.msg not in self._shown
+            if is_new:
+                self._shown[record.msg] = True
+        return is_new
