@@ -125,13 +125,30 @@ def test_shards_that_are_not_there(owl: Path) -> None:
     paths, index = split(owl, "bin"), owl / f"{BIN}.index.json"
     whole = index.read_text()
     index.write_text("[]")
-    refused("owl: damaged, truncated or no weights")
+    refused("owl: no weights; expected")
     index.write_text(whole)
     paths[2].unlink()
     refused(r"do not fit its config\.json and MplugOwl2Model: 41 missing \(")
     for path in paths[:2]:
         path.unlink()
     refused(r"owl: no weights; expected model\.safetensors or pytorch_model\.bin")
+
+
+def test_what_is_looked_at_is_what_is_loaded(owl: Path) -> None:
+    """Or weights would be random, and files be unpacked that nobody has looked at."""
+    weights = torch.load(owl / BIN, weights_only=True)
+    few = {name: weight for name, weight in weights.items() if name != "model.norm.weight"}
+    save_file(few, owl / "model.safetensors")  # transformers prefers it
+    with pytest.raises(AgiqaError, match=r"MplugOwl2Model: 1 missing \(norm\.weight\)"):
+        loading.load_model(owl, "float32", "sdpa")
+    (owl / "model.safetensors").unlink()
+    (owl / BIN).rename(owl / "pytorch_model-1.bin")
+    with zipfile.ZipFile(owl / "other.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**6))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "other.bin")}
+    (owl / f"{BIN}.index.json").write_text(json.dumps(index))
+    with pytest.raises(AgiqaError, match=r"other\.bin: .*compressed records"):
+        loading.load_model(owl, "float32", "sdpa")
 
 
 class Harmful:

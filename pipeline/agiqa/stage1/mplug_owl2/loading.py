@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.processes import device, this_process
 from agiqa.core.weight_files import load_torch_file, read_header
+from agiqa.stage1.extractors.remote_code import json_mapping
 from agiqa.stage1.mplug_owl2.blocks import KERNELS
 from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
 from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
@@ -69,13 +70,16 @@ def load_model(
     options = {"attn_implementation": attention, "device_map": dict(devices)}
     disable_progress_bar()
     try:
-        model: MplugOwl2Model = network.from_pretrained(
-            folder, config=config, dtype=kind, **options
+        model: MplugOwl2Model
+        model, report = network.from_pretrained(
+            folder, config=config, dtype=kind, output_loading_info=True, **options
         )
     except torch.OutOfMemoryError as error:
         raise AgiqaError(_too_large(empty, kind)) from error
     except Exception as error:  # of any library that takes part
         raise AgiqaError(_unreadable(folder, error)) from error
+    if missing := sorted(report["missing_keys"]):
+        raise AgiqaError(f"{folder}: lacks {some(missing, SHOWN)}, which would be random.")
     model.eval().requires_grad_(False)
     return model
 
@@ -87,7 +91,7 @@ def _require_fit(model: MplugOwl2Model, folder: Path) -> None:
         AgiqaError: names the file, or lists all that is missing, unexpected or misshapen.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted([*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+    for path in _weight_files(folder):
         shapes |= _shapes(path)
     if not shapes:
         raise AgiqaError(
@@ -113,6 +117,19 @@ def _require_fit(model: MplugOwl2Model, folder: Path) -> None:
             f"{folder}: the weights do not fit its config.json and {type(model).__name__}: "
             f"{'; '.join(lists)}. Take the whole checkpoint of one model."
         )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """List the files, of those that are there, that transformers takes weights from: no others."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").is_file():
+            by_weight = json_mapping(index).get("weight_map")
+            names = by_weight.values() if isinstance(by_weight, Mapping) else ()
+            paths = [folder / shard for shard in sorted(set(map(str, names)))]
+            return [path for path in paths if path.is_file()]
+    return []
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
