@@ -26,8 +26,9 @@ WHEELS = (  # beside torch, pandas, scipy, scikit-learn, pillow, pytest ..., whi
     *("transformers", "tokenizers", "huggingface-hub", "accelerate", "safetensors", "gguf"),
     *("zarr", "numcodecs", "donfig", "google-crc32c", "imagehash", "pywavelets", "platformdirs"),
     *("openpyxl", "et-xmlfile", "filelock", "fastapi", "starlette", "uvicorn", "pydantic"),
-    *("pydantic-core", "python-multipart", "annotated-types", "typing-inspection", "dvclive"),
-    *("swagger-ui-bundle", "cachetools"),
+    *("pydantic-core", "python-multipart", "annotated-types", "typing-inspection"),
+    *("swagger-ui-bundle", "cachetools", "annotated-doc", "opentelemetry-api", "httpx2"),
+    *("httpcore2", "truststore"),
 )
 
 

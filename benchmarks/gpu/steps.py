@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", help=f"of {', '.join(BUDGETS)}; all by default")
     parser.add_argument("--bundle", type=Path, default=Path(".gpu/unpacked"))
     parser.add_argument("--tiny", action="store_true")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     for stage in chosen.stages:
         if stage not in BUDGETS:
             parser.error(f"expected a stage of {', '.join(BUDGETS)}; found {stage}")

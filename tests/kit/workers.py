@@ -51,7 +51,8 @@ class Worker:
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, for a script that imports what tests import."""
-    path = os.pathsep.join([str(REPOSITORY / "pipeline"), str(TESTS)])
+    own, others = [str(REPOSITORY / "pipeline"), str(TESTS)], os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*own, others] if others else own)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 

@@ -31,7 +31,6 @@ def _done(result: Result) -> Result:
     return result
 
 
-@pytest.mark.gpu
 def test_fit_evaluate_report(workspace: Path, run: Run) -> None:
     fitted = json.loads(_done(run("fit", "mine", "--json")).stdout)
     assert fitted["run"] == "runs/mine/paper"
@@ -231,6 +230,7 @@ def test_two_processes_train_one_network(workspace: Path, run: Run, python: list
         torch.testing.assert_close(tensor, two[name], atol=2e-3, rtol=1e-2)
 
 
+@pytest.mark.gpu
 def test_score_new_images(workspace: Path, run: Run, tiny_lmm: Path) -> None:
     """With a real (tiny) image-text model, whose vectors the run was trained on."""
     text = (workspace / "params.yaml").read_text()
