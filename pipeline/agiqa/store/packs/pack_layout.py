@@ -80,13 +80,16 @@ class Contents:
             AgiqaError: NaN or infinity, naming the image.
         """
         vectors, dtype, shape = create("vectors"), self.metadata["dtype"], self.vectors.shape
-        ids, row_crc32 = id_bytes(self.image_ids), np.zeros(len(self.image_ids), dtype="<u4")
+        image_id = np.empty((len(self.image_ids), 32), np.uint8)
+        row_crc32 = np.empty(len(image_id), "<u4")
         for rows in row_blocks(shape, np.dtype(dtype).itemsize):
             block = np.ascontiguousarray(self.vectors[rows], dtype=DTYPES[dtype])
             check_vectors(self.image_ids[rows], block, shape[1:], dtype)
-            row_crc32[rows] = row_checksums(ids[rows], block)
+            keys = id_bytes(self.image_ids[rows])
+            image_id[rows] = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+            row_crc32[rows] = row_checksums(keys, block)
             vectors[rows] = block
-        create("image_id")[...] = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
+        create("image_id")[...] = image_id
         create("row_crc32")[...] = row_crc32
 
 
