@@ -214,8 +214,9 @@ class SegmentRows:
         """Divide rows into blocks of one segment each, in their order there."""
         numbers, rows = np.divmod(np.sort(np.array(addresses, dtype=np.int64)), 1 << _ROWS)
         step = rows_a_block(self.kind.width, self.kind.dtype)
-        for number in np.unique(numbers).tolist():
-            of_segment = rows[numbers == number]
+        firsts = np.flatnonzero(np.diff(numbers, prepend=-1))  # of each segment's
+        parts = np.split(rows, firsts[1:])  # one, empty, where there are no rows
+        for number, of_segment in zip(numbers[firsts].tolist(), parts, strict=False):
             for start in range(0, len(of_segment), step):
                 yield self._by_number[number], of_segment[start : start + step]
 
