@@ -94,19 +94,19 @@ def _matches(address: str, folder: Path) -> Sequence[str]:
                 address,
                 "is a pattern, but web servers list no files: name each, or a list of them (.txt)",
             )
-        files, place = _listed(address, "glob"), address
+        files, target = _listed(address, "glob"), address
     else:
         if not address.strip():
             raise AgiqaError("expected a path, found an empty one: '.' is this folder")
-        place = str(folder / address)
-        if _exists(place):
-            return [place]
+        target = str(folder / address)
+        if _exists(target):
+            return [target]
         if not is_pattern:
-            raise AddressError(place, "does not exist")
+            raise AddressError(target, "does not exist")
         matches = sorted(glob.glob(address, root_dir=folder, recursive=True))  # noqa: PTH207
         files = [str(folder / match) for match in matches if not (folder / match).is_dir()]
     if not files:
-        raise AddressError(place, "is a pattern that fits no file")
+        raise AddressError(target, "is a pattern that fits no file")
     return files
 
 
