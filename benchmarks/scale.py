@@ -165,7 +165,8 @@ def _extract_one(folder: Path, actors: int, address: str, workers: int) -> None:
     started = time.monotonic()
     extract(table, extractor, folder / f"{actors}.zarr", ledger=ledger, engine=engine)
     ended = time.monotonic()
-    at, there, _ = next(sample for sample in samples if sample[1] > 0)
+    # Few images may be done before their first rows are on the disk.
+    at, there, _ = next((s for s in samples if 0 < s[1] < images), (started, 0, 0.0))
     memory = {
         name: next((mib for _, rows, mib in samples if rows >= part * images), _resident())
         for name, part in (("tenth", 0.1), ("half", 0.5), ("all", 1.0))

@@ -75,8 +75,8 @@ def steps(tiny: bool) -> Iterator[Step]:
         yield from _data_set("demo", 2, small, "")
     else:
         yield from _data_set("agiqa-3k", 10, "", "--from DATA")
-    images = 200 if tiny else 20_000
-    yield benchmark("ray", "ray", f"scale.py --images {images} --side 224", 60, "ray")
+    size = "--images 2000" if tiny else "--images 20000 --side 224"
+    yield benchmark("ray", "ray", f"scale.py {size}", 60, "ray")
 
 
 def _full_size() -> Iterator[Step]:
