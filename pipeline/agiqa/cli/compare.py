@@ -150,7 +150,7 @@ def _print_across(across: dict[str, Any], drawn: str, markdown: bool) -> None:
 
 
 def _mean_difference(values: dict[str, Any]) -> list[str]:
-    """The cells below OVER_SPLITS."""
+    """Fill the cells below OVER_SPLITS: mean difference, its interval, p."""
     return [number(values["mean"], 4, True), number(values["sd"], 4), *over_splits(values)]
 
 

@@ -163,17 +163,13 @@ def _train(start: Mixture, train: Side, val: Side, settings: Fit) -> list[_Trial
     reading the components takes nearly all the time, and one reading serves all trials.
     """
     targets = len(start.scale)
-    nothing = torch.full((len(val.mos), targets), torch.inf)
     trials = [
-        _Trial(slice(first, first + targets), start, nothing.clone(), [])
+        _Trial(slice(first, first + targets), start, torch.full_like(val.mos, torch.inf), [])
         for first in range(0, len(RATES) * len(PENALTIES) * targets, targets)
     ]
-    wide = _of_all(start, lambda part: torch.cat([part] * len(trials), dim=-1))
-    repeated = replace(
-        train,
-        expert_scores=torch.cat([train.expert_scores] * len(trials), dim=-1),
-        mos=torch.cat([train.mos] * len(trials), dim=-1),
-    )
+    wide = _of_all(start, lambda part: _repeat(part, len(trials)))
+    scores, mos = (_repeat(part, len(trials)) for part in (train.expert_scores, train.mos))
+    repeated = replace(train, expert_scores=scores, mos=mos)
     penalties = torch.tensor(PENALTIES).repeat_interleave(targets).repeat(len(RATES))
     by_rate = {rate: _trainable(start) for rate in RATES}
     optimiser = torch.optim.Adam(
@@ -211,10 +207,12 @@ def _trainable(start: Mixture) -> dict[str, Tensor]:
     """What one rate trains, once for each penalty: the shares' logits, the scale and the gate."""
     logits = torch.log(start.shares.clamp_min(FLOOR))
     tensors = {"shares": logits, "scale": start.scale, "gate": start.gate}
-    return {
-        name: torch.cat([tensor] * len(PENALTIES), dim=-1).requires_grad_()
-        for name, tensor in tensors.items()
-    }
+    return {n: _repeat(t, len(PENALTIES)).requires_grad_() for n, t in tensors.items()}
+
+
+def _repeat(part: Tensor, times: int) -> Tensor:
+    """Lay a tensor `(..., T)` beside itself, `(..., times T)`."""
+    return torch.cat([part] * times, dim=-1)
 
 
 def _of_all(mixture: Mixture, change: Callable[[Tensor], Tensor]) -> Mixture:
