@@ -48,17 +48,10 @@ def agiqa(stage: str, name: str, words: str, limit: int, needs: str) -> Step:
 
 def steps(tiny: bool) -> Iterator[Step]:
     """All steps, in order of worth; with `tiny` of sizes that a CPU has done in minutes."""
-    tests = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "gpu",
-        "-p",
-        "no:cacheprovider",
-        *GPU_TESTS,
-    )
+    pytest = f"{sys.executable} -m pytest -q -m gpu -p no:cacheprovider"
+    if not tiny and importlib.util.find_spec("xdist"):
+        pytest += " -n 4"
+    tests = (*pytest.split(), *GPU_TESTS)
     yield Step("works", "tests", tests, 90)
     if tiny:
         yield benchmark("extraction", "mplug-owl2", "mplug_owl2.py --tiny --rounds 1", 60)
