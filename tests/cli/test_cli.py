@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from agiqa.data.datasets.table import ImagesTable, read_table, write_table
 from agiqa.data.metric_names import FITTED, TOO_FEW_TO_FIT
 from agiqa.store import write_pack
 from kit.command import agiqa, one_line
+from kit.tiny_workspace import copy_workspace
 
 IMAGES = 60
 FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=6"]
@@ -71,9 +71,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, in which the test stands."""
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    root = tmp_path / "cache/mine/root.json"
-    root.write_text(root.read_text().replace(str(prepared), str(tmp_path)))
+    copy_workspace(prepared, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

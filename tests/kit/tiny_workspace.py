@@ -1,6 +1,7 @@
 """A working folder as the commands leave it, in small: a data set, its cache and a run."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,10 @@ def make_workspace(folder: Path, lmm: Path) -> Path:
         finally:
             os.chdir(here)
     return folder
+
+
+def copy_workspace(workspace: Path, folder: Path) -> None:
+    """Copy a working folder with the data set `mine`, whose images are then the copy's."""
+    shutil.copytree(workspace, folder, dirs_exist_ok=True)
+    root = folder / "cache/mine/root.json"
+    root.write_text(root.read_text().replace(str(workspace), str(folder)))

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +30,7 @@ from agiqa.stage2.training.resume import Fitted
 from agiqa.store import write_pack
 from kit.command import agiqa
 from kit.rated import one_target
+from kit.tiny_workspace import copy_workspace
 
 IMAGES = 44
 WIDTH = 12  # of the semantic vectors
@@ -80,9 +80,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the working folder."""
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    root = tmp_path / "cache/mine/root.json"
-    root.write_text(root.read_text().replace(str(prepared), str(tmp_path)))
+    copy_workspace(prepared, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     return tmp_path
