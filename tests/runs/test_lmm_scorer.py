@@ -225,7 +225,7 @@ def test_the_command_scores_ranks_and_remembers(
 
     import agiqa.stage1.extractors.image_text as loads
 
-    monkeypatch.setattr(loads, "_Model", None)  # what is remembered needs no model
+    monkeypatch.setattr(loads, "LMM", None)  # what is remembered needs no model
     again = run("--scorer", path, "--format", "csv", "--html", "ranking.html")
     assert again.exit_code == 0, again.output
     assert again.stdout.startswith("image,score,low,high,disagreement,trained_on,held_out,target\n")

@@ -88,6 +88,6 @@ def test_what_prompts_share_is_proven_once_and_the_vectors_stay(
         extractor = ImageTextExtractor(dataclasses.replace(semantic, prompts=own))
         extractor.extract([extractor.preprocess(photo, "a cat")], [0])  # type: ignore[arg-type]
     assert len(proven) == 5
-    monkeypatch.setattr("agiqa.stage1.extractors.image_text.code_sha256", lambda *_: "other")
+    monkeypatch.setattr("agiqa.stage1.extractors.lmm.model.code_sha256", lambda *_: "other")
     assert np.array_equal(vectors(settings), first)
     assert len(proven) == 6
