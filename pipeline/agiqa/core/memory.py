@@ -1,5 +1,6 @@
-"""Too little memory on the GPU: say so, halve what is worked on at a time, go on."""
+"""What a CPU frees is kept for the next tensors; what a GPU has no room for is halved."""
 
+import ctypes
 import gc
 import logging
 from collections.abc import Callable
@@ -11,9 +12,27 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+# Of glibc's malloc.h.
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+
 
 class NoRoomError(AgiqaError):
     """Not even one image fits into memory."""
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what its tensors free, up to 2 GiB, for the next ones.
+
+    glibc gives blocks of over 32 MiB, as a batch's activations are, back to the system and has
+    them anew, zeroed page by page, for each operation: a sixth of a tower's pass. Sums do not
+    change. Without glibc, or if it declines, nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(MMAP_MAX, 0)
+    mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def ran_out(error: BaseException) -> bool:

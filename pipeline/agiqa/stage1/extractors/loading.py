@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError, one_line, printable
+from agiqa.core.memory import keep_freed_memory
 from agiqa.core.params import Semantic
 from agiqa.core.processes import device
 from agiqa.core.weight_files import read_header, require_weights
@@ -239,6 +240,8 @@ def load_model(
     model = model.eval().requires_grad_(False)
     if dtype == INT8:
         use_int8(folder.name, model)
+    if device().type == "cpu":
+        keep_freed_memory()
     return model if "device_map" in placement else model.to(device())
 
 
