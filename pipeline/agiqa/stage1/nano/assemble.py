@@ -8,6 +8,7 @@ specially: it is a folder that `from_pretrained` reads.
 """
 
 import contextlib
+import functools
 import importlib.resources
 import io
 import logging
@@ -128,8 +129,9 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
     import torch
     import transformers
     from safetensors.torch import load_file
+    from transformers.initialization import no_init_weights
 
-    with _quiet():
+    with _quiet(), _read_once():
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         language = transformers.AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -160,7 +162,8 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     )
-    model = transformers.AyaVisionForConditionalGeneration(config)
+    with no_init_weights():  # every weight is loaded below
+        model = transformers.AyaVisionForConditionalGeneration(config)
     load_strictly(model.model.vision_tower, read_vision_tower(onnx), "vision tower")
     trained = {name: tensor.float() for name, tensor in load_file(projector).items()}
     load_strictly(model.model.multi_modal_projector, trained, "projector")
@@ -206,6 +209,22 @@ def load_strictly(module: Any, weights: "dict[str, torch.Tensor]", what: str) ->
             f"{len(shapes)} misshapen {shapes[:3]}."
         )
     module.load_state_dict(weights, strict=True)
+
+
+@contextlib.contextmanager
+def _read_once() -> Iterator[None]:
+    """Read a GGUF file once while transformers asks for it as configuration, tokenizer and model.
+
+    Its reader takes seconds each time, and the table of names as many, once a weight.
+    """
+    import gguf
+
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = map(functools.cache, before)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = before
 
 
 @contextlib.contextmanager
