@@ -38,9 +38,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: venv ## images to scores and a report, on a data set that the project makes itself
 	@$(BIN)/agiqa nano
 	@test -e .git || $(BIN)/dvc config --local core.no_scm true # unpacked from an archive
-	@$(BIN)/dvc repro --glob '*@demo*'
-	@echo "Open in a browser:"
-	@find runs/demo -name '*.html' | sort | sed 's/^/  /'
+	@$(BIN)/dvc repro report@demo-grouped
+	@echo "Open in a browser: runs/demo/grouped/report.html"
+	@echo "All protocols of params.yaml: $(BIN)/dvc repro"
 
 test: venv ## run the tests, on all cores
 	@# With bytecode: rewriting the tests' assertions anew takes as long as importing torch.

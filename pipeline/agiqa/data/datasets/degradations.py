@@ -21,11 +21,9 @@ GRID = 4  # tiles a side
 BANDS = 12
 PIECES = {
     "tiles_shuffled": GRID * GRID,
-    "tiles_turned": GRID * GRID,
     "halves_swapped": BANDS // 2,
     "regions_duplicated": 8,
 }
-CASTS = ((150, 30, 190), (30, 170, 40), (220, 120, 10), (20, 80, 210), (200, 20, 40))
 
 
 def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -47,13 +45,6 @@ def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image
     return decode(stored.getvalue())
 
 
-def colour(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Cast the colour farthest from the image's own over it, up to 65 %: contrast goes."""
-    mean = np.asarray(image, dtype=np.float64).mean(axis=(0, 1))
-    cast = max(CASTS, key=lambda candidate: float(np.abs(mean - candidate).sum()))
-    return Image.blend(image, Image.new("RGB", image.size, cast), 0.65 * severity)
-
-
 def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
     """Let 2 to all 16 of 4 x 4 tiles change places."""
     boxes = _tiles(image)
@@ -62,16 +53,6 @@ def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator
     spoilt = image.copy()
     for source, target in zip(moved, np.roll(moved, 1), strict=True):
         spoilt.paste(image.crop(boxes[source]), boxes[target][:2])
-    return spoilt
-
-
-def tiles_turned(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
-    """Turn 1 to all 16 of 4 x 4 tiles upside down."""
-    boxes = _tiles(image)
-    spoilt = image.copy()
-    for tile in rng.permutation(len(boxes))[: _pieces("tiles_turned", severity)]:
-        turned = image.crop(boxes[tile]).transpose(Image.Transpose.ROTATE_180)
-        spoilt.paste(turned, boxes[tile][:2])
     return spoilt
 
 
@@ -130,9 +111,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "blur": blur,
     "noise": noise,
     "jpeg": jpeg,
-    "colour": colour,
     "tiles_shuffled": tiles_shuffled,
-    "tiles_turned": tiles_turned,
     "halves_swapped": halves_swapped,
     "regions_duplicated": regions_duplicated,
 }
