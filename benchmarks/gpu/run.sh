@@ -3,33 +3,17 @@
 #
 #   python benchmarks/gpu/bundle.py .gpu --dataset FOLDER     beforehand, where there is a network
 #   bash benchmarks/gpu/run.sh OUT [STAGE...]                 there: works extraction agiqa3k paper ray
-#   bash benchmarks/gpu/run.sh OUT --tiny                     the same on a CPU in small, to try it out
+#   AGIQA_GPU=cpu bash benchmarks/gpu/run.sh OUT --tiny       the same on a CPU in small, to try it out
+#   bash benchmarks/gpu/run.sh OUT --table                    the table of OUT again, on any machine
 #
-# The machine needs Python 3.12 with torch and transformers, and no network: all else comes in the
-# parts of .gpu, which may arrive one after another. OUT/results.jsonl has one line a step; steps
-# that are there are not run again, so that a stopped run goes on.
+# The machine needs Python 3.12 with torch and no network: what else it lacks comes in the parts of
+# .gpu (or $BUNDLE), which may arrive one after another. OUT/results.jsonl has one line a step; steps
+# that are there are not run again, so that a stopped run goes on. $PYTHON names another interpreter.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-out=${1:?say where the results go: bash benchmarks/gpu/run.sh OUT [STAGE...]}
-shift
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
-bundle=${BUNDLE:-.gpu}
-
-if [ -e "$bundle/bundle.json" ] && [ ! -e "$bundle/unpacked/done" ]; then
-  "$python" benchmarks/gpu/bundle.py "$bundle" --unpack
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2> /dev/null; then
+  echo "run.sh: $python: expected Python 3.11.4 or newer, found another or none:" \
+    "PYTHON=python3.12 bash benchmarks/gpu/run.sh OUT" >&2
+  exit 2
 fi
-if [ -d "$bundle/unpacked/wheels" ] && [ ! -d "$bundle/site" ]; then
-  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$bundle/site" \
-    "$bundle"/unpacked/wheels/*.whl
-  # agiqa runs from this folder; its version is asked for as that of an installed package.
-  version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-  mkdir -p "$bundle/site/agiqa-$version.dist-info"
-  printf 'Metadata-Version: 2.1\nName: agiqa\nVersion: %s\n' "$version" \
-    > "$bundle/site/agiqa-$version.dist-info/METADATA"
-fi
-export PYTHONPATH="$PWD/pipeline:$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}"
-[ ! -d "$bundle/site" ] || export PYTHONPATH="$PYTHONPATH:$(cd "$bundle/site" && pwd)"
-export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
-exec "$python" benchmarks/gpu/steps.py "$out" --bundle "$bundle/unpacked" "$@"
+exec "$python" "$(dirname "${BASH_SOURCE[0]}")/run.py" "$@"

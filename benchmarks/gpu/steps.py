@@ -1,38 +1,28 @@
-"""The steps of benchmarks/gpu/run.sh: what each runs, its stage's seconds, and what it needs.
+"""The steps of benchmarks/gpu/run.sh: what each runs, its stage's seconds, and what it needs."""
 
-Each step is a command in a process of its own, killed at its limit; what it printed, how long it
-took and on which machine go into OUT/results.jsonl as one line.
-"""
-
-import argparse
 import importlib.util
-import json
-import os
-import platform
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 BUDGETS = {"works": 90, "extraction": 150, "agiqa3k": 150, "paper": 120, "ray": 60}  # seconds
-KEPT = 6000  # characters of what a step printed, its end
 BENCHMARKS = Path(__file__).resolve().parents[1]
+REPOSITORY = BENCHMARKS.parent
 GPU_TESTS = ("tests/gpu", "tests/stage2/tuned/test_commands.py", "tests/stage2/paper",
              "tests/runs/test_score.py", "tests/views/server/test_api.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and the module or file without which it is left out."""
+    """One command, and what it is left out without."""
 
     stage: str
     name: str
     command: tuple[str, ...]
     limit: int  # seconds
-    needs: str = ""
+    needs: str = ""  # an entry of the bundle, or a module
+    after: tuple[str, ...] = ()  # steps whose results it takes
 
 
 def benchmark(stage: str, name: str, words: str, limit: int, needs: str = "") -> Step:
@@ -41,9 +31,10 @@ def benchmark(stage: str, name: str, words: str, limit: int, needs: str = "") ->
     return Step(stage, name, (sys.executable, str(BENCHMARKS / script), *rest), limit, needs)
 
 
-def agiqa(stage: str, name: str, words: str, limit: int, needs: str) -> Step:
+def agiqa(stage: str, name: str, words: str, limit: int, needs: str, *after: str) -> Step:
     """A command of agiqa's."""
-    return Step(stage, name, (sys.executable, "-m", "agiqa", *words.split()), limit, needs)
+    command = (sys.executable, "-m", "agiqa", *words.split())
+    return Step(stage, name, command, limit, needs, after)
 
 
 def steps(tiny: bool) -> Iterator[Step]:
@@ -97,127 +88,24 @@ def _data_set(name: str, splits: int, paper: str, source: str) -> Iterator[Step]
     yield agiqa("agiqa3k", "nano", "nano", 60, "nano" if source else "")
     yield agiqa("agiqa3k", "prepare", prepare, 60, bundled)
     if source:
-        yield agiqa("agiqa3k", "ipce", imported, 60, "ipce.csv")
-    yield agiqa("agiqa3k", "vectors", f"extract {name}", 90, bundled)
-    yield agiqa("agiqa3k", "tokens", f"extract {name} --only tokens {tokens}", 60, bundled)
+        yield agiqa("agiqa3k", "ipce", imported, 60, "ipce.csv", "prepare")
+    yield agiqa("agiqa3k", "vectors", f"extract {name}", 90, "", "nano", "prepare")
+    extract = f"extract {name} --only tokens {tokens}"
+    yield agiqa("agiqa3k", "tokens", extract, 60, "", "nano", "prepare")
     for protocol in protocols:
+        dealt = ("ipce",) if protocol == "ipce" else ()
         for preset in ("light", "tuned"):
-            run = f"{preset}-{protocol}"
+            run, taken = f"{preset}-{protocol}", ("vectors", "tokens")[: 1 + (preset == "tuned")]
             fit = f"fit {name} --protocol {protocol} --set fit.preset={preset} -o {run} --replace"
-            yield agiqa("agiqa3k", f"fit-{run}", f"{fit} {tokens}", 120, bundled)
-            yield agiqa("agiqa3k", f"evaluate-{run}", f"evaluate {run} --json", 60, bundled)
+            yield agiqa("agiqa3k", f"fit-{run}", f"{fit} {tokens}", 120, "", *taken, *dealt)
+            evaluate = f"evaluate {run} --json"
+            yield agiqa("agiqa3k", f"evaluate-{run}", evaluate, 60, "", f"fit-{run}")
         compare = f"compare light-{protocol} tuned-{protocol} --json"
-        yield agiqa("agiqa3k", f"compare-{protocol}", compare, 60, bundled)
+        evaluated = (f"evaluate-light-{protocol}", f"evaluate-tuned-{protocol}")
+        yield agiqa("agiqa3k", f"compare-{protocol}", compare, 60, "", *evaluated)
     for precision in ("float32", "bfloat16"):
         protocol = "paper" if source else "grouped"  # the paper's is one split
         fit = f"fit {name} --set fit.preset=paper --protocol {protocol} -o paper-{precision}"
         fit += f" --replace --set paper.epochs=2 --set paper.precision={precision} {paper}"
-        yield agiqa("paper", f"fit-{precision}", f"{fit} --set paper.backbone=none", 90, bundled)
-
-
-def main() -> None:
-    """Run what has no result yet, stage by stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("stages", nargs="*", help=f"of {', '.join(BUDGETS)}; all by default")
-    parser.add_argument("--bundle", type=Path, default=Path(".gpu/unpacked"))
-    parser.add_argument("--tiny", action="store_true")
-    chosen = parser.parse_intermixed_args()
-    for stage in chosen.stages:
-        if stage not in BUDGETS:
-            parser.error(f"expected a stage of {', '.join(BUDGETS)}; found {stage}")
-    results = chosen.out / "results.jsonl"
-    lines = results.read_text().splitlines() if results.exists() else []
-    done = {(row["stage"], row["step"]) for row in map(json.loads, lines) if not row["status"]}
-    work, left = chosen.out / "work", {k: float(v) for k, v in BUDGETS.items()}
-    if chosen.tiny:
-        left = dict.fromkeys(left, 3600.0)
-    work.mkdir(exist_ok=True)
-    environment = _environment(work, chosen.bundle)
-    about = machine()
-    print(json.dumps(about))
-    for step in steps(chosen.tiny):
-        if step.stage not in (chosen.stages or BUDGETS) or (step.stage, step.name) in done:
-            continue
-        line: dict[str, object] = {"stage": step.stage, "step": step.name, "machine": about}
-        if why := _left_out(step, chosen.bundle, left[step.stage]):
-            line |= {"status": "left out", "why": why}
-        else:
-            command = [_path(word, chosen.bundle) for word in step.command]
-            limit = left[step.stage] if chosen.tiny else min(step.limit, left[step.stage])
-            begun = time.monotonic()
-            status, output = run(command, environment, work, limit)
-            seconds = time.monotonic() - begun
-            left[step.stage] -= seconds
-            line |= {"status": status, "seconds": round(seconds, 1),
-                     "command": " ".join(command), "output": output[-KEPT:]}  # fmt: skip
-        with results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"{step.stage:>11} {step.name:<22} {line['status']!s:<9} "
-              f"{line.get('seconds', line.get('why'))}", flush=True)  # fmt: skip
-
-
-def _environment(work: Path, bundle: Path) -> dict[str, str]:
-    """The process's variables, with a ledger and models of this run's own."""
-    models = work.resolve() / "models"
-    (models / "wheels").mkdir(parents=True, exist_ok=True)
-    for wheel in (bundle / "nano").glob("*.whl"):
-        shutil.copy(wheel, models / "wheels")
-    own = {"AGIQA_STORE": str(work.resolve() / "ledger")}
-    if any((bundle / "nano").glob("*.whl")):
-        own["AGIQA_MODELS"] = str(models)
-    if (params := BENCHMARKS.parent / "params.yaml").is_file():
-        shutil.copy(params, work)
-    return os.environ | own
-
-
-def _left_out(step: Step, bundle: Path, left: float) -> str:
-    """Why a step cannot run; empty where it can."""
-    if left < 10:
-        return "its stage's time is used up"
-    needs = step.needs
-    if not needs or (bundle / needs).exists() or importlib.util.find_spec(needs.split(".")[0]):
-        return ""
-    return f"{needs} is not there"
-
-
-def _path(word: str, bundle: Path) -> str:
-    names = {"DATA": "agiqa-3k", "IPCE": "ipce.csv"}
-    return str((bundle / names[word]).resolve()) if word in names else word
-
-
-def run(
-    command: list[str], environment: dict[str, str], work: Path, limit: float
-) -> tuple[int | str, str]:
-    """The command's exit status, or why it has none, and what it printed.
-
-    Tests run in the repository, all else in `work`.
-    """
-    folder = BENCHMARKS.parent if "pytest" in command else work
-    process = subprocess.Popen(command, cwd=folder, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               process_group=0)  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        return f"over {limit:.0f} s", process.communicate()[0]
-    return process.returncode, output
-
-
-def machine() -> dict[str, str]:
-    """Card, driver and versions, which every figure needs beside it."""
-    import torch
-    import transformers
-
-    about = {"python": platform.python_version(), "torch": torch.__version__,
-             "transformers": transformers.__version__, "cpus": str(os.cpu_count())}  # fmt: skip
-    if not torch.cuda.is_available():
-        return about | {"card": "none"}
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    card = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return about | {"card": card or torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
-
-
-if __name__ == "__main__":
-    main()
+        fit += " --set paper.backbone=none"
+        yield agiqa("paper", f"fit-{precision}", fit, 90, "", "vectors")

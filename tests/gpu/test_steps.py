@@ -1,7 +1,6 @@
 """The script for a GPU (benchmarks/gpu) names scripts, tests and commands that exist."""
 
-import importlib.util
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,22 +12,16 @@ from agiqa.cli import main
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def steps() -> ModuleType:
-    path = REPOSITORY / "benchmarks/gpu/steps.py"
-    spec = importlib.util.spec_from_file_location("steps", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["steps"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def steps(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("steps")
 
 
 @pytest.mark.parametrize("tiny", [True, False])
 def test_steps_name_what_exists(steps: ModuleType, tiny: bool, tmp_path: Path) -> None:
     names = set()
     for step in steps.steps(tiny):
+        assert {name for _, name in names}.issuperset(step.after)
         names.add((step.stage, step.name))
         if step.command[1:3] == ("-m", "agiqa"):
             command, context = main, click.Context(main)
