@@ -104,7 +104,7 @@ def _read_inputs(
             raise InputError(f"{splits}: expected IPCE's splits, found nothing: name its folder")
         dealt = read_foreign(splits, names) if splits else None
     except AgiqaError as error:
-        raise InputError(str(error)) from None
+        raise InputError(str(error).replace(", or give --download", "")) from None
     if dealt is not None and not any(dealt[column].map(side_of).all() for column in dealt):
         raise InputError(f"{splits}: expected names and their sides, found no column of sides")
     if absent := [name for name in names if not (parts.images / name).is_file()]:

@@ -131,5 +131,7 @@ class Results:
 
 def _alike(machine: Row, key: str) -> str:
     """Give what has to be the same, of the card its name without driver and memory."""
-    value = str(machine.get(key, False if key == "tiny" else ""))
+    if key == "tiny":
+        return "yes" if machine.get(key) else "no"
+    value = str(machine.get(key, ""))
     return value.partition(",")[0] if key == "card" else value
