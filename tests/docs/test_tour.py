@@ -82,7 +82,7 @@ def test_the_tour_runs(runtime: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     }
     assert scored["astronaut_original.jpg"] == max(scored.values())
     assert len(scored) == 4
-    assert "runs/demo/softmax against runs/demo/linear" in said
+    assert "runs/demo/whole against runs/demo/closeup" in said
     assert list(runtime.glob("agiqa-tour-*/ranking.html"))
 
 

@@ -18,8 +18,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> ImagesTable:
 
 def test_what_it_holds(made: ImagesTable) -> None:
     frame = made.frame
-    assert len(frame) == 156
-    assert frame["image_id"].nunique() == 156
+    assert len(frame) == 180
+    assert frame["image_id"].nunique() == 180
     assert frame["group"].nunique() == len(demo.SOURCES) >= 8
     assert set(frame["generator"]) == {"original", *DEGRADATIONS}
     assert made.synthetic
@@ -59,7 +59,7 @@ def test_grouped_splits_keep_a_source_together(made: ImagesTable) -> None:
     assert default_protocol(made) == "grouped"
     for leak in leaks(make_splits(made, "grouped"), made):
         assert (leak.same_group, leak.same_file) == (0, 0)
-        assert (leak.train, leak.val, leak.test) == (104, 26, 26)
+        assert (leak.train, leak.val, leak.test) == (120, 30, 30)
 
 
 def test_nothing_half_is_left_behind(tmp_path: Path) -> None:

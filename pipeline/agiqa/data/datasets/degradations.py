@@ -1,7 +1,7 @@
 """Ways to spoil an image by a known amount, for the demo data set.
 
-Half of them are technical (what a camera or a codec does), half semantic (what a generator does:
-every pixel is fine, the picture makes no sense). Each takes an RGB image, a severity in (0, 1] and
+Some are technical (what a camera or a codec does), some semantic (what a generator does: every
+pixel is fine, the picture makes no sense). Each takes an RGB image, a severity in (0, 1] and
 a random generator, and gives an image of the same size. With a generator in the same state, a
 higher severity goes on from a lower one: it moves the same tiles and then more of them. What moves
 in pieces has only so many severities, which `possible` rounds to.
@@ -24,6 +24,7 @@ PIECES = {
     "halves_swapped": BANDS // 2,
     "regions_duplicated": 8,
 }
+CASTS = ((150, 30, 190), (30, 170, 40), (220, 120, 10), (20, 80, 210), (200, 20, 40))
 
 
 def blur(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -43,6 +44,13 @@ def jpeg(image: Image.Image, severity: float, rng: np.random.Generator) -> Image
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=round(50 * (2 / 50) ** severity))
     return decode(stored.getvalue())
+
+
+def colour(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
+    """Cast the colour farthest from the image's own over it, up to 65 %: contrast goes."""
+    mean = np.asarray(image, dtype=np.float64).mean(axis=(0, 1))
+    cast = max(CASTS, key=lambda candidate: float(np.abs(mean - candidate).sum()))
+    return Image.blend(image, Image.new("RGB", image.size, cast), 0.65 * severity)
 
 
 def tiles_shuffled(image: Image.Image, severity: float, rng: np.random.Generator) -> Image.Image:
@@ -111,6 +119,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "blur": blur,
     "noise": noise,
     "jpeg": jpeg,
+    "colour": colour,
     "tiles_shuffled": tiles_shuffled,
     "halves_swapped": halves_swapped,
     "regions_duplicated": regions_duplicated,
