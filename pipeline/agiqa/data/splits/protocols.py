@@ -212,7 +212,7 @@ def make_splits(
         )
     seeds = FIXED.get(protocol, range(seed, seed + count))
     deal = PROTOCOLS[protocol]
-    frames = []
+    dealt: list[tuple[int, str, list[int]]] = []  # seed, side, row numbers
     for split_seed in seeds:
         sides = deal(table, split_seed, ratio)
         empty = [side for side, rows in zip(SIDES, sides, strict=True) if not rows]
@@ -221,10 +221,18 @@ def make_splits(
                 f"protocol {protocol} leaves no image to {' and '.join(empty)}: {table.name} has "
                 f"{len(table.frame)} images with a score, too few for it"
             )
-        for side, rows in zip(SIDES, sides, strict=True):
-            frame = table.frame.iloc[rows][["path", "image_id"]].rename(columns={"path": "name"})
-            frames.append(frame.assign(seed=split_seed, side=side, protocol=protocol))
-    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+        dealt += [(split_seed, side, rows) for side, rows in zip(SIDES, sides, strict=True)]
+    sizes = [len(rows) for _, _, rows in dealt]
+    images = table.frame[["path", "image_id"]].iloc[[row for _, _, rows in dealt for row in rows]]
+    return (
+        images.set_axis(["name", "image_id"], axis=1)
+        .assign(
+            seed=np.repeat([split_seed for split_seed, _, _ in dealt], sizes),
+            side=np.repeat([side for _, side, _ in dealt], sizes),
+            protocol=protocol,
+        )
+        .reset_index(drop=True)[list(COLUMNS)]
+    )
 
 
 def default_protocol(table: ImagesTable) -> str:
