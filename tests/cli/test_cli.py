@@ -28,7 +28,7 @@ from kit.tiny_workspace import copy_workspace
 IMAGES = 60
 FAST = ["--set=fit.components=8", "--set=fit.semantic_components=4", "--set=fit.epochs=6"]
 PREPARE = ["prepare", "mine", "--from", "images/labels.csv", "--image-column", "file"]
-PREPARE += ["--score-column", "mos", "--prompt-column", "prompt"]
+PREPARE += ["--score-column", "mos", "--prompt-column", "prompt", "--set=splits.count=3"]
 
 
 def _commands() -> Iterator[tuple[str, click.Command]]:
@@ -148,7 +148,7 @@ def test_fit_evaluate_and_json(workspace: Path) -> None:
     fitted = agiqa("fit", "mine", "--target", "mos", "--json", *FAST)
     found = json.loads(fitted.stdout)
     assert found["run"] == "runs/mine/grouped"
-    assert found["splits"] == 10
+    assert found["splits"] == 3
     shown = agiqa("evaluate", "runs/mine/grouped")
     assert "mixture of experts" in shown.stdout
     metrics = json.loads(agiqa("evaluate", "runs/mine/grouped", "--json").stdout)
@@ -363,10 +363,10 @@ def test_images_without_a_score_are_in_no_metric(
 def test_a_side_without_any_score_isone_line(workspace: Path) -> None:
     table = read_table(Path("cache/mine"))
     splits = pd.read_csv("cache/mine/splits/grouped.csv")
-    tested = set(splits["name"][(splits["seed"] == 3) & (splits["side"] == "test")])
+    tested = set(splits["name"][(splits["seed"] == 1) & (splits["side"] == "test")])
     secret = table.frame.assign(mos=table.frame["mos"].where(~table.frame["path"].isin(tested)))
     write_table(replace(table, frame=secret), Path("cache/mine"))
-    one_line(_fail("fit", "mine", "--target", "mos", *FAST), "test side of split 3", "'mos'",
+    one_line(_fail("fit", "mine", "--target", "mos", *FAST), "test side of split 1", "'mos'",
               f"{len(tested)} images", "--protocol")  # fmt: skip
 
 

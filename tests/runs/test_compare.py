@@ -209,9 +209,7 @@ def test_wrong_use(write_run: Write) -> None:
     assert "at least two runs or models" in refusal("compare", "one:moe")
 
 
-def test_few_images_have_no_fitted_difference_and_few_prompts_no_interval(
-    write_run: Write,
-) -> None:
+def test_few_images_have_no_fitted_difference_and_few_prompts_no_interval(write_run: Write) -> None:
     write_run("one", tested=6)
     write_run("two", noise=0.3, tested=6)
     result = compare("one", "two")

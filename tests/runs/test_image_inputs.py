@@ -310,7 +310,7 @@ def test_a_name_that_stands_twice_in_a_tar_is_said(
 def test_any_bytes_end_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: bytes
 ) -> None:
-    path = tmp_path_factory.mktemp("any") / f"x{suffix}"
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
     path.write_bytes(data)
     images, message = list[ImageInput](), ""
     try:

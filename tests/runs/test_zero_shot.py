@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,14 @@ def workspace(
     return folder
 
 
-@pytest.fixture(autouse=True)
-def metrics(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(scope="module", autouse=True)
+def metrics(workspace: Path) -> Iterator[dict[str, Any]]:
     """Its figures; everything happens in the workspace."""
-    monkeypatch.chdir(workspace)
-    monkeypatch.setenv("AGIQA_STORE", str(workspace / "ledger"))
-    words = ["evaluate", "mine", "--scorer", "letters.yaml", "--json", "--replace"]
-    return dict(json.loads(agiqa(*words).stdout))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        patch.setenv("AGIQA_STORE", str(workspace / "ledger"))
+        words = ["evaluate", "mine", "--scorer", "letters.yaml", "--json"]
+        yield json.loads(agiqa(*words).stdout)
 
 
 def test_the_test_sides_of_a_run_are_measured_and_compared(metrics: dict[str, Any]) -> None:

@@ -62,9 +62,8 @@ def test_agiqa_3k(tmp_path: Path) -> None:
 
 
 @pytest.mark.agiqa3k
-def test_the_real_agiqa_3k(agiqa3k_folder: Path) -> None:
-    table = prepare_download(agiqa_3k, agiqa3k_folder)
-    frame = table.frame
+def test_the_real_agiqa_3k(agiqa3k: ImagesTable) -> None:
+    table, frame = agiqa3k, agiqa3k.frame
     assert len(frame) == 2982
     assert frame["group"].nunique() == 300
     assert frame["generator"].value_counts().to_dict() == dict.fromkeys(

@@ -189,7 +189,8 @@ def test_what_was_exported_comes_back(
 ) -> None:
     table = make_table([f"p{n}" for n, size in enumerate(sizes) for _ in range(size)])
     splits = make_splits(table, "grouped", count=2, seed=seed)
-    folder = tmp_path_factory.mktemp("back")
+    folder = tmp_path_factory.getbasetemp() / "back"
+    folder.mkdir(exist_ok=True)
     splits[["name", "side", "seed", "image_id"]].sample(frac=1, random_state=seed).to_csv(
         folder / "given.csv", index=False
     )

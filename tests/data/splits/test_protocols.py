@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Splits
-from agiqa.data.datasets import agiqa_3k
-from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.splits.files import read_splits, side_rows, write_splits
 from agiqa.data.splits.preparing import Leak, count_leaks, leaks, make_all_splits, small_test_sides
@@ -225,11 +223,6 @@ def test_splits_of_other_data_are_refused(make_table: MakeTable) -> None:
         side_rows(splits, make_table(["a", "b", "c"]))
     with pytest.raises(AgiqaError, match="4 images that tiny has not, or has otherwise"):
         side_rows(splits, make_table(["a", "b", "c", "d"], ["5", "6", "7", "8"]))
-
-
-@pytest.fixture(scope="module")
-def agiqa3k(agiqa3k_folder: Path) -> ImagesTable:
-    return prepare_download(agiqa_3k, agiqa3k_folder)
 
 
 @pytest.mark.agiqa3k

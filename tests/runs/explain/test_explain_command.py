@@ -126,10 +126,7 @@ def test_images_that_went_keep_what_the_cache_knows(
 
 
 def test_images_alone_are_explained_by_the_scorer_that_comes_with_agiqa(
-    world: World,
-    explain: Callable[..., Result],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    world: World, explain: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("agiqa.runs.score.default_run", lambda: world.run)
     shutil.copy(world.images / "03.png", tmp_path / "new.png")

@@ -36,6 +36,7 @@ IMAGES = 44
 WIDTH = 12  # of the semantic vectors
 TINY = Network(image_size=32, patch_size=4, width=16, heads=2, layers_run=(0, 1), swin_mlp=16)
 PROMPTS = ("semantic_content", "coherence")
+Sides = dict[int, dict[str, np.ndarray]]
 AS_IF_100_WIDE = ("pos_embed", "cls_token", "relative_position_bias_table")
 
 
@@ -77,13 +78,36 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def evaluated(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A copy with the evaluated run `runs/mine/paper`, and what `fit` and `evaluate` printed."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        _work_in_copy(prepared, folder, patch)
+        commands = (["fit", "mine", "--json"], ["evaluate", folder / "runs/mine/paper"])
+        return folder, [agiqa(*words).stdout for words in commands]
+
+
 @pytest.fixture
 def workspace(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, as the working folder."""
-    copy_workspace(prepared, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    """A copy of the working folder, as the working one."""
+    _work_in_copy(prepared, tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture
+def run_folder(
+    evaluated: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The evaluated run, in a copy of its working folder as the working one."""
+    _work_in_copy(evaluated[0], tmp_path, monkeypatch)
+    return Path("runs/mine/paper")
+
+
+def _work_in_copy(source: Path, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    copy_workspace(source, folder)
+    patch.chdir(folder)
+    patch.setenv("AGIQA_STORE", str(folder / "ledger"))
 
 
 def write_vectors(width: int = WIDTH, prompts: tuple[str, ...] = PROMPTS) -> None:
@@ -131,21 +155,35 @@ def inputs(mos: np.ndarray) -> PaperInputs:
 
 
 @pytest.fixture(scope="session")
-def sides() -> dict[int, dict[str, np.ndarray]]:
-    order = np.random.default_rng(2).permutation(IMAGES)
-    return {20: {"train": order[:29], "val": order[29:36], "test": order[36:]}}
+def order() -> np.ndarray:
+    """The images as a split deals them out."""
+    return np.random.default_rng(2).permutation(IMAGES)
+
+
+@pytest.fixture(scope="session")
+def sides(order: np.ndarray) -> Sides:
+    """A split that trains in three steps of four images, with one image left over."""
+    return {20: {"train": order[:13], "val": order[29:36], "test": order[36:]}}
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    tmp_path_factory: pytest.TempPathFactory, inputs: PaperInputs, mos: np.ndarray, sides: Sides
+) -> Fitted:
+    """What `fit_tiny` gives without changes; not to be changed."""
+    return _fit(tmp_path_factory.mktemp("fitted"), inputs, mos, sides)()
 
 
 @pytest.fixture
 def fit_tiny(
-    tmp_path: Path,
-    inputs: PaperInputs,
-    mos: np.ndarray,
-    sides: dict[int, dict[str, np.ndarray]],
+    tmp_path: Path, inputs: PaperInputs, mos: np.ndarray, sides: Sides
 ) -> Callable[..., Fitted]:
     """Fits the tiny network with changed settings; `ledger` keeps what is unfinished."""
+    return _fit(tmp_path, inputs, mos, sides)
 
-    def fit(preset: str = "paper", ledger: str = "ledger", **changed: Any) -> Fitted:
+
+def _fit(folder: Path, inputs: PaperInputs, mos: np.ndarray, sides: Sides) -> Callable[..., Fitted]:
+    def fit(preset: str = "paper", ledger: str | Path = "ledger", **changed: Any) -> Fitted:
         given = {"inputs": inputs, "mos": mos, "sides": sides}
         given |= {name: changed.pop(name) for name in list(changed) if name in given}
         given["targets"] = one_target(given.pop("mos"))
@@ -155,7 +193,7 @@ def fit_tiny(
         )
         params = Params(fit=Fit(preset=preset), paper=paper)
         return fit_paper(
-            **given, params=params, accelerator=start_processes(), ledger=tmp_path / ledger
+            **given, params=params, accelerator=start_processes(), ledger=folder / ledger
         )
 
     return fit

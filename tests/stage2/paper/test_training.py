@@ -1,7 +1,7 @@
 """The paper's network trains as the recipe says; a fit that was stopped ends with the same bits."""
 
-import functools
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +35,10 @@ def _same(one: PaperEnsemble, other: PaperEnsemble) -> bool:
 
 @pytest.mark.parametrize("preset", ["paper", "paper-fixed"])
 def test_it_learns_what_is_there_to_learn(
-    preset: str, fit_tiny: Fit, inputs: PaperInputs, mos: np.ndarray, sides: Sides
+    preset: str, fit_tiny: Fit, inputs: PaperInputs, mos: np.ndarray, order: np.ndarray
 ) -> None:
-    ensemble, curves, _ = fit_tiny(preset, epochs=8)
-    test = sides[20]["test"]
+    train, val, test = order[:29], order[29:36], order[36:]
+    ensemble, curves, _ = fit_tiny(preset, epochs=8, sides={20: {"train": train, "val": val}})
     score = ensemble.predict_split(0, inputs.pixels, inputs.semantic, test).score.numpy()
     assert np.corrcoef(score, mos[test])[0, 1] > 0.85
     assert curves[-1]["train_loss"] < curves[0]["train_loss"] / 4
@@ -46,45 +46,42 @@ def test_it_learns_what_is_there_to_learn(
 
 
 @pytest.mark.parametrize("preset", ["paper", "paper-fixed"])
-@pytest.mark.parametrize("stop", [1, 2])
 def test_a_stopped_fit_goes_on_to_the_bit(
-    preset: str,
-    stop: int,
-    fit_tiny: Fit,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    preset: str, fit_tiny: Fit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit_tiny = functools.partial(fit_tiny, epochs=3)
-    whole = fit_tiny(preset, "one")
+    """Stopped after the first epoch, and again after the second."""
+    caplog.set_level("INFO", logger="agiqa")
+    whole = fit_tiny(preset, "one", epochs=3)
     epoch = Training._epoch
+    for stop in (1, 2):
 
-    def interrupted(self: Training, number: int) -> dict[str, Any]:
-        if number > stop:
-            raise KeyboardInterrupt
-        return epoch(self, number)
+        def interrupted(self: Training, number: int, stop: int = stop) -> dict[str, Any]:
+            if number > stop:
+                raise KeyboardInterrupt
+            return epoch(self, number)
 
-    monkeypatch.setattr(Training, "_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit_tiny(preset, "other")
+        monkeypatch.setattr(Training, "_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit_tiny(preset, "other", epochs=3)
     monkeypatch.setattr(Training, "_epoch", epoch)
-    caplog.clear()
-    with caplog.at_level("INFO", logger="agiqa"):
-        resumed = fit_tiny(preset, "other")
-    assert f"Split 20 goes on after epoch {stop}." in caplog.text
-    assert f"epoch {stop} of 3" not in caplog.text
+    resumed = fit_tiny(preset, "other", epochs=3)
+    for stop in (1, 2):
+        assert caplog.text.count(f"Split 20 goes on after epoch {stop}.") == 1
+        assert caplog.text.count(f"epoch {stop} of 3") == 2  # of the whole one, and of this
     assert resumed.curves == whole.curves
     assert _same(resumed.ensemble, whole.ensemble)
 
 
 def test_a_finished_split_is_not_trained_again(
-    fit_tiny: Fit, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, fit_tiny: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten splits take hours; a stop in the last must not cost the first."""
-    first = fit_tiny()
+    shutil.copytree(fitted.states[0].folder.parent, tmp_path / "ledger")
     monkeypatch.setattr(Training, "_epoch", lambda *_: pytest.fail("trained again"))
-    assert _same(fit_tiny().ensemble, first.ensemble)
-    assert fit_tiny().curves == first.curves
-    for state in first.states:
+    again = fit_tiny()
+    assert _same(again.ensemble, fitted.ensemble)
+    assert again.curves == fitted.curves
+    for state in again.states:
         state.remove()
     with pytest.raises(pytest.fail.Exception):
         fit_tiny()
@@ -95,21 +92,21 @@ def test_a_finished_split_is_not_trained_again(
     [{"lr": 0.002}, {"flip": "none"}, {"network": 0.5}, {"preset": "paper-fixed"}, {"mos": True}],
 )
 def test_other_settings_or_data_are_another_fit(
-    changed: dict[str, Any], fit_tiny: Fit, tiny: Network, mos: np.ndarray
+    changed: dict[str, Any], fitted: Fitted, fit_tiny: Fit, tiny: Network, mos: np.ndarray
 ) -> None:
-    first = fit_tiny()
     if "network" in changed:
         changed = {"network": replace(tiny, dropout=changed["network"])}
     if changed == {"mos": True}:
         changed = {"mos": mos + 0.1}
     second = fit_tiny(**changed)
-    assert first.states[0].folder != second.states[0].folder
-    assert not _same(first.ensemble, second.ensemble)
+    assert fitted.states[0].folder.name != second.states[0].folder.name
+    assert not _same(fitted.ensemble, second.ensemble)
 
 
-def test_how_it_fits_into_memory_does_not_make_another_fit(fit_tiny: Fit) -> None:
-    first = fit_tiny()
-    assert fit_tiny(micro_batch=1, workers=2).states[0].folder == first.states[0].folder
+def test_how_it_fits_into_memory_does_not_make_another_fit(fitted: Fitted, fit_tiny: Fit) -> None:
+    ledger = fitted.states[0].folder.parent
+    again = fit_tiny(ledger=ledger, micro_batch=1, workers=2)
+    assert again.states[0].folder == fitted.states[0].folder
 
 
 def test_the_best_epoch_is_kept(
@@ -126,15 +123,15 @@ def test_the_best_epoch_is_kept(
 
 
 def test_the_test_side_is_not_touched(
-    fit_tiny: Fit, inputs: PaperInputs, mos: np.ndarray, sides: Sides
+    fitted: Fitted, fit_tiny: Fit, inputs: PaperInputs, mos: np.ndarray, sides: Sides
 ) -> None:
     test = sides[20]["test"]
     hidden, file, semantic = mos.copy(), inputs.pixels.file.copy(), inputs.semantic.copy()
     hidden[test], file[test], semantic[test] = np.nan, 0, np.nan
     blind = replace(inputs, pixels=Pixels(file, inputs.pixels.rows), semantic=semantic)
-    alone = fit_tiny(ledger="blind", inputs=blind, mos=hidden)
-    assert _same(alone.ensemble, fit_tiny().ensemble)
-    assert alone.states[0].folder.name == fit_tiny().states[0].folder.name
+    alone = fit_tiny(inputs=blind, mos=hidden)
+    assert _same(alone.ensemble, fitted.ensemble)
+    assert alone.states[0].folder.name == fitted.states[0].folder.name
 
 
 def _rows_shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
@@ -152,17 +149,17 @@ def _rows_shown(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 def test_dropping_the_last_batch_is_a_switch(
     fit_tiny: Fit, sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """29 images in batches of 4: seven whole ones, and one left over."""
+    """13 images in batches of 4: three whole ones, and one left over."""
     shown = _rows_shown(monkeypatch)
     fit_tiny(epochs=1)
-    assert [len(rows) for rows in shown] == [4] * 7
+    assert [len(rows) for rows in shown] == [4] * 3
     shown.clear()
     fit_tiny(epochs=1, drop_last_train=False)
-    assert [len(rows) for rows in shown] == [4] * 7 + [1]
+    assert [len(rows) for rows in shown] == [4] * 3 + [1]
     assert sorted(np.concatenate(shown)) == sorted(sides[20]["train"])
     shown.clear()
     fit_tiny("paper-fixed", epochs=1)
-    assert len(shown) == 8
+    assert len(shown) == 4
 
 
 def test_every_epoch_has_an_order_of_its_own(
@@ -170,7 +167,7 @@ def test_every_epoch_has_an_order_of_its_own(
 ) -> None:
     shown = _rows_shown(monkeypatch)
     fit_tiny(epochs=2)
-    assert not np.array_equal(np.concatenate(shown[:7]), np.concatenate(shown[7:]))
+    assert not np.array_equal(np.concatenate(shown[:3]), np.concatenate(shown[3:]))
 
 
 class _SmallGpu:
@@ -232,9 +229,9 @@ def test_room_for_not_even_one_image_is_one_line(
 
 
 def test_scoring_halves_too(
-    fit_tiny: Fit, inputs: PaperInputs, monkeypatch: pytest.MonkeyPatch
+    fitted: Fitted, inputs: PaperInputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensemble = fit_tiny().ensemble
+    ensemble = fitted.ensemble
     before = ensemble.predict(inputs.pixels, inputs.semantic)
     _SmallGpu(monkeypatch, room=5)
     after = ensemble.predict(inputs.pixels, inputs.semantic)
@@ -252,8 +249,8 @@ def test_another_error_is_not_taken_for_too_little_memory(
         fit_tiny()
 
 
-def test_an_image_scores_the_same_alone(fit_tiny: Fit, inputs: PaperInputs) -> None:
-    ensemble = fit_tiny().ensemble
+def test_an_image_scores_the_same_alone(fitted: Fitted, inputs: PaperInputs) -> None:
+    ensemble = fitted.ensemble
     together = ensemble.predict(inputs.pixels, inputs.semantic)
     size = together.quality_map.shape[-1]
     assert together.score.shape == (1, 44, 1)
@@ -304,7 +301,7 @@ def test_neither_training_nor_scoring_uses_tf32(
     torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("high")
     try:
-        fit_tiny()
+        fit_tiny(epochs=1)
         assert torch.backends.cudnn.allow_tf32
         assert torch.get_float32_matmul_precision() == "high"
     finally:
@@ -335,14 +332,14 @@ def test_a_validation_side_that_says_nothing_keeps_the_first_epoch(
 
 
 def test_a_damaged_state_starts_over(
-    fit_tiny: Fit, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    fitted: Fitted, fit_tiny: Fit, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    first = fit_tiny()
+    shutil.copytree(fitted.states[0].folder.parent, tmp_path / "ledger")
     (path,) = (tmp_path / "ledger").glob("fit-*/state.safetensors")
     path.write_bytes(path.read_bytes()[:20])
     again = fit_tiny()
     assert "this fit starts over" in caplog.text
-    assert _same(first.ensemble, again.ensemble)
+    assert _same(fitted.ensemble, again.ensemble)
     for best in path.parent.glob("best-*"):
         best.unlink()
-    assert _same(fit_tiny().ensemble, first.ensemble)
+    assert _same(fit_tiny().ensemble, fitted.ensemble)

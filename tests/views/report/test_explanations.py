@@ -44,10 +44,7 @@ def test_reasons_neighbours_maps_and_validity_are_read(tmp_path: Path) -> None:
     )
     assert found.available
     assert found.images == {
-        0: {
-            "reasons": [["hands", "odd", 0.1, 2, 1.5]],
-            "neighbours": [[1, "b.png", 1.4, 1.5, 0.9]],
-        }
+        0: {"reasons": [["hands", "odd", 0.1, 2, 1.5]], "neighbours": [[1, "b.png", 1.4, 1.5, 0.9]]}
     }
     assert found.overlays == {0: tmp_path / "explanations" / "maps" / "a.png"}
     (row,) = found.validity

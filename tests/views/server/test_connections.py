@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import IO, Any
@@ -58,18 +59,24 @@ class Tiny:
         return answers
 
 
+@pytest.fixture
+def start(python: list[str]) -> Callable[..., AbstractContextManager[Tiny]]:
+    """Starts a tiny server; its keywords are limits, of descriptors the kernel's."""
+    return partial(_tiny, python)
+
+
 @contextmanager
-def _tiny(*seconds: float, descriptors: int = 0, **limits: float) -> Iterator[Tiny]:
+def _tiny(
+    python: list[str], *seconds: float, descriptors: int = 0, **limits: float
+) -> Iterator[Tiny]:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
+    script = Path(__file__).with_name("tiny_server.py")
+    # A fork of another process would not have the limit of this one's child.
+    words = [sys.executable] if descriptors else python
     with subprocess.Popen(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("tiny_server.py")),
-            json.dumps(limits),
-            *map(str, seconds),
-        ],
+        [*words, str(script), json.dumps(limits), *map(str, seconds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -101,6 +108,9 @@ def _tiny(*seconds: float, descriptors: int = 0, **limits: float) -> Iterator[Ti
                 reader.join()
 
 
+Start = Callable[..., AbstractContextManager[Tiny]]
+
+
 def _closed(connection: socket.socket) -> bool:
     """Wait for the other side to close."""
     try:
@@ -109,9 +119,9 @@ def _closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_a_connection_that_asks_nothing_is_closed() -> None:
+def test_a_connection_that_asks_nothing_is_closed(start: Start) -> None:
     """Silent, stopping in its head, trickling it byte by byte, or idle after an answer."""
-    with _tiny(head_seconds=0.3, idle_seconds=1) as tiny:
+    with start(head_seconds=0.3, idle_seconds=1) as tiny:
         with tiny.connect() as silent, tiny.connect() as half:
             half.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nX-A")
             assert _closed(silent)
@@ -139,8 +149,8 @@ def test_a_connection_that_asks_nothing_is_closed() -> None:
         assert slow.empty()
 
 
-def test_connections_beyond_the_number_are_told_and_then_closed() -> None:
-    with _tiny(connections=4, backlog=2) as tiny, ExitStack() as stack:
+def test_connections_beyond_the_number_are_told_and_then_closed(start: Start) -> None:
+    with start(connections=4, backlog=2) as tiny, ExitStack() as stack:
         held = [stack.enter_context(tiny.connect()) for _ in range(3)]
         refused = httpx.get(tiny.url)
         assert refused.status_code == 503
@@ -153,8 +163,8 @@ def test_connections_beyond_the_number_are_told_and_then_closed() -> None:
         assert httpx.get(tiny.url).text == "fine"
 
 
-def test_descriptors_that_run_out_are_one_line_and_no_end() -> None:
-    with _tiny(descriptors=40, backlog=100) as tiny, ExitStack() as stack:
+def test_descriptors_that_run_out_are_one_line_and_no_end(start: Start) -> None:
+    with start(descriptors=40, backlog=100) as tiny, ExitStack() as stack:
         held = [stack.enter_context(tiny.connect()) for _ in range(80)]
         while not tiny.errors:
             assert tiny.process.poll() is None
@@ -166,10 +176,10 @@ def test_descriptors_that_run_out_are_one_line_and_no_end() -> None:
     assert line == "No file descriptors are left (limit 40): new connections wait."
 
 
-def test_a_signal_lets_what_is_under_way_end(tmp_path: Path) -> None:
+def test_a_signal_lets_what_is_under_way_end(start: Start, tmp_path: Path) -> None:
     """No more is taken, but health is answered; then the process ends by itself."""
     may = tmp_path / "may"
-    with _tiny() as tiny:
+    with start() as tiny:
         under_way = tiny.asked("/wait", str(may))
         tiny.said("began")
         tiny.process.send_signal(signal.SIGTERM)
@@ -187,9 +197,9 @@ def test_a_signal_lets_what_is_under_way_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, None])
 def test_a_second_signal_or_the_end_of_the_grace_cuts_it_off(
-    second: signal.Signals | None,
+    start: Start, second: signal.Signals | None
 ) -> None:
-    with _tiny(seconds=300 if second else 1) as tiny:
+    with start(seconds=300 if second else 1) as tiny:
         under_way = tiny.asked("/wait", str(Path(__file__).with_name("nothing")))
         tiny.said("began")
         tiny.process.send_signal(signal.SIGINT)
@@ -205,8 +215,8 @@ def test_a_second_signal_or_the_end_of_the_grace_cuts_it_off(
         assert tiny.process.wait(PATIENCE) == 0
 
 
-def test_nothing_under_way_ends_at_once() -> None:
-    with _tiny() as tiny:
+def test_nothing_under_way_ends_at_once(start: Start) -> None:
+    with start() as tiny:
         with tiny.connect():
             tiny.process.send_signal(signal.SIGTERM)
             tiny.said("closing")
@@ -215,9 +225,11 @@ def test_nothing_under_way_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize(("late", "last", "status"), [(0.2, 30, 7), (0.2, 0.1, -signal.SIGALRM)])
-def test_what_never_ends_is_left_behind(late: float, last: float, status: int) -> None:
+def test_what_never_ends_is_left_behind(
+    start: Start, late: float, last: float, status: int
+) -> None:
     """A loop that hangs: ended from another thread; or by the kernel where that hangs as well."""
-    with _tiny(late, last, seconds=0.5) as tiny:
+    with start(late, last, seconds=0.5) as tiny:
         tiny.asked("/stuck")
         tiny.said("began")
         tiny.process.send_signal(signal.SIGTERM)

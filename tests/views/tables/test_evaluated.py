@@ -93,11 +93,7 @@ PIXELS = OWL | {"extractor": "pixels"}
             "agiqa: MA-AGIQA's network, without its quirks",
         ),
         (
-            {
-                "preset": "paper",
-                "imported": {},
-                "stores": {"semantic": OWL},
-            },
+            {"preset": "paper", "imported": {}, "stores": {"semantic": OWL}},
             "agiqa: the authors' checkpoint on owl",
         ),
         ({"stores": {}}, "agiqa: mixture of experts"),
@@ -148,15 +144,9 @@ def _with(model: object = None, **changed: object) -> str:
         (_with(protocol=7), "damaged .protocol: expected text, found 7"),
         (_with(splits=0), "damaged .splits is 0"),
         (_with(models=[]), "models: expected an object, found a list"),
-        (
-            _with({"median": "high"}),
-            "moe.srcc.median: expected a finite number, found 'high'",
-        ),
+        (_with({"median": "high"}), "moe.srcc.median: expected a finite number, found 'high'"),
         (_with({"median": True}), "models.moe.srcc.median: expected a finite number, found True"),
-        (
-            _with({"median": float("nan")}),
-            "moe.srcc.median: expected a finite number, found nan",
-        ),
+        (_with({"median": float("nan")}), "moe.srcc.median: expected a finite number, found nan"),
         (_with(3), "models.moe.srcc: expected an object, found 3"),
         (_with(protocol="cross"), "damaged .no trained_on"),
         (_with(protocol="cross", trained_on=[]), "no trained_on"),
