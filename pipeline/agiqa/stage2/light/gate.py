@@ -172,15 +172,12 @@ def _train(start: Mixture, train: Side, val: Side, settings: Fit) -> list[_Trial
     scores, mos = (_repeat(part, len(trials)) for part in (train.expert_scores, train.mos))
     repeated = replace(train, expert_scores=scores, mos=mos)
     penalties = torch.tensor(PENALTIES).repeat_interleave(targets).repeat(len(RATES))
-    by_rate = {rate: _trainable(start) for rate in RATES}
-    optimisers = [
-        _Adam(list(tensors.values()), rate * settings.lr) for rate, tensors in by_rate.items()
-    ]
+    optimisers = [_Adam(_trainable(start), rate * settings.lr) for rate in RATES]
 
     def current(epoch: int) -> Mixture:
         joined: dict[str, Any] = {
-            name: torch.cat([tensors[name] for tensors in by_rate.values()], dim=-1)
-            for name in by_rate[RATES[0]]
+            name: torch.cat([optimiser.tensors[name] for optimiser in optimisers], dim=-1)
+            for name in optimisers[0].tensors
         }
         joined["shares"] = joined["shares"].softmax(dim=0)
         return replace(wide, **joined, epochs=torch.full_like(wide.epochs, epoch))
@@ -195,9 +192,8 @@ def _train(start: Mixture, train: Side, val: Side, settings: Fit) -> list[_Trial
         if epoch % LOOK_EVERY and epoch < settings.epochs:
             continue
         with torch.no_grad():
-            mixture = current(epoch)
             for trial in trials:
-                trial.look(mixture, train, val, epoch)
+                trial.look(current(epoch), train, val, epoch)
         if all(trial.since == PATIENCE for trial in trials):
             break
     return trials
@@ -206,21 +202,22 @@ def _train(start: Mixture, train: Side, val: Side, settings: Fit) -> list[_Trial
 class _Adam:
     """PyTorch's Adam by its function: the class would import the compiler, for over two seconds."""
 
-    def __init__(self, parameters: list[Tensor], lr: float) -> None:
-        self.parameters, self.lr = parameters, lr
-        self.moments = [[torch.zeros_like(p) for p in parameters] for _ in range(2)]
-        self.steps = [torch.zeros(()) for _ in parameters]
+    def __init__(self, tensors: dict[str, Tensor], lr: float) -> None:
+        self.tensors, self.lr = tensors, lr
+        self.means, self.squares = ([torch.zeros_like(t) for t in tensors.values()] for _ in (1, 2))
+        self.steps = [torch.zeros(()) for _ in tensors]
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the parameters by their gradients, and take these away."""
-        gradients = [cast(Tensor, parameter.grad) for parameter in self.parameters]
+        """Move the tensors by their gradients, and take these away."""
+        trained = list(self.tensors.values())
+        gradients = [cast(Tensor, tensor.grad) for tensor in trained]
         adam(
-            self.parameters, gradients, *self.moments, [], self.steps, foreach=False, amsgrad=False,
-            beta1=0.9, beta2=0.999, lr=self.lr, weight_decay=0.0, eps=1e-8, maximize=False,
+            trained, gradients, self.means, self.squares, [], self.steps, foreach=False,
+            amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, lr=self.lr, weight_decay=0.0, eps=1e-8,
         )  # fmt: skip
-        for parameter in self.parameters:
-            parameter.grad = None
+        for tensor in trained:
+            tensor.grad = None
 
 
 def _trainable(start: Mixture) -> dict[str, Tensor]:
