@@ -27,7 +27,7 @@ from agiqa.core.json_text import write_json
 from agiqa.data.images import decode
 from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
-from agiqa.runs.predictions import mean_predictions
+from agiqa.runs.records import mean_predictions
 from agiqa.stage2.light.ensemble import Ensemble
 
 SHARES = {"blur": (0.1, 0.2, 0.4), "tokens": (0.2,)}

@@ -21,11 +21,10 @@ import numpy as np
 
 from agiqa.core.params import Fit
 from agiqa.data.metrics import srcc
-from agiqa.stage2.features import Features
+from agiqa.stage2.features import Features, Sides, Targets
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.predictors import gate_epochs, score_split
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Sides, Targets
 
 IMAGES, WIDTH = 2982, 64
 NOISE = 0.5  # of a feature, over its part of the score

@@ -14,9 +14,8 @@ import numpy as np
 from processes import cost_of
 
 from agiqa.core.params import Fit
-from agiqa.stage2.features import Features
+from agiqa.stage2.features import Features, Targets
 from agiqa.stage2.light.training import fit_light
-from agiqa.stage2.targets import Targets
 
 VISUAL, PROMPTS, SEMANTIC = 18_432, 2, 576  # nano's
 RANK = 300  # of what is common to the features, beside noise

@@ -38,7 +38,8 @@ from torch import Tensor, nn
 from agiqa.core.memory import ran_out
 from agiqa.data.images import decode, resize_bicubic
 from agiqa.stage2.paper.inputs import as_input
-from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor
+from agiqa.stage2.paper.weights import reference_name
 
 SIZES = {
     "full": PaperConfig(),

@@ -67,7 +67,7 @@ def test_the_code_that_stages_depend_on_exists(stages: dict[str, Any]) -> None:
 EXEMPT = {
     "agiqa": "loads by name what programs ask for",
     "agiqa.cli": "reads arguments, prints results; the command's own module is followed",
-    "agiqa.runs.zero_shot": "measures a published scorer, as no stage does",
+    "agiqa.runs.lmm_scorer": "measures a published scorer, as no stage does",
     "agiqa.views.kit.number": "says how a figure is printed",
 }
 

@@ -19,7 +19,7 @@ OWN_FORMATS = {
     "stage1/extractors/lmm/plain_text.py",
     "stage1/extractors/loading.py",
     "stage1/extractors/remote_code.py",
-    "stage2/paper/pixels.py",
+    "stage2/paper/inputs.py",
     "stage2/training/resume.py",
     "stage2/training/epochs.py",
     "store/fingerprint.py",

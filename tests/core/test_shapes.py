@@ -1,29 +1,19 @@
 """Trees are judged by type, and the first wrong place is named."""
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import pytest
 
 from agiqa.core.shapes import require
 
-
-class Part(TypedDict):
-    names: list[str]
-    mean: NotRequired[float | None]
-
-
-class Tree(TypedDict):
-    count: int
-    parts: dict[str, Part]
-    told: NotRequired[bool]
-
-
+PART = {"names": [str], "mean?": float | None}
+TREE = {"count": int, "parts": {"*": PART}, "told?": bool, "part?": (PART, None)}
 GOOD = {"count": 1, "parts": {"a": {"names": ["x"], "mean": None, "new": [1]}}, "told": True}
 
 
 def test_what_is_as_it_should_be_passes() -> None:
-    require(GOOD, Tree)
-    require({"count": 1}, Tree, partial=True)
+    require(GOOD, TREE)
+    require({"count": 1}, TREE, partial=True)
     require(3, float)
     require(None, float | None)
 
@@ -49,4 +39,4 @@ def test_what_is_as_it_should_be_passes() -> None:
 )
 def test_the_first_wrong_place_is_named(tree: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        require(tree, Tree)
+        require(tree, TREE)

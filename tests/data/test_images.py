@@ -22,7 +22,7 @@ from agiqa.data.images import (
     image_id,
     resize_bicubic,
 )
-from agiqa.runs.explain.quality_map import QualityMap
+from agiqa.runs.explain.maps import QualityMap
 from agiqa.stage1.mplug_owl2.processing import square
 from agiqa.views.kit.thumbnails import LARGE, SIDES, webp
 from kit.serving_files import png

@@ -3,11 +3,13 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Params, Semantic, Visual
 from agiqa.runs.files import load_run
 from agiqa.runs.score import _with_own_libraries, default_run
 from agiqa.stage1.nano.assemble import ensure_nano
@@ -15,6 +17,8 @@ from agiqa.stage2.features import require_same_stores
 from kit.command import agiqa
 
 MOST_BYTES = 10_000_000  # of the run in the wheel
+
+NANO = Params(semantic=Semantic(model="nano"), visual=Visual(model="nano"))
 
 
 def test_it_is_small_and_of_nobody_s_machine() -> None:
@@ -38,14 +42,13 @@ def test_other_versions_of_libraries_are_said_and_other_models_refused(
     for store in described.values():
         for made in store["fingerprints"]:
             made["libraries"]["torch"] = "3.0"
-    models = {"semantic": "nano", "visual": "nano"}
-    require_same_stores(_with_own_libraries(trained, described, models), described)
+    require_same_stores(_with_own_libraries(trained, described, NANO), described)
     assert "may differ in their last digits: torch 3.0 (2." in caplog.text
     for change in ({"model": "other"}, {"libraries": {"torch": "3.0"}}):
         changed = copy.deepcopy(described)
         changed["semantic"]["fingerprints"][0] |= change
         with pytest.raises(AgiqaError, match="the run was trained on other features"):
-            require_same_stores(_with_own_libraries(trained, changed, models), changed)
+            require_same_stores(_with_own_libraries(trained, changed, NANO), changed)
 
 
 def test_nano_may_be_assembled_by_another_transformers_and_no_other_model() -> None:
@@ -56,10 +59,9 @@ def test_nano_may_be_assembled_by_another_transformers_and_no_other_model() -> N
         for made in store["fingerprints"]:
             made["libraries"]["transformers"] = "6.0"
             made["model"] = {"sha256": "0" * 64}
-    models = {"semantic": "nano", "visual": "nano"}
-    require_same_stores(_with_own_libraries(trained, described, models), described)
-    for kind in models:
-        other = {**models, kind: "somebody/else"}
+    require_same_stores(_with_own_libraries(trained, described, NANO), described)
+    other_lmm = replace(NANO, semantic=Semantic(model="somebody/else"))
+    for other in (other_lmm, replace(NANO, visual=Visual(model="somebody/else"))):
         with pytest.raises(AgiqaError, match="the run was trained on other features"):
             require_same_stores(_with_own_libraries(trained, described, other), described)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.runs.hub import fetch_run, is_on_hub
+from agiqa.runs.publish import fetch_run, is_on_hub
 from kit.hub_server import serve
 from kit.publishing import use_hub
 

@@ -20,8 +20,8 @@ from PIL import Image
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.input_addresses import expand_braces
-from agiqa.runs.input_record import Columns, ImageInput
 from agiqa.runs.select import put_images
+from agiqa.runs.shards import Columns, ImageInput
 
 PROMPTS = ["a cat", "a cat", "ein Bär"]
 NAMES = ["pictures/a.png", "pictures/b.png", "pictures/sub/c.png"]

@@ -16,8 +16,7 @@ import agiqa
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.data.named_yaml import bundled_folder
-from agiqa.runs.lmm_scorer import LmmScorer
-from agiqa.runs.scorer_file import known_scorers, read_scorer
+from agiqa.runs.lmm_scorer import LmmScorer, known_scorers, read_scorer
 from agiqa.stage1.extractors.loading import find_model
 from agiqa.stage1.extractors.processors import load_processor
 from kit import families
@@ -163,16 +162,19 @@ def write_scorer(tmp_path: Path) -> Callable[..., str]:
         ({"answers": ["good", "bad"]}, r"map words to what they are worth \(good: 4\)"),
         (
             {"answers": {"good": "much", "bad": 1}},
-            "weight of 'good' expects a number, found 'much'",
+            "answers.good: expected a finite number, found 'much'",
         ),
-        ({"answers": {"good": True, "bad": 1}}, "weight of 'good' expects a number, found True"),
+        (
+            {"answers": {"good": True, "bad": 1}},
+            "answers.good: expected a finite number, found True",
+        ),
         ({"answers": {True: 1, "no": 0}}, "True is no text to YAML; put the word in quotes"),
         ({"answers": {"good": 1}}, "at least two words"),
         ({"template": "USER: {image}"}, r"must hold \{prompt\} exactly once"),
         ({"scale": [5, 1]}, r"a lower number first, found \[5, 1\]"),
-        ({"scale": [float("nan"), 1]}, "an end of the scale expects a number, found nan"),
-        ({"commercial": "no"}, "commercial expects true or false, found 'no'"),
-        ({"scale": 5}, "the lowest and the highest score, found 5"),
+        ({"scale": [float("nan"), 1]}, r"scale\[0\]: expected a finite number, found nan"),
+        ({"commercial": "no"}, "commercial: expected true or false, found 'no'"),
+        ({"scale": 5}, "scale: expected a list, found 5"),
     ],
 )
 def test_a_wrong_scorer_is_one_line(

@@ -17,7 +17,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import decode
 from agiqa.runs import score as scoring
-from agiqa.runs import visual_inputs
+from agiqa.runs import score as visual_inputs
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
 from agiqa.store import write_pack

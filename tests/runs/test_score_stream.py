@@ -13,10 +13,9 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.images import BadImage, BadImagesError, ImageError, decode
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.input_record import ImageInput
 from agiqa.runs.score import Score
-from agiqa.runs.score_rows import NumberedRow, ScoreRows
-from agiqa.runs.score_stream import BadInputError, score_stream
+from agiqa.runs.score_stream import BadInputError, ScoreRows, score_stream
+from agiqa.runs.shards import ImageInput
 from agiqa.store.row_ids import Source
 
 
@@ -220,8 +219,8 @@ def test_rows_that_are_no_rows_are_one_line(tmp_path: Path) -> None:
 
 def test_columns_in_which_something_stands(tmp_path: Path) -> None:
     with ScoreRows(tmp_path / "s.csv", "about") as rows:
-        rows.add([NumberedRow(0, "", 1.0, {"columns": {"model": "", 'a"b': ""}})])
-        rows.add([NumberedRow(1, "", 1.0, {"columns": {"model": "x", 'a"b': ""}})])
+        rows.add([(0, "", 1.0, {"columns": {"model": "", 'a"b': ""}})])
+        rows.add([(1, "", 1.0, {"columns": {"model": "x", 'a"b': ""}})])
         assert rows.has_values("model")
         assert not rows.has_values('a"b')
         assert not rows.has_values("absent")
@@ -236,7 +235,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
             tracemalloc.start()
             for start in range(0, count, 1000):
                 content = {"image": "a.png", "score": 1.0}
-                rows.add(NumberedRow(n, str(n), n / 7, content) for n in range(start, start + 1000))
+                rows.add((n, str(n), n / 7, content) for n in range(start, start + 1000))
             assert sum(1 for _ in rows.ranked()) == count
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()

@@ -16,9 +16,8 @@ from agiqa.core.params import Fit
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
 from agiqa.data.splits.files import write_splits
 from agiqa.data.splits.protocols import make_splits
-from agiqa.stage2.features import Features
+from agiqa.stage2.features import Features, Scales, Targets
 from agiqa.stage2.light.training import fit_light
-from agiqa.stage2.targets import Scales, Targets
 from agiqa.store import write_pack
 from kit.command import agiqa, refusal
 
@@ -337,8 +336,7 @@ def _with_groups(table: ImagesTable, groups: list[str], prompts: list[str]) -> I
 
 def _joined_sides(*names: str, protocol: str = "grouped") -> tuple[list[Any], dict[int, Any]]:
     from agiqa.core.params import load
-    from agiqa.stage2.fit_data import load_fit_data
-    from agiqa.stage2.joining import join
+    from agiqa.stage2.fit_data import join, load_fit_data
 
     params = load(None, (f"fit.protocol={protocol}",))
     materials = [load_fit_data(name, Path("cache"), params) for name in names]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agiqa.stage2.conformal import CHUNK, LEVEL, cv_plus, reach
+from agiqa.stage2.contract import CHUNK, LEVEL, cv_plus, reach
 
 
 def test_the_reach_is_the_rank_of_split_conformal() -> None:

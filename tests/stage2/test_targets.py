@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agiqa.stage2.targets import Targets
+from agiqa.stage2.features import Targets
 
 
 def test_groups_are_held_apart_or_not() -> None:

@@ -79,7 +79,7 @@ def command(
             raise click.UsageError(f"{unfit[0]} goes with --scorer: a run has its own.")
         evaluations = evaluate(run, cache=cache)
     else:
-        from agiqa.runs.zero_shot import evaluate_scorer
+        from agiqa.runs.lmm_scorer import evaluate_scorer
 
         if not isinstance(cache, Path):
             raise click.UsageError("--scorer reads the images, so --cache is a folder here.")

@@ -149,7 +149,7 @@ def files_of(images: Sequence[Path]) -> list[Path]:
     """
     from agiqa.data.datasets.folder import find_images
     from agiqa.runs.image_inputs import LISTS, PACKED, TABLES
-    from agiqa.runs.input_record import SHARDS
+    from agiqa.runs.shards import SHARDS
 
     files: dict[Path, None] = {}
     for image in images:

@@ -33,7 +33,7 @@ class RunFolder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Fetch what is on the hub; a failure is one line."""
         if isinstance(value, str) and value.startswith("hf://"):
-            from agiqa.runs.hub import fetch_run
+            from agiqa.runs.publish import fetch_run
 
             return fetch_run(value)
         return super().convert(value, param, ctx)

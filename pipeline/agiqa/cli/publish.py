@@ -86,8 +86,13 @@ def command(
     agiqa score pictures/ --run hf://me/mine
     """
     from agiqa.core.regular_files import MIB, read_regular
-    from agiqa.runs.hub import START, push_run, require_repository
-    from agiqa.runs.publish import load_publishable, publish_run
+    from agiqa.runs.publish import (
+        START,
+        load_publishable,
+        publish_run,
+        push_run,
+        require_repository,
+    )
     from agiqa.views.model_card import Publication, model_card
 
     if private and push is None:

@@ -23,8 +23,8 @@ from agiqa.views.ranking.terminal_pictures import MODES, pictures
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
     from agiqa.runs.image_scorer import ImageScorer
-    from agiqa.runs.input_record import ImageInput
-    from agiqa.runs.score_rows import ScoreRows
+    from agiqa.runs.score_stream import ScoreRows
+    from agiqa.runs.shards import ImageInput
     from agiqa.stage1.ray_cluster import RayCluster
 
 PAGES = (".html", ".htm")
@@ -140,10 +140,9 @@ def command(
     """
     from agiqa.runs.create_scorer import create_scorer
     from agiqa.runs.image_inputs import read_inputs
-    from agiqa.runs.input_record import Columns
     from agiqa.runs.score import Score
-    from agiqa.runs.score_rows import ScoreRows
-    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK
+    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, ScoreRows
+    from agiqa.runs.shards import Columns
     from agiqa.store.durable import disk_errors
 
     style = style_of(style, out)
@@ -244,8 +243,8 @@ def _about_scorer(run: Path | None, published: str | None) -> str:
         AgiqaError: it is none.
     """
     from agiqa.runs.files import load_provenance
+    from agiqa.runs.lmm_scorer import read_scorer
     from agiqa.runs.score import default_run
-    from agiqa.runs.scorer_file import read_scorer
 
     if run is not None and published is not None:
         raise click.UsageError("Give --run FOLDER or --scorer NAME, not both.")

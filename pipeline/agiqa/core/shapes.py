@@ -1,48 +1,46 @@
-"""Trees out of files of others (agiqa.core.trees), judged by the types that they should have.
+"""Trees out of files of others (agiqa.core.trees), judged by the shape that they should have.
 
-A type is written as for mypy: `str`, `int`, `float`, `bool`, `Any`, `list[X]`, `dict[str, X]`,
-`X | None`, or a TypedDict, whose further keys pass unseen, for newer versions may have some.
+A shape is written as the tree it is of:
+
+    str, int, float, bool, float | None   a value, or null; numbers are finite and not huge
+    [X]                                   a list of X
+    {"a": X, "b?": Y}                     an object; b may be missing, and further keys pass unseen,
+                                          for newer versions may have some
+    {"*": X}                              an object of which every value is X
+    (X, None)                             X, or null
 """
 
-import types
-import typing
-from typing import Any
+from typing import Any, get_args
 
 from agiqa.core.errors import printable
 
+Shape = dict[str, Any]  # of an object
 MOST_INT, MOST_FLOAT = 1 << 63, 1e300  # beyond which sums of them are no numbers any more
 NAMES = {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}
 
 
-def require(tree: object, hint: Any, path: str = "", partial: bool = False) -> None:
-    """Refuse a tree that is not as `hint` says.
+def require(tree: object, shape: Any, path: str = "", partial: bool = False) -> None:
+    """Refuse a tree of another shape.
 
     Args:
         tree: what was read.
-        hint: the type.
+        shape: as above.
         path: where the tree stands in its file, such as `stores.semantic`.
         partial: whether keys may be missing at this level.
 
     Raises:
         ValueError: names the first value that is otherwise, what was expected and what was found.
     """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return
-    if typing.is_typeddict(hint):
-        _require_keys(_of_kind(tree, dict, path), hint, path, partial)
-    elif origin is dict:
-        for key, value in _of_kind(tree, dict, path).items():
-            require(value, inner[1], _within(path, key))
-    elif origin is list:
+    if isinstance(shape, dict):
+        _require_keys(_of_kind(tree, dict, path), shape, path, partial)
+    elif isinstance(shape, list):
         for number, value in enumerate(_of_kind(tree, list, path)):
-            require(value, inner[0], f"{path}[{number}]")
-    elif origin in (types.UnionType, typing.Union):
-        if tree is not None or types.NoneType not in inner:
-            (kind,) = [option for option in inner if option is not types.NoneType]
-            require(tree, kind, path)
-    elif not _is_plain(tree, hint):
-        raise ValueError(f"{path}: expected {NAMES[hint]}, found {shown(tree)}")
+            require(value, shape[0], f"{path}[{number}]")
+    elif options := shape if isinstance(shape, tuple) else get_args(shape):  # the second is null
+        if tree is not None:
+            require(tree, options[0], path)
+    elif not _is_plain(tree, shape):
+        raise ValueError(f"{path}: expected {NAMES[shape]}, found {shown(tree)}")
 
 
 def shown(tree: object) -> str:
@@ -53,11 +51,16 @@ def shown(tree: object) -> str:
     return text if len(text) <= 60 else f"{text[:50]}…"
 
 
-def _require_keys(tree: dict[str, Any], hint: Any, path: str, partial: bool) -> None:
-    for key, kind in typing.get_type_hints(hint).items():
+def _require_keys(tree: dict[str, Any], shape: dict[str, Any], path: str, partial: bool) -> None:
+    if "*" in shape:
+        for key, value in tree.items():
+            require(value, shape["*"], _within(path, key))
+        return
+    for field, kind in shape.items():
+        key = field.removesuffix("?")
         if key in tree:
             require(tree[key], kind, _within(path, key))
-        elif key in hint.__required_keys__ and not partial:
+        elif key == field and not partial:
             raise ValueError(f"{_within(path, key)} is missing")
 
 

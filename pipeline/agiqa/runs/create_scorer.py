@@ -5,12 +5,10 @@ from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.files import Run, load_run
-from agiqa.runs.hub import fetch_run, is_on_hub
-from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.lmm_scorer import LmmScorer
-from agiqa.runs.pictures import Picture
+from agiqa.runs.image_scorer import ImageScorer, Picture
+from agiqa.runs.lmm_scorer import LmmScorer, is_scorer, read_scorer
+from agiqa.runs.publish import fetch_run, is_on_hub
 from agiqa.runs.score import Score, Scorer, default_run
-from agiqa.runs.scorer_file import is_scorer, read_scorer
 from agiqa.stage1.one_machine import Engine
 
 

@@ -23,9 +23,8 @@ from agiqa.data.splits.protocols import default_protocol
 from agiqa.runs.evaluate import TestSet, evaluate_on
 from agiqa.runs.files import CROSS, DATASETS, Run, load_run, require_unpublished, write_all_results
 from agiqa.runs.records import METRICS, read_metrics
-from agiqa.stage2.fit_data import RatedData, dataset_folder, load_fit_data
-from agiqa.stage2.joining import GROUPED
-from agiqa.stage2.targets import Sides
+from agiqa.stage2.features import Sides
+from agiqa.stage2.fit_data import GROUPED, RatedData, dataset_folder, load_fit_data
 
 log = logging.getLogger(__name__)
 

@@ -30,14 +30,18 @@ from agiqa.runs.files import (
     write_all_results,
 )
 from agiqa.runs.measure import best_possible, describe_gating, measure
-from agiqa.runs.predictions import GATE, HIGH, LOW
-from agiqa.runs.provenance import scores_digest
+from agiqa.runs.records import GATE, HIGH, LOW
 from agiqa.stage2.contract import SplitScores
-from agiqa.stage2.features import require_same_stores
+from agiqa.stage2.features import Sides, require_same_stores
 from agiqa.stage2.fit_data import FitData, load_fit_data
-from agiqa.stage2.predictors import extra_models, gate_epochs, require_width, score_split
+from agiqa.stage2.predictors import (
+    extra_models,
+    gate_epochs,
+    require_width,
+    score_split,
+    whole_batches,
+)
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Sides
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +111,7 @@ def _load_as_fitted(run: Run, about: Mapping[str, Any], cache: Path | str) -> Fi
             f"{run.folder} was fitted on other {protocol} splits (sha256 {made[:12]}) than the "
             f"split file has now ({data.digest[:12]}): run `agiqa fit` again."
         )
-    digest = scores_digest(data.table, data.columns)
-    if about.get("scores_sha256", digest) != digest:
+    if about.get("scores_sha256", data.scores_sha256) != data.scores_sha256:
         log.warning(
             "%s was fitted on other scores than '%s' has now, and is measured on those: run "
             "`agiqa fit` again",
@@ -145,9 +148,9 @@ def evaluate_on(run: Run, test_set: TestSet) -> list[Evaluation]:
             continue
         predictions = _predictions(test_set, scores, number, column)
         mixture = predictions[predictions["model"] == MIXTURE]
-        for extra, rows_of in extras.items():  # the same on some of the images
+        for extra, batch in extras.items():  # the same on some of the images
             picked = [
-                part.iloc[rows_of(len(part))].assign(model=extra)
+                part.iloc[whole_batches(len(part), batch)].assign(model=extra)
                 for _, part in mixture.groupby("seed", sort=False)
             ]
             predictions = pd.concat([predictions, *picked], ignore_index=True)
@@ -155,8 +158,7 @@ def evaluate_on(run: Run, test_set: TestSet) -> list[Evaluation]:
         gating = describe_gating(predictions, epochs, test_set.leaks) if epochs else None
         figures = measure(predictions, list(extras), run.provenance["experts"], gating)
         metrics = _describe(run, test_set, number, column, predictions) | figures
-        if (ceiling := best_possible(test_set.data.table, column, sides)) is not None:
-            metrics["ceiling"] = ceiling
+        metrics |= best_possible(test_set.data.table, column, sides)
         results.append(Evaluation(predictions, metrics))
     return results
 

@@ -13,10 +13,11 @@
     targets/NAME, datasets/NAME, cross/NAME   the last four for a further target, for a further
                         data set that it was trained on, for one that it was not
 
-The only writer of such a folder, and with `records` and `predictions` the only reader. No pickles.
+The only writer of such a folder, and with `records` the only reader. No pickles.
 A run is written beside its place and moved there whole.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,11 +39,19 @@ from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import CARD, PROVENANCE
 from agiqa.core.trees import read_yaml
 from agiqa.core.weight_files import read_header, require_entries, require_finite
-from agiqa.runs.predictions import PREDICTIONS
-from agiqa.runs.records import LAYOUT, METRICS, SCORES_WITH, read_metrics, read_provenance, remedy
+from agiqa.runs.records import (
+    LAYOUT,
+    METRICS,
+    PREDICTIONS,
+    SCORES_WITH,
+    read_metrics,
+    read_provenance,
+    remedy,
+)
 from agiqa.stage2.contract import Expected, Header
-from agiqa.stage2.predictors import AnyEnsemble, ensemble_class
+from agiqa.stage2.predictors import ENSEMBLES, AnyEnsemble
 from agiqa.stage2.presets import MIXTURE
+from agiqa.store import IMPORTED
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
@@ -179,7 +188,7 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
         tensors = load_file(folder / MODEL)
         require_finite(tensors)
         ids = tensors.pop(IMAGES, torch.empty(0, 32))
-        ensemble = ensemble_class(params.fit.preset).from_tensors(tensors, params, provenance)
+        ensemble = ENSEMBLES[params.fit.preset].from_tensors(tensors, params, provenance)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise AgiqaError(
             f"{printable(folder / MODEL)}: does not fit its settings ({one_line(error)}); {again}."
@@ -221,6 +230,34 @@ def require_unpublished(run: Run) -> None:
             f"'{run.name}', which gets no results (its card, {CARD}, has its figures): give the "
             "run that it was made from"
         )
+
+
+def require_extractor(run: Run) -> None:
+    """Refuse runs whose vectors nothing here can make of a new image."""
+    prints = run.provenance["stores"]["semantic"]["fingerprints"]
+    if any(made.get("extractor") == IMPORTED for made in prints):
+        raise AgiqaError(
+            f"{run.folder}: fitted on vectors that were imported (agiqa cache import-pt), and what "
+            f"made them is known by name only (model: {prints[0].get('model')}), so new images "
+            "cannot be scored: fit on vectors of `agiqa extract` for that."
+        )
+
+
+def prompt_set_of(run: Run) -> str:
+    """The run's own prompt set, wherever it was fitted from.
+
+    Raises:
+        AgiqaError: it is not there, and the settings name a path of whoever made the run.
+    """
+    if (run.folder / PROMPTS).is_file():
+        return str(run.folder / PROMPTS)
+    name = run.params.semantic.prompts
+    if not re.fullmatch(r"[\w.-]+", name) or name.endswith("yaml"):
+        raise AgiqaError(
+            f"{run.folder}: expected {PROMPTS}, found none, and semantic.prompts names no prompt "
+            f"set but {name[:80]!r}: copy the run again."
+        )
+    return name
 
 
 def load_provenance(folder: Path | str) -> dict[str, Any]:
@@ -303,7 +340,7 @@ def _expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> 
             f"{splits} splits of {experts} experts are told of, and the file holds {len(header)} "
             "tensors"
         )
-    expected = ensemble_class(params.fit.preset).expected(header, params, provenance)
+    expected = ENSEMBLES[params.fit.preset].expected(header, params, provenance)
     if IMAGES in header:
         expected[IMAGES] = (("U8",), (*header[IMAGES].shape[:1], 32))
     return expected

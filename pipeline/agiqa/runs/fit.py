@@ -1,7 +1,9 @@
 """Make a run from what lies under `cache/`: `agiqa.fit`, and what `import-checkpoint` does."""
 
 import dataclasses
+import importlib.metadata
 import logging
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,6 @@ from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import require_free_run
 from agiqa.data.prompts import prompt_set_text
 from agiqa.runs.files import CURVES, Run, save_run
-from agiqa.runs.provenance import describe_run, known_images
 from agiqa.stage2.features import (
     VISUAL,
     choose_vectors,
@@ -23,17 +24,24 @@ from agiqa.stage2.features import (
     require_settings,
     without_left_out,
 )
-from agiqa.stage2.fit_data import dataset_folder, load_fit_data, load_rated_data, store_path
-from agiqa.stage2.joining import join
-from agiqa.stage2.paper.inputs import semantic_order
-from agiqa.stage2.paper.pixels import describe_pixels
-from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
+from agiqa.stage2.fit_data import (
+    RatedData,
+    dataset_folder,
+    join,
+    load_fit_data,
+    load_rated_data,
+    store_path,
+)
+from agiqa.stage2.paper.inputs import describe_pixels, semantic_order
+from agiqa.stage2.paper.weights import read_reference_checkpoint
 from agiqa.stage2.predictors import AnyInputs, fit_ensemble
 from agiqa.stage2.presets import LIGHT
 from agiqa.stage2.tuned.inputs import TunedInputs
 from agiqa.store import read_pack
 
 log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "scikit-learn", "scipy", "numpy", "zarr", "agiqa")
 
 
 def fit(
@@ -85,9 +93,9 @@ def fit(
     fitted = fit_ensemble(features, targets, sides, params)
     if fitted is None:
         return None
-    provenance = describe_run(data, params, features.experts, features.stores)
+    provenance = _describe(data, params, features.experts, features.stores)
     provenance["fit_seconds"] = round(time.monotonic() - started, 1)
-    run = Run(folder, fitted.ensemble, params, provenance, known_images(data))
+    run = Run(folder, fitted.ensemble, params, provenance, _known_images(data))
     save_run(run, fitted.curves, prompts)
     _log_curves(folder, fitted.curves)
     for state in fitted.states:  # what a stopped fit would go on from
@@ -137,11 +145,36 @@ def import_run(
         "visual": describe_pixels(ensemble.config.image_size),
     }
     experts = (*(store.names[p] for p in order), VISUAL)
-    provenance = describe_run([rated], params, experts, stores)
+    provenance = _describe([rated], params, experts, stores)
     provenance["imported"] = {"file": checkpoint.name, "sha256": file_sha256(checkpoint)}
-    run = Run(folder, ensemble, params, provenance, known_images([rated]))
+    run = Run(folder, ensemble, params, provenance, _known_images([rated]))
     save_run(run, [], prompts)
     return run
+
+
+def _describe(
+    data: Sequence[RatedData], params: Params, experts: Sequence[str], stores: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Describe a fit: the first data set at the top, further ones under `others`.
+
+    With versions of libraries, and the working folder's git revision where there is one.
+    """
+    first, *others = (one.description for one in data)
+    git = ["git", "rev-parse", "HEAD"]
+    try:
+        revision = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = None
+    return {
+        "preset": params.fit.preset,
+        **first,
+        "trained_on": [one.name for one in data],
+        "others": others,
+        "experts": list(experts),
+        "stores": dict(stores),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "git_revision": revision,
+    }
 
 
 def _require_datasets(datasets: Sequence[str], preset: str) -> None:
@@ -171,3 +204,11 @@ def _log_curves(folder: Path, curves: Sequence[Mapping[str, Any]]) -> None:
                     live.log_metric(f"{model}/{metric}", float(part[metric].median()))
             live.step = int(str(epoch))
             live.next_step()
+
+
+def _known_images(data: Sequence[RatedData]) -> frozenset[str]:
+    """Ids of the images on a training or validation side, of some split of some data set."""
+    frames = (one.splits for one in data)
+    return frozenset(
+        name for frame in frames for name in frame.loc[frame["side"] != "test", "image_id"]
+    )

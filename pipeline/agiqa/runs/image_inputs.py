@@ -29,9 +29,17 @@ from agiqa.runs.input_addresses import (
     is_missing,
     suffix_of,
 )
-from agiqa.runs.input_record import SHARDS, Cell, Columns, ImageInput, ShardError, as_cell
-from agiqa.runs.table_shards import as_input, read_table_shard
-from agiqa.runs.tar_shards import read_tar
+from agiqa.runs.shards import (
+    SHARDS,
+    Cell,
+    Columns,
+    ImageInput,
+    ShardError,
+    as_cell,
+    as_input,
+    read_table_shard,
+    read_tar,
+)
 from agiqa.store.shared.remote import Remote, RemoteError, remote_errors
 
 log = logging.getLogger(__name__)

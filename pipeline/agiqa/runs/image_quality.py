@@ -12,8 +12,7 @@ import torch
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.files import Run
-from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.pictures import Picture
+from agiqa.runs.image_scorer import ImageScorer, Picture
 
 try:
     from torchmetrics import Metric

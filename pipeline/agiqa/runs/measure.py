@@ -18,20 +18,13 @@ from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
 from agiqa.data.metrics import all_metrics, plcc, srcc, summarise
 from agiqa.data.statistics.ceiling import known_raters, noise_ceiling
-from agiqa.data.statistics.intervals import (
-    LEVEL,
-    RESAMPLES,
-    Drawn,
-    Intervals,
-    draw,
-    model_intervals,
-)
+from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Intervals, draw, model_intervals
 from agiqa.data.statistics.paired import corrected_t_test
-from agiqa.runs.predictions import GATE, HIGH, LOW
-from agiqa.stage2.conformal import LEVEL as INTERVAL_LEVEL
-from agiqa.stage2.light.split_model import CONSTANT
+from agiqa.runs.records import GATE, HIGH, LOW
+from agiqa.stage2.contract import LEVEL as INTERVAL_LEVEL
+from agiqa.stage2.features import Sides
+from agiqa.stage2.light.ensemble import CONSTANT
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Sides
 
 MOS_RANGES = 4  # with as many images each, in which the coverage is counted
 LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing
@@ -70,23 +63,27 @@ def measure(
     intervals = model_intervals(whole, per_split, drawn)
     for extra in extra_models:  # on fewer images than the others
         intervals |= model_intervals({extra: sides[extra]}, per_split, draw(sides[extra]))
-    models = {model: _over_splits(rows, intervals[model]) for model, rows in per_split.items()}
+    # What the bootstrap drew, how many of them a test side holds at least, why that is too few.
+    about = {"drawn": drawn.unit, "units": min(drawn.sizes), "resamples": RESAMPLES}
+    about |= {"too_few": drawn.too_few} if drawn.too_few else {}
     mixture = predictions[predictions["model"] == main]
     return {
-        "models": models,
-        "intervals": {"level": LEVEL, "of": "median over splits", **_about(drawn)},
-        "generators": _by_generator(mixture),
-        "gate": {
-            expert: {
-                "mean": float(mixture[GATE + expert].mean()),
-                "sd": float(mixture.groupby("seed")[GATE + expert].std(ddof=0).mean()),
-            }
-            for expert in experts
+        "models": {
+            model: _over_splits(rows, intervals[model]) for model, rows in per_split.items()
         },
+        "intervals": {"level": LEVEL, "of": "median over splits", **about},
+        "generators": _by_generator(mixture),
+        "gate": {expert: _gate_weight(mixture, GATE + expert) for expert in experts},
         **({"gating": gating} if gating else {}),
         **({"coverage": _coverage(mixture)} if HIGH in mixture else {}),
         "per_split": per_split,
     }
+
+
+def _gate_weight(mixture: pd.DataFrame, column: str) -> dict[str, float]:
+    """An expert's share of the images: its mean, and its deviation within a split."""
+    deviation = mixture.groupby("seed")[column].std(ddof=0)
+    return {"mean": float(mixture[column].mean()), "sd": float(deviation.mean())}
 
 
 def _over_splits(rows: Sequence[dict[str, Any]], own: Intervals) -> dict[str, Any]:
@@ -141,24 +138,18 @@ def sides_ratio(leaks: Sequence[Mapping[str, Any]]) -> float:
     return sum(leak["test"] for leak in leaks) / train if train else 2 / 7
 
 
-def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any] | None:
-    """The best that could be reached on the images that some split tests; None where unknown."""
+def best_possible(table: ImagesTable, column: str, sides: Sides) -> dict[str, Any]:
+    """`ceiling`, the best that could be reached on images that some split tests, where known."""
     about = next(target for target in table.targets if target.name == column)
     raters = known_raters(table, about)
     if not about.deviation or raters is None:
-        return None
+        return {}
     tested = np.unique(np.concatenate([side["test"] for side in sides.values()]))
     mos = table.frame[column].to_numpy(dtype=float)
     spread = table.frame[about.deviation].to_numpy(dtype=float)
     tested = tested[np.isfinite(mos[tested])]
     ceiling = noise_ceiling(mos[tested], spread[tested], raters[tested])
-    return {"assumed": False, **asdict(ceiling)}  # as earlier versions did for AGIQA-3K's
-
-
-def _about(drawn: Drawn) -> dict[str, Any]:
-    """What the bootstrap drew, how many of them a test side holds at least, why that is too few."""
-    about = {"drawn": drawn.unit, "units": min(drawn.sizes), "resamples": RESAMPLES}
-    return about | ({"too_few": drawn.too_few} if drawn.too_few else {})
+    return {"ceiling": {"assumed": False, **asdict(ceiling)}}  # as earlier versions: AGIQA-3K's
 
 
 def _coverage(mixture: pd.DataFrame) -> dict[str, Any]:

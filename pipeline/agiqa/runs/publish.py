@@ -1,29 +1,51 @@
-"""What of a run is published: all that scoring needs, and nothing of this machine or its images.
+"""Published runs: written into a folder, uploaded to the Hugging Face hub, and fetched from there.
 
-A published folder is a run without curves, results and pictures, with a card (`views.model_card`).
-Its weights hold projected vectors of the images that it was fitted on and the kernels' solutions,
-out of which their scores can be reckoned; the card says so.
+What of a run is published is all that scoring needs, and nothing of this machine or its images: a
+run without curves, results and pictures, with a card (`views.model_card`). Its weights hold
+projected vectors of the images that it was fitted on and the kernels' solutions, out of which their
+scores can be reckoned; the card says so.
+
+Of `hf://user/name[@revision]` only the files of `FILES` and `RESULTS` are fetched, each within its
+bound, of one commit; they are as untrusted as any run of others (`files.load_run` judges them), and
+none of them is code.
 """
 
+import logging
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.errors import AgiqaError, UsageError, one_line, printable
 from agiqa.core.json_text import write_json
 from agiqa.core.params import Params, Visual, dump
-from agiqa.core.regular_files import file_sha256
+from agiqa.core.regular_files import MIB, file_sha256
 from agiqa.core.run_folders import CARD, PROVENANCE, require_free_run
 from agiqa.data.prompts import prompt_set_text, read_prompt_set
-from agiqa.runs.files import MODEL, PARAMS, PROMPTS, Run, load_run, whole_run
-from agiqa.runs.hub import RESULTS
-from agiqa.runs.records import read_metrics, read_provenance
-from agiqa.runs.score import prompt_set_of, require_extractor
+from agiqa.runs.files import (
+    MODEL,
+    PARAMS,
+    PROMPTS,
+    Run,
+    load_run,
+    prompt_set_of,
+    require_extractor,
+    whole_run,
+)
+from agiqa.runs.records import METRICS, PREDICTIONS, read_metrics, read_provenance
 from agiqa.stage2.presets import RECIPES
 
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+# Files of a published run and the most bytes of each; results only where the publisher asked.
+FILES = {MODEL: 4096 * MIB, PARAMS: MIB, PROMPTS: MIB, PROVENANCE: 8 * MIB}
+RESULTS = {METRICS: 8 * MIB, PREDICTIONS: 1024 * MIB}
+START = "hf://"
+REPOSITORY = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # as the hub spells them: user/name
+log = logging.getLogger(__name__)
 ELSEWHERE_TOO = re.compile(r"nano|[A-Za-z0-9][\w.-]*(/[\w.-]+)?")  # names of models on the hub
 
 
@@ -120,3 +142,126 @@ def publish_run(
         write_json(staged / PROVENANCE, provenance)
         (staged / CARD).write_text(card, encoding="utf-8")
         return sorted(path.name for path in staged.iterdir())
+
+
+def is_on_hub(name: object) -> bool:
+    """Whether a run is named by an address on the hub."""
+    return isinstance(name, str) and name.startswith(START)
+
+
+def require_repository(name: str) -> str:
+    """Give the name of a repository back.
+
+    Raises:
+        UsageError: the hub has no such names.
+    """
+    if not re.fullmatch(REPOSITORY, name):
+        raise UsageError(f"Expected user/name on the hub, found '{printable(name)}'.")
+    return name
+
+
+def fetch_run(address: str) -> Path:
+    """Fetch a published run into the hub's cache on this machine, or find it there.
+
+    Args:
+        address: `hf://user/name`, and perhaps `@` with a branch, tag or commit.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        AgiqaError: no such address or repository, it holds no run or a file beyond its bound, or
+            the hub cannot be reached and no copy is here.
+    """
+    parts = re.fullmatch(rf"{START}({REPOSITORY})(?:@([\w./-]+))?", address)
+    if parts is None:
+        raise AgiqaError(f"Expected {START}user/name[@revision], found '{printable(address)}'.")
+    repository, revision = parts.groups()
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        info = api.model_info(repository, revision=revision, files_metadata=True)
+    except HfHubHTTPError as error:
+        raise _not_there(address, error) from error
+    except Exception as error:  # network stacks raise many kinds; all mean the same here
+        try:
+            copy = snapshot_download(
+                repository, revision=revision, allow_patterns=list(FILES), local_files_only=True
+            )
+        except Exception:
+            raise _not_there(address, error) from error
+        log.warning("%s: the hub cannot be asked; the copy on this machine is used.", address)
+        return Path(copy)
+    names = _names(address, info)
+    try:
+        # By the name that was given, or nobody could find it by that name without a network.
+        folder = Path(api.snapshot_download(repository, revision=revision, allow_patterns=names))
+    except Exception as error:
+        raise _not_there(address, error) from error
+    if folder.name != info.sha:
+        raise AgiqaError(f"{address} was changed while it was fetched: try again.")
+    return folder
+
+
+def _names(address: str, info: "ModelInfo") -> list[str]:
+    """The files of a run that a repository has.
+
+    Raises:
+        AgiqaError: one is missing, or larger than it may be.
+    """
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if missing := [name for name in FILES if name not in sizes]:
+        raise AgiqaError(
+            f"{address}: no published run: expected {', '.join(missing)} there. "
+            "`agiqa publish RUN --push user/name` puts one on the hub."
+        )
+    bounds = {name: most for name, most in (FILES | RESULTS).items() if name in sizes}
+    for name, most in bounds.items():
+        if sizes[name] > most:
+            raise AgiqaError(
+                f"{address}: {name} has {sizes[name]:,} bytes, at most {most:,} are fetched."
+            )
+    return list(bounds)
+
+
+def _not_there(address: str, error: Exception) -> AgiqaError:
+    return AgiqaError(
+        f"{address} cannot be fetched ({_reason(error)}). See that it is there, that the "
+        "network is, and for a private one `hf auth login`; or name a folder that holds it."
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
+
+
+def push_run(folder: Path, repository: str, private: bool) -> str:
+    """Upload the files of a published folder; the repository is made where there is none.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        AgiqaError: the hub cannot be reached, or does not let this user write there.
+    """
+    from huggingface_hub import HfApi
+
+    names = [name for name in (*FILES, *RESULTS, CARD) if (folder / name).is_file()]
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=names,
+            commit_message="A run of agiqa",
+        )
+    except Exception as error:  # network stacks raise many kinds; all mean the same here
+        raise AgiqaError(
+            f"{folder} is whole, and was not uploaded to {START}{repository} ({_reason(error)}): "
+            "see that the network is there and `hf auth login` was done, then give the same "
+            "command with --replace."
+        ) from error
+    return f"{START}{repository}@{done.oid}"

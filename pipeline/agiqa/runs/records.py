@@ -1,19 +1,27 @@
-"""What the JSON files of a run hold: provenance.json, by `fit`, and metrics.json, by `evaluate`.
+"""What the files of a run hold: provenance.json, by `fit`; figures and predictions, by `evaluate`.
 
-Both may come from anybody: names in them become parts of paths and lines on a terminal, and numbers
-become sizes. They are judged once, where they are read; behind that every field is what it should
-be.
+metrics.json has the figures; predictions.csv a row for each model, split and tested image.
+
+All may come from anybody: names in them become parts of paths and lines on a terminal, and numbers
+become sizes or are averaged. They are judged once, where they are read; behind that every field is
+what it should be.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.run_folders import PROVENANCE
-from agiqa.core.shapes import require
+from agiqa.core.shapes import Shape, require
 from agiqa.core.trees import read_json
+from agiqa.data.datasets.table import inner_path
+from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.data.metric_names import FIGURES
+from agiqa.stage2.presets import MIXTURE
 
 LAYOUT = 3
 METRICS = "metrics.json"
@@ -21,194 +29,108 @@ AGAIN = "run `agiqa fit` again, or fetch it again where it was published"
 MOST_NAME = 200  # bytes of a name, which becomes a file's
 SCORES_WITH = ("seeds", "experts", "stores", "mos", "images")  # what scoring needs to know
 
+PREDICTIONS = "predictions.csv"
+GATE = "gate_"  # prefix of the columns that hold the gate's weights
+LOW, HIGH = "low", "high"  # ends of the mixture's prediction intervals
+NEEDED = ("model", "seed", "path", "image_id", "generator", "group", "mos", "score")
+EMPTY = ("", "nan")  # how a number that is not defined stands in a CSV
 
-class MosRange(TypedDict):
-    """The range of a MOS."""
-
-    low: float
-    high: float
-
-
-class Leak(TypedDict):
-    """A split's sides, and what they share."""
-
-    train: int
-    val: int
-    test: int
-    same_group: int
-    same_file: int
-    same_prompt: NotRequired[int]
-
-
-class Made(TypedDict):
-    """What the vectors of one kind were made by."""
-
-    extractor: str
-    names: list[str]
-    fingerprints: list[dict[str, Any]]
-
-
-class About(TypedDict):
-    """One data set that a run was trained on."""
-
-    dataset: str
-    target: str
-    protocol: str
-    synthetic: bool
-    targets: NotRequired[list[str]]
-    seeds: NotRequired[list[int]]
-    mos: NotRequired[MosRange]
-    images: NotRequired[int]
-    licence: NotRequired[str]
-    source: NotRequired[str]
-    leaks: NotRequired[list[Leak]]
-    splits_sha256: NotRequired[str]
-
-
-class Provenance(About):
-    """provenance.json: the first data set's description, and all that holds for the run."""
-
-    layout: int
-    preset: NotRequired[str]
-    trained_on: NotRequired[list[str]]
-    others: NotRequired[list[About]]
-    experts: NotRequired[list[str]]
-    stores: NotRequired[dict[str, Made]]
-    network: NotRequired[dict[str, Any]]
-    imported: NotRequired[dict[str, str]]
-    versions: NotRequired[dict[str, str]]
-    git_revision: NotRequired[str | None]
-    fit_seconds: NotRequired[float]
-    published: NotRequired[str]  # under which name
-    sha256: NotRequired[dict[str, str]]  # of the files of a published run, by name
-
-
-class Summary(TypedDict, total=False):
-    """One figure over the splits; null where it is not defined."""
-
-    median: float | None
-    mean: float | None
-    sd: float | None
-    low: float | None
-    high: float | None
-    why: str  # it is not defined
-
-
-SUMMARY = ("median", "mean", "sd", "low", "high")
-
-
-class Intervals(TypedDict, total=False):
-    """What the intervals hold for."""
-
-    level: float | None
-    drawn: str
-    of: str
-    units: int
-    too_few: str
-
-
-class Ceiling(TypedDict, total=False):
-    """What the raters' noise leaves to be reached."""
-
-    assumed: bool
-    raters: float | None
-    images: int
-    reliability: float | None
-    srcc: float | None
-    krcc: float | None
-    plcc: float | None
-    rmse: float | None
-    mae: float | None
-
-
-class Outside(TypedDict):
-    """Scores beyond the scale of the training."""
-
-    low: float
-    high: float
-    scores: int
-    below: int
-    above: int
-
-
-class Generator(TypedDict):
-    """Figures within one generator's test images."""
-
-    images: int
-    splits: NotRequired[int]
-    mean_mos: float | None
-    mean_score: float | None
-    srcc: Summary
-    plcc: Summary
-    most_a_split: NotRequired[int | None]
-    least_for_correlation: NotRequired[int | None]
-
-
-class GateWeight(TypedDict):
-    """An expert's share over the test images."""
-
-    mean: float | None
-    sd: float | None
-
-
-class Gain(TypedDict):
-    """What the gate adds to the SRCC of one constant mixture, over the splits."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-
-
-class Gating(TypedDict):
-    """What validation made of the gate."""
-
-    epochs: list[int]  # by split, 0: constant
-    deviation: float | None
-    gain: Gain
-
-
-class Covered(TypedDict):
-    """How many of some images' MOS the prediction intervals hold."""
-
-    images: int
-    covered: float | None
-    low: NotRequired[float | None]  # of their MOS
-    high: NotRequired[float | None]
-
-
-class Coverage(Covered):
-    """The same of all tested images, and of parts of them."""
-
-    level: float | None
-    width: float | None
-    splits: list[float | None]
-    generators: dict[str, Covered]
-    ranges: list[Covered]
-
-
-class Metrics(TypedDict):
-    """The fields of metrics.json, as `evaluate` writes it."""
-
-    models: dict[str, dict[str, Summary]]
-    dataset: NotRequired[str]
-    target: NotRequired[str]
-    protocol: NotRequired[str]
-    synthetic: NotRequired[bool]
-    preset: NotRequired[str]
-    trained_on: NotRequired[list[str]]
-    mos: NotRequired[dict[str, float | None]]
-    splits: NotRequired[int]
-    splits_sha256: NotRequired[str]
-    leaks: NotRequired[list[Leak]]
-    intervals: NotRequired[Intervals | None]
-    generators: NotRequired[dict[str, Generator]]
-    gate: NotRequired[dict[str, GateWeight]]
-    gating: NotRequired[Gating]
-    coverage: NotRequired[Coverage]
-    per_split: NotRequired[dict[str, list[dict[str, Any]]]]
-    ceiling: NotRequired[Ceiling | None]
-    outside_scale: NotRequired[Outside | None]
+# What the JSON files hold, as `shapes.require` reads it; a number is null where it is not defined.
+NUMBER: Any = float | None
+MOS_RANGE: Shape = {"low": float, "high": float}
+SIDES = ("train", "val", "test", "same_group", "same_file", "same_prompt?")
+LEAK: Shape = dict.fromkeys(SIDES, int)  # a split's sides, and what they share
+STORE: Shape = {
+    "extractor": str,
+    "names": [str],
+    "fingerprints": [{}],
+}  # what made vectors of one kind
+DATA: Shape = {  # one data set that a run was trained on
+    **dict.fromkeys(("dataset", "target", "protocol"), str),
+    "synthetic": bool,
+    "targets?": [str],
+    "seeds?": [int],
+    "mos?": MOS_RANGE,
+    "images?": int,
+    **dict.fromkeys(("licence?", "source?"), str),
+    "leaks?": [LEAK],
+    "splits_sha256?": str,
+}
+PROVENANCE_FIELDS: Shape = {  # the first data set's description, and all that holds for the run
+    **DATA,
+    "layout": int,
+    "preset?": str,
+    "trained_on?": [str],
+    "others?": [DATA],
+    "experts?": [str],
+    "stores?": {"*": STORE},
+    "network?": {},
+    "imported?": {"*": str},
+    "versions?": {"*": str},
+    "git_revision?": str | None,
+    "fit_seconds?": float,
+    "published?": str,  # under which name
+    "sha256?": {"*": str},  # of the files of a published run, by name
+}
+SUMMARY = ("median", "mean", "sd", "low", "high")  # of one figure over the splits
+FIGURE: Shape = {**dict.fromkeys((f"{name}?" for name in SUMMARY), NUMBER), "why?": str}
+GENERATOR: Shape = {  # figures within one generator's test images
+    "images": int,
+    "splits?": int,
+    **dict.fromkeys(("mean_mos", "mean_score"), NUMBER),
+    **dict.fromkeys(("srcc", "plcc"), FIGURE),
+    **dict.fromkeys(("most_a_split?", "least_for_correlation?"), int | None),
+}
+# How many of some images' MOS the prediction intervals hold, and the ends of their MOS.
+COVERED: Shape = {"images": int, **dict.fromkeys(("covered", "low?", "high?"), NUMBER)}
+METRICS_FIELDS: Shape = {
+    "models": {"*": {"*": FIGURE}},
+    **dict.fromkeys(("dataset?", "target?", "protocol?"), str),
+    "synthetic?": bool,
+    "preset?": str,
+    "trained_on?": [str],
+    "mos?": {"*": NUMBER},
+    "splits?": int,
+    "splits_sha256?": str,
+    "leaks?": [LEAK],
+    "intervals?": (  # what they hold for
+        {"level?": NUMBER, "drawn?": str, "of?": str, "units?": int, "too_few?": str},
+        None,
+    ),
+    "generators?": {"*": GENERATOR},
+    "gate?": {"*": {"mean": NUMBER, "sd": NUMBER}},  # an expert's share over the test images
+    "gating?": {  # what validation made of the gate
+        "epochs": [int],  # by split, 0: constant
+        "deviation": NUMBER,
+        # What the gate adds to the SRCC of one constant mixture, over the splits.
+        "gain": dict.fromkeys(("mean", "low", "high", "p"), NUMBER),
+    },
+    "coverage?": {  # of all tested images, and of parts of them
+        **COVERED,
+        **dict.fromkeys(("level", "width"), NUMBER),
+        "splits": [NUMBER],
+        "generators": {"*": COVERED},
+        "ranges": [COVERED],
+    },
+    "per_split?": {"*": [{}]},
+    "ceiling?": (  # what the raters' noise leaves to be reached
+        {
+            "assumed?": bool,
+            "images?": int,
+            **dict.fromkeys(("raters?", "reliability?"), NUMBER),
+            **dict.fromkeys(
+                (f"{name}?" for name in ("srcc", "krcc", "plcc", "rmse", "mae")), NUMBER
+            ),
+        },
+        None,
+    ),
+    "outside_scale?": (  # scores beyond the scale of the training
+        {**MOS_RANGE, **dict.fromkeys(("scores", "below", "above"), int)},
+        None,
+    ),
+}
+# One split's figures; each further one is a number or null.
+ROW: Shape = {"seed": int, "srcc": NUMBER, "images?": int}
 
 
 def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
@@ -231,7 +153,7 @@ def read_provenance(folder: Path, partial: bool = False) -> dict[str, Any]:
             f"update agiqa or {again}."
         )
     try:
-        require(provenance, Provenance, partial=partial)
+        require(provenance, PROVENANCE_FIELDS, partial=partial)
         for about in [provenance, *provenance.get("others", [])]:
             _check_about(about)
         _require_names(provenance.get("trained_on", []), "trained_on")
@@ -281,7 +203,7 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
     try:
         if missing := sorted(set(needed) - set(metrics)):
             raise ValueError(f"no {', '.join(missing)}")
-        require(metrics, Metrics)
+        require(metrics, METRICS_FIELDS)
         _require_names(
             [metrics.get(key, "-") for key in ("dataset", "target", "protocol")], "names"
         )
@@ -292,8 +214,8 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
             for number, row in enumerate(rows):
                 key = f"per_split.{printable(model)[:40]}[{number}]"
                 figures = {n: value for n, value in row.items() if n not in ("intervals", "why")}
-                require(figures, dict[str, float | None], key)
-                require(row, Row, key)
+                require(figures, {"*": NUMBER}, key)
+                require(row, ROW, key)
     except ValueError as error:
         raise AgiqaError(f"{printable(path)}: damaged ({error}): {again}") from error
     for figures in metrics["models"].values():  # what is not there is not defined
@@ -304,14 +226,6 @@ def read_metrics(folder: Path, needed: Sequence[str] = ("models",)) -> dict[str,
             if isinstance(summary, dict):
                 summary |= {key: summary.get(key) for key in SUMMARY}
     return metrics
-
-
-class Row(TypedDict):
-    """One split's figures; each further one is a number or null."""
-
-    seed: int
-    srcc: float | None
-    images: NotRequired[int]
 
 
 def _read(path: Path, again: str) -> dict[str, Any]:
@@ -361,3 +275,73 @@ def _require_names(names: Sequence[str], key: str) -> None:
             raise ValueError(
                 f"{key}: expected names that a folder can have, found {printable(name)[:60]!r}"
             )
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """Read and check the predictions of a run, or of a folder of results in it.
+
+    Returns:
+        Text in model, path, image_id, generator and group, whole numbers in seed, and floats in
+        mos, score and each `gate_*`, NaN where one is not defined.
+
+    Raises:
+        AgiqaError: there is none, or it is damaged; a path leaves the images' folder.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise AgiqaError(
+            f"{printable(folder)}: expected {PREDICTIONS}, found none: run `agiqa evaluate` first"
+        )
+    frame = read_text_csv(path, NEEDED)
+    try:
+        for column in (str(name) for name in frame):
+            if column in ("mos", "score", LOW, HIGH) or column.startswith(GATE):
+                frame[column] = finite_numbers(frame[column])
+        seeds = frame["seed"]
+        _refuse(seeds, ~seeds.str.fullmatch(r"\d{1,18}"), "whole numbers")
+        frame["seed"] = seeds.astype(np.int64)
+        if not frame["image_id"].str.fullmatch("[0-9a-f]{64}").all():
+            raise ValueError("no sha256 in image_id")
+        if frame.duplicated(["model", "seed", "path"]).any():
+            raise ValueError("an image stands twice in a split of one model")
+    except ValueError as error:
+        raise AgiqaError(
+            f"{printable(path)}: damaged: {error}: run `agiqa evaluate` again"
+        ) from error
+    for name in frame["path"].unique():
+        inner_path(name, printable(path))
+    return frame
+
+
+def mean_predictions(folder: Path, by: str = "path") -> pd.DataFrame | None:
+    """Read what the mixture says of each tested image, on average over the splits that test it.
+
+    Args:
+        folder: of a run, or of results in it.
+        by: what tells images apart, their path or their image_id.
+
+    Returns:
+        `mos`, `score`, and the other of path and image_id; None where nothing is evaluated.
+
+    Raises:
+        AgiqaError: the file is damaged, or a path leaves the images' folder.
+    """
+    if not (folder / PREDICTIONS).is_file():
+        return None
+    rows = read_predictions(folder)
+    first = {name: (name, "first") for name in ("path", "image_id", "mos") if name != by}
+    images = rows[rows["model"] == MIXTURE].groupby(by, sort=False)
+    return images.agg(**first, score=("score", "mean"))
+
+
+def finite_numbers(text: "pd.Series[str]") -> "pd.Series[float]":
+    """Read finite floats, NaN for what is empty; ValueError names what is neither."""
+    numbers = pd.to_numeric(text, errors="coerce").astype(float)
+    _refuse(text, ~np.isfinite(numbers) & ~text.str.lower().isin(EMPTY), "numbers")
+    return numbers
+
+
+def _refuse(text: "pd.Series[str]", odd: "pd.Series[bool] | np.ndarray", expected: str) -> None:
+    if odd.any():
+        wrong = printable(text[odd].iloc[0])[:40]
+        raise ValueError(f"expected {expected} in column {text.name}, found '{wrong}'")

@@ -1,11 +1,11 @@
 """Scores for new images: the one place where stage 1 meets stage 2.
 
 A run names the extractors it was trained on; they are built again from its settings and their
-fingerprints compared, field by field, before any image is scored.
+fingerprints compared, field by field, before any image is scored. What its visual side sees of an
+image are vectors of the extractor, tokens beside them, or pixels.
 """
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,29 +15,29 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.params import Params
 from agiqa.data.named_yaml import bundled_folder
-from agiqa.runs.files import DATASETS, PROMPTS, Run, load_run
+from agiqa.runs.files import DATASETS, Run, load_run, prompt_set_of, require_extractor
 from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.predictions import mean_predictions
-from agiqa.runs.visual_inputs import (
-    PixelInput,
-    TunedInput,
-    VisualInput,
-    describe_vectors,
-    side_by_side,
-    visual_input,
-)
+from agiqa.runs.records import mean_predictions
 from agiqa.stage1.extractors import (
     Extractor,
+    TokenExtractor,
+    Vector,
     VectorSubset,
+    VisionExtractor,
     asks_image_prompt,
     semantic_extractor,
 )
 from agiqa.stage1.extractors.shared_tower import shared_tower
+from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images
 from agiqa.stage2.features import choose_vectors, require_same_stores, with_answers
-from agiqa.store import ANSWERS, IMPORTED, Shelf
+from agiqa.stage2.paper.inputs import Pixels, describe_pixels, open_pixels, resized
+from agiqa.stage2.presets import RECIPES, TUNED
+from agiqa.stage2.tuned.inputs import TunedVisual
+from agiqa.store import ANSWERS, TOKENS, Shelf
 from agiqa.store.row_ids import Source
 
 SCORERS, DEFAULT = "scorers", "agiqa-3k"  # the folder of scorers, and in it the one that is a run
@@ -67,6 +67,81 @@ class Score:
     quality_map: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
+class LedgerTokens:
+    """Tokens of N images, read from the ledger as they are asked for."""
+
+    def __init__(self, rows: LedgerRows, ids: Sequence[str]) -> None:
+        self.rows, self.ids = rows, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, images: np.ndarray) -> np.ndarray:
+        """Tokens `(n, L * C)` of the images at these places."""
+        return self.rows.read([self.ids[row] for row in images])[0]
+
+
+class VisualInput:
+    """The visual extractor's vectors `(N, F)` of images, and their tokens, where the run takes any.
+
+    `opened` are shelves of the ledger by folder, shared with those who read the same.
+    """
+
+    def __init__(
+        self, run: Run, ledger: Path | None, engine: Engine | None, opened: dict[Path, Shelf]
+    ) -> None:
+        self.extractor = VisionExtractor(run.params.visual)
+        self.stores = {"visual": describe_vectors(self.extractor.name, self.extractor.vectors)}
+        engine = engine or OneMachine(run.params.visual.workers, whole=False)
+        self.of_files = FileVectors(self.extractor, ledger, engine, opened)
+        self.tokens: TokenExtractor | None = None
+        if run.params.fit.preset == TUNED:
+            self.tokens = TokenExtractor(run.params.visual, self.extractor)
+            self.stores[TOKENS] = describe_vectors(self.tokens.name, self.tokens.vectors)
+            self.tokens_of_files = FileVectors(self.tokens, ledger, engine, opened)
+
+    def files(self, sources: Mapping[str, Source]) -> np.ndarray | TunedVisual:
+        """Look at files by image id, through the ledger; their tokens stay in it."""
+        if self.tokens is None:
+            return side_by_side(self.of_files(sources))
+        tokens = LedgerTokens(self.tokens_of_files.completed(sources), list(sources))
+        return TunedVisual(side_by_side(self.of_files(sources)), tokens)
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The ids that no model has to look at."""
+        known = self.of_files.in_ledger(sources)
+        return known & self.tokens_of_files.in_ledger(sources) if self.tokens else known
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray | TunedVisual:
+        """Look at images in memory."""
+        if self.tokens is None:
+            return side_by_side(vectors_of_images(images, self.extractor))
+        (tokens,) = vectors_of_images(images, self.tokens)
+        return TunedVisual(side_by_side(vectors_of_images(images, self.extractor)), tokens)
+
+
+class PixelInput:
+    """The pixels `(N, S, S, 3)` that the paper's network takes, decoded in this process."""
+
+    def __init__(self, run: Run, ledger: Path | None) -> None:
+        self.size, self.ledger = run.params.paper.network.image_size, ledger
+        self.stores = {"visual": describe_pixels(self.size)}
+        self.workers = run.params.paper.workers
+
+    def files(self, sources: Mapping[str, Source]) -> Pixels:
+        """Look at files by image id, through the ledger."""
+        files = {name: source.path for name, source in sources.items()}
+        return open_pixels(files, self.size, self.ledger, self.workers)
+
+    def in_ledger(self, sources: Mapping[str, Source]) -> set[str]:
+        """The ids that no model has to look at: all of them."""
+        return set(sources)
+
+    def images(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Look at images in memory."""
+        return np.stack([resized(image, self.size) for image in images])
+
+
 class Scorer(ImageScorer):
     """A run ready to score images; models load on first use."""
 
@@ -80,14 +155,16 @@ class Scorer(ImageScorer):
         whole = semantic_extractor(replace(run.params.semantic, prompts=prompt_set_of(run)))
         self.semantic = _wanted(whole, run, where)
         vectors = self.semantic.vectors
-        self.vectors = [
-            vector for vector in vectors if vector.store != ANSWERS
-        ]  # the answers follow
+        self.vectors = [v for v in vectors if v.store != ANSWERS]  # the answers follow
         self.asks_image_prompt = asks_image_prompt(vectors)
         names, width = [made.name for made in self.vectors], self.vectors[0].width
         self.order = run.ensemble.semantic_order(names, width, where)
         opened: dict[Path, Shelf] = {}  # which the engine fills at once for both
-        self.visual = visual_input(run, ledger, engine, opened)
+        self.visual: VisualInput | PixelInput = (
+            PixelInput(run, ledger)
+            if run.params.fit.preset in RECIPES
+            else VisualInput(run, ledger, engine, opened)
+        )
         self.several = _with_visual(whole, self.semantic.indices, self.visual)
         self.engine = engine or OneMachine(run.params.semantic.workers, self.several, whole=False)
         self.semantic_of_files = FileVectors(self.semantic, ledger, self.engine, opened)
@@ -95,17 +172,11 @@ class Scorer(ImageScorer):
         described = {
             "semantic": describe_vectors(whole.name, self.vectors),
             ANSWERS: describe_vectors(whole.name, vectors[len(self.vectors) :]),
-            **self.visual.describe(),
+            **self.visual.stores,
         }
         trained = run.provenance["stores"]
         if "published" in run.provenance:
-            params = run.params
-            models = {
-                "semantic": params.semantic.model,
-                ANSWERS: params.semantic.model,
-                "visual": params.visual.model,
-            }
-            trained = _with_own_libraries(trained, described, models)
+            trained = _with_own_libraries(trained, described, run.params)
         require_same_stores(trained, described)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,20 +239,23 @@ class Scorer(ImageScorer):
                 "for them (run `agiqa fit` again)."
             )
         about, maps = self.run.provenance, prediction.quality_map
-        ends = self.run.ensemble.intervals(prediction.score)
-        score = prediction.score  # (S, N, T)
+        ends: Sequence[np.ndarray] = self.run.ensemble.intervals(prediction.score) or ()
         gate = prediction.gate[..., 0].mean(dim=0)  # (N, E), the first target's
         maps = None if maps is None else maps.mean(dim=0)  # (N, h, w)
         scores = []
         for row, name in enumerate(names):
-            by_split = score[:, row, 0].numpy()
-            of_targets = score[:, row].mean(dim=0).tolist()
+            by_split = prediction.score[:, row, 0].numpy()
+            of_targets = prediction.score[:, row].mean(dim=0).tolist()
+            # Infinite where too few errors are known for an interval.
+            low, high = [float(e[row]) if np.isfinite(e[row]) else None for e in ends] or (
+                None,
+            ) * 2
             scores.append(
                 Score(
                     image=name,
                     score=float(by_split.mean()),
-                    low=None if ends is None else _finite(ends[0][row]),
-                    high=None if ends is None else _finite(ends[1][row]),
+                    low=low,
+                    high=high,
                     disagreement=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
                     gate=dict(zip(about["experts"], gate[row].tolist(), strict=True)),
                     targets=dict(zip(about["targets"], of_targets, strict=True)),
@@ -193,11 +267,6 @@ class Scorer(ImageScorer):
 
 def _of_folder(folder: Path, remote_code: str, ledger: Path | None) -> Scorer:
     return Scorer(load_run(folder, remote_code), ledger)
-
-
-def _finite(end: float) -> float | None:
-    """The end of an interval; None where too few errors are known for one."""
-    return float(end) if np.isfinite(end) else None
 
 
 def held_out_scores(run: Run) -> dict[str, float]:
@@ -220,19 +289,8 @@ def default_run() -> Path:
     return bundled_folder(SCORERS) / DEFAULT
 
 
-def require_extractor(run: Run) -> None:
-    """Refuse runs whose vectors nothing here can make of a new image."""
-    prints = run.provenance["stores"]["semantic"]["fingerprints"]
-    if any(made.get("extractor") == IMPORTED for made in prints):
-        raise AgiqaError(
-            f"{run.folder}: fitted on vectors that were imported (agiqa cache import-pt), and what "
-            f"made them is known by name only (model: {prints[0].get('model')}), so new images "
-            "cannot be scored: fit on vectors of `agiqa extract` for that."
-        )
-
-
 def _with_own_libraries(
-    trained: Mapping[str, Any], described: Mapping[str, Any], models: Mapping[str, str]
+    trained: Mapping[str, Any], described: Mapping[str, Any], params: Params
 ) -> Mapping[str, Any]:
     """The stores that a published run was fitted on, as if with the libraries that are here.
 
@@ -243,8 +301,10 @@ def _with_own_libraries(
     Args:
         trained: stores of the run.
         described: stores that are made here.
-        models: the model of each kind, as the run's settings name it.
+        params: the run's settings, which name the models.
     """
+    semantic, visual = params.semantic.model, params.visual.model
+    models = {"semantic": semantic, ANSWERS: semantic, "visual": visual}
     stores, others = {}, set[str]()
     for kind, store in trained.items():
         prints = []
@@ -272,7 +332,7 @@ def _with_visual(
 
     Not where tokens are wanted, too, which end in the middle of the tower.
     """
-    if isinstance(visual, TunedInput) or not isinstance(visual, VisualInput):
+    if not isinstance(visual, VisualInput) or visual.tokens is not None:
         return None
     if (both := shared_tower(semantic, visual.extractor)) is None:
         return None
@@ -290,18 +350,15 @@ def _wanted(extractor: Extractor, run: Run, where: str) -> VectorSubset:
     return VectorSubset(extractor, wanted)
 
 
-def prompt_set_of(run: Run) -> str:
-    """The run's own prompt set, wherever it was fitted from.
+def describe_vectors(extractor: str, vectors: Sequence[Vector]) -> dict[str, Any]:
+    """Describe vectors as a run's provenance does its stores."""
+    return {
+        "extractor": extractor,
+        "names": [vector.name for vector in vectors],
+        "fingerprints": [dict(vector.fingerprint) for vector in vectors],
+    }
 
-    Raises:
-        AgiqaError: it is not there, and the settings name a path of whoever made the run.
-    """
-    if (run.folder / PROMPTS).is_file():
-        return str(run.folder / PROMPTS)
-    name = run.params.semantic.prompts
-    if not re.fullmatch(r"[\w.-]+", name) or name.endswith("yaml"):
-        raise AgiqaError(
-            f"{run.folder}: expected {PROMPTS}, found none, and semantic.prompts names no prompt "
-            f"set but {name[:80]!r}: copy the run again."
-        )
-    return name
+
+def side_by_side(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Vectors `(N, D)` side by side, in float32."""
+    return np.concatenate(vectors, axis=1).astype(np.float32)

@@ -21,7 +21,7 @@ from agiqa.data.image_formats import FormatError, read_picture
 from agiqa.data.images import ImageError, require_file
 from agiqa.runs.image_inputs import read_inputs
 from agiqa.runs.input_addresses import without_file_scheme
-from agiqa.runs.input_record import SHARDS, ImageInput
+from agiqa.runs.shards import SHARDS, ImageInput
 
 MOST_BYTES = 4 << 30  # of a table of scores
 SUFFIXES = {  # of what has none, by its format

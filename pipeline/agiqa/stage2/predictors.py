@@ -5,23 +5,18 @@ The one place that knows which ensemble is which preset's, and which models stan
 alone, and as its authors count, too, where the recipe says so.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from agiqa.core.params import Params
-from agiqa.stage2.conformal import reach
-from agiqa.stage2.contract import SplitScores
-from agiqa.stage2.features import Features
-from agiqa.stage2.light.ensemble import CHUNK, Ensemble
-from agiqa.stage2.light.split_model import RIDGES, VARIANTS
+from agiqa.stage2.contract import SplitScores, reach
+from agiqa.stage2.features import Features, Sides, Targets
+from agiqa.stage2.light.ensemble import CHUNK, RIDGES, VARIANTS, Ensemble
 from agiqa.stage2.paper.ensemble import PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs
 from agiqa.stage2.presets import LIGHT, MIXTURE, RECIPES, TUNED, recipe
-from agiqa.stage2.targets import Sides, Targets
 from agiqa.stage2.tuned.ensemble import TunedEnsemble
 from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual
 
@@ -33,12 +28,10 @@ DROPPED = "moe_drop_last"  # the mixture on the images that the authors' test lo
 
 AnyEnsemble = Ensemble | TunedEnsemble | PaperEnsemble
 AnyInputs = Features | TunedInputs | PaperInputs
-ENSEMBLES: dict[str, type[AnyEnsemble]] = {LIGHT: Ensemble, TUNED: TunedEnsemble}
-
-
-def ensemble_class(preset: str) -> type[AnyEnsemble]:
-    """The kind of ensemble that a preset's fit yields."""
-    return ENSEMBLES.get(preset, PaperEnsemble)
+ENSEMBLES: dict[str, type[AnyEnsemble]] = {  # by preset, what a fit yields
+    **{LIGHT: Ensemble, TUNED: TunedEnsemble},
+    **dict.fromkeys(RECIPES, PaperEnsemble),
+}
 
 
 def fit_ensemble(
@@ -117,11 +110,11 @@ def gate_epochs(ensemble: AnyEnsemble, target: int) -> list[int]:
     return [int(split.mixtures[MIXTURE].epochs[target]) for split in ensemble.splits]
 
 
-def extra_models(params: Params) -> Mapping[str, Callable[[int], np.ndarray]]:
-    """The mixture once more, on the rows that these pick of so many tested images."""
+def extra_models(params: Params) -> dict[str, int]:
+    """The mixture once more, on tested images that fill `whole_batches` of that size."""
     if params.fit.preset not in RECIPES or not recipe(params).drop_last_test:
         return {}
-    return {DROPPED: partial(_whole_batches, batch=recipe(params).batch_size)}
+    return {DROPPED: recipe(params).batch_size}
 
 
 def _of_light(
@@ -163,7 +156,7 @@ def _of_tuned(
     return {**{name: light[name] for name in BASELINES}, **alone, MIXTURE: whole}
 
 
-def _whole_batches(count: int, batch: int) -> np.ndarray:
+def whole_batches(count: int, batch: int) -> np.ndarray:
     """Rows of `count` images that fill whole batches after a shuffle, as the authors' loader."""
     kept = count // batch * batch or count
     return np.sort(np.random.default_rng(0).permutation(count)[:kept])

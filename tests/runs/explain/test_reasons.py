@@ -10,7 +10,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.runs.create_scorer import create_scorer
 from agiqa.runs.explain import Explainer
-from agiqa.runs.explain.aspects import find_answers, levels
+from agiqa.runs.explain.reasons import find_answers, levels
 from agiqa.store import read_pack
 from kit.command import agiqa
 from kit.spoilt_images import World, spoilt

@@ -11,8 +11,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models
 from transformers import CLIPImageProcessorPil
 
-from agiqa.runs.lmm_scorer import LmmScorer
-from agiqa.runs.scorer_file import read_scorer
+from agiqa.runs.lmm_scorer import LmmScorer, read_scorer
 from agiqa.stage1.mplug_owl2.processing import load_tokenizer, tokenize
 from kit.lazy import Lazily
 

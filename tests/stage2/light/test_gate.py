@@ -8,14 +8,13 @@ import torch
 from scipy.optimize import nnls
 
 from agiqa.core.params import Fit
-from agiqa.stage2.light.gate import Side, constant_mixture, train_gate
-from agiqa.stage2.light.mixture import Mixture
+from agiqa.stage2.light.mixture import Mixture, SideScores, constant_mixture, train_gate
 
 EVERY = slice(None)
 KEPT = 6  # components
 
 
-def _side(count: int, seed: int, *, useful: bool = True, targets: int = 1) -> Side:
+def _side(count: int, seed: int, *, useful: bool = True, targets: int = 1) -> SideScores:
     """Images whose first component says which of two experts knows the score, or (not useful) not.
 
     A third expert knows nothing.
@@ -27,7 +26,7 @@ def _side(count: int, seed: int, *, useful: bool = True, targets: int = 1) -> Si
     known = [np.where(knows, mos, rng.normal(size=mos.shape)) for knows in (first, ~first)]
     scores = np.stack([*known, rng.normal(size=mos.shape)], axis=1)
     tensors = (torch.from_numpy(part).float() for part in (components, scores, mos))
-    return Side(*tensors, torch.zeros(count, dtype=torch.int64))
+    return SideScores(*tensors, torch.zeros(count, dtype=torch.int64))
 
 
 def _fit(*, gate: str = "softmax", train: int = 500, val: int = 200, **about: object) -> Mixture:
@@ -36,7 +35,7 @@ def _fit(*, gate: str = "softmax", train: int = 500, val: int = 200, **about: ob
     return train_gate(constant, *sides, Fit(gate=gate))[0]
 
 
-def _error(mixture: Mixture, side: Side) -> float:
+def _error(mixture: Mixture, side: SideScores) -> float:
     return float((mixture.mix(side.components, side.expert_scores)[0] - side.mos).square().mean())
 
 

@@ -5,7 +5,13 @@ import pytest
 import torch
 from sklearn.kernel_ridge import KernelRidge as Reference
 
-from agiqa.stage2.light.kernel import ALPHAS, KernelRidge, fit_kernel_ridge, gaussian, usual_gamma
+from agiqa.stage2.light.ridge import (
+    KERNEL_ALPHAS,
+    KernelRidge,
+    fit_kernel_ridge,
+    gaussian,
+    usual_gamma,
+)
 
 TRAIN, VAL = 60, 25
 GAMMA = 0.07
@@ -24,7 +30,9 @@ def target(components: np.ndarray) -> np.ndarray:
 
 
 def _fit(components: np.ndarray, target: np.ndarray, *alphas: float) -> tuple:
-    return fit_kernel_ridge(components[:TRAIN], target[:TRAIN], GAMMA, alphas=alphas or ALPHAS)
+    return fit_kernel_ridge(
+        components[:TRAIN], target[:TRAIN], GAMMA, alphas=alphas or KERNEL_ALPHAS
+    )
 
 
 def _predict(model: KernelRidge, components: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -96,7 +104,7 @@ def test_the_penalty_is_chosen_by_the_images_left_out(
         ranks = [np.argsort(np.argsort(each)) for each in (left_out, target[:TRAIN, 0])]
         return float(np.corrcoef(ranks)[0, 1] + np.corrcoef(left_out, target[:TRAIN, 0])[0, 1])
 
-    every = [_fit(components, target, alpha) for alpha in ALPHAS]
+    every = [_fit(components, target, alpha) for alpha in KERNEL_ALPHAS]
     values = [value(left_out[:, 0]) for _, left_out in every]
     best = int(np.argmax(values))
     assert min(values) < max(values) - 0.001

@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge as ReferenceRidge
 
-from agiqa.stage2.light.expert import BLOCK, fit_projection
+from agiqa.stage2.light.ensemble import BLOCK, fit_projection
 from agiqa.stage2.light.ridge import ALPHAS, fit_ridge
 
 

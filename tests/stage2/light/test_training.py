@@ -10,11 +10,9 @@ from scipy.stats import spearmanr
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Fit, Params, of_a_run
 from agiqa.runs.files import Run, load_run, save_run
-from agiqa.stage2.features import Features
-from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.split_model import VARIANTS
+from agiqa.stage2.features import Features, Sides
+from agiqa.stage2.light.ensemble import VARIANTS, Ensemble
 from agiqa.stage2.light.training import fit_light
-from agiqa.stage2.targets import Sides
 from kit.rated import one_target
 from kit.run_files import provenance_of
 

@@ -20,11 +20,10 @@ from agiqa.core.params import Fit, Network, Paper, Params
 from agiqa.data.datasets.table import read_table
 from agiqa.data.splits.files import write_splits
 from agiqa.data.splits.protocols import make_splits
-from agiqa.stage2.paper.inputs import PaperInputs
-from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
-from agiqa.stage2.paper.network.weights import DEAD
-from agiqa.stage2.paper.pixels import Pixels
+from agiqa.stage2.paper.inputs import PaperInputs, Pixels
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor
 from agiqa.stage2.paper.training import fit_paper
+from agiqa.stage2.paper.weights import DEAD, reference_name
 from agiqa.stage2.training.epochs import start_processes
 from agiqa.stage2.training.resume import Fitted
 from agiqa.store import write_pack

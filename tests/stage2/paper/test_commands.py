@@ -170,7 +170,7 @@ def test_a_killed_fit_goes_on_to_the_bit(
 ) -> None:
     """SIGKILL, the real thing, after the second of three epochs; another fit gave the same."""
     fit = ["fit", "mine", "-o", "runs/resumed"]
-    slow = "import time, agiqa.stage2.training.steps as t; step = t.Steps.step\n"
+    slow = "import time, agiqa.stage2.training.epochs as t; step = t.Steps.step\n"
     slow += "t.Steps.step = lambda *a: (time.sleep(0.02), step(*a))[1]\n"
     command = [*python, "-c", slow + AGIQA[1], *fit]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -18,7 +18,7 @@ from click.testing import Result
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Network
 from agiqa.runs.files import load_run
-from agiqa.stage2.paper.reference_checkpoint import read_reference_checkpoint
+from agiqa.stage2.paper.weights import read_reference_checkpoint
 from kit.command import one_line
 
 Run = Callable[..., Result]

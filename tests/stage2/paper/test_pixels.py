@@ -14,8 +14,8 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode, image_id
-from agiqa.stage2.paper import pixels
-from agiqa.stage2.paper.pixels import open_pixels, resized
+from agiqa.stage2.paper import inputs as pixels
+from agiqa.stage2.paper.inputs import open_pixels, resized
 from agiqa.store.ledger.lock import writer_lock
 from kit.processes import process_id
 
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
 KILLED = """
 import sys, time
 from pathlib import Path
-from agiqa.stage2.paper import pixels
+from agiqa.stage2.paper import inputs as pixels
 from agiqa.data.images import image_id
 
 pixels.BATCH = 3

@@ -16,13 +16,11 @@ from scipy.stats import spearmanr
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Network, Params, load
 from agiqa.stage2.paper.ensemble import PaperEnsemble
-from agiqa.stage2.paper.inputs import PaperInputs
+from agiqa.stage2.paper.inputs import PaperInputs, Pixels
 from agiqa.stage2.paper.network import PaperRegressor
-from agiqa.stage2.paper.pixels import Pixels
 from agiqa.stage2.training import epochs
-from agiqa.stage2.training.epochs import Training, in_bf16
+from agiqa.stage2.training.epochs import Steps, Training, in_bf16
 from agiqa.stage2.training.resume import Fitted
-from agiqa.stage2.training.steps import Steps
 
 Fit = Callable[..., Fitted]
 Sides = dict[int, dict[str, np.ndarray]]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agiqa.stage2.presets import RECIPES
-from agiqa.stage2.training.optimisation import MovingAverage, make_optimiser, rate
+from agiqa.stage2.training.epochs import MovingAverage, make_optimiser, rate
 
 PAPER, FIXED = RECIPES["paper"], RECIPES["paper-fixed"]
 

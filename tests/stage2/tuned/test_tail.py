@@ -15,7 +15,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Visual
 from agiqa.core.trees import parse_json
 from agiqa.stage1.extractors import TokenExtractor, VisionExtractor
-from agiqa.stage2.tuned.tail import TailConfig, TailStart, facts, start_tail, tail_config
+from agiqa.stage2.tuned.ensemble import TailConfig, TailStart, facts, start_tail, tail_config
 from agiqa.stage2.tuned.training import combined_loss
 
 FAMILIES = ("CLIPVisionConfig", "SiglipVisionConfig", "ViTConfig", "Dinov2Config")

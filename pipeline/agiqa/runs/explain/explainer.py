@@ -9,14 +9,11 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode, image_id
-from agiqa.runs.explain.aspects import Aspects, find_answers
-from agiqa.runs.explain.maps import light_maps, paper_map, tuned_maps
-from agiqa.runs.explain.quality_map import QualityMap
+from agiqa.runs.explain.maps import QualityMap, light_maps, paper_map, tuned_maps
 from agiqa.runs.explain.rated_images import Alikeness, Neighbour, RatedImages
-from agiqa.runs.explain.reasons import AspectValidity, Reason
-from agiqa.runs.score import Scorer
-from agiqa.runs.visual_inputs import TunedInput, VisualInput
-from agiqa.stage1.extractors import VisionExtractor
+from agiqa.runs.explain.reasons import Aspects, AspectValidity, Reason, find_answers
+from agiqa.runs.score import Scorer, VisualInput
+from agiqa.stage1.extractors import TokenExtractor, VisionExtractor
 from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.vectors import FileVectors
 from agiqa.stage2.features import describe_store, require_same_stores
@@ -81,8 +78,10 @@ class Explainer:
             [decode(Path(image)) for image in images],
             *self.visual_and_semantic(images, image_prompts),
         )
-        if isinstance(ensemble, TunedEnsemble) and isinstance(self.scorer.visual, TunedInput):
-            return tuned_maps(ensemble, self.vision, self.scorer.visual.tokens, *inputs)
+        if isinstance(ensemble, TunedEnsemble):
+            tokens = getattr(self.scorer.visual, "tokens", None)
+            assert isinstance(tokens, TokenExtractor)
+            return tuned_maps(ensemble, self.vision, tokens, *inputs)
         assert isinstance(ensemble, Ensemble)
         return light_maps(ensemble, self.vision, *inputs)
 

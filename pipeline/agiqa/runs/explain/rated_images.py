@@ -17,8 +17,8 @@ from agiqa.data.datasets.groups import prompt_key
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.splits.files import read_protocol, side_rows, split_digest
 from agiqa.runs.files import Run
-from agiqa.runs.predictions import mean_predictions
-from agiqa.stage2.targets import Sides
+from agiqa.runs.records import mean_predictions
+from agiqa.stage2.features import Sides
 from agiqa.store import FeatureStore
 
 BLOCK = 512  # images at a time

@@ -23,11 +23,11 @@ from agiqa.core.progress import track
 from agiqa.core.trees import read_json
 from agiqa.data.images import BadImage, BadImagesError, ImageError, check_images, decode, image_id
 from agiqa.runs.explain.explainer import MAPS, NEIGHBOURS, REASONS, Explainer
-from agiqa.runs.explain.quality_map import QualityMap
+from agiqa.runs.explain.maps import QualityMap
 from agiqa.runs.explain.rated_images import Neighbour
 from agiqa.runs.explain.reasons import Reason
 from agiqa.runs.files import whole_run
-from agiqa.runs.predictions import mean_predictions
+from agiqa.runs.records import mean_predictions
 
 Answer = TypeVar("Answer")
 

@@ -1,14 +1,14 @@
 """Stage 2, `fit` with the preset `light`: projections, experts, ridges and mixtures of every split.
 
 Projections are shared by all splits, kernels and ridges are each split's, all in closed form; the
-mixture of the experts' scores and its gate follow (`gate`). The training side fits everything, the
-validation side alone picks penalties and says whether a gate is worth having; the test side is not
-touched here. A split is fitted after another, so that ten need hardly more memory than one.
+mixture of the experts' scores and its gate follow (`mixture`). The training side fits everything,
+the validation side alone picks penalties and says whether a gate is worth having; the test side is
+not touched here. A split is fitted after another, so that ten need hardly more memory than one.
 
 Several targets share the projections and the kernels. Images of several data sets train together,
-each on the scale of its own (`targets`): errors are in units of that data set's deviation. Of many
+each on the scale of its own (`Scales`): errors are in units of that data set's deviation. Of many
 images a drawn part, the anchors, carries what else would grow with the cube of their number
-(`kernel`).
+(`ridge`).
 """
 
 import logging
@@ -21,16 +21,34 @@ import torch
 
 from agiqa.core.params import Fit
 from agiqa.core.progress import track
-from agiqa.stage2.conformal import held_out
-from agiqa.stage2.features import Features
-from agiqa.stage2.light import gate
-from agiqa.stage2.light.ensemble import Ensemble
-from agiqa.stage2.light.expert import BLOCK, Expert, Projection, fit_projection
-from agiqa.stage2.light.kernel import KernelRidge, fit_kernel_ridge, gaussian, usual_gamma
-from agiqa.stage2.light.ridge import Ridge, fit_ridge
-from agiqa.stage2.light.split_model import CONSTANT, RIDGES, VARIANTS, SplitModel
+from agiqa.stage2.contract import held_out
+from agiqa.stage2.features import Features, Scales, Side, Sides, Targets, require_images
+from agiqa.stage2.light.ensemble import (
+    BLOCK,
+    CONSTANT,
+    RIDGES,
+    VARIANTS,
+    Ensemble,
+    Expert,
+    SplitModel,
+    fit_projection,
+)
+from agiqa.stage2.light.mixture import (
+    Curve,
+    SideScores,
+    constant_mixture,
+    mixture_scores,
+    train_gate,
+)
+from agiqa.stage2.light.ridge import (
+    KernelRidge,
+    Ridge,
+    fit_kernel_ridge,
+    fit_ridge,
+    gaussian,
+    usual_gamma,
+)
 from agiqa.stage2.presets import MIXTURE
-from agiqa.stage2.targets import Scales, Side, Sides, Targets, require_images
 
 log = logging.getLogger(__name__)
 
@@ -38,25 +56,11 @@ LEAST = {"train": 8, "val": 2}  # images a split needs
 
 
 @dataclass(frozen=True)
-class ProjectedVector:
-    """R images under the projection of one expert's vector."""
-
-    projection: Projection
-    components: np.ndarray  # (R, k)
-    gamma: float  # of the kernel
-
-    @property
-    def gain(self) -> float:
-        """What makes a component weigh as much in a ridge as a feature of any other vector."""
-        return float((len(self.projection.mean) / self.components.shape[1]) ** 0.5)
-
-
-@dataclass(frozen=True)
 class Projected:
     """The images that any split trains or validates on, under the projections."""
 
     rows: np.ndarray  # (R,) of the table, in an order by chance: the first are anchors
-    vectors: tuple[ProjectedVector, ...]
+    experts: tuple[Expert, ...]  # with the components of all R images for anchors, in float32
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         """Where images of the table stand among `rows`."""
@@ -75,14 +79,14 @@ def project(features: Features, sides: Sides, settings: Fit) -> Projected:
     rows = np.random.default_rng(settings.seed).permutation(known)
     sample = rows[: settings.anchors or None]
     kept = [settings.components, *[settings.semantic_components] * len(features.prompts)]
-    projected = []
+    experts = []
     for vectors, k in zip(features.vectors, kept, strict=True):
         projection = fit_projection(vectors[sample], k)
         blocks = np.array_split(rows, len(rows) // BLOCK + 1)  # never a copy of all vectors
         components = np.concatenate([projection.apply(vectors[block]) for block in blocks])
         gamma = usual_gamma(components[: len(sample)])
-        projected.append(ProjectedVector(projection, components, gamma))
-    return Projected(rows, tuple(projected))
+        experts.append(Expert(projection, components, gamma))
+    return Projected(rows, tuple(experts))
 
 
 def fit_light(
@@ -123,17 +127,17 @@ def fit_light(
 
 def _fit_split(
     projected: Projected, targets: Targets, seed: int, side: Side, settings: Fit
-) -> tuple[SplitModel, gate.Curve]:
+) -> tuple[SplitModel, Curve]:
     """Fit kernel ridges, ridges and mixtures of one split; with the gate's curve."""
     rows, count = np.concatenate([side["train"], side["val"]]), len(side["train"])
     places, scales = projected.places(rows), Scales.of(targets, side["train"])
     mos = scales.standardise(targets.mos[rows], targets.dataset_of[rows])
     kernels, expert_scores = _fit_kernels(projected, places, mos, targets, side, settings)
     among = targets.among(side["val"])
-    ridges = _fit_ridges(projected.vectors, places, mos, count, among)
-    components = [vector.components[places] for vector in projected.vectors]
+    ridges = _fit_ridges(projected.experts, places, mos, count, among)
+    components = [expert.anchors[places] for expert in projected.experts]
     train, val = (
-        gate.Side(
+        SideScores(
             torch.from_numpy(np.concatenate([own[part] for own in components], axis=1)),
             torch.from_numpy(expert_scores[part]).float(),
             torch.from_numpy(mos[part]).float(),
@@ -143,11 +147,11 @@ def _fit_split(
     )
     softmax = settings.gate == "softmax"
     mixtures = {
-        variant: gate.constant_mixture(train, len(targets.datasets), softmax, experts)
+        variant: constant_mixture(train, len(targets.datasets), softmax, experts)
         for variant, experts in VARIANTS.items()
     }
-    mixtures[MIXTURE], curve = gate.train_gate(mixtures[CONSTANT], train, val, settings)
-    errors = held_out(gate.scores(mixtures[MIXTURE], val), val.mos, val.dataset)
+    mixtures[MIXTURE], curve = train_gate(mixtures[CONSTANT], train, val, settings)
+    errors = held_out(mixture_scores(mixtures[MIXTURE], val), val.mos, val.dataset)
     return SplitModel(seed, kernels, ridges, scales, mixtures, errors), curve
 
 
@@ -176,25 +180,25 @@ def _fit_kernels(
     if 0 < settings.anchors < count:  # the first in the order by chance, in that of the side
         anchors = np.sort(np.argsort(places[:count])[: settings.anchors])
     kernels, scores = [], []
-    for vector in projected.vectors:
-        own = vector.components[places]
+    for expert in projected.experts:
+        own = expert.anchors[places]
         ridge, left_out = fit_kernel_ridge(
             own[:count],
             mos[:count],
-            vector.gamma,
+            expert.gamma,
             targets.among(side["train"]),
             anchors=anchors,
             groups=targets.held_apart(side["train"], side["val"]),
         )
         train, val = torch.from_numpy(own[:count]).half().double(), torch.from_numpy(own[count:])
-        val_kernel = gaussian(val.double(), train, vector.gamma)
+        val_kernel = gaussian(val.double(), train, expert.gamma)
         scores.append(np.concatenate([left_out, ridge.scores(val_kernel)]))
         kernels.append(replace(ridge, rows=places[ridge.rows].astype(np.int32)))
     return tuple(kernels), np.stack(scores, axis=1)
 
 
 def _fit_ridges(
-    vectors: Sequence[ProjectedVector],
+    experts: Sequence[Expert],
     places: np.ndarray,
     target: np.ndarray,
     count: int,
@@ -203,9 +207,9 @@ def _fit_ridges(
     """Fit the baselines on the images at `places`, of which the first `count` are for training."""
     ridges = {}
     for name, visible in RIDGES.items():
-        own = vectors[visible]
-        gains = np.concatenate([np.full(v.components.shape[1], v.gain) for v in own])
-        features = np.concatenate([vector.components[places] for vector in own], axis=1) * gains
+        own = experts[visible]
+        gains = np.concatenate([np.full(e.anchors.shape[1], e.gain) for e in own])
+        features = np.concatenate([expert.anchors[places] for expert in own], axis=1) * gains
         ridge = fit_ridge(
             features[:count], target[:count], features[count:], target[count:], val_dataset
         )
@@ -218,12 +222,14 @@ def _with_anchors(projected: Projected, splits: Sequence[SplitModel]) -> Ensembl
     """Keep the components of those images that some split's kernels stand on."""
     used = np.unique(np.concatenate([split.kernels[0].rows for split in splits]))
     experts = tuple(
-        Expert(vector.projection, vector.components[used].astype(np.float16), vector.gamma)
-        for vector in projected.vectors
+        replace(expert, anchors=expert.anchors[used].astype(np.float16))
+        for expert in projected.experts
     )
     kept = []
     for split in splits:
-        rows = [np.searchsorted(used, kernel.rows).astype(np.int32) for kernel in split.kernels]
-        pairs = zip(split.kernels, rows, strict=True)
-        kept.append(replace(split, kernels=tuple(replace(k, rows=own) for k, own in pairs)))
+        kernels = (
+            replace(kernel, rows=np.searchsorted(used, kernel.rows).astype(np.int32))
+            for kernel in split.kernels
+        )
+        kept.append(replace(split, kernels=tuple(kernels)))
     return Ensemble(experts, tuple(kept))

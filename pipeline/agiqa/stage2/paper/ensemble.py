@@ -45,7 +45,7 @@ class PaperEnsemble:
         """Scores on the MOS scale for N images; of one target.
 
         Args:
-            visual: pixels `(n, S, S, 3)` uint8 of the images, an array or rows of `paper.pixels`.
+            visual: pixels `(n, S, S, 3)` uint8 of the images, an array or `Pixels`.
             semantic: vectors `(N, 2, D)` in the order of the experts.
         """
         rows = np.arange(len(visual))

@@ -15,14 +15,14 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from agiqa.core.params import Params
+from agiqa.stage2.features import Sides, Targets, require_images
 from agiqa.stage2.paper.ensemble import BATCH, PaperEnsemble
 from agiqa.stage2.paper.inputs import PaperInputs, draw, network_inputs
-from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor, load_vit
+from agiqa.stage2.paper.network import NetworkOutput, PaperConfig, PaperRegressor
+from agiqa.stage2.paper.weights import load_vit
 from agiqa.stage2.presets import MIXTURE, recipe
-from agiqa.stage2.targets import Sides, Targets, require_images
-from agiqa.stage2.training.epochs import train
+from agiqa.stage2.training.epochs import Task, train
 from agiqa.stage2.training.resume import Fitted
-from agiqa.stage2.training.steps import Task
 from agiqa.store.fingerprint import plain
 
 NONE = "none"  # a backbone that starts from random weights

@@ -131,10 +131,7 @@ class FitState:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(
-        self,
-        tensors: dict[str, Tensor],
-        record: dict[str, Any],
-        best: dict[str, Tensor],
+        self, tensors: dict[str, Tensor], record: dict[str, Any], best: dict[str, Tensor]
     ) -> None:
         with disk_errors("save the fit in", self.folder):
             kept = self._best_path(int(record["best_epoch"]))

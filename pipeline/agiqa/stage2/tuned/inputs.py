@@ -10,19 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
-from agiqa.core.errors import AgiqaError, one_line
+from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Visual
-from agiqa.core.trees import parse_json
-from agiqa.core.weight_files import read_header, require_finite
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage2.contract import Rows
 from agiqa.stage2.features import Features, leave_out, load_features
-from agiqa.stage2.tuned.tail import TailStart
 from agiqa.store import TAIL as WEIGHTS
-from agiqa.store import TOKENS, digest, open_pack, require_same
+from agiqa.store import TOKENS, open_pack, require_same
 from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.row_ids import row_ids
 
@@ -145,30 +140,6 @@ def _open_tokens(path: Path, dataset: str) -> PackRows:
     if others or not {"tokens", "model", *SETTINGS.values()} <= made_by.keys():
         raise AgiqaError(f"{path}: expected tokens of one block, found other vectors.")
     return pack
-
-
-def read_tail_start(inputs: TunedInputs) -> TailStart:
-    """Read the backbone's blocks behind the tokens, which `extract` wrote beside them.
-
-    Raises:
-        AgiqaError: they are absent, damaged, or behind other tokens.
-    """
-    path, again = inputs.tail_file, "run `agiqa extract --only tokens` again"
-    if not path.is_file():
-        raise AgiqaError(f"No {path}, the blocks behind the tokens: {again}.")
-    read_header(path, again)
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = parse_json(file.metadata()["tail"])
-        start = TailStart(load_file(path), about["heads"], about["activation"], about["eps"])
-        require_finite(start.tensors)
-        made_by = about["made_by"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise AgiqaError(f"{path}: damaged weights ({one_line(error)}); {again}.") from error
-    if made_by != digest(inputs.made_by):
-        raise AgiqaError(f"{path}: blocks behind other tokens than {inputs.tokens.pack.path} has; "
-                         f"{again}.")  # fmt: skip
-    return start
 
 
 def weights_of(model: Any) -> Any:

@@ -18,17 +18,24 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from agiqa.core.params import Params, Tuned
+from agiqa.stage2.features import Scales, Side, Sides, Targets, require_images
 from agiqa.stage2.light.ridge import fit_ridge
 from agiqa.stage2.light.training import fit_light
 from agiqa.stage2.presets import RECIPES, Recipe
-from agiqa.stage2.targets import Scales, Side, Sides, Targets, require_images
-from agiqa.stage2.training.epochs import train
-from agiqa.stage2.training.optimisation import decayed
+from agiqa.stage2.training.epochs import Task, decayed, train
 from agiqa.stage2.training.resume import Fitted
-from agiqa.stage2.training.steps import Task
-from agiqa.stage2.tuned.ensemble import BATCH, Blend, TunedEnsemble, fit_blend, tokens_on
-from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual, read_tail_start
-from agiqa.stage2.tuned.tail import Tail, as_kept, start_tail, tail_config
+from agiqa.stage2.tuned.ensemble import (
+    BATCH,
+    Tail,
+    TunedEnsemble,
+    as_kept,
+    fit_blend,
+    read_tail_start,
+    start_tail,
+    tail_config,
+    tokens_on,
+)
+from agiqa.stage2.tuned.inputs import TAIL, TunedInputs, TunedVisual
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +87,11 @@ def fit_tuned(
         tails.append(as_kept(best))
         curves += rows
         states.append(state)
-        alone = replace(whole, light=light.only(index), tails=(tails[-1],))
-        blends.append(_blend(alone, inputs, wanted, side["val"]))
+        # The share of the tail is set on the validation side, by the scores that it will give.
+        alone, val = replace(whole, light=light.only(index), tails=(tails[-1],)), side["val"]
+        visual = TunedVisual(inputs.visual[val], inputs.tokens.of(val))
+        frozen, tuned = alone.both(visual, inputs.semantic[val])
+        blends.append(fit_blend(frozen[0], tuned[0], torch.from_numpy(wanted[val])))
         log.info("Split %d: share of the tail %.2f", seed, blends[-1].share)
     return Fitted(TunedEnsemble(light, config, tails, tuple(blends)), curves, tuple(states))
 
@@ -106,13 +116,6 @@ def _task(
             "tokens": dict(inputs.made_by),
         },
     )
-
-
-def _blend(alone: TunedEnsemble, inputs: TunedInputs, wanted: np.ndarray, val: np.ndarray) -> Blend:
-    """Set the share of the one split's tail on its validation side, by the scores it will give."""
-    visual = TunedVisual(inputs.visual[val], inputs.tokens.of(val))
-    frozen, tail = alone.both(visual, inputs.semantic[val])
-    return fit_blend(frozen[0], tail[0], torch.from_numpy(wanted[val]))
 
 
 def tuned_recipe(settings: Tuned) -> Recipe:

@@ -24,7 +24,7 @@ from agiqa.store.own_files import read_own, spelled_json
 from agiqa.store.rows import DTYPES, WIDEST
 
 SHORT = 16  # digits of the digest in a shelf's name
-PIXELS = "pixels.u8"  # of decoded images, which lie beside shelves (stage2/paper/pixels.py)
+PIXELS = "pixels.u8"  # of decoded images, which lie beside shelves (stage2/paper/inputs.py)
 DESCRIPTION = "fingerprint.json"
 FORMAT, LAYOUT = "agiqa-ledger", 2
 LAYOUTS = (1, LAYOUT)  # 1: in buckets, where segments are as old as that

@@ -11,7 +11,7 @@ import pandas as pd
 from agiqa.core.errors import printable
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
-from agiqa.runs.predictions import GATE
+from agiqa.runs.records import GATE
 from agiqa.store.fingerprint import canonical, digest
 from agiqa.views.kit.number import (
     coverage_line,

@@ -10,8 +10,15 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
-from agiqa.runs.predictions import GATE, PREDICTIONS, finite_numbers, read_predictions
-from agiqa.runs.records import METRICS, read_metrics, result_files
+from agiqa.runs.records import (
+    GATE,
+    METRICS,
+    PREDICTIONS,
+    finite_numbers,
+    read_metrics,
+    read_predictions,
+    result_files,
+)
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")

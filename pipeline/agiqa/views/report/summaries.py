@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from agiqa.runs.predictions import GATE
+from agiqa.runs.records import GATE
 
 BINS = 10  # of the calibration and of the gate against MOS
 RANGES = 8  # of the MOS, for the residuals

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from agiqa.stage2.paper.network import PaperConfig, PaperRegressor, reference_name
+from agiqa.stage2.paper.network import PaperConfig, PaperRegressor
+from agiqa.stage2.paper.weights import reference_name
 
 TINY = PaperConfig(image_size=32, patch_size=4, width=16, heads=2, semantic_width=12, swin_mlp=24)
 

@@ -12,16 +12,9 @@ import torch
 from torch import Tensor
 
 from agiqa.data.images import decode
-from agiqa.stage2.paper.network import (
-    SEMANTIC,
-    NetworkOutput,
-    PaperConfig,
-    PaperRegressor,
-    load_reference_state,
-    reference_name,
-)
-from agiqa.stage2.paper.network.weights import DEAD
-from agiqa.stage2.paper.pixels import resized
+from agiqa.stage2.paper.inputs import resized
+from agiqa.stage2.paper.network import SEMANTIC, NetworkOutput, PaperConfig, PaperRegressor
+from agiqa.stage2.paper.weights import DEAD, load_reference_state, reference_name
 
 Keys = dict[str, tuple[int, ...]]
 Stages = dict[str, Tensor]

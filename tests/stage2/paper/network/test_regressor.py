@@ -12,10 +12,10 @@ from agiqa.stage2.paper.network import (
     NetworkOutput,
     PaperConfig,
     PaperRegressor,
-    transposed_attention,
+    StochasticDepth,
+    TransposedAttention,
+    WindowAttention,
 )
-from agiqa.stage2.paper.network.swin import StochasticDepth, WindowAttention
-from agiqa.stage2.paper.network.transposed_attention import TransposedAttention
 
 Inputs = tuple[Tensor, Tensor]
 
@@ -128,7 +128,7 @@ def test_scores_are_not_rounded_under_autocast(tiny: PaperRegressor, inputs: Inp
 
 @pytest.mark.parametrize("rows", [1, 5, 12, 1536])
 def test_transposed_attention_is_its_formula(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transposed_attention, "ROWS", rows)
+    monkeypatch.setattr("agiqa.stage2.paper.network.ROWS", rows)
     torch.manual_seed(0)
     block = TransposedAttention(positions=6, dropout=0.5).double().eval()
     x = torch.randn(2, 12, 6, dtype=torch.float64)

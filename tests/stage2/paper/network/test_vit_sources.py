@@ -13,7 +13,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage2.paper.network import PaperRegressor, load_vit
+from agiqa.stage2.paper.network import PaperRegressor
+from agiqa.stage2.paper.weights import load_vit
 
 State = dict[str, torch.Tensor]
 

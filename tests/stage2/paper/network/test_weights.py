@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from agiqa.core.errors import AgiqaError
-from agiqa.stage2.paper.network import PaperRegressor, load_reference_state, reference_name
+from agiqa.stage2.paper.network import PaperRegressor
+from agiqa.stage2.paper.weights import load_reference_state, reference_name
 
 State = dict[str, torch.Tensor]
 
