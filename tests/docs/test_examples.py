@@ -64,10 +64,10 @@ NOT_RUN_CODE = {  # in Python blocks
 }
 INSTEAD = {"FOLDER": "data/agiqa-3k"}
 OTHER_WORDS = {
-    "cache ls": "looks otherwise off a terminal: tests/store/upkeep/test_listing.py",
+    "cache ls": "looks otherwise off a terminal: tests/store/upkeep/test_stores.py",
     "cache verify --repair": "shown with damage, of which there is none: tests/store/upkeep",
     "cache merge usb/ledger": "shown once with damaged rows: tests/store/upkeep/test_merge.py",
-    "cache gc": "shown with something to free: tests/store/upkeep/test_clearing.py",
+    "cache gc": "shown with something to free: tests/store/upkeep/test_stores.py",
 }
 BEFORE = {"docs/cache.md": "cache convert cache/agiqa-3k/nano.zarr cache/agiqa-3k/nano.h5"}
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
-from agiqa.store.checks import check_pack, check_shelf
+from agiqa.store.upkeep.verification import check_pack, check_shelf
 from kit.stored_rows import make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano"}

@@ -28,16 +28,11 @@ from hypothesis.stateful import (
 )
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import (
-    Shelf,
-    add_pack,
-    add_vector,
-    convert_pack,
-    read_pack,
-    write_pack,
-)
-from agiqa.store.checks import check_pack, check_shelf, repair_shelf
-from agiqa.store.upkeep.clearing import carry_out, plan
+from agiqa.store import Shelf, add_pack, read_pack, write_pack
+from agiqa.store.upkeep.export import convert_pack
+from agiqa.store.upkeep.merge import add_vector
+from agiqa.store.upkeep.stores import carry_out, plan
+from agiqa.store.upkeep.verification import check_pack, check_shelf, repair_shelf
 from kit.stored_rows import add_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -219,7 +214,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def gc(self) -> None:
         """`agiqa cache gc` takes no row, whatever was damaged, doubled or left behind before."""
-        removed, refused = carry_out(*(plan(self.root, [], []) for _ in range(2)))
+        removed, refused = carry_out(*(plan(self.root, [], [])[0] for _ in range(2)))
         assert refused == []
         assert not any(path.exists() for path in (each.path for each in removed))
         checked["freed"] += len(removed)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from agiqa.store import Shelf
-from agiqa.store.checks import check_pack
+from agiqa.store.upkeep.verification import check_pack
 from kit.stored_rows import files
 
 IMAGES, VECTORS, KILLS = 160, 2, 3

@@ -1,7 +1,8 @@
-"""SIGKILL at random moments while rows are added, by one writer and by two at once."""
+"""SIGKILL at random moments while rows are added, a shelf is repaired, a pack is replaced."""
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.store import Shelf
-from agiqa.store.checks import check_shelf
-from kit.stored_rows import make_ids, make_vectors
+from agiqa.store import Shelf, read_pack, write_pack
+from agiqa.store.files import STALE_SECONDS
+from agiqa.store.upkeep.stores import orphans_of_shelf
+from agiqa.store.upkeep.verification import check_shelf
+from kit.stored_rows import files, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 ROWS, WIDTH, BATCH = 1200, 64, 16  # as in worker.py
@@ -141,3 +144,128 @@ def test_hosts_whose_locks_lie_write_merge_and_are_killed(
     assert kills > ROUNDS
     count(kills=kills, rows_acknowledged=rows, wrong_rows=wrong, acknowledged_rows_lost=lost)
     assert (wrong, lost) == (0, 0)
+
+
+MANY, KILLS = 5000, 10
+
+
+def damage(shelf: Shelf, ids: list[str], vectors: np.ndarray, places: random.Random) -> set[int]:
+    """One bit in each of ten rows, a segment restored that was merged away; the rows lost by it."""
+    lost = set(places.sample(range(100, MANY), 10))
+    segments = [path for path in (shelf.folder / "segments").iterdir() if path.stat().st_size]
+    for path in segments:
+        data = bytearray(path.read_bytes())
+        count = int(path.name.split("-")[1].split(".")[0])
+        keys = data[-32 * count :]
+        for row in lost:
+            if (at := keys.find(bytes.fromhex(ids[row]))) >= 0:
+                data[len(data) - count * (WIDTH * 2 + 32) + at // 32 * WIDTH * 2] ^= 1
+        path.write_bytes(data)
+    shelf.rows.add(ids[:100], vectors[:100])
+    left = shelf.folder / "segments" / ".killed.partial"
+    left.write_bytes(b"half a segment")
+    os.utime(left, (0, 0))
+    return lost
+
+
+def test_sigkill_at_random_moments_of_a_repair(
+    tmp_path: Path, open_worker: Callable, count: Callable
+) -> None:
+    """It loses no row that it could have saved, and can be run again."""
+    ids, vectors = make_ids(MANY), make_vectors(MANY, WIDTH)
+    whole = Shelf.open(tmp_path / "whole", FINGERPRINT, WIDTH)
+    with whole.writer() as writer:
+        for start in range(0, MANY, 250):
+            writer.add(ids[start : start + 250], vectors[start : start + 250])
+            writer.flush()
+    moments, unfinished = random.Random(2), 0
+    ledger = tmp_path / "ledger"
+    with open_worker() as mending:
+        for _ in range(KILLS):
+            shutil.rmtree(ledger, ignore_errors=True)
+            shutil.copytree(tmp_path / "whole", ledger)
+            shelf = Shelf.open(ledger, FINGERPRINT, WIDTH)
+            lost = damage(shelf, ids, vectors, moments)
+            pid = mending.start("mend", str(ledger))
+            mending.until((ledger / "started").exists)
+            time.sleep(moments.uniform(0.0, 0.1))
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            status = mending.wait()
+            unfinished += status != 0
+            kept = [row for row in range(MANY) if row not in lost]
+            names = [ids[row] for row in kept]
+            np.testing.assert_array_equal(Shelf.at(shelf.folder).read(names), vectors[kept])
+            (ledger / "started").unlink()
+            mending.start("mend", str(ledger))
+            assert mending.wait() == 0
+            assert check_shelf(shelf.folder).is_whole
+            again = Shelf.at(shelf.folder)
+            assert again.ids() == frozenset(names)
+            np.testing.assert_array_equal(again.read(names), vectors[kept])
+            assert orphans_of_shelf(shelf.folder) == ([], [])
+    assert unfinished >= KILLS // 4  # else the kills came too late to say anything
+    count(trials=KILLS, killed_in_the_middle=unfinished, rows_lost_that_were_whole=0)
+
+
+PACKINGS, VERSIONS = 100, 4  # versions as in worker.py
+
+
+def safe_packs(promises: Path) -> int:
+    """The number of the last pack that the writer said is safe; -1: none."""
+    try:
+        lines = promises.read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        lines = []
+    return int(lines[-1]) if lines else -1
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+def test_sigkill_while_a_pack_is_replaced(
+    tmp_path: Path, suffix: str, open_worker: Callable, count: Callable
+) -> None:
+    """The old one is there or the new one, to the byte."""
+    undisturbed = []
+    for version in range(VERSIONS):
+        path = tmp_path / f"undisturbed-{version}{suffix}"
+        vectors = make_vectors(600, 2, 64, seed=version)
+        write_pack(path, "nano", ["a", "b"], [{"version": version}] * 2, make_ids(600), vectors)
+        undisturbed.append(files(path))
+    moments = random.Random(11)
+    path, promises = tmp_path / "packs" / f"nano{suffix}", tmp_path / "packs" / "packed"
+    path.parent.mkdir()
+    torn = lost = safe = 0
+    last = -1
+    with open_worker() as worker:
+        for _ in range(PACKINGS):
+            pid = worker.start("pack_forever", str(path), last + 1)
+            wanted = last + moments.randrange(3)  # packs later, however busy the machine is
+            worker.until(lambda: safe_packs(promises) >= wanted)  # noqa: B023
+            time.sleep(moments.uniform(0.0, 0.05))
+            os.kill(pid, signal.SIGKILL)
+            assert worker.wait() == -signal.SIGKILL
+            safe = safe_packs(promises)
+            if not path.exists():
+                assert safe == -1  # none was ever promised
+                continue
+            found = files(path)
+            version = read_pack(path).fingerprints[0]["version"]
+            torn += found != undisturbed[version]
+            lost += version not in {safe % VERSIONS, (safe + 1) % VERSIONS}
+            last = safe
+    left = time.time() - 2 * STALE_SECONDS
+    asides = list(path.parent.glob(f".nano{suffix}.*.partial"))
+    for aside in asides:
+        os.utime(aside, (left, left))
+    write_pack(path, "nano", ["a"], [{}], make_ids(1), make_vectors(1, 1, 8))
+    assert list(path.parent.glob(".nano*")) == []  # what the killed ones left is gone
+    count(
+        moments=PACKINGS,
+        failed_to_open=0,
+        packs_written=safe + 1,
+        left_aside_and_removed=len(asides),
+        torn_packs=torn,
+        acknowledged_packs_lost=lost,
+    )
+    assert (torn, lost) == (0, 0)
+    assert safe > 10

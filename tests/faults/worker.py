@@ -18,9 +18,9 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack
-from agiqa.store.checks import check_pack, check_shelf, repair_shelf
-from agiqa.store.ledger.shelf_folders import find_shelves
-from agiqa.store.upkeep.clearing import orphans_of_shelf
+from agiqa.store.ledger.shelf import find_shelves
+from agiqa.store.upkeep.stores import orphans_of_shelf
+from agiqa.store.upkeep.verification import check_pack, check_shelf, repair_shelf
 from kit.forking import serve
 from kit.stored_rows import make_ids, make_vectors
 

@@ -316,7 +316,7 @@ def test_a_full_disk_keeps_the_old_scores(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("agiqa.store.durable.os.fsync", full)
+    monkeypatch.setattr("agiqa.store.files.os.fsync", full)
     words = ["score", str(tmp_path / "images/00.png"), "--run", str(run), "-o", str(out)]
     result = call(*words, status=1)
     assert str(out) in result.stderr

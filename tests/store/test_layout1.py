@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from agiqa.cli import main
 from agiqa.core.errors import AgiqaError
-from agiqa.store import Shelf, add_vector
+from agiqa.store import Shelf
 from agiqa.store.ledger.layout1 import OldShelf
-from agiqa.store.upkeep.merge import merge
+from agiqa.store.upkeep.merge import add_vector, merge
 from kit.stored_rows import make_ids, make_vectors
 
 DATA = Path(__file__).parent / "data" / "layout-1"  # written by agiqa of 2026-11-27

@@ -1,3 +1,5 @@
+"""Packs in both formats: what is written comes back, whatever is damaged is named."""
+
 import json
 import pickle
 import subprocess
@@ -16,17 +18,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from agiqa.core.errors import AgiqaError
-from agiqa.store import PackError, read_pack, write_pack
-from agiqa.store import durable as durable_module
+from agiqa.store import PackError, open_pack, read_pack, write_pack
 from agiqa.store.packs import pack_layout
+from agiqa.store.packs.pack import read_pack_metadata
 from agiqa.store.packs.pack_layout import is_name
+from agiqa.store.upkeep.verification import check_pack
 from kit.stored_rows import Planted, files, make_ids, make_vectors
 
-NAMES = ["quality", "coherence"]
-FINGERPRINTS = [{"extractor": "nano", "prompt": name} for name in NAMES]
+NAMES = ["quality", "é"]
+FINGERPRINTS = [{"extractor": "é", "prompt": name, "scale": 0.00392156862745098} for name in NAMES]
 ROWS, WIDTH = 600, 16  # three chunks
 
-both_formats = pytest.mark.parametrize("suffix", [".zarr", ".h5"])
+
+@pytest.fixture(params=[".zarr", ".h5"])
+def suffix(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def write(path: Path, ids: list[str], vectors: np.ndarray) -> Path:
@@ -39,7 +45,6 @@ def pack(tmp_path: Path, suffix: str) -> Path:
     return write(tmp_path / f"nano{suffix}", make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))
 
 
-@both_formats
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("rows", [1, 256, 600])
 def test_a_pack_comes_back_whole(tmp_path: Path, suffix: str, dtype: str, rows: int) -> None:
@@ -54,7 +59,6 @@ def test_a_pack_comes_back_whole(tmp_path: Path, suffix: str, dtype: str, rows: 
     assert sorted(path.parent.iterdir()) == [path]  # nothing beside it
 
 
-@both_formats
 def test_rows_come_in_the_order_asked_for(pack: Path) -> None:
     ids, vectors = make_ids(ROWS), make_vectors(ROWS, 2, WIDTH)
     store = read_pack(pack)
@@ -70,7 +74,6 @@ def test_rows_come_in_the_order_asked_for(pack: Path) -> None:
         store.rows([stranger[0], ids[0], stranger[1]])
 
 
-@both_formats
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, pack: Path, suffix: str) -> None:
     first = files(pack)
     reordered = [dict(reversed(fingerprint.items())) for fingerprint in FINGERPRINTS]
@@ -83,7 +86,6 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, pack: Path, suffix:
     assert files(pack) == first
 
 
-@both_formats
 def test_plain_libraries_read_it(pack: Path, suffix: str) -> None:
     if suffix == ".zarr":
         group = zarr.open(pack, mode="r")
@@ -105,7 +107,6 @@ def test_plain_libraries_read_it(pack: Path, suffix: str) -> None:
     assert [row.tobytes().hex() for row in found["image_id"]] == make_ids(ROWS)
 
 
-@both_formats
 @pytest.mark.parametrize("damage", ["missing", "zero bytes", "truncated", "flipped"])
 def test_a_damaged_chunk_is_never_read_as_data(pack: Path, suffix: str, damage: str) -> None:
     chunk = pack / "vectors" / "c.1.0.0" if suffix == ".zarr" else pack
@@ -131,7 +132,6 @@ def test_a_damaged_chunk_is_never_read_as_data(pack: Path, suffix: str, damage: 
     assert "\n" not in str(caught.value)
 
 
-@both_formats
 def test_absent_foreign_and_newer_stores_are_one_clear_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"nano{suffix}"
     with pytest.raises(PackError, match="expected a pack, found nothing; run `agiqa extract`"):
@@ -156,7 +156,6 @@ def make_foreign(path: Path, attributes: dict[str, object]) -> None:
         file.create_dataset("metadata", data=text, chunks=text.shape, fletcher32=True)
 
 
-@both_formats
 def test_inputs_that_do_not_fit_are_refused(tmp_path: Path, suffix: str) -> None:
     path, ids, vectors = tmp_path / f"nano{suffix}", make_ids(3), make_vectors(3, 2, 4)
     infinite = vectors.copy()
@@ -181,7 +180,7 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path: Path, suffix: str) -> None
 def test_replacing_a_pack_works_without_the_atomic_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable_module, "_exchange", lambda a, b: False)
+    monkeypatch.setattr("agiqa.store.files._exchange", lambda a, b: False)
     path = tmp_path / "nano.zarr"
     for seed in (0, 1):
         write(path, make_ids(5), make_vectors(5, 2, 4, seed=seed))
@@ -189,7 +188,6 @@ def test_replacing_a_pack_works_without_the_atomic_exchange(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@both_formats
 def test_a_link_is_replaced_and_never_written_through(
     tmp_path: Path, pack: Path, suffix: str
 ) -> None:
@@ -228,7 +226,7 @@ def test_any_pack_comes_back(suffix: str, shape: tuple[int, int, int], data: st.
 FAIL_IN_THE_MIDDLE = """
 import os, resource, sys
 from pathlib import Path
-from kit.stored_rows import Planted, files, make_ids, make_vectors
+from kit.stored_rows import make_ids, make_vectors
 from agiqa.store import write_pack
 from agiqa.core.errors import AgiqaError
 
@@ -255,7 +253,6 @@ def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@both_formats
 def test_a_large_pack_is_written_and_read_in_blocks(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,3 +292,80 @@ def test_a_pickle_posing_as_chunks_runs_nothing(
     ):
         read_pack(pack)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_whole_pack(pack: Path) -> None:
+    report = check_pack(pack)
+    assert report.is_whole
+    assert (report.rows, report.chunks) == (ROWS, 3)
+    assert report.size == sum(map(len, files(pack).values()))
+    assert open_pack(pack).image_ids == tuple(make_ids(ROWS))
+    assert read_pack_metadata(pack)["names"] == NAMES
+
+
+def test_a_changed_row_is_named_though_its_chunk_is_sound(pack: Path) -> None:
+    """Written by the library itself, so that the chunk's own checksum fits."""
+    if pack.is_file():
+        with h5py.File(pack, "r+") as file:
+            file["vectors"][300, 1, 3] = np.nan
+    else:
+        zarr.open_array(pack / "vectors", mode="r+")[300, 1, 3] = np.nan
+    found = check_pack(pack).findings
+    assert [(each.path.name, each.image_ids) for each in found] == [
+        ("vectors", (make_ids(ROWS)[300],))
+    ]
+    assert found[0].problem == "chunk 1 has rows that are missing, changed or not finite"
+
+
+@pytest.mark.parametrize("suffix", [".zarr"])
+@pytest.mark.parametrize("name", ["vectors/c.1.0.0", "image_id/c.0.0", "row_crc32/c.0"])
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_missing_and_short_chunks_of_zarr(pack: Path, name: str, content: bytes | None) -> None:
+    if content is None:
+        (pack / name).unlink()
+    else:
+        (pack / name).write_bytes(content)
+    assert not check_pack(pack).is_whole
+    first = make_ids(ROWS)[256]
+    message = rf"found 256 .*\(first: row 256, image {first}\)"
+    if not name.startswith("vectors"):
+        message = f"array {name.partition('/')[0]} whose chunk 0 is missing"
+    with pytest.raises(AgiqaError, match=message):
+        read_pack(pack)
+
+
+@pytest.mark.parametrize("suffix", [".zarr"])
+@pytest.mark.parametrize("name", ["c.3.0.0", "c.999.0.0", "c.0.1.0", "c.00.0.0", "c.0.0"])
+def test_a_chunk_beyond_the_arrays_rows_is_a_stranger(pack: Path, name: str) -> None:
+    (pack / "vectors" / name).write_bytes(b"x")
+    (finding,) = check_pack(pack).findings
+    assert "is nothing that a pack of agiqa has" in str(finding)
+
+
+@pytest.mark.parametrize("array", ["vectors", "image_id", "row_crc32"])
+def test_a_pack_without_one_of_its_arrays(pack: Path, array: str) -> None:
+    if pack.is_file():
+        with h5py.File(pack, "r+") as file:
+            del file[array]
+    else:
+        (pack / array).rename(pack.with_name("elsewhere"))
+    assert not check_pack(pack).is_whole
+
+
+def test_foreign_and_absent_packs_are_one_finding(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = [1]
+    zarr.create_group(tmp_path / "foreign.zarr")
+    zarr.create_array(tmp_path / "array.zarr", shape=(3,), dtype="f4")
+    zarr.open_group(tmp_path / "two.zarr", mode="w", zarr_format=2)
+    (tmp_path / "text.h5").write_text("nonsense")
+    (tmp_path / "file.zarr").write_text("x")
+    for name in ("folder.zarr", "folder.h5"):
+        (tmp_path / name).mkdir()
+    for path in (*sorted(tmp_path.iterdir()), tmp_path / "absent.zarr"):
+        report = check_pack(path)
+        assert (len(report.findings), report.rows) == (1, 0), path
+        with pytest.raises(AgiqaError, match=rf"{path.name}.*expected|expected.*{path.name}"):
+            read_pack(path)
+    with pytest.raises(AgiqaError, match=r"expected a pack named \*\.zarr or \*\.h5, found '\.pt'"):
+        read_pack(tmp_path / "features.pt")

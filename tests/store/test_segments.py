@@ -14,9 +14,9 @@ import safetensors.numpy
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf
-from agiqa.store.checks import check_shelf
-from agiqa.store.ledger import merging
+from agiqa.store.ledger import segment_rows
 from agiqa.store.ledger.segments import Kind, Layout, build, described, ids_in, order, rows_of
+from agiqa.store.upkeep.verification import check_shelf
 from kit.stored_rows import add_rows, flip, flip_rows, make_ids, make_vectors, right_rows
 
 FINGERPRINT = {"extractor": "nano"}
@@ -83,17 +83,17 @@ def test_names_of_segments() -> None:
 def test_small_ones_are_merged_when_there_are_many(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merging, "MANY", 8)
-    add_each(shelf, range(merging.MANY - 1), 1)
-    assert len(segments(shelf)) == merging.MANY - 1
-    add_each(shelf, range(merging.MANY - 1, merging.MANY), 1)
-    assert list(segments(shelf).values()) == [merging.MANY]
+    monkeypatch.setattr(segment_rows, "MANY", 8)
+    add_each(shelf, range(segment_rows.MANY - 1), 1)
+    assert len(segments(shelf)) == segment_rows.MANY - 1
+    add_each(shelf, range(segment_rows.MANY - 1, segment_rows.MANY), 1)
+    assert list(segments(shelf).values()) == [segment_rows.MANY]
     written = 0
-    for row in range(merging.MANY, 130):
+    for row in range(segment_rows.MANY, 130):
         before = segments(shelf)
         add_each(shelf, range(row, row + 1), 1)
         written += sum(segments(shelf)[name] for name in segments(shelf).keys() - before.keys())
-        assert len(segments(shelf)) < 3 * merging.MANY
+        assert len(segments(shelf)) < 3 * segment_rows.MANY
     assert written < 4 * 130  # each row is written few times
     assert shelf.merge() > 1
     assert list(segments(shelf).values()) == [130]
@@ -112,7 +112,7 @@ def test_large_ones_stay_as_they_are(shelf: Shelf, monkeypatch: pytest.MonkeyPat
 
 def test_merges_at_once_lose_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pair of merges, of what one saw before another was done."""
-    monkeypatch.setattr(merging, "MANY", 10**6)
+    monkeypatch.setattr(segment_rows, "MANY", 10**6)
     chances = random.Random(0)
     add_each(shelf, range(40), 5)
     for _ in range(30):
@@ -125,8 +125,8 @@ def test_merges_at_once_lose_nothing(shelf: Shelf, monkeypatch: pytest.MonkeyPat
         for one in chances.sample(late, 3):
             one.rows.refresh = lambda: None  # type: ignore[method-assign]
             with contextlib.suppress(AgiqaError):  # segments that vanished
-                for group in list(merging._groups(one.rows, everything=True)):
-                    merging._merge(one.rows, group)
+                for group in list(segment_rows._groups(one.rows, everything=True)):
+                    segment_rows._merge(one.rows, group)
         assert set(IDS[:40]) <= right_rows(Shelf.at(shelf.folder), IDS, VECTORS)
 
 

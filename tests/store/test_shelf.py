@@ -1,3 +1,8 @@
+"""Shelves: what is read is what was written; every kind of damage is found, repairs save rows."""
+
+import contextlib
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,8 +20,10 @@ from hypothesis.extra import numpy as hnp
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import DamagedRowsError, FingerprintMismatchError, LockedError, Shelf, default_root
-from agiqa.store.ledger.segments import rows_of
+from agiqa.store.ledger.segments import Kind, build, rows_of
+from agiqa.store.ledger.shelf import read_description
 from agiqa.store.rows import BLOCK_BYTES, READERS, several_at_once
+from agiqa.store.upkeep.verification import check_shelf, repair_shelf
 from kit.stored_rows import add_rows, flip_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -241,8 +248,11 @@ def test_ranks_write_at_once_and_each_by_one(tmp_path: Path) -> None:
         first.add(ids[:2], vectors[:2])
         second.add(ids[2:], vectors[2:])
         again = rf"expected to be the only writer of rank 1, found process {os.getpid()} on"
-        with pytest.raises(LockedError, match=again), one.writer():
-            pass
+        for _ in range(2):  # the refusal takes nothing from the owner
+            with pytest.raises(LockedError, match=again), one.writer():
+                pass
+    with Shelf.open(tmp_path, FINGERPRINT, 8, rank=1).writer():
+        pass
     reader = Shelf.open(tmp_path, FINGERPRINT, 8)
     np.testing.assert_array_equal(reader.read(ids), vectors)
 
@@ -300,3 +310,114 @@ def test_a_shelf_of_layout_1_is_named(tmp_path: Path) -> None:
     for fingerprint in (FINGERPRINT, {"extractor": "another"}):
         with pytest.raises(AgiqaError, match=message):
             Shelf.open(tmp_path / "ledger", fingerprint, 4)
+
+
+QUALITY = {"extractor": "nano", "prompt": "Qualité?", "mean": [0.00392156862745098, 1e-05]}
+ROWS, WIDTH = 600, 16
+LARGE = 400  # rows of the first segment
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Shelf:
+    """Two segments, of 400 and of 200 rows."""
+    ids, vectors = make_ids(ROWS), make_vectors(ROWS, WIDTH)
+    shelf = Shelf.open(tmp_path, QUALITY, WIDTH)
+    for rows in (slice(0, LARGE), slice(LARGE, ROWS)):
+        add_rows(shelf, ids[rows], vectors[rows])
+    return Shelf.at(shelf.folder)
+
+
+def test_a_whole_shelf_is_counted_and_nothing_is_changed(filled: Shelf) -> None:
+    before = {path: path.stat().st_mtime_ns for path in filled.folder.rglob("*")}
+    report = check_shelf(filled.folder)
+    assert report.is_whole
+    assert report.notes == []
+    assert (report.rows, report.segments) == (ROWS, 2)
+    assert report.size == sum(p.stat().st_size for p in filled.folder.rglob("*") if p.is_file())
+    assert {path: path.stat().st_mtime_ns for path in filled.folder.rglob("*")} == before
+
+
+def test_every_bit_of_the_description_counts(filled: Shelf) -> None:
+    path = filled.folder / "fingerprint.json"
+    whole, passed = path.read_bytes(), []
+    for place in range(len(whole)):
+        for bit in (1, 32):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            with contextlib.suppress(AgiqaError):
+                read_description(filled.folder)
+                assert not check_shelf(filled.folder).is_whole, (place, bit)  # the width, say
+                passed.append(place)
+    assert len(passed) < 10
+
+
+def test_rows_of_another_shelf_and_strangers_files_are_left_alone(
+    filled: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = make_ids(3, "other")
+    name, parts = build(Kind("d" * 64, WIDTH, "float16"), ids, make_vectors(3, WIDTH))
+    path = filled.folder / "segments" / name
+    path.write_bytes(b"".join(parts))
+    (filled.folder / "segments" / "notes.txt").write_text("mine")
+    (filled.folder / "backup").mkdir()
+    assert len(filled.ids()) == ROWS
+    assert "found rows of another layout or fingerprint; none of it is taken" in caplog.text
+    report = check_shelf(filled.folder)
+    found = [(finding.path.name, finding.problem) for finding in report.findings]
+    assert found == [(name, "has rows of another layout or fingerprint")]
+    assert report.notes == [
+        f"{filled.folder}/{name}: nothing of agiqa; move it away"
+        for name in ("backup", "segments/notes.txt")
+    ]
+    with pytest.raises(AgiqaError, match=f"{name}: expected rows of this shelf, .* move it away"):
+        repair_shelf(filled.folder)
+    assert path.exists()
+
+
+def test_numbers_that_are_none_are_a_finding_though_their_checksum_fits(filled: Shelf) -> None:
+    vectors = np.full((2, WIDTH), np.nan, dtype="float16")
+    vectors[1] = 1
+    ids = [hashlib.sha256(text).hexdigest() for text in (b"odd", b"even")]
+    filled.rows.add(ids, vectors)
+    (bad,) = check_shelf(filled.folder).findings
+    assert bad.image_ids == (ids[0],)
+    assert "fail their checksums or are not finite" in bad.problem
+    assert filled.damaged() == (ids[0],)
+    repair_shelf(filled.folder)
+    assert Shelf.at(filled.folder).ids() == {*make_ids(ROWS), ids[1]}
+
+
+def test_a_shelf_being_written_is_checked_and_not_repaired(filled: Shelf) -> None:
+    (path,) = (filled.folder / "segments").glob(f"*-{LARGE}.safetensors")
+    flip_rows(path, WIDTH, 5)
+    more, vectors = make_ids(20, "more"), make_vectors(20, WIDTH)
+    with Shelf.open(filled.folder.parent, QUALITY, WIDTH, rank=1).writer() as writer:
+        writer.add(more[:10], vectors[:10])
+        writer.flush()
+        report = check_shelf(filled.folder)
+        assert [finding.path.name for finding in report.findings] == [path.name]
+        assert report.rows == ROWS + 10
+        assert f"being written by process {os.getpid()} on" in report.notes[0]
+        with pytest.raises(LockedError, match=rf"only writer, found process {os.getpid()} on"):
+            repair_shelf(filled.folder)
+        assert path.exists()
+        writer.add(more, vectors)
+    assert len(Shelf.at(filled.folder).ids()) == ROWS + 20
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"layout": 3}, "expected layout 2, found 3; upgrade agiqa"),
+        ({"format": "other"}, "expected format 'agiqa-ledger', found 'other'"),
+        ({"width": 0}, "found that it lacks a fingerprint, a width up to"),
+        ({"stranger": 1}, "found that it lacks a fingerprint, a width up to"),
+        ({"fingerprint": {"extractor": "x"}}, "expected the fingerprint that the folder is named"),
+    ],
+)
+def test_foreign_and_newer_descriptions_are_refused(
+    filled: Shelf, changed: dict[str, object], message: str
+) -> None:
+    path = filled.folder / "fingerprint.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed, indent=2))
+    with pytest.raises(AgiqaError, match=message):
+        Shelf.at(filled.folder)

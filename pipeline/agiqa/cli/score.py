@@ -143,7 +143,7 @@ def command(
     from agiqa.runs.score import Score
     from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, ScoreRows
     from agiqa.runs.shards import Columns
-    from agiqa.store.durable import disk_errors
+    from agiqa.store.files import disk_errors
 
     style = style_of(style, out)
     if style == "parquet":
@@ -222,7 +222,7 @@ def _fill(
 def _write(scores: Scores, scorer: "ImageScorer", style: str, out: Path | None) -> None:
     """Write scores to a file, or to standard output, whose encoding may be another than UTF-8."""
     from agiqa.core.whole_files import whole_file
-    from agiqa.store.durable import disk_errors
+    from agiqa.store.files import disk_errors
 
     if out is not None:
         with disk_errors("write", out), whole_file(out) as file:

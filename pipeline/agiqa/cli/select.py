@@ -71,7 +71,7 @@ def command(
     from agiqa.core.spreadsheets import safe_cell
     from agiqa.core.whole_files import write_file
     from agiqa.runs.select import Choice, put_images, read_scores, select
-    from agiqa.store.durable import disk_errors
+    from agiqa.store.files import disk_errors
 
     if out is not None and out.suffix.lower() != ".csv":
         raise UsageError(f"-o {out}: expected a name that ends in .csv.")

@@ -40,7 +40,7 @@ from agiqa.runs.shards import (
     read_table_shard,
     read_tar,
 )
-from agiqa.store.shared.remote import Remote, RemoteError, remote_errors
+from agiqa.store.remote import Remote, RemoteError, remote_errors
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.urls import is_url, shown
 from agiqa.data.datasets.table import inner_path
-from agiqa.store.shared.remote import remote_errors
+from agiqa.store.remote import remote_errors
 
 log = logging.getLogger(__name__)
 

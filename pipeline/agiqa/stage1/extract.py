@@ -33,7 +33,7 @@ from agiqa.stage1.ledger_rows import Job, LedgerRows, RowsToPack, count
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.reuse_packs import Packs
 from agiqa.store import pushing, row_ids_digest, write_pack
-from agiqa.store.durable import disk_errors
+from agiqa.store.files import disk_errors
 from agiqa.store.row_ids import Source, sources_of
 
 log = logging.getLogger(__name__)

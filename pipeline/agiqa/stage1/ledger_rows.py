@@ -18,11 +18,10 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors import Extractor, Vector
 from agiqa.store import Shelf, default_root, pull, shared_shelves
-from agiqa.store.checks import repair_shelf
-from agiqa.store.ledger.shelf import ShelfWriter
-from agiqa.store.ledger.shelf_folders import DESCRIPTION, shelf_folder
+from agiqa.store.ledger.sharing import SharedShelf
+from agiqa.store.ledger.shelf import DESCRIPTION, ShelfWriter, shelf_folder
 from agiqa.store.row_ids import Source
-from agiqa.store.shared.sharing import SharedShelf
+from agiqa.store.upkeep.verification import repair_shelf
 
 log = logging.getLogger(__name__)
 

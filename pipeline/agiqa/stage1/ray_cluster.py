@@ -23,8 +23,8 @@ from agiqa.core.progress import track
 from agiqa.stage1.ledger_rows import Job, LedgerRows, count, images_of
 from agiqa.stage1.ray_job import LostError, Pool, beside, most_actors, pool_of, results_of
 from agiqa.stage1.ray_nodes import Place, Result, Roll, Unit, Work
-from agiqa.store.durable import disk_errors
-from agiqa.store.ledger.shelf_folders import default_url
+from agiqa.store.files import disk_errors
+from agiqa.store.ledger.shelf import default_url
 
 log = logging.getLogger(__name__)
 

@@ -25,10 +25,9 @@ from agiqa.stage1.extractors import Extractor, Recipe, Sample
 from agiqa.store import Fingerprint, RemoteError, digest, require_same
 from agiqa.store.ledger.segment_rows import SegmentRows
 from agiqa.store.ledger.segments import Kind, LocalSegments, RemoteSegments, SegmentFolder, build
-from agiqa.store.ledger.shelf import FLUSH_SECONDS
-from agiqa.store.ledger.shelf_folders import shelf_folder
+from agiqa.store.ledger.shelf import FLUSH_SECONDS, shelf_folder
+from agiqa.store.remote import Remote
 from agiqa.store.row_ids import row_id
-from agiqa.store.shared.remote import Remote
 
 MOST_STARTS = 3  # of a unit: then it is what ends the processes
 

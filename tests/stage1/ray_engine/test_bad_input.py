@@ -105,7 +105,7 @@ def test_a_full_disk_on_a_node(unit: Unit, work: Work, monkeypatch: pytest.Monke
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("agiqa.store.durable.os.fsync", full)
+    monkeypatch.setattr("agiqa.store.files.os.fsync", full)
     error = run(unit, work, monkeypatch).error
     assert error.startswith("node 10.0.0.2 (gpu-2): expected to write features to ")
     assert "No space left on device; free some space" in error

@@ -15,12 +15,11 @@ from agiqa.data.datasets.table import ImagesTable, write_table
 from agiqa.store import (
     DamagedRowsError,
     PackError,
-    convert_pack,
     read_pack,
     row_ids_digest,
     write_pack,
 )
-from agiqa.store.upkeep.export import export
+from agiqa.store.upkeep.export import convert_pack, export
 from kit.stored_rows import files, make_ids, make_vectors
 
 NAMES = ["semantic_content.last", "Ist es schön? =..:x"]

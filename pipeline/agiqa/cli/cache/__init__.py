@@ -8,9 +8,12 @@ from agiqa.cli.lazy import LazyGroup
 COMMANDS = {
     "ls": ("cache.stores:ls", "Stores with size, rows, fingerprint and the runs that used them."),
     "show": ("cache.stores:show", "Everything about one store."),
-    "diff": ("cache.diff", "Why a store would be computed again, field by field."),
-    "verify": ("cache.verify", "Check every checksum and number; --repair drops what is bad."),
-    "gc": ("cache.gc", "Free the space of rows and stores that nothing uses."),
+    "diff": ("cache.stores:diff", "Why a store would be computed again, field by field."),
+    "verify": (
+        "cache.upkeep:verify",
+        "Check every checksum and number; --repair drops what is bad.",
+    ),
+    "gc": ("cache.upkeep:gc", "Free the space of rows and stores that nothing uses."),
     "merge": ("cache.files:merge", "Take in rows of other ledgers or packs."),
     "convert": ("cache.files:convert", "A pack in the other format, Zarr or HDF5."),
     "export": ("cache.files:export", "A pack as safetensors or npz, for people without agiqa."),

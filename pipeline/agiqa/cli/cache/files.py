@@ -26,7 +26,7 @@ def convert(pack: Path, target: Path, force: bool, as_json: bool) -> None:
     agiqa cache convert cache/demo/nano.zarr cache/demo/nano.h5
     agiqa cache convert --force nano.h5 nano.zarr
     """
-    from agiqa.store import convert_pack
+    from agiqa.store.upkeep.export import convert_pack
 
     written = convert_pack(pack, target, force)
     result = {"pack": str(pack), "target": str(target), "written": written}

@@ -1,6 +1,10 @@
-"""`agiqa cache ls`: every store, who uses it, who writes it; `show`: everything about one."""
+"""`agiqa cache ls`: every store, who uses it, who writes it; `show`: all about one; `diff`: why.
+
+That is why its vectors would be computed again, field by field.
+"""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +15,19 @@ from agiqa.cli.cache.texts import (
     count_text,
     flat,
     moment_text,
+    print_difference,
     print_fields,
+    print_wrapped,
     runs,
     size_text,
+    value_text,
 )
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import cache, list_as_json
+from agiqa.cli.options import Settings, as_json, cache, list_as_json, settings
 from agiqa.cli.output import console, echo, print_json, print_listing
 
 if TYPE_CHECKING:
+    from agiqa.stage1.pack_comparison import Comparison
     from agiqa.store.upkeep.stores import Store
 
 COLUMNS = (
@@ -197,7 +205,7 @@ def show(store: str, cache: Path, runs: Path, as_json: bool) -> None:
     from agiqa.store import default_root
     from agiqa.store.upkeep.stores import choose_store, details
 
-    described, extra = details(*choose_store(store, default_root()), [cache], [runs])
+    described, extra = details(choose_store(store, default_root()), [cache], [runs])
     if as_json:
         prints = {"digests": described.digests, "fingerprints": described.fingerprints}
         print_json(record(described) | prints | extra)
@@ -231,3 +239,70 @@ def _print_store(store: "Store", extra: dict[str, Any]) -> None:
         name = store.vectors[index] if index < len(store.vectors) else "vector"
         echo(f"\n{name}: {digest}")
         print_fields({k: v for k, v in fields.items() if count == 1 or k not in shared})
+
+
+@click.command("diff", cls=Command)
+@click.argument("store")
+@settings
+@as_json
+def diff(store: str, settings: Settings, as_json: bool) -> None:
+    r"""Explain why vectors of STORE would be computed again under the present settings.
+
+    STORE is a pack, a shelf's folder, or the beginning of a shelf's name or digest. Each field of
+    the fingerprints that differs is shown with its value there and its value now, and so are
+    prompts that were added or removed. How many rows are missing, `agiqa extract --dry-run` counts.
+
+    \b
+    agiqa cache diff cache/demo/nano.zarr
+    agiqa cache diff cache/demo/nano.zarr --set semantic.dtype=bfloat16
+    """
+    from agiqa.stage1.pack_comparison import compare_with_settings
+    from agiqa.store import default_root
+    from agiqa.store.upkeep.stores import choose_store
+
+    path = choose_store(store, default_root())
+    section, comparison = compare_with_settings(path, settings.read())
+    if as_json:
+        print_json(_tree(comparison))
+        return
+    echo(f"{path}, against the settings of section {section}")
+    _print_comparison(comparison)
+
+
+def _print_comparison(comparison: "Comparison") -> None:
+    """Print the fields that differ: first those that do so alike in every vector, then the rest."""
+    fields = list(comparison.changed.values())
+    keys = [{_key(field) for field in differences} for differences in fields]
+    alike = set.intersection(*keys) if len(keys) > 1 else set()
+    if alike:
+        echo(f"in {count_text(len(fields), 'vector')} ({', '.join(comparison.changed)})")
+        for field in fields[0]:
+            if _key(field) in alike:
+                print_difference(*field)
+    for name, differences in comparison.changed.items():
+        own_fields = [field for field in differences if _key(field) not in alike]
+        if own_fields:
+            echo(f"in {name}")
+            for field in own_fields:
+                print_difference(*field)
+    for name, new in comparison.renamed.items():
+        echo(f"renamed: {name} -> {new} (nothing else changed)")
+    for group in ("removed", "added", "same"):
+        if names := getattr(comparison, group):
+            print_wrapped(f"{'unchanged' if group == 'same' else group}: {', '.join(names)}")
+
+
+def _key(field: tuple[str, object, object]) -> tuple[str, str, str]:
+    return field[0], value_text(field[1]), value_text(field[2])
+
+
+def _tree(comparison: "Comparison") -> dict[str, Any]:
+    from agiqa.store import ABSENT
+
+    tree, names = asdict(comparison), ("field", "there", "now")
+    for vector, differences in comparison.changed.items():
+        fields = [dict(zip(names, values, strict=True)) for values in differences]
+        tree["changed"][vector] = [
+            {key: value for key, value in field.items() if value is not ABSENT} for field in fields
+        ]
+    return {"unchanged": tree.pop("same"), **tree}

@@ -68,20 +68,17 @@ def print_fields(fields: Mapping[str, object]) -> None:
             echo(f"{INDENT}{'':<{width}}  {line}")
 
 
-def print_difference(field: str, before: object, now: object, sides: tuple[str, str]) -> None:
-    """A field and its two values: in one line where they fit, else one under the other."""
-    room = _room()
-    values = value_text(before), value_text(now)
-    line = f"{INDENT}{field}: {values[0]} -> {values[1]}"
-    if len(line) <= room:
+def print_difference(field: str, there: object, now: object) -> None:
+    """Print a field and its two values: in one line where they fit, else one under the other."""
+    line = f"{INDENT}{field}: {value_text(there)} -> {value_text(now)}"
+    if len(line) <= _room():
         echo(line)
         return
     echo(f"{INDENT}{field}")
-    width = max(map(len, sides))
-    for side, value in zip(sides, values, strict=True):
-        start = f"{INDENT * 2}{side:<{width}}  "
-        for line in _wrap(value, room, start, " " * len(start)):
-            echo(line)
+    for side, value in (("there", there), ("now", now)):
+        start = f"{INDENT * 2}{side:<5}  "
+        for part in _wrap(value_text(value), _room(), start, " " * len(start)):
+            echo(part)
 
 
 def print_wrapped(line: str, indent: str = INDENT) -> None:

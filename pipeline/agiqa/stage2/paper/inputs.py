@@ -46,10 +46,9 @@ from agiqa.stage2.features import VISUAL, choose_vectors, describe_store, withou
 from agiqa.stage2.paper.network import SEMANTIC
 from agiqa.stage2.presets import Recipe
 from agiqa.store import default_root, digest, read_pack, require_same
-from agiqa.store.durable import disk_errors
+from agiqa.store.files import disk_errors, open_own
 from agiqa.store.ledger.lock import writer_lock
-from agiqa.store.ledger.shelf_folders import PIXELS
-from agiqa.store.own_files import open_own
+from agiqa.store.ledger.shelf import PIXELS
 from agiqa.store.rows import id_bytes, row_checksums
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import parse_json
 from agiqa.core.whole_files import sync_folder, write_file
 from agiqa.store import default_root, digest
-from agiqa.store.durable import disk_errors
+from agiqa.store.files import disk_errors
 from agiqa.store.fingerprint import plain
 from agiqa.store.ledger.lock import writer_lock
 

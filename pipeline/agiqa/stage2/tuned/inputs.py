@@ -18,7 +18,7 @@ from agiqa.stage2.contract import Rows
 from agiqa.stage2.features import Features, leave_out, load_features
 from agiqa.store import TAIL as WEIGHTS
 from agiqa.store import TOKENS, open_pack, require_same
-from agiqa.store.packs.pack_rows import PackRows
+from agiqa.store.packs.pack_layout import PackRows
 from agiqa.store.row_ids import row_ids
 
 TAIL = "tuned"  # the tail as an expert of the mixture

@@ -21,9 +21,8 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import parse_json
-from agiqa.store.durable import disk_errors
-from agiqa.store.ledger.shelf_folders import read_description
-from agiqa.store.own_files import open_own, read_own, require_own_file, require_own_folder
+from agiqa.store.files import disk_errors, open_own, read_own, require_own_file, require_own_folder
+from agiqa.store.ledger.shelf import read_description
 from agiqa.store.rows import DTYPES, Vectors, whole_rows
 
 JOURNAL, ARRAY = "journal.jsonl", "vectors"

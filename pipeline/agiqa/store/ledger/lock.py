@@ -22,8 +22,7 @@ import filelock
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import parse_json
-from agiqa.store.durable import disk_errors
-from agiqa.store.own_files import read_own, require_own_file
+from agiqa.store.files import disk_errors, read_own, require_own_file
 
 WAIT_SECONDS = 0.3  # before a second writer is refused
 LOCK_NAMES = re.compile(r"(writer(-[1-9][0-9]{0,8})?\.lock|owner(-[1-9][0-9]{0,8})?\.json)")

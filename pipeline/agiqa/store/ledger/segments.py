@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import re
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,10 +34,9 @@ import numpy as np
 from agiqa.core.trees import parse_json
 from agiqa.core.urls import shown
 from agiqa.core.whole_files import sync_folder, write_file
-from agiqa.store.durable import disk_errors
-from agiqa.store.own_files import open_own, require_own_file, require_own_folder
+from agiqa.store.files import disk_errors, open_own, require_own_folder, sizes_in
+from agiqa.store.remote import Remote
 from agiqa.store.rows import DTYPES, WIDEST, Vectors, id_bytes, row_checksums
-from agiqa.store.shared.remote import Remote
 
 SEGMENTS = "segments"  # the folder's name in a shelf's
 ROWS_A_SEGMENT = 4096  # 32 MiB at 4096 float16, and no segment gets more
@@ -207,18 +205,9 @@ class LocalSegments:
 
     def sizes(self) -> dict[str, int]:
         """Give the bytes of each segment by name."""
-        sizes: dict[str, int] = {}
         with disk_errors("read", self.folder), suppress(FileNotFoundError):
-            require_own_folder(self.folder)
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    if rows_of(entry.name):
-                        with suppress(FileNotFoundError):
-                            status = entry.stat(follow_symlinks=False)
-                            if not stat.S_ISREG(status.st_mode):  # a link that DVC makes, or none
-                                status = require_own_file(Path(entry.path)).stat()
-                            sizes[entry.name] = status.st_size
-        return sizes
+            return sizes_in(self.folder, rows_of)
+        return {}
 
     def read_parts(self, parts: Sequence[Part]) -> list[bytes | None]:
         """Read each part, less where a file is shorter; None where there is no such file."""

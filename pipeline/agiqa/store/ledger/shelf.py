@@ -1,7 +1,7 @@
 """The ledger: shelves of vectors that outlive every experiment and every clean-up.
 
 `extract` adds rows here and packs them from here; DVC never sees it. One shelf holds one vector of
-one extractor (one fingerprint), its rows keyed by image id, under `shelf_folders.default_root()`:
+one extractor (one fingerprint), its rows keyed by image id, under `default_root()`:
 
     <extractor>-<first 16 digits of the fingerprint's digest>/
         fingerprint.json                           layout, width, dtype, the whole fingerprint
@@ -12,46 +12,284 @@ A segment is written once, whole (temporary name, fsync, rename, fsync of the fo
 changed. What is there is valid: a row that fits its checksum, whichever process on whichever
 machine wrote it; one that does not is absent, and its neighbours stay. A row that is there twice
 does no harm. So there is nothing to agree about: no journal, no order, no lock that anything rests
-on. Small segments are merged into large ones (merging.py), and a segment is removed only when all
-its rows lie durably in a greater one. To merge two ledgers, to share one or to keep a copy is to
-copy files.
+on. Small segments are merged into large ones (segment_rows.py), and a segment is removed only when
+all its rows lie durably in a greater one. To merge two ledgers, to share one or to keep a copy is
+to copy files.
+
+`Shelf.open` starts from a fingerprint and finds the folder; listings, checks and merges start from
+the folder and find the fingerprint in its fingerprint.json. The folder's name holds the digest of
+the fingerprint, so a changed one is noticed.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.whole_files import sync_folder
-from agiqa.store.durable import disk_errors, folder_aside, sync_tree
-from agiqa.store.fingerprint import Fingerprint
-from agiqa.store.ledger.lock import writer_lock
-from agiqa.store.ledger.merging import merge_small
-from agiqa.store.ledger.segment_rows import SegmentRows
-from agiqa.store.ledger.segments import SEGMENTS, LocalSegments, rows_a_segment
-from agiqa.store.ledger.shelf_folders import (
-    DESCRIPTION,
-    Description,
-    LostDescriptionError,
-    find_shelves,
-    read_description,
-    require_no_layout_1,
-    require_same_shelf,
-    restore_description,
-    shelf_folder,
-    stated_in,
+from agiqa.core.urls import folder_name, is_url
+from agiqa.core.whole_files import PARTIAL, sync_folder, write_file
+from agiqa.store.files import disk_errors, folder_aside, read_own, spelled_json, sync_tree
+from agiqa.store.fingerprint import Fingerprint, digest, plain, require_same
+from agiqa.store.ledger.lock import LOCK_NAMES, writer_lock
+from agiqa.store.ledger.segment_rows import SegmentRows, merge_small
+from agiqa.store.ledger.segments import (
+    LONGEST_HEADER,
+    SEGMENTS,
+    Kind,
+    LocalSegments,
+    described,
+    rows_a_segment,
+    rows_of,
 )
-from agiqa.store.rows import DTYPES, DamagedRowsError, Vectors, check_vectors, id_bytes
+from agiqa.store.rows import DTYPES, WIDEST, DamagedRowsError, Vectors, check_vectors, id_bytes
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # an `add` this long after the last flush flushes; a kill loses no more
+SHORT = 16  # digits of the digest in a shelf's name
+PIXELS = "pixels.u8"  # of decoded images, which lie beside shelves (stage2/paper/inputs.py)
+DESCRIPTION = "fingerprint.json"
+FORMAT, LAYOUT = "agiqa-ledger", 2
+LAYOUTS = (1, LAYOUT)  # 1: in buckets, where segments are as old as that
+MOST_BYTES = 1 << 20
+_REPAIR = (
+    "`agiqa cache verify --repair` writes it anew from a pack, a run or the settings that have the "
+    "fingerprint; or restore the file, or move the folder away"
+)
+
+
+def default_root() -> Path:
+    """The ledger's folder: $AGIQA_STORE, or `ledger` in the user's cache folder.
+
+    Where $AGIQA_STORE is a URL (sharing.py), a folder for it in the user's cache folder.
+    """
+    if url := default_url():
+        return platformdirs.user_cache_path("agiqa") / "shared" / folder_name(url)
+    if folder := os.environ.get("AGIQA_STORE"):
+        return Path(folder).expanduser()
+    return own_root()
+
+
+def own_root() -> Path:
+    """The ledger's folder where nothing else is said."""
+    return platformdirs.user_cache_path("agiqa") / "ledger"
+
+
+def other_shelves(shelf: Path) -> list[Path]:
+    """Where the shelf would lie in the user's other ledgers: the own one, and those for URLs."""
+    shared = sorted(platformdirs.user_cache_path("agiqa").glob("shared/*"))
+    folders = [root / shelf.name for root in (own_root(), *shared)]
+    return [folder for folder in folders if folder.resolve() != shelf.resolve()]
+
+
+def default_url() -> str | None:
+    """The URL of the shared ledger, where $AGIQA_STORE is one."""
+    store = os.environ.get("AGIQA_STORE", "")
+    return store.rstrip("/") if is_url(store) else None
+
+
+def shelf_folder(root: Path, fingerprint: Fingerprint) -> Path:
+    """Where the shelf of `fingerprint` lies under `root`, whether it is there or not."""
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", str(fingerprint.get("extractor", "vectors")))
+    return root / f"{name.strip('-.') or 'vectors'}-{digest(fingerprint)[:SHORT]}"
+
+
+def find_shelves(root: Path) -> list[Path]:
+    """The folders under `root`, in order: shelves, and whatever else was put there.
+
+    Hidden ones are left out: a shelf that is being made lies in one.
+    """
+    if not root.exists():
+        return []
+    with disk_errors("read", root):
+        return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+class LostDescriptionError(AgiqaError):
+    """A shelf of which nobody knows what its rows are, until its description is written anew.
+
+    It is lost, damaged, or says another fingerprint than the folder's name.
+    """
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one shelf holds: its fingerprint, width and dtype."""
+
+    fingerprint: Fingerprint
+    width: int
+    dtype: str
+
+    @property
+    def kind(self) -> Kind:
+        """Give what its segments have in common."""
+        return Kind(digest(self.fingerprint), self.width, self.dtype)
+
+    def text(self) -> str:
+        """Write the description as the file has it."""
+        return json.dumps(self.tree(), indent=2) + "\n"
+
+    def tree(self) -> dict[str, object]:
+        """Give the description as JSON values."""
+        return {
+            "format": FORMAT,
+            "layout": LAYOUT,
+            "width": self.width,
+            "dtype": self.dtype,
+            "fingerprint": plain(self.fingerprint),
+        }
+
+
+def read_description(folder: Path) -> Description:
+    """What the shelf in `folder` holds.
+
+    LostDescriptionError where the file is lost or damaged, segments are of another width or dtype
+    under the same fingerprint, or it does not belong to the folder's name; AgiqaError where it is
+    of another program or a newer layout.
+    """
+    description = stated_in(folder)
+    if not is_of(folder, description.fingerprint):
+        raise LostDescriptionError(
+            f"{folder / DESCRIPTION}: expected the fingerprint that the folder is named after, "
+            f"found that of *-{digest(description.fingerprint)[:SHORT]}; give the folder its name "
+            "back, or restore the file, or move the folder away"
+        )
+    return description
+
+
+def stated_in(folder: Path) -> Description:
+    """What the description in `folder` says, whatever the folder is called; errors likewise."""
+    path = folder / DESCRIPTION
+    try:
+        with disk_errors("read", path), suppress(FileNotFoundError, NotADirectoryError):
+            description = parse_description(read_own(path, MOST_BYTES), str(path))
+            wanted, kind = description.kind, kind_of(folder)
+            if kind is not None and kind != wanted and kind.digest == wanted.digest:
+                # Nothing vouches for the two in a description: as they are, all rows were lost.
+                raise ValueError(
+                    f"says width {wanted.width}, {wanted.dtype}, but the vectors are of width "
+                    f"{kind.width}, {kind.dtype}"
+                )
+            return description
+    except ValueError as error:
+        raise _lost(path, error) from error
+    raise LostDescriptionError(
+        f"{folder}: expected a shelf of the ledger, found no {DESCRIPTION} in it, which says what "
+        f"its vectors are; {_REPAIR}"
+    )
+
+
+def parse_description(data: bytes, file: str) -> Description:
+    """What the text of a shelf's description in `file` says; errors as `read_description`."""
+    try:
+        tree = spelled_json(data)
+    except ValueError as error:
+        raise _lost(file, error) from error
+    for field, wanted, allowed in (("format", FORMAT, (FORMAT,)), ("layout", LAYOUT, LAYOUTS)):
+        if tree.get(field) not in allowed or type(tree[field]) is not type(wanted):
+            newer = field == "layout" and type(tree.get(field)) is int and tree[field] > LAYOUT
+            raise AgiqaError(
+                f"{file}: expected {field} {wanted!r}, found {repr(tree.get(field))[:80]}; "
+                f"{'upgrade agiqa' if newer else 'restore the file or move the folder away'}"
+            )
+    fingerprint, width, dtype = (tree.get(key) for key in ("fingerprint", "width", "dtype"))
+    if (
+        not isinstance(fingerprint, dict)
+        or type(width) is not int
+        or not 1 <= width <= WIDEST
+        or dtype not in list(DTYPES)
+        or set(tree) != {"format", "layout", "width", "dtype", "fingerprint"}
+    ):
+        raise _lost(file, f"lacks a fingerprint, a width up to {WIDEST:,}, or a dtype")
+    return Description(fingerprint, width, dtype)
+
+
+def is_of(folder: Path, fingerprint: Fingerprint) -> bool:
+    """Whether a shelf's folder is named after this fingerprint."""
+    return folder.resolve().name.endswith(f"-{digest(fingerprint)[:SHORT]}")
+
+
+def _lost(file: str | Path, reason: object) -> LostDescriptionError:
+    return LostDescriptionError(
+        f"{file}: expected the shelf's description, found that it {reason}; {_REPAIR}"
+    )
+
+
+def require_same_shelf(description: Description, wanted: Description, *, where: str) -> None:
+    """AgiqaError unless the description of the shelf `where` says what is wanted."""
+    advice = "choose another store (AGIQA_STORE), or move this one away"
+    require_same(wanted.tree(), description.tree(), where=where, advice=advice)
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """What the headers of a shelf's segments say that it is; None where none of three says it."""
+    segments = LocalSegments(folder)
+    for name in sorted(segments.sizes())[:3]:
+        (head,) = segments.read_parts([(name, 0, LONGEST_HEADER + 8)])
+        if head is not None and (kind := described(head)) is not None:
+            return kind
+    return None
+
+
+def restore_description(
+    folder: Path, fingerprint: Fingerprint, wanted: Description | None = None
+) -> bool:
+    """Write a lost or damaged fingerprint.json anew, if the folder is named for this fingerprint.
+
+    Width and dtype are those that segments say, or without any those `wanted`. False where it is
+    another's, or nothing tells the width; then nothing is changed.
+    """
+    if not is_of(folder, fingerprint):
+        return False
+    kind = kind_of(folder) or (wanted.kind if wanted else None)
+    if kind is None or kind.digest != digest(fingerprint):
+        return False
+    text = Description(fingerprint, kind.width, kind.dtype).text()
+    with disk_errors("restore", folder / DESCRIPTION):
+        write_file(folder / DESCRIPTION, text.encode())
+    return True
+
+
+def strangers(folder: Path) -> list[Path]:
+    """List what lies in a shelf's folder and is not agiqa's; hidden files are left alone."""
+    with disk_errors("read", folder):
+        foreign = [
+            path
+            for path in sorted(folder.iterdir())
+            if path.name not in (DESCRIPTION, SEGMENTS)
+            and not LOCK_NAMES.fullmatch(path.name)
+            and not path.name.endswith(PARTIAL)
+        ]
+        inside = folder / SEGMENTS
+        if inside.is_dir() and not inside.is_symlink():
+            foreign += [path for path in sorted(inside.iterdir()) if not rows_of(path.name)]
+    return [path for path in foreign if not path.name.startswith(".")]
+
+
+def is_layout_1(folder: Path) -> bool:
+    """Whether the folder holds a shelf as agiqa kept them before segments (layout1.py)."""
+    return all(os.path.lexists(folder / name) for name in ("journal.jsonl", "vectors"))
+
+
+def require_no_layout_1(folder: Path) -> None:
+    """AgiqaError, which says what to do, where a shelf of an earlier agiqa lies in `folder`."""
+    if is_layout_1(folder):
+        root = folder.parent
+        raise AgiqaError(
+            f"{folder}: expected segments, found rows as earlier versions of agiqa kept them "
+            f"(layout 1); take them over: mv {root} {root}-1 && agiqa cache merge {root}-1"
+        )
 
 
 class Shelf:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import is_url
 from agiqa.data.datasets.table import DATASET_JSON, IMAGES_CSV, ImagesTable
 from agiqa.data.prompts import IMAGE_PROMPT
-from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.store.files import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.fingerprint import Fingerprint, plain
 from agiqa.store.packs import pack_hdf5, pack_zarr
 from agiqa.store.packs.pack_layout import (
@@ -25,39 +26,23 @@ from agiqa.store.packs.pack_layout import (
     LAYOUT,
     Contents,
     PackError,
+    PackRows,
     Rows,
     checksum,
     damaged,
+    reading,
     require_packable,
     row_ids_digest,
     verify_metadata,
 )
-from agiqa.store.packs.pack_rows import PackRows
+from agiqa.store.remote import copies_folder, fetch
 from agiqa.store.row_ids import row_ids
 from agiqa.store.rows import Vectors
-from agiqa.store.shared.remote import copies_folder, fetch
 
-
-class PackFormat(Protocol):
-    """What a module must offer to be a pack format."""
-
-    def write(self, path: Path, contents: Contents) -> None:
-        """Write a new pack; durability and placement are the caller's."""
-
-    def read_metadata(self, path: Path) -> Mapping[str, Any]:
-        """Read the metadata without checking them."""
-
-    def find_arrays(self, path: Path, metadata: Mapping[str, Any]) -> PackRows:
-        """Find the arrays, rows unchecked; PackError unless structure and bounds are as expected.
-
-        Nothing that the file names outside itself is opened, no code of others loaded.
-        """
-
-    def content_damage(self, path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
-        """What fails the libraries' own checksums, bytes from which nothing is read included."""
-
-
-FORMATS: dict[str, PackFormat] = {".zarr": pack_zarr, ".h5": pack_hdf5}
+# Each format is a module: `write`, `read_metadata`, `find_arrays` (rows unchecked; nothing that the
+# file names outside itself is opened, no code of others loaded) and `content_damage` (what fails
+# the libraries' own checksums, bytes from which nothing is read included).
+FORMATS: dict[str, ModuleType] = {".zarr": pack_zarr, ".h5": pack_hdf5}
 
 IMPORTED = "reference-pt"  # the extractor of vectors that other code made (upkeep/import_pt.py)
 ANSWERS = "answers"  # the pack of probabilities beside that of an extractor's vectors
@@ -203,8 +188,8 @@ def open_pack(path: Path) -> PackRows:
     metadata, image ids, checksums; or has one row for an image whose prompts are asked for.
     """
     metadata = read_pack_metadata(path)
-    with disk_errors("read the pack", path):
-        pack = pack_format(path).find_arrays(path, metadata)
+    with reading(path):
+        pack: PackRows = pack_format(path).find_arrays(path, metadata)
     image_ids = pack.image_ids
     if (count := len(set(image_ids))) < len(image_ids):
         raise damaged(path, f"{len(image_ids)} rows of {count} images")
@@ -232,8 +217,8 @@ def read_pack_metadata(path: Path) -> Mapping[str, Any]:
     module = pack_format(path)
     if not path.exists():
         raise PackError(f"{path}: expected a pack, found nothing; run `agiqa extract` first")
-    with disk_errors("read the pack", path):
-        metadata = module.read_metadata(path)
+    with reading(path):
+        metadata: Mapping[str, Any] = module.read_metadata(path)
         verify_metadata(path, metadata)
     return metadata
 
@@ -243,7 +228,7 @@ def pack_beside(path: Path, store: str) -> Path:
     return path.with_name(f"{path.stem}-{store}{path.suffix}")
 
 
-def pack_format(path: Path) -> PackFormat:
+def pack_format(path: Path) -> ModuleType:
     """The format that the name of `path` says; AgiqaError where it says none."""
     if path.suffix not in FORMATS:
         raise AgiqaError(
@@ -263,6 +248,6 @@ def require_replaceable(path: Path) -> None:
     if is_free(path):
         return
     try:
-        verify_metadata(path, pack_format(path).read_metadata(path))
+        read_pack_metadata(path)
     except PackError as error:
         raise PackError(f"not overwritten: {error}") from error

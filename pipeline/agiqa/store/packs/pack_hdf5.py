@@ -25,20 +25,20 @@ from typing import Any
 import h5py
 import numpy as np
 
-from agiqa.core.errors import one_line
+from agiqa.core.errors import AgiqaError, one_line
 from agiqa.core.trees import parse_json
-from agiqa.store.own_files import open_own
+from agiqa.store.files import open_own
 from agiqa.store.packs.pack_layout import (
     ARRAYS,
     FORMAT,
     MOST_JSON,
     Contents,
     PackError,
+    PackRows,
     array_shapes,
     damaged,
-    strange_files,
+    no_pack,
 )
-from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.rows import Vectors
 
 TRAILER = b"\nsha256 %s\n"
@@ -125,14 +125,8 @@ def _fill(file: h5py.File, contents: Contents) -> None:
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """The metadata in the file at `path`, unchecked; PackError where it is no pack in HDF5."""
-
-    def refusal(reason: str) -> PackError:
-        return PackError(
-            f"{path}: expected an HDF5 pack of agiqa, found {reason}; "
-            "name the pack that `agiqa extract` wrote, or run it again"
-        )
-
-    with _rejections(path, refusal, "damaged metadata ({})"):
+    refusal = partial(no_pack, path, "an HDF5")
+    with _rejections(refusal, "damaged metadata ({})"):
         try:
             with _file(path) as file:
                 text = _dataset(file, "metadata", "|u1", most_bytes=MOST_JSON)[...].tobytes()
@@ -146,7 +140,7 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
 
 def find_arrays(path: Path, metadata: Mapping[str, Any]) -> PackRows:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
-    with _rejections(path, partial(damaged, path)), _file(path) as file:
+    with _rejections(partial(damaged, path)), _file(path) as file:
         shapes = array_shapes(metadata).items()
         arrays = {name: _dataset(file, name, dtype, shape) for name, (shape, dtype) in shapes}
         return PackRows(
@@ -159,14 +153,11 @@ def find_arrays(path: Path, metadata: Mapping[str, Any]) -> PackRows:
 
 
 @contextmanager
-def _rejections(
-    path: Path, refusal: Callable[[str], PackError], of_others: str = "{}"
-) -> Iterator[None]:
+def _rejections(refusal: Callable[[str], PackError], of_others: str = "{}") -> Iterator[None]:
     """Turn what is not as in a pack, and HDF5's many ways to reject bytes, into a refusal."""
     try:
-        with strange_files(path):
-            yield
-    except PackError:
+        yield
+    except AgiqaError:
         raise
     except OSError as error:
         if error.errno is not None:  # the disk's own

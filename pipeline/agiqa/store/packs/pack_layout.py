@@ -12,29 +12,38 @@ the sha256 of the other metadata's canonical JSON. Where `extract` was told to l
 `left_out` holds their ids. Vectors whose question holds the image's own prompt have the digest of
 the rows' ids in `row_ids`, by name; without one, a row is of an image alone.
 Vectors pass in blocks, so that no pack has to fit into memory.
+
+A format says where the chunks of vectors lie; `PackRows` reads them by plain calls and compares
+every row with its own checksum: what is whole comes out, what is damaged is named. The chunks'
+checksums, which are the libraries', are `agiqa cache verify`'s business: they say nothing about a
+row that its own does not.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from agiqa.core.errors import AgiqaError, printable
+from agiqa.store.files import StrangeFileError, disk_errors, open_own
 from agiqa.store.fingerprint import canonical, short
-from agiqa.store.own_files import StrangeFileError
 from agiqa.store.rows import (
     BLOCK_BYTES,
     DTYPES,
     WIDEST,
+    DamagedRowsError,
     Vectors,
     check_vectors,
     id_bytes,
     row_checksums,
+    several_at_once,
+    whole_rows,
 )
 
 FORMAT, LAYOUT = "agiqa-pack", 1
@@ -224,13 +233,27 @@ def array_shapes(metadata: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...]
 
 
 @contextmanager
-def strange_files(path: Path) -> Iterator[None]:
-    """Turn a StrangeFileError into a PackError of the pack `path`."""
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses, and files that are a stranger's, into errors of the pack `path`.
+
+    Raises:
+        PackError: something in it is no regular file, or no real folder.
+        AgiqaError: the disk cannot be read now.
+    """
     try:
-        yield
+        with disk_errors("read the pack", path):
+            yield
     except StrangeFileError as error:
         text = str(error)
         raise PackError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def no_pack(path: Path, kind: str, reason: str) -> PackError:
+    """The error for what is no pack of this kind of file."""
+    return PackError(
+        f"{path}: expected {kind} pack of agiqa, found {reason}; "
+        "name the pack that `agiqa extract` wrote, or run it again"
+    )
 
 
 def damaged(path: Path, problem: str) -> PackError:
@@ -249,3 +272,114 @@ def row_ids_digest(row_ids: Sequence[str]) -> str:
 def checksum(metadata: Mapping[str, Any]) -> str:
     """The sha256 of a pack's metadata, but for its field `check`."""
     return hashlib.sha256(canonical(metadata).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class PackRows:
+    """A pack as a format finds it, its structure as it must be; rows are checked as they are read.
+
+    As a sequence of rows it gives whole ones or DamagedRowsError.
+    """
+
+    path: Path
+    metadata: Mapping[str, Any]  # checked
+    image_id: Vectors  # (N, 32)
+    row_crc32: Vectors  # (N,)
+    chunks: Sequence[tuple[Path, int] | None]  # of vectors: file, first byte; None: not there whole
+
+    @cached_property
+    def image_ids(self) -> tuple[str, ...]:
+        """Give the ids of the rows (../row_ids.py)."""
+        return tuple(key.tobytes().hex() for key in self.image_id)
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether rows are of an image with its own prompt, not of an image alone."""
+        return bool(self.metadata.get("row_ids"))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Give the vectors' shape (N, P, D)."""
+        return self.metadata["rows"], len(self.metadata["names"]), self.metadata["width"]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Give the numbers' type, float16 or float32, little-endian."""
+        return np.dtype(DTYPES[self.metadata["dtype"]])
+
+    def __getitem__(self, rows: slice) -> Vectors:
+        vectors, whole = self.read(rows)
+        if not whole.all():
+            raise self._damaged(rows.start + np.flatnonzero(~whole))
+        return vectors
+
+    def everything(self) -> Vectors:
+        """Read all rows (N, P, D) in several threads; DamagedRowsError names those not whole."""
+        absent = [
+            np.arange(self.shape[0])[rows]
+            for rows, chunk in zip(self.chunk_rows(), self.chunks, strict=True)
+            if chunk is None
+        ]
+        if absent:  # before memory is taken for what is not there
+            raise self._damaged(np.concatenate(absent))
+        return self[slice(0, self.shape[0])]
+
+    def blocks(
+        self, wanted: Collection[str] | None = None
+    ) -> Iterator[tuple[Sequence[str], Vectors]]:
+        """Whole rows, or those of the wanted images: image ids, vectors (n, P, D)."""
+        for rows in row_blocks(self.shape, self.dtype.itemsize):
+            mask = np.array([wanted is None or name in wanted for name in self.image_ids[rows]])
+            if mask.any():
+                vectors, whole = self.read(rows)
+                mask &= whole
+                names = [self.image_ids[rows.start + row] for row in np.flatnonzero(mask)]
+                yield names, vectors if mask.all() else vectors[mask]
+
+    def chunk_rows(self) -> list[slice]:
+        """Give the rows of each chunk as a slice."""
+        starts = range(0, self.shape[0], ROWS_A_CHUNK)
+        return [slice(start, min(start + ROWS_A_CHUNK, self.shape[0])) for start in starts]
+
+    def read(self, rows: slice) -> tuple[Vectors, Vectors]:
+        """Vectors (n, P, D) of rows, and which of them are whole (n,); others mean nothing."""
+        vectors = np.empty((rows.stop - rows.start, *self.shape[1:]), self.dtype)
+        whole = np.zeros(len(vectors), bool)
+
+        def fill(number: int) -> None:
+            start = max(rows.start, number * ROWS_A_CHUNK)
+            stop = min(rows.stop, (number + 1) * ROWS_A_CHUNK)
+            part = slice(start - rows.start, stop - rows.start)
+            if (chunk := self.chunks[number]) is not None:
+                with suppress(FileNotFoundError):
+                    self._fill_from(chunk, vectors[part], whole[part], start)
+
+        numbers = range(rows.start // ROWS_A_CHUNK, -(-rows.stop // ROWS_A_CHUNK))
+        with (
+            reading(self.path),
+            several_at_once(vectors.nbytes) as at_once,
+        ):
+            list(at_once(fill, numbers))
+        return vectors, whole
+
+    def _fill_from(
+        self, chunk: tuple[Path, int], vectors: Vectors, whole: Vectors, first: int
+    ) -> None:
+        """Read rows from `first` on that lie in one chunk."""
+        file, offset = chunk
+        with open_own(file) as opened:
+            opened.seek(offset + first % ROWS_A_CHUNK * vectors[0].nbytes)
+            if opened.readinto(vectors.reshape(-1).view(np.uint8).data) < vectors.nbytes:
+                return
+        rows = slice(first, first + len(vectors))
+        keys = [key.tobytes() for key in self.image_id[rows]]
+        whole[:] = whole_rows(keys, vectors, self.row_crc32[rows])
+
+    def _damaged(self, rows: Vectors) -> DamagedRowsError:
+        ids = [self.image_ids[row] for row in rows]
+        return DamagedRowsError(
+            f"{self.path}: expected {self.shape[0]} whole rows, found {len(ids)} damaged or "
+            f"missing (first: row {rows[0]}, image {ids[0]}); run `agiqa extract`, which packs "
+            "it again from the ledger",
+            ids,
+        )

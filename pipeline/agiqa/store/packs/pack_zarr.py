@@ -17,7 +17,6 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,23 +26,22 @@ import numpy as np
 
 from agiqa.core.errors import one_line
 from agiqa.core.trees import parse_json
-from agiqa.store.own_files import (
+from agiqa.store.files import (
     open_own,
     read_own,
-    require_own_file,
     require_own_folder,
+    sizes_in,
     spelled_json,
 )
 from agiqa.store.packs.pack_layout import (
     ARRAYS,
     MOST_JSON,
     Contents,
-    PackError,
+    PackRows,
     array_shapes,
     damaged,
-    strange_files,
+    no_pack,
 )
-from agiqa.store.packs.pack_rows import PackRows
 from agiqa.store.rows import Vectors
 
 if TYPE_CHECKING:
@@ -73,8 +71,7 @@ def write(path: Path, contents: Contents) -> None:
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """The attributes of the group at `path`, unchecked; PackError where it is no Zarr v3 group."""
     try:
-        with strange_files(path):
-            group = parse_json(read_own(path / "zarr.json", MOST_JSON), strict=True)
+        group = parse_json(read_own(path / "zarr.json", MOST_JSON), strict=True)
         if group["node_type"] == "group" and isinstance(group["attributes"], dict):
             return dict(group["attributes"])
         reason = "data of another program"
@@ -82,40 +79,35 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         reason = "nothing that looks like one"
     except (ValueError, KeyError, TypeError) as error:
         reason = f"a zarr.json that is damaged or of another program ({one_line(error)})"
-    raise PackError(
-        f"{path}: expected a Zarr v3 pack of agiqa, found {reason}; "
-        "name the pack that `agiqa extract` wrote, or run it again"
-    )
+    raise no_pack(path, "a Zarr v3", reason)
 
 
 def find_arrays(path: Path, metadata: Mapping[str, Any]) -> PackRows:
     """Find the arrays of a pack whose metadata has been checked; rows are not checked yet."""
     arrays = _arrays(path, metadata)
-    with strange_files(path):
-        _require_structure(path, arrays)
-        vectors = arrays["vectors"]
-        sizes, size = vectors.sizes(), vectors.chunk_bytes
-        total = sum(sizes.values())
-        if size > max(LARGEST_ABSENT_CHUNK, total):
-            chunks = f"chunks of {size:,} bytes"
-            raise damaged(path, f"{chunks} in its metadata and {total:,} bytes in its files")
-        return PackRows(
-            path=path,
-            metadata=metadata,
-            image_id=_whole(path, arrays["image_id"]),
-            row_crc32=_whole(path, arrays["row_crc32"]),
-            chunks=[
-                (vectors.file(number), 0) if sizes.get(number) == size + 4 else None
-                for number in range(vectors.chunks)
-            ],
-        )
+    _require_structure(path, arrays)
+    vectors = arrays["vectors"]
+    sizes, size = vectors.sizes(), vectors.chunk_bytes
+    total = sum(sizes.values())
+    if size > max(LARGEST_ABSENT_CHUNK, total):
+        chunks = f"chunks of {size:,} bytes"
+        raise damaged(path, f"{chunks} in its metadata and {total:,} bytes in its files")
+    return PackRows(
+        path=path,
+        metadata=metadata,
+        image_id=_whole(path, arrays["image_id"]),
+        row_crc32=_whole(path, arrays["row_crc32"]),
+        chunks=[
+            (vectors.file(number), 0) if sizes.get(number) == size + 4 else None
+            for number in range(vectors.chunks)
+        ],
+    )
 
 
 def content_damage(path: Path, metadata: Mapping[str, Any]) -> list[tuple[Path, str]]:
     """Chunks that fail Zarr's own checksum, be it in bytes from which nothing is read."""
-    with strange_files(path):
-        vectors = _arrays(path, metadata)["vectors"]
-        bad = [n for n in range(vectors.chunks) if vectors.read_chunk(n) is None]
+    vectors = _arrays(path, metadata)["vectors"]
+    bad = [n for n in range(vectors.chunks) if vectors.read_chunk(n) is None]
     return [(vectors.folder, f"chunk {number} fails its checksum") for number in bad]
 
 
@@ -194,13 +186,8 @@ class ZarrArray:
 
     def sizes(self) -> dict[int, int]:
         """Give the bytes of each present chunk by number; StrangeFileError for links and pipes."""
-        sizes: dict[int, int] = {}
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if (number := self.number(entry.name)) is not None:
-                    with suppress(FileNotFoundError):
-                        sizes[number] = require_own_file(Path(entry.path)).stat().st_size
-        return sizes
+        sizes = sizes_in(self.folder, lambda name: self.number(name) is not None).items()
+        return {number: size for name, size in sizes if (number := self.number(name)) is not None}
 
     def read_chunk(self, number: int) -> Vectors | None:
         """A chunk's rows, read-only; None where it is missing, of another size, or damaged.

@@ -22,7 +22,7 @@ import numpy as np
 
 from agiqa.core.errors import AgiqaError, one_line
 from agiqa.data.datasets.table import DATASET_JSON, read_table
-from agiqa.store.durable import disk_errors, folder_aside, put_in_place, sync_tree
+from agiqa.store.files import disk_errors, folder_aside, put_in_place, sync_tree
 from agiqa.store.packs.pack import (
     FORMATS,
     FeatureStore,
@@ -32,8 +32,7 @@ from agiqa.store.packs.pack import (
     put_contents,
     read_pack,
 )
-from agiqa.store.packs.pack_layout import Contents, row_blocks
-from agiqa.store.packs.pack_rows import PackRows
+from agiqa.store.packs.pack_layout import Contents, PackRows, row_blocks
 from agiqa.store.row_ids import sources_of
 
 SUFFIXES = (".safetensors", ".npz")

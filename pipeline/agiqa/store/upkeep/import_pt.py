@@ -26,15 +26,16 @@ from agiqa.data.images import BadImage
 from agiqa.store import (
     IMPORTED,
     Fingerprint,
+    Shelf,
     add_pack,
     is_free,
     read_pack_metadata,
-    require_fits,
     require_replaceable,
     write_pack,
 )
-from agiqa.store.adding import differing
-from agiqa.store.ledger.shelf_folders import Description
+from agiqa.store.ledger.shelf import DESCRIPTION, Description, shelf_folder
+from agiqa.store.rows import id_bytes, row_checksums
+from agiqa.store.upkeep.merge import differing, require_fits
 
 UNKNOWN = "unknown"
 VECTORS = ("semantic_content", "coherence")
@@ -110,7 +111,10 @@ def import_pt(
     width, dtype = vectors.shape[-1], str(vectors.dtype)
     require_fits(root, [(folder, Description(made_by, width, dtype)) for made_by in prints])
     for index, made_by in enumerate(prints):
-        if others := differing(root, made_by, ids, vectors[:, index]):
+        shelf = shelf_folder(root, made_by)
+        present = Shelf.at(shelf).checksums() if (shelf / DESCRIPTION).exists() else {}
+        offered = zip(ids, row_checksums(id_bytes(ids), vectors[:, index]), strict=True)
+        if others := differing(dict(offered), present):
             raise AgiqaError(  # nobody could say later which of two imports is which
                 f"{folder}: expected the same numbers as at an earlier import of source "
                 f"'{made_by['source']}', model '{made_by['model']}', found others for "

@@ -2,24 +2,31 @@
 
 Which runs were made from which vectors is known by the fingerprints in their provenance. Of one
 store: which a user means, and all that is known of it without reading its rows.
+
+And what of them can be freed, and freeing it: `agiqa cache gc`. What holds no valid row may always
+go. A shelf with rows cost somebody's GPU; it goes only where it was asked for by `unused`, nothing
+in sight uses it, and nobody has written to it for long.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, some
 from agiqa.core.run_folders import provenance_files
 from agiqa.core.trees import read_json
+from agiqa.core.whole_files import PARTIAL, sync_folder
 from agiqa.store import Fingerprint, digest, local_copy
-from agiqa.store.ledger.lock import writer_of
+from agiqa.store.files import STALE_SECONDS, disk_errors, size_of
+from agiqa.store.ledger.lock import sole_writer, writer_of
+from agiqa.store.ledger.segment_rows import Segment, redundant, remove_redundant
 from agiqa.store.ledger.segments import SEGMENTS, rows_of
-from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.ledger.shelf_folders import DESCRIPTION, find_shelves, read_description
-from agiqa.store.own_files import size_of
+from agiqa.store.ledger.shelf import DESCRIPTION, Shelf, find_shelves, read_description, strangers
 from agiqa.store.packs.pack import FORMATS, read_pack_metadata
 
 SHELF, PACK = "shelf", "pack"
@@ -31,8 +38,7 @@ class RunStores:
 
     folder: Path
     dataset: str
-    stores: tuple[frozenset[str], ...]  # digests of the fingerprints, store by store
-    fingerprints: tuple[Fingerprint, ...]
+    stores: tuple[Mapping[str, Fingerprint], ...]  # fingerprints by their digests, store by store
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,12 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[RunStores], list[Path]]:
     for path in sorted({path for folder in folders for path in provenance_files(folder)}):
         try:
             tree = read_json(path)
-            stores = [
-                store["fingerprints"]
+            stores = tuple(
+                {digest(fingerprint): fingerprint for fingerprint in store["fingerprints"]}
                 for store in tree["stores"].values()
                 if isinstance(store, Mapping) and "fingerprints" in store
-            ]
-            digests = tuple(frozenset(map(digest, fingerprints)) for fingerprints in stores)
-            every = tuple(fingerprint for fingerprints in stores for fingerprint in fingerprints)
-            runs.append(RunStores(path.parent, str(tree["dataset"]), digests, every))
+            )
+            runs.append(RunStores(path.parent, str(tree["dataset"]), stores))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             unreadable.append(path)
     return runs, unreadable
@@ -136,7 +140,7 @@ def read_pack_store(path: Path, runs: Sequence[RunStores] = ()) -> Store:
         str(run.folder)
         for run in runs
         if run.dataset == path.parent.name
-        and any(store and store <= digests for store in run.stores)
+        and any(store and store.keys() <= digests for store in run.stores)
     ]
     return Store(
         kind=PACK,
@@ -152,22 +156,25 @@ def read_pack_store(path: Path, runs: Sequence[RunStores] = ()) -> Store:
     )
 
 
-def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
-    """The kind and the path of the store that `text` names; of a pack's URL, that of a copy.
+def is_pack(path: Path) -> bool:
+    """Whether a store is a pack by its name; else it is a shelf."""
+    return path.suffix in FORMATS
+
+
+def choose_store(text: str, ledger: Path) -> Path:
+    """The path of the store that `text` names; of a pack's URL, that of a copy.
 
     AgiqaError where none is, or several shelves' names or digests begin so.
     """
     path = local_copy(text)
     if text and path.exists():
-        if path.suffix in FORMATS:
-            return PACK, path
-        if (path / DESCRIPTION).exists() or (path / SEGMENTS).exists():
-            return SHELF, path
+        if is_pack(path) or (path / DESCRIPTION).exists() or (path / SEGMENTS).exists():
+            return path
         raise AgiqaError(
             f"{text}: expected a pack named *{' or *'.join(FORMATS)} or a shelf's folder, found "
             "neither; `agiqa cache ls` lists the stores"
         )
-    if "/" in text or path.suffix in FORMATS or not text:
+    if "/" in text or is_pack(path) or not text:
         raise AgiqaError(f"{text}: no such store; `agiqa cache ls` lists them")
     shelves = [folder for folder in find_shelves(ledger) if _begins(folder, text)]
     if not shelves:
@@ -180,7 +187,7 @@ def choose_store(text: str, ledger: Path) -> tuple[str, Path]:
         raise AgiqaError(
             f"{text}: expected one shelf, found {len(shelves)}: {names}; give more of it"
         )
-    return SHELF, shelves[0]
+    return shelves[0]
 
 
 def _begins(folder: Path, text: str) -> bool:
@@ -196,14 +203,14 @@ def _begins(folder: Path, text: str) -> bool:
 
 
 def details(
-    kind: str, path: Path, caches: Sequence[Path], runs: Sequence[Path]
+    path: Path, caches: Sequence[Path], runs: Sequence[Path]
 ) -> tuple[Store, dict[str, Any]]:
     """The store with its users, and what only its kind has: segments, or layout and left out.
 
     AgiqaError where it is foreign or damaged.
     """
     all_runs, _ = find_runs(runs)
-    if kind != SHELF:
+    if is_pack(path):
         metadata = read_pack_metadata(path)
         keys = ("format", "layout", "extractor", "check", "left_out")
         extra = {key: metadata[key] for key in keys if key in metadata}
@@ -239,3 +246,160 @@ def _on_disk(path: Path, written: Path | None = None) -> tuple[int, float]:
     with suppress(OSError):
         moment = (written or path).stat().st_mtime
     return size, moment
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Something that can go: a file, or a folder with all that is in it."""
+
+    path: Path
+    why: str
+    size: int  # bytes
+    remove: Callable[[], None] = field(compare=False, repr=False)
+    """AgiqaError where it holds something by now, or is being written; then it stays."""
+
+
+def plan(
+    ledger: Path,
+    caches: Sequence[Path],
+    runs: Sequence[Path],
+    unused: bool = False,
+    older_than: float = 0.0,
+) -> tuple[list[Orphan], list[str]]:
+    """List what can go, in the order of its removal; and in words what is passed over, and why.
+
+    Nothing is changed. With `unused` shelves can go, too, that nothing in `caches` and `runs` uses
+    and nobody wrote to for `older_than` seconds. AgiqaError where a pack or a run there cannot be
+    read then, so that nobody knows what it uses.
+    """
+    known, unreadable = find_runs(runs)
+    shelves, packs = survey(ledger, caches, known)
+    if unused:
+        _require_users(packs, unreadable, [*caches, *runs])
+    read = {digest for run in known for store in run.stores for digest in store}
+    inside = [path for cache in caches for path in sorted(cache.glob("[!.]*")) if path.is_dir()]
+    orphans = [orphan for folder in (ledger, *caches, *inside) for orphan in leftovers(folder)]
+    whole_shelves: list[Orphan] = []
+    kept: list[str] = []
+    for shelf in shelves:
+        if shelf.problem:
+            kept.append(f"{shelf.name}: {shelf.problem}")
+            continue
+        inner_orphans, busy = orphans_of_shelf(shelf.path)
+        is_free = unused and not shelf.users and read.isdisjoint(shelf.digests)
+        why = _why(shelf, is_free, older_than)
+        if busy or not why:
+            orphans += inner_orphans
+            kept += busy
+        elif foreign := strangers(shelf.path):  # they must not go with it
+            problem = f"expected files of agiqa alone, found {foreign[0].name}; move it away"
+            kept.append(f"{shelf.path}: {problem}")
+        else:
+            remove = partial(remove_shelf, shelf.path)
+            whole_shelves.append(Orphan(shelf.path, why, shelf.size, remove))
+    return orphans + whole_shelves, kept
+
+
+def _why(shelf: Store, unused: bool, older_than: float) -> str:
+    """Why a whole shelf can go; "" where it stays."""
+    age = time.time() - shelf.written
+    if not shelf.rows:
+        return "shelf without a row" if age > STALE_SECONDS else ""
+    return f"unused shelf of {shelf.rows} rows" if unused and age >= older_than else ""
+
+
+def carry_out(planned: list[Orphan], again: list[Orphan]) -> tuple[list[Orphan], list[str]]:
+    """Remove what was planned twice; what was removed, and what was not, in words.
+
+    `again` is planned right before: what somebody began to use meanwhile is in it no more.
+    """
+    now = {orphan.path: orphan for orphan in again}
+    removed, refused = list[Orphan](), list[str]()
+    for orphan in planned:
+        if orphan.path not in now:
+            refused.append(f"{orphan.path}: in use now; kept")
+            continue
+        try:
+            now[orphan.path].remove()
+            removed.append(orphan)
+        except AgiqaError as error:
+            refused.append(str(error))
+    return removed, refused
+
+
+def orphans_of_shelf(folder: Path) -> tuple[list[Orphan], list[str]]:
+    """What can go in the shelf in `folder`; and why it is passed over, in words.
+
+    AgiqaError where the shelf is damaged: then nothing in it is touched.
+    """
+    shelf = Shelf.at(folder)
+    shelf.rows.refresh()
+    if writer := writer_of(folder):
+        return [], [f"{folder}: being written by {writer}"]
+    orphans = leftovers(shelf.files.folder, shelf=folder)
+    for segment in redundant(shelf.rows):
+        path, remove = shelf.files.folder / segment.name, partial(_remove_segment, shelf, segment)
+        orphans.append(Orphan(path, "segment whose rows lie in others", size_of(path), remove))
+    return orphans, []
+
+
+def _remove_segment(shelf: Shelf, segment: Segment) -> None:
+    with sole_writer(shelf.folder):
+        if not remove_redundant(shelf.rows, segment):
+            raise AgiqaError(
+                f"{shelf.files.folder / segment.name}: expected its rows whole in greater "
+                "segments, found damage there; kept: run `agiqa cache verify --repair`"
+            )
+
+
+def leftovers(folder: Path, shelf: Path | None = None) -> list[Orphan]:
+    """Hidden .partial files and folders in `folder` that killed processes left an hour ago or more.
+
+    Such a name is of something that was never moved into its place.
+    """
+    orphans = []
+    with disk_errors("read", folder):
+        for path in sorted(folder.glob(f".*{PARTIAL}")):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                remove = partial(_remove_leftover, path, shelf)
+                orphans.append(Orphan(path, "left by a stopped process", size_of(path), remove))
+    return orphans
+
+
+def _remove_leftover(path: Path, shelf: Path | None) -> None:
+    with sole_writer(shelf) if shelf else nullcontext(), disk_errors("remove", path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_shelf(folder: Path) -> None:
+    """Remove a whole shelf; LockedError where it is being written, and then it stays whole.
+
+    It vanishes at once, under a hidden name, so that a stop leaves no half of it; what is left
+    then is one of the `leftovers`.
+    """
+    aside = folder.with_name(f".{folder.name}.removed{PARTIAL}")
+    with sole_writer(folder), disk_errors("remove", folder):
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
+        sync_folder(folder.parent)
+    with disk_errors("remove", aside):
+        shutil.rmtree(aside)
+
+
+def _require_users(packs: Sequence[Store], unreadable: Sequence[Path], folders: list[Path]) -> None:
+    """AgiqaError unless all that may use a shelf can be looked at."""
+    bad = [pack.path for pack in packs if pack.problem] + list(unreadable)
+    if bad:
+        raise AgiqaError(
+            f"{bad[0]}: cannot be read, so nobody knows which shelves it uses ({len(bad)} such); "
+            "repair or remove it before --unused"
+        )
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise AgiqaError(
+            f"{missing[0]}: no such folder, so nothing in it is seen to use a shelf; run --unused "
+            "where your project is, or name its folders by --cache and --runs"
+        )

@@ -22,17 +22,17 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import shown
 from agiqa.store.ledger.segment_rows import SegmentRows
 from agiqa.store.ledger.segments import RemoteSegments, rows_a_segment
-from agiqa.store.ledger.shelf import Shelf
-from agiqa.store.ledger.shelf_folders import (
+from agiqa.store.ledger.shelf import (
     DESCRIPTION,
     MOST_BYTES,
+    Shelf,
     default_url,
     own_root,
     parse_description,
     require_same_shelf,
 )
+from agiqa.store.remote import Remote, RemoteError
 from agiqa.store.rows import Vectors
-from agiqa.store.shared.remote import Remote, RemoteError
 
 logger = logging.getLogger(__name__)
 

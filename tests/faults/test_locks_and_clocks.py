@@ -1,4 +1,4 @@
-"""A courtesy: a second writer is refused at once, a dead one's lock is free."""
+"""Nothing rests on locks or the time of day: a lock is a courtesy, clocks may jump."""
 
 import errno
 import json
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agiqa.store import LockedError, Shelf
+from agiqa.store import LockedError, Shelf, read_pack, write_pack
+from agiqa.store.files import folder_aside
 from kit.stored_rows import add_rows, make_ids, make_vectors
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
@@ -44,17 +45,6 @@ def test_a_second_writer_is_refused_at_once_and_a_dead_ones_lock_is_free(
     add_rows(shelf, make_ids(1), make_vectors(1, 8))
     assert len(shelf.ids()) == 1
     count(refused=3, slowest_refusal_in_seconds=round(max(seconds), 2), locks_left_by_the_dead=0)
-
-
-def test_a_second_writer_in_the_same_process_is_refused_too(shelf: Shelf, tmp_path: Path) -> None:
-    second = Shelf.open(tmp_path, FINGERPRINT, 8)
-    with shelf.writer():
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
-            pass
-        with pytest.raises(LockedError, match=f"process {os.getpid()} on"), second.writer():
-            pass  # the refusal took nothing from the owner
-    with second.writer():
-        pass
 
 
 @pytest.mark.parametrize("pid", [pytest.param(os.getpid(), id="ours"), 1, 2**22 + 1, -1])
@@ -102,3 +92,44 @@ def test_a_file_system_without_locks_stops_nobody(
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     add_rows(shelf, make_ids(3), make_vectors(3, 8))
     assert len(shelf.ids()) == 3
+
+
+DAY = 86400.0
+JUMPS = [0.0, DAY, -DAY, 3650 * DAY, -7000 * DAY, 7200.0, -7200.0, 0.0]
+
+
+def test_a_clock_that_jumps_between_rows(tmp_path: Path, worker: Callable, count: Callable) -> None:
+    worker.run("add_at", str(tmp_path), JUMPS)
+    ids, vectors = make_ids(len(JUMPS)), make_vectors(len(JUMPS), 8)
+    shelf = Shelf.open(tmp_path / "ledger", FINGERPRINT, 8)
+    np.testing.assert_array_equal(shelf.read(ids), vectors)
+    assert read_pack(tmp_path / "a.zarr").image_ids == tuple(ids)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "ledger"]
+    count(jumps=len(JUMPS) - 1, rows_lost=0)
+
+
+def test_files_from_the_future_and_the_past(tmp_path: Path) -> None:
+    ids, vectors = make_ids(600), make_vectors(600, 8)
+    shelf = Shelf.open(tmp_path, FINGERPRINT, 8)
+    for row, moment in enumerate((time.time() + 1000 * DAY, 0.0, time.time() - DAY)):
+        add_rows(shelf, ids[: 200 * (row + 1)], vectors[: 200 * (row + 1)])
+        for path in [*shelf.folder.rglob("*"), shelf.folder]:
+            os.utime(path, (moment, moment))
+        again = Shelf.open(tmp_path, FINGERPRINT, 8)
+        np.testing.assert_array_equal(
+            again.read(ids[: 200 * (row + 1)]), vectors[: 200 * (row + 1)]
+        )
+
+
+@pytest.mark.parametrize("age", [2 * DAY, -2 * DAY])
+def test_what_a_living_process_writes_aside_stays_however_old_it_looks(
+    tmp_path: Path, age: float
+) -> None:
+    path = tmp_path / "a.zarr"
+    with folder_aside(path) as aside:
+        (aside / "half").touch()
+        os.utime(aside, (time.time() - age,) * 2)
+        write_pack(path, "nano", ["a"], [{}], make_ids(3), make_vectors(3, 1, 8))
+        assert (aside / "half").exists()
+    assert len(read_pack(path).image_ids) == 3
+    assert list(tmp_path.iterdir()) == [path]

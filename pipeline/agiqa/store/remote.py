@@ -28,7 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from agiqa.core.errors import AgiqaError, one_line, printable
 from agiqa.core.urls import folder_name, shown
 from agiqa.core.whole_files import write_file
-from agiqa.store.durable import disk_errors, folder_aside, put_in_place
+from agiqa.store.files import disk_errors, folder_aside, put_in_place
 
 LONGEST_PART = 200  # bytes of a file's or a folder's name
 _EXTRAS = {"s3": "pip install 'agiqa[s3]'", "s3a": "pip install 'agiqa[s3]'"}

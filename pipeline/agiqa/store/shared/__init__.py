@@ -1,1 +1,0 @@
-"""Stores at URLs: a ledger that machines share (sharing.py), packs that are read (remote.py)."""
