@@ -121,12 +121,12 @@ def test_extractors_for_people_and_programs() -> None:
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_extractors_on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agiqa.cli import extractors
+    from agiqa.cli import extract
     from agiqa.stage1.extractors.known_models import KNOWN_MODELS
 
     monkeypatch.setenv("COLUMNS", str(columns))
     with CliRunner().isolation() as (out, *_):
-        extractors._table(KNOWN_MODELS)
+        extract._print_models(KNOWN_MODELS)
         shown = out.getvalue().decode()
     assert max(map(len, shown.splitlines())) <= columns
     assert "up to 1024" in shown
@@ -421,7 +421,7 @@ def test_no_memory_isone_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_taken(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("agiqa.cli.extractors.print_json", all_taken)
+    monkeypatch.setattr("agiqa.cli.extract.print_json", all_taken)
     result = agiqa("extractors", "--json", status=1)
     assert result.stderr.startswith("Error: not enough memory.")
     assert len(result.stderr.splitlines()) == 1

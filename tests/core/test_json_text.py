@@ -31,7 +31,7 @@ OWN_FORMATS = {
     "store/packs/pack_zarr.py",
     "store/remote.py",
     "store/upkeep/export.py",
-    "views/report/explanations.py",
+    "views/report/results.py",
 }
 
 

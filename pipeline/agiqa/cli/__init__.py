@@ -1,4 +1,4 @@
-"""The command line: each command is a module here, loaded when it is called."""
+"""The command line: a command's module is loaded when the command is called."""
 
 import io
 import logging
@@ -13,24 +13,21 @@ from agiqa.cli.lazy import LazyGroup, keep_lines
 from agiqa.cli.output import PlainFormatter, echo
 from agiqa.core.errors import AgiqaError, UsageError, printable
 
-# Command: its module here and the line that `agiqa --help` shows.
+# Command: its module here (`:name` where that has several) and the line that `agiqa --help` shows.
 COMMANDS = {
-    "nano": ("nano", "Assemble the embedded LMM."),
+    "nano": ("extract:nano", "Assemble the embedded LMM."),
     "prepare": ("prepare", "Read a data set: images table and splits."),
     "datasets": ("datasets", "Official data sets: what they are, where to get them, what is here."),
     "splits": ("splits", "Protocols: show, import, export, and audit for leaks."),
-    "extractors": ("extractors", "Models that can look at the images, and what they cost."),
+    "extractors": ("extract:extractors", "Models that can look at the images, and what they cost."),
     "extract": ("extract", "Stage 1: vectors of every image, cached."),
     "fit": ("fit", "Stage 2: train the regressors from cached vectors."),
-    "import-checkpoint": (
-        "fit:import_checkpoint",
-        "A checkpoint of MA-AGIQA's authors as a run.",
-    ),
+    "import-checkpoint": ("fit:import_checkpoint", "A checkpoint of MA-AGIQA's authors as a run."),
     "evaluate": ("evaluate", "Score the test sides of a run and measure."),
     "compare": ("compare", "Runs on the same splits, paired: differences, intervals, p."),
-    "cross": ("cross", "Test runs on each other's data sets: one matrix."),
-    "table": ("table", "Results of many runs side by side, published ones beside them."),
-    "ceiling": ("ceiling", "What the raters' own disagreement leaves to be reached."),
+    "cross": ("evaluate:cross", "Test runs on each other's data sets: one matrix."),
+    "table": ("compare:table", "Results of many runs side by side, published ones beside them."),
+    "ceiling": ("evaluate:ceiling", "What the raters' own disagreement leaves to be reached."),
     "report": ("report", "One HTML page about a run."),
     "score": ("score", "Score new images with a run."),
     "select": ("select", "Images chosen by their scores: listed, copied or linked."),

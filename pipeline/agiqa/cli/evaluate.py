@@ -1,17 +1,24 @@
-"""`agiqa evaluate`: the test sides of a run, or of a data set under a published scorer."""
+"""`agiqa evaluate`: the test sides of a run, or of a data set under a published scorer.
 
+`agiqa cross`: train on each, test on each. `agiqa ceiling`: what the raters' own disagreement
+leaves to be reached.
+"""
+
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agiqa.cli import options
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import OUT_FOLDER, as_json, cache_or_url, remote_code, replace_run
-from agiqa.cli.output import echo, print_table, show
+from agiqa.cli.output import echo, print_json, print_table
+from agiqa.core.errors import AgiqaError
 from agiqa.core.model_names import in_order, label
 from agiqa.data.metric_names import CORRELATIONS, ERRORS, FIGURES
 from agiqa.views.kit.number import (
+    DASH,
     ceiling_of,
     coverage_line,
     dashes,
@@ -39,12 +46,15 @@ WITH_INTERVAL = ("srcc", "plcc_logistic", "rmse_raw", "mae")  # the others' stan
     "--protocol", metavar="NAME", help="With --scorer: whose test sides.  [default: auto]"
 )
 @click.option(
-    "-o", "--out", type=OUT_FOLDER, help="With --scorer: default runs/DATASET/SCORER/PROTOCOL."
+    "-o",
+    "--out",
+    type=options.OUT_FOLDER,
+    help="With --scorer: default runs/DATASET/SCORER/PROTOCOL.",
 )
-@replace_run
-@cache_or_url
-@remote_code
-@as_json
+@options.replace_run
+@options.cache_or_url
+@options.remote_code
+@options.as_json
 def command(
     run: str,
     scorer: str | None,
@@ -90,7 +100,7 @@ def command(
             )
         ]  # fmt: skip
     if as_json:
-        show(evaluations[0].metrics, as_json)
+        print_json(evaluations[0].metrics)
         return
     for evaluation in evaluations:
         _print(evaluation.metrics)
@@ -144,3 +154,129 @@ def _rows(metrics: dict[str, Any], models: Sequence[str], names: Sequence[str]) 
             cells += [number(ceiling_of(best, name))] + [""] * (name in WITH_INTERVAL)
         rows.append(cells)
     return rows
+
+
+@click.command("cross", cls=Command)
+@options.runs_argument(type=options.ANY)
+@click.option(
+    "--on",
+    multiple=True,
+    callback=options.different,
+    metavar="DATASET",
+    help="Test on this data set, too.",
+)
+@click.option("--model", default="moe", help="Which of the runs' models.  [default: moe]")
+@options.cache_or_url
+@options.as_json
+def cross(
+    runs: tuple[Path, ...], on: tuple[str, ...], model: str, cache: Path | str, as_json: bool
+) -> None:
+    r"""Test every RUN on the test sides of every RUN's data set: one matrix.
+
+    Scores stay on the scale of the training; PLCC fitted and RMSE fitted are after the 4-parameter
+    logistic on each test set, where a split tests at least 30 images. RMSE raw and MAE hold that
+    scale against the tested data's own. Results are kept in RUN/cross/DATASET. All data sets need
+    features made in the same way (agiqa extract).
+
+    \b
+    agiqa cross runs/agiqa-3k/grouped runs/aigciqa2023/grouped
+    agiqa cross runs/agiqa-3k/random --on koniq-10k --on spaq
+    agiqa cross runs/agiqa-3k+aigciqa2023/grouped runs/agiqa-3k/grouped
+    """
+    from agiqa.runs import cross as crossing
+
+    tested = crossing.cross(runs, on, cache)
+    for folder, metrics in tested:
+        for result in metrics.values():
+            if model not in result["models"]:
+                models = ", ".join(result["models"])
+                raise AgiqaError(f"{folder} has no model '{model}'; it has {models}.")
+    if not as_json:
+        _print_matrix(tested, model)
+        return
+    about = ("trained_on", "target", "protocol", "splits")
+    rows = [
+        {
+            "run": folder,
+            "tested_on": {
+                name: {key: result[key] for key in about}
+                | {figure: result["models"][model][figure] for figure in FIGURES}
+                for name, result in metrics.items()
+            },
+        }
+        for folder, metrics in tested
+    ]
+    print_json({"model": model, "runs": rows})
+
+
+def _print_matrix(tested: list[tuple[Path, dict[str, dict[str, Any]]]], model: str) -> None:
+    columns, last = list(tested[0][1]), list(FIGURES)[-1]
+    for figure, description in FIGURES.items():
+        rows = []
+        for folder, metrics in tested:
+            cells = [f"{folder} ({' + '.join(next(iter(metrics.values()))['trained_on'])})"]
+            for name in columns:
+                values = metrics[name]["models"][model][figure]
+                mark = "" if metrics[name]["protocol"] == "cross" else " (own)"
+                cells.append(with_deviation(values) + mark)
+            rows.append(cells)
+        print_table(
+            [f"{description.heading}: trained on", *(f"tested on {name}" for name in columns)],
+            rows,
+            title=label(model) if figure == "srcc" else "",
+            caption="median ± sd over splits, test sides" if figure == last else "",
+        )
+    for folder, metrics in tested:
+        for name, result in metrics.items():
+            why = dashes([result["models"][model]])
+            for line in filter(None, (why, outside_scale(result) if model == "moe" else "")):
+                echo(f"{folder} on {name}: {line}")
+
+
+@click.command("ceiling", cls=Command)
+@click.argument("dataset")
+@click.option("--target", default="", help="Default: every target with raters' deviations.")
+@click.option(
+    "--raters",
+    multiple=True,
+    type=click.FloatRange(min=1),
+    help="People who rated each image. Default: as the data set or its authors say, or else "
+    "several. Repeatable.",
+)
+@options.cache
+@options.as_json
+def ceiling(
+    dataset: str, target: str, raters: tuple[float, ...], cache: Path, as_json: bool
+) -> None:
+    r"""Show the figures that a perfect predictor would reach against DATASET's MOS.
+
+    From the raters' standard deviations, where the data set gives them: reliability 1 − E/V, with V
+    the variance of the MOS and E the mean squared error of a mean of that many ratings.
+
+    \b
+    agiqa ceiling agiqa-3k
+    agiqa ceiling agiqa-3k --target align --raters 21 --raters 15
+    """
+    from agiqa.data.datasets.table import read_table
+    from agiqa.data.statistics.ceiling import ceilings_of
+
+    ceilings = ceilings_of(read_table(cache / dataset), target, raters)
+    if as_json:
+        print_json({"dataset": dataset, "ceilings": ceilings})
+        return
+    figures = ("reliability", "srcc", "krcc", "plcc", "rmse", "mae")
+    print_table(
+        ["target", "raters", "images", "reliability", "SRCC", "KRCC", "PLCC", "RMSE", "MAE"],
+        [
+            [
+                row["target"],
+                f"{row['raters']:.4g}".replace("nan", DASH),
+                f"{row['images']:,}",
+                *(number(row[figure]) for figure in figures),
+            ]
+            for row in ceilings
+        ],
+        title=f"{dataset}: the most that a perfect predictor would reach (RMSE, MAE: the least)",
+    )
+    if any(math.isnan(row["reliability"]) for row in ceilings):
+        echo(f"{DASH}: fewer than three images with a score and a deviation, or all scores equal.")

@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli import options
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import (
-    OUT_FOLDER,
-    RUN_OR_IMAGE,
-    as_json,
-    cache_or_url,
-    image_prompt,
-    number,
-    remote_code,
-)
 from agiqa.cli.output import echo, print_json
 from agiqa.core.errors import AgiqaError, printable
 
@@ -25,30 +17,34 @@ if TYPE_CHECKING:
 
 
 @click.command("explain", cls=Command)
-@click.argument("paths", nargs=-1, required=True, type=RUN_OR_IMAGE, metavar="[RUN] [IMAGES]...")
-@number(
+@click.argument(
+    "paths", nargs=-1, required=True, type=options.RUN_OR_IMAGE, metavar="[RUN] [IMAGES]..."
+)
+@options.number(
     "--worst", 24, "Without IMAGES: so many of the largest misses on the test sides.", metavar="N"
 )
-@number("--best", 12, "Likewise of the best hits, over the range of the MOS.", metavar="N")
-@number("--lowest", 12, "Likewise of the lowest scores.", metavar="N")
-@number("--neighbours", 5, "Rated images that look alike, for each image.", most=50, metavar="N")
+@options.number("--best", 12, "Likewise of the best hits, over the range of the MOS.", metavar="N")
+@options.number("--lowest", 12, "Likewise of the lowest scores.", metavar="N")
+@options.number(
+    "--neighbours", 5, "Rated images that look alike, for each image.", most=50, metavar="N"
+)
 @click.option(
     "--aspects",
     metavar="NAME",
     help="Store of the aspects' answers: NAME-answers.zarr. Default: the one in the cache.",
 )
-@image_prompt
+@options.image_prompt
 @click.option("--skip-bad", is_flag=True, help="Leave unreadable IMAGES out instead of stopping.")
 @click.option(
     "-o",
     "--out",
-    type=OUT_FOLDER,
+    type=options.OUT_FOLDER,
     metavar="FOLDER",
     help="What to write. Default: RUN/explanations; without RUN: explanations.",
 )
-@cache_or_url
-@remote_code
-@as_json
+@options.cache_or_url
+@options.remote_code
+@options.as_json
 def command(
     paths: tuple[Path, ...],
     worst: int,
@@ -81,22 +77,20 @@ def command(
     from agiqa.runs.explain import explain_run, write
     from agiqa.runs.files import load_provenance
 
-    run, images = _run_and_images(paths)
-    provenance = load_provenance(run)
-    if out is None and run == paths[0] and "published" in provenance:
+    run, files = _run_and_files(paths)
+    if "published" in load_provenance(run) and out is None and run == paths[0]:
         raise click.UsageError("A published RUN stays as it is: say where to write, -o FOLDER.")
     folder = out or (run / write.FOLDER if run == paths[0] else Path(write.FOLDER))
     write.require_replaceable(folder)
-    files = files_of(images) if images else []
     explainer = _make_explainer(run, cache, aspects, remote_code)
-    if images:
+    if files:
         chosen, bad = write.chosen_files(explainer, files, skip_bad)
         chosen = write.with_scores(explainer, chosen, image_prompt)
         for unusable in bad:
             echo(f"Skipped {unusable.path}: {unusable.reason}", err=True)
+    elif explainer.rated is None:
+        raise AgiqaError(explainer.available["neighbours"])
     else:
-        if explainer.rated is None:
-            raise AgiqaError(explainer.available["neighbours"])
         chosen = write.choose(run, explainer.rated.table.root, worst, best, lowest)
     content = explain_run(explainer, chosen, folder, neighbours, image_prompt)
     if as_json:
@@ -128,7 +122,7 @@ def _make_explainer(
     return explainer
 
 
-def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+def _run_and_files(paths: Sequence[Path]) -> tuple[Path, list[Path]]:
     """Tell the run from the images: a file, or a folder that is no run, stands for images."""
     from agiqa.core.run_folders import PROVENANCE
     from agiqa.runs.score import default_run
@@ -137,8 +131,8 @@ def _run_and_images(paths: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     if not first.exists():
         raise AgiqaError(f"{printable(first)}: no such run, image or folder.")
     if not (first / PROVENANCE).is_file():
-        return default_run(), paths
-    return first, paths[1:]
+        return default_run(), files_of(paths)
+    return first, files_of(paths[1:])
 
 
 def files_of(images: Sequence[Path]) -> list[Path]:

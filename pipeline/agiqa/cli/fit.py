@@ -6,19 +6,8 @@ from typing import get_args
 
 import click
 
+from agiqa.cli import options
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import (
-    FILE,
-    OUT_FOLDER,
-    Settings,
-    as_json,
-    cache_or_url,
-    different,
-    extractor,
-    replace_run,
-    run_argument,
-    settings,
-)
 from agiqa.cli.output import show
 from agiqa.core.params import Preset
 
@@ -26,9 +15,7 @@ from agiqa.core.params import Preset
 @click.command("fit", cls=Command)
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option(
-    "--preset",
-    type=click.Choice(get_args(Preset)),
-    help="Default: fit.preset in the settings.",
+    "--preset", type=click.Choice(get_args(Preset)), help="Default: fit.preset in the settings."
 )
 @click.option(
     "--protocol",
@@ -40,22 +27,22 @@ from agiqa.core.params import Preset
     "--target",
     "targets",
     multiple=True,
-    callback=different,
+    callback=options.different,
     help="MOS column to predict: quality, alignment ... Several share the experts. "
     "Default: fit.target in the settings.",
 )
 @click.option(
     "-o",
     "--out",
-    type=OUT_FOLDER,
+    type=options.OUT_FOLDER,
     help="Folder of the run. Default: runs/DATASET/PROTOCOL; of several data sets "
     "runs/A+B/PROTOCOL, of an --extractor runs/DATASET/NAME/PROTOCOL.",
 )
-@extractor
-@replace_run
-@cache_or_url
-@settings
-@as_json
+@options.extractor
+@options.replace_run
+@options.cache_or_url
+@options.settings
+@options.as_json
 def command(
     datasets: tuple[str, ...],
     preset: str | None,
@@ -65,7 +52,7 @@ def command(
     extractor: str,
     replace: bool,
     cache: Path | str,
-    settings: Settings,
+    settings: options.Settings,
     as_json: bool,
 ) -> None:
     r"""Train on DATASET's cached vectors: every split at once, baselines beside.
@@ -110,18 +97,18 @@ def command(
 
 
 @click.command("import-checkpoint", cls=Command)
-@click.argument("file", type=FILE)
-@run_argument
+@click.argument("file", type=options.FILE)
+@options.run_argument
 @click.option(
     "--dataset",
     required=True,
     help="The prepared data set it was trained on; its paper split says what is tested.",
 )
 @click.option("--target", help="MOS column it predicts. Default: fit.target in the settings.")
-@replace_run
-@cache_or_url
-@settings
-@as_json
+@options.replace_run
+@options.cache_or_url
+@options.settings
+@options.as_json
 def import_checkpoint(
     file: Path,
     run: Path,
@@ -129,7 +116,7 @@ def import_checkpoint(
     target: str | None,
     replace: bool,
     cache: Path | str,
-    settings: Settings,
+    settings: options.Settings,
     as_json: bool,
 ) -> None:
     r"""Make RUN out of FILE, a .pt that the authors' code of MA-AGIQA wrote.

@@ -89,7 +89,6 @@ def print_table(
     title: str = "",
     caption: str = "",
     bold: Sequence[int] = (),
-    markdown: bool = False,
 ) -> None:
     """Print a table: the first column to the left, the others to the right; off a terminal too.
 
@@ -99,13 +98,7 @@ def print_table(
         title: above the table.
         caption: below it.
         bold: row numbers to stress.
-        markdown: as Markdown, with the title before it.
     """
-    if markdown:
-        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-        escaped = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
-        echo(f"{title}\n\n" + "\n".join(f"| {line} |" for line in escaped) + "\n")
-        return
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table

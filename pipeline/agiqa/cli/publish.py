@@ -93,7 +93,7 @@ def command(
         push_run,
         require_repository,
     )
-    from agiqa.views.model_card import Publication, model_card
+    from agiqa.views.model_card import model_card
 
     if private and push is None:
         raise click.UsageError("--private goes with --push USER/NAME.")
@@ -103,7 +103,7 @@ def command(
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--notes {notes}: not a readable text ({error}).") from error
     loaded = load_publishable(run)
-    card = model_card(loaded, Publication(address, licence, own, results))
+    card = model_card(loaded, address, licence, own, results)
     files = publish_run(loaded, out, card, results=results, replace=replace)
     about = {
         "folder": str(out),

@@ -17,15 +17,15 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import json_text
 from agiqa.runs.score_notes import notes
 from agiqa.views.ranking.score_files import STYLES, Scores, require_parquet, write_scores
-from agiqa.views.ranking.terminal import print_ranking
-from agiqa.views.ranking.terminal_pictures import MODES, pictures
 
 if TYPE_CHECKING:
     from agiqa.data.images import BadImage
     from agiqa.runs.image_scorer import ImageScorer
+    from agiqa.runs.score import Score
     from agiqa.runs.score_stream import ScoreRows
     from agiqa.runs.shards import ImageInput
     from agiqa.stage1.ray_cluster import RayCluster
+    from agiqa.views.ranking.terminal import Picture
 
 PAGES = (".html", ".htm")
 FOREIGN = (".xlsx", *PAGES, ".md")  # other formats' names
@@ -33,6 +33,12 @@ SUFFIXES = {
     **{".csv": "csv", ".tsv": "tsv", ".txt": "table"},
     **{".json": "json", ".jsonl": "jsonl", ".parquet": "parquet"},
 }  # of -o's name
+
+
+def _page_name(_ctx: click.Context, _option: click.Parameter, html: Path | None) -> Path | None:
+    if html is not None and html.suffix.lower() not in PAGES:
+        raise click.UsageError(f"--html {html}: expected a name that ends in .html.")
+    return html
 
 
 @click.command("score", cls=Command)
@@ -82,11 +88,12 @@ SUFFIXES = {
 @click.option(
     "--html",
     type=OUT_FILE,
+    callback=_page_name,
     help="Write a page with all images, to sort and filter, as well.",
 )
 @click.option(
     "--thumbnails",
-    type=click.Choice(MODES),
+    type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
     help="In the table: where the terminal can show pictures, in half blocks elsewhere, or never.",
@@ -140,52 +147,25 @@ def command(
     """
     from agiqa.runs.create_scorer import create_scorer
     from agiqa.runs.image_inputs import read_inputs
-    from agiqa.runs.score import Score
-    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, ScoreRows
+    from agiqa.runs.score_stream import ScoreRows
     from agiqa.runs.shards import Columns
-    from agiqa.store.files import disk_errors
+    from agiqa.views.ranking.terminal import pictures
 
     style = style_of(style, out)
-    if style == "parquet":
-        require_parquet()
-    if html is not None and html.suffix.lower() not in PAGES:
-        raise click.UsageError(f"--html {html}: expected a name that ends in .html.")
-    about = _about_scorer(run, published)
+    about = _about(run, published, images, image_prompt, keep)
     shows = style == "table" and out is None and sys.stdout.isatty()
     picture = pictures(thumbnails) if shows or thumbnails == "always" else None
     load = cache(lambda: create_scorer(run or published, None, remote_code, engine))
     given = read_inputs(images, Columns(image_column, prompt_column, keep))
-    asked = [about, images, image_prompt, keep, [field.name for field in fields(Score)]]
-    with ScoreRows(out, json_text(asked)) as rows:
-        chunk = CLUSTER_CHUNK if engine else CHUNK
-        bad = _fill(rows, given, load, image_prompt, skip_bad, chunk)
-        scorer = load()
-
-        def ranked(most: int | None = None) -> Iterator[Score]:
-            return (Score(**content) for content in rows.ranked(most))
-
+    with ScoreRows(out, about) as rows:
+        bad = _fill(rows, given, load, image_prompt, skip_bad, engine is not None)
         if html is not None:
-            from agiqa.views.ranking.page import write_gallery
-
-            with disk_errors("write", html):
-                write_gallery(list(ranked()), scorer.label, scorer.provenance, html)
-            echo(f"Gallery: {html}", err=True)
-        columns = [*(["prompt"] if rows.has_values("prompt") else []), *keep]
-        scores = Scores(partial(ranked, top), bad, list(dict.fromkeys(columns)))
+            _write_page(rows, load(), html)
         if shows:
-            from rich.console import Console
-
-            console = Console(highlight=False)
-            print_ranking(list(ranked()), scorer.provenance, console, top, picture)
+            _print(rows, load(), top, picture)
         else:
-            _write(scores, scorer, style, out)
-            for note in notes(ranked(), scorer.provenance):
-                echo(note, err=True)
-        for image in bad:
-            echo(f"Skipped {image.path}: {image.reason}", err=True)
-        for column in keep:
-            if not rows.has_values(column):
-                echo(f"--keep {column}: no image came with anything in that column", err=True)
+            _write(rows, bad, keep, top, load(), style, out)
+        _say_what_is_missing(rows, bad, keep)
         rows.finish()
 
 
@@ -195,15 +175,16 @@ def _fill(
     load: "Callable[[], ImageScorer]",
     image_prompt: str | None,
     skip_bad: bool,
-    chunk: int,
+    on_cluster: bool,
 ) -> list["BadImage"]:
     """Score what is given into the rows, and list what is bad.
 
     Raises:
         AgiqaError: nothing is given, or bad images are not to be skipped, or there are no others.
     """
-    from agiqa.runs.score_stream import BadInputError, score_stream
+    from agiqa.runs.score_stream import CHUNK, CLUSTER_CHUNK, BadInputError, score_stream
 
+    chunk = CLUSTER_CHUNK if on_cluster else CHUNK
     try:
         count = score_stream(
             given, load, rows, image_prompt=image_prompt, skip_bad=skip_bad, chunk=chunk
@@ -219,24 +200,71 @@ def _fill(
     return bad
 
 
-def _write(scores: Scores, scorer: "ImageScorer", style: str, out: Path | None) -> None:
+def _ranked(rows: "ScoreRows", most: int | None = None) -> "Iterator[Score]":
+    """The scores of the rows, best first; `most` of them, None: all."""
+    from agiqa.runs.score import Score
+
+    return (Score(**content) for content in rows.ranked(most))
+
+
+def _write_page(rows: "ScoreRows", scorer: "ImageScorer", html: Path) -> None:
+    from agiqa.store.files import disk_errors
+    from agiqa.views.ranking.page import write_gallery
+
+    with disk_errors("write", html):
+        write_gallery(list(_ranked(rows)), scorer.label, scorer.provenance, html)
+    echo(f"Gallery: {html}", err=True)
+
+
+def _print(
+    rows: "ScoreRows", scorer: "ImageScorer", top: int | None, picture: "Picture | None"
+) -> None:
+    from rich.console import Console
+
+    from agiqa.views.ranking.terminal import print_ranking
+
+    console = Console(highlight=False)
+    print_ranking(list(_ranked(rows)), scorer.provenance, console, top, picture)
+
+
+def _write(
+    rows: "ScoreRows",
+    bad: Sequence["BadImage"],
+    keep: Sequence[str],
+    top: int | None,
+    scorer: "ImageScorer",
+    style: str,
+    out: Path | None,
+) -> None:
     """Write scores to a file, or to standard output, whose encoding may be another than UTF-8."""
     from agiqa.core.whole_files import whole_file
     from agiqa.store.files import disk_errors
 
+    columns = [*(["prompt"] if rows.has_values("prompt") else []), *keep]
+    scores = Scores(partial(_ranked, rows, top), bad, list(dict.fromkeys(columns)))
     if out is not None:
         with disk_errors("write", out), whole_file(out) as file:
             write_scores(scores, scorer, style, file)
-        return
-    text = io.BytesIO()
-    write_scores(scores, scorer, style, text)
-    encoding = sys.stdout.encoding or "utf-8"
-    plain = text.getvalue().decode().encode(encoding, "backslashreplace").decode(encoding)
-    echo(plain.replace("\r\n", "\n"), nl=False)
+    else:
+        text = io.BytesIO()
+        write_scores(scores, scorer, style, text)
+        encoding = sys.stdout.encoding or "utf-8"
+        plain = text.getvalue().decode().encode(encoding, "backslashreplace").decode(encoding)
+        echo(plain.replace("\r\n", "\n"), nl=False)
+    for note in notes(_ranked(rows), scorer.provenance):
+        echo(note, err=True)
 
 
-def _about_scorer(run: Path | None, published: str | None) -> str:
-    """Check the run or the scorer before any image is read, and say which it is.
+def _say_what_is_missing(rows: "ScoreRows", bad: Sequence["BadImage"], keep: Sequence[str]) -> None:
+    for image in bad:
+        echo(f"Skipped {image.path}: {image.reason}", err=True)
+    for column in keep:
+        if not rows.has_values(column):
+            echo(f"--keep {column}: no image came with anything in that column", err=True)
+
+
+def _about(run: Path | None, published: str | None, *options: object) -> str:
+    """Check the run or the scorer before any image is read, and say which it is, and the options.
 
     Raises:
         click.UsageError: both.
@@ -244,13 +272,15 @@ def _about_scorer(run: Path | None, published: str | None) -> str:
     """
     from agiqa.runs.files import load_provenance
     from agiqa.runs.lmm_scorer import read_scorer
-    from agiqa.runs.score import default_run
+    from agiqa.runs.score import Score, default_run
 
     if run is not None and published is not None:
         raise click.UsageError("Give --run FOLDER or --scorer NAME, not both.")
     if published is not None:
-        return repr(read_scorer(published))
-    return json_text(load_provenance(run or default_run()))
+        about = repr(read_scorer(published))
+    else:
+        about = json_text(load_provenance(run or default_run()))
+    return json_text([about, *options, [field.name for field in fields(Score)]])
 
 
 def style_of(style: str | None, out: Path | None) -> str:
@@ -259,6 +289,7 @@ def style_of(style: str | None, out: Path | None) -> str:
     Raises:
         click.UsageError: the name says none that is written here, or another than --format; or
             there is no file for a format that is none for a terminal.
+        AgiqaError: Parquet without pyarrow.
     """
     if out is None:
         if style == "parquet":
@@ -273,6 +304,8 @@ def style_of(style: str | None, out: Path | None) -> str:
         )
     if style is not None and named is not None and named != style:
         raise click.UsageError(f"-o {out}: a name of {named}, but --format {style}: choose one.")
+    if "parquet" in (style, named):
+        require_parquet()
     return style or str(named)
 
 

@@ -6,18 +6,18 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import click
 
 from agiqa.cli.lazy import Command
-from agiqa.cli.options import FOLDER, cache, number, remote_code, run_option
+from agiqa.cli.options import cache, number, remote_code, run_option
 from agiqa.cli.output import echo
 
 
 @click.command("serve", cls=Command)
 @run_option(help="The run to serve. Default: the one that comes with agiqa.")
-@click.option("--images", type=FOLDER, help="A folder of yours that the page offers to rank.")
 @cache
 @remote_code
 @click.option(
@@ -55,7 +55,6 @@ from agiqa.cli.output import echo
 )
 def command(
     run: Path | None,
-    images: Path | None,
     cache: Path,
     remote_code: str,
     host: str,
@@ -76,35 +75,24 @@ def command(
     \b
     agiqa serve
     agiqa serve --run runs/agiqa-3k/grouped
-    agiqa serve --run runs/agiqa-3k/grouped --images pictures/ --port 8080
+    agiqa serve --run runs/agiqa-3k/grouped --port 8080
     """
     from agiqa.runs.files import load_provenance
     from agiqa.runs.score import default_run
     from agiqa.views.server.limits import MIB, Limits
-    from agiqa.views.server.server import Serving, is_local, serve
+    from agiqa.views.server.server import Serving, serve
 
     run = run or default_run()
     load_provenance(run)  # a wrong run is said before anything loads
     limits = Limits(request_bytes=max_request * MIB, files=max_files, queue=queue, seconds=timeout)
     started = time.monotonic()
-
-    def starting(url: str) -> None:
-        if not is_local(host):
-            echo(
-                f"Warning: --host {host}: whoever reaches this machine can send images. There is "
-                "no password and no encryption: put a proxy that has both before it.",
-                err=True,
-            )
-        _say(f"{url}  (Ctrl-C stops it; the models are loading)")
-
-    how = Serving(run, cache, images, host, port, names, batch_size, forget, limits, remote_code)
-    before = signal.signal(signal.SIGTERM, _stop)
-    cut_off = 0
+    how = Serving(run, cache, host, port, names, batch_size, forget, limits, remote_code)
+    before, cut_off = signal.signal(signal.SIGTERM, _stop), 0
     try:
         with suppress(KeyboardInterrupt):
             cut_off = serve(
                 how,
-                starting,
+                partial(_say_where, host),
                 lambda: _say(f"Ready after {time.monotonic() - started:.0f} s."),
                 lambda requests: _say(
                     f"Stopping: {requests} requests are answered first, for at most {timeout:g} s; "
@@ -115,6 +103,18 @@ def command(
         signal.signal(signal.SIGTERM, before)
     _say(f"Stopped; {cut_off} requests were not answered." if cut_off else "Stopped.")
     _leave(1 if cut_off else 0)
+
+
+def _say_where(host: str, url: str) -> None:
+    from agiqa.views.server.server import is_local
+
+    if not is_local(host):
+        echo(
+            f"Warning: --host {host}: whoever reaches this machine can send images. There is "
+            "no password and no encryption: put a proxy that has both before it.",
+            err=True,
+        )
+    _say(f"{url}  (Ctrl-C stops it; the models are loading)")
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,6 @@ the held-out figures as a model-index, then Markdown (model_card.md.j2).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,38 +29,33 @@ SHARED = {"same_prompt": "prompt", "same_group": "group", "same_file": "file"}
 TASK = "image-quality-assessment"
 
 
-@dataclass(frozen=True)
-class Publication:
-    """What the publisher says of the run."""
-
-    address: str  # where it will be found: a folder's name, or hf://user/name
-    licence: str = "unknown"  # of the run, as the hub spells it
-    notes: str = ""  # in Markdown, of the publisher's own
-    results: bool = False  # ratings and scores of the tested images are published too
-
-    @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return self.address.rpartition("/")[2]
-
-
-def model_card(run: Run, publication: Publication) -> str:
+def model_card(
+    run: Run, address: str, licence: str = "unknown", notes: str = "", results: bool = False
+) -> str:
     """Write the card of an evaluated run.
+
+    Args:
+        run: the run.
+        address: where it will be found: a folder's name, or hf://user/name.
+        licence: of the run, as the hub spells it.
+        notes: in Markdown, of the publisher's own.
+        results: whether ratings and scores of the tested images are published too.
 
     Raises:
         AgiqaError: the run is not evaluated, or its figures are damaged.
     """
+    name = address.rpartition("/")[2]
     needed = ("models", "dataset", "target", "protocol")
     inside = [path.parent for path in result_files(run.folder, others=False)]
-    results = [read_metrics(folder, needed) for folder in dict.fromkeys([run.folder, *inside])]
+    measured = [read_metrics(folder, needed) for folder in dict.fromkeys([run.folder, *inside])]
     params, about = run.params, run.provenance
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, finalize=_cell, keep_trailing_newline=True
     )
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        front_matter=Verbatim(_front_matter(results, publication)),
-        name=publication.name,
-        address=publication.address,
+        front_matter=Verbatim(_front_matter(measured, name, licence)),
+        name=name,
+        address=address,
         scores=kind(about),
         synthetic=about["synthetic"],
         semantic=params.semantic.model,
@@ -70,12 +64,12 @@ def model_card(run: Run, publication: Publication) -> str:
         preset=params.fit.preset,
         experts=", ".join(about["experts"]),
         data_sets=[_data_set(data) for data in (about, *about["others"])],
-        licence=publication.licence,
+        licence=licence,
         version=about.get("versions", {}).get("agiqa", __version__),
-        figures=[_figures(metrics) for metrics in results],
+        figures=[_figures(metrics) for metrics in measured],
         images=len(run.images),
-        results=publication.results,
-        notes=Verbatim(publication.notes.strip()),
+        results=results,
+        notes=Verbatim(notes.strip()),
     )
 
 
@@ -91,7 +85,7 @@ def _cell(value: object) -> object:
     return printable(value).replace("|", "\\|") if plain else value
 
 
-def _front_matter(results: Sequence[Mapping[str, Any]], publication: Publication) -> str:
+def _front_matter(results: Sequence[Mapping[str, Any]], name: str, licence: str) -> str:
     """The YAML at the top, in which the hub looks for licence, tags and figures."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -105,20 +99,20 @@ def _front_matter(results: Sequence[Mapping[str, Any]], publication: Publication
             dataset_split="test",
             metric_type=hub_name,
             metric_name=f"{heading}, median over {metrics.get('splits', 1)} test sides",
-            metric_value=round(_figure(metrics, name)["median"], 4),
-            metric_args={"95 %": _bounds(metrics, name)},
+            metric_value=round(_figure(metrics, figure)["median"], 4),
+            metric_args={"95 %": _bounds(metrics, figure)},
         )
         for metrics in results
-        for name, (hub_name, heading) in SHOWN.items()
-        if _figure(metrics, name).get("median") is not None
+        for figure, (hub_name, heading) in SHOWN.items()
+        if _figure(metrics, figure).get("median") is not None
     ]
     synthetic = any(metrics.get("synthetic") for metrics in results)
     data = ModelCardData(
-        license=publication.licence,
+        license=licence,
         library_name="agiqa",
         tags=[TASK, "ai-generated-images", *["synthetic-scores"] * synthetic],
         metrics=sorted({result.metric_type for result in measured}),
-        model_name=publication.name,
+        model_name=name,
         eval_results=measured or None,
     )
     return str(data.to_yaml())

@@ -28,7 +28,7 @@ from agiqa.cli.score import style_of
 from agiqa.core.errors import AgiqaError
 from agiqa.runs.score import Score
 from agiqa.runs.score_notes import notes
-from agiqa.views.ranking import terminal_pictures
+from agiqa.views.ranking import terminal
 from agiqa.views.ranking.score_files import LAYOUTS, STYLES, Scores, write_scores
 from agiqa.views.ranking.terminal import print_ranking
 
@@ -158,9 +158,9 @@ def test_every_format_says_what_scores_are_and_which_are_optimistic() -> None:
         Score("new.png", 3.0, 2.0, 4.0, 0.1, GATE),
     ]
     synthetic = {**PROVENANCE, "synthetic": True}
-    for name, layout in LAYOUTS.items():
+    for name, (separator, _) in LAYOUTS.items():
         text = io.StringIO(written(scores, name, provenance=synthetic).decode(), newline="")
-        seen, new = csv.DictReader(text, delimiter=layout.separator)
+        seen, new = csv.DictReader(text, delimiter=separator)
         assert seen["image"] == ("=seen.png" if name == "table" else "'=seen.png")
         assert (seen["trained_on"], float(seen["held_out"])) == ("yes", 4.5)
         assert (new["trained_on"], new["held_out"]) == ("no", "")
@@ -215,7 +215,7 @@ def test_the_files_name_decides_how_scores_are_written(
 CODE = """
 import sys
 from pathlib import Path
-from agiqa.views.ranking.terminal_pictures import pictures
+from agiqa.views.ranking.terminal import pictures
 from PIL import Image
 from rich.console import Console
 from rich.text import Text
@@ -301,7 +301,7 @@ def test_an_image_that_is_no_file_has_no_thumbnail(tmp_path: Path) -> None:
     drawn: list[Path] = []
 
     def picture(path: Path) -> Text:
-        terminal_pictures._small(path)  # raises where there is none
+        terminal._small(path)  # raises where there is none
         drawn.append(path)
         return Text("##")
 
@@ -315,8 +315,8 @@ def test_without_the_terminal_extra_the_table_has_no_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "textual_image", None)
-    monkeypatch.setattr(terminal_pictures, "_is_ours", lambda: True)
+    monkeypatch.setattr(terminal, "_is_ours", lambda: True)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert terminal_pictures.pictures("auto") is None
+    assert terminal.pictures("auto") is None
     with pytest.raises(AgiqaError, match=r"pip install 'agiqa\[terminal\]'"):
-        terminal_pictures.pictures("always")
+        terminal.pictures("always")

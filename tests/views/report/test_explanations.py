@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from agiqa.core.errors import AgiqaError
-from agiqa.views.report import explanations, write_report
-from agiqa.views.report.explanations import ExplainedImages, read_explanations
+from agiqa.views.report import results, write_report
+from agiqa.views.report.results import ExplainedImages, read_explanations
 
 ROWS = {"a.png": 0, "b.png": 1}
 
@@ -47,9 +47,7 @@ def test_reasons_neighbours_maps_and_validity_are_read(tmp_path: Path) -> None:
         0: {"reasons": [["hands", "odd", 0.1, 2, 1.5]], "neighbours": [[1, "b.png", 1.4, 1.5, 0.9]]}
     }
     assert found.overlays == {0: tmp_path / "explanations" / "maps" / "a.png"}
-    (row,) = found.validity
-    texts = [cell.median for cell in row.cells]
-    assert (row.name, texts) == ("six fingers", ["+0.41", "−0.10", "+0.30 … +0.50"])
+    assert found.validity == (("six fingers", "+0.41", "−0.10", "+0.30 … +0.50"),)
     assert found.deletion == (("area marked", "0.2500"),)
 
 
@@ -68,7 +66,7 @@ def test_damage_is_named(tmp_path: Path, content: Any) -> None:
 def test_what_has_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = written(tmp_path, {"images": {"a.png": of(), "b.png": of()}})
     one = len(json.dumps(read_explanations(run, ROWS, [0]).images[0]))
-    monkeypatch.setattr(explanations, "MOST_BYTES", one + 1)
+    monkeypatch.setattr(results, "MOST_BYTES", one + 1)
     found = read_explanations(run, ROWS, [1, 0])
     assert list(found.images) == [1]
     assert found.left_out == 1

@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 import plotly.offline
 import pytest
 
-from agiqa.views.report import summaries
+from agiqa.views.report import figures, summaries
 from agiqa.views.report.content import run_figures
-from agiqa.views.report.figures import agreement, groups, splits
-from agiqa.views.report.figures.style import PlotlyFigure, row_labels, safe
+from agiqa.views.report.figures import PlotlyFigure, row_labels, safe
 from agiqa.views.report.results import average_images, read_results
 
 BUNDLED = {"scatter", "bar", "pie"}  # what Plotly's basic bundle draws
@@ -66,7 +65,7 @@ def test_the_scatter_names_generators_and_leaves_points_to_the_columns() -> None
             "score": np.linspace(1, 5, count) ** 1.1,
         }
     )
-    plot = agreement.scatter_figure(frame, "MOS")
+    plot = figures.scatter_figure(frame, "MOS")
     points = [trace for trace in plot.data if "meta" in trace]
     assert len(points) == 11
     assert points[0]["name"] == "2 others"
@@ -84,7 +83,7 @@ def test_boxes_and_dots_are_the_tables_numbers() -> None:
          "p10": [-1.0, 0.0], "q1": [-0.5, 0.1], "median": [-0.2, 0.4], "q3": [0.0, 0.8],
          "p90": [0.5, 1.5]}
     )  # fmt: skip
-    plot = groups.by_generator(table, "MOS")
+    plot = figures.by_generator(table, "MOS")
     whiskers, bars, dots = plot.data
     np.testing.assert_allclose(bars["base"], [-0.5, 0.1, -0.2, 0.4])  # to the median, from it
     np.testing.assert_allclose(np.add(bars["base"], bars["x"]), [-0.2, 0.4, 0.0, 0.8])
@@ -92,7 +91,7 @@ def test_boxes_and_dots_are_the_tables_numbers() -> None:
     np.testing.assert_allclose(np.subtract(whiskers["x"], reach["arrayminus"])[:2], table["p10"])
     np.testing.assert_allclose(np.add(whiskers["x"], reach["array"])[2:], table["p90"])
     assert whiskers["y"] == bars["y"] == ["a", "b", "a", "b"]
-    upright = groups.by_range(table.assign(low=[1.0, 2.0], high=[2.0, 3.0]), "MOS")
+    upright = figures.by_range(table.assign(low=[1.0, 2.0], high=[2.0, 3.0]), "MOS")
     whiskers, bars, _ = upright.data
     assert whiskers["x"] == bars["x"] == [1.5, 2.5, 1.5, 2.5]
     assert bars["width"] == pytest.approx(0.7)
@@ -123,7 +122,7 @@ def test_differences_are_drawn_with_both_intervals() -> None:
             {"name": "c", "figures": {"srcc": single}},
         ],
     }
-    plot = splits.difference_figure(comparison)
+    plot = figures.difference_figure(comparison)
     over_splits, over_images = plot.data
     assert over_splits["error_x"]["array"] == [0.02, None]  # no interval: no bar
     assert over_splits["error_x"]["arrayminus"] == [0.02, None]
@@ -138,7 +137,7 @@ def test_learning_curves_have_a_line_for_each_split() -> None:
          for seed in range(3) for epoch in range(4)],
         columns=["model", "seed", "epoch", "val_srcc"],
     )  # fmt: skip
-    only = splits.learning_curves(curves)
+    only = figures.learning_curves(curves)
     assert only is not None
     *lines, median = only.data
     assert len(lines) == 3
@@ -148,4 +147,4 @@ def test_learning_curves_have_a_line_for_each_split() -> None:
 
 def test_no_prompts_no_figure_of_prompts() -> None:
     table = summaries.residuals_by_prompt(pd.DataFrame({"group": ["", ""], "error": [0.0, 1.0]}))
-    assert groups.by_prompt(table, "MOS", float("nan")) is None
+    assert figures.by_prompt(table, "MOS") is None

@@ -224,25 +224,6 @@ def test_images_that_are_not_on_this_machine(root: Path) -> None:
     assert re.search(r"pictures could not be shown: \S+ a&b\.png is not on this machine", said)
 
 
-def test_results_on_other_targets_and_data_sets_are_shown(root: Path) -> None:
-    metrics = json.loads((root / "run" / "metrics.json").read_text("utf-8"))
-    for place in ("targets/align", "cross/other-20k"):
-        folder = root / "run" / place
-        folder.mkdir(parents=True)
-        metrics["models"]["moe"]["srcc"] |= {"median": 0.4321, "low": 0.4, "high": 0.5}
-        (folder / "metrics.json").write_text(json.dumps(metrics), "utf-8")
-    page = parsed(report(root))
-    assert page.tags["table"] == 4
-    assert "targets/align" in page.text
-    assert "A data set that the run was not trained on." in page.text
-    assert page.text.count("0.432 ± ") == 2
-    assert "0.400…0.500" in page.text
-    assert "#further-2" in page.resources
-    (root / "run" / "cross" / "other-20k" / "metrics.json").write_text("[]", "utf-8")
-    with pytest.raises(AgiqaError, match=r"other-20k/metrics\.json: damaged"):
-        report(root)
-
-
 def test_intervals_and_the_ceiling_stand_in_the_table(root: Path) -> None:
     with changing(root / "run") as metrics:
         metrics["models"]["moe"]["srcc"] |= {"low": 0.8111, "high": 0.9222}
@@ -270,7 +251,7 @@ def test_runs_side_by_side(root: Path) -> None:
     assert f"Differences of {second} from {root / 'run'}" in said
     assert "3 of 3" in said
     assert [run["name"] for run in data["columns"]["runs"]] == [str(root / "run"), str(second)]
-    assert set(data["beside"]) == {"differences", "by-split"}
+    assert set(data["beside"]) == {"differences"}
     assert data["columns"]["runs"][1]["score"] == data["columns"]["mos"]
 
 

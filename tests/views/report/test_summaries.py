@@ -49,21 +49,6 @@ def test_prompts_that_are_judged_worst_stand_at_both_ends() -> None:
     assert "small" not in set(table["group"])
 
 
-@pytest.mark.parametrize(("between", "share"), [(0.0, 0.0), (1.0, 0.5), (3.0, 0.9)])
-def test_the_share_between_prompts_is_that_of_the_variances(between: float, share: float) -> None:
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(3, 9, 3000)
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    error = between * rng.normal(size=len(sizes))[groups] + rng.normal(size=len(groups))
-    frame = images(group=[f"g{group}" for group in groups], score=3 + error)
-    assert summaries.prompt_share(frame) == pytest.approx(share, abs=0.03)
-
-
-def test_the_share_is_unknown_without_prompts() -> None:
-    assert np.isnan(summaries.prompt_share(images(score=[1.0, 2.0])))
-    assert np.isnan(summaries.prompt_share(images(group=["a", "b"], score=[1.0, 2.0])))
-
-
 def test_calibration_bins_hold_as_many_images_each() -> None:
     score = np.linspace(1, 5, 100)
     table = summaries.calibration(images(score=score, mos=score + 0.5))

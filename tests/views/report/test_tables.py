@@ -9,8 +9,8 @@ from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.stage2.predictors import BASELINES, DROPPED
 from agiqa.stage2.presets import LIGHT, MIXTURE, TUNED
 from agiqa.views.kit.number import DASH, dashes
+from agiqa.views.report.content import generator_rows, leaks, model_rows
 from agiqa.views.report.results import read_results
-from agiqa.views.report.tables import comparisons, generator_rows, leaks, model_rows
 
 
 def figures(**medians: float) -> dict[str, Any]:
@@ -40,47 +40,25 @@ def test_a_negative_median_can_be_best_and_none_never_is(
     assert [row.cells[0].best for row in rows] == [False, True]
 
 
-def test_comparisons_pair_the_splits() -> None:
-    def rows(*values: float | None) -> list[dict[str, Any]]:
-        return [{"seed": seed, "srcc": value} for seed, value in enumerate(values)]
-
-    said = comparisons(
-        {
-            "per_split": {
-                "moe": rows(0.9, 0.8, 0.7, 0.6),
-                "ridge": rows(0.8, 0.79, 0.75, None),
-                "visual": list(reversed(rows(0.9, 0.9, 0.9, 0.9))),
-            }
-        }
-    )
-    assert said[0].startswith("+0.010 SRCC against ridge regression on the same features")
-    assert said[0].endswith("(median; better in 2 of 3 splits where both are defined, of 4)")
-    assert "−0.150 SRCC against the visual expert alone" in said[1]
-    assert "better in 0 of 4 splits" in said[1]
-    assert len(said) == 2
-
-
 def test_leaks_in_words(tiny_run: Callable[..., Path]) -> None:
     results = read_results(tiny_run(shared=5) / "run")
     found = leaks(results, prompts_known=True)
-    assert not found.clean
-    assert found.sentences[0].startswith("25 % (15 of 60) of the test images share their prompt")
-    assert found.sentences[1].startswith("5 % (3 of 60) of the test images are byte-identical")
-    assert found.sentences[2].startswith("Counted over 3 splits of 24 training")
+    assert not found["clean"]
+    assert found["sentences"][0].startswith("25 % (15 of 60) of the test images share their prompt")
+    assert found["sentences"][1].startswith("5 % (3 of 60) of the test images are byte-identical")
+    assert found["sentences"][2].startswith("Counted over 3 splits of 24 training")
 
 
 def test_no_leak_in_words(finished_run: Path) -> None:
     results = read_results(finished_run / "run")
     found = leaks(results, prompts_known=True)
-    assert found.clean
-    assert found.sentences[0] == (
+    assert found["clean"]
+    assert found["sentences"][0] == (
         "No test image shares its prompt or its file with a training or validation image."
     )
-    unknown = leaks(results, prompts_known=False)
-    assert unknown.sentences[0].startswith("The data set names no prompts")
-    assert (
-        unknown.sentences[1] == "No test image shares its file with a training or validation image."
-    )
+    unnamed, apart, _ = leaks(results, prompts_known=False)["sentences"]
+    assert unnamed.startswith("The data set names no prompts")
+    assert apart == "No test image shares its file with a training or validation image."
 
 
 def test_every_model_that_evaluate_measures_has_a_label() -> None:

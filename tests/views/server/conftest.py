@@ -87,6 +87,6 @@ def serve(workspace: Path, python: list[str]) -> Callable[..., object]:
 
 @pytest.fixture(scope="session")
 def served(serve: Callable[..., object], workspace: Path) -> Iterator[Served]:
-    """One server for all tests that leave it as it was; it offers the data set's own folder."""
-    with serve("--images", "images", "--max-request", "4", "--max-files", "8") as found:  # type: ignore[attr-defined]
+    """One server for all tests that leave it as it was."""
+    with serve("--max-request", "4", "--max-files", "8") as found:  # type: ignore[attr-defined]
         yield found

@@ -25,7 +25,7 @@ import agiqa
 from agiqa.runs.files import load_run
 from agiqa.runs.score import Scorer, default_run
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.run_facts import run_facts
+from agiqa.views.server.service import run_facts
 from kit.serving_files import bomb, many_scans, wide
 
 
@@ -71,9 +71,6 @@ def _png(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
-
-
-_JSON = {"content-type": "application/json"}
 
 
 def _files(*images: tuple[str, bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -208,7 +205,7 @@ def test_fifty_at_once(served: Any) -> None:
 def test_a_published_run_points_to_its_card() -> None:
     run = load_run(default_run())
     scorer = cast(Scorer, SimpleNamespace(run=run, scale=(0.0, 5.0), asks_image_prompt=False))
-    facts = run_facts(scorer, {}, None, Limits())
+    facts = run_facts(scorer, {}, Limits())
     assert (facts.tested, facts.published) == (None, True)
     script = Path(str(files("agiqa.views.server") / "static/page.js")).read_text("utf-8")
     assert "facts.published ?" in script
@@ -228,19 +225,13 @@ def test_what_the_run_is_and_how_the_server_does(client: httpx.Client) -> None:
     assert "process_resident_memory_bytes" in metrics
 
 
-def test_the_operators_folder_by_number_alone(client: httpx.Client, workspace: Path) -> None:
-    listed = client.get("/api/v1/folder").json()
-    assert listed["images"][:2] == ["00.png", "01.png"]
-    found = client.post("/api/v1/folder/scores", json={"numbers": [1, 0]}).json()
-    assert [score["name"] for score in found["scores"]] == ["01.png", "00.png"]
-    picture = client.get("/api/v1/folder/1/picture")
+def test_pictures_are_asked_for_by_number_alone(client: httpx.Client) -> None:
+    picture = client.get("/api/v1/dataset/1/picture")
     assert Image.open(io.BytesIO(picture.content)).size == (32, 24)
-    for path in ("/api/v1/folder/40/picture", "/api/v1/folder/-1/picture", "/static/../app.py",
-                 "/static/%2e%2e/app.py", "/docs/..%2f__init__.py", "/docs/index.html",
-                 "/api/v1/folder/..%2f/picture"):  # fmt: skip
+    for path in ("/api/v1/dataset/40/picture", "/api/v1/dataset/-1/picture", "/static/../api.py",
+                 "/static/%2e%2e/api.py", "/docs/..%2f__init__.py", "/docs/index.html",
+                 "/api/v1/dataset/..%2f/picture"):  # fmt: skip
         assert client.get(path).status_code in (400, 404), path
-    assert client.post("/api/v1/folder/scores", json={"numbers": [40]}).status_code == 404
-    assert (workspace / "images/00.png").is_file()
 
 
 def test_nobody_elses_page_and_no_other_name_is_answered(client: httpx.Client) -> None:
@@ -276,59 +267,28 @@ def test_a_prompt_is_at_most_4_kib_on_every_route(client: httpx.Client, prompt: 
     for answer in (
         client.post("/api/v1/scores", files={"images": image}, data={"image_prompts": prompt}),
         client.post("/api/v1/explanations", files={"image": image}, data={"image_prompt": prompt}),
-        client.post("/api/v1/folder/scores", json={"numbers": [0], "image_prompt": prompt}),
-        client.post("/api/v1/folder/0/explanations", json={"image_prompt": prompt}),
     ):
         assert answer.status_code == 400
         assert len(answer.json()["detail"].splitlines()) == 1
         assert "4" in answer.json()["detail"]  # 4KB, or 4096 bytes
 
 
-def test_json_is_small(client: httpx.Client) -> None:
-    for path in ("/api/v1/folder/scores", "/api/v1/folder/0/explanations"):
-        large = client.post(path, json={"numbers": [0] * 40_000})
-        assert (large.status_code, "64 KiB" in large.json()["detail"]) == (413, True)
-    many = client.post("/api/v1/folder/scores", json={"numbers": [0] * 9})
-    assert (many.status_code, "at most 8 images" in many.json()["detail"]) == (400, True)
-    for numbers in ([], [-1], [0.5], ["x"], [None], [True], "0", None):
-        answer = client.post("/api/v1/folder/scores", json={"numbers": numbers})
-        assert (answer.status_code, "numbers" in answer.json()["detail"]) == (400, True)
-    assert client.post("/api/v1/folder/scores", json={"numbers": [10**30]}).status_code == 404
-    for body in (b'{"numbers": [1e999]}', b"[" * 30_000, b'{"numbers": [%s]}' % (b"9" * 5000),
-                 b'{"numbers": [0], "image_prompt": "\\ud800"}', b"{", b"\xff"):  # fmt: skip
-        answer = client.post("/api/v1/folder/scores", content=body, headers=_JSON)
-        assert answer.status_code == 400, body[:40]
-        assert len(answer.json()["detail"].splitlines()) == 1
-    twice = client.post("/api/v1/folder/0/explanations", json={"kinds": ["maps"] * 4})
-    assert (twice.status_code, "kinds" in twice.json()["detail"]) == (400, True)
-
-
 def test_what_is_given_twice_is_refused(client: httpx.Client) -> None:
     """One of the two would be taken without a word."""
-    body = b'{"numbers": [0, 0], "numbers": [1]}'
-    answer = client.post("/api/v1/folder/scores", content=body, headers=_JSON)
-    assert (answer.status_code, "numbers" in answer.json()["detail"]) == (400, True)
     files = [("image", ("a.png", _png(1))), ("image", ("b.png", _png(2)))]
     answer = client.post("/api/v1/explanations", files=files)
     assert (answer.status_code, answer.json()["detail"]) == (
         400,
         "Expected image once, found it twice.",
     )
-    for pictures in ("folder", "dataset"):
-        answer = client.get(f"/api/v1/{pictures}/0/picture?size=small&size=large")
-        assert answer.status_code == 400
+    assert client.get("/api/v1/dataset/0/picture?size=small&size=large").status_code == 400
 
 
 def test_another_media_type_is_refused(client: httpx.Client) -> None:
-    for path, wanted in (
-        ("scores", "multipart/form-data"),
-        ("explanations", "multipart/form-data"),
-        ("folder/scores", "application/json"),
-        ("folder/0/explanations", "application/json"),
-    ):
+    expected = "Expected a body of type multipart/form-data, found text/csv."
+    for path in ("scores", "explanations"):
         answer = client.post(f"/api/v1/{path}", content=b"x", headers={"content-type": "text/csv"})
-        assert answer.status_code == 415
-        assert answer.json()["detail"] == f"Expected a body of type {wanted}, found text/csv."
+        assert (answer.status_code, answer.json()["detail"]) == (415, expected)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +380,7 @@ def test_the_api_describes_itself_offline(client: httpx.Client, described: Any) 
     assert "HTTPValidationError" not in described["components"]["schemas"]
     scores = described["paths"]["/api/v1/scores"]["post"]["responses"]
     assert set(scores) == {"200", "400", "403", "408", "413", "415", "500", "503", "504", "default"}
-    assert "404" in described["paths"]["/api/v1/folder/scores"]["post"]["responses"]
+    assert "404" in described["paths"]["/api/v1/dataset/{number}/picture"]["get"]["responses"]
     page = client.get("/docs").text
     assert "http://" not in page
     assert "https://" not in page
@@ -432,7 +392,6 @@ def test_a_stop_ends_the_process_and_its_files(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serve("--forget") as served:
-        assert httpx.get(f"{served.url}/api/v1/folder").status_code == 404
         (folder,) = tmp_path.glob("agiqa-serve-*")
         sent = httpx.post(
             f"{served.url}/api/v1/scores", files=_files(("a.png", _png(7))), timeout=300

@@ -37,11 +37,6 @@ def test_an_address_of_another_machine(here: Path) -> None:
     assert "192.0.2.1: not an address of this machine" in _refused("--host", "192.0.2.1")
 
 
-def test_a_folder_without_images(here: Path) -> None:
-    assert "expected a folder of images, found none" in _refused("--images", "nowhere")
-    assert "expected images" in _refused("--images", "runs")
-
-
 def test_a_run_that_cannot_score(here: Path, tmp_path: Path) -> None:
     assert "not a run" in _refused(run="images")
     changed = tmp_path / "run"

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agiqa.views.server.decoding import shown_name
 from agiqa.views.server.guards import SameOrigin
 from agiqa.views.server.server import is_local
-from agiqa.views.server.uploads import shown_name
 
 
 async def _reads_all(scope: Scope, receive: Receive, send: Send) -> None:

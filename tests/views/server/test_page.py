@@ -126,8 +126,8 @@ def test_twenty_images_sort_filter_and_keep_their_names(page: Any) -> None:
     assert page.locator("#work").is_hidden()
 
 
-def test_a_folder_of_the_operators_is_ranked(page: Any) -> None:
-    page.get_by_role("button", name=re.compile(r"Rank images \(40\)")).click()
+def test_a_chosen_folder_is_ranked(page: Any, workspace: Path) -> None:
+    page.locator("#folder").set_input_files(workspace / "images")
     _scored(page, 40)
     assert re.search(r"was in training; held out \d\.\d\d", page.locator("#rows").inner_text())
     assert "its score is optimistic" in page.locator("#detail").inner_text()

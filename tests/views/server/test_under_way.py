@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agiqa.views.server.guards import Bounded, UnderWay
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.under_way import Bounded, UnderWay
 
 
 class Waits:

@@ -16,9 +16,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from agiqa.views.server import connections
-from agiqa.views.server.connections import Server, seldom_repeated
+from agiqa.views.server.connections import Server, hold_back_repeated
+from agiqa.views.server.guards import Bounded, UnderWay
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.under_way import Bounded, UnderWay
 
 
 def say(*words: object) -> None:
@@ -59,7 +59,8 @@ if __name__ == "__main__":
     under_way = UnderWay()
     bounded = Bounded(app, limits, under_way)
     server = Server(bounded, limits, under_way, lambda n: say("stopping", n), late)
-    with socket.create_server(("127.0.0.1", 0)) as bound, seldom_repeated():
+    hold_back_repeated()
+    with socket.create_server(("127.0.0.1", 0)) as bound:
         say(bound.getsockname()[1])
         server.run(sockets=[bound])
     say("cut off", under_way.cut_off)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.cli.table import FIGURES, FORMATS
+from agiqa.cli.compare import FORMATS, TABLE_FIGURES
 from agiqa.views.tables import FORMATS as ALL_FORMATS
 from agiqa.views.tables.grids import FIGURES as ALL_FIGURES
 from kit.command import agiqa
@@ -17,7 +17,7 @@ table = partial(agiqa, "table")
 
 
 def test_the_options_offer_what_there_is() -> None:
-    assert tuple(FIGURES) == tuple(ALL_FIGURES)
+    assert tuple(TABLE_FIGURES) == tuple(ALL_FIGURES)
     assert tuple(FORMATS) == tuple(ALL_FORMATS)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.trees import read_yaml
-from agiqa.views.tables import published, published_results
+from agiqa.views.tables import published_results, results
 from agiqa.views.tables.grids import FIGURES, LEAKED, NOT_SEEN, TEST_SELECTED, Result
-from agiqa.views.tables.published import CHECKED, PUBLISHED, SELECTIONS
+from agiqa.views.tables.results import CHECKED, PUBLISHED, SELECTIONS
 
 RESULTS = Path(__file__).parents[3] / "docs/results"
 
@@ -128,6 +128,6 @@ def test_every_entry_is_complete_and_holds_nothing_else() -> None:
 def test_a_damaged_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "published.yaml"
     path.write_text("- {method: a, method: b}\n")
-    monkeypatch.setattr(published, "PUBLISHED", path)
+    monkeypatch.setattr(results, "PUBLISHED", path)
     with pytest.raises(AgiqaError, match=r"damaged .*method.*: install agiqa again"):
         published_results()

@@ -17,6 +17,7 @@ from typing import Any
 from markupsafe import Markup
 
 from agiqa.core.json_text import json_text
+from agiqa.views.kit.number import in_percent, number
 
 THEME = "kit/web/theme.css"
 
@@ -80,13 +81,15 @@ def inert(value: object) -> Markup:
 def _templates() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("agiqa.views", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"number": number, "in_percent": in_percent}
+    return environment
 
 
 def _hash(text: str) -> str:

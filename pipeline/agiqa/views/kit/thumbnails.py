@@ -65,23 +65,17 @@ def make_pictures(
             kept_rows = set([row for row in important if row in paths][: int(budget / cost)])
             problems |= dict.fromkeys(set(paths) - kept_rows, TOO_MANY)
             paths = {row: path for row, path in paths.items() if row in kept_rows}
-        large_rows = set(large) if side < LARGE else set()
-
-        def make(row: int) -> tuple[int, bytes, bytes, str]:
-            try:
-                image = decode(paths[row])
-            except ImageError as error:
-                return row, b"", b"", error.reason
-            return row, webp(image, side), webp(image, LARGE) if row in large_rows else b"", ""
-
+        large_rows, rows = set(large) if side < LARGE else set(), sorted(paths)
+        wanted = [(side, LARGE) if row in large_rows else (side,) for row in rows]
+        results = pool.map(_webps, [paths[row] for row in rows], wanted)
         small, larger = [b""] * len(files), {}
-        results = pool.map(make, sorted(paths))
-        for row, picture, big, problem in track(results, label, total=len(paths)):
-            small[row] = picture
-            if big:
-                larger[row] = big
-            if problem:
-                problems[row] = problem
+        for row, made in zip(rows, track(results, label, total=len(rows)), strict=True):
+            if isinstance(made, str):
+                problems[row] = made
+                continue
+            small[row] = made[0]
+            if len(made) > 1:
+                larger[row] = made[1]
         while sum(map(len, small)) * IN_BASE64 > budget and side > sides[-1]:
             side = sides[sides.index(side) + 1]  # the sample was too kind
             small = list(pool.map(partial(_smaller, side=side), small))
@@ -107,23 +101,24 @@ def _largest_side(
 ) -> tuple[int, float]:
     """The largest side whose pictures fit, and what one takes in the page."""
     indices = np.unique(np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).astype(int))
-    sizes = list(pool.map(partial(_sizes, sides=sides), [files[index] for index in indices]))
-    if not any(sizes):
+    made = pool.map(partial(_webps, sides=sides), [files[index] for index in indices])
+    sizes = [list(map(len, pictures)) for pictures in made if not isinstance(pictures, str)]
+    if not sizes:
         return sides[0], 1.0
-    costs = np.mean([size for size in sizes if size], axis=0) * IN_BASE64
+    costs = np.mean(sizes, axis=0) * IN_BASE64
     for side, cost in zip(sides, costs, strict=True):
         if cost * len(files) <= 0.97 * budget:
             return side, float(cost)
     return sides[-1], float(costs[-1])
 
 
-def _sizes(path: Path, sides: Sequence[int]) -> list[int]:
-    """Measure the picture's bytes at each side; empty where there is none."""
+def _webps(path: Path, sides: Sequence[int]) -> list[bytes] | str:
+    """The picture at each side, or why there is none."""
     try:
         image = decode(path)
-    except ImageError:
-        return []
-    return [len(webp(image, side)) for side in sides]
+    except ImageError as error:
+        return error.reason
+    return [webp(image, side) for side in sides]
 
 
 def _smaller(picture: bytes, side: int) -> bytes:

@@ -1,8 +1,7 @@
 // The page of a scored folder: cards in the order and by the filters that the reader chooses. Rows
 // as `page.py` writes them, best first.
-import { $, csv, element, grouped, number, save, share, within } from "../kit/web/dom.js";
+import { $, csv, element, gateBars, grouped, interval, legend, measure, number, save, share, stack, within } from "../kit/web/dom.js";
 import { Gallery, Viewer } from "../kit/web/gallery.js";
-import { gateBars, interval, legend, measure, stack } from "../kit/web/marks.js";
 
 const { scale, experts, target, rows } = JSON.parse($("content").textContent);
 const images = rows.map(([name, score, low, high, disagreement, gate, picture, trainedOn, heldOut], row) =>

@@ -15,16 +15,11 @@ from agiqa.views.kit.thumbnails import TOO_MANY, make_pictures
 DIGITS = 4  # of a score; of a weight one fewer
 SIDES = (256, 160, 96)  # pixels of the longer side of a thumbnail
 SIZE = 27_000_000  # bytes of all thumbnails
-SCRIPTS = (
-    "kit/web/dom.js", "kit/web/marks.js", "kit/web/gallery.js", "ranking/page.js",
-)  # fmt: skip
+SCRIPTS = ("kit/web/dom.js", "kit/web/gallery.js", "ranking/page.js")
 
 
 def write_gallery(
-    scores: Sequence[Score],
-    name: str,
-    provenance: Mapping[str, Any],
-    out: Path,
+    scores: Sequence[Score], name: str, provenance: Mapping[str, Any], out: Path
 ) -> Path:
     """Write the page about all files that the scorer of that name has scored, best first.
 

@@ -20,20 +20,9 @@ if TYPE_CHECKING:
 BATCH = 10_000  # rows of Parquet in memory
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How rows of text are written: for programs and spreadsheets, or for cut, sort and awk."""
-
-    separator: str
-    digits: int
-    spreadsheet: bool  # no cell may be taken for a formula
-
-
-LAYOUTS = {
-    "table": Layout("\t", 2, spreadsheet=False),
-    "tsv": Layout("\t", 4, spreadsheet=True),
-    "csv": Layout(",", 4, spreadsheet=True),
-}
+# Separator and digits of rows of text: for cut, sort and awk, or for programs and spreadsheets, in
+# which no cell may be taken for a formula.
+LAYOUTS = {"table": ("\t", 2), "tsv": ("\t", 4), "csv": (",", 4)}
 Types = Mapping[str, type[int] | type[float] | type[str]]  # of the input's columns, by name
 STYLES = (*LAYOUTS, "json", "jsonl", "parquet")
 
@@ -67,7 +56,7 @@ def write_scores(scores: Scores, scorer: "ImageScorer", style: str, stream: Bina
     elif style == "parquet":
         _write_parquet(scores, scorer, types, stream)
     else:
-        _write_text(scores, scorer, types, LAYOUTS[style], stream)
+        _write_text(scores, scorer, types, style, stream)
 
 
 def column_types(scores: Scores) -> Types:
@@ -125,17 +114,17 @@ def cell(value: object, digits: int) -> str:
 
 
 def _write_text(
-    scores: Scores, scorer: "ImageScorer", types: Types, layout: Layout, stream: BinaryIO
+    scores: Scores, scorer: "ImageScorer", types: Types, style: str, stream: BinaryIO
 ) -> None:
     text = io.TextIOWrapper(stream, "utf-8", errors="backslashreplace", newline="")
-    ending = "\r\n" if layout.separator == "," else "\n"
-    writer = csv.writer(text, delimiter=layout.separator, lineterminator=ending)
-    safe = safe_cell if layout.spreadsheet else str
+    (separator, digits), ending = LAYOUTS[style], "\r\n" if style == "csv" else "\n"
+    writer = csv.writer(text, delimiter=separator, lineterminator=ending)
+    safe = str if style == "table" else safe_cell
     for number, score in enumerate(scores.ranked()):
         row = record(score, scorer.provenance, types)
         if not number:
             writer.writerow(map(safe, row))
-        writer.writerow([safe(cell(value, layout.digits)) for value in row.values()])
+        writer.writerow([safe(cell(value, digits)) for value in row.values()])
     text.flush()
     text.detach()
 

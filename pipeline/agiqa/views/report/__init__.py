@@ -1,10 +1,9 @@
 """`report`: evaluated runs as one interactive HTML page that needs nothing else.
 
-The last stage. `results` reads a run, `tables` puts its figures into words, `summaries` into groups
-and bins, `figures/` turns those into Plotly's JSON; `explanations` adds maps and reasons. `content`
-gathers what is said and `page` fills `page/`: a template, a style and scripts. The page makes no
-request (it forbids itself to), follows the reader's light or dark setting, and fits a phone.
-`dvc_plots` writes the same figures for `dvc plots`.
+The last stage. `results` reads a run, `summaries` makes groups and bins of it, `figures` turns them
+into Plotly's JSON. `content` gathers what is said and `page` fills `report.html.j2`, with a style
+and scripts. The page makes no request (it forbids itself to), follows the reader's light or dark
+setting, and fits a phone. `dvc_plots` writes the same figures for `dvc plots`.
 """
 
 from agiqa.views.report.dvc_plots import write_plots

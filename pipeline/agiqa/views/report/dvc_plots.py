@@ -52,22 +52,17 @@ def _tables(
 ) -> dict[str, pd.DataFrame]:
     by_range = summaries.residuals_by_range(images, low, high)
     by_range.insert(0, "mos", (by_range["low"] + by_range["high"]) / 2)
-    experts = results.experts
-    gate = (
-        summaries.gate_by_generator(results.predictions, experts)
-        if experts
-        else pd.DataFrame(columns=["expert", "generator", "mean"])
-    )
+    gate = pd.DataFrame(columns=["expert", "generator", "mean"])
+    if results.experts:
+        gate = summaries.gate_by_generator(results.predictions, results.experts)
     gate.insert(0, "row", gate["expert"] + ", " + gate["generator"])
-    splits = pd.DataFrame(results.metrics["per_split"][MODEL]).drop(
-        columns="intervals", errors="ignore"
-    )
+    splits = pd.DataFrame(results.metrics["per_split"][MODEL])
     return {
         "calibration": summaries.calibration(images),
         "residuals_by_generator": summaries.residuals_by_generator(images),
         "residuals_by_mos": by_range,
         "gate_by_generator": gate,
-        "splits": splits,
+        "splits": splits.drop(columns="intervals", errors="ignore"),
     }
 
 

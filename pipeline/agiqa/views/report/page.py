@@ -2,7 +2,7 @@
 
 What it draws stands in it as inert JSON; Plotly's own JavaScript (its basic bundle, in folder
 plotly) once; the pictures last, in blocks that are decoded when they are shown. (Plotly's WebGL
-traces would need `unsafe-eval`, which is why `points.js` has a canvas of its own.)
+traces would need `unsafe-eval`, which is why `plots.js` has a canvas of its own.)
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,23 @@ from agiqa.core.errors import AgiqaError, printable, some
 from agiqa.core.whole_files import require_writable_folder, write_whole
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.runs.compare import compare
-from agiqa.views.kit.number import number
 from agiqa.views.kit.page import asset, bundle, inert, render
 from agiqa.views.kit.thumbnails import LARGE as LARGE_SIDE
 from agiqa.views.kit.thumbnails import SIDES, Thumbnails, make_pictures
 from agiqa.views.report import content
-from agiqa.views.report.explanations import ExplainedImages, read_explanations
-from agiqa.views.report.results import Results, average_images, read_results
+from agiqa.views.report.results import (
+    ExplainedImages,
+    Results,
+    average_images,
+    read_explanations,
+    read_results,
+)
 
 SIZE = 28_000_000  # bytes of a page: the pictures get what the rest leaves
 TEMPLATE = 300_000  # bytes that its text takes at most
 LARGE = (72, 24)  # worst misses and best hits that are kept larger
 BLOCK = 128  # pictures in an inert script
-MAIN = (
-    "kit/web/dom.js", "kit/web/marks.js", "kit/web/gallery.js",
-    *(f"report/page/{name}.js" for name in ("data", "images", "points", "plots")),
-)  # fmt: skip
+MAIN = ("kit/web/dom.js", "kit/web/gallery.js", "report/images.js", "report/plots.js")
 
 
 def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
@@ -56,54 +57,45 @@ def write_report(runs: Sequence[Path], dataset: Path, out: Path) -> Path:
 
 
 def _page(
-    runs: Sequence[Results],
-    comparison: dict[str, Any] | None,
-    table: ImagesTable,
-    dataset: Path,
+    runs: Sequence[Results], comparison: dict[str, Any] | None, table: ImagesTable, dataset: Path
 ) -> str:
     """Everything but the pictures, then the pictures that still fit."""
     images = [average_images(run) for run in runs]
     low, high = content.scale(runs[0], images[0])
-    paths, error = images[0]["path"], images[0]["error"].abs()
-    order = error.sort_values(ascending=False, kind="stable").index
-    by_error = [int(row) for row in order]  # the worst miss first
+    paths, error = list(images[0]["path"]), images[0]["error"].abs()
+    by_error = [*map(int, error.sort_values(ascending=False, kind="stable").index)]  # worst first
     rows = {path: row for row, path in enumerate(paths)}
     explained = read_explanations(runs[0].folder, rows, by_error)
     drawn = [content.run_figures(run, of_run) for run, of_run in zip(runs, images, strict=True)]
-    side = content.side_by_side(runs, comparison) if comparison else {}
-    about = {
-        "truth": runs[0].truth,
-        "low": low,
-        "high": high,
-        "columns": content.image_columns(runs, images, table),
-        "figures": drawn,
-        "beside": side.get("figures", {}),
-        "explanations": explained.images,
-    }
-    data = inert(about)
+    side = content.side_by_side(comparison) if comparison else {}
+    data = inert(
+        {
+            "truth": runs[0].truth,
+            "low": low,
+            "high": high,
+            "columns": content.image_columns(runs, images, table),
+            "figures": drawn,
+            "beside": side.get("figures", {}),
+            "explanations": explained.images,
+        }
+    )
     plotly = asset("report/plotly/plotly-basic.min.js")
-    scripts = [plotly, bundle(*MAIN), bundle("report/page/start.js")]
+    scripts = [plotly, bundle(*MAIN), bundle("report/start.js")]
     room = SIZE - TEMPLATE - sum(len(text.encode()) for text in (data, *scripts))
     pictures, maps = _pictures(table, images[0], explained, by_error, room)
-    missing = [f"{paths[row]} {why}" for row, why in pictures.problems.items()]
-    missing += [f"the map of {paths[row]} {why}" for row, why in maps.problems.items() if why]
-    texts = content.content(runs[0], table, dataset, len(images[0])) | {
-        "low": number(low, 2),
-        "high": number(high, 2),
+    missing = _missing(paths, pictures, maps)
+    texts = content.content(runs[0], images[0], table, dataset, explained) | {
         "runs": [run.name for run in runs],
         # A run that has more experts than the first has places for their figures, too.
         "figures": {name: figure for run in reversed(drawn) for name, figure in run.items()},
         "side": side,
-        "explained": explained,
         "missing": missing,
         "missing_some": some([printable(reason) for reason in missing]),
         "pictures": pictures,
         "data": data,
         "blocks": _blocks(pictures, maps),
     }
-    return render(
-        "report/page/report.html.j2", texts, ["report/page/report.css"], scripts, any_style=True
-    )
+    return render("report/report.html.j2", texts, ["report/report.css"], scripts, any_style=True)
 
 
 def _pictures(
@@ -132,6 +124,12 @@ def _pictures(
     maps: list[Path | str] = [explained.overlays.get(row, "") for row in range(len(images))]
     room -= reserve + sum(map(len, pictures.small))
     return pictures, make_pictures(maps, room, by_error, label="Maps", sides=(LARGE_SIDE, *SIDES))
+
+
+def _missing(paths: Sequence[str], pictures: Thumbnails, maps: Thumbnails) -> list[str]:
+    """Which pictures and maps are not there, and why."""
+    missing = [f"{paths[row]} {why}" for row, why in pictures.problems.items()]
+    return missing + [f"the map of {paths[row]} {why}" for row, why in maps.problems.items() if why]
 
 
 def _blocks(pictures: Thumbnails, maps: Thumbnails) -> list[tuple[str, Markup]]:

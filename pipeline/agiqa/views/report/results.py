@@ -1,13 +1,20 @@
-"""What the report reads: the files that `fit` and `evaluate` left in a run folder."""
+"""What the report reads: the files that `fit`, `evaluate` and `explain` left in a run folder.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+`RUN/explanations/explanations.json` holds, by image path, an overlay (a PNG beside it), reasons
+with numbers, and the nearest rated images; and for all images how well each reason holds.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable
+from agiqa.core.trees import MOST_JSON, read_json
+from agiqa.data.datasets.table import inner_path
 from agiqa.data.datasets.text_table import read_text_csv
 from agiqa.runs.files import CURVES, PARAMS, provenance_of, run_folder
 from agiqa.runs.records import (
@@ -17,26 +24,15 @@ from agiqa.runs.records import (
     finite_numbers,
     read_metrics,
     read_predictions,
-    result_files,
 )
+from agiqa.views.kit.number import ends, number
 
 MODEL = "moe"  # the model that the page is about; the others stand beside it in the tables
 NEEDED = ("dataset", "synthetic", "target", "protocol", "splits", "models", "per_split")
-# Folders inside a run that hold results of their own, and what these are.
-FURTHER = {
-    "targets": "The same images and splits, another score.",
-    "datasets": "Another data set that the run was trained on, by its own splits.",
-    "cross": "A data set that the run was not trained on.",
-}
-
-
-@dataclass(frozen=True)
-class Further:
-    """Results beside the run's own: on another target, or on another data set."""
-
-    folder: str  # inside the run, such as targets/align
-    meaning: str  # one sentence
-    metrics: dict[str, Any]
+EXPLANATIONS = "explanations/explanations.json"
+MOST_BYTES = 4_000_000  # of reasons and neighbours in the page
+REASON = ("aspect", "text", "answer", "percentile", "strength")
+NEIGHBOUR = ("path", "mos", "score", "similarity")
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,6 @@ class Results:
     predictions: pd.DataFrame  # of MODEL: seed, path, generator, group, mos, score, gate_<expert>…
     curves: pd.DataFrame  # model, seed, epoch, val_srcc
     settings: str  # params.yaml as it stands
-    further: tuple[Further, ...] = ()
 
     @property
     def experts(self) -> list[str]:
@@ -78,7 +73,12 @@ def read_results(run: Path) -> Results:
         raise AgiqaError(
             f"{printable(fitted)}: expected {CURVES}, found none: run `agiqa fit` again"
         )
-    metrics = _metrics(run, NEEDED)
+    metrics = read_metrics(run, NEEDED)
+    if MODEL not in metrics["models"]:
+        raise AgiqaError(
+            f"{printable(run / METRICS)}: damaged (no figures of model {MODEL}): run "
+            "`agiqa evaluate` again"
+        )
     return Results(
         folder=run,
         provenance=provenance,
@@ -86,15 +86,6 @@ def read_results(run: Path) -> Results:
         predictions=_predictions(run, metrics),
         curves=_curves(fitted / CURVES),
         settings=(fitted / PARAMS).read_text("utf-8", errors="replace"),
-        further=tuple(
-            Further(
-                printable(path.parent.relative_to(run)),
-                FURTHER[path.relative_to(run).parts[0]],
-                _metrics(path.parent, ("models",)),
-            )
-            for path in result_files(run)
-            if path.parent != run
-        ),
     )
 
 
@@ -115,16 +106,6 @@ def average_images(results: Results) -> pd.DataFrame:
         **{gate: (gate, "mean") for gate in gates},
     ).reset_index()
     return images.assign(error=images["score"] - images["mos"])
-
-
-def _metrics(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
-    metrics = read_metrics(folder, needed)
-    if MODEL not in metrics["models"]:
-        raise AgiqaError(
-            f"{printable(folder / METRICS)}: damaged (no figures of model {MODEL}): run "
-            "`agiqa evaluate` again"
-        )
-    return metrics
 
 
 def _predictions(folder: Path, metrics: dict[str, Any]) -> pd.DataFrame:
@@ -151,3 +132,82 @@ def _curves(path: Path) -> pd.DataFrame:
         raise AgiqaError(
             f"{printable(path)}: damaged: {error}: run `agiqa evaluate` again"
         ) from error
+
+
+@dataclass(frozen=True)
+class ExplainedImages:
+    """What the page shows of them."""
+
+    images: dict[int, dict[str, Any]] = field(default_factory=dict)  # by row of the page
+    overlays: dict[int, Path] = field(default_factory=dict)
+    validity: tuple[tuple[str, ...], ...] = ()  # aspects, rho with MOS, with residual, interval
+    deletion: tuple[tuple[str, str], ...] = ()  # the deletion test's single numbers: what, figure
+    left_out: int = 0  # images whose reasons the page has no room for
+    available: bool = False
+
+
+def read_explanations(
+    run: Path, rows: Mapping[str, int], important: Sequence[int]
+) -> ExplainedImages:
+    """Read them for the page's rows by image path; of the `important` ones reasons are kept first.
+
+    Empty where there are none.
+
+    Raises:
+        AgiqaError: damaged, or an overlay's path leaves the folder.
+    """
+    file = run / EXPLANATIONS
+    if not file.is_file():
+        return ExplainedImages()
+    try:
+        record = read_json(file, 4 * MOST_JSON)
+        by_row = {rows[path]: image for path, image in record["images"].items() if path in rows}
+        overlays = {
+            row: file.parent / inner_path(str(image["overlay"]), f"{printable(file)}: overlay")
+            for row, image in by_row.items()
+            if image.get("overlay")
+        }
+        ordered = [row for row in important if row in by_row]
+        images, room = {}, MOST_BYTES
+        for row in ordered:
+            image = _image(by_row[row], rows)
+            room -= len(json.dumps(image, ensure_ascii=False).encode())
+            if room < 0:
+                break
+            images[row] = image
+        return ExplainedImages(
+            images,
+            overlays,
+            tuple(map(_validity, record.get("reasons_validity") or ())),
+            tuple(
+                (str(name).replace("_", " "), number(v, 4) if isinstance(v, float) else str(v))
+                for name, v in (record.get("deletion") or {}).items()
+                if isinstance(v, int | float | str) and not isinstance(v, bool)
+            ),
+            len(ordered) - len(images),
+            True,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AgiqaError(
+            f"{printable(file)}: damaged ({error!r}): run `agiqa explain` again"
+        ) from error
+
+
+def _image(explained: Mapping[str, Any], rows: Mapping[str, int]) -> dict[str, Any]:
+    """What `images.js` reads: lists of REASON, and of a row and NEIGHBOUR."""
+    return {
+        "reasons": [
+            [reason.get(key) for key in REASON] for reason in explained.get("reasons") or ()
+        ],
+        "neighbours": [
+            [rows.get(neighbour["path"], -1), *(neighbour.get(key) for key in NEIGHBOUR)]
+            for neighbour in explained.get("neighbours") or ()
+        ],
+    }
+
+
+def _validity(aspect: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = aspect.get("low"), aspect.get("high")
+    rhos = (number(aspect.get(key), 2, signed=True) for key in ("rho_mos", "rho_residual"))
+    name = str(aspect["aspect"]).replace("_", " ")
+    return (name, *rhos, "" if low is None else ends(low, high, 2))

@@ -56,26 +56,6 @@ def residuals_by_prompt(images: pd.DataFrame) -> pd.DataFrame:
     return table if len(table) <= MOST else pd.concat([table[:half], table[-half:]])
 
 
-def prompt_share(images: pd.DataFrame) -> float:
-    """The share of the residuals' variance that lies between prompts, 0 to 1; NaN if unknown.
-
-    The one-way random-effects intraclass correlation for groups of unequal size (Shrout and
-    Fleiss's ICC(1), with the usual mean group size), cut at 0.
-    """
-    grouped = images[images["group"] != ""]
-    sizes = grouped.groupby("group")["error"].size().to_numpy()
-    count, groups = int(sizes.sum()), len(sizes)
-    if groups < 2 or count <= groups:
-        return float("nan")
-    within = grouped["error"] - grouped.groupby("group")["error"].transform("mean")
-    squares = float((within**2).sum())
-    total = float(((grouped["error"] - grouped["error"].mean()) ** 2).sum())
-    between, inside = (total - squares) / (groups - 1), squares / (count - groups)
-    size = (count - float((sizes**2).sum()) / count) / (groups - 1)
-    below = between + (size - 1) * inside
-    return max(0.0, (between - inside) / below) if below > 0 else float("nan")
-
-
 def calibration(images: pd.DataFrame) -> pd.DataFrame:
     """MOS in bins of the score, as many images in each.
 

@@ -1,35 +1,42 @@
-"""The JSON API: scores, explanations, and what the run is."""
+"""The web app of one run: the JSON API, the page, Swagger's page about the API, health and metrics.
 
+All comes from this machine; `guards` stand before it.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi import Path as InPath
-from fastapi.responses import Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import generate_latest
 from starlette.datastructures import ImmutableMultiDict
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
 
-from agiqa.core.errors import one_line
-from agiqa.core.trees import parse_json
-from agiqa.views.server.decoding import Pictures
-from agiqa.views.server.limits import Limits
-from agiqa.views.server.schemas import (
-    KINDS,
-    Explanation,
-    Folder,
-    FolderExplanation,
-    FolderNumbers,
-    Kind,
-    Problem,
-    RunFacts,
-    Scores,
-)
+from agiqa import __version__
+from agiqa.views.server import guards
+from agiqa.views.server.decoding import RequestImage, shown_name
+from agiqa.views.server.guards import UnderWay, problem
+from agiqa.views.server.schemas import KINDS, Explanation, Health, Kind, Problem, RunFacts, Scores
 from agiqa.views.server.service import Service
-from agiqa.views.server.uploads import RequestImage, shown_name
 
+VIEWS = Path(str(files("agiqa.views")))
+STATIC = VIEWS / "server/static"
+STATIC_FOLDERS = {"/static": STATIC, "/kit/web": VIEWS / "kit/web"}  # scripts and styles
+SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")  # of the bundle, no other
 PROBLEMS = {
     400: "The request is not as described, or its Host header is no name of this server.",
     403: "The request comes from a page of another origin.",
-    404: "There is no such image, or no folder of the operator's.",
+    404: "There is no such image.",
     408: "The body comes too slowly.",
     413: "The request is larger than the server takes.",
     415: "The body is of another media type.",
@@ -39,6 +46,67 @@ PROBLEMS = {
 }
 ANY = (400, 403, 500, 503, 504)  # that every route of the API may answer with
 BODY = (408, 413, 415)  # and those that take a body
+FORM_TYPE = "multipart/form-data"
+
+
+def make_app(service: Service, hosts: Sequence[str], under_way: UnderWay) -> ASGIApp:
+    """Make the app, with whose start and stop the service's thread starts and stops.
+
+    It answers to `hosts` in the Host header, ["*"] for any.
+    """
+    limits = service.limits
+    app = FastAPI(
+        title="agiqa",
+        version=__version__,
+        summary=f"Quality scores for AI-generated images, by the run {service.facts.run}.",
+        lifespan=_lifespan,
+        docs_url=None,  # its page would load from a CDN
+        redoc_url=None,
+        form_limits={
+            "max_files": limits.files,
+            "max_fields": limits.files + 8,
+            "max_part_size": limits.prompt_bytes,
+        },
+        middleware=[
+            Middleware(guards.SafeAndMeasured, meters=service.meters),
+            Middleware(guards.Drained),
+            Middleware(guards.AsProblems, limits=limits),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(guards.SameOrigin),
+            Middleware(guards.Bounded, limits=limits, under_way=under_way),
+        ],
+    )
+    app.openapi_version = "3.0.3"  # the newest that the Swagger UI of the bundle shows
+    app.state.service, app.state.under_way = service, under_way
+    app.include_router(router, max_body_size=limits.request_bytes)
+    app.include_router(health_router)
+    app.include_router(pages)
+    for path, folder in STATIC_FOLDERS.items():
+        app.mount(path, StaticFiles(directory=folder))
+    for kind in (HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    await service.decoders.start()
+    service.models.start()
+    yield
+    service.models.stop()
+    await service.decoders.close()
+
+
+def _answer(_: Request, error: Exception) -> JSONResponse:
+    """Answer a request that has failed, of a wrong one with the first thing that is wrong."""
+    if isinstance(error, HTTPException):
+        return problem(error.status_code, str(error.detail), error.headers)
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part != "body")
+        return problem(400, f"{field or 'body'}: {first['msg']}")
+    return problem(500, "An internal error, which the server's log has.")
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -51,20 +119,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {**descriptions, "default": {"model": Problem, "description": "Any other failure."}}
 
 
-def media_type(wanted: str) -> Any:
-    """A dependency that refuses bodies of another media type."""
-
-    async def check(request: Request) -> None:
-        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if sent != wanted:
-            raise HTTPException(415, f"Expected a body of type {wanted}, found {sent or 'none'}.")
-        if wanted == "application/json":
-            try:
-                parse_json(await request.body())
-            except ValueError as error:
-                raise HTTPException(400, f"The body is no JSON: {one_line(error)}.") from None
-
-    return Depends(check)
+async def require_form(request: Request) -> None:
+    """Refuse bodies of another media type; a dependency."""
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent != FORM_TYPE:
+        raise HTTPException(415, f"Expected a body of type {FORM_TYPE}, found {sent or 'none'}.")
 
 
 def require_once(fields: ImmutableMultiDict[str, Any], *names: str) -> None:
@@ -87,28 +146,17 @@ def operation_id(route: APIRoute) -> str:
 router = APIRouter(
     prefix="/api/v1", responses=problems(*ANY), generate_unique_id_function=operation_id
 )
-FORM: dict[str, Any] = {
-    "dependencies": [media_type("multipart/form-data")],
-    "responses": problems(*BODY),
-}
-JSON: dict[str, Any] = {
-    "dependencies": [media_type("application/json")],
-    "responses": problems(404, *BODY),
-    "max_body_size": Limits.json_bytes,
-}
-PICTURE: dict[str, Any] = {
-    "response_class": Response,
-    "responses": {200: {"content": {"image/jpeg": {}}}, **problems(404)},
-}
-
-Number = Annotated[int, InPath(ge=0, le=2**31, description="The image's place, from 0.")]
-Size = Literal["small", "large"]
+health_router = APIRouter(
+    tags=["operation"], responses=problems(400), generate_unique_id_function=operation_id
+)
+pages = APIRouter(include_in_schema=False)
+FORM: dict[str, Any] = {"dependencies": [Depends(require_form)], "responses": problems(*BODY)}
 
 
 @router.get("/run", summary="What the scores come from", tags=["run"])
 async def get_run(request: Request) -> RunFacts:
     """Data set, target, protocol, test figures, scale and limits of the run."""
-    return service_of(request).facts
+    return _service(request).facts
 
 
 @router.post("/scores", summary="Score images", tags=["images"], **FORM)
@@ -124,7 +172,7 @@ async def score_images(
     ] = None,
 ) -> Scores:
     """Scores in the request's order; files that cannot be used are in `refused`, with why."""
-    service = service_of(request)
+    service = _service(request)
     prompts = service.prompts(image_prompts or [], len(images))
     inputs = [
         RequestImage(shown_name(image.filename), prompt, image.file)
@@ -144,100 +192,88 @@ async def explain_image(
 ) -> Explanation:
     """A map of what pulls the score up and down, reasons, and rated images that look alike."""
     require_once(await request.form(), "image", "image_prompt")
-    service = service_of(request)
+    service = _service(request)
     (prompt,) = service.prompts([image_prompt], 1)
     image_input = RequestImage(shown_name(image.filename), prompt, image.file)
     return await service.explain(image_input, kinds or list(Kind), request.is_disconnected)
 
 
 @router.get(
-    "/folder",
-    summary="List the operator's folder",
-    tags=["folder"],
-    responses=problems(404),
-)
-async def get_folder(request: Request) -> Folder:
-    """The images of the folder that the operator named; their places are their numbers."""
-    service = service_of(request)
-    if service.facts.folder is None:
-        raise HTTPException(404, "The server was started without --images.")
-    return Folder(name=service.listed_name, images=service.listed)
-
-
-@router.post(
-    "/folder/scores",
-    summary="Score images of the operator's folder",
-    tags=["folder"],
-    **JSON,
-)
-async def score_folder_images(request: Request, wanted: FolderNumbers) -> Scores:
-    """As for files, by number."""
-    service = service_of(request)
-    if len(wanted.numbers) > service.facts.limits.files:
-        raise HTTPException(
-            400,
-            f"Expected at most {service.facts.limits.files} images in one request, found "
-            f"{len(wanted.numbers)}.",
-        )
-    prompts = service.prompts([wanted.image_prompt], len(wanted.numbers))
-    inputs = [_listed(service, n, p) for n, p in zip(wanted.numbers, prompts, strict=True)]
-    return await service.score(inputs, request.is_disconnected)
-
-
-@router.post(
-    "/folder/{number}/explanations",
-    summary="Explain the score of an image of the operator's folder",
-    tags=["folder"],
-    **JSON,
-)
-async def explain_folder_image(
-    request: Request, number: Number, wanted: FolderExplanation
-) -> Explanation:
-    """As for a file, by number."""
-    service = service_of(request)
-    (prompt,) = service.prompts([wanted.image_prompt], 1)
-    image_input = _listed(service, number, prompt)
-    return await service.explain(image_input, wanted.kinds or list(Kind), request.is_disconnected)
-
-
-@router.get(
-    "/folder/{number}/picture",
-    summary="See an image of the operator's folder",
-    tags=["folder"],
-    **PICTURE,
-)
-async def get_folder_picture(request: Request, number: Number, size: Size = "small") -> Response:
-    """A JPEG of at most 160 (`small`) or 1024 pixels a side."""
-    require_once(request.query_params, "size")
-    return await _jpeg(service_of(request).pictures, number, size)
-
-
-@router.get(
     "/dataset/{number}/picture",
     summary="See an image of the run's data set",
     tags=["run"],
-    **PICTURE,
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **problems(404)},
 )
-async def get_dataset_picture(request: Request, number: Number, size: Size = "small") -> Response:
+async def get_dataset_picture(
+    request: Request,
+    number: Annotated[int, InPath(ge=0, le=2**31, description="The image's place, from 0.")],
+    size: Literal["small", "large"] = "small",
+) -> Response:
     """A JPEG of at most 160 (`small`) or 1024 pixels a side; neighbours name its address."""
     require_once(request.query_params, "size")
-    return await _jpeg(service_of(request).dataset_pictures, number, size)
+    picture = await _service(request).dataset_pictures.jpeg(number, size)
+    headers = {"cache-control": "private, max-age=600"}
+    return Response(picture, media_type="image/jpeg", headers=headers)
 
 
-def service_of(request: Request) -> Service:
-    """Find what the server holds between requests."""
+@pages.get("/")
+async def get_page() -> FileResponse:
+    """The page that images are dropped on."""
+    return FileResponse(STATIC / "index.html", media_type="text/html")
+
+
+@pages.get("/docs")
+async def get_docs() -> FileResponse:
+    """The API, to read and to try."""
+    return FileResponse(STATIC / "docs.html", media_type="text/html")
+
+
+@pages.get("/docs/{name}")
+async def get_docs_file(name: str) -> Response:
+    """Give Swagger UI's own files."""
+    from swagger_ui_bundle import swagger_ui_path
+
+    if name not in SWAGGER_FILES:
+        raise HTTPException(404)
+    return FileResponse(Path(str(swagger_ui_path)) / name)
+
+
+@pages.get("/favicon.ico")
+async def get_icon() -> FileResponse:
+    """Answer with the page's icon."""
+    return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+
+@health_router.get("/health", summary="Whether the server lives")
+async def get_health(request: Request) -> Health:
+    """Whether the server lives and is ready; always 200 while it lives."""
+    models = _service(request).models
+    ready = models.ready.is_set() and not request.app.state.under_way.stopping
+    return Health(live=True, ready=ready, waiting=models.length)
+
+
+@health_router.get(
+    "/health/ready",
+    summary="Whether the server is ready",
+    responses={503: {"model": Health, "description": "Models are loading, or it is stopping."}},
+)
+async def get_ready(request: Request, response: Response) -> Health:
+    """As `/health`; 503 until the models are loaded, and from the signal to stop on."""
+    health = await get_health(request)
+    response.status_code = 200 if health.ready else 503
+    return health
+
+
+@health_router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse)
+async def get_metrics(request: Request) -> Response:
+    """Requests and seconds by route, images by outcome, batches, queue, memory."""
+    service = _service(request)
+    service.meters.waiting.set(service.models.length)
+    text = generate_latest(service.meters.registry)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
-
-
-def _listed(service: Service, number: int, prompt: str) -> RequestImage:
-    if not 0 <= number < len(service.listed):
-        raise HTTPException(
-            404, f"There is no image {number}: the folder has {len(service.listed)}."
-        )
-    return RequestImage(service.listed[number], prompt, service.pictures.paths[number])
-
-
-async def _jpeg(pictures: Pictures, number: int, size: Size) -> Response:
-    headers = {"cache-control": "private, max-age=600"}
-    return Response(await pictures.jpeg(number, size), media_type="image/jpeg", headers=headers)

@@ -13,8 +13,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -25,8 +24,8 @@ from cachetools import TTLCache
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agiqa.views.server.guards import UnderWay
 from agiqa.views.server.limits import Limits
-from agiqa.views.server.under_way import UnderWay
 
 CLOSING_SECONDS = 3  # for connections and the models' thread, once all requests are answered
 RESERVED = 256  # descriptors for models, ledger, decoders and files of requests
@@ -175,18 +174,11 @@ class Server(uvicorn.Server):
         self.watchdog.start()
 
 
-@contextmanager
-def seldom_repeated() -> Iterator[None]:
-    """Hold back repeated log lines of those whom clients can make speak."""
+def hold_back_repeated() -> None:
+    """Hold back repeated log lines of those whom clients can make speak, from now on."""
     seldom = SeldomRepeated()
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
-    for logger in loggers:
-        logger.addFilter(seldom)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(seldom)
+    for name in TALKATIVE:
+        logging.getLogger(name).addFilter(seldom)
 
 
 class SeldomRepeated(logging.Filter):

@@ -9,8 +9,7 @@ MIB = 1024 * 1024
 class Limits:
     """Bound requests; `agiqa.data.images` bounds each image, by its header."""
 
-    request_bytes: int = 64 * MIB  # with images, counted as they come in: 413
-    json_bytes: int = 64 * 1024  # of a request in JSON: 413
+    request_bytes: int = 64 * MIB  # counted as they come in: 413
     files: int = 64  # in a request: 400
     prompt_bytes: int = 4096  # of a generation prompt, in UTF-8: 400
     requests: int = 64  # with a body, that send or wait at once: 503

@@ -153,13 +153,6 @@ class Taken(BaseModel):
     seconds: FiniteFloat
 
 
-class Folder(BaseModel):
-    """The folder that the operator gave to `agiqa serve --images`."""
-
-    name: str
-    images: list[str] = Field(description="Relative paths; an image's number is its place here.")
-
-
 class RunFacts(BaseModel):
     """What the scores come from."""
 
@@ -177,7 +170,6 @@ class RunFacts(BaseModel):
     tested: Tested | None = Field(description="None: not evaluated here.")
     published: bool = Field(description="Then its card, README.md in its folder, has its figures.")
     explanations: dict[str, str] = Field(description="For each kind: empty, or why not.")
-    folder: int | None = Field(description="Images in the operator's folder, where there is one.")
     limits: Taken
     version: str
 
@@ -194,23 +186,3 @@ class Problem(BaseModel):
     """Why a request was not answered."""
 
     detail: str
-
-
-class FolderNumbers(BaseModel):
-    """Images of the operator's folder, by their numbers."""
-
-    numbers: list[Annotated[int, Field(ge=0, strict=True)]] = Field(
-        min_length=1, description="At most as many as `limits.files`."
-    )
-    image_prompt: str = Field(
-        default="", description="The text they were generated from, at most 4 KiB of UTF-8."
-    )
-
-
-class FolderExplanation(BaseModel):
-    """What to explain of an image of the operator's folder."""
-
-    kinds: list[Kind] = Field(default_factory=list, max_length=len(Kind), description=KINDS)
-    image_prompt: str = Field(
-        default="", description="The text it was generated from, at most 4 KiB of UTF-8."
-    )

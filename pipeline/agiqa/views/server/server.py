@@ -9,10 +9,10 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets.folder import find_images
 from agiqa.runs.files import Run, load_run
 from agiqa.runs.score import Scorer
 from agiqa.views.server.limits import Limits
@@ -28,7 +28,6 @@ class Serving:
 
     run: Path
     cache: Path = Path("cache")
-    images: Path | None = None  # a folder of the operator's, to rank
     host: str = "127.0.0.1"
     port: int = 8000  # 0: any that is free
     names: Sequence[str] = ()  # further names in the Host header that are answered
@@ -57,25 +56,22 @@ def serve(
         signal, had come.
 
     Raises:
-        AgiqaError: the run cannot score, the folder has no images, the address is taken or is not
-            of this machine, or the models do not load.
+        AgiqaError: the run cannot score, the address is taken or is not of this machine, or the
+            models do not load.
     """
     try:
-        from agiqa.views.server import app, connections, service, under_way
+        from agiqa.views.server import api, connections, guards, service
     except ImportError as error:
         raise AgiqaError(
             f"agiqa serve needs the extra 'serve' (no module {error.name}): "
             "pip install 'agiqa[serve]'"
         ) from error
-    listed = None if how.images is None else (how.images, find_images(how.images))
     failures: list[BaseException] = []
-    limits, requests = connections.limited_by_descriptors(how.limits), under_way.UnderWay()
+    limits, requests = connections.limited_by_descriptors(how.limits), guards.UnderWay()
     with tempfile.TemporaryDirectory(
         prefix="agiqa-serve-", ignore_cleanup_errors=True
     ) as temporary:
         folder = Path(temporary)
-        uploads = folder / "uploads"
-        uploads.mkdir()
         run = for_serving(load_run(how.run, how.remote_code), how.batch_size)
         scorer = Scorer(run, folder / "ledger" if how.forget else None)
         bound = bind(how.host, how.port)
@@ -84,23 +80,26 @@ def serve(
             failures.append(error)
             server.should_exit = True
 
-        def leave() -> None:
-            log.error("Something did not end within the grace of the stop; it is left behind.")
-            shutil.rmtree(folder, ignore_errors=True)
-            os._exit(1)
-
-        held = service.Service(scorer, how.cache, listed, uploads, limits, on_ready, give_up)
+        uploads = folder / "uploads"
+        held = service.Service(scorer, how.cache, uploads, limits, on_ready, give_up)
         hosts = ["*"] if not is_local(how.host) and not how.names else [*LOCAL_NAMES, *how.names]
-        made = app.make_app(held, hosts, requests)
-        server = connections.Server(made, limits, requests, on_stop, leave)
+        app = api.make_app(held, hosts, requests)
+        server = connections.Server(app, limits, requests, on_stop, partial(_leave_behind, folder))
         name = f"[{how.host}]" if ":" in how.host else how.host
         on_start(f"http://{name}:{bound.getsockname()[1]}/")
-        with bound, connections.seldom_repeated():
+        connections.hold_back_repeated()
+        with bound:
             server.run(sockets=[bound])
         held.models.join(connections.CLOSING_SECONDS)
     if failures:
         raise AgiqaError(f"{how.run}: its models do not load ({failures[0]}).") from failures[0]
     return requests.cut_off
+
+
+def _leave_behind(folder: Path) -> None:
+    log.error("Something did not end within the grace of the stop; it is left behind.")
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The tables in four formats: Markdown, CSV for programs, LaTeX with booktabs, an HTML page.
+"""The tables in words and in four formats: Markdown, CSV for programs, LaTeX with booktabs, HTML.
 
 A `Sheet` is a grid in words, the same for all; CSV alone has the numbers themselves:
 
@@ -18,10 +18,11 @@ from itertools import groupby
 from pathlib import Path
 
 from agiqa.core.spreadsheets import safe_cell
-from agiqa.views.kit.number import dashes
+from agiqa.data.metric_names import FITTED
+from agiqa.views.kit.number import DASH, dashes, number, without_zero
 from agiqa.views.kit.page import render as render_page
-from agiqa.views.tables import wording
-from agiqa.views.tables.grids import FIGURES, MARKS, Column, Grid, GridRow, Result, Value
+from agiqa.views.tables import grids
+from agiqa.views.tables.grids import Column, Grid, GridRow, Result, Value
 
 ABOUT = ("method", "ours", "trained_on", "dataset", "target", "protocol", "synthetic", "splits")
 PARTS = ("", "_sd", "_low", "_high", "_from", "_to")
@@ -64,14 +65,14 @@ class Sheet:
     sources: list[str]
 
 
-def render(grids: Sequence[Grid], form: str, intervals: bool = False) -> str:
+def render(tables: Sequence[Grid], form: str, intervals: bool = False) -> str:
     """The grids as text of one of FORMATS; intervals stand in CSV whether asked for or not.
 
     LaTeX needs the package booktabs; the HTML page needs nothing from outside.
     """
     if form == "csv":
-        return _csv(grids)
-    sheets = [_sheet(grid, intervals) for grid in grids]
+        return _csv(tables)
+    sheets = [_sheet(grid, intervals) for grid in tables]
     if form == "markdown":
         return "\n".join(map(_markdown, sheets))
     if form == "latex":
@@ -85,24 +86,24 @@ def format_of(path: Path) -> str | None:
 
 
 def _sheet(grid: Grid, intervals: bool) -> Sheet:
-    heads = [_spans(grid, lambda column: (wording.data(column),))]
+    heads = [_spans(grid, lambda column: (data_name(column),))]
     if not grid.across:
-        heads.append(_spans(grid, lambda column: (wording.data(column), wording.protocol(column))))
+        heads.append(_spans(grid, lambda column: (data_name(column), protocol_name(column))))
     return Sheet(
-        title=wording.title(grid),
-        caption=wording.caption(grid, intervals),
+        title=title(grid),
+        caption=caption(grid, intervals),
         heads=heads,
-        figures=[FIGURES[figure] for _ in grid.columns for figure in grid.figures],
+        figures=[grids.FIGURES[figure] for _ in grid.columns for figure in grid.figures],
         width=len(grid.figures),
         rows=[
             (
-                wording.row_name(row),
+                row_name(row),
                 row.ours,
-                [wording.cell(cell, f, intervals) for cell in row.cells for f in grid.figures],
+                [cell_text(result, f, intervals) for result in row.cells for f in grid.figures],
             )
             for row in grid.rows
         ],
-        sources=wording.sources(grid),
+        sources=sources(grid),
     )
 
 
@@ -169,14 +170,14 @@ def _latex(sheet: Sheet) -> str:
     return "\n".join([*lines, r"\begin{itemize}", *sources, r"\end{itemize}", r"\end{table}", ""])
 
 
-def _csv(grids: Sequence[Grid]) -> str:
+def _csv(tables: Sequence[Grid]) -> str:
     """One table of all grids, a line for each result, what is not known left empty."""
-    figures = list(dict.fromkeys(figure for grid in grids for figure in grid.figures))
+    figures = list(dict.fromkeys(figure for grid in tables for figure in grid.figures))
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")
     columns = [f"{figure}{part}" for figure in figures for part in PARTS]
     lines.writerow([*ABOUT, *columns, "marks", "said", "source", "note"])
-    for row in (row for grid in grids for row in grid.rows):
+    for row in (row for grid in tables for row in grid.rows):
         for result in filter(None, row.cells):
             lines.writerow(map(safe_cell, _csv_line(row, result, figures)))
     return out.getvalue()
@@ -190,7 +191,7 @@ def _csv_line(row: GridRow, result: Result, figures: Sequence[str]) -> list[str]
         cells += _csv_value(result.figures.get(figure, Value()))
     shown = {name: vars(value) for name, value in result.figures.items() if name in figures}
     note = " ".join(filter(None, (result.note, dashes([shown], figures))))
-    marks = "; ".join(MARKS[mark] for mark in result.marks)
+    marks = "; ".join(grids.MARKS[mark] for mark in result.marks)
     return [*cells, marks, result.protocol_note, result.source, note]
 
 
@@ -201,4 +202,110 @@ def _csv_value(value: Value) -> list[str]:
     if value.printed:
         return [*value.printed, "", "", "", "", ""]
     numbers = (value.median, value.sd, *(value.interval or (None, None)))
-    return [*("" if number is None else f"{number:.6g}" for number in numbers), "", ""]
+    return [*("" if figure is None else f"{figure:.6g}" for figure in numbers), "", ""]
+
+
+def cell_text(result: Result | None, figure: str, intervals: bool = False) -> str:
+    """A figure as `.885 ± .009`, of one split as `.8929`, of a range `.882 to .887`, with marks.
+
+    Empty where there is no result; a dash where a run has none, and `caption` says why.
+    """
+    value = result.figures.get(figure) if result else None
+    if result is None or value is None:
+        return ""
+    marks = f" {''.join(result.marks)}".rstrip()
+    if value.printed:
+        return " to ".join(map(without_zero, value.printed)) + marks
+    if value.median is None:
+        return DASH
+    digits = 4 if value.sd is None else 3
+    text = without_zero(number(value.median, digits))
+    if value.sd is not None:
+        text += f" ± {without_zero(number(value.sd, digits))}"
+    if intervals and value.interval is not None:
+        low, high = (without_zero(number(end, digits)) for end in value.interval)
+        return f"{text}{marks} [{low}, {high}]"
+    return text + marks
+
+
+def data_name(column: Column) -> str:
+    """The data set and target of a column."""
+    text = f"{column.dataset}, {column.target}"
+    return f"{text} (synthetic)" if column.synthetic else text
+
+
+def protocol_name(column: Column) -> str:
+    """The protocol of a column; across data sets all have the same."""
+    if column.protocol == grids.AS_PUBLISHED:
+        return "as published (protocols differ)"
+    if column.comparable:
+        return f"{column.protocol} (the same split file: comparable)"
+    return "" if column.protocol == grids.CROSS else column.protocol
+
+
+def title(grid: Grid) -> str:
+    """Say what the table is of."""
+    if grid.across:
+        return "Across data sets: rows say what was trained on, columns what was tested on"
+    return "Results by data set, target and protocol"
+
+
+def row_name(row: GridRow) -> str:
+    """The method, and across data sets what it was trained on."""
+    if not row.trained_on:
+        return row.method
+    trained_by = f" ({row.trained_by})" if row.trained_by else ""
+    return f"{row.method}, trained on {' + '.join(row.trained_on)}{trained_by}"
+
+
+def caption(grid: Grid, intervals: bool = False) -> str:
+    """Say how to read the cells."""
+    sentences = ["Test sides."]
+    if any(result.ours and (result.splits or 0) > 1 for result in grid.results):
+        sentences.append("Ours: median ± sd over splits.")
+    if any(result.ours and result.splits == 1 for result in grid.results):
+        sentences.append("Of one split: four digits, no deviation.")
+    shown = [grids.FIGURES[f] for f in FITTED if f in grid.figures]
+    if shown:
+        sentences.append(f"{' and '.join(shown)} after the 4-parameter logistic.")
+    if intervals:
+        sentences.append("In brackets 95 % intervals.")
+    sentences.append("An empty cell: no result.")
+    rows = [
+        {name: vars(value) for name, value in result.figures.items() if name in grid.figures}
+        for result in grid.results
+    ]
+    if why := dashes(rows, grid.figures if intervals else ()):
+        sentences.append(why)
+    if not grid.across:
+        sentences.append("Columns have protocols of their own and are not to be compared.")
+    if any(column.protocol == grids.AS_PUBLISHED for column in grid.columns):
+        sentences.append("As published: protocols differ from ours, and among themselves.")
+    if marks := {mark for result in grid.results for mark in result.marks}:
+        sentences.append(
+            "; ".join(f"{m} {grids.MARKS[m]}" for m in grids.MARKS if m in marks) + "."
+        )
+    if any(column.synthetic for column in grid.columns):
+        sentences.append("Synthetic: severity of degradation, not opinion.")
+    return " ".join(sentences)
+
+
+def sources(grid: Grid) -> list[str]:
+    """For every result where it is from and by which protocol; what is the same is said once."""
+    columns: dict[tuple[str, bool, str], list[str]] = {}
+    for row in grid.rows:
+        for result in filter(None, row.cells):
+            note = f" ({result.note})" if result.note else ""
+            source = result.source  # a publication opens a sentence, a folder stays as it is
+            source = source if "/" in source else source[:1].upper() + source[1:]
+            statement = f"{result.protocol_note}. {source}{note}."
+            text = data_name(result.column) + f", {result.protocol}" * (not grid.across)
+            columns.setdefault((row_name(row), row.ours, statement), []).append(text)
+    merged: dict[tuple[str, ...], list[str]] = {}
+    for (name, ours, statement), texts in columns.items():  # the models of one run say the same
+        merged.setdefault((statement, "" if ours else name, *texts), []).append(name)
+    return [
+        f"{names[0] if len(names) == 1 else f'agiqa, {len(names)} models'}. {'; '.join(texts)}: "
+        + statement
+        for (statement, _, *texts), names in merged.items()
+    ]

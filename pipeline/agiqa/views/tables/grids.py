@@ -60,6 +60,16 @@ class Result:
     marks: tuple[str, ...] = ()  # keys of MARKS
     splits_sha256: str = ""  # of its split file; the first digits of a published one's
 
+    @property
+    def column(self) -> "Column":
+        """What tells its column."""
+        return Column(self.dataset, self.target, self.protocol, self.synthetic)
+
+    @property
+    def row(self) -> tuple[str, tuple[str, ...], str]:
+        """What tells its row: method, trained on, trained by."""
+        return (self.method, self.trained_on, self.trained_by)
+
 
 # In the order of a table; others follow by name.
 DATASETS = tuple(OFFICIAL)
@@ -113,10 +123,10 @@ def grids_of(
     Published results stand where there are ours: of the same data and target, across data sets of
     the same target. They share a column with ours where the split file is the same, no other.
     """
-    digests = {_column(cited): cited.splits_sha256 for cited in published if cited.splits_sha256}
+    digests = {cited.column: cited.splits_sha256 for cited in published if cited.splits_sha256}
     ours = [  # of a published protocol, but by another split file: in a column of their own
         replace(result, protocol=f"{result.protocol}, {ANOTHER}")
-        if not result.splits_sha256.startswith(digests.get(_column(result), ""))
+        if not result.splits_sha256.startswith(digests.get(result.column, ""))
         else result
         for result in ours
     ]
@@ -140,37 +150,28 @@ def _subject(result: Result) -> tuple[str, str]:
 
 def _grid(results: Sequence[Result], figures: tuple[str, ...], across: bool) -> Grid:
     """Lay results out: published ones first, in their order, then ours by model and name."""
-    counts = Counter((_key(result), _column(result)) for result in results)
+    counts = Counter((result.row, result.column) for result in results)
     results = [  # those that would fall into one cell get their run's folder into their names
         replace(result, method=f"{result.method} ({result.source})")
-        if counts[_key(result), _column(result)] > 1
+        if counts[result.row, result.column] > 1
         else result
         for result in results
     ]
-    columns = sorted({_column(result) for result in results}, key=_order)
-    cells = {(_key(result), _column(result)): result for result in results}
+    columns = sorted({result.column for result in results}, key=_order)
+    cells = {(result.row, result.column): result for result in results}
     rows = []
     our_results = [result for result in results if result.ours]
     models = in_order(dict.fromkeys(result.model for result in our_results))
     our_results.sort(key=lambda r: (models.index(r.model), r.method, r.trained_on, r.trained_by))
     ordered = [*(result for result in results if not result.ours), *our_results]
-    for key, is_ours in dict.fromkeys((_key(result), result.ours) for result in ordered):
+    for key, is_ours in dict.fromkeys((result.row, result.ours) for result in ordered):
         row = tuple(cells.get((key, column)) for column in columns)
         rows.append(GridRow(*key, ours=is_ours, cells=row))
-    pairs = {(_column(result), result.ours) for result in results if result.protocol != CROSS}
+    pairs = {(result.column, result.ours) for result in results if result.protocol != CROSS}
     columns = [
         replace(column, comparable={(column, True), (column, False)} <= pairs) for column in columns
     ]
     return Grid(across, figures, tuple(columns), tuple(rows))
-
-
-def _key(result: Result) -> tuple[str, tuple[str, ...], str]:
-    """What tells a row: method, trained on, trained by."""
-    return (result.method, result.trained_on, result.trained_by)
-
-
-def _column(result: Result) -> Column:
-    return Column(result.dataset, result.target, result.protocol, result.synthetic)
 
 
 def _order(column: Column) -> tuple[object, ...]:

@@ -20,36 +20,18 @@ async function answer(path, options = {}) {
   }
 }
 
-function send(path, content, signal) {
-  if (content instanceof FormData) return answer(path, { method: "POST", body: content, signal });
-  const headers = { "content-type": "application/json" };
-  return answer(path, { method: "POST", headers, body: JSON.stringify(content), signal });
-}
-
-function form(fields) {
+function send(path, fields, signal) {
   const body = new FormData();
   for (const [name, value] of fields) body.append(name, value, ...(value instanceof File ? [value.name] : []));
-  return body;
+  return answer(path, { method: "POST", body, signal });
 }
 
 export const run = () => answer("/run");
-export const folder = () => answer("/folder");
 export const ready = async () => (await (await fetch("/health")).json()).ready;
-export const folderPicture = (number, size) => `${API}/folder/${number}/picture?size=${size}`;
 
-// Scores of images that have one kind and prompt.
-export function scores(entries, signal) {
-  if (entries[0].number !== undefined) {
-    return send("/folder/scores", { numbers: entries.map((entry) => entry.number), image_prompt: entries[0].prompt }, signal);
-  }
-  const fields = entries.flatMap((entry) => [["images", entry.file], ["image_prompts", entry.prompt]]);
-  return send("/scores", form(fields), signal);
-}
+// Scores of images that have one prompt.
+export const scores = (entries, signal) =>
+  send("/scores", entries.flatMap(({ file, prompt }) => [["images", file], ["image_prompts", prompt]]), signal);
 
-export function explanation(entry, kinds, signal) {
-  if (entry.number !== undefined) {
-    return send(`/folder/${entry.number}/explanations`, { kinds, image_prompt: entry.prompt }, signal);
-  }
-  const fields = [["image", entry.file], ["image_prompt", entry.prompt], ...kinds.map((kind) => ["kinds", kind])];
-  return send("/explanations", form(fields), signal);
-}
+export const explanation = ({ file, prompt }, kind, signal) =>
+  send("/explanations", [["image", file], ["image_prompt", prompt], ["kinds", kind]], signal);

@@ -1,6 +1,5 @@
 // Beside the table: one image, its map, its reasons, and rated images like it.
-import { element, number } from "/kit/web/dom.js";
-import { gateBars, interval, measure } from "/kit/web/marks.js";
+import { element, gateBars, interval, measure, number } from "/kit/web/dom.js";
 import * as api from "./api.js";
 import { inTraining, plain } from "./ranking.js";
 
@@ -28,12 +27,10 @@ export class Detail {
     this.clear();
     this.leave = new AbortController();
     const { scale, target, experts } = this.facts;
-    const source = entry.number === undefined
-      ? (this.url = URL.createObjectURL(entry.file))
-      : api.folderPicture(entry.number, "large");
+    this.url = URL.createObjectURL(entry.file);
     const section = (title, ...content) => element("section", {}, element("h3", {}, title), ...content);
     const parts = {
-      maps: this.picture(entry, source),
+      maps: this.picture(entry),
       reasons: section("Reasons"),
       neighbours: section("Rated images that look alike"),
     };
@@ -65,8 +62,8 @@ export class Detail {
     this.onClose?.(entry);
   }
 
-  picture(entry, source) {
-    const image = element("img", { src: source, alt: entry.name });
+  picture(entry) {
+    const image = element("img", { src: this.url, alt: entry.name });
     image.onerror = () => image.replaceWith(element("p", { class: "muted" }, "This browser does not show this kind of image."));
     return element("section", {}, element("figure", {}, image));
   }
@@ -87,7 +84,7 @@ export class Detail {
     }
     for (const kind of Object.keys(KINDS).filter((each) => !this.facts.explanations[each])) {
       try {
-        known[kind] ??= await api.explanation(entry, [kind], signal);
+        known[kind] ??= await api.explanation(entry, kind, signal);
         if (signal.aborted) return;
         const explanation = known[kind];
         if (explanation.unavailable[kind]) end(kind, explanation.unavailable[kind]);

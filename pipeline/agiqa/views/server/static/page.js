@@ -30,7 +30,7 @@ function refuse(name, reason) {
   $("refused-list").append(element("li", {}, element("b", {}, name), `: ${reason.replace(/\.$/, "")}.`));
 }
 
-function take(files, numbers) {
+function take(files) {
   const prompt = $("prompt").value.trim();
   if (facts.asks_image_prompt && !prompt) {
     say("This run needs the text that the images were generated from: write it first, then add the images.");
@@ -38,13 +38,11 @@ function take(files, numbers) {
     return;
   }
   say("");
-  const entries = numbers
-    ? numbers.map(([place, name]) => ({ name, number: place, prompt, thumb: api.folderPicture(place, "small"), targets: {} }))
-    : [...files].map((file) => ({ name: file.webkitRelativePath || file.name, file, prompt, targets: {} }));
-  for (const entry of entries) {
-    if (entry.file && entry.file.size + OVERHEAD > facts.limits.request_bytes) {
+  for (const file of files) {
+    const entry = { name: file.webkitRelativePath || file.name, file, prompt, targets: {} };
+    if (file.size + OVERHEAD > facts.limits.request_bytes) {
       const limit = (facts.limits.request_bytes / MIB).toFixed(0);
-      refuse(entry.name, `is ${(entry.file.size / MIB).toFixed(0)} MiB, more than the limit of ${limit} MiB; it was not sent.`);
+      refuse(entry.name, `is ${(file.size / MIB).toFixed(0)} MiB, more than the limit of ${limit} MiB; it was not sent.`);
       continue;
     }
     ranking.add(entry);
@@ -60,15 +58,15 @@ function go() {
   progress();
 }
 
-// The next images for one request: few enough for its limits, with one kind and prompt.
+// The next images for one request: few enough for its limits, with one prompt.
 function next() {
   const part = [waiting.shift()];
   const [first] = part;
-  let bytes = (first.file?.size ?? 0) + OVERHEAD;
+  let bytes = first.file.size + OVERHEAD;
   while (waiting.length && part.length < Math.min(group, facts.limits.files)) {
     const [entry] = waiting;
-    bytes += (entry.file?.size ?? 0) + OVERHEAD;
-    if (bytes > facts.limits.request_bytes || !entry.file !== !first.file || entry.prompt !== first.prompt) break;
+    bytes += entry.file.size + OVERHEAD;
+    if (bytes > facts.limits.request_bytes || entry.prompt !== first.prompt) break;
     part.push(waiting.shift());
   }
   return part;
@@ -96,7 +94,7 @@ async function send(part) {
     if (seconds < FAST) group = Math.min(MOST, group + 1);
     else if (seconds > SLOW) group = Math.max(1, group - 1);
     for (const entry of part) {
-      if (!entry.file || entry.score === undefined) continue;
+      if (entry.score === undefined) continue;
       entry.thumb = await thumbnail(entry.file);
       ranking.changed(entry);
     }
@@ -138,7 +136,7 @@ function stop() {
 
 function clear() {
   stop();
-  for (const entry of ranking.entries) if (entry.file && entry.thumb) URL.revokeObjectURL(entry.thumb);
+  for (const entry of ranking.entries) if (entry.thumb) URL.revokeObjectURL(entry.thumb);
   ranking.clear();
   detail.clear();
   $("refused-list").replaceChildren();
@@ -188,18 +186,6 @@ function describe() {
   if (facts.asks_image_prompt) $("prompt-need").textContent = "(this run needs it)";
 }
 
-async function offerFolder() {
-  if (facts.folder === null) return;
-  const listed = await api.folder();
-  const button = $("rank-folder");
-  button.textContent = `Rank ${listed.name} (${listed.images.length})`;
-  button.hidden = false;
-  button.onclick = () => {
-    const taken = new Set(ranking.entries.map((entry) => entry.number));
-    take([], [...listed.images.entries()].filter(([place]) => !taken.has(place)));
-  };
-}
-
 async function awaitModels() {
   let told = false;
   while (!(await api.ready().catch(() => false))) {
@@ -227,7 +213,6 @@ async function start() {
   detail.clear();
   describe();
   listen();
-  await offerFolder();
   await awaitModels();
 }
 

@@ -1,7 +1,6 @@
 // The table of all images: ranked, sorted, filtered, downloaded.
-import { $, csv, element, number, save, within } from "/kit/web/dom.js";
+import { $, csv, element, interval, legend, measure, number, save, stack, within } from "/kit/web/dom.js";
 import { Gallery } from "/kit/web/gallery.js";
-import { interval, legend, measure, stack } from "/kit/web/marks.js";
 
 export const plain = (name) => name.replaceAll("_", " ");
 

@@ -1,9 +1,11 @@
-"""Results of evaluated runs: what `evaluate` left in the folders that a user names.
+"""Where results come from: what `evaluate` left in the folders that a user names, and publications.
 
 A run's own data set stands in RUN/metrics.json, its further targets in RUN/targets/NAME/, further
 data sets that it was trained on in RUN/datasets/NAME/, others that it was tested on in
 RUN/cross/DATASET/. Nothing but these files and provenance.json is read, so that a table takes no
-time.
+time. The systems of `published.yaml` keep their digits as printed; the file ships with the package
+and is taken at its word; tests/views/tables/test_published.py checks that every entry is complete
+and has no key or word that is not meant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.model_names import MODELS, ZERO_SHOT, in_order
 from agiqa.core.run_folders import PROVENANCE, provenance_files
+from agiqa.core.trees import read_yaml
 from agiqa.runs.records import METRICS, read_metrics, read_provenance, result_files
 from agiqa.stage2.presets import MIXTURE
-from agiqa.views.tables.grids import CROSS, FIGURES, LEAKED, Result, Value
+from agiqa.views.tables import grids
+from agiqa.views.tables.grids import Result, Value
 
 PROTOCOLS = {  # protocols in words, for those who did not read docs/protocols.md
     "grouped": "no prompt and no file on two sides",
@@ -24,9 +28,19 @@ PROTOCOLS = {  # protocols in words, for those who did not read docs/protocols.m
     "paper": "MA-AGIQA's own single split, by image",
     "ipce": "IPCE's splits, as imported",
     "official": "the data set's own sets",
-    CROSS: "trained on other data sets than tested on",
+    grids.CROSS: "trained on other data sets than tested on",
 }
+# One metrics.json: its folder, the run's provenance, the content.
+_MetricsFile = tuple[Path, Mapping[str, Any], Mapping[str, Any]]
 NETWORKS = {"paper": "MA-AGIQA's network", "paper-fixed": "MA-AGIQA's network, without its quirks"}
+PUBLISHED = Path(__file__).with_name("published.yaml")
+SELECTIONS = {
+    "test": "epoch chosen on the reported side",
+    "validation": "epoch chosen on a validation side",
+    "untrained": "not trained on this data set",
+    "unknown": "how the epoch was chosen was not found",
+}
+CHECKED = {"read": "read in the authors' code or splits", "printed": "as a table prints it"}
 
 
 @dataclass(frozen=True)
@@ -68,15 +82,12 @@ def find_results(folders: Sequence[Path], models: Sequence[str] = (MIXTURE,)) ->
             damaged.append(error)
     if damaged and not files:
         raise damaged[0]
-    named = in_order(dict.fromkeys(model for file in files for model in file.metrics["models"]))
+    named = in_order(dict.fromkeys(model for *_, metrics in files for model in metrics["models"]))
     if unknown := [model for model in models if model not in (*named, "all")]:
         raise AgiqaError(f"no run has a model {some(unknown)}; there are: {', '.join(named)}, all")
     selected = [model for model in named if model in (*models, ZERO_SHOT) or "all" in models]
     results = [
-        _result(file, model)
-        for model in selected
-        for file in files
-        if model in file.metrics["models"]
+        _result(file, model) for model in selected for file in files if model in file[2]["models"]
     ]
     return EvaluatedRuns(results, without, damaged)
 
@@ -105,29 +116,19 @@ def _runs(folder: Path) -> list[Path]:
     return runs
 
 
-@dataclass(frozen=True)
-class _MetricsFile:
-    """One metrics.json, and the run that it belongs to."""
-
-    run: Path
-    path: Path
-    provenance: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-
-
 def _read(run: Path, path: Path) -> _MetricsFile:
     provenance = read_provenance(run, partial=True)
     metrics = read_metrics(path.parent, ("dataset", "models", "protocol", "splits", "target"))
-    if metrics["protocol"] == CROSS and not metrics.get("trained_on"):
+    if metrics["protocol"] == grids.CROSS and not metrics.get("trained_on"):
         raise AgiqaError(
             f"{printable(path)}: damaged (no trained_on): run `agiqa cross` again on "
             f"{printable(run)}"
         )
-    return _MetricsFile(run, path, provenance, metrics)
+    return path.parent, provenance, metrics
 
 
 def _result(file: _MetricsFile, model: str) -> Result:
-    metrics, provenance = file.metrics, file.provenance
+    folder, provenance, metrics = file
     splits = metrics["splits"]
     protocol, leaks = metrics["protocol"], metrics.get("leaks", ())
     words = PROTOCOLS.get(protocol, "an imported split file")
@@ -142,18 +143,18 @@ def _result(file: _MetricsFile, model: str) -> Result:
         protocol=protocol,
         figures={
             name: _value(metrics["models"][model][name], splits)
-            for name in FIGURES
+            for name in grids.FIGURES
             if name in metrics["models"][model]
         },
         ours=True,
         protocol_note=words,
-        source=printable(file.path.parent),
+        source=printable(folder),
         model=model,
         splits=splits,
         synthetic=bool(metrics.get("synthetic")),
-        trained_on=tuple(metrics["trained_on"]) if protocol == CROSS else (),
-        trained_by=str(provenance.get("protocol", "")) if protocol == CROSS else "",
-        marks=(LEAKED,) if any(leak.get("same_prompt") for leak in leaks) else (),
+        trained_on=tuple(metrics["trained_on"]) if protocol == grids.CROSS else (),
+        trained_by=str(provenance.get("protocol", "")) if protocol == grids.CROSS else "",
+        marks=(grids.LEAKED,) if any(leak.get("same_prompt") for leak in leaks) else (),
         splits_sha256=metrics.get("splits_sha256", ""),
     )
 
@@ -195,3 +196,52 @@ def _value(figures: Mapping[str, Any], splits: int) -> Value:
         interval=None if low is None or high is None else (low, high),
         why=str(figures.get("why", "")),
     )
+
+
+def published_results() -> list[Result]:
+    """Give every published result, in the order of the file.
+
+    Raises:
+        AgiqaError: the file is damaged.
+    """
+    try:
+        systems = read_yaml(PUBLISHED)
+    except (OSError, ValueError) as error:
+        raise AgiqaError(
+            f"{PUBLISHED}: damaged ({one_line(error)}): install agiqa again"
+        ) from error
+    return [_published(system | result) for system in systems for result in system["results"]]
+
+
+def _published(entry: Mapping[str, Any]) -> Result:
+    trained_on = tuple(entry.get("trained_on", ()))
+    selection, leaked, in_words = entry["selection"], 0, ""
+    if "leaked" in entry:  # test images whose prompt is in training, such as "597 of 597"
+        leaked, total = map(int, entry["leaked"].split(" of "))
+        in_words = f"the prompts of {leaked:,} of {total:,} test images are in training"
+    holds = {
+        grids.LEAKED: leaked > 0,
+        grids.TEST_SELECTED: selection == "test" and not trained_on,
+        grids.NOT_SEEN: selection == "unknown" and not trained_on,
+    }
+    return Result(
+        method=entry["method"] + ", zero-shot" * (selection == "untrained"),
+        dataset=entry["dataset"],
+        target=entry["target"],
+        protocol=grids.CROSS if trained_on else entry.get("protocol", grids.AS_PUBLISHED),
+        figures={name: _printed(entry[name]) for name in grids.FIGURES if name in entry},
+        ours=False,
+        protocol_note="; ".join(filter(None, (entry["said"], SELECTIONS[selection], in_words))),
+        source=f"{entry['source']}, {CHECKED[entry['checked']]}",
+        note=entry.get("note", ""),
+        trained_on=trained_on,
+        marks=tuple(mark for mark, held in holds.items() if held),
+        splits_sha256=str(entry.get("splits_sha256", "")),
+    )
+
+
+def _printed(figure: str | list[str]) -> Value:
+    """Read a figure, or the two ends of a range."""
+    if isinstance(figure, str):
+        return Value(median=float(figure), printed=(figure,))
+    return Value(printed=tuple(figure))

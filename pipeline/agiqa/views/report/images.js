@@ -1,8 +1,45 @@
-// The images: in the card beside the main plot, in the gallery, and one by one in the dialog.
-import { $, element, grouped, number, share, within } from "../../kit/web/dom.js";
-import { Gallery, Viewer } from "../../kit/web/gallery.js";
-import { gateBars } from "../../kit/web/marks.js";
-import { report } from "./data.js";
+// The page's data, columns of images, one row an image; and the images: in the card beside the main
+// plot, in the gallery, and one by one in the dialog. Pictures stand in inert blocks that are decoded
+// on first use.
+import { $, element, gateBars, grouped, number, share, within } from "../kit/web/dom.js";
+import { Gallery, Viewer } from "../kit/web/gallery.js";
+
+const data = JSON.parse($("data").textContent);
+const { columns } = data;
+const BLOCK = 128; // pictures in a block, as page.py writes them
+const blocks = new Map();
+
+function block(id) {
+  if (!blocks.has(id)) {
+    if (!$(id)) return null; // the parser has not come to it yet
+    blocks.set(id, JSON.parse($(id).textContent));
+  }
+  return blocks.get(id);
+}
+
+const address = (base64) => (base64 ? `data:image/webp;base64,${base64}` : "");
+
+function picture(kind, row) {
+  const pictures = block(`${kind}-${Math.floor(row / BLOCK)}`);
+  return address(pictures && pictures[row % BLOCK]);
+}
+
+export const report = {
+  ...data,
+  current: 0, // which of several runs is shown
+  rows: columns.path.map((_, row) => row),
+  run: () => columns.runs[report.current],
+  score: (row) => report.run().score[row],
+  mos: (row) => columns.mos[row],
+  error: (row) => report.score(row) - columns.mos[row],
+  prompt: (row) => columns.prompts[columns.prompt[row]],
+  group: (row) => columns.groups[columns.group[row]],
+  generator: (row) => columns.generators[columns.generator[row]],
+  path: (row) => columns.path[row],
+  small: (row) => picture("picture", row),
+  map: (row) => picture("map", row),
+  large: (row) => address((block("picture-large") || {})[row]) || report.small(row),
+};
 
 // MOS as a ring, score as a diamond, the gap between them, on the scale of the MOS.
 function scaleMark(row) {
