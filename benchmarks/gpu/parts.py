@@ -106,7 +106,7 @@ def unpack(folder: Path) -> list[str]:
                 continue
             if faults := _faults(folder, digests):
                 waiting.append(
-                    f"{folder}: {', '.join(faults)}: bring what is named again; steps that need "
+                    f"{folder}: {', '.join(faults)}: bring what is named; steps that need "
                     f"{entry} are left out"
                 )
                 continue
