@@ -206,6 +206,7 @@ class _Trial:
     curve: Curve
     since: int = 0  # looks without a gain for any target
 
+    @torch.no_grad()
     def look(self, mixture: Mixture, train: SideScores, val: SideScores, epoch: int) -> None:
         """Note the mixture of all trials as it is now, for each target that it is the best of."""
         if self.since == PATIENCE:
@@ -254,9 +255,9 @@ def _train(start: Mixture, train: SideScores, val: SideScores, settings: Fit) ->
             optimiser.step()
         if epoch % LOOK_EVERY and epoch < settings.epochs:
             continue
-        with torch.no_grad():
-            for trial in trials:
-                trial.look(current(epoch), train, val, epoch)
+        mixture = current(epoch)
+        for trial in trials:
+            trial.look(mixture, train, val, epoch)
         if all(trial.since == PATIENCE for trial in trials):
             break
     return trials
