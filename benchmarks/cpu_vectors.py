@@ -25,7 +25,7 @@ from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets.folder import find_images
 from agiqa.data.images import decode
 from agiqa.stage1.extractors import Extractor, VisionExtractor, loading, semantic_extractor
-from agiqa.stage1.extractors.shared_tower import shared_tower
+from agiqa.stage1.extractors.image_text import shared_tower
 
 IMAGES, ROUNDS = 8, 3
 BATCH = 16  # images, as the settings come

@@ -32,8 +32,7 @@ from agiqa.core.params import Semantic
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
 from agiqa.data.named_yaml import bundled_folder
 from agiqa.stage1 import one_machine
-from agiqa.stage1.batches import in_batches
-from agiqa.stage1.decoding import samples_of
+from agiqa.stage1.batches import in_batches, samples_of
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.extractors.contract import batch
 from agiqa.stage1.extractors.lmm.forward import SharedForward, Tokens, decoder_blocks

@@ -30,11 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from agiqa.data.images import IMAGE_SUFFIXES, image_id
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
-from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
+from agiqa.stage1.mplug_owl2.extractor import SemanticVectors
 from agiqa.stage1.mplug_owl2.loading import build_empty
-from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+from agiqa.stage1.mplug_owl2.network import MplugOwl2Config, MplugOwl2Model
 from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
-from agiqa.stage1.mplug_owl2.vectors import SemanticVectors
 from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.vectors import FileVectors
 from agiqa.store.row_ids import Source

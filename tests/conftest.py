@@ -279,7 +279,7 @@ def refuse_size(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], 
     As Qwen-VL's does of one that is 200 times as wide as high.
     """
     from agiqa.stage1.extractors import image_text
-    from agiqa.stage1.extractors.failures import refused
+    from agiqa.stage1.extractors.contract import refused
 
     features = image_text.image_features
 
@@ -326,10 +326,10 @@ def _save_processor(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_model_is_known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a test finds out of a model is its own (extractors/model_memory.py)."""
+    """What a test finds out of a model is its own (extractors/identity.py)."""
     file = tmp_path_factory.getbasetemp() / f"known-{uuid.uuid4().hex}.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agiqa.stage1.extractors.model_memory.memory_file", lambda: file)
+        patch.setattr("agiqa.stage1.extractors.identity.memory_file", lambda: file)
         yield
 
 

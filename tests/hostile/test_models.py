@@ -20,8 +20,7 @@ from agiqa.core.params import Semantic, Visual, load
 from agiqa.runs.files import load_run
 from agiqa.stage1.extractors import semantic_extractor
 from agiqa.stage1.extractors.lmm.inputs import chat_text
-from agiqa.stage1.extractors.loading import find_model, load_model
-from agiqa.stage1.extractors.processors import load_processor
+from agiqa.stage1.extractors.loading import find_model, load_model, load_processor
 
 NEEDS = r"wants to run Python of its own, which is refused: read odd\.py in .*; to allow exactly"
 

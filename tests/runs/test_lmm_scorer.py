@@ -17,8 +17,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.images import decode
 from agiqa.data.named_yaml import bundled_folder
 from agiqa.runs.lmm_scorer import LmmScorer, known_scorers, read_scorer
-from agiqa.stage1.extractors.loading import find_model
-from agiqa.stage1.extractors.processors import load_processor
+from agiqa.stage1.extractors.loading import find_model, load_processor
 from kit import families
 from kit.command import agiqa as call
 from kit.command import refusal
@@ -225,7 +224,7 @@ def test_the_command_scores_ranks_and_remembers(
     assert any("licence: MIT on the hub" in note for note in content["notes"])
     assert any("trained on KonIQ-10k" in note for note in content["notes"])
 
-    import agiqa.stage1.extractors.image_text as loads
+    import agiqa.stage1.extractors.lmm.model as loads
 
     monkeypatch.setattr(loads, "LMM", None)  # what is remembered needs no model
     again = run("--scorer", path, "--format", "csv", "--html", "ranking.html")

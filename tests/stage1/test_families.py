@@ -16,8 +16,7 @@ from agiqa.core.params import Semantic
 from agiqa.stage1.extractors import ImageTextExtractor, semantic_extractor
 from agiqa.stage1.extractors.lmm.forward import LEVELS, Shares
 from agiqa.stage1.extractors.lmm.inputs import chat_text, placeholder
-from agiqa.stage1.extractors.loading import find_model
-from agiqa.stage1.extractors.processors import load_processor
+from agiqa.stage1.extractors.loading import find_model, load_processor
 from kit import families
 
 FAMILIES = (

@@ -15,10 +15,10 @@ from agiqa.core.params import Semantic, Visual
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.stage1.estimate import estimate
 from agiqa.stage1.extractors import ImageTextExtractor, VisionExtractor
+from agiqa.stage1.extractors.image_text import shared_tower
 from agiqa.stage1.extractors.int8 import Int8Linear, require_int8, use_int8
 from agiqa.stage1.extractors.lmm.forward import LEVELS
-from agiqa.stage1.extractors.shared_tower import shared_tower
-from agiqa.stage1.extractors.tokens import TokenExtractor
+from agiqa.stage1.extractors.vision import TokenExtractor
 
 CPU = torch.device("cpu")
 

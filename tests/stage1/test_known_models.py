@@ -46,8 +46,7 @@ def test_nano_is_as_listed() -> None:
 
 
 def test_mplug_owl2_is_as_listed() -> None:
-    from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
-    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+    from agiqa.stage1.mplug_owl2.network import MplugOwl2Config, MplugOwl2Model
 
     (known,) = _known("mplug")
     config = MplugOwl2Config()

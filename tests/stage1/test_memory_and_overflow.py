@@ -1,8 +1,13 @@
-"""Too little memory and vectors that overflow: dealt with, said, and nothing lost."""
+"""Too little memory and vectors that overflow: dealt with, said, and nothing lost.
+
+What is remembered of models follows from all that it depends on, or is found out again.
+"""
 
 import dataclasses
 import logging
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,8 @@ from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor
+from agiqa.stage1.extractors import ImageTextExtractor, identity
+from agiqa.stage1.extractors.identity import LEAST, ModelFolder, known_sha256
 from agiqa.stage1.extractors.lmm.forward import SharedForward
 from agiqa.store import read_pack
 from kit.changed_weights import change_weights
@@ -105,3 +111,81 @@ def test_images_without_finite_vectors_are_left_out_when_told(
     done = extract(table, ImageTextExtractor(semantic), store, ledger=tmp_path, skip_bad=True)
     assert (done.images, len(done.bad)) == (9, 1)  # of the three left, one is second again
     assert len(read_pack(store).left_out) == 1
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were read to be hashed."""
+    read, real = list[Path](), identity.file_sha256
+    monkeypatch.setattr(identity, "file_sha256", lambda path: read.append(path) or real(path))
+    return read
+
+
+def settle(path: Path) -> None:
+    """Let a file be of an hour ago, but for the time of its last change of anything."""
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def test_a_file_is_hashed_once_until_anything_of_it_changes(
+    tmp_path: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"a" * LEAST)
+    settle(file)
+    first = known_sha256(file)
+    assert (known_sha256(file), len(hashed)) == (first, 2)  # changed within two seconds: not kept
+    monkeypatch.setattr(identity, "STEP", -(10**12))  # from now on all is settled
+    assert [known_sha256(file) for _ in range(3)] == [first] * 3
+    assert len(hashed) == 3
+    file.write_bytes(b"b" * LEAST)  # the same size, and soon the same time of content
+    settle(file)
+    assert known_sha256(file) != first
+    identity.memory_file().write_text("{ damaged")
+    assert known_sha256(file) != first
+    assert len(hashed) == 5
+
+
+def test_a_part_is_digested_once_until_its_file_changes(
+    tiny_lmm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "STEP", -(10**12))
+    folder = ModelFolder("tiny", tiny_lmm)
+    first = folder.part_identity("vision_tower.")
+    monkeypatch.setattr("agiqa.stage1.extractors.identity._part_sha256", lambda *_: "0" * 64)
+    assert folder.part_identity("vision_tower.") == first
+    assert folder.part_identity("language_model.") == {"sha256": "0" * 64}
+
+
+def test_what_prompts_share_is_proven_once_and_the_vectors_stay(
+    semantic: Semantic,
+    write_prompts: Callable[..., str],
+    photo: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of other prompts, number types, shapes and code anew; to the bit the same either way."""
+    proven, real = [], SharedForward.prove
+    monkeypatch.setattr(SharedForward, "prove", lambda *given: proven.append(given) or real(*given))
+    asked = {"q": "Is it good?", "r": "Is it sharp?"}
+    settings = dataclasses.replace(semantic, prompts=write_prompts(asked, order="image_first",
+                                   template="{image} {prompt}"))  # fmt: skip
+
+    def vectors(settings: Semantic) -> np.ndarray:
+        extractor = ImageTextExtractor(settings)
+        return np.stack(
+            extractor.extract([extractor.preprocess(photo)], range(len(extractor.vectors)))
+        )  # type: ignore[arg-type]
+
+    first, again = vectors(settings), vectors(settings)
+    assert len(proven) == 1
+    assert np.array_equal(first, again)
+    vectors(dataclasses.replace(settings, dtype="bfloat16"))
+    vectors(dataclasses.replace(settings, prompts=write_prompts({"q": "Is it good?"}, "b.yaml")))
+    assert len(proven) == 3
+    own = write_prompts({"q": "Is it {image_prompt}?"}, "own.yaml")
+    for _ in range(2):  # what each image has of its own is always proven
+        extractor = ImageTextExtractor(dataclasses.replace(semantic, prompts=own))
+        extractor.extract([extractor.preprocess(photo, "a cat")], [0])  # type: ignore[arg-type]
+    assert len(proven) == 5
+    monkeypatch.setattr("agiqa.stage1.extractors.lmm.model.code_sha256", lambda *_: "other")
+    assert np.array_equal(vectors(settings), first)
+    assert len(proven) == 6

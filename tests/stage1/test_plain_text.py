@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import MARK
 from agiqa.stage1.extractors import ImageTextExtractor, Sample
-from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.contract import RefusedError
 from agiqa.stage1.extractors.lmm.inputs import token_ids
 from agiqa.stage1.extractors.lmm.plain_text import HOLE, Filled, _ids, _stretches
 from agiqa.store.row_ids import row_id

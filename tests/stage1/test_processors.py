@@ -14,9 +14,9 @@ import transformers
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
+from agiqa.stage1.extractors.identity import ModelFolder
 from agiqa.stage1.extractors.lmm.inputs import chat_text, image_features, placeholder, token_ids
-from agiqa.stage1.extractors.loading import ModelFolder
-from agiqa.stage1.extractors.processors import load_processor
+from agiqa.stage1.extractors.loading import load_processor
 from kit.families import DUAL_ENCODERS, LMMS
 
 WHOLE = ("llava", "idefics3", "gemma3", "paligemma")  # AutoProcessor builds these as well

@@ -22,7 +22,7 @@ from agiqa.data.images import BadImagesError, decode
 from agiqa.stage1.estimate import estimate
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
-from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.contract import RefusedError
 from agiqa.stage1.extractors.lmm.forward import SharedForward
 from agiqa.stage1.one_machine import OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.names import data_set_name
 from agiqa.core.params import Params, load
+from agiqa.core.run_folders import data_set_name
 from agiqa.core.urls import is_url, shown
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -1,12 +1,20 @@
-"""What a CPU frees is kept for the next tensors; what a GPU has no room for is halved."""
+"""What a CPU frees is kept for the next tensors; what a GPU has no room for is halved.
+
+And bounds on the time and memory of Python that strangers wrote and that only computes, such as a
+template.
+"""
 
 import ctypes
 import gc
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from agiqa.core.errors import AgiqaError
+from agiqa.core.regular_files import MIB
 
 log = logging.getLogger(__name__)
 
@@ -114,3 +122,57 @@ def with_halving(work: Callable[[int], Result], size: int, doing: str, advice: s
             if not ran_out(error):
                 raise
         size = halve(size, doing, advice)
+
+
+class TookTooLongError(Exception):
+    """The time of `bounded` is over."""
+
+
+@contextmanager
+def bounded(seconds: float, mebibytes: int) -> Iterator[None]:
+    """End what runs inside, in this thread, when it takes longer or more memory.
+
+    Memory is bounded on Linux alone, for the whole process while this lasts.
+
+    Raises:
+        TookTooLongError: the time is over.
+        MemoryError: so is the memory.
+    """
+    thread, is_over, lock = threading.get_ident(), False, threading.Lock()
+
+    def end() -> None:
+        with lock:
+            if not is_over:
+                error = ctypes.py_object(TookTooLongError)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    with _memory(mebibytes):
+        timer.start()
+        try:
+            yield
+        finally:
+            with lock:
+                is_over = True
+            timer.cancel()
+
+
+@contextmanager
+def _memory(mebibytes: int) -> Iterator[None]:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        yield
+        return
+    import resource
+
+    in_use = next(line for line in status.read_text().splitlines() if line.startswith("VmData"))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int(in_use.split()[1]) * 1024 + mebibytes * MIB
+    if before[0] != resource.RLIM_INFINITY:
+        limit = min(limit, before[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -18,8 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from agiqa.core.errors import AgiqaError, one_line
-from agiqa.core.names import data_set_name
-from agiqa.core.run_folders import PROVENANCE
+from agiqa.core.run_folders import PROVENANCE, data_set_name
 from agiqa.core.trees import parse_yaml, read_yaml
 from agiqa.core.typed_values import Matching, Range, annotations, build, convert, kind_of
 

@@ -2,13 +2,15 @@
 
 torchrun and accelerate set RANK, WORLD_SIZE and LOCAL_RANK; Slurm's `srun` sets SLURM_PROCID,
 SLURM_NTASKS and SLURM_LOCALID. Stage 1 needs no more than these: each rank takes its share of the
-images and talks to no other, so torch.distributed is never initialised here.
+images and talks to no other, so torch.distributed is never initialised here. Beside it what a
+process computes on: its device, and float32 that is float32.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agiqa.core.errors import AgiqaError
 
@@ -103,3 +105,36 @@ def _number(environment: Mapping[str, str], name: str, together: Sequence[str]) 
 def _is_batch_script(environment: Mapping[str, str]) -> bool:
     """Whether this is a job's script itself, where SLURM_NTASKS counts what `srun` would start."""
     return environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_NUM_TASKS" not in environment
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute products and convolutions of float32 without TF32; afterwards as before.
+
+    With TF32 GPUs multiply with 10 bits of mantissa. PyTorch lets cuDNN's convolutions use it
+    unless told otherwise, and a program or its environment may have allowed it for matrix
+    products too.
+    """
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:  # set by PyTorch's newer switches, which the older ones do not read
+        switches: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+        stated: list[str] = [switch.fp32_precision for switch in switches]
+        try:
+            for switch in switches:
+                switch.fp32_precision = "ieee"
+            yield
+        finally:
+            for switch, precision in zip(switches, stated, strict=True):
+                switch.fp32_precision = precision
+        return
+    try:
+        torch.set_float32_matmul_precision("highest")
+        cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]

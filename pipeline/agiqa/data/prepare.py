@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agiqa.core.errors import AgiqaError, UsageError
-from agiqa.core.names import data_set_name
 from agiqa.core.params import Params, Source, settings
+from agiqa.core.run_folders import data_set_name
 from agiqa.data.datasets import OFFICIAL, csv_file, demo
 from agiqa.data.datasets import folder as folder_of_images
 from agiqa.data.datasets.download import download as fetch

@@ -29,7 +29,7 @@ from agiqa.stage1.extractors import (
     asks_image_prompt,
     semantic_extractor,
 )
-from agiqa.stage1.extractors.shared_tower import shared_tower
+from agiqa.stage1.extractors.image_text import shared_tower
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images

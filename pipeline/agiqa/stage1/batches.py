@@ -1,24 +1,115 @@
-"""Samples in batches by shape, through the model, to rows worth keeping.
+"""Images decoded ahead of the model, in batches by shape through it, to rows worth keeping.
 
-What stands against one image, from its pixels to its vectors, ends no other's work: it is noted
-with its reason.
+Worker processes of this machine decode and preprocess. What stands against one image, from its
+bytes to its vectors, ends no other's work: it is noted with its reason.
 """
 
+import multiprocessing
+import os
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.memory import NoRoomError
+from agiqa.data.images import ImageError, decode
 from agiqa.stage1.extractors import Extractor, Sample
-from agiqa.stage1.extractors.failures import FailedError
+from agiqa.stage1.extractors.contract import FailedError, RefusedError
+from agiqa.stage1.ledger_rows import Job
+from agiqa.store.row_ids import Source
 
+AHEAD = 4  # batches decoded ahead of the model
 WAITING = 8  # batches' worth of images that may wait for others of their shape
 TRIES = 3  # images of a model that has never worked: then it is not the images
 
 Name = TypeVar("Name")
+
+
+def samples_of(
+    job: Job,
+    sources: Mapping[str, Source],
+    extractor: Extractor,
+    workers: int,
+    bad: dict[str, str],
+) -> Iterator[tuple[str, Sample]]:
+    """The job's images in their order, decoded and preprocessed; but the `bad` ones, with why."""
+    for name, sample in _loaded([(n, sources[n]) for n in job.image_ids], extractor, workers):
+        if isinstance(sample, Sample):
+            yield name, sample
+        else:
+            bad[name] = why_bad(sample)
+
+
+def why_bad(error: Exception) -> str:
+    """Why an image has no sample; errors that are not about the image are raised."""
+    match error:
+        case ImageError():
+            return error.reason
+        case RefusedError():
+            return str(error)
+    raise error
+
+
+def _loaded(
+    items: Sequence[tuple[str, Source]], extractor: Extractor, workers: int
+) -> Iterator[tuple[str, Sample | Exception]]:
+    images = _Images(extractor, items)
+    if workers == 0 or len(items) <= extractor.batch_size:
+        for index in range(len(items)):
+            yield images[index]
+        return
+    from torch.utils.data import DataLoader
+
+    methods = multiprocessing.get_all_start_methods()
+    loader: Any = DataLoader(
+        images,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=max(1, AHEAD * extractor.batch_size // workers),
+        collate_fn=_as_it_is,
+        worker_init_fn=partial(_leave_with, os.getpid()),
+        multiprocessing_context="fork" if "fork" in methods else None,
+    )
+    yield from loader
+
+
+class _Images:
+    """A map-style data set of samples by id; a failure is an item, so that it keeps its type."""
+
+    def __init__(self, extractor: Extractor, items: Sequence[tuple[str, Source]]) -> None:
+        self.extractor, self.items = extractor, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> tuple[str, Sample | Exception]:
+        name, source = self.items[row]
+        try:  # of the very bytes that the row is named after
+            image = source.image or decode(source.path, source.image_id)
+            return name, self.extractor.preprocess(image, source.image_prompt)
+        except Exception as error:  # raised by the process that asked
+            return name, error
+
+
+def _leave_with(parent: int, _worker: int) -> None:
+    """End this process when its parent has been killed: it may hang on a pipe that nobody reads."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample
 
 
 class NewRows(NamedTuple):
@@ -29,17 +120,14 @@ class NewRows(NamedTuple):
     vectors: np.ndarray  # (N, D), finite, in the precision of the store
 
 
+@dataclass(eq=False)
 class Trying:
-    """The model, batch by batch; where it fails on one, the images that it fails on are found.
+    """The model, batch by batch; where it fails on one, the images that it fails on are found."""
 
-    Args:
-        extractor: of the model.
-        bad: by id, why an image has no vectors; added to.
-    """
-
-    def __init__(self, extractor: Extractor, bad: dict[str, str]) -> None:
-        self.extractor, self.bad = extractor, bad
-        self._worked, self._failed = False, 0
+    extractor: Extractor
+    bad: dict[str, str]  # by id, why an image has no vectors; added to
+    _worked: bool = False
+    _failed: int = 0
 
     def rows(
         self, ids: Sequence[str], samples: Sequence[Sample], wanted: Sequence[int]

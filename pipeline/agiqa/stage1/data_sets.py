@@ -15,16 +15,10 @@ from agiqa.core.params import Params, Semantic, Visual, settings, with_extractor
 from agiqa.data.datasets.origin import require_fresh
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import BadImage, BadImagesError
-from agiqa.stage1.bad_images import some_bad
 from agiqa.stage1.estimate import Estimate, estimate
-from agiqa.stage1.extract import Extraction, extract
-from agiqa.stage1.extractors import (
-    Extractor,
-    TokenExtractor,
-    VisionExtractor,
-    semantic_extractor,
-)
-from agiqa.stage1.extractors.shared_tower import shared_tower
+from agiqa.stage1.extract import Extraction, extract, some_bad
+from agiqa.stage1.extractors import Extractor, TokenExtractor, VisionExtractor, semantic_extractor
+from agiqa.stage1.extractors.image_text import shared_tower
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.store import TAIL, TOKENS, pack_beside
 

@@ -11,13 +11,12 @@ from PIL import Image
 
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import BadImage, ImageError, image_size
-from agiqa.stage1.bad_images import bad_images, changed, without_prompt
-from agiqa.stage1.batches import Trying, in_batches
-from agiqa.stage1.decoding import samples_of
-from agiqa.stage1.extract import missing_rows
+from agiqa.stage1.batches import Trying, in_batches, samples_of
+from agiqa.stage1.extract import bad_images, missing_rows, without_prompt
 from agiqa.stage1.extractors import Extractor
-from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.contract import RefusedError
 from agiqa.stage1.ledger_rows import Job, count, images_of
+from agiqa.stage1.one_machine import changed
 from agiqa.store.row_ids import Source
 
 TRIED = 256  # sizes, and prompts, that are tried of each extreme

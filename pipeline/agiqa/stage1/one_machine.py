@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from agiqa.core.progress import track
-from agiqa.stage1.bad_images import changed
-from agiqa.stage1.batches import Trying, in_batches
-from agiqa.stage1.decoding import samples_of
+from agiqa.data.images import ImageError, image_id
+from agiqa.stage1.batches import Trying, in_batches, samples_of
 from agiqa.stage1.extractors import Extractor, Sample
 from agiqa.stage1.ledger_rows import Job, LedgerRows, images_of
+from agiqa.store.row_ids import Source
 
 
 class Engine(Protocol):
@@ -40,18 +40,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class OneMachine:
-    """Compute in this process.
+    """Compute in this process."""
 
-    Args:
-        workers: further processes, which decode and preprocess; 0: none.
-        several: an extractor that gives the vectors asked for and others in the same pass
-            (`extractors.shared_tower`); the others go to the ledger, too.
-        whole: fill the last batch up, so that a row is the same to the bit whatever it stands
-            beside. Else one image costs one, and its row differs in the last bits.
-    """
-
-    workers: int = 2
+    workers: int = 2  # further processes, which decode and preprocess; 0: none
+    # Gives the vectors asked for and others in the same pass (`image_text.shared_tower`); the
+    # others go to the ledger, too.
     several: Extractor | None = None
+    # Fill the last batch up, so that a row is the same to the bit whatever it stands beside. Else
+    # one image costs one, and its row differs in the last bits.
     whole: bool = True
     images = ""
 
@@ -97,3 +93,17 @@ class OneMachine:
             samples = samples_of(job, rows.sources, extractor, self.workers, bad)
             for ids, batch in in_batches(samples, extractor.batch_size, whole=self.whole):
                 yield job.wanted, ids, batch
+
+
+def changed(sources: Mapping[str, Source], jobs: Sequence[Job], workers: int) -> dict[str, str]:
+    """By id, why the file of an image of the jobs is not the one that was prepared."""
+
+    def check(name: str) -> tuple[str, str | None]:
+        try:
+            same = image_id(sources[name].path) == sources[name].image_id
+        except ImageError as error:
+            return name, error.reason
+        return name, None if same else "has changed since prepare"
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return {name: why for name, why in pool.map(check, images_of(jobs)) if why is not None}

@@ -19,8 +19,7 @@ import numpy as np
 from agiqa.core.errors import AgiqaError
 from agiqa.core.urls import is_url
 from agiqa.data.images import MAX_BYTES, ImageError, decode
-from agiqa.stage1.batches import NewRows, Trying, in_batches
-from agiqa.stage1.decoding import why_bad
+from agiqa.stage1.batches import NewRows, Trying, in_batches, why_bad
 from agiqa.stage1.extractors import Extractor, Recipe, Sample
 from agiqa.store import Fingerprint, RemoteError, digest, require_same
 from agiqa.store.ledger.segment_rows import SegmentRows

@@ -5,6 +5,7 @@ Images in files are known by their bytes, and their vectors cached; images in me
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +13,25 @@ from PIL import Image
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.images import BadImagesError, image_id
-from agiqa.stage1.bad_images import bad_images, some_bad
 from agiqa.stage1.batches import in_batches, not_finite
+from agiqa.stage1.extract import bad_images, some_bad
 from agiqa.stage1.extractors import Extractor, Sample, asks_image_prompt
-from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.contract import RefusedError
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import Engine
 from agiqa.store import Shelf
 from agiqa.store.row_ids import Source
 
 
+@dataclass(frozen=True, eq=False)
 class FileVectors:
-    """An extractor's vectors of files, through the ledger, whose shelves stay open between calls.
+    """An extractor's vectors of files, through the ledger; its shelves stay open between calls."""
 
-    Args:
-        extractor: what makes the vectors.
-        ledger: the ledger's folder; by default `store.default_root()`.
-        engine: what computes those that the ledger lacks.
-        opened: shelves by folder, which those who share them read once.
-    """
-
-    def __init__(
-        self,
-        extractor: Extractor,
-        ledger: Path | None,
-        engine: Engine,
-        opened: dict[Path, Shelf] | None = None,
-    ) -> None:
-        self.extractor, self.ledger, self.engine = extractor, ledger, engine
-        self.opened: dict[Path, Shelf] = {} if opened is None else opened
+    extractor: Extractor  # what makes the vectors
+    ledger: Path | None  # the ledger's folder; by default `store.default_root()`
+    engine: Engine  # what computes those that the ledger lacks
+    # Shelves by folder, which those who share them read once.
+    opened: dict[Path, Shelf] = field(default_factory=dict)
 
     def __call__(self, sources: Mapping[str, Source]) -> list[np.ndarray]:
         """Each vector `(N, D)` of an existing, decodable file for each row id.

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agiqa.core.float32 import full_float32
 from agiqa.core.memory import with_halving
+from agiqa.core.processes import full_float32
 from agiqa.core.progress import track
 from agiqa.core.weight_files import Entry
 

@@ -18,10 +18,10 @@ from agiqa.core.errors import AgiqaError
 from kit.lazy import Lazily
 
 if TYPE_CHECKING:
-    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+    from agiqa.stage1.mplug_owl2.network import MplugOwl2Model
 
 loading = Lazily("agiqa.stage1.mplug_owl2.loading")
-modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
+modeling = Lazily("agiqa.stage1.mplug_owl2.network")
 
 Weights = dict[str, torch.Tensor]
 BIN = "pytorch_model.bin"

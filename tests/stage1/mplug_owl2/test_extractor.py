@@ -1,31 +1,39 @@
 """mPLUG-Owl2 behind the extractor's contract: chosen by its configuration, extracted, explained."""
 
 import dataclasses
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, models
+from transformers import CLIPImageProcessorPil
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
+from agiqa.runs.lmm_scorer import LmmScorer, read_scorer
 from agiqa.stage1.extract import extract
-from agiqa.stage1.extractors import ImageTextExtractor, MplugOwl2Extractor, semantic_extractor
+from agiqa.stage1.extractors import ImageTextExtractor, semantic_extractor
 from agiqa.stage1.extractors.contract import batch
-from agiqa.stage1.mplug_owl2.processing import normalise
+from agiqa.stage1.mplug_owl2.processing import load_tokenizer, normalise, tokenize
 from agiqa.stage1.vectors import vectors_of_images
 from agiqa.store import read_pack
 from kit.command import agiqa
 from kit.lazy import Lazily
 
 loading = Lazily("agiqa.stage1.mplug_owl2.loading")
-modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
+modeling = Lazily("agiqa.stage1.mplug_owl2.network")
+owl = Lazily("agiqa.stage1.mplug_owl2.extractor")
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def table(write_images: Callable[..., Path]) -> ImagesTable:
 def test_the_models_configuration_chooses_the_extractor(
     settings: Semantic, tiny_lmm: Path, tmp_path: Path
 ) -> None:
-    assert isinstance(semantic_extractor(settings), MplugOwl2Extractor)
+    assert isinstance(semantic_extractor(settings), owl.MplugOwl2Extractor)
     ordinary = dataclasses.replace(settings, model=str(tiny_lmm))
     assert isinstance(semantic_extractor(ordinary), ImageTextExtractor)
     (tmp_path / "config.json").write_text("no JSON")
@@ -52,7 +60,7 @@ def test_the_models_configuration_chooses_the_extractor(
 def test_the_prompts_are_put_as_the_reference_puts_them(
     settings: Semantic, vocabulary: dict[str, int]
 ) -> None:
-    extractor = MplugOwl2Extractor(settings)
+    extractor = owl.MplugOwl2Extractor(settings)
     assert [vector.name for vector in extractor.vectors] == ["semantic_content", "coherence"]
     pieces = {number: piece for piece, number in vocabulary.items()}
     for name, text in zip(extractor.prompt_set.prompts, extractor.texts, strict=True):
@@ -76,7 +84,7 @@ def test_vectors_in_the_store_are_the_plain_forwards(
     model = loading.load_model(tiny, "float32", "eager")
     samples = [extractor.preprocess(decode(path)) for path in table.paths()]
     pixels = torch.from_numpy(batch(samples)["pixel_values"])
-    for index, text in enumerate(MplugOwl2Extractor(settings).texts):
+    for index, text in enumerate(owl.MplugOwl2Extractor(settings).texts):
         ids = torch.tensor([[*text.before, modeling.IMAGE_TOKEN, *text.after]]).expand(6, -1)
         with torch.inference_mode():
             states = model(ids, normalise(pixels)).last_hidden_state
@@ -98,7 +106,7 @@ def test_answers_are_the_heads_probabilities(
     asked = {"a": "How good is it?", "b": "How sharp is it?"}
     words = {"answers": ["An", "in"], "answers_over": over}
     plain, answered = (
-        MplugOwl2Extractor(
+        owl.MplugOwl2Extractor(
             dataclasses.replace(
                 settings, prompts=write_prompts(asked, name, template=template, **more)
             )
@@ -126,7 +134,7 @@ def test_fingerprints_change_with_what_changes_the_numbers(
 ) -> None:
     def prints(**changed: object) -> list[object]:
         chosen = dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
-        return [vector.fingerprint for vector in MplugOwl2Extractor(chosen).vectors]
+        return [vector.fingerprint for vector in owl.MplugOwl2Extractor(chosen).vectors]
 
     base = prints()
     assert base[0] != base[1]
@@ -194,11 +202,88 @@ def test_a_question_with_the_image_marker(
 ) -> None:
     path = write_prompts({"odd": "Is <|image|> good?"})
     with pytest.raises(AgiqaError, match="found it 2 times"):
-        MplugOwl2Extractor(dataclasses.replace(settings, prompts=path))
+        owl.MplugOwl2Extractor(dataclasses.replace(settings, prompts=path))
 
 
 def test_large_and_odd_images_become_the_models_square(settings: Semantic) -> None:
-    extractor = MplugOwl2Extractor(settings)
+    extractor = owl.MplugOwl2Extractor(settings)
     for size in ((1, 1), (3000, 2), (28, 28)):
         pixels = extractor.preprocess(Image.new("RGB", size)).arrays["pixel_values"]
         assert (pixels.shape, pixels.dtype) == ((1, 3, 28, 28), np.uint8)
+
+
+LEVELS = ("excellent", "good", "fair", "poor", "bad")
+TEXT = (
+    "USER: How would you rate the quality of this image?\n<|image|>\n"
+    "ASSISTANT: The quality of the image is"
+)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+
+
+@pytest.fixture
+def taught(build: Callable[..., Path], vocabulary: dict[str, int], tmp_path: Path) -> Path:
+    """The tiny checkpoint, whose tokenizer knows each level as one piece, as LLaMA's does."""
+    pieces, merges = dict(vocabulary), []
+    for level in LEVELS:
+        for whole in accumulate(f"▁{level}"):
+            if whole != "▁":
+                pieces.setdefault(whole, len(pieces))
+                merges.append((whole[:-1], whole[-1]))
+    folder = build(tmp_path / "owl")
+    options = {"unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True}
+    made = Tokenizer(models.BPE(pieces, list(dict.fromkeys(merges)), **options))
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def expand2square(image: Image.Image) -> Image.Image:
+    """As the authors pad: the rest is CLIP's mean colour, the image in the middle."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), tuple(int(x * 255) for x in CLIP_MEAN))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def test_the_mean_level_behind_the_authors_text(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in ((30, 50), (50, 30))]
+    scorer = read_scorer("q-align")
+    assert (scorer.settings.model, scorer.settings.dtype) == ("q-future/one-align", "float16")
+    settings = replace(scorer.settings, model=str(taught), dtype="float32")
+    ours = LmmScorer(replace(scorer, settings=settings))(images)
+
+    tokenizer = load_tokenizer(taught, 10**6)
+    ids = [tokenizer.encode(level, add_special_tokens=False).ids[0] for level in LEVELS]
+    assert len(set(ids)) == len(LEVELS)
+    text = tokenize(tokenizer, 1, TEXT)
+    row = [*text.before, modeling.IMAGE_TOKEN, *text.after]
+    side = {"height": 28, "width": 28}
+    pixels = CLIPImageProcessorPil(size=side, crop_size=side)(
+        [expand2square(image) for image in images], return_tensors="pt"
+    )["pixel_values"]
+    network = loading.load_model(taught, "float32", "eager", modeling.MplugOwl2WithHead)
+    with torch.inference_mode():
+        states = network(torch.tensor([row, row]), pixels).last_hidden_state
+        levels = network.logits(states[:, -1])[:, ids].softmax(-1)
+    expected = (levels @ torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])).tolist()
+    assert [score.score for score in ours] == pytest.approx(expected, abs=1e-4)
+    assert expected[0] != expected[1]
+
+
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "mplug_owl2.py"
+
+
+def test_it_measures_both_ways_side_by_side(
+    write_images: Callable[..., Path], python: list[str]
+) -> None:
+    images = write_images("a.png", "b.png", "c.png")
+    command = [*python, str(SCRIPT), "--tiny", "--rounds", "1", "--images", str(images)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert re.search(r"ours: [\d.]+ images/s, [\d.]+ TFLOP an image.*% of the measured", printed)
+    assert re.search(r"the reference's way takes [\d.]+ times as long", printed)
+    assert "3 image files, decoding and store included" in printed
+    difference = re.search(r"difference of a vector's element between the two: (\S+)", printed)
+    assert difference is not None
+    assert float(difference[1]) < 1e-5

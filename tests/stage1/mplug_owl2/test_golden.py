@@ -15,11 +15,11 @@ from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise, square
 from kit.lazy import Lazily
 
 if TYPE_CHECKING:
-    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+    from agiqa.stage1.mplug_owl2.network import MplugOwl2Model
 
 loading = Lazily("agiqa.stage1.mplug_owl2.loading")
-modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
-owl_vectors = Lazily("agiqa.stage1.mplug_owl2.vectors")
+modeling = Lazily("agiqa.stage1.mplug_owl2.network")
+owl_vectors = Lazily("agiqa.stage1.mplug_owl2.extractor")
 
 Expected = dict[str, torch.Tensor]
 

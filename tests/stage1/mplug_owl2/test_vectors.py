@@ -16,11 +16,11 @@ from agiqa.stage1.mplug_owl2.processing import TokenizedText, normalise
 from kit.lazy import Lazily
 
 if TYPE_CHECKING:
-    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+    from agiqa.stage1.mplug_owl2.network import MplugOwl2Model
 
 loading = Lazily("agiqa.stage1.mplug_owl2.loading")
-modeling = Lazily("agiqa.stage1.mplug_owl2.modeling")
-owl = Lazily("agiqa.stage1.mplug_owl2.vectors")
+modeling = Lazily("agiqa.stage1.mplug_owl2.network")
+owl = Lazily("agiqa.stage1.mplug_owl2.extractor")
 
 PROMPTS = (TokenizedText((1, 5, 9, 44), (7, 8)), TokenizedText((1, 60, 3), (7, 8)))
 Weights = dict[str, torch.Tensor]

@@ -14,13 +14,12 @@ import pytest
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
 from agiqa.data.datasets.table import ImagesTable, write_table
-from agiqa.stage1 import ray_cluster, ray_job, ray_nodes
+from agiqa.stage1 import ray_cluster, ray_nodes
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import ImageTextExtractor
 from agiqa.stage1.ledger_rows import LedgerRows
 from agiqa.stage1.one_machine import OneMachine
-from agiqa.stage1.ray_cluster import RayCluster, _require_seen
-from agiqa.stage1.ray_job import Pool, pool_of
+from agiqa.stage1.ray_cluster import Pool, RayCluster, _require_seen, pool_of
 from agiqa.stage1.ray_nodes import Result, Unit, UnitExtractor, Work, decode_unit
 from agiqa.store.row_ids import sources_of
 from kit.command import agiqa, one_line
@@ -129,7 +128,7 @@ def test_an_image_that_one_node_does_not_see(
 
 def test_a_cluster_without_gpus_or_room(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"Resources": {"CPU": 4.0}, "NodeManagerAddress": f"10.0.0.{row}"} for row in (1, 2)]
-    monkeypatch.setattr("agiqa.stage1.ray_job._nodes", lambda: nodes)
+    monkeypatch.setattr("agiqa.stage1.ray_cluster._nodes", lambda: nodes)
     with pytest.raises(AgiqaError, match=r"10\.0\.0\.1, 10\.0\.0\.2\): expected GPUs, .* --actors"):
         pool_of(0)
     with pytest.raises(AgiqaError, match=r"--actors 9: .* has 8 CPUs; give at most as many"):
@@ -145,7 +144,7 @@ def test_a_lost_node_is_named_and_another_job_goes_on(
     """With as many actors as there is still room for; not for ever."""
     nodes = [{"NodeID": str(row), "Resources": {"CPU": 1.0}, "NodeManagerAddress": f"10.0.0.{row}"}
              for row in range(3)]  # fmt: skip
-    monkeypatch.setattr(ray_job, "_nodes", lambda: nodes)
+    monkeypatch.setattr(ray_cluster, "_nodes", lambda: nodes)
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'agiqa[ray]'")
     monkeypatch.setattr(ray, "wait", lambda *_, **__: ([], []))
     monkeypatch.setattr(ray_cluster, "_connect", lambda _: None)
@@ -156,7 +155,7 @@ def test_a_lost_node_is_named_and_another_job_goes_on(
         started = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
         if len(pools) % 2:  # a node leaves while no result comes
             nodes.pop()
-            ray_job._next("nothing", started)
+            ray_cluster._next("nothing", started)
         OneMachine(0).compute(rows, jobs)
 
     monkeypatch.setattr(RayCluster, "_run", job)
@@ -171,7 +170,7 @@ def test_a_lost_node_is_named_and_another_job_goes_on(
 
 def test_jobs_that_add_nothing_end(rows: LedgerRows, monkeypatch: pytest.MonkeyPatch) -> None:
     def job(*_: Any) -> None:
-        raise ray_job.LostError("Ray ended the job: out of memory")
+        raise ray_cluster.LostError("Ray ended the job: out of memory")
 
     monkeypatch.setattr(RayCluster, "_run", job)
     monkeypatch.setattr(ray_cluster, "pool_of", Pool)

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 from agiqa.data.datasets.table import ImagesTable, write_table
-from agiqa.stage1 import ray_cluster, ray_job
+from agiqa.stage1 import ray_cluster
 from agiqa.stage1.extract import extract
 from agiqa.stage1.extractors import Extractor
 from agiqa.stage1.ledger_rows import LedgerRows
-from agiqa.stage1.ray_cluster import RayCluster
-from agiqa.stage1.ray_job import Pool
+from agiqa.stage1.ray_cluster import Pool, RayCluster
 from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.colours import Colours
@@ -76,7 +75,7 @@ def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_kill
 
     A bad image is told at the end, and left out on request.
     """
-    monkeypatch.setattr(ray_job, "STALLED", 6.0)
+    monkeypatch.setattr(ray_cluster, "STALLED", 6.0)
     ray_environment.write_text("")
     node, ledger = cluster.add_node(num_cpus=1, object_store_memory=80 << 20), tmp_path / "l"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, quoted, some
-from agiqa.core.names import target_name
 from agiqa.core.params import Source
+from agiqa.core.run_folders import target_name
 from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.groups import prompt_key
 from agiqa.data.datasets.table import DEVIATION, RATERS, RESERVED, ImagesTable, inner_path

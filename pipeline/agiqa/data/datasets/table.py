@@ -26,8 +26,8 @@ import pandas as pd
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.json_text import json_text
-from agiqa.core.names import target_name
 from agiqa.core.regular_files import file_sha256
+from agiqa.core.run_folders import target_name
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
 from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates

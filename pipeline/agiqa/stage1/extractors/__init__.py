@@ -13,18 +13,15 @@ from agiqa.stage1.extractors.contract import (
 )
 from agiqa.stage1.extractors.dual_encoder import DualEncoderExtractor
 from agiqa.stage1.extractors.image_text import ImageTextExtractor
-from agiqa.stage1.extractors.loading import MissingModelError, find_model, trust
-from agiqa.stage1.extractors.mplug_owl2 import MplugOwl2Extractor
-from agiqa.stage1.extractors.remote_code import read_config
-from agiqa.stage1.extractors.tokens import TokenExtractor
-from agiqa.stage1.extractors.vision import VisionExtractor
+from agiqa.stage1.extractors.loading import MissingModelError, find_model
+from agiqa.stage1.extractors.remote_code import read_config, trust
+from agiqa.stage1.extractors.vision import TokenExtractor, VisionExtractor
 
 __all__ = [
     "DualEncoderExtractor",
     "Extractor",
     "ImageTextExtractor",
     "MissingModelError",
-    "MplugOwl2Extractor",
     "Recipe",
     "Sample",
     "TokenExtractor",
@@ -51,12 +48,14 @@ def semantic_extractor(settings: Semantic, prompt_set: PromptSet | None = None) 
     folder = find_model(settings.model, settings.revision)
     kind = str(read_config(folder.path).get("model_type"))
     if kind == "mplug_owl2":
+        from agiqa.stage1.mplug_owl2.extractor import MplugOwl2Extractor
+
         return MplugOwl2Extractor(settings, prompt_set)
     if kind in DUAL:
         return DualEncoderExtractor(settings, prompt_set)
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not trust(folder, settings):
+    if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not trust(folder.path, settings):
         raise AgiqaError(
             f"Model '{folder.name}' is a {kind}, which takes no image and text: use an image-text "
             "model (`agiqa extractors` lists some), CLIP or SigLIP."

@@ -1,16 +1,30 @@
-"""What stage 1 asks of an extractor, whatever model stands behind it."""
+"""What stage 1 asks of an extractor, whatever model stands behind it.
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+A failure ends one image's work or all: a `RefusedError` is about one image or its prompt; a
+`FailedError` came out of the model's forward pass, and only whoever tries the batch's images one by
+one learns whether it is about one of them. Any other error ends the work.
+"""
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from agiqa.core.params import Semantic, Visual
+from agiqa.core.errors import AgiqaError, one_line, some
+from agiqa.core.memory import ran_out
+from agiqa.core.params import Precision, Semantic, Visual
+from agiqa.core.processes import full_float32
+
+log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", Semantic, Visual)
+# What image processors raise on shapes and values that they do not take; others are mistakes.
+OF_DATA = (ArithmeticError, IndexError, MemoryError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -51,21 +65,10 @@ def asks_image_prompt(vectors: Iterable[Vector]) -> bool:
 class Extractor(Protocol):
     """Turns images into vectors: P named ones of each."""
 
-    @property
-    def name(self) -> str:
-        """Name the store, as in `cache/<dataset>/<name>.zarr`."""
-
-    @property
-    def vectors(self) -> tuple[Vector, ...]:
-        """The P vectors, in order."""
-
-    @property
-    def batch_size(self) -> int:
-        """B, images in a full batch; one that is not full is filled up by repetition."""
-
-    @property
-    def precision(self) -> str:
-        """Of the stored vectors: float16 or float32; part of the fingerprint."""
+    name: str  # of the store, as in `cache/<dataset>/<name>.zarr`
+    vectors: tuple[Vector, ...]  # P of them, in order
+    batch_size: int  # B, of a full batch; one that is not full is filled up by repetition
+    precision: Precision  # of the stored vectors; part of the fingerprint
 
     def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
         """Turn an RGB image into what `extract` takes; called in worker processes.
@@ -135,3 +138,67 @@ class VectorSubset:
     def recipe(self) -> Recipe:
         """Give the extractor's recipe, and the indices."""
         return Recipe(VectorSubset, (self.extractor.recipe(), self.indices))
+
+
+class RefusedError(AgiqaError):
+    """One image, or its prompt, cannot be used with this model; the message says why."""
+
+
+class FailedError(AgiqaError):
+    """The model failed on a batch of images, by one of them or by all."""
+
+
+@contextmanager
+def running(model: str) -> Iterator[None]:
+    """Run a model without gradients and TF32; name it where its own code fails.
+
+    Memory that ran out stays what it is.
+
+    Raises:
+        FailedError: in place of whatever a forward pass raises.
+        AgiqaError: the device itself failed, and can be used no more.
+    """
+    import torch
+
+    try:
+        with torch.inference_mode(), full_float32():
+            yield
+    except AgiqaError:
+        raise
+    except Exception as error:  # of any library, on any input
+        if ran_out(error):
+            raise
+        log.debug("'%s' failed", model, exc_info=True)
+        line = f"Model '{model}' failed ({type(error).__name__}: {one_line(error)})"
+        if isinstance(error, getattr(torch, "AcceleratorError", ())):
+            raise AgiqaError(
+                f"{line}: the device cannot be used any more; finished vectors are kept. Start "
+                "again, on the CPU (CUDA_VISIBLE_DEVICES=) to see the true cause."
+            ) from error
+        raise FailedError(line) from error
+
+
+def refused(processor: Any, image: Image.Image, error: Exception) -> AgiqaError:
+    """Make the error for a processor that raised on an image: it refuses it, or cannot work."""
+    kind, reason = type(processor).__name__, one_line(error) or type(error).__name__
+    if isinstance(error, OF_DATA):
+        size = f"{image.width} x {image.height}"
+        return RefusedError(f"{kind} refuses an image of {size} pixels: {reason}")
+    return AgiqaError(
+        f"{kind} cannot be used ({type(error).__name__}: {reason}): copy the model's processor "
+        "files again, or use another model."
+    )
+
+
+def require_known(ids: Iterable[int], rows: int, model: str) -> None:
+    """Refuse tokens that the model's embedding has no row for.
+
+    Raises:
+        RefusedError: names the model and the ids.
+    """
+    unknown = sorted({token for token in ids if not 0 <= token < rows})
+    if unknown:
+        raise RefusedError(
+            f"Model '{model}' has an embedding of {rows} tokens, but its tokenizer gives the ids "
+            f"{some([str(token) for token in unknown])}: take the tokenizer of the same model"
+        )

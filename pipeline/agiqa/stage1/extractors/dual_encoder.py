@@ -11,20 +11,26 @@ import numpy as np
 from PIL import Image
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.float32 import full_float32
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import PromptSet, read_prompt_set
-from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder, batch
-from agiqa.stage1.extractors.environment import libraries
-from agiqa.stage1.extractors.failures import naming, refused, require_known
+from agiqa.stage1.extractors.contract import (
+    Recipe,
+    Sample,
+    Vector,
+    at_any_folder,
+    batch,
+    refused,
+    require_known,
+    running,
+)
+from agiqa.stage1.extractors.identity import batch_size, libraries
 from agiqa.stage1.extractors.loading import (
     find_model,
     load_config,
     load_image_processor,
     load_model,
+    load_part,
 )
-from agiqa.stage1.extractors.model_memory import batch_size
-from agiqa.stage1.extractors.processors import load_part
 from agiqa.store import ANSWERS
 
 log = logging.getLogger(__name__)
@@ -80,7 +86,7 @@ class DualEncoderExtractor:
         import torch
         import transformers
 
-        with torch.inference_mode(), naming(self.folder.name), full_float32():
+        with running(self.folder.name):
             if self._model is None:
                 kind, settings = transformers.AutoModel, self.settings
                 self._model = load_model(

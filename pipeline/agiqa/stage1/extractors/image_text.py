@@ -3,40 +3,54 @@
 For any model behind transformers' AutoModelForImageTextToText. The vector is the last hidden state
 after the final norm, pooled over positions, text and image (MA-AGIQA, arXiv:2404.17762: the mean);
 `lmm.forward` says what is run once for all prompts.
+
+Where the visual backbone is the model's own tower, and sees the image at the same size, the tower's
+hidden states are there once the image is encoded for the prompts: pooled here, they are the visual
+vectors to the bit, and its pass is saved (`SharedTower`). A close-up beside it has its own pass.
 """
 
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from agiqa.core.float32 import full_float32
 from agiqa.core.memory import in_batches_that_fit
 from agiqa.core.params import Semantic
 from agiqa.data.prompts import LIKELIHOOD, WORDS, PromptSet, read_prompt_set
-from agiqa.stage1.extractors.contract import Recipe, Sample, Vector, at_any_folder
-from agiqa.stage1.extractors.environment import libraries
-from agiqa.stage1.extractors.failures import naming
-from agiqa.stage1.extractors.lmm.inputs import image_features
-from agiqa.stage1.extractors.lmm.model import LMM
-from agiqa.stage1.extractors.lmm.texts import Texts
-from agiqa.stage1.extractors.loading import find_model, load_config, trust
-from agiqa.stage1.extractors.model_memory import (
+from agiqa.stage1.extractors.contract import (
+    Extractor,
+    Recipe,
+    Sample,
+    Vector,
+    at_any_folder,
+    running,
+)
+from agiqa.stage1.extractors.identity import (
     batch_size,
     device_name,
     fitting_size,
+    libraries,
     note_too_many,
 )
-from agiqa.stage1.extractors.processors import load_processor, names_processor
+from agiqa.stage1.extractors.lmm.inputs import Texts, image_features
+from agiqa.stage1.extractors.loading import find_model, load_config, load_processor, names_processor
+from agiqa.stage1.extractors.remote_code import trust
+from agiqa.stage1.extractors.vision import VisionExtractor
 from agiqa.store import ANSWERS
+
+if TYPE_CHECKING:
+    from agiqa.stage1.extractors.lmm.model import LMM
 
 log = logging.getLogger(__name__)
 
 ADVICE = "or take semantic.dtype=bfloat16 or semantic.quantization; finished vectors are kept"
+PIXELS = "pixel_values"  # as transformers' processors call them
+PREPROCESSING = "preprocessing"  # in fingerprints
+SAME = ("dtype", "attention", "precision")  # settings that have to agree
 
 
 class ImageTextExtractor:
@@ -56,7 +70,7 @@ class ImageTextExtractor:
         self.name = settings.name
         self.batch_size = batch_size(settings.batch_size)
         self.precision = settings.precision
-        trusted = trust(self.folder, settings)
+        trusted = trust(self.folder.path, settings)
         self._config = load_config(self.folder, **trusted)
         self._processor = load_processor(self.folder, **trusted)
         language = self._config.get_text_config()
@@ -105,7 +119,7 @@ class ImageTextExtractor:
                 one of them.
             AgiqaError: the model cannot be loaded.
         """
-        import torch
+        from agiqa.stage1.extractors.lmm.model import LMM
 
         if self._model is None:
             prints = [vector.fingerprint for vector in self.vectors]
@@ -117,7 +131,7 @@ class ImageTextExtractor:
             self._at_a_time[key] = fitting_size(self.batch_size, weight, room)
 
         def vectors(start: int, stop: int) -> list[np.ndarray]:
-            with torch.inference_mode(), naming(self.folder.name), full_float32():
+            with running(self.folder.name):
                 return self._finite(samples[start:stop], wanted)
 
         def halved(size: int) -> None:
@@ -225,3 +239,86 @@ def _key(arrays: Mapping[str, np.ndarray]) -> object:
         )
         for name, array in sorted(arrays.items())
     )
+
+
+class SharedTower:
+    """The vectors of a semantic extractor, then those of a visual one; wanted ones in this order.
+
+    `shared_tower` makes it of two that look through the same tower.
+    """
+
+    def __init__(self, semantic: ImageTextExtractor, visual: VisionExtractor) -> None:
+        self.semantic, self.visual = semantic, visual
+        self.name = f"{semantic.name} and {visual.name}"
+        self.batch_size, self.precision = semantic.batch_size, semantic.precision
+        self.vectors = (*semantic.vectors, *visual.vectors)
+
+    def preprocess(self, image: Image.Image, image_prompt: str | None = None) -> Sample:
+        """Turn an RGB image into the semantic model's arrays, and `_NAME` of each further view."""
+        sample = self.semantic.preprocess(image, image_prompt)
+        further = self.visual.pixels(image, self.visual.views[1:])
+        return replace(
+            sample, arrays={**sample.arrays, **{f"_{name}": view for name, view in further.items()}}
+        )
+
+    def extract(self, samples: Sequence[Sample], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Turn B samples of one key into float32 `(B, D)` for each wanted vector."""
+        count, depth = len(self.semantic.vectors), len(self.visual.settings.layers)
+        semantic = [index for index in wanted if index < count]
+        visual = [index - count for index in wanted if index >= count]
+        whole = [index for index in visual if index < depth]
+        further = [index for index in visual if index >= depth]
+        encoded: list[Any] = []
+        self.semantic.when_encoded = encoded.append if whole else None
+        rows = self.semantic.extract(samples, semantic) if semantic else []
+        rows += self._pooled(encoded, samples, whole) if whole else []
+        if further:  # views that the semantic model does not see
+            names = [view.name for view in self.visual.views[1:]]
+            views = [{name: sample.arrays[f"_{name}"] for name in names} for sample in samples]
+            rows += self.visual.extract([Sample(view) for view in views], further)
+        return rows
+
+    def recipe(self) -> Recipe:
+        """Give the recipes of both extractors."""
+        return Recipe(SharedTower, (self.semantic.recipe(), self.visual.recipe()))
+
+    def _pooled(
+        self, encoded: Sequence[Any], samples: Sequence[Sample], wanted: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Pool what the tower has given of the samples, or else run it, to `(B, D)` a vector."""
+        import torch
+
+        hidden = [states for states in encoded if states]
+        if sum(len(states[0]) for states in hidden) != len(samples):
+            view = self.visual.views[0].name
+            return self.visual.extract(
+                [Sample({view: sample.arrays[PIXELS]}) for sample in samples], wanted
+            )
+        patches = (self.visual.views[0].side // self.visual.patch_size) ** 2
+        layers = [self.visual.settings.layers[index] for index in wanted]
+        with torch.inference_mode():
+            pooled = [
+                torch.cat([self.visual.pool(states[layer], patches) for states in hidden])
+                for layer in layers
+            ]
+        return [rows.cpu().numpy() for rows in pooled]
+
+
+def shared_tower(semantic: Extractor, visual: Extractor) -> SharedTower | None:
+    """Join them where both see the same whole image by the same tower, in the same arithmetic.
+
+    None: they do not.
+    """
+    if not isinstance(semantic, ImageTextExtractor) or not isinstance(visual, VisionExtractor):
+        return None
+    settings, other = semantic.settings, visual.settings
+    same = (
+        semantic.folder.path == visual.folder.path
+        and all(getattr(settings, name) == getattr(other, name) for name in SAME)
+        and semantic.batch_size == visual.batch_size
+        and settings.dtype in ("float32", "int8")  # else vectors that overflow are computed again
+        and settings.quantization == "none"
+        and semantic.vectors[0].fingerprint[PREPROCESSING]
+        == visual.vectors[0].fingerprint[PREPROCESSING]
+    )
+    return SharedTower(semantic, visual) if same else None

@@ -1,17 +1,17 @@
 """Find, identify and load models: `nano`, a local transformers folder, or a hub id.
 
 The Pillow image processors are asked for by name, because transformers otherwise takes whatever
-is installed and the vectors change with the environment.
+is installed and the vectors change with the environment. Its AutoProcessor does so, too, and
+refuses the families whose class has a video half where torchvision is absent. Here a model's own
+processor is put together of its parts: tokenizer, Pillow image processor, chat template, and an
+idle video half, for nothing here is a video.
 """
 
-import hashlib
 import importlib.util
-import json
 import logging
 import math
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,85 +25,26 @@ from agiqa.core.params import Semantic
 from agiqa.core.processes import device
 from agiqa.core.weight_files import read_header, require_weights
 from agiqa.data.images import fit_for_square
-from agiqa.stage1.extractors.environment import refuse_adapter
-from agiqa.stage1.extractors.failures import refused
-from agiqa.stage1.extractors.model_memory import (
-    files_as_they_are,
-    known_sha256,
-    recall,
-    remember,
-)
+from agiqa.stage1.extractors.contract import refused
+from agiqa.stage1.extractors.identity import WEIGHTS, ModelFolder, refuse_adapter
 from agiqa.stage1.extractors.remote_code import (
-    allowed_code,
+    json_mapping,
     no_questions,
     read_config,
     require_own_parts,
+    trust,
 )
 from agiqa.stage1.nano.assemble import ensure_nano
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.jinja")
 FREE_NUMBERS = 1 << 26  # that weights may lack of what config.json describes: 256 MiB
-NOT_IDENTITY = {"nano.json"}  # a record, not an input
-
-
-@dataclass(frozen=True)
-class ModelFolder:
-    """A model on disk: the name the user gave, and where it stands."""
-
-    name: str
-    path: Path
-
-    def identity(self, code: bool = False) -> dict[str, str]:
-        """Digest over the bytes of every weight, configuration and tokenizer file.
-
-        With `code` over Python files too: those of a model that may run its own.
-        """
-        files = {p for pattern in WEIGHTS for p in self.path.glob(pattern)}
-        files |= set(self.path.rglob("*.py")) if code else set()
-        listing = {
-            p.relative_to(self.path).as_posix(): known_sha256(p)
-            for p in sorted(files)
-            if p.name not in NOT_IDENTITY
-        }
-        text = json.dumps(listing, sort_keys=True)
-        return {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-    def part_identity(self, part: str) -> dict[str, str]:
-        """Digest over the tensors whose name holds `part`, so that other parts may change.
-
-        Where no safetensors file has such tensors, that of the whole folder.
-        """
-        files = sorted(self.path.glob("*.safetensors"))
-        cause = files_as_they_are(files, part=part) if files else None
-        sha256 = recall(cause)
-        if not isinstance(sha256, str):
-            sha256 = _part_sha256(files, part)
-            if sha256 and cause == files_as_they_are(files, part=part):
-                remember(cause, sha256)
-        return {"sha256": sha256} if sha256 else self.identity()
-
-
-def _part_sha256(files: Sequence[Path], part: str) -> str:
-    """Digest the tensors of safetensors files whose name holds `part`; "" where none does."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    sha = hashlib.sha256()
-    has_part = False
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys() if part in name}  # noqa: SIM118
-        except SafetensorError as error:
-            raise AgiqaError(f"{path}: damaged weights ({error}); copy them again.") from error
-        for name, tensor in sorted(tensors.items()):
-            has_part = True
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            sha.update(f"{name} {dtype} {tuple(tensor.shape)}".encode())
-            sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest() if has_part else ""
+CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
+TOKENIZERS = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json"),
+    *("vocab.txt", "spiece.model", "sentencepiece.bpe.model"),
+)
 
 
 class MissingModelError(AgiqaError):
@@ -205,23 +146,28 @@ def load_model(
         AgiqaError: the folder holds another kind of model, weights are missing from it, or int8
             cannot run here.
     """
-    import transformers
-
     from agiqa.stage1.extractors.int8 import INT8, arithmetic, require_int8, use_int8
 
-    transformers.utils.logging.disable_progress_bar()
     placement = _placement(folder, settings) if settings else {}
     if dtype == INT8:
         require_int8(folder.name, device(), "device_map" in placement)
     _require_weights_for(auto, folder, placement)
+    options = {"dtype": arithmetic(dtype), "attn_implementation": attention, **placement}
+    model = _all_weights(auto, folder, options).eval().requires_grad_(False)
+    if dtype == INT8:
+        use_int8(folder.name, model)
+    if device().type == "cpu":
+        keep_freed_memory()
+    return model if "device_map" in placement else model.to(device())
+
+
+def _all_weights(auto: Any, folder: ModelFolder, options: Mapping[str, Any]) -> Any:
+    """Load by `auto.from_pretrained`; AgiqaError where a weight is missing, which was random."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
     try:
-        model, report = auto.from_pretrained(
-            folder.path,
-            dtype=arithmetic(dtype),
-            attn_implementation=attention,
-            output_loading_info=True,
-            **placement,
-        )
+        model, report = auto.from_pretrained(folder.path, output_loading_info=True, **options)
     except pickle.UnpicklingError as error:
         raise AgiqaError(
             f"Model '{folder.name}': its weights are a pickle of more than tensors, which could "
@@ -237,12 +183,7 @@ def load_model(
             f"Model '{folder.name}' lacks {len(missing)} weights, such as {missing[:3]}; "
             "they would be random."
         )
-    model = model.eval().requires_grad_(False)
-    if dtype == INT8:
-        use_int8(folder.name, model)
-    if device().type == "cpu":
-        keep_freed_memory()
-    return model if "device_map" in placement else model.to(device())
+    return model
 
 
 def _require_weights_for(auto: Any, folder: ModelFolder, placement: Mapping[str, Any]) -> None:
@@ -296,16 +237,7 @@ def _placement(folder: ModelFolder, settings: Semantic) -> dict[str, Any]:
             bnb_4bit_compute_dtype=arithmetic(settings.dtype),
         )
         options.setdefault("device_map", "auto")
-    return options | trust(folder, settings)
-
-
-def trust(folder: ModelFolder, settings: Semantic) -> dict[str, bool]:
-    """Make the argument that lets a model run its own code; empty if transformers has it.
-
-    Raises:
-        AgiqaError: the model needs code of its own that is not allowed (remote_code.py).
-    """
-    return {"trust_remote_code": True} if allowed_code(folder.path, settings) else {}
+    return options | trust(folder.path, settings)
 
 
 def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> Any:
@@ -314,7 +246,7 @@ def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> 
     Raises:
         AgiqaError: there is none, it cannot be used, or it has no Pillow version.
     """
-    from transformers import AutoImageProcessor
+    from transformers import AutoImageProcessor, __version__
 
     options: dict[str, Any] = {"backend": "pil"}
     if image_size is not None:
@@ -326,23 +258,12 @@ def load_image_processor(folder: ModelFolder, image_size: int | None = None) -> 
             f"Model '{folder.name}' has no usable image processor (preprocessor_config.json): "
             f"{one_line(error)}"
         ) from error
-    require_pillow(folder, processor)
-    return processor
-
-
-def require_pillow(folder: ModelFolder, processor: Any) -> None:
-    """Refuse an image processor of another backend, which transformers takes where it finds it.
-
-    Raises:
-        AgiqaError: it is not Pillow's.
-    """
-    if getattr(processor, "backend", "pil") != "pil":
-        from transformers import __version__
-
+    if getattr(processor, "backend", "pil") != "pil":  # transformers takes it where it finds it
         raise AgiqaError(
             f"Model '{folder.name}': {type(processor).__name__} has no Pillow version in "
             f"transformers {__version__}, and vectors must not change with the environment."
         )
+    return processor
 
 
 def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
@@ -358,3 +279,139 @@ def preprocess(processor: Any, image: Image.Image) -> np.ndarray:
     except Exception as error:  # of whatever the processor raises
         raise refused(processor, image, error) from error
     return np.asarray(pixels[0], dtype=np.float32)
+
+
+def load_processor(folder: ModelFolder, trust_remote_code: bool = False) -> Any:
+    """Load the folder's own `ProcessorMixin`, its image processor the Pillow version.
+
+    Raises:
+        AgiqaError: the processor's class is unknown, or a part of it is absent or damaged.
+    """
+    if trust_remote_code:  # it brings its own processor, whatever backend that has
+        from transformers import AutoProcessor
+
+        try:
+            return AutoProcessor.from_pretrained(folder.path, trust_remote_code=True)
+        except Exception as error:  # its code may raise anything
+            raise AgiqaError(
+                f"Model '{folder.name}': its own processor does not load ({one_line(error)})."
+            ) from error
+    kind, settings = _class_and_settings(folder)
+    parts = [load_part(folder, name) for name in kind.get_attributes()]
+    try:
+        if settings is None:
+            settings = kind.get_processor_dict(folder.path)[0]
+        return _construct(kind, parts, settings)
+    except (ValueError, TypeError, AttributeError, OSError, ImportError) as error:
+        raise AgiqaError(
+            f"Model '{folder.name}': its {kind.__name__} cannot be put together: "
+            f"{one_line(error)}. Copy the model's processor and tokenizer files again."
+        ) from error
+
+
+def names_processor(folder: ModelFolder) -> bool:
+    """Tell whether the folder says which processor is its own; nano's does not."""
+    return any(tree.get("processor_class") for tree in _trees(folder))
+
+
+def _trees(folder: ModelFolder) -> list[Mapping[str, Any]]:
+    """Read those of the files that may name the processor's class that are there."""
+    files = [folder.path / name for name in CLASS_NAMED_IN]
+    return [json_mapping(file) for file in files if file.exists()]
+
+
+class IdleVideoHalf(dict[str, object]):
+    """Stands where a processor wants a video processor, which needs torchvision; never called.
+
+    It has no settings that could change a vector; a dict, for the processor writes it as JSON.
+    """
+
+    model_input_names: tuple[str, ...] = ()
+    num_frames = fps = None  # SmolVLM's chat template looks at them
+
+
+def _class_and_settings(folder: ModelFolder) -> tuple[Any, dict[str, Any] | None]:
+    """Find the processor's class, and its settings where no file of the folder has them."""
+    from transformers import LlavaProcessor, __version__
+    from transformers.models.auto.processing_auto import (
+        PROCESSOR_MAPPING,
+        processor_class_from_name,
+    )
+
+    trees = _trees(folder)
+    name = next((tree["processor_class"] for tree in trees if tree.get("processor_class")), None)
+    if name is not None:
+        kind = processor_class_from_name(name)
+    else:
+        config = load_config(folder)
+        if config.model_type in LLAVA_LIKE:
+            tower, strategy = config.vision_config, config.vision_feature_select_strategy
+            return LlavaProcessor, {  # for a folder without its own, such as nano's
+                "patch_size": tower.patch_size * getattr(config, "downsample_factor", 1),
+                "vision_feature_select_strategy": strategy,
+                "num_additional_image_tokens": int(strategy == "default"),  # class token, dropped
+            }
+        name = f"for {config.model_type}"
+        kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is None:
+        remote = any("AutoProcessor" in tree.get("auto_map", {}) for tree in trees)
+        raise AgiqaError(
+            f"Model '{folder.name}': transformers {__version__} has no processor {name}; "
+            + ("it needs remote code." if remote else "is it an image-text model?")
+        )
+    return kind, None
+
+
+def load_part(folder: ModelFolder, name: str) -> Any:
+    """Load a part: image_processor, tokenizer, feature_extractor or video_processor.
+
+    Raises:
+        AgiqaError: it is absent, damaged, or of a kind that stage 1 cannot serve.
+    """
+    import transformers
+
+    if name == "video_processor":
+        return IdleVideoHalf()
+    if name == "image_processor":
+        return load_image_processor(folder)
+    loaders: Mapping[str, tuple[Any, str]] = {
+        "tokenizer": (transformers.AutoTokenizer, "tokenizer.json"),
+        "feature_extractor": (transformers.AutoFeatureExtractor, "preprocessor_config.json"),
+    }
+    words = name.replace("_", " ")
+    if name == "tokenizer" and not any((folder.path / file).is_file() for file in TOKENIZERS):
+        raise AgiqaError(  # transformers would make one up
+            f"Model '{folder.name}' has no tokenizer: expected one of {', '.join(TOKENIZERS)} in "
+            f"{folder.path}; copy it there."
+        )
+    if name not in loaders:
+        raise AgiqaError(f"Model '{folder.name}' wants a {words}, which stage 1 cannot serve.")
+    auto, file = loaders[name]
+    try:
+        return auto.from_pretrained(folder.path)
+    except Exception as error:  # of any library that takes part
+        raise AgiqaError(
+            f"Model '{folder.name}' has no usable {words} ({file}): {one_line(error)}"
+        ) from error
+
+
+def _construct(kind: Any, parts: list[Any], settings: dict[str, Any]) -> Any:
+    """Call `kind.from_args_and_dict` with an idle video half and without SmolVLM's num2words."""
+    import importlib
+
+    def takes_idle_half(self: Any, name: str, part: Any) -> Any:
+        proper = kind.check_argument_for_proper_class
+        return IdleVideoHalf if isinstance(part, IdleVideoHalf) else proper(self, name, part)
+
+    lenient = type(kind.__name__, (kind,), {"check_argument_for_proper_class": takes_idle_half})
+    module = importlib.import_module(kind.__module__)
+    is_missing = getattr(module, "num2words", str) is None
+    if is_missing:
+        module.num2words = str  # type: ignore[attr-defined]
+    try:
+        processor = lenient.from_args_and_dict(parts, settings)  # type: ignore[attr-defined]
+    finally:
+        if is_missing:
+            module.num2words = None  # type: ignore[attr-defined]
+    processor.__class__ = kind  # so that it can be pickled
+    return processor

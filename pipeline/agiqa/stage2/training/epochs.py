@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from agiqa.core.errors import AgiqaError
-from agiqa.core.float32 import full_float32
 from agiqa.core.memory import halve, ran_out, with_halving
 from agiqa.core.params import Paper, Tuned
+from agiqa.core.processes import full_float32
 from agiqa.core.progress import track
 from agiqa.data.metrics import plcc, srcc
 from agiqa.stage2.contract import score_rows

@@ -6,6 +6,9 @@ attention is causal, so what comes later cannot change them. Not every model is 
 looks both ways), so the first image of all is also run as transformers would, and what does not
 give the same vectors is not shared. Only the last hidden state after the final norm is kept, and
 no vocabulary is scored but at a text's last position.
+
+A pooling is a weight for each position, so that hidden states can be summed over the parts of a
+text that are run at different times.
 """
 
 import copy
@@ -21,7 +24,6 @@ from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
 from agiqa.stage1.extractors.int8 import Int8Linear
-from agiqa.stage1.extractors.lmm.pooling import PooledSums, Vectors, weights
 
 log = logging.getLogger(__name__)
 
@@ -73,28 +75,83 @@ class Encoded:
     images: int  # B
 
 
-class _Lead(NamedTuple):
-    """A text before an image, run once."""
+def weights(poolings: Sequence[str], image: Tensor, lengths: Tensor) -> Tensor:
+    """Give weights `(B, K, L)` of K poolings, float32; zero behind a text's end.
 
-    cache: Any
-    states: list[Tensor]  # (1, l, D) of each layer
+    Args:
+        poolings: some of `data.prompts.POOLINGS`.
+        image: which positions `(B, L)` hold the image.
+        lengths: tokens `(B,)` of each text, image included.
+    """
+    position = torch.arange(image.shape[1], device=image.device)
+    real = position < lengths[:, None]
+    kinds = {
+        "mean": real,
+        "text_mean": real & ~image,
+        "image_mean": real & image,
+        "last": position == lengths[:, None] - 1,
+    }
+    chosen = torch.stack([kinds[pooling] for pooling in poolings], dim=1).float()
+    return chosen / chosen.sum(dim=-1, keepdim=True).clamp_min(1)
+
+
+class Vectors(NamedTuple):
+    """What a prompt's texts become."""
+
+    pooled: Tensor  # (B, layers + 1, K, D) float32; the last of the layers is the normed output
+    last: Tensor  # (B, D): the output at the last position
+    outputs: Tensor | None = None  # (B, L, D): at every position, where that was asked for
+
+
+@dataclass(eq=False)
+class PooledSums:
+    """Vectors in the making: states of parts of the texts are added as they are run."""
+
+    weights: Tensor  # (B, K, L), of `weights`
+    lengths: Tensor
+    pooled: Tensor | None = None
+    last: Tensor | None = None
+    outputs: list[Tensor] | None = None  # of each part; None: not wanted
+
+    def add(self, states: Sequence[Tensor], start: int) -> None:
+        """Add states `(B or 1, l, D)` of each layer, those of positions from `start` on."""
+        stop = start + states[0].shape[1]
+        share = self.weights[:, :, start:stop]
+        pooled = torch.stack(
+            [
+                torch.einsum("bld,bkl->bkd", s.float().expand(len(share), -1, -1), share)
+                for s in states
+            ],
+            dim=1,
+        )
+        self.pooled = pooled if self.pooled is None else self.pooled + pooled
+        last = self.lengths - 1 - start  # counted from the first of these states
+        within = (last >= 0) & (last < stop - start)
+        rows = torch.arange(len(last), device=last.device)
+        output = states[-1].expand(len(last), -1, -1)[rows, last.clamp(0, stop - start - 1)]
+        self.last = output if self.last is None else torch.where(within[:, None], output, self.last)
+        if self.outputs is not None:
+            self.outputs.append(states[-1].expand(len(last), -1, -1))
+
+    def vectors(self) -> Vectors:
+        """Give the vectors, once all parts are added."""
+        assert self.pooled is not None
+        assert self.last is not None
+        outputs = None if self.outputs is None else torch.cat(self.outputs, dim=1)
+        return Vectors(self.pooled, self.last, outputs)
 
 
 @dataclass(eq=False)
 class SharedForward:
-    """The passes of one model.
+    """The passes of one model."""
 
-    Args:
-        model: a transformers model for image and text to text, in eval mode.
-        poolings: of the states over positions.
-        layers: blocks of the language model, counted from 1, whose outputs are wanted as well.
-    """
-
-    model: Any
-    poolings: Sequence[str]
-    layers: Sequence[int] = ()
+    model: Any  # a transformers model for image and text to text, in eval mode
+    poolings: Sequence[str]  # of the states over positions
+    layers: Sequence[int] = ()  # blocks of the language model, from 1, whose outputs are wanted too
     shares: Shares | None = None  # what was found to be right; None: not tried yet
-    _leads: dict[tuple[int, ...], _Lead] = field(default_factory=dict)
+    # Texts before an image that were run, by their tokens: the cache behind, and the states
+    # (1, l, D) of each layer.
+    _leads: dict[tuple[int, ...], tuple[Any, list[Tensor]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -152,7 +209,7 @@ class SharedForward:
         start, cache = self._begin(first, sums[0], encoded.images, shares)
         for own_sums in sums[1:]:
             if start:
-                own_sums.add(self._leads[tuple(first.ids[0, :start].tolist())].states, 0)
+                own_sums.add(self._leads[tuple(first.ids[0, :start].tolist())][1], 0)
         positions = [self._positions(encoded, prompt) for prompt in prompts]
         part = (start, common)
         states, cache = self._run(first, part, encoded, shares, cache, positions[0], True)
@@ -213,10 +270,10 @@ class SharedForward:
             if hasattr(self.inner, "get_rope_index"):
                 positions = positions.expand(3, 1, -1)  # plain text: the same in all three
             states, cache = self._run(alone, (0, length), None, shares, None, positions, True)
-            self._leads[ids] = _Lead(cache, states)
-        lead = self._leads[ids]
-        sums.add(lead.states, 0)
-        cache = copy.deepcopy(lead.cache)
+            self._leads[ids] = cache, states
+        kept, states = self._leads[ids]
+        sums.add(states, 0)
+        cache = copy.deepcopy(kept)
         cache.batch_repeat_interleave(images)
         return length, cache
 

@@ -1,31 +1,38 @@
 """The loaded image-text model: samples and prompts to pooled states and answers' probabilities.
 
 What prompts can share is proven here on a few images, once on a machine; `forward` runs it.
+Answers come from the last hidden states: of words, the probabilities of what may follow the text
+(Q-Align, arXiv:2312.17090, among the words; VQAScore, arXiv:2404.01291, among all tokens); of the
+image's own prompt, its mean log-likelihood, nats a token.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import transformers
+from torch import Tensor
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Semantic
-from agiqa.data.prompts import LIKELIHOOD
+from agiqa.data.prompts import LIKELIHOOD, VOCABULARY
 from agiqa.stage1.extractors.contract import Sample, batch
-from agiqa.stage1.extractors.lmm.texts import Texts
-from agiqa.stage1.extractors.loading import ModelFolder, load_model
-from agiqa.stage1.extractors.model_memory import code_sha256, device_name, recall, remember
+from agiqa.stage1.extractors.identity import ModelFolder, code_sha256, device_name, recall, remember
+from agiqa.stage1.extractors.int8 import arithmetic
+from agiqa.stage1.extractors.lmm.forward import (
+    LEVELS,
+    SharedForward,
+    Tokens,
+    Vectors,
+    decoder_blocks,
+)
+from agiqa.stage1.extractors.lmm.inputs import Texts
+from agiqa.stage1.extractors.loading import load_model
 from agiqa.stage1.extractors.vision import PARTS
 
-if TYPE_CHECKING:
-    from agiqa.stage1.extractors.lmm.forward import Tokens
-    from agiqa.stage1.extractors.lmm.pooling import Vectors
-
-CODE_OF_SHARING = [
-    f"stage1/extractors/lmm/{name}.py"
-    for name in ("model", "forward", "pooling", "inputs", "texts")
-]
+CODE_OF_SHARING = [f"stage1/extractors/lmm/{name}.py" for name in ("model", "forward", "inputs")]
 PROOF = 2  # images that prove what prompts can share, several times over
 
 
@@ -39,13 +46,6 @@ class LMM:
         texts: Texts,
         fingerprints: Sequence[Mapping[str, object]],
     ) -> None:
-        import torch
-        import transformers
-
-        from agiqa.stage1.extractors.int8 import arithmetic
-        from agiqa.stage1.extractors.lmm.answers import Answers
-        from agiqa.stage1.extractors.lmm.forward import SharedForward, decoder_blocks
-
         self.prompt_set, self.texts = texts.prompt_set, texts
         self.made_by = {"vectors": fingerprints, "device_map": settings.device_map}
         auto = transformers.AutoModelForImageTextToText
@@ -55,7 +55,6 @@ class LMM:
                 f"Model '{folder.name}' ({type(self.model).__name__}) has no separate vision "
                 "tower, which the semantic extractor needs: use another model."
             )
-        self.answers = Answers(self.model, texts)
         self.forward = SharedForward(self.model, self.prompt_set.poolings, settings.layers)
         if settings.compile:
             for block in decoder_blocks(self.model):
@@ -78,7 +77,7 @@ class LMM:
         if over == LIKELIHOOD:
             answers = self._likelihoods(samples, {n: prompts[n] for n in answered}, vectors)
         else:
-            answers = {n: self.answers.words(n, samples, vectors[n].last) for n in answered}
+            answers = {n: self._words(n, samples, vectors[n].last) for n in answered}
         nothing = np.zeros((len(samples), 0), dtype=np.float32)
         return {
             name: (vectors[name].pooled.cpu().numpy(), answers.get(name, nothing)) for name in names
@@ -92,8 +91,6 @@ class LMM:
         A finding is kept by all that it could depend on, but for the pixels; prompts that each
         image has of its own are proven anew.
         """
-        from agiqa.stage1.extractors.lmm.forward import LEVELS
-
         cause: dict[str, object] | None = None
         if not samples[0].texts:
             cause = {
@@ -115,18 +112,28 @@ class LMM:
         self._proven.update(names)
         remember(cause, LEVELS.index(self.forward.shares))
 
-    def _read(
-        self, samples: Sequence[Sample], prompts: Mapping[str, "Tokens"]
-    ) -> dict[str, "Vectors"]:
+    def _read(self, samples: Sequence[Sample], prompts: Mapping[str, Tokens]) -> dict[str, Vectors]:
         with self._tower_watched():
             encoded = self.forward.encode(self._on_device(batch(samples)), len(samples))
         return dict(zip(prompts, self.forward(encoded, list(prompts.values())), strict=True))
 
+    def _words(self, name: str, samples: Sequence[Sample], last: Tensor) -> np.ndarray:
+        """Compute the answers' probabilities `(B, A)` from the last position's states `(B, D)`."""
+        chosen = self.prompt_set
+        tokens = [self.texts.answers(name, chosen.answers, sample) for sample in samples]
+        logits = self._logits(last)
+        ids = torch.tensor(tokens, device=logits.device)
+        if chosen.answers_over == VOCABULARY:
+            probabilities = logits.softmax(dim=1).gather(1, ids)
+        else:
+            probabilities = logits.gather(1, ids).softmax(dim=1)
+        return np.asarray(probabilities.cpu().numpy())
+
     def _likelihoods(
         self,
         samples: Sequence[Sample],
-        prompts: Mapping[str, "Tokens"],
-        vectors: Mapping[str, "Vectors"],
+        prompts: Mapping[str, Tokens],
+        vectors: Mapping[str, Vectors],
     ) -> dict[str, np.ndarray]:
         """Compute LIKELIHOODS `(B, 2)` of the images' own prompts; none where none is wanted."""
         if not prompts:
@@ -134,11 +141,31 @@ class LMM:
         blank = self._read([Sample(sample.blank) for sample in samples], prompts)
         answers = {}
         for name, tokens in prompts.items():
-            own, without = (
-                self.answers.likelihood(tokens, read[name]) for read in (vectors, blank)
-            )
+            own, without = (self._likelihood(tokens, read[name]) for read in (vectors, blank))
             answers[name] = np.stack([own, own - without], axis=1)
         return answers
+
+    def _likelihood(self, tokens: Tokens, states: Vectors) -> np.ndarray:
+        """Compute the mean log-likelihood `(B,)` of the images' own prompts, in nats a token.
+
+        Row by row: all tokens of the vocabulary at every position of a batch would be gigabytes.
+        """
+        assert tokens.own_starts is not None
+        assert states.outputs is not None
+        means = []
+        for row, start in enumerate(tokens.own_starts):
+            stop = int(tokens.lengths[row])
+            logits = self._logits(states.outputs[row, start - 1 : stop - 1])
+            ids = tokens.ids[row, start:stop, None].to(logits.device)
+            means.append(logits.log_softmax(dim=1).gather(1, ids).mean())
+        return np.asarray(torch.stack(means).cpu().numpy())
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """Score the vocabulary `(N, V)`, float32, behind states `(N, D)`."""
+        head = self.model.get_output_embeddings()
+        logits: Tensor = head(states.to(head.weight.device)).float()
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
 
     @contextmanager
     def _tower_watched(self) -> Iterator[None]:
@@ -168,8 +195,6 @@ class LMM:
     @contextmanager
     def widened(self) -> Iterator[None]:
         """Hold the model in float32 while it lasts; casting back gives the same weights."""
-        import torch
-
         kept = self.dtype
         self._cast(torch.float32)
         try:
@@ -184,8 +209,6 @@ class LMM:
 
     def _on_device(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Put arrays on the model's device, through pinned memory; floats in its type."""
-        import torch
-
         device = self.model.device
         tensors = {}
         for name, array in arrays.items():
@@ -196,11 +219,7 @@ class LMM:
             tensors[name] = tensor.to(device, non_blocking=True).to(kind)
         return tensors
 
-    def _tokens(self, name: str, samples: Sequence[Sample], scored: bool) -> "Tokens":
-        import torch
-
-        from agiqa.stage1.extractors.lmm.forward import Tokens
-
+    def _tokens(self, name: str, samples: Sequence[Sample], scored: bool) -> Tokens:
         rows = [self.texts.tokens(name, sample) for sample in samples]
         lengths = [len(row["input_ids"]) for row in rows]
         arrays = {

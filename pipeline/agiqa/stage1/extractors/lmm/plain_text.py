@@ -15,7 +15,7 @@ from typing import Any
 
 from agiqa.core.errors import some
 from agiqa.data.prompts import MARK, marks_in
-from agiqa.stage1.extractors.failures import RefusedError
+from agiqa.stage1.extractors.contract import RefusedError
 
 HOLE = "\ue000generation-prompt\ue001"  # of a private-use area: no one's words
 ANCHOR = "\ue002"  # what comes before a stretch, so that it is not taken for a text's beginning
