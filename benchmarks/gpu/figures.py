@@ -79,15 +79,20 @@ def _json(lines: Sequence[str]) -> Iterator[str]:
             if "comparisons" in tree:
                 for pair in tree["comparisons"]:
                     srcc = pair["figures"]["srcc"]
-                    low, high = (_number(srcc[key], True) for key in ("image_low", "image_high"))
-                    yield f"SRCC {_number(srcc['mean'], True)} ({low} to {high})"
+                    ends = [_number(srcc[key], True) for key in ("image_low", "image_high")]
+                    yield f"SRCC {_number(srcc['mean'], True)}{_interval(ends)}"
             elif "models" in tree:
                 figures = tree["models"]["moe"]
-                low, high = (_number(figures["srcc"][key]) for key in ("low", "high"))
-                yield f"SRCC {_number(figures['srcc']['median'])} ({low} to {high})"
+                ends = [_number(figures["srcc"][key]) for key in ("low", "high")]
+                yield f"SRCC {_number(figures['srcc']['median'])}{_interval(ends)}"
                 yield f"PLCC {_number(figures['plcc']['median'])}"
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
+
+
+def _interval(ends: Sequence[str]) -> str:
+    """Print an interval, where there is one."""
+    return "" if "–" in ends else f" ({' to '.join(ends)})"
 
 
 def _number(value: Any, signed: bool = False) -> str:

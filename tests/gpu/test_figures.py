@@ -104,6 +104,9 @@ def test_a_step_without_figures_says_why(script: Script) -> None:
     assert shown(ROWS[0]) == r"failed: MemoryError \| [2J\<b> 17.25 s"
     assert shown(row("x", status="over 60 s")) == "failed: over 60 s"
     assert shown(row("x", status=-9)) == "failed: it printed nothing"
+    few = {"models": {"moe": {"srcc": {"median": 0.84, "low": None, "high": None},
+                              "plcc": {"median": None}}}}  # fmt: skip
+    assert shown(row("x", output=json.dumps(few))) == "SRCC .840; PLCC –"
     assert shown(ROWS[-1]) == "the module ray is not there"
     assert shown(row("x", output='{"models": {"moe": 3}}\n{"comparisons": 1}\n{"models"')) == ""
 
