@@ -94,12 +94,6 @@ def files(side: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     )
     yield "PPM", lambda: saved(flat, "PPM")
     yield "PGM, 16-bit", lambda: saved(smooth.convert("I;16"), "PPM")
-    small = min(side, 2000)
-    yield (
-        f"JPEG 2000, {small * small / 1e6:g} MP",
-        lambda: saved(flat.resize((small, small)), "JPEG2000", quality_mode="rates"),
-    )
-    yield "JPEG 2000", lambda: saved(flat, "JPEG2000", quality_mode="rates", quality_layers=[400])
 
 
 def _status(field: str) -> int:

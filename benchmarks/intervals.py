@@ -23,13 +23,13 @@ from agiqa.data.metrics import METRICS
 from agiqa.data.statistics.intervals import (
     MANY_UNITS,
     Drawn,
+    TestSide,
     draw,
     over_splits,
     percentile_interval,
     resample_splits,
     side_interval,
 )
-from agiqa.data.statistics.resampling import TestSide
 
 FIGURES = ("srcc", "plcc", "rmse_raw", "mae")
 IMAGES = 5  # a prompt

@@ -23,7 +23,7 @@ from agiqa.core.errors import AgiqaError
 from agiqa.core.json_text import json_text, write_json
 from agiqa.core.params import Semantic
 from agiqa.core.progress import track
-from agiqa.data.datasets import agiqa_3k
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.images import decode
@@ -347,7 +347,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=0, help="of prompts held out and order")
     given = parser.parse_args()
-    table = prepare_download(agiqa_3k, given.folder)
+    table = prepare_download(OFFICIAL["agiqa-3k"], given.folder)
     recipe = Recipe(epochs=given.epochs, seed=given.seed)
     if given.what == "train":
         nll = train_projector(table, recipe, given.out)["nll"]

@@ -20,11 +20,10 @@ import numpy as np
 import pandas as pd
 from processes import cost_of
 
+from agiqa.data import leak_audit
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
-from agiqa.data.leak_audit import perceptual
 from agiqa.data.metrics import all_metrics
-from agiqa.data.splits.files import write_splits
-from agiqa.data.splits.preparing import leaks
+from agiqa.data.splits.files import leaks, write_splits
 from agiqa.data.splits.protocols import make_splits
 
 IMAGES_A_PROMPT = 10
@@ -75,8 +74,9 @@ def _make(rows: int) -> None:
         write_splits(make_splits(table, protocol), folder / "splits" / f"{protocol}.csv")
     hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
     hashes[: rows // 100] = hashes[rows // 100 : 2 * (rows // 100)] ^ np.uint64(5)  # near pairs
-    with perceptual._cache(perceptual.hashes_file()) as cache, closing(cache):
-        perceptual.keep_hashes(cache, ids, [int(each).to_bytes(8, "big") for each in hashes])
+    with leak_audit._cache(leak_audit.hashes_file()) as cache, closing(cache):
+        stored = [int(each).to_bytes(8, "big") for each in hashes]
+        leak_audit.keep_hashes(cache, dict(zip(ids, stored, strict=True)))
     splits = make_splits(table, "grouped")
     for number, name in enumerate(("one", "two")):
         _run(table, splits, Path("runs") / name, np.random.default_rng(number))

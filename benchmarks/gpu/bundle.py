@@ -87,9 +87,10 @@ def _read_inputs(
     folder: Path, dataset: Path | None, splits: Path | None
 ) -> tuple[Path, "pd.DataFrame | None"]:
     """Find AGIQA-3K's data.csv and read the splits, and refuse before any work what is not so."""
+    from agiqa.data.splits.foreign_files import read_foreign, side_of
+
     from agiqa.core.errors import AgiqaError
     from agiqa.data.datasets import agiqa_3k
-    from agiqa.data.splits.foreign_files import read_foreign, side_of
 
     if dataset is None:
         raise InputError("expected --dataset FOLDER, the unpacked AGIQA-3K, found none: name it")

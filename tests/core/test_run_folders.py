@@ -9,7 +9,7 @@ import pytest
 
 from agiqa.core.errors import AgiqaError
 from agiqa.core.run_folders import data_set_name, provenance_files, target_name
-from agiqa.data.sources import ALIASES, KINDS
+from agiqa.data.datasets.origin import ALIASES, KINDS
 
 
 def _run(folder: Path) -> Path:

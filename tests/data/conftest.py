@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agiqa.data.datasets import agiqa_3k
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.official import prepare_download
 from agiqa.data.datasets.table import ImagesTable
 
@@ -12,4 +12,4 @@ from agiqa.data.datasets.table import ImagesTable
 @pytest.fixture(scope="session")
 def agiqa3k(agiqa3k_folder: Path) -> ImagesTable:
     """Its table; mark users `agiqa3k`."""
-    return prepare_download(agiqa_3k, agiqa3k_folder)
+    return prepare_download(OFFICIAL["agiqa-3k"], agiqa3k_folder)

@@ -302,7 +302,7 @@ def of_lossy() -> Iterator[Known]:
     stored = samples(8, 4).astype(np.uint8)
     rgb = on_white(stored[..., :3].astype(int), stored[..., 3:] / 255)
     rgba = Image.fromarray(stored)
-    for kind in ("WEBP", "JPEG2000", "TIFF"):
+    for kind in ("WEBP", "TIFF"):
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
         yield Known(f"{kind} RGBA", saved(rgba, kind, **options), rgb, 1)
         yield Known(f"{kind} RGB", saved(rgba.convert("RGB"), kind, **options), stored[..., :3])
@@ -312,14 +312,6 @@ def of_lossy() -> Iterator[Known]:
     frames = [rgba, Image.new("RGBA", (W, H), "red")]
     content = saved(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     yield Known("WEBP, first of two frames", content, rgb, 1)
-    content = saved(rgba.convert("LA"), "JPEG2000")
-    la = np.asarray(rgba.convert("LA")).astype(int)
-    yield Known("JPEG2000 LA", content, grey(on_white(la[..., :1], la[..., 1:] / 255)), 1)
-    deep = samples(16)
-    content = saved(Image.fromarray(deep[..., 0].astype(np.uint16)), "JPEG2000")
-    yield Known("JPEG2000 grey 16", content, grey(levels(deep, 16)))
-    bare = saved(rgba.convert("RGB"), "JPEG2000", no_jp2=True)
-    yield Known("JPEG2000 codestream", bare, stored[..., :3])
 
 
 KNOWN = [*of_png(), *of_tiff(), *of_bmp(), *of_pnm(), *of_gif(), *of_lossy()]

@@ -50,7 +50,7 @@ def test_png_comes_back_to_the_bit(photo: Image.Image, tmp_path: Path) -> None:
     assert (pixels(decoded) == pixels(photo)).all()
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tiff", "ppm", "jp2", "gif"])
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "tiff", "ppm", "gif"])
 def test_other_formats_are_close(photo: Image.Image, tmp_path: Path, suffix: str) -> None:
     photo.save(tmp_path / f"a.{suffix}")
     decoded = decode(tmp_path / f"a.{suffix}")

@@ -13,8 +13,9 @@ from scipy import stats
 from scipy.optimize import curve_fit
 from sklearn import metrics as sklearn
 
+from agiqa.cli import compare
 from agiqa.core.errors import AgiqaError
-from agiqa.data import metrics
+from agiqa.data import metric_names, metrics
 from agiqa.data.metric_names import FIGURES, TOO_FEW_TO_FIT
 from agiqa.data.metrics import (
     METRICS,
@@ -304,3 +305,10 @@ def test_any_finite_numbers_give_a_figure_in_range_or_nan(pair: tuple[Array, Arr
     for metric in CORRELATIONS:  # overflow or division by zero would warn, and so fail
         figure = metric(*pair)
         assert math.isnan(figure) or -1 <= figure <= 1
+
+
+def test_raw_errors_stand_before_the_fitted_one() -> None:
+    assert metric_names.ERRORS == ("rmse_raw", "mae", "rmse")
+    assert sorted((*metric_names.CORRELATIONS, *metric_names.ERRORS)) == sorted(FIGURES)
+    assert metric_names.FITTED == ("plcc_logistic", "rmse")
+    assert sorted(compare.TABLE_FIGURES) == sorted(FIGURES)  # without its imports, for --help

@@ -49,25 +49,26 @@ def command(cache: Path, settings: Settings, as_json: bool) -> None:
 
 
 def _describe(adapter: "Adapter", cache: Path, params: "Params") -> dict[str, Any]:
-    from agiqa.data.sources import ALIASES, known_folder
+    from agiqa.data.datasets.origin import known_folder
 
-    facts = adapter.FACTS
-    names = (facts.name, *(alias for alias, name in ALIASES.items() if name == facts.name))
+    facts = adapter.facts
+    names = (facts.name, *facts.aliases)
     prepared = next((cache / n for n in names if (cache / n / "images.csv").is_file()), None)
-    folder, problem = known_folder(facts.name, params), ""
-    presence = "prepared" if prepared else "no"
-    if folder is not None and folder.exists():
+    folder = known_folder(facts.name, params)
+    download = folder if folder is not None and folder.exists() else None
+    presence, problem = "no", ""
+    if download is not None:
         try:
-            adapter.find(folder)
-            presence = "prepared" if prepared else "in place"
+            adapter.find(download)
+            presence = "in place"
         except AgiqaError as error:
-            presence, problem = "prepared" if prepared else "incomplete", str(error)
+            presence, problem = "incomplete", str(error)
     return {
         **{name: getattr(facts, name) for name in FACTS},
         "download": facts.hub.repository if facts.hub else None,
         "gigabytes": facts.hub.gigabytes if facts.hub else None,
-        "here": presence,
-        "place": str(folder) if folder is not None and folder.exists() else None,
+        "here": "prepared" if prepared else presence,
+        "place": str(download) if download else None,
         "prepared": str(prepared) if prepared else None,
         "problem": problem,
     }

@@ -10,7 +10,7 @@ from agiqa.cli.lazy import Command
 from agiqa.cli.options import ANY, Settings, as_json, cache, plain_name, settings
 from agiqa.cli.output import echo, show
 from agiqa.core.params import Source
-from agiqa.data.sources import KINDS
+from agiqa.data.datasets.origin import KINDS
 
 
 @click.command("prepare", cls=Command)

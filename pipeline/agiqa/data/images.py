@@ -27,12 +27,10 @@ from PIL import Image, ImageFile
 
 from agiqa.core.errors import AgiqaError, printable
 from agiqa.core.regular_files import read_regular
-from agiqa.data.image_formats import FORMATS, MAX_PIXELS, FormatError, read_picture
-from agiqa.data.image_formats.isolated import unpack_isolated
-from agiqa.data.image_formats.loading import kept_orientation, on_white, unpack, upright, why_not
+from agiqa.data.image_formats import FORMATS, MAX_PIXELS, FormatError, loading, read_picture
 
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".jp2",
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm",
 )  # fmt: skip
 
 MAX_BYTES = 256 << 20  # of a file
@@ -116,11 +114,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
     try:
         if (data := _untouched_file(image)) is not None:
             return _decoded(path, data)
-        return upright(on_white(image), kept_orientation(image.info))
+        return loading.upright(loading.on_white(image), loading.kept_orientation(image.info))
     except AssertionError:  # Pillow's, of a closed file
         raise ImageError(path, "was closed before its pixels were read") from None
     except (OSError, ValueError) as error:
-        raise ImageError(path, why_not(error)) from None
+        raise ImageError(path, loading.why_not(error)) from None
 
 
 def _untouched_file(image: Image.Image) -> bytes | None:
@@ -221,11 +219,11 @@ def _read(path: Path) -> bytes:
 def _decoded(path: Path, data: bytes) -> Image.Image:
     try:
         picture = read_picture(data)
-        return unpack_isolated(data) if picture.isolated else unpack(picture)
+        return loading.unpack_isolated(data) if picture.isolated else loading.unpack(picture)
     except MemoryError:
         raise ImageError(path, "is too large for the memory there is") from None
     except Exception as error:
-        raise ImageError(path, why_not(error)) from error
+        raise ImageError(path, loading.why_not(error)) from error
 
 
 def _check(path: Path) -> str | BadImage:

@@ -319,11 +319,5 @@ def _root_mean_square(values: Array) -> float:
 
 
 METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    "srcc": srcc,
-    "krcc": krcc,
-    "plcc": plcc,
-    "rmse_raw": rmse_raw,
-    "mae": mae,
-    "plcc_logistic": plcc_logistic,
-    "rmse": rmse,
+    figure.__name__: figure for figure in (srcc, krcc, plcc, rmse_raw, mae, plcc_logistic, rmse)
 }

@@ -14,20 +14,20 @@ from typing import Any
 from agiqa.core.errors import AgiqaError, UsageError
 from agiqa.core.params import Params, Source, settings
 from agiqa.core.run_folders import data_set_name
-from agiqa.data.datasets import OFFICIAL, csv_file, demo
+from agiqa.data.datasets import OFFICIAL, csv_file, demo, origin
 from agiqa.data.datasets import folder as folder_of_images
-from agiqa.data.datasets.download import download as fetch
+from agiqa.data.datasets.official import download as fetch
 from agiqa.data.datasets.official import prepare_download
-from agiqa.data.datasets.origin import SOURCES, AbsentError, Reading, note_sources, origin_of
 from agiqa.data.datasets.table import ImagesTable, Target, write_table
-from agiqa.data.leak_audit.perceptual import NEAR, count_near, with_near
-from agiqa.data.sources import find_source
-from agiqa.data.splits.preparing import (
+from agiqa.data.leak_audit import NEAR, count_near, with_near
+from agiqa.data.splits.files import (
+    FOLDER,
     Leak,
+    count_leaks,
     make_all_splits,
     shared,
     small_test_sides,
-    write_all_splits,
+    write_splits,
 )
 
 log = logging.getLogger(__name__)
@@ -89,30 +89,31 @@ def prepare(
         AgiqaError: unknown or absent data, a bad image, no such column, a name that is taken.
     """
     params, folder = settings(params), _folder(name, Path(cache))
-    source = find_source(name, source, params)
+    source = origin.find_source(name, source, params)
     if download:
         _download(name, source)
-    reading = Reading(origin_of(source), folder)
+    reading = origin.Reading(origin.origin_of(source), folder)
     table = _read(name, source, folder, params, skip_bad or params.prepare.skip_bad)
     near = None
     if params.splits.keep_together == "near" and table.targets:
         near = with_near(table, NEAR)
-    splits = make_all_splits(near or table, params.splits, source.splits)
+    by_protocol, absent = make_all_splits(near or table, params.splits, source.splits)
     write_table(table, folder, reading.noted)
     reading.done(table)
-    leaks = tuple(write_all_splits(splits, table, folder))
+    for protocol, splits in by_protocol.items():  # imported ones that lie there already stay
+        write_splits(splits, folder / FOLDER / f"{protocol}.csv")
     notes = [
         f"{name}: every {target.name} is {target.low:g}: nothing to learn."
         for target in table.targets
         if target.low == target.high
     ]
-    if few := small_test_sides(splits, table):
+    if few := small_test_sides(by_protocol, table):
         notes.append(f"{few}.")
     return PreparedDataSet(
         folder,
         table,
-        leaks,
-        splits.absent,
+        tuple(count_leaks(table, folder)),
+        absent,
         tuple(notes),
         kept_together=count_near(near) if near else "",
         turned=", ".join(source.lower_is_better),
@@ -129,10 +130,10 @@ def note_what_is_there(
     """
     params, folder = settings(params), _folder(name, Path(cache))
     try:
-        located = find_source(name, source, params)
-        note_sources(origin_of(located), folder, params.prepare.workers)
-    except AbsentError as error:
-        if not (folder / SOURCES).is_file():
+        located = origin.find_source(name, source, params)
+        origin.note_sources(origin.origin_of(located), folder, params.prepare.workers)
+    except origin.AbsentError as error:
+        if not (folder / origin.SOURCES).is_file():
             raise
         log.warning("%s: what it is made from is not here, its table stays: %s", name, error)
 
@@ -169,7 +170,7 @@ def _download(name: str, source: Source) -> None:
     try:
         adapter.find(folder)
     except AgiqaError:
-        fetch(adapter.FACTS, folder)
+        fetch(adapter.facts, folder)
 
 
 def _read(name: str, source: Source, folder: Path, params: Params, skip_bad: bool) -> ImagesTable:

@@ -29,13 +29,14 @@ from agiqa.data.metrics import all_metrics, srcc, summarise, why_undefined
 from agiqa.data.statistics.intervals import (
     ALIKE,
     Drawn,
+    TestSide,
     draw,
+    measured_side,
     p_of_no_difference,
     resample_splits,
     side_interval,
 )
 from agiqa.data.statistics.paired import corrected_t_test, holm
-from agiqa.data.statistics.resampling import TestSide, measured_side
 from agiqa.runs.files import Run, provenance_of, require_as_published
 from agiqa.runs.measure import LEAST_IMAGES, sides_ratio
 from agiqa.runs.publish import RESULTS, START, fetch_run, is_on_hub

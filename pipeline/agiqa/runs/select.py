@@ -26,7 +26,7 @@ from agiqa.runs.shards import SHARDS, ImageInput
 MOST_BYTES = 4 << 30  # of a table of scores
 SUFFIXES = {  # of what has none, by its format
     **{"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp"},
-    **{"TIFF": ".tif", "PPM": ".ppm", "JPEG2000": ".jp2"},
+    **{"TIFF": ".tif", "PPM": ".ppm"},
 }
 FOLDER = "folder"  # as a group: the folder that the image lies in
 

@@ -20,8 +20,7 @@ from agiqa.core.params import Fit, Params, Semantic, Visual
 from agiqa.data.datasets.groups import Relatives
 from agiqa.data.datasets.origin import require_fresh
 from agiqa.data.datasets.table import ImagesTable, find_target, read_table
-from agiqa.data.splits.files import read_protocol, side_rows, split_digest
-from agiqa.data.splits.preparing import leaks
+from agiqa.data.splits.files import leaks, read_protocol, side_rows, split_digest
 from agiqa.data.splits.protocols import SIDES, default_protocol
 from agiqa.stage2.features import Features, Sides, Targets, load_features, require_same_stores
 from agiqa.stage2.paper.inputs import load_paper_inputs

@@ -12,7 +12,7 @@ import jinja2
 
 from agiqa import __version__
 from agiqa.core.errors import printable
-from agiqa.data.splits.preparing import LEAST_FITTED
+from agiqa.data.splits.files import LEAST_FITTED
 from agiqa.runs.files import Run
 from agiqa.runs.records import read_metrics, result_files
 from agiqa.runs.score_notes import kind

@@ -8,11 +8,12 @@ import pytest
 from scipy.io import savemat
 
 from agiqa.core.errors import AgiqaError
-from agiqa.data.datasets import aigciqa2023
+from agiqa.data.datasets import OFFICIAL
 from agiqa.data.datasets.official import Download, prepare_download
 from agiqa.data.datasets.table import read_table, write_table
 from kit import official_downloads
 
+AIGCIQA2023 = OFFICIAL["aigciqa2023"]
 TARGETS = ["quality", "authenticity", "correspondence"]
 
 
@@ -40,7 +41,7 @@ def labels(numbered: Path, tmp_path: Path) -> Path:
 
 
 def read_labels(folder: Path) -> Download:
-    return aigciqa2023.read(aigciqa2023.find(folder))
+    return AIGCIQA2023.read(AIGCIQA2023.find(folder))
 
 
 def _check(frame: pd.DataFrame) -> None:
@@ -56,7 +57,7 @@ def _check(frame: pd.DataFrame) -> None:
 
 
 def test_numbered_images(numbered: Path, tmp_path: Path) -> None:
-    table = prepare_download(aigciqa2023, numbered)
+    table = prepare_download(AIGCIQA2023, numbered)
     _check(table.frame)
     assert table.frame["path"].iloc[2399] == "2399.png"
     assert table.frame.loc[0, TARGETS].tolist() == list(official_downloads.AIGCIQA_FIRST)
@@ -72,14 +73,15 @@ def test_a_folder_for_each_generator(by_generator: Path, tmp_path: Path) -> None
     assert download.rows["path"].iloc[-1] == "Unidiffuser/099-4.png"
     assert set(download.present) == set(download.rows["path"])
     shutil.copytree(by_generator / "DATA", tmp_path / "DATA")
-    shutil.copy(by_generator / "AIGCIQA2023_Prompts.xlsx", tmp_path)
-    for folder in (by_generator / "Image").iterdir():  # without Image/ and the index, twice nested
+    for name in ("AIGCIQA2023_Prompts.xlsx", "pic-index.xlsx"):
+        shutil.copy(by_generator / name, tmp_path)
+    for folder in (by_generator / "Image").iterdir():  # without Image/, twice nested
         (tmp_path / folder.name).mkdir()
         (tmp_path / folder.name / folder.name).symlink_to(folder)
     nested = read_labels(tmp_path)
     _check(nested.rows)
     assert nested.rows["path"].iloc[0] == "Controlnet/Controlnet/000-1.png"
-    assert len(prepare_download(aigciqa2023, tmp_path).frame) == 2400
+    assert len(prepare_download(AIGCIQA2023, tmp_path).frame) == 2400
 
 
 def test_the_authors_hub_copy(numbered: Path, tmp_path: Path) -> None:
@@ -99,20 +101,6 @@ def test_prompts_without_a_header(labels: Path) -> None:
     _check(read_labels(labels).rows)
 
 
-def test_an_earlier_release_keeps_its_scale(labels: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for number, scores in enumerate(official_downloads.aigciqa_scores(), start=1):
-        savemat(labels / f"DATA/MOS/mosz{number}.mat", {"MOSz": 20 * scores})
-    download = read_labels(labels)
-    assert download.scale == (0, 100)
-    assert download.rows["quality"].iloc[0] == 20 * 3.00820892
-    assert "on 0…100, as in an earlier release" in caplog.text
-
-
-def test_without_the_index_numbered_images_have_no_generator(labels: Path) -> None:
-    (labels / "pic-index.xlsx").unlink()
-    assert set(read_labels(labels).rows["generator"]) == {""}
-
-
 def _rewrite_prompts(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     path = folder / "AIGCIQA2023_Prompts.xlsx"
     change(pd.read_excel(path)).to_excel(path, index=False)
@@ -122,6 +110,11 @@ def _off_the_scale(folder: Path) -> None:
     scores = official_downloads.aigciqa_scores()[1]
     scores[7] = 5.5
     savemat(folder / "DATA/MOS/mosz2.mat", {"MOSz": scores})
+
+
+def _on_a_scale_to_100(folder: Path) -> None:
+    scores = official_downloads.aigciqa_scores()[0]
+    savemat(folder / "DATA/MOS/mosz1.mat", {"MOSz": 20 * scores})  # as an earlier release
 
 
 @pytest.mark.parametrize(
@@ -144,6 +137,11 @@ def _off_the_scale(folder: Path) -> None:
             _off_the_scale,
             r"authenticity must be from 0 to 5; found others in 1 of 2,400 rows \(7.png: 5.5\)",
         ),
+        (_on_a_scale_to_100, r"quality must be from 0 to 5; found others in 2,400 of 2,400 rows"),
+        (
+            lambda f: (f / "pic-index.xlsx").unlink(),
+            r"expected pic-index.xlsx of AIGCIQA2023, found AIGCIQA.*github",
+        ),
         (
             lambda f: (f / "DATA/MOS/mosz3.mat").unlink(),
             r"expected mosz3.mat of AIGCIQA2023, found AIGCIQA.*github",
@@ -156,18 +154,16 @@ def test_another_download_is_refused(
 ) -> None:
     spoil(labels)
     with pytest.raises(AgiqaError, match=message):
-        prepare_download(aigciqa2023, labels)
+        prepare_download(AIGCIQA2023, labels)
 
 
 def test_a_generator_is_missing(by_generator: Path, tmp_path: Path) -> None:
     official_downloads.write_aigciqa_labels(tmp_path)
     for folder in sorted((by_generator / "Image").iterdir())[:5]:
         (tmp_path / folder.name).symlink_to(folder)
-    with pytest.raises(AgiqaError, match=r"expected the folders of 6 generators, found 5 \(Contr"):
-        prepare_download(aigciqa2023, tmp_path)
     shutil.copy(by_generator / "pic-index.xlsx", tmp_path)
     with pytest.raises(AgiqaError, match=r"400 of the 2,400 that it lists do not exist"):
-        prepare_download(aigciqa2023, tmp_path)
+        prepare_download(AIGCIQA2023, tmp_path)
 
 
 def test_images_counted_from_one_are_not_taken_for_their_neighbours(
@@ -180,4 +176,4 @@ def test_images_counted_from_one_are_not_taken_for_their_neighbours(
     with pytest.raises(
         AgiqaError, match=r"lists does not exist \(0.png\); 1 has no row .*2400.png"
     ):
-        prepare_download(aigciqa2023, labels)
+        prepare_download(AIGCIQA2023, labels)

@@ -17,17 +17,12 @@ from agiqa.data.datasets.matlab import read_vector
 SCORES = np.array([3.00820892, 2.5, 1.0])
 
 
-@pytest.mark.parametrize("version", ["5", "4"])
 @pytest.mark.parametrize("compress", [False, True])
-def test_columns_and_rows(tmp_path: Path, version: str, compress: bool) -> None:
+def test_columns_and_rows(tmp_path: Path, compress: bool) -> None:
     path = tmp_path / "a.mat"
     for shape in ((3, 1), (1, 3)):
-        savemat(
-            path,
-            {"other": [1.0], "MOSz": SCORES.reshape(shape)},
-            format=version,
-            do_compression=compress and version == "5",
-        )
+        variables = {"other": [1.0], "MOSz": SCORES.reshape(shape)}
+        savemat(path, variables, do_compression=compress)
         assert read_vector(path, "MOSz", 3).tolist() == SCORES.tolist()
 
 
@@ -105,10 +100,7 @@ HEAD = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
         (HEAD + variable(kind=1), "found cell"),
         (HEAD + element(14, b"", 2**31), "cut short"),
         (HEAD + variable(numbers=b"x" * 7), "not a readable|expected 3"),
-        (struct.pack("<5i", 0, 2**30, 2**30, 0, 5) + b"MOSz\0", "cut short"),
-        (struct.pack("<5i", 0, -1, 3, 0, 5) + b"MOSz\0", "damaged sizes"),
-        (struct.pack("<5i", 0, 3, 1, 0, -25) + b"MOSz\0", "damaged sizes"),
-        (struct.pack("<5i", 90, 3, 1, 0, 5) + b"MOSz\0", "not a readable"),
+        (struct.pack("<5i", 0, 3, 1, 0, 5) + b"MOSz\0" + b"1" * 24, "version 4 is not read: save"),
     ],
 )
 def test_what_leads_astray(
@@ -123,7 +115,6 @@ def test_what_leads_astray(
 WHOLE = (
     HEAD + variable() + element(15, zlib.compress(variable(b"other"))),
     HEAD + element(15, zlib.compress(variable())),
-    struct.pack("<5i", 0, 3, 1, 0, 5) + b"MOSz\0" + struct.pack("<3d", 1, 2, 3),  # version 4
 )
 
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets import folder
-from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.table import (
     DATASET_JSON,
     IMAGES_CSV,
     ROOT_JSON,
     ImagesTable,
     Target,
+    build_table,
     inner_path,
     read_table,
     write_table,

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from agiqa.core.errors import AgiqaError
 from agiqa.core.params import Splits
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.splits.files import read_splits, side_rows, write_splits
-from agiqa.data.splits.preparing import Leak, count_leaks, leaks, make_all_splits, small_test_sides
+from agiqa.data.splits.files import (
+    Leak,
+    count_leaks,
+    leaks,
+    make_all_splits,
+    read_splits,
+    side_rows,
+    small_test_sides,
+    write_splits,
+)
 from agiqa.data.splits.protocols import SIDES, default_protocol, has_official, make_splits
 
 MakeTable = Callable[..., ImagesTable]
@@ -268,7 +276,7 @@ def test_few_images_and_prompts_are_told(
     make_table: Callable[..., ImagesTable], groups: Sequence[str], message: str
 ) -> None:
     table = make_table(list(groups))
-    warning = small_test_sides(make_all_splits(table, Splits(), {}), table)
+    warning = small_test_sides(make_all_splits(table, Splits(), {})[0], table)
     assert re.search(message, warning) if message else warning == ""
 
 
@@ -280,9 +288,9 @@ def test_fewer_images_than_a_split_needs_are_refused(
             make_all_splits(make_table(["p"] * count), Splits(), {})
     theirs = make_table(["p", "q", "r"])
     theirs = replace(theirs, source="SPAQ, somewhere")
-    prepared = make_all_splits(theirs, Splits(), {})
-    assert sorted(prepared.splits) == ["grouped", "random"]
-    assert "paper leaves no image to val: tiny has 3 images" in prepared.absent["paper"]
+    by_protocol, absent = make_all_splits(theirs, Splits(), {})
+    assert sorted(by_protocol) == ["grouped", "random"]
+    assert "paper leaves no image to val: tiny has 3 images" in absent["paper"]
 
 
 # Official sides
@@ -335,11 +343,11 @@ def test_images_without_a_score_are_on_no_side(make_table: MakeTable, protocol: 
 
 def test_prepare_makes_official_where_there_are_sets(make_table: MakeTable) -> None:
     table = make_table([f"p{row}" for row in range(12)])
-    assert set(make_all_splits(table, Splits(), {}).splits) == {"grouped", "random"}
+    assert set(make_all_splits(table, Splits(), {})[0]) == {"grouped", "random"}
     theirs = replace(table, source="AGIQA-3K, https://github.com/lcysyzxdxc/AGIQA-3k-Database")
-    assert set(make_all_splits(theirs, Splits(), {}).splits) == {"grouped", "random", "paper"}
-    made = make_all_splits(with_sets(table, SETS), Splits(), {})
-    assert set(made.splits) == {"grouped", "random", "official"}
-    secret = make_all_splits(with_sets(table, SETS, ("test",)), Splits(), {})
-    assert "are not public" in secret.absent["official"]
+    assert set(make_all_splits(theirs, Splits(), {})[0]) == {"grouped", "random", "paper"}
+    made, _ = make_all_splits(with_sets(table, SETS), Splits(), {})
+    assert set(made) == {"grouped", "random", "official"}
+    _, absent = make_all_splits(with_sets(table, SETS, ("test",)), Splits(), {})
+    assert "are not public" in absent["official"]
     assert np.isfinite(with_sets(table, SETS).frame["quality"]).all()

@@ -14,9 +14,15 @@ import pandas as pd
 from agiqa.core.errors import AgiqaError, quoted, some
 from agiqa.core.params import Source
 from agiqa.core.run_folders import target_name
-from agiqa.data.datasets.build import build_table
 from agiqa.data.datasets.groups import prompt_key
-from agiqa.data.datasets.table import DEVIATION, RATERS, RESERVED, ImagesTable, inner_path
+from agiqa.data.datasets.table import (
+    DEVIATION,
+    RATERS,
+    RESERVED,
+    ImagesTable,
+    build_table,
+    inner_path,
+)
 from agiqa.data.datasets.text_table import numbers, read_text_csv
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from agiqa.core.errors import AgiqaError, printable, some
-from agiqa.data.datasets.build import build_table
-from agiqa.data.datasets.table import ImagesTable
+from agiqa.data.datasets.table import ImagesTable, build_table
 from agiqa.data.images import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)

@@ -89,24 +89,18 @@ class Relatives:
     def of(self, relatives: "Relatives", rows: Rows, by_group: bool) -> Mask:
         """Tell for each image `(N,)` whether it must stand on the side of those `rows`.
 
-        That is a byte-identical file, and `by_group` an image of the group, too.
+        That is a byte-identical file, and `by_group` an image of the group, too; what a group is
+        the other table says: its prompts, or names of its own.
         """
-        file = self.of_file(relatives, rows)
-        return file | self.of_group(relatives, rows) if by_group else file
-
-    def of_file(self, relatives: "Relatives", rows: Rows) -> Mask:
-        """Tell for each image `(N,)` whether it is byte-identical to one of those `rows`."""
-        return self._files.isin(set(relatives._files.iloc[rows])).to_numpy()
+        file = self._files.isin(set(relatives._files.iloc[rows]))
+        if not by_group:
+            return file.to_numpy()
+        names = set(relatives._groups.iloc[rows]) - {""}
+        group = self._groups.isin(names)
+        if relatives._by_prompt:
+            group |= self._prompts.isin(names)
+        return (file | group).to_numpy()
 
     def of_prompt(self, relatives: "Relatives", rows: Rows) -> Mask:
         """Tell for each image `(N,)` whether one of those `rows` has its prompt."""
         return self._prompts.isin(set(relatives._prompts.iloc[rows]) - {""}).to_numpy()
-
-    def of_group(self, relatives: "Relatives", rows: Rows) -> Mask:
-        """Tell for each image `(N,)` whether it is of a group of those `rows`.
-
-        What a group is the other table says: its prompts, or names of its own.
-        """
-        names = set(relatives._groups.iloc[rows]) - {""}
-        named = self._groups.isin(names)
-        return (named | self._prompts.isin(names) if relatives._by_prompt else named).to_numpy()

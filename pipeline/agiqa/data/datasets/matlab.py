@@ -1,8 +1,8 @@
 """Vectors out of a MATLAB file (.mat), or one out of a text file with a number a line.
 
-Files of version 4 and of 5 to 7 are read here, by MathWorks' description of them: SciPy's reader
-ends the process on a damaged length, and unpacks a compressed element to whatever size it has.
-Only arrays of real numbers are made; all else is known by its name and class.
+Files of version 5 to 7 are read here, by MathWorks' description of them: SciPy's reader ends the
+process on a damaged length, and unpacks a compressed element to whatever size it has. Only arrays
+of real numbers are made; all else is known by its name and class.
 """
 
 import itertools
@@ -21,21 +21,10 @@ Content = TypeVar("Content")
 MOST_BYTES = 16 * MIB  # of a file, and of what it unpacks to; 2,400 scores are 19 KiB
 MATRIX, COMPRESSED = 14, 15  # types of a file's elements in version 5
 NUMBERS = {
-    1: "i1",
-    2: "u1",
-    3: "i2",
-    4: "u2",
-    5: "i4",
-    6: "u4",
-    7: "f4",
-    9: "f8",
-    12: "i8",
-    13: "u8",
-}
+    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
+}  # fmt: skip
 OTHER = {1: "cell", 2: "struct", 3: "object", 4: "<U1", 5: "sparse", 16: "function", 17: "opaque"}
 COMPLEX = 0x800  # a flag
-NUMBERS_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
-OTHER_4 = ("", "<U1", "sparse")
 
 
 class Variable(NamedTuple):
@@ -95,9 +84,8 @@ def _read(path: Path, parse: Callable[[bytes], Content]) -> Content:
         if isinstance(error, OSError) and error.strerror:
             raise AgiqaError(f"{path}: cannot be read: {error.strerror}") from error
         reason = one_line(error) or type(error).__name__
-        kind = "is not a readable MATLAB file" if path.suffix.lower() != ".txt" else (
-            "expected one number a line"
-        )  # fmt: skip
+        text = path.suffix.lower() == ".txt"
+        kind = "expected one number a line" if text else "is not a readable MATLAB file"
         raise AgiqaError(f"{path}: {kind} ({reason}): download it again") from error
 
 
@@ -111,7 +99,22 @@ def _variables(data: bytes, path: Path) -> list[Variable]:
             f"{path}: is a MATLAB 7.3 file (HDF5), which is not read here; the official one is of "
             "version 7 or earlier: save it in MATLAB with -v7"
         )
-    return list(_variables_4(data) if 0 in data[:4] else _variables_5(data))
+    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
+    if order is None:
+        raise ValueError("unknown header; a file of version 4 is not read: save it with -v7")
+    variables: list[Variable] = []
+    room = MOST_BYTES
+    for kind, content in _elements(data[128:], order, padded=False):
+        if kind == COMPRESSED:
+            unpacking = zlib.decompressobj()
+            content = unpacking.decompress(content, room)
+            room -= len(content)
+            if not unpacking.eof:
+                raise ValueError(f"cut short, or more than {MOST_BYTES:,} bytes when unpacked")
+            ((kind, content),) = _elements(content, order, padded=False)
+        if kind == MATRIX:
+            variables.append(_variable(content, order))
+    return variables
 
 
 def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
@@ -129,47 +132,7 @@ def _matlab(data: bytes, path: Path, key: str) -> np.ndarray:
     return matching[0].numbers
 
 
-def _variables_4(data: bytes) -> Iterator[Variable]:
-    """Yield the variables of a version 4 file; ValueError or struct.error where cut short."""
-    order = "<" if int.from_bytes(data[:4], "little") < 5000 else ">"
-    offset = 0
-    while offset < len(data):
-        kind, rows, columns, imaginary, length = struct.unpack_from(f"{order}5i", data, offset)
-        dtype = np.dtype(order + NUMBERS_4[kind // 10 % 10])
-        size = dtype.itemsize * rows * columns * (1 + imaginary)
-        if min(rows, columns, length) < 0 or imaginary not in (0, 1) or kind >= 5000:
-            raise ValueError("damaged sizes")
-        offset += 20 + length
-        name = data[offset - length : offset].rstrip(b"\0").decode("latin-1")
-        if not name:
-            raise ValueError("a variable without a name")
-        if size > len(data) - offset:
-            raise ValueError("cut short")
-        unread = "complex128" if imaginary else OTHER_4[kind % 10]
-        values = None if unread else _numbers(data[offset : offset + size], dtype, (rows, columns))
-        yield Variable(name, unread, values)
-        offset += size
-
-
-def _variables_5(data: bytes) -> Iterator[Variable]:
-    """Yield the variables of a version 5 to 7 file; ValueError or another where damaged."""
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None:
-        raise ValueError("unknown header")
-    room = MOST_BYTES
-    for kind, content in _elements(data[128:], order, padded=False):
-        if kind == COMPRESSED:
-            unpacking = zlib.decompressobj()
-            content = unpacking.decompress(content, room)
-            room -= len(content)
-            if not unpacking.eof:
-                raise ValueError(f"cut short, or more than {MOST_BYTES:,} bytes when unpacked")
-            ((kind, content),) = _elements(content, order, padded=False)
-        if kind == MATRIX:
-            yield _variable_5(content, order)
-
-
-def _variable_5(content: bytes, order: str) -> Variable:
+def _variable(content: bytes, order: str) -> Variable:
     """Read the variable in a matrix's element: flags, sizes, name, numbers."""
     parts = list(itertools.islice(_elements(content, order), 4))
     if len(parts) < 3:

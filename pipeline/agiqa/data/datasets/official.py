@@ -1,29 +1,40 @@
-"""Official downloads: find their parts, hold labels against images and scores against the scale.
+"""Official downloads: fetch them, find their parts, hold labels against images and the scale.
 
 Each adapter says what it looks for; here is what becomes of a part that is absent, an image without
 a label, a label without an image, a score off the scale, and a number of images that is not the
 official one. All of it is cheap and comes before the first image is decoded.
+
+What has a copy on the Hugging Face hub is fetched from there and checked by checksum;
+huggingface_hub resumes a download that was stopped. Archives are unpacked into a hidden folder
+first and moved from there file by file, so a stopped run leaves nothing half-written under its
+final name; what is there already under another name is left alone.
 """
 
-import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from agiqa.core.errors import AgiqaError, printable, some
+from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.regular_files import file_sha256
-from agiqa.data.datasets.build import build_table
-from agiqa.data.datasets.sheets import read_text_sheet
-from agiqa.data.datasets.table import ImagesTable
-from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates
+from agiqa.data.datasets.table import ImagesTable, build_table
+from agiqa.data.datasets.text_table import (
+    numbers,
+    read_text_csv,
+    read_text_sheet,
+    refuse_duplicates,
+)
 from agiqa.data.images import IMAGE_SUFFIXES, BadImage
 
 logger = logging.getLogger(__name__)
 
+ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz")
 ROUNDING = 0.006  # published ranges have two or three decimals
 Range = tuple[float, float]
 
@@ -56,6 +67,7 @@ class Facts:
     generators: int = 0  # 0: photographs
     prompts: int = 0  # 0: none, or not counted
     raters: str = "unknown"  # number of ratings of a score, and who says so
+    aliases: tuple[str, ...] = ()  # what else papers and downloads call it, in lower case
 
     @property
     def source(self) -> str:
@@ -66,17 +78,6 @@ class Facts:
     def how(self) -> str:
         """How to get it, for the end of an error."""
         return f"{self.get}, or give --download" if self.hub else self.get
-
-
-def iqa_pytorch(archive: str, gigabytes: float) -> HubCopy:
-    """Describe an archive of the copies that IQA-PyTorch's authors keep of others' data sets."""
-    return HubCopy(
-        "chaofengc/IQA-PyTorch-Datasets",
-        "e874459ad97a21e02874115a6090722c1ce19f24",
-        (archive,),
-        gigabytes,
-        "a copy by the authors of IQA-PyTorch",
-    )
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,18 @@ class Parts:
 class Download:
     """What an adapter reads of an official download, before any image is opened."""
 
-    facts: Facts
     parts: Parts
     rows: pd.DataFrame  # as `build_table` takes them, with all of the facts' targets
     present: Sequence[str] | None = None  # paths that should have a row; None: parts.images' own
-    scale: Range | None = None  # of the scores, where a release has another than the facts'
 
 
-class Adapter(Protocol):
-    """A module that reads an official download."""
+@dataclass(frozen=True)
+class Adapter:
+    """How a data set's official download is read."""
 
-    FACTS: Facts
-
-    def find(self, source: Path) -> Parts:
-        """Locate labels and images, or say in an AgiqaError what is absent; reads neither."""
-
-    def read(self, parts: Parts) -> Download:
-        """Read the labels, which say in which order rows stand."""
+    facts: Facts
+    find: Callable[[Path], Parts]  # locates labels and images; AgiqaError: what is absent
+    read: Callable[[Parts], Download]  # the labels, which say in which order rows stand
 
 
 class Unpacked:
@@ -188,11 +184,6 @@ def read_scores(
     return labels, rows
 
 
-def generators_of(names: "pd.Series[str]") -> "pd.Series[str]":
-    """Cut generators out of names such as `GENERATOR_NUMBER.SUFFIX`."""
-    return names.str.replace(r"_\d+\.[^.]*$", "", regex=True)
-
-
 def prepare_download(
     adapter: Adapter, source: Path, *, skip_bad: bool = False, workers: int | None = None
 ) -> ImagesTable:
@@ -206,7 +197,7 @@ def prepare_download(
             image cannot be used.
     """
     download = adapter.read(adapter.find(source))
-    facts, unlabelled = download.facts, _check(download, skip_bad)
+    facts, unlabelled = adapter.facts, _check(adapter.facts, download, skip_bad)
     table = build_table(
         facts.name,
         download.parts.images,
@@ -214,20 +205,20 @@ def prepare_download(
         list(facts.targets),
         licence=facts.licence,
         source=facts.source,
-        scale=download.scale or facts.scale,
+        scale=facts.scale,
         skip_bad=skip_bad,
         workers=workers,
     )
-    return dataclasses.replace(table, skipped=(*table.skipped, *unlabelled))
+    return replace(table, skipped=(*table.skipped, *unlabelled))
 
 
-def _check(download: Download, skip_bad: bool) -> list[BadImage]:
+def _check(facts: Facts, download: Download, skip_bad: bool) -> list[BadImage]:
     """Check all that needs no image to be opened, and list the images without a label."""
-    facts, rows, labels = download.facts, download.rows, next(iter(download.parts.labels.values()))
+    rows, labels = download.rows, next(iter(download.parts.labels.values()))
     if rows.empty:
         raise AgiqaError(f"{labels}: expected one row an image, found only the header")
     refuse_duplicates(rows["path"], labels)
-    _check_scores(download, labels)
+    _check_scores(facts, rows, labels)
     digest = file_sha256(labels)
     if facts.images not in (0, len(rows)) or facts.labels_sha256 not in ("", digest):
         logger.warning(
@@ -241,13 +232,12 @@ def _check(download: Download, skip_bad: bool) -> list[BadImage]:
             f"{digest[:12]}…",
             facts.address,
         )
-    return _disagreement(download, labels, skip_bad)
+    return _disagreement(facts.title, download, labels, skip_bad)
 
 
-def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage]:
+def _disagreement(title: str, download: Download, labels: Path, skip: bool) -> list[BadImage]:
     """List images without a label, to be left out; `build_table` sees labels without an image."""
-    root, title = download.parts.images, download.facts.title
-    listed = list(download.rows["path"])
+    root, listed = download.parts.images, list(download.rows["path"])
     images = images_in(root) if download.present is None else download.present
     present, listed_paths = set(images), set(listed)
     missing = [path for path in listed if path not in present and not (root / path).exists()]
@@ -276,29 +266,147 @@ def _disagreement(download: Download, labels: Path, skip: bool) -> list[BadImage
     return [BadImage(path, f"has no row in {labels.name}") for path in unlabelled]
 
 
-def _check_scores(download: Download, labels: Path) -> None:
-    facts, rows = download.facts, download.rows
-    scale = download.scale or facts.scale
-    factor = scale[1] / facts.scale[1]
-    for target, published in facts.targets.items():
+def _check_scores(facts: Facts, rows: pd.DataFrame, labels: Path) -> None:
+    low, high = facts.scale
+    for target, (least, greatest) in facts.targets.items():
         scores = rows[target]
-        wrong = rows[(scores < scale[0]) | (scores > scale[1])]
+        wrong = rows[(scores < low) | (scores > high)]
         if len(wrong):
             pairs = zip(wrong["path"], wrong[target], strict=True)
             named = [f"{printable(path)}: {score:g}" for path, score in pairs]
             raise AgiqaError(
-                f"{labels}: {target} must be from {scale[0]:g} to {scale[1]:g}; found others in "
+                f"{labels}: {target} must be from {low:g} to {high:g}; found others in "
                 f"{len(wrong):,} of {len(rows):,} rows ({some(named)}): take the labels of the "
                 f"official {facts.title}, {facts.address}"
             )
-        low, high = (end * factor for end in published)
-        if scores.min() < low - ROUNDING * factor or scores.max() > high + ROUNDING * factor:
+        if scores.min() < least - ROUNDING or scores.max() > greatest + ROUNDING:
             logger.warning(
                 "%s: %s is %g…%g, the published range is %g…%g: other labels than the official?",
                 facts.name,
                 target,
                 scores.min(),
                 scores.max(),
-                low,
-                high,
+                least,
+                greatest,
             )
+
+
+def download(facts: Facts, folder: Path) -> None:
+    """Fetch the data set's hub copy into the folder and unpack it there.
+
+    Raises:
+        AgiqaError: it has no copy on the hub, the hub is out of reach, there is no room, a
+            checksum is wrong, or an archive is damaged.
+    """
+    hub = facts.hub
+    if hub is None:
+        raise AgiqaError(
+            f"{facts.title} has no copy on the hub that could be fetched for you: {facts.get}, "
+            f"then run `agiqa prepare {facts.name} --from FOLDER`"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _require_room(facts, hub, folder)
+        logger.info(
+            "%s: fetching %.1f GB from huggingface.co/datasets/%s, %s; licence: %s",
+            facts.name,
+            hub.gigabytes,
+            hub.repository,
+            hub.whose,
+            facts.licence,
+        )
+        _fetch(facts, hub, folder)
+        for name in hub.files:
+            if name.endswith(ARCHIVES):
+                logger.info("%s: unpacking %s", facts.name, name)
+                _unpack(folder / name, folder)
+    except OSError as error:
+        raise AgiqaError(
+            f"{folder}: {facts.title} cannot be stored there ({error.strerror or error}): make "
+            "room, or give another folder with --from"
+        ) from error
+
+
+def _require_room(facts: Facts, hub: HubCopy, folder: Path) -> None:
+    paths = [folder / name for name in hub.files]
+    fetched = sum(path.stat().st_size for path in paths if path.is_file())
+    free, needed = shutil.disk_usage(folder).free, 2e9 * hub.gigabytes - fetched
+    if free < needed:
+        raise AgiqaError(
+            f"{folder}: {facts.title} needs {needed / 1e9:.1f} GB there, packed and unpacked; "
+            f"{free / 1e9:.1f} GB are free: make room, or give another folder with --from"
+        )
+
+
+def _fetch(facts: Facts, hub: HubCopy, folder: Path) -> None:
+    """Fetch the copy's files, each with the checksum that the hub states."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        snapshot_download(
+            hub.repository,
+            repo_type="dataset",
+            revision=hub.revision,
+            allow_patterns=list(hub.files),
+            local_dir=folder,
+        )
+        checked = HfApi().verify_repo_checksums(
+            hub.repository, repo_type="dataset", revision=hub.revision, local_dir=folder
+        )
+    except Exception as error:  # network stacks raise many kinds; all mean the same here
+        reason = f"{type(error).__name__}: {one_line(error).partition('. ')[0]}"
+        raise AgiqaError(
+            f"{facts.title} cannot be fetched from huggingface.co/datasets/{hub.repository} "
+            f"({reason}). Try again, the download goes on where it stopped; or by hand: {facts.get}"
+        ) from error
+    absent = [name for name in hub.files if not (folder / name).is_file()]
+    if absent:
+        raise AgiqaError(
+            f"huggingface.co/datasets/{hub.repository} has no {', '.join(absent)} any more: "
+            f"{facts.get}"
+        )
+    for wrong in checked.mismatches:
+        if wrong["path"] in hub.files:
+            (folder / wrong["path"]).unlink()
+            raise AgiqaError(
+                f"{folder / wrong['path']}: expected the checksum {wrong['expected'][:12]}…, found "
+                f"{wrong['actual'][:12]}…: it was removed; run the command again"
+            )
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as work:
+        try:
+            if archive.name.endswith(".zip"):
+                with zipfile.ZipFile(archive) as opened:
+                    opened.extractall(work)  # drops what climbs out of the folder
+            else:
+                with tarfile.open(archive) as opened_tar:
+                    _extract(opened_tar, Path(work))
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
+            raise AgiqaError(f"{archive}: cannot be unpacked ({one_line(error)})") from error
+        for path in sorted(Path(work).rglob("*")):
+            if path.is_file():
+                target = folder / path.relative_to(work)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+
+
+def _extract(opened: tarfile.TarFile, work: Path) -> None:
+    """Write a tar's files and nothing else; Python has filters for this from 3.11.4 on alone.
+
+    Raises:
+        TarError: a member is a link or device, or climbs out of the folder.
+    """
+    for member in opened:
+        path = PurePosixPath(member.name.lstrip("/"))
+        if ".." in path.parts:
+            raise tarfile.TarError(f"{printable(member.name)} lies outside the folder")
+        if member.isdir():
+            continue
+        source = opened.extractfile(member) if member.isreg() else None
+        if source is None:
+            raise tarfile.TarError(f"{printable(member.name)} is a link or device, no file")
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        with source, (work / path).open("wb") as target:
+            shutil.copyfileobj(source, target)

@@ -13,25 +13,36 @@ validation and test sets: such an image has vectors and a prediction, but is in 
 On disk it is `images.csv` and `dataset.json` in one folder. `dataset.json` is written last and
 holds the CSV's sha256, so a half-written pair is noticed. Where the images are on this machine is
 in `root.json` beside them; whoever gets the table without it can fit, not extract.
+
+Every data set's reader ends in `build_table`: its files are decoded in full and hashed, in threads,
+and only when that is done is there a table to write.
 """
 
 import hashlib
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from agiqa.core.errors import AgiqaError, one_line, printable, some
+from agiqa.core.errors import AgiqaError, one_line, printable, quoted, some
 from agiqa.core.json_text import json_text
+from agiqa.core.progress import track
 from agiqa.core.regular_files import file_sha256
 from agiqa.core.run_folders import target_name
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_whole
+from agiqa.data.datasets.groups import prompt_groups
 from agiqa.data.datasets.text_table import numbers, read_text_csv, refuse_duplicates
-from agiqa.data.images import BadImage
+from agiqa.data.images import BadImage, BadImagesError, checked_ids
+
+logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("image_id", "path", "prompt", "group", "generator")
 IMAGES_CSV = "images.csv"
@@ -46,6 +57,7 @@ SETS = ("train", "val", "test", "")
 # names; whoever asks for a target may use any, so that a run finds its like in another data set.
 SYNONYMS = {"quality": ("mos",), "alignment": ("align", "correspondence")}
 DIRECTION = "higher is better"  # of every target, said in dataset.json
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 LAYOUT = 4  # of the two files; raised when a reader of today could not read them
 
 
@@ -137,6 +149,112 @@ def inner_path(path: str, prefix: str) -> str:
         f"{prefix}: the path {printable(path)!r} is not inside the data folder: "
         "give paths relative to it, without leaving it"
     )
+
+
+def build_table(
+    name: str,
+    root: Path,
+    rows: pd.DataFrame,
+    targets: Sequence[str] = (),
+    *,
+    licence: str,
+    source: str,
+    scale: tuple[float, float] | None = None,
+    synthetic: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+) -> ImagesTable:
+    """Check and hash the images of `rows`, and make the table.
+
+    Rows have the columns path (below the root), prompt, group, generator ("" where they are absent;
+    the group is the prompt's), and the targets' as floats (NaN: the data set keeps it to itself);
+    beside a target, where they are known, TARGET_sd with the raters' standard deviations and
+    TARGET_raters with the number of ratings; `set` where there are official sides. `licence` is the
+    owners' word for it, `source` says to people where the data came from, `scale` are the ends of
+    the raters' scale, the same for all targets, and `synthetic` data the project made itself.
+    `skip_bad` leaves bad images out (they are in the table's `skipped`) instead of stopping.
+
+    Raises:
+        BadImagesError: an image cannot be used and `skip_bad` is off, or none can.
+        AgiqaError: an image stands twice, a path leaves the folder, or a target has no score.
+    """
+    root, rows = root.resolve(), rows.reset_index(drop=True)
+    spelled = [as_spelled(root, inner_path(path, name), name) for path in rows["path"]]
+    rows["path"] = pd.Series(spelled, dtype=object)
+    refuse_duplicates(rows["path"], source)
+    rows, bad = _checked(name, root, rows, skip_bad, workers)
+    for column in ("prompt", "generator"):
+        rows[column] = rows.get(column, "")
+    if "group" not in rows:
+        rows["group"] = prompt_groups(rows["prompt"])
+    if empty := [target for target in targets if rows[target].isna().all()]:
+        raise AgiqaError(f"no image has a score in {some(empty)}: is this the right folder?")
+    others = {str(column) for column in rows} - set(targets)
+    observed = tuple(_observed(rows[target], scale, others) for target in targets)
+    scores = [*targets, *(t.deviation for t in observed), *(t.raters for t in observed)]
+    scores = [column for column in scores if column]
+    texts = [column for column in RESERVED if column in rows]
+    frame = rows[[*texts, *scores]].astype(dict.fromkeys(scores, float))
+    return ImagesTable(name, root, frame, observed, synthetic, licence, source, bad)
+
+
+def _observed(
+    scores: "pd.Series[float]", scale: tuple[float, float] | None, others: Container[str]
+) -> Target:
+    """Describe a target with the range in its column, images without a score left out."""
+    name = str(scores.name)
+    deviation, raters = (
+        f"{name}{end}" if f"{name}{end}" in others else "" for end in (DEVIATION, RATERS)
+    )
+    return Target(name, float(scores.min()), float(scores.max()), scale, deviation, raters)
+
+
+def _checked(
+    name: str, root: Path, rows: pd.DataFrame, skip_bad: bool, workers: int | None
+) -> tuple[pd.DataFrame, tuple[BadImage, ...]]:
+    """Decode and hash the images: the rows that stay, with their `image_id`, and the bad ones."""
+    files = [root / path for path in rows["path"]]
+    ids = track(checked_ids(files, workers), "Images", total=len(files))
+    checked: list[str | BadImage] = []
+    for path, image in zip(rows["path"], ids, strict=True):
+        if isinstance(image, BadImage):
+            checked.append(BadImage(printable(path), image.reason))
+        elif re.search("[\ud800-\udfff]", path):
+            checked.append(BadImage(printable(path), "has a name that is not UTF-8: rename it"))
+        else:
+            checked.append(image)
+    bad = tuple(image for image in checked if isinstance(image, BadImage))
+    total = len(rows)
+    if bad and (not skip_bad or len(bad) == total):
+        advice = "Nothing would be left; is this the right folder?"
+        if not skip_bad:
+            advice = "Repair them, or leave them out with --skip-bad"
+        named = some([f"{quoted(image.path)} {image.reason}" for image in bad])
+        count = f"{len(bad)} of {total} images cannot be used"
+        raise BadImagesError(f"{count}: {named}. {advice}", bad)
+    if bad:
+        rows = rows[[isinstance(image, str) for image in checked]].reset_index(drop=True)
+        logger.warning("%s: left out %d bad images of %d", name, len(bad), total)
+    rows["path"] = rows["path"].astype(str)
+    rows["image_id"] = [image for image in checked if isinstance(image, str)]
+    duplicates = int(rows["image_id"].duplicated().sum())
+    if duplicates:
+        logger.info("%s: %d images are byte-identical to an earlier one", name, duplicates)
+    return rows, bad
+
+
+def as_spelled(root: Path, path: str, name: str) -> str:
+    """Spell the path as the file system does, where the two differ in spelling alone.
+
+    Archives made on macOS hold decomposed letters (NFD), tables made on Windows backslashes.
+    """
+    if path.isascii() and "\\" not in path:
+        return path
+    slashes = inner_path(path.replace("\\", "/"), name)
+    spellings = [path, slashes, *(unicodedata.normalize(form, slashes) for form in _FORMS)]
+    with suppress(OSError):  # such as a name that is too long
+        return next((spelling for spelling in spellings if (root / spelling).exists()), path)
+    return path
 
 
 def write_table(

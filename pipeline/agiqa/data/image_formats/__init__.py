@@ -2,21 +2,19 @@
 
 A stranger's file is taken apart here first. Its size, scans, frames and tags are counted; only the
 bytes that make the first picture are put together again for Pillow, whose readers of metadata see
-none. What a header cannot bound is unpacked in a process with limits (isolated.py).
+none. What a header cannot bound is unpacked in a process with limits (loading.py).
 """
 
 import struct
 from collections.abc import Callable
 
-from agiqa.data.image_formats.animations import read_gif, read_webp
-from agiqa.data.image_formats.jpeg import BOXES, CODESTREAM, read_jpeg, read_jpeg2000
+from agiqa.data.image_formats.bmp_pnm_tiff import read_bmp, read_pnm, read_tiff
+from agiqa.data.image_formats.jpeg import read_jpeg
 from agiqa.data.image_formats.picture import MAX_PIXELS, FormatError, Picture, UnknownFormatError
-from agiqa.data.image_formats.png import SIGNATURE, read_png
-from agiqa.data.image_formats.rasters import read_bmp, read_pnm
-from agiqa.data.image_formats.tiff import read_tiff
+from agiqa.data.image_formats.png_gif_webp import SIGNATURE, read_gif, read_png, read_webp
 
 # Only formats a generator may write: Pillow also knows some that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 _READERS: dict[bytes, Callable[[bytes], Picture]] = {
     b"\xff\xd8\xff": read_jpeg,
@@ -27,8 +25,6 @@ _READERS: dict[bytes, Callable[[bytes], Picture]] = {
     b"BM": read_bmp,
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), read_tiff),
     **{b"P" + kind: read_pnm for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F")},
-    BOXES: read_jpeg2000,
-    CODESTREAM: read_jpeg2000,
 }
 
 

@@ -17,6 +17,7 @@ make no split, and the error says what to use.
 """  # noqa: E501
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -36,9 +37,24 @@ NEAR_COLUMN = "near"  # names near-identical pictures, where they are kept toget
 # As the sources of the data sets that MA-AGIQA reports on begin: the protocol `paper` is its split.
 PAPER_SOURCES = ("AGIQA-3K,", "AIGIQA-20K,", "KonIQ-10k,", "SPAQ,")
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 Ratio = tuple[float, float, float]
 Sides = tuple[list[int], list[int], list[int]]  # row numbers of the table: train, val, test
 RATIO: Ratio = (0.7, 0.1, 0.2)
+
+
+def protocol_name(name: str) -> str:
+    """Return the name, if it can be a file's and a column's.
+
+    Raises:
+        AgiqaError: it holds other signs than letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise AgiqaError(
+            f"protocol {name!r}: expected a plain name of up to 64 letters, digits, dots, dashes "
+            "and underscores, such as smith2024"
+        )
+    return name
 
 
 def with_scores(table: ImagesTable) -> ImagesTable:

@@ -9,7 +9,7 @@ model can take them up; a model that cannot has the same fingerprint with and wi
 What was found out of models once, digests of files, what prompts can share, how many images fit,
 is kept beside them in `known.json`, which may be deleted at any time. Nothing in it goes stale: a
 finding is kept by the digest of all that it follows from. Of a file that is its path, size and
-times, as in git's index (`data/datasets/file_digests.py`).
+times, as in git's index (`data/datasets/origin.py`).
 """
 
 import ast
@@ -33,7 +33,7 @@ from agiqa.core.json_text import json_text
 from agiqa.core.regular_files import file_sha256
 from agiqa.core.trees import read_json
 from agiqa.core.whole_files import write_file
-from agiqa.data.datasets.file_digests import STEP, state
+from agiqa.data.datasets.origin import STEP, state
 from agiqa.stage1.nano.assemble import models_root
 from agiqa.store import digest
 

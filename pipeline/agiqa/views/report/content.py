@@ -13,7 +13,7 @@ from agiqa.core.errors import printable
 from agiqa.core.model_names import MODELS, in_order
 from agiqa.data.datasets.table import ImagesTable
 from agiqa.data.metric_names import FIGURES
-from agiqa.data.splits.preparing import percent
+from agiqa.data.splits.files import percent
 from agiqa.runs.records import GATE
 from agiqa.store.fingerprint import canonical, digest
 from agiqa.views.kit.number import (

@@ -1,6 +1,6 @@
 // Files that people drop or choose, folders walked into.
 
-const IMAGE = /\.(jpe?g|png|webp|bmp|gif|tiff?|pgm|ppm|jp2)$/i;
+const IMAGE = /\.(jpe?g|png|webp|bmp|gif|tiff?|pgm|ppm)$/i;
 const isImage = ({ name }) => IMAGE.test(name) && !name.startsWith(".");
 
 export const imagesOf = (files) => [...files].filter(isImage);

@@ -1,1 +1,0 @@
-"""The leak audit: what the sides of any split share, down to near-identical pictures."""
