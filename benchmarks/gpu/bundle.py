@@ -87,10 +87,9 @@ def _read_inputs(
     folder: Path, dataset: Path | None, splits: Path | None
 ) -> tuple[Path, "pd.DataFrame | None"]:
     """Find AGIQA-3K's data.csv and read the splits, and refuse before any work what is not so."""
-    from agiqa.data.splits.foreign_files import read_foreign, side_of
-
     from agiqa.core.errors import AgiqaError
-    from agiqa.data.datasets import agiqa_3k
+    from agiqa.data.datasets import OFFICIAL
+    from agiqa.data.splits.importing import read_foreign, side_of
 
     if dataset is None:
         raise InputError("expected --dataset FOLDER, the unpacked AGIQA-3K, found none: name it")
@@ -99,8 +98,9 @@ def _read_inputs(
     if dataset.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise InputError(f"{folder}: expected a folder outside of {dataset}: name another")
     try:
-        parts = agiqa_3k.find(dataset)
-        names = list(agiqa_3k.read(parts).rows["path"])
+        adapter = OFFICIAL["agiqa-3k"]
+        parts = adapter.find(dataset)
+        names = list(adapter.read(parts).rows["path"])
         if splits and not splits.exists():
             raise InputError(f"{splits}: expected IPCE's splits, found nothing: name its folder")
         dealt = read_foreign(splits, names) if splits else None
