@@ -38,11 +38,6 @@ class Job:
         return Job(self.wanted, tuple(name for name in self.image_ids if name not in image_ids))
 
 
-def ledger_id(vector: Vector, source: Source) -> str:
-    """What the ledger knows a vector by: the image's bytes, and its prompt where that is asked."""
-    return source.row_id if vector.asks_image_prompt else source.image_id
-
-
 def count(jobs: Sequence[Job]) -> int:
     """Number of vectors to compute."""
     return sum(len(job.wanted) * len(job.image_ids) for job in jobs)
@@ -112,9 +107,10 @@ class LedgerRows:
         return shared_shelves(self.shelves, own_folder=self.has_own_root)
 
     def row_ids(self, index: int, ids: Sequence[str]) -> list[str]:
-        """What the shelf of a vector knows the images by."""
-        vector = self.extractor.vectors[index]
-        return [ledger_id(vector, self.sources[name]) for name in ids]
+        """What a vector's shelf knows the images by: their bytes, and a prompt that is asked."""
+        sources = [self.sources[name] for name in ids]
+        asks_prompt = self.extractor.vectors[index].asks_image_prompt
+        return [source.row_id if asks_prompt else source.image_id for source in sources]
 
     def by_shelf(self, ids: Sequence[str]) -> list[list[str]]:
         """The images' row ids, shelf by shelf."""
