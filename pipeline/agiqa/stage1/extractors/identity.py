@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,7 @@ def libraries(
         )
     wanted = set()
     for part in _configs(config):
-        wanted |= _taken_up(part)
+        wanted |= _taken_up(type(part).__module__)
     if attention.startswith("flash"):
         wanted |= set(FLASH)
     if quantised or getattr(config, "quantization_config", None):
@@ -312,9 +313,10 @@ def _configs(config: Any) -> Iterator[Any]:
             yield from _configs(value)
 
 
-def _taken_up(config: Any) -> set[str]:
-    """Find distributions that transformers' code of this kind of model takes up if installed."""
-    name = type(config).__module__.replace(".configuration_", ".modeling_")
+@cache
+def _taken_up(configurations: str) -> set[str]:
+    """Find what transformers' code for the configurations of a module takes up if installed."""
+    name = configurations.replace(".configuration_", ".modeling_")
     try:
         module = importlib.util.find_spec(name)
     except (ImportError, ValueError):

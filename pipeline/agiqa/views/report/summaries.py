@@ -105,7 +105,7 @@ def _spreads(
     rows = []
     for names, every_value in groups:
         values = every_value.dropna()
-        points = [float(values.quantile(q)) for q in QUANTILES.values()]
+        points = values.quantile(list(QUANTILES.values())).tolist()
         rows.append((*names, len(values), float(values.mean()), float(values.std()), *points))
     return pd.DataFrame(rows, columns=[*labels, "images", "mean", "sd", *QUANTILES])
 
