@@ -224,7 +224,9 @@ def build_lmm() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_lmm(build_lmm: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny image-text model's folder; not to be changed."""
-    return build_lmm(tmp_path_factory.mktemp("models") / "tiny-lmm")
+    folder = build_lmm(tmp_path_factory.mktemp("models") / "tiny-lmm")
+    pytest_collection_finish()  # transformers' code of models was not there at the first time
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -269,7 +269,7 @@ def test_correlations_are_symmetric_and_those_of_ranks_keep_under_monotone_maps(
         assert same(metric(mos, score), -metric(mos, -score))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(PAIRS, st.floats(0.01, 100), st.floats(-100, 100))
 def test_linear_figures_keep_under_positive_linear_maps(
     pair: tuple[Array, Array], slope: float, offset: float

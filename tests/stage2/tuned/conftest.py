@@ -11,7 +11,7 @@ from PIL import Image
 
 from kit.command import agiqa
 
-IMAGES = 130
+IMAGES = 104
 SETTINGS = """
 semantic: {{name: tiny, model: {lmm}, batch_size: 16}}
 visual: {{name: tiny-vision, model: {lmm}, layers: [1, 3], image_size: 32, closeup: 0,
