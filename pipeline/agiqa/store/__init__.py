@@ -39,4 +39,5 @@ from agiqa.store.packs.pack_layout import PackError as PackError
 from agiqa.store.packs.pack_layout import row_ids_digest as row_ids_digest
 from agiqa.store.remote import RemoteError as RemoteError
 from agiqa.store.rows import DamagedRowsError as DamagedRowsError
+from agiqa.store.upkeep.export import convert_pack as convert_pack
 from agiqa.store.upkeep.merge import add_pack as add_pack

@@ -42,9 +42,9 @@ FREE_NUMBERS = 1 << 26  # that weights may lack of what config.json describes: 2
 CLASS_NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 LLAVA_LIKE = ("aya_vision", "llava")  # whose visual tokens follow from the configuration
 TOKENIZERS = (
-    *("tokenizer.json", "tokenizer.model", "vocab.json"),
-    *("vocab.txt", "spiece.model", "sentencepiece.bpe.model"),
-)
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
 
 
 class MissingModelError(AgiqaError):

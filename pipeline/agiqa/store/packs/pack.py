@@ -137,7 +137,7 @@ def put_contents(path: Path, contents: Contents) -> None:
 
 
 def read_pack(path: Path | str) -> FeatureStore:
-    """Read a pack into memory, every row checked. Of a URL a copy is read (../shared/remote.py).
+    """Read a pack into memory, every row checked. Of a URL a copy is read (../remote.py).
 
     PackError where it is absent, foreign, of a newer layout or damaged; DamagedRowsError where
     rows are damaged or their chunk is missing. Never returns fill values as data.
