@@ -1,4 +1,4 @@
-"""Which of a store's vectors become experts, and how the answers join them."""
+"""Which of a store's vectors become experts, how the answers join them, what groups are apart."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable
-from agiqa.stage2.features import choose_vectors, load_features, require_same_stores, with_answers
+from agiqa.stage2.features import (
+    Targets,
+    choose_vectors,
+    load_features,
+    require_same_stores,
+    with_answers,
+)
 from agiqa.store import pack_beside, write_pack
 
 NAMES = ("a.mean", "a.last", "b.mean", "b.last")
@@ -128,3 +134,15 @@ def test_vectors_that_are_no_numbers_are_refused(
         AgiqaError, match=rf"expected 7 whole rows, found 1 damaged .* image {ids[4]}"
     ):
         load_features(table, lmm, write("vision", ("v",), 3))
+
+
+def test_groups_are_held_apart_or_not() -> None:
+    groups = np.array([0, 0, 1, 1, 2, 2])
+    targets = Targets(np.zeros((6, 1)), ("quality",), ("one",), np.zeros(6, int), groups)
+    train = np.array([0, 1, 3])
+    apart = targets.held_apart(train, np.array([4, 5]))
+    assert apart is not None
+    assert apart.tolist() == [0, 0, 1]
+    assert targets.held_apart(train, np.array([2, 5])) is None
+    unknown = Targets(np.zeros((6, 1)), ("quality",), ("one",), np.zeros(6, int))
+    assert unknown.held_apart(train, np.array([4, 5])) is None

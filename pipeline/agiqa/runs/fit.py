@@ -34,7 +34,7 @@ from agiqa.stage2.fit_data import (
 )
 from agiqa.stage2.paper.inputs import describe_pixels, semantic_order
 from agiqa.stage2.paper.weights import read_reference_checkpoint
-from agiqa.stage2.predictors import AnyInputs, fit_ensemble
+from agiqa.stage2.predictors import fit_ensemble
 from agiqa.stage2.presets import LIGHT
 from agiqa.stage2.tuned.inputs import TunedInputs
 from agiqa.store import read_pack
@@ -89,7 +89,10 @@ def fit(
     for one in data:
         require_settings(one.features.stores, params)
     features, targets, sides = join(data)
-    params = _as_fitted(params, protocol, features)
+    # The run remembers the protocol that `auto` stands for, and what its tuned blocks come from.
+    params = dataclasses.replace(params, fit=dataclasses.replace(params.fit, protocol=protocol))
+    if isinstance(features, TunedInputs):
+        params = dataclasses.replace(params, visual=features.settings(params.visual))
     fitted = fit_ensemble(features, targets, sides, params)
     if fitted is None:
         return None
@@ -101,15 +104,6 @@ def fit(
     for state in fitted.states:  # what a stopped fit would go on from
         state.remove()
     return run
-
-
-def _as_fitted(params: Params, protocol: str, features: AnyInputs) -> Params:
-    """The settings that the run remembers: with `auto` and what the tuned blocks come from."""
-    fit_settings = dataclasses.replace(params.fit, protocol=protocol)
-    params = dataclasses.replace(params, fit=fit_settings)
-    if isinstance(features, TunedInputs):
-        return dataclasses.replace(params, visual=features.settings(params.visual))
-    return params
 
 
 def import_run(

@@ -249,7 +249,12 @@ def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif match := SCALE.fullmatch(name):
             scales.append((f"blocks.{match[1]}.{SCALED[match[2]]}", tensor))
         else:
-            named[_renamed(name)] = tensor
+            block, _, inner = name.partition(".")
+            if block.isdecimal():
+                for pattern, ours in NAMES.items():
+                    inner = re.sub(f"^{pattern}", ours, inner)
+                name = f"blocks.{block}.{inner}"
+            named[name] = tensor
     for (block, kind), of_qkv in parts.items():
         if len(of_qkv) == 3:
             named[f"blocks.{block}.attention.qkv.{kind}"] = torch.cat([of_qkv[p] for p in "qkv"])
@@ -259,16 +264,6 @@ def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 rows = scale[:, None] if scaled.ndim > 1 else scale
                 named[f"{name}.{kind}"] = rows * scaled
     return named
-
-
-def _renamed(name: str) -> str:
-    """Our name of a backbone's tensor."""
-    block, _, inner = name.partition(".")
-    if not block.isdecimal():
-        return name
-    for pattern, ours in NAMES.items():
-        inner = re.sub(f"^{pattern}", ours, inner)
-    return f"blocks.{block}.{inner}"
 
 
 def _other_kind(what: str) -> AgiqaError:
