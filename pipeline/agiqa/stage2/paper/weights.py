@@ -253,7 +253,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Weights by name."""
+    """Read the weights in a file, by name."""
     tree = _load(file)
     if not isinstance(tree, dict) or not all(map(torch.is_tensor, tree.values())):
         raise AgiqaError(f"{file}: expected tensors by name; save the model's state dict alone.")
