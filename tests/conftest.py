@@ -1,6 +1,7 @@
 """Fixtures that several test modules share: real images, small labelled folders, AGIQA-3K, and
 tiny random models that transformers itself builds and saves."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -235,11 +236,24 @@ def tiny_workspace(tmp_path_factory: pytest.TempPathFactory, tiny_lmm: Path) -> 
     return make_workspace(tmp_path_factory.mktemp("workspace"), tiny_lmm)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """One process of imported modules for all of xdist's workers (`python`)."""
+    if not hasattr(node.config, "python"):
+        stack = contextlib.ExitStack()
+        node.config.python = stack.enter_context(open_python())
+        node.config.add_cleanup(stack.close)
+    node.workerinput["python"] = node.config.python
+
+
 @pytest.fixture(scope="session")
-def python() -> Iterator[list[str]]:
+def python(pytestconfig: pytest.Config) -> Iterator[list[str]]:
     """As `[sys.executable]`, but of processes whose imports are done (kit/imported.py)."""
-    with open_python() as words:
-        yield words
+    if shared := getattr(pytestconfig, "workerinput", {}).get("python"):
+        yield shared
+    else:
+        with open_python() as words:
+            yield words
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,9 @@ def test_a_picture_that_is_hard_to_compress_becomes_small_enough(tmp_path: Path)
         assert kept.size == (1280, 1200)
 
 
-def test_no_run_is_one_line(tmp_path: Path) -> None:
+def test_no_run_is_one_line(tmp_path: Path, python: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "none", "--out", tmp_path / "images"],
+        [*python, SCRIPT, tmp_path / "none", "--out", tmp_path / "images"],
         capture_output=True,
         text=True,
     )

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 
 from agiqa.store import Shelf
 from kit import official_downloads
+from kit.processes import DVC
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -94,25 +94,24 @@ def _commands(
     monkeypatch.setenv("AGIQA_COMPUTED", str(tmp_path / "computed"))
 
 
-def _start(project: Path) -> "subprocess.Popen[str]":
+def _start(project: Path, python: list[str]) -> "subprocess.Popen[str]":
     """`dvc repro` in a process group of its own."""
-    code = "from dvc.cli import main; import sys; sys.exit(main())"
     with (project.parent / "dvc.log").open("w") as log:
-        command = [sys.executable, "-c", code, "repro", "evaluate", "evaluate_other"]
+        command = [*python, *DVC, "repro", "evaluate", "evaluate_other"]
         return subprocess.Popen(command, cwd=project, text=True, stdout=log, stderr=log,
                                 process_group=0)  # fmt: skip
 
 
-def _repro(project: Path) -> str:
-    status = _start(project).wait(timeout=1500)
+def _repro(project: Path, python: list[str]) -> str:
+    status = _start(project, python).wait(timeout=1500)
     said = (project.parent / "dvc.log").read_text()
     assert status == 0, said
     return said
 
 
-def _killed_when(project: Path, reached: Callable[[], bool]) -> None:
+def _killed_when(project: Path, python: list[str], reached: Callable[[], bool]) -> None:
     """Start `dvc repro`, and kill it with all that it started once it is so far."""
-    process = _start(project)
+    process = _start(project, python)
     until = time.monotonic() + 1200
     while not reached():
         said = (project.parent / "dvc.log").read_text
@@ -138,20 +137,20 @@ def _computed(project: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_commands")
-def test_each_row_is_computed_once(project: Path) -> None:
+def test_each_row_is_computed_once(project: Path, python: list[str]) -> None:
     ledger = project.parent / "ledger"
 
     def results() -> int:
         # Folders come and go meanwhile, which rglob does not like.
         return sum("predictions.csv" in names for _, _, names in os.walk(project / "runs"))
 
-    _killed_when(project, lambda: len(_computed(project)) > 500)
+    _killed_when(project, python, lambda: len(_computed(project)) > 500)
     first, before_first = _rows(ledger), len(_computed(project))
-    _killed_when(project, lambda: results() >= 5)
+    _killed_when(project, python, lambda: results() >= 5)
     assert results() < 5 * len(PROTOCOLS) * RUNS
     second, before_second = _rows(ledger), len(_computed(project))
     assert first <= second
-    _repro(project)
+    _repro(project, python)
 
     rows, computed, distinct = _rows(ledger), _computed(project), 0
     assert set(computed) == rows
@@ -171,6 +170,6 @@ def test_each_row_is_computed_once(project: Path) -> None:
     assert len(rows) == distinct * sum(VECTORS.values())
 
     before = {path: path.stat().st_mtime_ns for path in ledger.rglob("*.safetensors")}
-    again = re.findall(r"Running stage '(\w+)@", _repro(project))
+    again = re.findall(r"Running stage '(\w+)@", _repro(project, python))
     assert again == ["sources"] * len(list((project / "cache").iterdir()))  # the look alone
     assert {path: path.stat().st_mtime_ns for path in ledger.rglob("*.safetensors")} == before

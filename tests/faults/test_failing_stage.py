@@ -5,20 +5,22 @@ project's own, static .gitignore keeps `cache/` out.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from kit.processes import DVC
 
 REPOSITORY = Path(__file__).parents[2]
 
 STAGES = """
 stages:
   extract:
-    cmd: '"{python}" pack.py'
+    cmd: '{python} pack.py'
     outs: [cache/ours/nano.zarr, cache/ours/nano.h5]
   fit:
     cmd: exit 3
@@ -36,7 +38,9 @@ for suffix in (".zarr", ".h5"):
 """
 
 
-def test_git_add_after_a_stage_that_fails(tmp_path: Path, count: Callable) -> None:
+def test_git_add_after_a_stage_that_fails(
+    tmp_path: Path, count: Callable, python: list[str]
+) -> None:
     pytest.importorskip("dvc")
     path = os.pathsep.join([str(REPOSITORY / "pipeline"), str(REPOSITORY / "tests")])
     environment = {**os.environ, "PYTHONPATH": path, "DVC_NO_ANALYTICS": "1", "HOME": str(tmp_path)}
@@ -51,10 +55,10 @@ def test_git_add_after_a_stage_that_fails(tmp_path: Path, count: Callable) -> No
     for name in (".gitignore", ".dvc/config", ".dvc/.gitignore", ".dvcignore"):
         (work / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPOSITORY / name, work / name)
-    (work / "dvc.yaml").write_text(STAGES.format(python=sys.executable))
+    (work / "dvc.yaml").write_text(STAGES.format(python=shlex.join(python)))
     (work / "pack.py").write_text(PACK)
     assert run("git", "init", "--quiet").returncode == 0
-    done = run(sys.executable, "-m", "dvc", "repro")
+    done = run(*python, *DVC, "repro")
     assert done.returncode != 0
     assert "exited with 3" in done.stderr + done.stdout, done.stderr
     packed = [path for path in (work / "cache").rglob("*") if path.is_file()]

@@ -40,8 +40,13 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 
 GREY = np.zeros((8, 8, 1), dtype=int)
 JPEG = saved(Image.new("RGB", (8, 8)), "JPEG")
-PROGRESSIVE = saved(Image.linear_gradient("L").resize((3000, 3000)), "JPEG", progressive=True)
-SCAN = PROGRESSIVE[PROGRESSIVE.rfind(b"\xff\xda") : -2]
+
+
+def many_scans(before: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan stands 3,000 times more."""
+    whole = saved(Image.linear_gradient("L").resize((3000, 3000)), "JPEG", progressive=True)
+    scan = whole[whole.rfind(b"\xff\xda") : -2]
+    return whole[:-2] + before + scan * 3000 + whole[-2:]
 
 
 def greedy_exif(count: int) -> bytes:
@@ -64,11 +69,11 @@ def many_frames() -> bytes:
 # What each is: its bytes, and what the line says
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a progressive JPEG of 3,000 scans": (
-        lambda: PROGRESSIVE[:-2] + SCAN * 3000 + PROGRESSIVE[-2:],
+        many_scans,
         "scans of 3000 x 3000 pixels, too much work",
     ),
     "scans behind a segment that holds an end": (
-        lambda: PROGRESSIVE[:-2] + b"\xff\xfe\0\4\xff\xd9" + SCAN * 3000 + PROGRESSIVE[-2:],
+        lambda: many_scans(b"\xff\xfe\0\4\xff\xd9"),
         "too much work",
     ),
     "a JPEG of a million comments": (

@@ -2,12 +2,15 @@
 
 imported.py SOCKET   as kit/client.py is told to reach it; serves until its own input ends
 
+`--import a,b -c CODE`: the first such command has these modules imported here.
+
 A command gets its client's streams, folder, environment and process group (or a session of its
 own, where the client leads one), and runs as the main program of an interpreter does, to the end.
 Where the client is killed, so is the command. `SOCKET.CLIENT` holds the command's process id.
 """
 
 import atexit
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -23,7 +26,6 @@ import tempfile
 import termios
 import threading
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,12 +52,17 @@ def import_all() -> None:
     gc.freeze()
 
 
-def next_command(address: str) -> tuple[list[int], dict[str, Any]]:
-    """Serve clients until the input ends; return in each fork, with its streams and request."""
-    selector = selectors.DefaultSelector()
+def open_socket(address: str) -> socket.socket:
+    """Whoever connects before the imports are done waits for them."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(address)
     listening.listen()
+    return listening
+
+
+def next_command(address: str, listening: socket.socket) -> tuple[list[int], dict[str, Any]]:
+    """Serve clients until the input ends; return in each fork, with its streams and request."""
+    selector = selectors.DefaultSelector()
     selector.register(listening, selectors.EVENT_READ)
     selector.register(sys.stdin, selectors.EVENT_READ)
     while True:
@@ -63,6 +70,9 @@ def next_command(address: str) -> tuple[list[int], dict[str, Any]]:
             if key.fileobj is listening:
                 client, _ = listening.accept()
                 streams, request = _request(client)
+                if request["arguments"][0] == "--import":
+                    _, names, *request["arguments"] = request["arguments"]
+                    _import_more(names.split(","))
                 child = os.fork()
                 if child == 0:
                     for other in selector.get_map().values():
@@ -81,17 +91,24 @@ def next_command(address: str) -> tuple[list[int], dict[str, Any]]:
                 sys.exit()
             elif isinstance(key.data, int):  # the client is gone
                 selector.unregister(key.fileobj)
-                with suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(key.data, signal.SIGKILL)
             else:
                 child, client = key.data
                 selector.unregister(key.fileobj)
                 os.close(key.fd)
                 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                with suppress(KeyError):
+                with contextlib.suppress(KeyError):
                     selector.unregister(client)
-                with suppress(BrokenPipeError), client:
+                with contextlib.suppress(BrokenPipeError), client:
                     client.sendall(b"%d\n" % status)
+
+
+def _import_more(names: list[str]) -> None:
+    """Import them here, for all commands that follow; what is not installed is their own error."""
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _request(client: socket.socket) -> tuple[list[int], dict[str, Any]]:
@@ -166,5 +183,6 @@ def leave(code: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    socket_here = open_socket(sys.argv[1])
     import_all()
-    leave(main(*become(*next_command(sys.argv[1]))))
+    leave(main(*become(*next_command(sys.argv[1], socket_here))))

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 
 from agiqa.store import Shelf, default_root
+from kit.processes import MOTO
 
 FINGERPRINT = {"extractor": "nano", "prompt": "Describe the image."}
 WIDTH = 16
@@ -30,10 +30,10 @@ _numbers = itertools.count()
 class Server:
     """moto's S3 server; what it holds is gone when it is stopped."""
 
-    def __init__(self, port: int, log: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, python: list[str], port: int, log: Path, host: str = "127.0.0.1") -> None:
         self.address = f"http://{host}:{port}"
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
+            command = [*python, *MOTO, "-H", host, "-p", str(port)]
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         for _ in range(300):
             try:

@@ -3,7 +3,6 @@
 import json
 import pickle
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -242,10 +241,9 @@ for limit in range(2_000, 2_100_000, 100_000):
 """
 
 
-def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FAIL_IN_THE_MIDDLE, str(tmp_path / "nano.h5")]
-    here = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=600)
+def test_hdf5_outlives_a_write_that_fails_at_any_place(tmp_path: Path, python: list[str]) -> None:
+    command = [*python, "-c", FAIL_IN_THE_MIDDLE, str(tmp_path / "nano.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 21

@@ -71,9 +71,11 @@ def bridge() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def server(bridge: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(
+    bridge: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: list[str]
+) -> Iterator[Server]:
     pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
-    server = Server(free_port(), tmp_path / "moto.log", f"{NETWORK}.1")
+    server = Server(python, free_port(), tmp_path / "moto.log", f"{NETWORK}.1")
     use(server, monkeypatch)
     yield server
     server.kill()

@@ -9,10 +9,10 @@ from kit.machines import Machine, Server, free_port, make_bucket, use
 
 
 @pytest.fixture(scope="session")
-def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def session_server(tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> Iterator[Server]:
     pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
     pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'agiqa[s3]'")
-    server = Server(free_port(), tmp_path_factory.mktemp("moto") / "log")
+    server = Server(python, free_port(), tmp_path_factory.mktemp("moto") / "log")
     yield server
     server.kill()
 
@@ -26,13 +26,13 @@ def server(session_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def mortal_server(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, python: list[str]
 ) -> Iterator[Callable[[], Server]]:
     """Starts a server that may be killed; always at the same address."""
     port, started = free_port(), []
 
     def start() -> Server:
-        started.append(Server(port, tmp_path / "moto.log"))
+        started.append(Server(python, port, tmp_path / "moto.log"))
         use(started[-1], monkeypatch)
         return started[-1]
 

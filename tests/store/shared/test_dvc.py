@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from agiqa.data.datasets.table import read_table
 from agiqa.store import write_pack
 from kit.command import agiqa
 from kit.machines import vectors_of
-from kit.processes import AGIQA
+from kit.processes import AGIQA, DVC
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -36,9 +35,8 @@ def command(
     """Runs a command line in a folder; `agiqa` and `dvc` are those of this Python."""
     scripts, root = tmp_path / "bin", REPOSITORY / "pipeline"
     scripts.mkdir()
-    dvc = [sys.executable, "-c", "from dvc.cli import main; import sys; sys.exit(main())"]
-    for name, words in (("agiqa", [*python, *AGIQA]), ("dvc", dvc)):
-        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    for name, words in (("agiqa", AGIQA), ("dvc", DVC)):
+        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.join([*python, *words])} "$@"\n')
         (scripts / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

@@ -181,7 +181,7 @@ def test_a_newer_or_foreign_shelf_stops_with_one_line(machine: Machines, tmp_pat
 
 
 @pytest.mark.slow
-def test_three_machines_write_at_once(machine: Machines, bucket: str) -> None:
+def test_three_machines_write_at_once(machine: Machines, bucket: str, work: Callable) -> None:
     url = f"s3://{bucket}/ledger"
     workers = []
     for number in range(3):  # images 0 to 299, 100 to 399, 200 to 499
@@ -196,7 +196,9 @@ def test_three_machines_write_at_once(machine: Machines, bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_machine_pushes_when_it_comes_back(machine: Machines, bucket: str) -> None:
+def test_a_killed_machine_pushes_when_it_comes_back(
+    machine: Machines, bucket: str, work: Callable
+) -> None:
     url, ids, rng = f"s3://{bucket}/ledger", make_ids(600), random.Random(1)
     a = machine("a").enter(url)
     for _ in range(3):
@@ -347,17 +349,16 @@ def test_a_password_in_a_url_is_not_shown(machine: Machines) -> None:
     assert "secret" not in str(error.value) + str(default_root())
 
 
-def work(start: int, count: int, pause: float) -> "subprocess.Popen[str]":
-    """worker.py on the machine entered last."""
-    command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
-    arguments = [str(start), str(count), str(pause)]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [*command, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": paths},
-    )
+@pytest.fixture
+def work(python: list[str]) -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts worker.py on the machine entered last."""
+    command = [*python, "--import", "s3fs", str(Path(__file__).with_name("worker.py"))]
+
+    def start(start: int, count: int, pause: float) -> "subprocess.Popen[str]":
+        given = [str(start), str(count), str(pause)]
+        return subprocess.Popen([*command, *given], stdout=subprocess.PIPE, text=True)
+
+    return start
 
 
 def _until(done: Callable[[], bool], seconds: float = 300) -> None:
