@@ -42,6 +42,17 @@ settings.load_profile("agiqa")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while test modules are imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for it again, but not among what has been imported."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what fault and hostile tests counted, test by test (here, so that `-n` finds it)."""
     lines = []

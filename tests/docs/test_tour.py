@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from kit.command import agiqa
 TOUR = Path(__file__).parents[2] / "docs/tour.ipynb"
 MOST_BYTES = 200_000
 # In a process of its own: Jupyter's sockets are closed when it ends. They are files, not ports.
+KERNEL = "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 EXECUTE = """
 import sys, nbclient, nbformat
 from jupyter_client import AsyncKernelManager
@@ -45,13 +44,16 @@ def test_the_notebook_is_small_and_keeps_no_error_and_no_place() -> None:
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Jupyter's own folders, short enough for the sockets in them; `agiqa` by name."""
+def runtime(python: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Jupyter's own folders, short enough for the sockets in them, and its kernel."""
     folder = Path(tempfile.mkdtemp(prefix="tour-"))
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(folder / name[:9].lower()))
     monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
+    kernel = folder / "jupyter_d/kernels/python3/kernel.json"
+    kernel.parent.mkdir(parents=True)
+    words = [*python, "-c", KERNEL, "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": words, "display_name": "", "language": "python"}))
     yield folder
     shutil.rmtree(folder)
 
@@ -59,14 +61,16 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.nano
 @pytest.mark.timeout(900)
-def test_the_tour_runs(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tour_runs(
+    runtime: Path, python: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the demo's vectors in the ledger half a minute; without them it takes ten, so it is left
     out unless AGIQA_TOUR is set."""
     monkeypatch.chdir(tmp_path)
     if not os.environ.get("AGIQA_TOUR"):
         _require_cached_vectors()
     done = subprocess.run(
-        [sys.executable, "-c", EXECUTE, TOUR, tmp_path / "done.ipynb"],
+        [*python, "-c", EXECUTE, TOUR, tmp_path / "done.ipynb"],
         capture_output=True,
         text=True,
     )

@@ -1,6 +1,6 @@
 """Jobs on shelves and packs, each in a process of its own that a test may kill (kit/forking.py).
 
-No torch here: to start is to fork a small process.
+No torch here: to start is to fork a small process, which has Zarr already.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 import numpy as np
+import zarr  # noqa: F401
 
 from agiqa.core.errors import AgiqaError
 from agiqa.store import Shelf, read_pack, write_pack

@@ -37,6 +37,7 @@ LATE = ("AyaVisionForConditionalGeneration", "LlamaForCausalLM", "CLIPVisionMode
 
 def import_all() -> None:
     """Import what commands import, and what transformers loads for the tiny models."""
+    gc.disable()  # nothing of it is garbage
     import torch
     import transformers
 
@@ -48,8 +49,8 @@ def import_all() -> None:
     for name in LATE:
         getattr(transformers, name)
     torch.set_num_threads(1)
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def open_socket(address: str) -> socket.socket:

@@ -1,5 +1,6 @@
 """A real Ray cluster of two nodes on this machine, as small as it goes."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,13 @@ from agiqa.core.params import Semantic
 from agiqa.data.datasets import folder
 from agiqa.data.datasets.table import ImagesTable
 from kit.colours import NOTES
+from kit.ray_nodes import QUICK, SMALL, WORDS
 
 TESTS = Path(__file__).parents[2]
-SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 @pytest.fixture(scope="session")
-def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def ray_environment(tmp_path_factory: pytest.TempPathFactory, python: list[str]) -> Iterator[Path]:
     """What processes on nodes inherit: this checkout, the tests' kit, a file for notes."""
     pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'agiqa[ray]'")
     notes = tmp_path_factory.mktemp("notes") / "batches"
@@ -28,7 +29,9 @@ def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
+        patch.setenv(WORDS, json.dumps(python))
         patch.setenv(NOTES, str(notes))
         yield notes
 
@@ -39,7 +42,8 @@ def cluster(ray_environment: Path) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args=SMALL | {"include_dashboard": False})
+    alone = {"include_dashboard": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args=SMALL | alone)
     cluster.add_node(**SMALL)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster

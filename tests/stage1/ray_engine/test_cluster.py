@@ -6,7 +6,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from agiqa.stage1.ray_nodes import UnitExtractor, decode_unit, node_name
 from agiqa.store.row_ids import sources_of
 from kit.colours import Colours
 from kit.command import agiqa
+from kit.ray_nodes import SMALL
 from kit.stored_rows import files
 from kit.tiny_workspace import RUN
 
@@ -77,7 +77,7 @@ def test_rows_equal_those_without_the_engine_though_an_actor_and_a_node_are_kill
     """
     monkeypatch.setattr(ray_cluster, "STALLED", 6.0)
     ray_environment.write_text("")
-    node, ledger = cluster.add_node(num_cpus=1, object_store_memory=80 << 20), tmp_path / "l"
+    node, ledger = cluster.add_node(**SMALL), tmp_path / "l"
 
     def kill() -> None:
         wait_for(lambda: len(ray_environment.read_text().split()) >= 6)
@@ -146,12 +146,18 @@ extract(table, Colours(seconds=0.3), folder / "a.zarr", ledger=folder / "ledger"
 
 
 def test_a_killed_driver_goes_on(
-    cluster: Any, table: ImagesTable, plain: Callable[..., Any], tmp_path: Path
+    cluster: Any,
+    table: ImagesTable,
+    plain: Callable[..., Any],
+    tmp_path: Path,
+    python: list[str],
 ) -> None:
     """What was written before the kill is not computed again; the cluster outlives the driver."""
     write_table(table, tmp_path)
     ledger, store, address = tmp_path / "ledger", tmp_path / "a.zarr", cluster.address
-    with subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), address]) as driver:
+    with subprocess.Popen(
+        [*python, "--import", "ray.data", "-c", DRIVER, str(tmp_path), address]
+    ) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
     rows = LedgerRows(Colours(), sources_of(table, False), ledger)

@@ -28,7 +28,7 @@ from kit.stored_rows import files
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray has warnings of its own
 
 NETWORK, IMAGES, VECTORS = "10.231.7", 24, 2
-SMALL = ("--object-store-memory", str(80 << 20), "--disable-usage-stats")
+SMALL = ("--object-store-memory", str(80 << 20), "--include-log-monitor=false")
 
 
 def ip(line: str) -> None:
@@ -92,7 +92,7 @@ def apart(
     hidden.mkdir()
     address = f"{NETWORK}.1:{port}"
     head = ("start", "--head", f"--node-ip-address={NETWORK}.1", f"--port={port}", "--block")
-    commands = [ray(*head, "--num-cpus=0", "--include-dashboard=false", *SMALL)]
+    commands = [ray(*head, "--num-cpus=0", "--include-dashboard=false", "--no-monitor", *SMALL)]
     for row, name in enumerate(bridge):
         node = ray("start", f"--address={address}", f"--node-ip-address={NETWORK}.{row + 10}")
         node += ["--num-cpus=1", "--num-gpus=1", "--block", *SMALL]

@@ -1,7 +1,6 @@
 """Machines share rows through a bucket: what one computed is everybody's, and never a bad row."""
 
 import logging
-import os
 import pickle
 import random
 import subprocess
