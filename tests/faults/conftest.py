@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,19 @@ def run_python() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
 
 @pytest.fixture(scope="session")
-def open_worker() -> Callable:
-    """Opens a further worker, as a context."""
+def open_worker() -> Iterator[Callable]:
+    """Lends a worker, as a context; one that comes back is lent again."""
+    idle: list[Worker] = []
+    with ExitStack() as stack:
 
-    def opened() -> AbstractContextManager[Worker]:
-        return workers.open_worker(Path(__file__).with_name("worker.py"))
+        @contextmanager
+        def lend() -> Iterator[Worker]:
+            script = Path(__file__).with_name("worker.py")
+            worker = idle.pop() if idle else stack.enter_context(workers.open_worker(script))
+            yield worker
+            idle.append(worker)
 
-    return opened
+        yield lend
 
 
 @pytest.fixture(scope="session")
