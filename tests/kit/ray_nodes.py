@@ -26,4 +26,4 @@ FOR_SETUP = ("--language=", "--serialized-runtime-env-context=")  # as Ray's set
 if __name__ == "__main__":
     given = [word for word in sys.argv[1:] if not word.startswith(FOR_SETUP)]
     words = json.loads(os.environ[WORDS])
-    os.execv(words[0], [*words, "--import", "ray.data", *given])
+    os.execv(words[0], [*words, *given])  # without Ray, which reads its environment once

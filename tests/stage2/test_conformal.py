@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from agiqa.stage2.contract import CHUNK, LEVEL, cv_plus, reach
+from agiqa.stage2.contract import CHUNK, cv_plus, reach
+from agiqa.stage2.presets import INTERVAL_LEVEL
 
 
 def test_the_reach_is_the_rank_of_split_conformal() -> None:
@@ -17,13 +18,13 @@ def test_the_reach_is_the_rank_of_split_conformal() -> None:
 
 @pytest.mark.parametrize("images", [20, 300])
 def test_nine_of_ten_new_images_are_covered(images: int) -> None:
-    """Over many draws of the held-out side: at least LEVEL, and hardly more."""
+    """Over many draws of the held-out side: at least INTERVAL_LEVEL, and hardly more."""
     rng = np.random.default_rng(1)
     covered = [
         np.mean(np.abs(rng.standard_t(3, 200)) <= reach(np.abs(rng.standard_t(3, images))))
         for _ in range(400)
     ]
-    assert np.mean(covered) == pytest.approx(LEVEL, abs=1.5 / images + 0.01)
+    assert np.mean(covered) == pytest.approx(INTERVAL_LEVEL, abs=1.5 / images + 0.01)
 
 
 def test_cv_plus_of_one_model_is_split_conformal() -> None:

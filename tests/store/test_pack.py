@@ -78,7 +78,8 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, pack: Path, suffix:
     reordered = [dict(reversed(fingerprint.items())) for fingerprint in FINGERPRINTS]
     again = tmp_path / "elsewhere" / f"other{suffix}"
     vectors = np.asfortranarray(make_vectors(ROWS, 2, WIDTH)).astype(">f2").astype("<f2")
-    time.sleep(1.1)  # HDF5 would keep times in seconds
+    if suffix == ".h5":
+        time.sleep(1.1)  # HDF5 would keep times in seconds
     write_pack(again, "nano", tuple(NAMES), reordered, tuple(make_ids(ROWS)), vectors)
     assert files(again) == first
     write(pack, make_ids(ROWS), make_vectors(ROWS, 2, WIDTH))

@@ -24,12 +24,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from agiqa.core.errors import AgiqaError, one_line, printable, some
 from agiqa.core.json_text import write_json
@@ -48,10 +46,12 @@ from agiqa.runs.records import (
     read_provenance,
     remedy,
 )
-from agiqa.stage2.contract import Expected, Header
-from agiqa.stage2.predictors import ENSEMBLES, AnyEnsemble
 from agiqa.stage2.presets import MIXTURE
 from agiqa.store import IMPORTED
+
+if TYPE_CHECKING:  # they bring torch, which results alone do without
+    from agiqa.stage2.contract import Expected, Header
+    from agiqa.stage2.predictors import AnyEnsemble
 
 MODEL, PARAMS = "model.safetensors", "params.yaml"
 PROMPTS = "prompts.yaml"
@@ -70,7 +70,7 @@ class Run:
     """A run read from disk."""
 
     folder: Path
-    ensemble: AnyEnsemble
+    ensemble: "AnyEnsemble"
     params: Params
     provenance: Mapping[str, Any]
     images: frozenset[str] = frozenset()  # ids that some split trained or validated on
@@ -127,6 +127,9 @@ def save_run(run: Run, curves: Sequence[Mapping[str, Any]], prompts: str) -> Non
         AgiqaError: the weights hold NaN or infinity, or the disk refuses them, such as for want of
             space.
     """
+    import torch
+    from safetensors.torch import save_file
+
     with whole_run(run.folder) as staged:
         tensors = run.ensemble.tensors()
         tensors[IMAGES] = torch.tensor(
@@ -167,6 +170,11 @@ def load_run(folder: Path | str, remote_code: str = "") -> Run:
     Raises:
         AgiqaError: no such run, a newer layout, or a damaged file.
     """
+    import torch
+    from safetensors.torch import load_file
+
+    from agiqa.stage2.predictors import ENSEMBLES
+
     folder = Path(folder)
     provenance = load_provenance(folder)
     again = remedy(folder, provenance)
@@ -328,7 +336,7 @@ def write_all_results(folder: Path, results: Sequence[Evaluation]) -> None:
         write_results(inner, further)
 
 
-def _expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> Expected:
+def _expected(header: "Header", params: Params, provenance: Mapping[str, Any]) -> "Expected":
     """Every tensor that the run's weights must hold, with its possible types and its shape.
 
     Raises:
@@ -340,6 +348,8 @@ def _expected(header: Header, params: Params, provenance: Mapping[str, Any]) -> 
             f"{splits} splits of {experts} experts are told of, and the file holds {len(header)} "
             "tensors"
         )
+    from agiqa.stage2.predictors import ENSEMBLES
+
     expected = ENSEMBLES[params.fit.preset].expected(header, params, provenance)
     if IMAGES in header:
         expected[IMAGES] = (("U8",), (*header[IMAGES].shape[:1], 32))

@@ -21,10 +21,8 @@ from agiqa.data.statistics.ceiling import known_raters, noise_ceiling
 from agiqa.data.statistics.intervals import LEVEL, RESAMPLES, Intervals, draw, model_intervals
 from agiqa.data.statistics.paired import corrected_t_test
 from agiqa.runs.records import GATE, HIGH, LOW
-from agiqa.stage2.contract import LEVEL as INTERVAL_LEVEL
 from agiqa.stage2.features import Sides
-from agiqa.stage2.light.ensemble import CONSTANT
-from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.presets import CONSTANT, INTERVAL_LEVEL, MIXTURE
 
 MOS_RANGES = 4  # with as many images each, in which the coverage is counted
 LEAST_IMAGES = 10  # a generator's correlation on fewer test images of a split says nothing

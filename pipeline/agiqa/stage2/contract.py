@@ -12,9 +12,9 @@ memory than one.
 
 Prediction intervals come from the errors on images that a model was not fitted on. For one split,
 split conformal prediction (Lei et al., JASA 113, 2018, section 2): the score, give or take that
-error of its validation side which LEVEL of them stay below. For all splits together, whose mean
-score a new image gets, CV+ (Barber et al., Annals of Statistics 49, 2021, section 3): each split's
-score less and plus each of its errors, and of all of these the outer ones are cut off. The
+error of its validation side which INTERVAL_LEVEL of them stay below. For all splits together, whose
+mean score a new image gets, CV+ (Barber et al., Annals of Statistics 49, 2021, section 3): each
+split's score less and plus each of its errors, and of all of these the outer ones are cut off. The
 validation side has chosen penalties and the gate, no more; that its images and new ones come from
 one population is assumed.
 """
@@ -32,8 +32,8 @@ from agiqa.core.memory import with_halving
 from agiqa.core.processes import full_float32
 from agiqa.core.progress import track
 from agiqa.core.weight_files import Entry
+from agiqa.stage2.presets import INTERVAL_LEVEL
 
-LEVEL = 0.9  # share of the images whose MOS the prediction intervals hold
 CHUNK = 512  # images whose intervals are reckoned at once
 
 Named = TypeVar("Named")  # a tensor, or what a file's header says of it
@@ -169,7 +169,7 @@ class HeldOut:
         return {"errors": (("F32",), (images, targets)), "dataset": (("I64",), (images,))}
 
 
-def reach(errors: np.ndarray, level: float = LEVEL) -> float:
+def reach(errors: np.ndarray, level: float = INTERVAL_LEVEL) -> float:
     """How far an interval reaches to either side of a score, by held-out errors `(m,)`.
 
     Infinite with fewer than level / (1 - level) of them: nine, for 90 %.
@@ -179,7 +179,7 @@ def reach(errors: np.ndarray, level: float = LEVEL) -> float:
 
 
 def cv_plus(
-    scores: np.ndarray, errors: Sequence[np.ndarray], level: float = LEVEL
+    scores: np.ndarray, errors: Sequence[np.ndarray], level: float = INTERVAL_LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends `(N,)` for images that S models score `(S, N)`.
 

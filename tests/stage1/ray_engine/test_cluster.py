@@ -155,9 +155,7 @@ def test_a_killed_driver_goes_on(
     """What was written before the kill is not computed again; the cluster outlives the driver."""
     write_table(table, tmp_path)
     ledger, store, address = tmp_path / "ledger", tmp_path / "a.zarr", cluster.address
-    with subprocess.Popen(
-        [*python, "--import", "ray.data", "-c", DRIVER, str(tmp_path), address]
-    ) as driver:
+    with subprocess.Popen([*python, "-c", DRIVER, str(tmp_path), address]) as driver:
         wait_for(lambda: segments(ledger) >= 2 or driver.poll() is not None)
         driver.kill()
     rows = LedgerRows(Colours(), sources_of(table, False), ledger)

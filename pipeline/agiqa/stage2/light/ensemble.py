@@ -34,7 +34,7 @@ from agiqa.stage2.contract import (
 from agiqa.stage2.features import Scales
 from agiqa.stage2.light.mixture import Mixture
 from agiqa.stage2.light.ridge import KernelRidge, Ridge, gaussian
-from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.presets import CONSTANT, MIXTURE
 
 FLOOR = 1e-6  # added to deviations, so that a constant feature stays finite
 BLOCK = 1024  # images projected at once: bounds the memory of their standardised vectors
@@ -44,7 +44,6 @@ CHUNK = 512  # images scored at once: bounds the memory of their distances to th
 RIDGES = {"ridge": slice(None), "ridge_visual": slice(0, 1), "ridge_semantic": slice(1, None)}
 
 # The mixtures, and which of the experts each of them hears; MIXTURE alone may have a gate.
-CONSTANT = "constant"
 VARIANTS = {
     "visual": slice(0, 1),
     "semantic": slice(1, None),

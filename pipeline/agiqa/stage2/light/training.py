@@ -25,7 +25,6 @@ from agiqa.stage2.contract import held_out
 from agiqa.stage2.features import Features, Scales, Side, Sides, Targets, require_images
 from agiqa.stage2.light.ensemble import (
     BLOCK,
-    CONSTANT,
     RIDGES,
     VARIANTS,
     Ensemble,
@@ -48,7 +47,7 @@ from agiqa.stage2.light.ridge import (
     gaussian,
     usual_gamma,
 )
-from agiqa.stage2.presets import MIXTURE
+from agiqa.stage2.presets import CONSTANT, MIXTURE
 
 log = logging.getLogger(__name__)
 
