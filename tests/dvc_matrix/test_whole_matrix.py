@@ -21,7 +21,7 @@ import yaml
 
 from agiqa.store import Shelf
 from kit import official_downloads
-from kit.processes import DVC
+from kit.processes import IMPORT_DVC
 
 pytest.importorskip("dvc", reason="DVC is not installed: pip install 'agiqa[dvc]'")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -97,7 +97,8 @@ def _commands(
 def _start(project: Path, python: list[str]) -> "subprocess.Popen[str]":
     """`dvc repro` in a process group of its own."""
     with (project.parent / "dvc.log").open("w") as log:
-        command = [*python, *DVC, "repro", "evaluate", "evaluate_other"]
+        command = [*python, *IMPORT_DVC, str(HERE / "quick_dvc.py"), "repro"]
+        command += ["evaluate", "evaluate_other"]
         return subprocess.Popen(command, cwd=project, text=True, stdout=log, stderr=log,
                                 process_group=0)  # fmt: skip
 

@@ -12,10 +12,8 @@ from kit.workers import environment
 
 KIT = Path(__file__).parent
 AGIQA = ("-c", "from agiqa.cli import main; main()")
-DVC = (
-    *("--import", "dvc.cli.parser,dvc.repo.reproduce,dvc_s3,dvclive"),
-    *("-c", "import sys; from dvc.cli import main; sys.exit(main())"),
-)
+IMPORT_DVC = ("--import", "dvc.cli.parser,dvc.repo.reproduce,dvc_s3,dvclive")
+DVC = (*IMPORT_DVC, "-c", "import sys; from dvc.cli import main; sys.exit(main())")
 MOTO = (
     *("--import", "moto.server,moto.s3.responses,moto.iam.responses"),
     *("-c", "from moto.server import main; main()"),
