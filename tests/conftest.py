@@ -47,12 +47,6 @@ def pytest_collection() -> None:
     gc.disable()
 
 
-def pytest_collection_finish() -> None:
-    """Look for it again, but not among what has been imported."""
-    gc.freeze()
-    gc.enable()
-
-
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what fault and hostile tests counted, test by test (here, so that `-n` finds it)."""
     lines = []
@@ -72,9 +66,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what the imports made: each look at it takes a sixth of a second."""
-    gc.collect()
+    """Look for it again, but not among what the imports made: that takes a sixth of a second."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
