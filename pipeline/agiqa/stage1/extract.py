@@ -346,6 +346,3 @@ def some_bad(images: Sequence[BadImage], most: int = 3) -> str:
     more = [f"and {len(images) - most} more"] if len(images) > most else []
     reason = f" ({images[0].reason})" if has_one_reason and reasons != {NO_PROMPT} else ""
     return "; ".join([*shown, *more]) + reason
-
-
-log = logging.getLogger(__name__)
