@@ -209,15 +209,7 @@ def make_splits(
     Raises:
         AgiqaError: an unknown protocol, or too few images, groups or official sides for it.
     """
-    if protocol not in PROTOCOLS:
-        raise AgiqaError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    if min(ratio) < 0 or ratio[0] * ratio[2] == 0 or abs(sum(ratio) - 1) > 1e-9:
-        raise AgiqaError(
-            f"split ratio {ratio}: expected three shares (train, val, test) that sum to 1, "
-            "train and test above 0"
-        )
-    if count < 1:
-        raise AgiqaError(f"split count {count}: expected at least 1")
+    _require_possible(protocol, count, ratio)
     if protocol == "official":
         require_official(table)
     table = with_scores(table)
@@ -226,11 +218,9 @@ def make_splits(
             f"{table.name} has {len(table.frame)} images with a score, too few to train, validate "
             "and test: at least 3 are needed"
         )
-    seeds = FIXED.get(protocol, range(seed, seed + count))
-    deal = PROTOCOLS[protocol]
     dealt: list[tuple[int, str, list[int]]] = []  # seed, side, row numbers
-    for split_seed in seeds:
-        sides = deal(table, split_seed, ratio)
+    for split_seed in FIXED.get(protocol, range(seed, seed + count)):
+        sides = PROTOCOLS[protocol](table, split_seed, ratio)
         empty = [side for side, rows in zip(SIDES, sides, strict=True) if not rows]
         if empty and (ratio[1] > 0 or empty != ["val"]):
             raise AgiqaError(
@@ -249,6 +239,19 @@ def make_splits(
         )
         .reset_index(drop=True)[list(COLUMNS)]
     )
+
+
+def _require_possible(protocol: str, count: int, ratio: Ratio) -> None:
+    """Refuse an unknown protocol, shares that do not sum to 1, and a count below 1."""
+    if protocol not in PROTOCOLS:
+        raise AgiqaError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    if min(ratio) < 0 or ratio[0] * ratio[2] == 0 or abs(sum(ratio) - 1) > 1e-9:
+        raise AgiqaError(
+            f"split ratio {ratio}: expected three shares (train, val, test) that sum to 1, "
+            "train and test above 0"
+        )
+    if count < 1:
+        raise AgiqaError(f"split count {count}: expected at least 1")
 
 
 def default_protocol(table: ImagesTable) -> str:
