@@ -32,17 +32,18 @@ def test_every_name_is_there_as_the_type_checker_sees_it() -> None:
         getattr(agiqa, "prepares")  # noqa: B009
 
 
-def test_importing_loads_nothing_heavy() -> None:
-    """And what only reads results, as `compare`, `table` and `report` do, no torch."""
-    code = """
-import agiqa, sys
-agiqa.Params()
-print({"torch", "pandas", "numpy"} & {*sys.modules})
-import agiqa.runs.compare, agiqa.views.report.page, agiqa.views.tables
-print({"torch"} & {*sys.modules})
-"""
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("agiqa.Params()", {"torch", "pandas", "numpy"}),
+        ("import agiqa.runs.compare, agiqa.views.report.page, agiqa.views.tables", {"torch"}),
+        ("agiqa.create_scorer", {"transformers", "accelerate", "scipy.stats"}),
+    ],
+)
+def test_importing_loads_nothing_heavy(code: str, heavy: set[str]) -> None:
+    code = f"import agiqa, sys\n{code}\nprint({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\nset()\n"
+    assert done.stdout == "set()\n"
 
 
 def test_settings_of_a_program_are_checked_as_a_file_is(

@@ -17,7 +17,6 @@ from agiqa.core.errors import AgiqaError
 from agiqa.data.datasets.table import ImagesTable, read_table
 from agiqa.data.images import decode
 from agiqa.runs import score as scoring
-from agiqa.runs import score as visual_inputs
 from agiqa.stage1.extractors import Sample, Vector
 from agiqa.stage1.extractors.contract import batch
 from agiqa.store import write_pack
@@ -90,7 +89,7 @@ def data(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image
     monkeypatch.chdir(folder)
     monkeypatch.setenv("AGIQA_STORE", str(tmp_path / "ledger"))
     monkeypatch.setattr(scoring, "semantic_extractor", lambda settings: Looker())
-    monkeypatch.setattr(visual_inputs, "VisionExtractor", Eye)
+    monkeypatch.setattr(scoring, "VisionExtractor", Eye)
     if Path("cache/mine/eye.zarr").exists():
         return read_table(Path("cache/mine"))
     call("prepare", "mine", "--from", "images/labels.csv", "--score-column", "quality")

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,6 @@ from agiqa.data.named_yaml import find_named, named_files, read_mapping
 from agiqa.data.prompts import LIKELIHOOD, VOCABULARY, PromptSet, make_prompt_set
 from agiqa.runs.files import Evaluation, write_all_results
 from agiqa.runs.image_scorer import ImageScorer
-from agiqa.runs.measure import best_possible, measure
 from agiqa.runs.records import LAYOUT
 from agiqa.runs.score import Score
 from agiqa.stage1.extractors import (
@@ -44,12 +43,13 @@ from agiqa.stage1.extractors import (
 )
 from agiqa.stage1.one_machine import Engine, OneMachine
 from agiqa.stage1.vectors import FileVectors, vectors_of_images
-from agiqa.stage2.fit_data import RatedData, load_rated_data
 from agiqa.store import ANSWERS
 from agiqa.store.row_ids import Source
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from agiqa.stage2.fit_data import RatedData
 
+log = logging.getLogger(__name__)
 
 SCORERS = "scorers"  # the folder of such files
 TEXTS = ("name", "citation", "licence", "size", "model", "dtype", "target")
@@ -306,6 +306,8 @@ def evaluate_scorer(
         AgiqaError: no such scorer, data set, target or split file, a run instead of a scorer,
             results in the folder, or an image that the model does not take.
     """
+    from agiqa.stage2.fit_data import load_rated_data  # as `measure`, of no use to `agiqa score`
+
     if (Path(name) / PROVENANCE).is_file():
         raise AgiqaError(
             f"{printable(name)}: expected a published scorer, found a run, which knows scores of "
@@ -331,7 +333,7 @@ def evaluate_scorer(
     return results
 
 
-def _predictions(scorer: LmmScorer, rated: RatedData) -> pd.DataFrame:
+def _predictions(scorer: LmmScorer, rated: "RatedData") -> pd.DataFrame:
     """Score each tested image once; a row for each split that tests it."""
     frame, (column, *_) = rated.table.frame, rated.columns
     tests = {seed: side["test"] for seed, side in rated.sides.items()}
@@ -355,9 +357,11 @@ def _predictions(scorer: LmmScorer, rated: RatedData) -> pd.DataFrame:
 
 
 def _metrics(
-    rated: RatedData, provenance: dict[str, Any], predictions: pd.DataFrame
+    rated: "RatedData", provenance: dict[str, Any], predictions: pd.DataFrame
 ) -> dict[str, Any]:
     """Build everything that metrics.json says of the scorer."""
+    from agiqa.runs.measure import best_possible, measure
+
     kept = ("preset", "dataset", "synthetic", "target", "mos", "protocol", "splits_sha256", "leaks")
     return {
         **{key: provenance[key] for key in kept},
