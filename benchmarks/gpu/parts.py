@@ -25,6 +25,11 @@ INDEX = "bundle.json"
 MOST_INDEX = 1 << 16  # bytes of bundle.json
 MOST_MEMBERS = 20_000  # files and folders of an entry
 NAME, DIGEST = re.compile(r"part-[0-9]{2}"), re.compile(r"[0-9a-f]{64}")
+CLASHES = (
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)  # a name as file and folder
 Index = dict[str, dict[str, str]]  # by entry, by part: its sha256
 
 
@@ -225,28 +230,16 @@ def _unpack_entry(folder: Path, entry: str, names: Sequence[str]) -> None:
             f"{folder}: expected {needed / 1e6:,.0f} MB of disk to unpack {entry}, found "
             f"{free / 1e6:,.0f} MB: make room"
         )
-    numbers = itertools.count(1)
-
-    def checked(member: tarfile.TarInfo, to: str) -> tarfile.TarInfo | None:
-        words = PurePosixPath(member.name).parts
-        if not (member.isreg() or member.isdir()) or member.issparse():
-            raise ValueError(f"{_shown(member.name)}, which is no plain file or folder")
-        if not words or words[0] != entry or ".." in words:
-            raise ValueError(f"{_shown(member.name)}, which leads out of it")
-        if next(numbers) > MOST_MEMBERS:
-            raise ValueError(f"more than {MOST_MEMBERS:,} files")
-        return tarfile.data_filter(member, to)
-
     with tempfile.TemporaryDirectory(dir=folder, prefix="unpacking-") as unpacking:
         try:
             with (
                 io.BufferedReader(_Joined(paths)) as joined,
                 tarfile.open(fileobj=joined, mode="r|") as tar,
             ):
-                tar.extractall(unpacking, filter=checked)
+                _write_members(tar, entry, Path(unpacking))
             if not (whole := Path(unpacking) / entry).exists():
                 raise ValueError("nothing of it")
-        except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        except (tarfile.TarError, ValueError, OverflowError, EOFError, *CLASHES) as error:
             raise InputError(
                 f"{folder}: expected a tar of the files of {entry} in {', '.join(names)}, found "
                 f"{error}: make the bundle again with bundle.py"
@@ -254,3 +247,24 @@ def _unpack_entry(folder: Path, entry: str, names: Sequence[str]) -> None:
         if target.is_dir():
             shutil.rmtree(target)
         whole.replace(target)
+
+
+def _write_members(tar: tarfile.TarFile, entry: str, folder: Path) -> None:
+    """Write the files of an entry: plain ones alone, as tarfile's filters came with 3.11.4.
+
+    Raises:
+        ValueError: a member is a link or a device, leads out of the entry, or is one too many.
+    """
+    for number, member in enumerate(tar, 1):
+        words = PurePosixPath(member.name).parts
+        if not (member.isreg() or member.isdir()) or member.issparse():
+            raise ValueError(f"{_shown(member.name)}, which is no plain file or folder")
+        if not words or words[0] != entry or ".." in words:
+            raise ValueError(f"{_shown(member.name)}, which leads out of it")
+        if number > MOST_MEMBERS:
+            raise ValueError(f"more than {MOST_MEMBERS:,} files")
+        path = folder.joinpath(*words)
+        (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
+        if (content := tar.extractfile(member)) is not None:
+            with path.open("xb") as file:
+                shutil.copyfileobj(content, file)

@@ -11,8 +11,8 @@
 # that are there are not run again, so that a stopped run goes on. $PYTHON names another interpreter.
 set -euo pipefail
 python=${PYTHON:-python3}
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2> /dev/null; then
-  echo "run.sh: $python: expected Python 3.11.4 or newer, found another or none:" \
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+  echo "run.sh: $python: expected Python 3.11 or newer, found another or none:" \
     "PYTHON=python3.12 bash benchmarks/gpu/run.sh OUT" >&2
   exit 2
 fi

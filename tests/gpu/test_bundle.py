@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_nothing_half(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as changed:
-        changed.setattr(tarfile, "copyfileobj", full)
+        changed.setattr(shutil, "copyfileobj", full)
         assert "No space left" in refusal(parts, lambda: parts.unpack(bundle))
     assert tree(bundle / "unpacked") == {}
     assert not list(bundle.glob("unpacking-*"))

@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class OneMachine:
-    """Compute in this process."""
+    """Compute missing rows in this process, decoded ahead by others."""
 
     workers: int = 2  # further processes, which decode and preprocess; 0: none
     # Gives the vectors asked for and others in the same pass (`image_text.shared_tower`); the

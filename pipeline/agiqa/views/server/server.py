@@ -68,9 +68,7 @@ def serve(
         ) from error
     failures: list[BaseException] = []
     limits, requests = connections.limited_by_descriptors(how.limits), guards.UnderWay()
-    with tempfile.TemporaryDirectory(
-        prefix="agiqa-serve-", ignore_cleanup_errors=True
-    ) as temporary:
+    with tempfile.TemporaryDirectory("", "agiqa-serve-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         run = for_serving(load_run(how.run, how.remote_code), how.batch_size)
         scorer = Scorer(run, folder / "ledger" if how.forget else None)

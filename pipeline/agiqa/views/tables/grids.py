@@ -62,7 +62,7 @@ class Result:
 
     @property
     def column(self) -> "Column":
-        """What tells its column."""
+        """Name its column: what was tested, by which protocol."""
         return Column(self.dataset, self.target, self.protocol, self.synthetic)
 
     @property
