@@ -78,6 +78,8 @@ def add_vector(source: "Shelf | OldShelf | PackVector", root: Path, rank: int = 
     offered: Mapping[str, int | None] = source.checksums()
     present = target.checksums()
     kept = differing(offered, present)
+    same = sum(row_id in present for row_id in offered) - len(kept)
+    del present  # a large shelf's takes room, and rows are written now
     missing_ids, added = set(offered).difference(target.ids()), 0
     if missing_ids:
         with target.writer() as writer:
@@ -86,7 +88,6 @@ def add_vector(source: "Shelf | OldShelf | PackVector", root: Path, rank: int = 
                 writer.add(ids, vectors)
                 missing_ids.difference_update(ids)
                 added += len(ids)
-    same = sum(row_id in present for row_id in offered) - len(kept)
     damaged = tuple(row_id for row_id in offered if row_id in missing_ids)
     return Added(len(offered), added, same, kept, damaged)
 
