@@ -239,23 +239,21 @@ class Scorer(ImageScorer):
                 "for them (run `agiqa fit` again)."
             )
         about, maps = self.run.provenance, prediction.quality_map
-        ends: Sequence[np.ndarray] = self.run.ensemble.intervals(prediction.score) or ()
+        unknown = np.full(len(names), np.inf)  # as where too few errors are known for an interval
+        ends = self.run.ensemble.intervals(prediction.score) or (unknown, unknown)
+        low, high = ([float(end) if np.isfinite(end) else None for end in part] for part in ends)
         gate = prediction.gate[..., 0].mean(dim=0)  # (N, E), the first target's
         maps = None if maps is None else maps.mean(dim=0)  # (N, h, w)
         scores = []
         for row, name in enumerate(names):
             by_split = prediction.score[:, row, 0].numpy()
             of_targets = prediction.score[:, row].mean(dim=0).tolist()
-            # Infinite where too few errors are known for an interval.
-            low, high = [float(e[row]) if np.isfinite(e[row]) else None for e in ends] or (
-                None,
-            ) * 2
             scores.append(
                 Score(
                     image=name,
                     score=float(by_split.mean()),
-                    low=low,
-                    high=high,
+                    low=low[row],
+                    high=high[row],
                     disagreement=float(by_split.std(ddof=1)) if len(by_split) > 1 else 0.0,
                     gate=dict(zip(about["experts"], gate[row].tolist(), strict=True)),
                     targets=dict(zip(about["targets"], of_targets, strict=True)),

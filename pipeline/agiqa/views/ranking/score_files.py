@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from agiqa.runs.score import Score
 
 BATCH = 10_000  # rows of Parquet in memory
-
-
 # Separator and digits of rows of text: for cut, sort and awk, or for programs and spreadsheets, in
 # which no cell may be taken for a formula.
 LAYOUTS = {"table": ("\t", 2), "tsv": ("\t", 4), "csv": (",", 4)}

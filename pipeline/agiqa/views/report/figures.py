@@ -1,8 +1,14 @@
-"""The report's figures as Plotly's JSON, colours by the names that report.css gives them.
+"""The report's figures as Plotly's JSON: plain dicts of `data` and `layout`.
 
 Predicted score against MOS, every image and in bins; score − MOS by generator, prompt and MOS, and
 the gate's weights likewise; splits one by one, and how every network learned; several runs on the
-same splits by their differences from the first.
+same splits by their differences from the first. In all of them `truth` is the MOS in the page's
+words.
+
+Colours are names of the page's CSS variables (`--series-1`), which `plots.js` resolves, so that one
+figure serves the light and the dark page; it also adds fonts and grid. Points of images are not
+written out again: a trace with `meta.generators` gets them from the page's image columns. Series
+differ in marker as well as in colour. Nothing here imports plotly: tests hold the dicts to it.
 """
 
 import math
