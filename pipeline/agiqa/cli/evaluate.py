@@ -84,8 +84,8 @@ def command(
     if scorer is None:
         from agiqa.runs.evaluate import evaluate
 
-        options = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
-        if unfit := [name for name, value in options.items() if value]:
+        of_scorers = {"--target": target, "--protocol": protocol, "-o": out, "--replace": replace}
+        if unfit := [name for name, value in of_scorers.items() if value]:
             raise click.UsageError(f"{unfit[0]} goes with --scorer: a run has its own.")
         evaluations = evaluate(run, cache=cache)
     else:

@@ -81,6 +81,23 @@ def test_changed_and_broken_images_are_named_and_the_others_kept(
     assert sum(bytes.fromhex(name) in records for name in files) == 18
 
 
+def test_links_of_a_stranger_are_not_followed(files: dict[str, Path], tmp_path: Path) -> None:
+    open_pixels(files, SIZE, tmp_path / "ledger")
+    folder, elsewhere = _folder(tmp_path / "ledger"), tmp_path / "elsewhere"
+    (folder / "fingerprint.json").unlink()
+    for name in ("pixels.u8", "rows.bin"):
+        (folder / name).unlink()
+        (folder / name).symlink_to(elsewhere)
+        with pytest.raises(AgiqaError, match=f"{name}: expected a file, found a link"):
+            open_pixels(files, SIZE, tmp_path / "ledger")
+        assert not elsewhere.exists()
+        (folder / name).unlink()
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(AgiqaError, match=r"expected a folder, found a link"):
+        open_pixels(files, SIZE, tmp_path / "ledger")
+
+
 def test_damaged_rows_are_decoded_again(
     files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from agiqa.stage2.features import VISUAL, choose_vectors, describe_store, withou
 from agiqa.stage2.paper.network import SEMANTIC
 from agiqa.stage2.presets import Recipe
 from agiqa.store import default_root, digest, read_pack, require_same
-from agiqa.store.files import disk_errors, open_own
+from agiqa.store.files import disk_errors, open_own, require_own_file, require_own_folder
 from agiqa.store.ledger.lock import writer_lock
 from agiqa.store.ledger.shelf import PIXELS
 from agiqa.store.rows import id_bytes, row_checksums
@@ -116,10 +117,12 @@ def open_pixels(
     folder = (ledger or default_root()) / f"pixels-{name}"
     description = {"format": "agiqa-pixels", "layout": LAYOUT, "fingerprint": fingerprint(size)}
     with disk_errors("open or create", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        require_own_folder(folder)
         if not (folder / DESCRIPTION).exists():  # another process, at the same time, writes as much
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ROWS).touch()
-            (folder / RECORDS).touch()
+            for name in (ROWS, RECORDS):
+                with suppress(FileExistsError):  # a link is there, too, and not followed
+                    (folder / name).touch(exist_ok=False)
             write_file(folder / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
             sync_folder(folder.parent)
     _require_description(folder, description)
@@ -208,7 +211,7 @@ class _Cache:
 
     def _map(self) -> np.ndarray:
         """The whole rows `(R, S, S, 3)` that the file has now."""
-        path = self.folder / ROWS
+        path = require_own_file(self.folder / ROWS)
         count = path.stat().st_size // int(np.prod(self.shape))
         if not count:
             return np.zeros((0, *self.shape), dtype=np.uint8)
